@@ -1,0 +1,1 @@
+"""Training, on torch and diffusers alone: this package never imports tvm."""

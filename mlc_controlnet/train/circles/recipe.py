@@ -1,0 +1,232 @@
+"""Train `circles` from nothing: data, autoencoder, text to image, ControlNet, and the measure of the result.
+
+    python -m mlc_controlnet train circles --out runs/circles
+
+Every stage leaves its result below `--out`; a second start goes on after the last finished stage.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
+from PIL import Image
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from mlc_controlnet.train import fill50k
+from mlc_controlnet.train.circles import architecture
+from mlc_controlnet.train.circles.drawing import Circle, draw_source, draw_target, random_circle
+from mlc_controlnet.train.circles.quality import Quality, measure
+from mlc_controlnet.train.circles.tokenizer import train_tokenizer
+from mlc_controlnet.train.controlnet import train_controlnet
+from mlc_controlnet.train.loop import LoopConfig
+from mlc_controlnet.train.text_to_image import train_text_to_image
+from mlc_controlnet.train.vae import latent_scale, train_vae
+
+GUIDANCE_SCALE = 2.0  # what the model card recommends; flat colours need little
+
+
+@dataclass(frozen=True)
+class Recipe:
+    seed: int = 0
+    examples: int = 6000
+    batch: int = 16
+    prompt_dropout: float = 0.1  # share of empty prompts, for classifier-free guidance (arXiv 2207.12598)
+    vae_small: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, max_lr=1e-3))  # at 64x64
+    vae_full: LoopConfig = field(default_factory=lambda: LoopConfig(steps=300, max_lr=5e-4, ema_decay=0.99))
+    base: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=6000, max_lr=1.5e-3, beta2=0.99, ema_decay=0.999)
+    )
+    controlnet: LoopConfig = field(
+        default_factory=lambda: LoopConfig(steps=3000, max_lr=1e-3, beta2=0.99, ema_decay=0.999)
+    )
+
+
+def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print) -> StableDiffusionControlNetPipeline:
+    """Run every stage that `out` does not hold yet and return the finished pipeline, in float32."""
+    log(f"recipe: {asdict(recipe)}")
+    torch.manual_seed(recipe.seed)
+    data = _data(out / "data", recipe, log)
+    tokenizer = _tokenizer(out / "tokenizer", data)
+    vae = _vae(out / "vae", data, recipe, log)
+    latents = _latents(vae, data)
+    token_ids = _token_ids(tokenizer, [e.prompt for e in data])
+    empty = _token_ids(tokenizer, [""])
+    text_encoder, unet = _base(out, tokenizer, latents, token_ids, empty, recipe, log)
+    controlnet = _controlnet(out / "controlnet", unet, text_encoder, data, latents, token_ids, empty, recipe, log)
+    return StableDiffusionControlNetPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        controlnet=controlnet,
+        scheduler=architecture.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def unseen_circles(count: int) -> list[Circle]:
+    """The (outline, prompt) pairs that quality is measured on: a stream of random numbers no training stage uses."""
+    rng = np.random.default_rng([2026, 64])
+    return [random_circle(rng) for _ in range(count)]
+
+
+def evaluate(
+    pipeline: StableDiffusionControlNetPipeline,
+    circles: list[Circle],
+    conditioning_scale: float = 1.0,
+    steps: int = 20,
+    guidance_scale: float = GUIDANCE_SCALE,
+    seed: int = 0,
+) -> tuple[Quality, list[np.ndarray]]:
+    """Draw every circle with diffusers' own pipeline and judge the pictures."""
+    pictures: list[np.ndarray] = []
+    pipeline.set_progress_bar_config(disable=True)
+    for start in range(0, len(circles), 16):
+        batch = circles[start : start + 16]
+        result = pipeline(
+            prompt=[c.prompt for c in batch],
+            image=[Image.fromarray(draw_source(c)) for c in batch],
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            controlnet_conditioning_scale=conditioning_scale,
+            generator=[torch.Generator().manual_seed(seed + start + i) for i in range(len(batch))],
+        )
+        pictures += [np.asarray(image) for image in result.images]
+    return measure(pictures, circles), pictures
+
+
+def _data(directory: Path, recipe: Recipe, log: Callable[[str], None]) -> list[fill50k.Example]:
+    if not (directory / "prompt.json").is_file():
+        rng = np.random.default_rng(recipe.seed)
+        circles = (random_circle(rng) for _ in range(recipe.examples))
+        count = fill50k.write(
+            directory, (fill50k.Example(draw_source(c), draw_target(c), c.prompt) for c in circles)
+        )
+        log(f"data: {count} examples written to {directory}")
+    return fill50k.read(directory)
+
+
+def _tokenizer(directory: Path, data: list[fill50k.Example]) -> CLIPTokenizer:
+    if (directory / "tokenizer_config.json").is_file():
+        return CLIPTokenizer.from_pretrained(directory)
+    return train_tokenizer([e.prompt for e in data], directory)
+
+
+def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, log: Callable[[str], None]) -> AutoencoderKL:
+    if directory.is_dir():
+        return AutoencoderKL.from_pretrained(directory)
+    pictures = _pictures(np.stack([e.target for e in data]))
+    vae = architecture.build_vae()
+    pick = torch.Generator().manual_seed(recipe.seed)
+
+    def batch(bank: torch.Tensor, size: int) -> torch.Tensor:
+        return bank[torch.randint(0, len(bank), (size,), generator=pick)]
+
+    small = F.avg_pool2d(pictures, 2)
+    started = time.monotonic()
+    train_vae(vae, lambda: batch(small, recipe.batch), recipe.vae_small, log)
+    train_vae(vae, lambda: batch(pictures, recipe.batch // 2), recipe.vae_full, log)
+    vae.register_to_config(scaling_factor=round(latent_scale(vae, batch(pictures, 256)), 5))
+    with torch.no_grad():
+        held_out = pictures[-256:]
+        error = (vae.decode(vae.encode(held_out).latent_dist.mean).sample - held_out).abs().mean().item()
+    minutes = (time.monotonic() - started) / 60
+    log(f"vae: mean absolute error {error:.4f}, scaling factor {vae.config.scaling_factor}, {minutes:.1f} min")
+    _save(vae, directory)
+    return vae
+
+
+@torch.no_grad()
+def _latents(vae: AutoencoderKL, data: list[fill50k.Example]) -> torch.Tensor:
+    """Scaled latent means of every target.  # [N, 4, h, w]"""
+    chunks = []
+    for start in range(0, len(data), 64):
+        pictures = _pictures(np.stack([e.target for e in data[start : start + 64]]))
+        chunks.append(vae.encode(pictures).latent_dist.mean * vae.config.scaling_factor)
+    return torch.cat(chunks)
+
+
+def _base(
+    out: Path,
+    tokenizer: CLIPTokenizer,
+    latents: torch.Tensor,
+    token_ids: torch.Tensor,
+    empty: torch.Tensor,
+    recipe: Recipe,
+    log: Callable[[str], None],
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    if (out / "unet").is_dir():
+        return CLIPTextModel.from_pretrained(out / "text_encoder"), UNet2DConditionModel.from_pretrained(out / "unet")
+    text_encoder, unet = architecture.build_text_encoder(tokenizer), architecture.build_unet()
+    pick = torch.Generator().manual_seed(recipe.seed + 1)
+
+    def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.randint(0, len(latents), (recipe.batch,), generator=pick)
+        dropped = torch.rand(recipe.batch, 1, generator=pick) < recipe.prompt_dropout
+        return latents[rows], torch.where(dropped, empty, token_ids[rows])
+
+    train_text_to_image(unet, text_encoder, architecture.build_scheduler(), next_batch, recipe.base, log)
+    _save(text_encoder, out / "text_encoder")
+    _save(unet, out / "unet")
+    return text_encoder, unet
+
+
+def _controlnet(
+    directory: Path,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    data: list[fill50k.Example],
+    latents: torch.Tensor,
+    token_ids: torch.Tensor,
+    empty: torch.Tensor,
+    recipe: Recipe,
+    log: Callable[[str], None],
+) -> ControlNetModel:
+    if directory.is_dir():
+        return ControlNetModel.from_pretrained(directory)
+    controlnet = architecture.build_controlnet(unet)
+    pick = torch.Generator().manual_seed(recipe.seed + 2)
+    sources = np.stack([e.source for e in data])
+
+    def next_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows = torch.randint(0, len(latents), (recipe.batch,), generator=pick)
+        dropped = torch.rand(recipe.batch, 1, generator=pick) < recipe.prompt_dropout
+        with torch.no_grad():
+            context = text_encoder(torch.where(dropped, empty, token_ids[rows])).last_hidden_state
+        control = torch.from_numpy(sources[rows.numpy()]).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
+        return latents[rows], context, control
+
+    train_controlnet(controlnet, unet, architecture.build_scheduler(), next_batch, recipe.controlnet, log)
+    _save(controlnet, directory)
+    return controlnet
+
+
+def _pictures(images: np.ndarray) -> torch.Tensor:
+    """[N, H, W, 3] uint8 -> [N, 3, H, W] float32 in -1..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _token_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
+    """[N, T] int64, padded to the tokenizer's full length."""
+    return tokenizer(
+        prompts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def _save(model: AutoencoderKL | UNet2DConditionModel | ControlNetModel | CLIPTextModel, directory: Path) -> None:
+    """Write under another name and rename, so that an interrupted stage leaves no folder that looks finished."""
+    partial = directory.with_name(directory.name + ".partial")
+    model.save_pretrained(partial)
+    partial.rename(directory)
