@@ -1,0 +1,250 @@
+"""manifest.json: what a bundle holds. It is written last: a folder without it is not a bundle."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
+from mlc_controlnet.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+COMPUTE = "compute"  # a dtype that is the library's own: float32 in a float32 library, float16 in a float16 one
+DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
+RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    name: str
+    height: int  # H, pixels
+    width: int  # W, pixels
+    latent_channels: int
+    vae_scale_factor: int  # pixels a latent cell
+    prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
+
+
+@dataclass(frozen=True)
+class Library:
+    """One compiled library and what a device must offer to run it."""
+
+    file: str
+    device: str  # webgpu, llvm, cuda, ...
+    dtype: str  # the compute dtype: float32 or float16
+    required_features: tuple[str, ...]  # GPUFeatureName
+    required_limits: Mapping[str, int]  # GPUSupportedLimits names to values
+    activation_bytes: Mapping[str, int]  # planned activations by component
+    launches: Mapping[str, int]  # kernel launches a call by component
+    largest_binding_bytes: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # float32, int32 or COMPUTE
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]  # several outputs are one tuple
+    params: tuple[str, ...]  # in the order of the compiled function's last argument
+
+
+@dataclass(frozen=True)
+class ParamRecord:
+    """Where one weight lies: little-endian, C order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    shard: int
+    byte_offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ParamsSpec:
+    dtype: str
+    bytes: int  # of all shards
+    shards: tuple[str, ...]
+    records: tuple[ParamRecord, ...]
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    file: str
+    max_length: int  # T, with the begin and end tokens
+    begin_id: int
+    end_id: int
+    pad_id: int
+
+
+@dataclass(frozen=True)
+class SamplersSpec:
+    file: str
+    default: str
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a call takes where the caller says nothing."""
+
+    steps: int
+    guidance_scale: float
+    conditioning_scale: float
+
+
+@dataclass(frozen=True)
+class LatentPreview:
+    """rgb (0..1) = weight @ x0 + bias for each latent cell: a least-squares fit made at build time."""
+
+    weight: tuple[tuple[float, ...], ...]  # [3, latent channels]
+    bias: tuple[float, ...]  # [3]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    path: str  # relative to the bundle, with /
+    bytes: int
+    sha256: str  # 64 hex digits
+
+
+@dataclass(frozen=True)
+class Manifest:
+    format_version: int
+    model: ModelSummary
+    target: str
+    libraries: tuple[Library, ...]
+    components: Mapping[str, ComponentSpec]
+    params: ParamsSpec
+    tokenizer: TokenizerSpec
+    samplers: SamplersSpec
+    defaults: Defaults
+    latent_preview: LatentPreview
+    parity_db: Mapping[str, Mapping[str, float]]  # component, then library dtype
+    versions: Mapping[str, str]
+    files: tuple[FileEntry, ...] = ()  # every file but the manifest; BundleWriter fills it in
+
+    def to_bytes(self) -> bytes:
+        """The manifest's file: UTF-8 JSON, one key a line. The bundle's hash is the sha256 of these bytes."""
+        return (json.dumps(to_json(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str = MANIFEST_NAME) -> "Manifest":
+        """Parse and validate; `where` names the file in errors.
+
+        Raises UserError for anything that is not a complete manifest of this format version.
+        """
+        raw = _parse(data, where)
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"{where}: format_version",
+                repr(version),
+                str(FORMAT_VERSION),
+                "build the bundle again with this version of mlc_controlnet",
+            )
+        manifest: Manifest = from_json(cls, raw, where)
+        manifest.validate(where)
+        return manifest
+
+    def validate(self, where: str = MANIFEST_NAME) -> None:
+        """Check what the types do not say: file names stay inside the bundle, and every reference has its target."""
+        for complaint in (*_file_faults(self), *_param_faults(self), *_reference_faults(self)):
+            subject, got, wanted = complaint
+            raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
+
+    def with_files(self, files: tuple[FileEntry, ...]) -> "Manifest":
+        return dataclasses.replace(self, files=files)
+
+
+def is_inside(path: str) -> bool:
+    """True for a plain relative path that cannot leave its folder on any system."""
+    parts = PurePosixPath(path).parts
+    plain = bool(parts) and path == "/".join(parts) and not {"..", "/"} & set(parts)
+    return plain and not set("\\:\0") & set(path)
+
+
+def _parse(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(data.decode())
+    except ValueError as error:
+        raise UserError(where, f"no JSON ({error})", "a bundle's manifest", REMEDY) from None
+    if not isinstance(raw, dict):
+        raise UserError(where, f"a JSON {type(raw).__name__}", "an object", REMEDY)
+    return raw
+
+
+Complaint = tuple[str, str, str]  # subject, got, wanted
+
+
+def _file_faults(manifest: Manifest) -> Iterator[Complaint]:
+    seen: set[str] = set()
+    for entry in manifest.files:
+        if not is_inside(entry.path) or entry.path == MANIFEST_NAME:
+            yield "files", repr(entry.path), "a relative path inside the bundle"
+        if entry.path in seen:
+            yield "files", f"{entry.path} twice", "every file once"
+        seen.add(entry.path)
+        if entry.bytes < 0 or len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
+            yield f"files: {entry.path}", f"{entry.bytes} bytes, sha256 {entry.sha256!r}", "a size and 64 hex digits"
+
+
+def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
+    params = manifest.params
+    sizes = {entry.path: entry.bytes for entry in manifest.files}
+    ends = [0] * len(params.shards)
+    seen: set[str] = set()
+    for record in sorted(params.records, key=lambda r: (r.shard, r.byte_offset)):
+        subject = f"params.records: {record.name}"
+        if record.name in seen:
+            yield subject, "two records", "one"
+        seen.add(record.name)
+        if not 0 <= record.shard < len(params.shards):
+            yield subject, f"shard {record.shard}", f"one of {len(params.shards)} shards"
+            continue
+        if record.dtype not in DTYPE_BYTES or any(d < 1 for d in record.shape):
+            yield subject, f"{record.dtype}{list(record.shape)}", f"one of {', '.join(DTYPE_BYTES)} and positive sizes"
+            continue
+        wanted_bytes = DTYPE_BYTES[record.dtype]
+        for size in record.shape:
+            wanted_bytes *= size
+        if record.bytes != wanted_bytes:
+            yield subject, f"{record.bytes} bytes", f"{wanted_bytes} bytes for {record.dtype}{list(record.shape)}"
+        if record.byte_offset % RECORD_ALIGNMENT_BYTES:
+            yield subject, f"byte_offset {record.byte_offset}", f"a multiple of {RECORD_ALIGNMENT_BYTES}"
+        if record.byte_offset < ends[record.shard]:
+            yield subject, f"byte_offset {record.byte_offset}", f"{ends[record.shard]} or more: records do not overlap"
+        ends[record.shard] = record.byte_offset + record.bytes
+        shard_bytes = sizes.get(params.shards[record.shard], 0)
+        if ends[record.shard] > shard_bytes:
+            yield subject, f"an end at byte {ends[record.shard]}", f"{shard_bytes} at most, the shard's size"
+
+
+def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
+    files = {entry.path for entry in manifest.files}
+    named = {
+        **{f"libraries: {library.file}": library.file for library in manifest.libraries},
+        **{f"params.shards: {shard}": shard for shard in manifest.params.shards},
+        "tokenizer": manifest.tokenizer.file,
+        "samplers": manifest.samplers.file,
+    }
+    for subject, path in named.items():
+        if path not in files:
+            yield subject, f"{path!r}, which files does not list", "a file of the bundle"
+    if not manifest.libraries:
+        yield "libraries", "none", "one at least"
+    records = {record.name for record in manifest.params.records}
+    for name, component in manifest.components.items():
+        for param in component.params:
+            if param not in records:
+                yield f"components.{name}.params", f"{param}, which has no record", "recorded params only"
+    channels = manifest.model.latent_channels
+    preview = manifest.latent_preview
+    if len(preview.weight) != 3 or len(preview.bias) != 3 or any(len(row) != channels for row in preview.weight):
+        yield "latent_preview", "another shape", f"weight [3, {channels}] and bias [3]"

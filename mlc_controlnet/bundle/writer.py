@@ -1,0 +1,159 @@
+"""Write a bundle whole or not at all.
+
+Files go into a hidden folder beside the target. The manifest is written last, everything is flushed to the disk, and
+then the folder takes the target's name. A build that fails or is interrupted leaves the target as it was.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
+from mlc_controlnet.bundle.reader import Bundle, read_bundle
+from mlc_controlnet.errors import UserError
+
+CHUNK_BYTES = 1 << 20
+
+
+class BundleWriter:
+    """Collects the files of one bundle; `finish` puts them in place.
+
+        with BundleWriter(Path("dist/circles-webgpu")) as writer:
+            writer.add_bytes("params/00.bin", shard)
+            bundle = writer.finish(manifest)
+
+    Leaving the block without `finish` drops everything that was added. Only one process writes a target at a time.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target.resolve()
+        self._partial = self.target.with_name(f".{self.target.name}.partial")
+        self._previous = self.target.with_name(f".{self.target.name}.previous")
+        self._lock: int | None = None
+        self._files: dict[str, FileEntry] = {}
+
+    def __enter__(self) -> "BundleWriter":
+        _check_replaceable(self.target)
+        self._partial.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock_folder(self._partial, self.target)
+        for leftover in self._partial.iterdir():  # of a build that was killed
+            _remove(leftover)
+        if self._previous.exists() and not self.target.exists():  # killed between the two renames of `finish`
+            self._previous.rename(self.target)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def add_bytes(self, path: str, data: bytes | memoryview) -> FileEntry:
+        """Write `data` at `path` (relative, with /) and note its size and sha256."""
+        with self._create(path).open("xb") as out:
+            out.write(data)
+            _flush(out)
+        return self._note(path, len(memoryview(data).cast("B")), hashlib.sha256(data).hexdigest())
+
+    def add_file(self, path: str, source: Path) -> FileEntry:
+        """Copy the file `source` to `path` and note its size and sha256."""
+        digest = hashlib.sha256()
+        size = 0
+        with source.open("rb") as read, self._create(path).open("xb") as out:
+            while chunk := read.read(CHUNK_BYTES):
+                out.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            _flush(out)
+        return self._note(path, size, digest.hexdigest())
+
+    def add_json(self, path: str, value: Any) -> FileEntry:
+        """Write `value` as compact JSON."""
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return self.add_bytes(path, text.encode())
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Complete `manifest` with the files' hashes, write it and put the bundle in the target's place.
+
+        Raises UserError where the manifest contradicts the files, before anything is replaced.
+        """
+        complete = manifest.with_files(tuple(self._files[path] for path in sorted(self._files)))
+        complete.validate()
+        with (self._partial / MANIFEST_NAME).open("xb") as out:
+            out.write(complete.to_bytes())
+            _flush(out)
+        for folder in {self._partial, *((self._partial / path).parent for path in self._files)}:
+            _flush_folder(folder)
+        _remove(self._previous)
+        if self.target.exists():
+            self.target.rename(self._previous)
+        self._partial.rename(self.target)
+        _flush_folder(self.target.parent)
+        _remove(self._previous)
+        return read_bundle(self.target)
+
+    def _create(self, path: str) -> Path:
+        if self._lock is None:
+            raise RuntimeError("BundleWriter is used outside its with block")
+        if not is_inside(path) or path == MANIFEST_NAME:
+            raise ValueError(f"{path!r} is no file name inside a bundle")
+        absolute = self._partial / path
+        absolute.parent.mkdir(parents=True, exist_ok=True)
+        return absolute
+
+    def _note(self, path: str, size: int, sha256: str) -> FileEntry:
+        self._files[path] = FileEntry(path, size, sha256)
+        return self._files[path]
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace what is not an older bundle: the whole folder would be deleted."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    manifest = target / MANIFEST_NAME
+    if not manifest.is_file() or b'"format_version"' not in manifest.read_bytes():
+        raise UserError(
+            str(target), "something that is not a bundle", "an older bundle or a new name", "choose another --out"
+        )
+
+
+def _lock_folder(folder: Path, target: Path) -> int:
+    """Hold `folder` for this process; the lock falls when the process ends, however it ends."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        still_ours = folder.exists() and os.path.samestat(os.fstat(lock), folder.stat())
+    except BlockingIOError:
+        still_ours = False
+    if not still_ours:
+        os.close(lock)
+        raise UserError(str(target), "another build that is writing it", "one build at a time", "wait and build again")
+    return lock
+
+
+def _flush(out: BinaryIO) -> None:
+    """Wait until what was written is on the disk."""
+    out.flush()  # Python's own buffer first: fsync does not know it
+    os.fsync(out.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
