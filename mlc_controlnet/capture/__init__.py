@@ -1,0 +1,5 @@
+"""torch -> Relax: every component through torch.export (TorchDynamo's own front door) into one IRModule."""
+
+from mlc_controlnet.capture.module import CapturedModel, capture
+
+__all__ = ["CapturedModel", "capture"]

@@ -1,0 +1,108 @@
+"""Capture all components of a checkpoint and merge them into one IRModule with named params."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import tvm
+from torch import nn
+from torch.export.graph_signature import InputKind
+from tvm import relax
+from tvm.relax.frontend.torch import from_exported_program
+
+from mlc_controlnet.capture.controlnet import ControlNet
+from mlc_controlnet.capture.converters import CONVERTERS
+from mlc_controlnet.capture.text_encoder import TextEncoder
+from mlc_controlnet.capture.unet import UNet
+from mlc_controlnet.capture.vae_decoder import VaeDecoder
+from mlc_controlnet.capture.vae_encoder import VaeEncoder
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER, ComponentSpec
+
+_TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": torch.int32}
+
+
+@dataclass(frozen=True)
+class CapturedModel:
+    """One IRModule with a function per component, and what its params are called in the checkpoint.
+
+    Attributes:
+        module: each function takes its component's inputs and then its params, one argument each.
+        params: component -> checkpoint names of its params, in the function's order.
+        references: component -> its torch module in float32; what parity is measured against.
+    """
+
+    module: tvm.IRModule
+    params: dict[str, tuple[str, ...]]
+    references: dict[str, nn.Module]
+
+
+def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
+    """The torch module of each component, with the inputs and outputs of `components.py`."""
+    return {
+        TEXT_ENCODER: TextEncoder(checkpoint.text_encoder),
+        CONTROLNET: ControlNet(checkpoint.controlnet),
+        UNET: UNet(checkpoint.unet),
+        VAE_DECODER: VaeDecoder(checkpoint.vae),
+        VAE_ENCODER: VaeEncoder(checkpoint.vae),
+    }
+
+
+def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Random inputs at the scale the pipeline has them, to capture with and to measure parity on."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = []
+    for tensor in spec.inputs:
+        dtype = _TORCH_DTYPES[tensor.resolved(compute_dtype).dtype]
+        if tensor.name == "token_ids":
+            value = torch.randint(0, 500, tensor.shape, generator=generator)
+        elif tensor.name == "timestep":
+            value = torch.tensor([481.0])
+        elif tensor.name == "conditioning_scale":
+            value = torch.tensor([0.8])
+        elif tensor.name == "control_image":
+            value = torch.rand(tensor.shape, generator=generator)
+        elif tensor.name == "image":
+            value = torch.rand(tensor.shape, generator=generator) * 2 - 1
+        else:
+            value = torch.randn(tensor.shape, generator=generator)
+        inputs.append(value.to(dtype))
+    return tuple(inputs)
+
+
+def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedModel:
+    """Capture every component with `compute_dtype` storage ("float32" or "float16") and float32 accumulation.
+
+    Raises:
+        UserError: a tensor of the checkpoint is read by no component, or by more than one.
+    """
+    functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
+    params: dict[str, tuple[str, ...]] = {}
+    references = {name: module.eval() for name, module in wrap(checkpoint).items()}
+    names = checkpoint.names_by_identity()
+    for name, module in references.items():
+        stored = module if compute_dtype == "float32" else copy.deepcopy(module).to(_TORCH_DTYPES[compute_dtype])
+        function, own_names = _capture_one(stored, example_inputs(checkpoint.specs[name], compute_dtype))
+        params[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
+        functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
+    checkpoint.check_every_tensor_is_read_once(params)
+    return CapturedModel(tvm.IRModule(functions), params, references)
+
+
+def _capture_one(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[relax.Function, list[str]]:
+    """Returns the Relax function and the module's own names of its params, in argument order."""
+    with torch.no_grad():
+        program = torch.export.export(module, inputs, strict=False)
+    imported = from_exported_program(
+        program,
+        keep_params_as_input=True,
+        unwrap_unit_return_tuple=True,
+        no_bind_return_tuple=False,
+        run_ep_decomposition=False,
+        custom_convert_map=CONVERTERS,
+    )
+    imported, detached = relax.frontend.detach_params(imported)
+    # Buffers and lifted constants are bound into the function; only parameters are weights of the checkpoint.
+    names = [str(s.target) for s in program.graph_signature.input_specs if s.kind == InputKind.PARAMETER]
+    assert len(names) == len(detached["main"]), "the importer lists params in the signature's order"
+    return imported["main"], names

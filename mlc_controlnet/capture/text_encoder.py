@@ -1,0 +1,40 @@
+"""The text encoder: token ids -> context."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import CLIPTextModel
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text transformer on int32 ids.
+
+    transformers builds its causal mask from int64 comparisons, and WGSL has no int64; here attention is told that it
+    is causal and no mask exists. As in Stable Diffusion, padding is attended to.
+    """
+
+    def __init__(self, model: CLIPTextModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """int32 [B, T] -> [B, T, D]."""
+        text = self.model
+        tokens, positions = text.embeddings.token_embedding.weight, text.embeddings.position_embedding.weight
+        x = F.embedding(token_ids, tokens) + positions[None, : token_ids.shape[1]]  # [B, T, D]
+        for layer in text.encoder.layers:
+            x = x + _attend(layer.self_attn, layer.layer_norm1(x))
+            x = x + layer.mlp(layer.layer_norm2(x))
+        return text.final_layer_norm(x)
+
+
+def _attend(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    B, T, D = x.shape
+    heads = attention.num_heads
+
+    def split(projected: torch.Tensor) -> torch.Tensor:
+        return projected.view(B, T, heads, D // heads).transpose(1, 2)  # [B, heads, T, D / heads]
+
+    q, k, v = split(attention.q_proj(x)), split(attention.k_proj(x)), split(attention.v_proj(x))
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return attention.out_proj(y.transpose(1, 2).reshape(B, T, D))

@@ -1,0 +1,71 @@
+"""What to build."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.errors import UserError
+
+
+@dataclass(frozen=True)
+class TargetPreset:
+    """How one `--target` is compiled.
+
+    Attributes:
+        device: what the runtime opens; the same as the TVM device kind.
+        library_suffix: of the compiled library's file.
+        tvm_target: TVM's target description.
+        tvm_host: the target of the code around the kernels; None where the target is its own host.
+    """
+
+    device: str
+    library_suffix: str
+    tvm_target: dict[str, object]
+    tvm_host: dict[str, object] | None = None
+
+
+# x86-64-v3 (AVX2, FMA) runs on every desktop and server processor since 2013; a library tuned on one then runs on all.
+LLVM_TARGET: dict[str, object] = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2}
+TARGETS: dict[str, TargetPreset] = {
+    "webgpu": TargetPreset(
+        device="webgpu",
+        library_suffix=".wasm",
+        tvm_target={"kind": "webgpu"},
+        tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"},
+    ),
+    "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET),
+}
+DTYPES = ("float32",)
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """One build, resolved: printed before the work and kept in the manifest.
+
+    Attributes:
+        model: a bundled model's name or a folder in diffusers' layout.
+        target: a key of TARGETS.
+        dtype: what the library stores activations in.
+        height, width: of the picture in pixels; None: what the model was trained on.
+        out: the bundle's folder.
+        tuning_db: the folder with a subfolder of records for each target.
+        dump_ir: where to write the IRModule after each phase; None: nowhere.
+    """
+
+    model: str
+    target: str
+    dtype: str
+    out: Path
+    tuning_db: Path
+    height: int | None = None
+    width: int | None = None
+    dump_ir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UserError("--target", repr(self.target), f"one of {', '.join(TARGETS)}", "pass one of these")
+        if self.dtype not in DTYPES:
+            raise UserError("--dtype", repr(self.dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
+
+    @property
+    def preset(self) -> TargetPreset:
+        return TARGETS[self.target]

@@ -1,0 +1,38 @@
+"""Named weights -> shards of raw little-endian float16."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from mlc_controlnet.bundle.manifest import RECORD_ALIGNMENT_BYTES, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.writer import BundleWriter
+
+MAX_SHARD_BYTES = 32 * 2**20  # a browser fetches, hashes and uploads shard by shard; more than this at once is memory
+
+
+def write_params(
+    writer: BundleWriter, tensors: Mapping[str, torch.Tensor], max_shard_bytes: int = MAX_SHARD_BYTES
+) -> ParamsSpec:
+    """Write every tensor once, in the order given, into shards of at most `max_shard_bytes`.
+
+    A tensor that is larger than that has a shard of its own: records are never cut.
+    """
+    records: list[ParamRecord] = []
+    shards: list[str] = []
+    shard = bytearray()
+
+    def close_shard() -> None:
+        shards.append(f"params/{len(shards):02d}.bin")
+        writer.add_bytes(shards[-1], bytes(shard))
+        shard.clear()
+
+    for name, tensor in tensors.items():
+        data = np.ascontiguousarray(tensor.detach().numpy()).astype("<f2").tobytes()
+        if shard and len(shard) + len(data) > max_shard_bytes:
+            close_shard()
+        records.append(ParamRecord(name, tuple(tensor.shape), "float16", len(shards), len(shard), len(data)))
+        shard += data + bytes(-len(data) % RECORD_ALIGNMENT_BYTES)
+    if shard:
+        close_shard()
+    return ParamsSpec("float16", sum(record.bytes for record in records), tuple(shards), tuple(records))

@@ -1,0 +1,67 @@
+"""Compiled against torch, component by component, in decibels."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import tvm
+from tvm import relax
+
+from mlc_controlnet.capture import CapturedModel, example_inputs
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.config import TARGETS
+from mlc_controlnet.library import Executable, compile_module, tvm_target
+
+log = logging.getLogger(__name__)
+
+# Signal to noise in dB that every component must reach against torch in float32, by the library's dtype.
+THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
+
+
+def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
+    """10 log10(sum r^2 / sum (r - g)^2), at most 200; NaN anywhere gives -inf."""
+    reference, got = reference.astype(np.float64), got.astype(np.float64)
+    noise = float(np.square(reference - got).sum())
+    if not math.isfinite(noise):
+        return -math.inf
+    signal = float(np.square(reference).sum())
+    return 200.0 if noise == 0 else min(10 * math.log10(signal / noise), 200.0)
+
+
+def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, executable: Executable) -> dict[str, float]:
+    """Run every component of an llvm `executable` and its torch reference on the same random inputs.
+
+    Returns the worst output's dB for each component.
+    """
+    vm = relax.VirtualMachine(executable, tvm.cpu())
+    tensors = checkpoint.tensors()
+    result = {}
+    for name, reference in captured.references.items():
+        inputs = example_inputs(checkpoint.specs[name], "float32", seed=1)
+        with torch.no_grad():
+            wanted = _as_list(reference(*inputs))
+        params = [tvm.runtime.tensor(tensors[key].detach().numpy()) for key in captured.params[name]]
+        got = _as_list(vm[name](*(tvm.runtime.tensor(value.numpy()) for value in inputs), tuple(params)))
+        result[name] = round(
+            min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1
+        )
+    return result
+
+
+class ParityError(Exception):
+    """A compiled component does not compute what torch computes: a failure of ours, not of the user's."""
+
+
+def check_parity(measured: Mapping[str, float], dtype: str) -> None:
+    """Raises ParityError that names every component below the threshold of `dtype`."""
+    wanted = THRESHOLD_DB[dtype]
+    low = {name: db for name, db in measured.items() if not db >= wanted}
+    if low:
+        raise ParityError(f"parity with torch: {low} dB, wanted at least {wanted} dB in {dtype}")
+
+
+def _as_list(output: object) -> Sequence:
+    """One tensor or several, of torch or of TVM, as a sequence."""
+    return [output] if hasattr(output, "numpy") else list(output)  # type: ignore[call-overload]

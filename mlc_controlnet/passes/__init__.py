@@ -1,0 +1,1 @@
+"""IRModule -> IRModule, one pass a file; `pipeline.py` is the ordered list."""

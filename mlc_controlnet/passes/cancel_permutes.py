@@ -1,0 +1,57 @@
+"""Cancel a permute_dims whose input is a permute_dims that it undoes.
+
+Before: y = permute_dims(x, [0, 2, 1, 3]); z = permute_dims(y, [0, 2, 1, 3])
+After:  z = x
+
+torch splits heads as [B, heads, S, d] and Relax's attention wants [B, S, heads, d]: every attention arrives with four
+pairs of transposes that say nothing. Each that stays is a round trip of its tensor.
+"""
+
+import logging
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+log = logging.getLogger(__name__)
+
+
+@tvm.transform.module_pass(opt_level=0, name="CancelPermutes")
+class CancelPermutes:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        canceller = _Canceller(mod)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                rewritten = relax.analysis.remove_all_unused(canceller.visit_expr(function))
+                canceller.builder_.update_func(global_var, rewritten)
+        log.info("cancelled %d pairs of permute_dims", canceller.fired)
+        return canceller.builder_.get()
+
+
+@mutator
+class _Canceller(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.fired = 0
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        outer = _axes(call)
+        if outer is None or not isinstance(call.args[0], relax.Var):
+            return call
+        bound = self.lookup_binding(call.args[0])
+        inner = _axes(bound)
+        if inner is None or [inner[axis] for axis in outer] != sorted(outer):
+            return call
+        self.fired += 1
+        return bound.args[0]
+
+
+def _axes(expr: relax.Expr | None) -> list[int] | None:
+    """The permutation of a permute_dims call, None for anything else."""
+    if not isinstance(expr, relax.Call) or expr.op != tvm.ir.Op.get("relax.permute_dims"):
+        return None
+    rank = len(expr.args[0].ty.shape)
+    if expr.attrs.axes is None:
+        return list(range(rank))[::-1]
+    return [int(axis) % rank for axis in expr.attrs.axes]

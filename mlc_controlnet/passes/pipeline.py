@@ -1,0 +1,123 @@
+"""The passes in order, by phase.
+
+    clean      what torch says twice or in pieces is said once
+    replace    attention and group norm become kernels of ours
+    lower      every other op becomes a PrimFunc; neighbours are fused
+    schedule   tuning records where there are any, rules for the rest
+    check      no kernel exceeds what a WebGPU device grants by default
+    plan       memory is planned statically; what is left is what the virtual machine runs
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+
+from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
+from mlc_controlnet.passes.cancel_permutes import CancelPermutes
+from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
+from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
+from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
+from mlc_controlnet.passes.use_group_norm import UseGroupNorm
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Phase:
+    name: str
+    passes: tuple[tvm.transform.Pass, ...]
+
+
+def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
+    """The ordered list for `target`; `tuning_records` is a MetaSchedule database folder."""
+    transform = relax.transform
+    on_gpu = "gpu" in target.keys  # noqa: SIM118 - a property, not a dict
+    return [
+        Phase("clean", (FoldPadIntoConv2d(), CancelPermutes(), transform.CanonicalizeBindings())),
+        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target))),
+        Phase(
+            "lower",
+            (
+                transform.FuseTransposeMatmul(),
+                transform.LegalizeOps(),
+                transform.AnnotateTIROpPattern(),
+                transform.FoldConstant(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+            ),
+        ),
+        Phase("schedule", _schedule(on_gpu, tuning_records)),
+        Phase("check", (CheckWebGPULimits(),) if target.kind.name == "webgpu" else ()),
+        Phase(
+            "plan",
+            (
+                transform.RewriteDataflowReshape(),
+                transform.ToNonDataflow(),
+                transform.RemovePurityChecking(),
+                transform.CallTIRRewrite(),
+                transform.StaticPlanBlockMemory(),
+                transform.LowerAllocTensor(),
+                transform.KillAfterLastUse(),
+                transform.LowerRuntimeBuiltin(),
+                transform.ComputePrimValue(),
+                transform.VMShapeLower(),
+                transform.AttachGlobalSymbol(),
+            ),
+        ),
+    ]
+
+
+def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.Pass, ...]:
+    tuned = () if tuning_records is None else (ApplyTuningRecords(tuning_records),)
+    if not on_gpu:
+        return tuned
+    rules = dlight.ApplyDefaultSchedule(
+        dlight.gpu.Matmul(),
+        dlight.gpu.GEMV(),
+        dlight.gpu.Reduction(),
+        dlight.gpu.GeneralReduction(),
+        dlight.gpu.Fallback(),
+    )
+    return (*tuned, rules)
+
+
+def run(
+    mod: tvm.IRModule,
+    target: tvm.target.Target,
+    tuning_records: Path | None = None,
+    dump_ir: Path | None = None,
+    until: str | None = None,
+    on_phase: Callable[[str, float], None] | None = None,
+) -> tvm.IRModule:
+    """Take `mod` through every phase, or through those up to and including `until`.
+
+    Args:
+        dump_ir: a folder that gets `0-captured.py`, `1-clean.py`, ... : the module as TVMScript after each phase.
+        on_phase: told each finished phase's name and its seconds.
+    """
+    _dump(mod, dump_ir, 0, "captured")
+    with target, tvm.transform.PassContext(opt_level=3):
+        for index, phase in enumerate(phases(target, tuning_records), start=1):
+            started = time.monotonic()
+            for one_pass in phase.passes:
+                mod = one_pass(mod)
+            _dump(mod, dump_ir, index, phase.name)
+            if on_phase is not None:
+                on_phase(phase.name, time.monotonic() - started)
+            if phase.name == until:
+                break
+    return mod
+
+
+def _dump(mod: tvm.IRModule, folder: Path | None, index: int, name: str) -> None:
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{index}-{name}.py").write_text(mod.script(), encoding="utf-8")
