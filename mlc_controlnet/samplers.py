@@ -71,10 +71,7 @@ def refuse_nonlinear(scheduler_config: Mapping[str, Any]) -> None:
     for option in NONLINEAR_OPTIONS:
         if scheduler_config.get(option):
             raise UserError(
-                f"scheduler_config.json of {scheduler_config.get('_class_name', 'the model')}",
-                f"{option}: true",
-                f"{option}: false",
-                f"a table cannot hold {option}, and latents are not bounded by it anyway: set it to false",
+                f"scheduler_config.json: {option}", "true", "false", f"no table can hold {option}: set it to false"
             )
 
 

@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
+from mlc_controlnet.components import TensorSpec
 from mlc_controlnet.errors import UserError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-COMPUTE = "compute"  # a dtype that is the library's own: float32 in a float32 library, float16 in a float16 one
 DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
 RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
 
@@ -42,14 +42,9 @@ class Library:
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    name: str
-    shape: tuple[int, ...]
-    dtype: str  # float32, int32 or COMPUTE
+class ComponentEntry:
+    """One compiled component: a component's description and the params that this model has for it."""
 
-
-@dataclass(frozen=True)
-class ComponentSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]  # several outputs are one tuple
     params: tuple[str, ...]  # in the order of the compiled function's last argument
@@ -120,7 +115,7 @@ class Manifest:
     model: ModelSummary
     target: str
     libraries: tuple[Library, ...]
-    components: Mapping[str, ComponentSpec]
+    components: Mapping[str, ComponentEntry]
     params: ParamsSpec
     tokenizer: TokenizerSpec
     samplers: SamplersSpec
