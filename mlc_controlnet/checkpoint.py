@@ -19,6 +19,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.components import ComponentSpec, ModelShape, component_specs
+from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
 BUNDLED_MODELS = Path(__file__).parent / "models"
@@ -49,6 +50,7 @@ class Checkpoint:
     tokenizer_file: Path
     tokenizer_config: dict[str, Any]
     shape: ModelShape
+    defaults: Defaults
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -145,6 +147,18 @@ def load_checkpoint(folder: Path, height: int | None = None, width: int | None =
         tokenizer_file=tokenizer_file,
         tokenizer_config=_read_json(folder / "tokenizer" / "tokenizer_config.json"),
         shape=shape,
+        defaults=_load_defaults(folder),
+    )
+
+
+def _load_defaults(folder: Path) -> Defaults:
+    """What the model recommends in its `generation_config.json`; Stable Diffusion's usual values where it has none."""
+    file = folder / "generation_config.json"
+    recommended = _read_json(file) if file.is_file() else {}
+    return Defaults(
+        steps=int(recommended.get("num_inference_steps", 20)),
+        guidance_scale=float(recommended.get("guidance_scale", 7.5)),
+        conditioning_scale=float(recommended.get("controlnet_conditioning_scale", 1.0)),
     )
 
 

@@ -38,6 +38,15 @@ DTYPES = ("float32",)
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """What a call of the pipeline takes where the caller says nothing: the model's own recommendation."""
+
+    steps: int
+    guidance_scale: float
+    conditioning_scale: float
+
+
+@dataclass(frozen=True)
 class BuildConfig:
     """One build, resolved: printed before the work and kept in the manifest.
 

@@ -1,6 +1,5 @@
 """Compiled against torch, component by component, in decibels."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +10,7 @@ from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.config import TARGETS
-from mlc_controlnet.library import Executable, compile_module, tvm_target
-
-log = logging.getLogger(__name__)
+from mlc_controlnet.library import Executable
 
 # Signal to noise in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
@@ -44,9 +40,7 @@ def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, executable: 
             wanted = _as_list(reference(*inputs))
         params = [tvm.runtime.tensor(tensors[key].detach().numpy()) for key in captured.params[name]]
         got = _as_list(vm[name](*(tvm.runtime.tensor(value.numpy()) for value in inputs), tuple(params)))
-        result[name] = round(
-            min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1
-        )
+        result[name] = round(min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
 from mlc_controlnet.components import TensorSpec
+from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
 FORMAT_VERSION = 1
@@ -83,15 +84,6 @@ class TokenizerSpec:
 class SamplersSpec:
     file: str
     default: str
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a call takes where the caller says nothing."""
-
-    steps: int
-    guidance_scale: float
-    conditioning_scale: float
 
 
 @dataclass(frozen=True)

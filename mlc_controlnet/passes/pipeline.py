@@ -1,16 +1,13 @@
 """The passes in order, by phase.
 
-    clean      what torch says twice or in pieces is said once
-    replace    attention and group norm become kernels of ours
-    lower      every other op becomes a PrimFunc; neighbours are fused
-    schedule   tuning records where there are any, rules for the rest
-    check      no kernel exceeds what a WebGPU device grants by default
-    plan       memory is planned statically; what is left is what the virtual machine runs
+clean      what torch says twice or in pieces is said once
+replace    attention and group norm become kernels of ours
+lower      every other op becomes a PrimFunc; neighbours are fused
+schedule   tuning records where there are any, rules for the rest
+check      no kernel exceeds what a WebGPU device grants by default
+plan       memory is planned statically; what is left is what the virtual machine runs
 """
 
-import logging
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +22,6 @@ from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -37,9 +32,12 @@ class Phase:
 def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
     """The ordered list for `target`; `tuning_records` is a MetaSchedule database folder."""
     transform = relax.transform
-    on_gpu = "gpu" in target.keys  # noqa: SIM118 - a property, not a dict
+    on_gpu = "gpu" in target.keys
     return [
-        Phase("clean", (FoldPadIntoConv2d(), CancelPermutes(), transform.CanonicalizeBindings())),
+        Phase(
+            "clean",
+            (FoldPadIntoConv2d(), CancelPermutes(), transform.CanonicalizeBindings(), transform.BundleModelParams()),
+        ),
         Phase("replace", (UseFlashAttention(target), UseGroupNorm(target))),
         Phase(
             "lower",
@@ -93,31 +91,26 @@ def run(
     target: tvm.target.Target,
     tuning_records: Path | None = None,
     dump_ir: Path | None = None,
-    until: str | None = None,
-    on_phase: Callable[[str, float], None] | None = None,
+    after: str = "captured",
+    until: str = "plan",
 ) -> tvm.IRModule:
-    """Take `mod` through every phase, or through those up to and including `until`.
+    """Take `mod` through the phases that follow `after`, up to and including `until`: by default through all.
 
     Args:
         dump_ir: a folder that gets `0-captured.py`, `1-clean.py`, ... : the module as TVMScript after each phase.
-        on_phase: told each finished phase's name and its seconds.
     """
-    _dump(mod, dump_ir, 0, "captured")
+    ordered = [Phase("captured", ()), *phases(target, tuning_records)]
+    names = [phase.name for phase in ordered]
     with target, tvm.transform.PassContext(opt_level=3):
-        for index, phase in enumerate(phases(target, tuning_records), start=1):
-            started = time.monotonic()
-            for one_pass in phase.passes:
-                mod = one_pass(mod)
-            _dump(mod, dump_ir, index, phase.name)
-            if on_phase is not None:
-                on_phase(phase.name, time.monotonic() - started)
-            if phase.name == until:
-                break
+        for index in range(names.index(after), names.index(until) + 1):
+            if index > names.index(after):
+                for one_pass in ordered[index].passes:
+                    mod = one_pass(mod)
+            if dump_ir is not None:
+                _dump(mod, dump_ir / f"{index}-{names[index]}.py")
     return mod
 
 
-def _dump(mod: tvm.IRModule, folder: Path | None, index: int, name: str) -> None:
-    if folder is None:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{index}-{name}.py").write_text(mod.script(), encoding="utf-8")
+def _dump(mod: tvm.IRModule, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(mod.script(), encoding="utf-8")

@@ -27,9 +27,7 @@ def train_controlnet(
 
         def predict(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             down, mid = controlnet(x_t, t, context, controlnet_cond=control, return_dict=False)
-            return unet(
-                x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid
-            ).sample
+            return unet(x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
 
         return denoising_loss(scheduler, latents, predict)
 

@@ -32,7 +32,9 @@ def train(
         FloatingPointError: the loss became NaN or infinite, with the step's number.
     """
     weights = list(parameters)
-    optimizer = torch.optim.AdamW(weights, lr=config.max_lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        weights, lr=config.max_lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=config.max_lr, total_steps=config.steps, pct_start=config.warmup_share, cycle_momentum=False
     )

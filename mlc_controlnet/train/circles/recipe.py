@@ -43,9 +43,7 @@ class Recipe:
     prompt_dropout: float = 0.1  # share of empty prompts, for classifier-free guidance (arXiv 2207.12598)
     vae_small: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, max_lr=1e-3))  # at 64x64
     vae_full: LoopConfig = field(default_factory=lambda: LoopConfig(steps=300, max_lr=5e-4, ema_decay=0.99))
-    base: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=6000, max_lr=1.5e-3, beta2=0.99, ema_decay=0.999)
-    )
+    base: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, max_lr=1.5e-3, beta2=0.99, ema_decay=0.999))
     controlnet: LoopConfig = field(
         default_factory=lambda: LoopConfig(steps=3000, max_lr=1e-3, beta2=0.99, ema_decay=0.999)
     )
@@ -111,9 +109,7 @@ def _data(directory: Path, recipe: Recipe, log: Callable[[str], None]) -> list[f
     if not (directory / "prompt.json").is_file():
         rng = np.random.default_rng(recipe.seed)
         circles = (random_circle(rng) for _ in range(recipe.examples))
-        count = fill50k.write(
-            directory, (fill50k.Example(draw_source(c), draw_target(c), c.prompt) for c in circles)
-        )
+        count = fill50k.write(directory, (fill50k.Example(draw_source(c), draw_target(c), c.prompt) for c in circles))
         log(f"data: {count} examples written to {directory}")
     return fill50k.read(directory)
 

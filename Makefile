@@ -1,0 +1,43 @@
+# make demo   build the bundled model for WebGPU and its page, serve them, print the address
+# make test   lint, types, unit, parity, native end to end, browser end to end, notebook
+
+PYTHON ?= python3
+VENV := .venv/bin/python
+PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
+PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
+
+.PHONY: demo test lint python-test web-test clean
+
+demo: dist/site/bundle/manifest.json
+	$(VENV) -m mlc_controlnet serve
+
+test: lint python-test web-test
+	@echo "all tests passed"
+
+lint: .venv/installed web/node_modules/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	npm --prefix web run --silent lint
+
+# Cheap tests first: a mistake should not wait for a build.
+python-test: .venv/installed web/node_modules/installed
+	$(VENV) -m pytest
+
+web-test: web/node_modules/installed
+	npm --prefix web test
+
+dist/site/bundle/manifest.json: .venv/installed web/node_modules/installed $(PACKAGE) $(PAGE)
+	$(VENV) build.py --target webgpu
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+web/node_modules/installed: web/package-lock.json
+	npm --prefix web ci --no-audit --no-fund
+	touch $@
+
+clean:
+	rm -rf dist .venv web/node_modules

@@ -1,0 +1,78 @@
+"""Build a bundle: model -> library, params, tables and, last, the manifest.
+
+python build.py --target webgpu        the bundled model `circles`, and the demo site around it
+python build.py --target llvm          the same model for this machine's processor
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from mlc_controlnet import describe
+from mlc_controlnet.build_options import Stages, parse_options, report_errors
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Manifest, SamplersSpec
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.bundle.sampler_table import tables_to_json
+from mlc_controlnet.bundle.writer import BundleWriter
+from mlc_controlnet.capture import capture
+from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.library import compile_model, export_library
+from mlc_controlnet.params import write_params
+from mlc_controlnet.parity import check_parity, measure_parity
+from mlc_controlnet.preview import fit_latent_preview
+from mlc_controlnet.samplers import build_sampler_tables
+from mlc_controlnet.site import build_site
+
+
+def build(config: BuildConfig) -> Bundle:
+    stage = Stages(config)
+    with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as scratch:
+        with stage("load the checkpoint"):
+            checkpoint = load_checkpoint(find_model(config.model), config.height, config.width)
+        with stage("capture five components"):
+            captured = capture(checkpoint, config.dtype)
+        with stage("compile for llvm"):
+            native = compile_model(captured.module, "llvm", config.dtype, config.tuning_db)
+        with stage("compare with torch"):
+            parity = measure_parity(checkpoint, captured, native.executable)
+            check_parity(parity, config.dtype)
+        with stage(f"compile and link for {config.target}"):
+            compiled = compile_model(captured.module, config.target, config.dtype, config.tuning_db, config.dump_ir)
+            path, library = export_library(compiled, checkpoint.name, Path(scratch))
+            writer.add_file(library.file, path)
+        with stage("write params and tables"):
+            params = write_params(writer, checkpoint.tensors())
+            writer.add_file("tokenizer/tokenizer.json", checkpoint.tokenizer_file)
+            writer.add_json("samplers.json", tables_to_json(build_sampler_tables(checkpoint.scheduler_config)))
+        with stage("write the manifest"):
+            return writer.finish(
+                Manifest(
+                    format_version=FORMAT_VERSION,
+                    model=describe.describe_model(checkpoint),
+                    target=config.target,
+                    libraries=(library,),
+                    components=describe.describe_components(checkpoint, captured),
+                    params=params,
+                    tokenizer=describe.describe_tokenizer(checkpoint, "tokenizer/tokenizer.json"),
+                    samplers=SamplersSpec(file="samplers.json", default="ddim"),
+                    defaults=checkpoint.defaults,
+                    latent_preview=fit_latent_preview(checkpoint.vae),
+                    parity_db={name: {config.dtype: db} for name, db in parity.items()},
+                    versions=describe.describe_versions(),
+                )
+            )
+
+
+def main() -> int:
+    with report_errors() as outcome:
+        config = parse_options(sys.argv[1:])
+        bundle = build(config)
+        print(f"{bundle.path}: sha256 {bundle.sha256}")
+        if config.target == "webgpu":
+            build_site(bundle)
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

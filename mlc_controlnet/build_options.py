@@ -1,0 +1,81 @@
+"""What build.py takes on its command line, and what it says while it works."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.config import DTYPES, TARGETS, BuildConfig
+from mlc_controlnet.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def parse_options(arguments: Sequence[str]) -> BuildConfig:
+    """Resolve the command line into a BuildConfig.
+
+    Raises:
+        UserError: an option has a value that there is no build for.
+    """
+    parser = argparse.ArgumentParser(prog="build.py", description="Build a bundle from a model.")
+    parser.add_argument("--target", required=True, help=f"one of {', '.join(TARGETS)}")
+    parser.add_argument("--model", default="circles", help="a bundled model or a folder in diffusers' layout")
+    parser.add_argument("--dtype", default="float32", help=f"the library's dtype: {', '.join(DTYPES)}")
+    parser.add_argument("--height", type=int, help="pixels; default: what the model was trained on")
+    parser.add_argument("--width", type=int, help="pixels; default: what the model was trained on")
+    parser.add_argument("--out", type=Path, help="the bundle's folder; default: dist/<model>-<target>")
+    parser.add_argument("--tuning-db", type=Path, default=ROOT / "tuning_db", help="tuning records, a folder a target")
+    parser.add_argument("--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase there")
+    options = parser.parse_args(arguments)
+    name = Path(options.model).name
+    out = ROOT / "dist" / f"{name}-{options.target}" if options.out is None else options.out
+    return BuildConfig(
+        model=options.model,
+        target=options.target,
+        dtype=options.dtype,
+        out=out,
+        tuning_db=options.tuning_db,
+        height=options.height,
+        width=options.width,
+        dump_ir=options.dump_ir,
+    )
+
+
+class Stages:
+    """Prints the resolved configuration, then one line a stage: its name when it starts, its seconds when it ends."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        for field in dataclasses.fields(config):
+            print(f"  {field.name:<10} {getattr(config, field.name)}", flush=True)
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        print(f"{name} ...", end=" ", flush=True)
+        started = time.monotonic()
+        yield
+        print(f"{time.monotonic() - started:.1f} s", flush=True)
+
+
+@dataclass
+class Outcome:
+    exit_code: int = 0
+
+
+@contextlib.contextmanager
+def report_errors() -> Iterator[Outcome]:
+    """Turn a user's mistake into one line and exit code 2, and a failure of ours into a traceback and 1."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except UserError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        outcome.exit_code = 2
+    except Exception:
+        print(file=sys.stderr)
+        traceback.print_exc()
+        outcome.exit_code = 1

@@ -1,0 +1,66 @@
+"""What the manifest says of a build: components, tokenizer, defaults, versions."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlc_controlnet
+from mlc_controlnet.bundle import manifest
+from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.errors import UserError
+
+PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
+
+
+def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
+    return manifest.ModelSummary(
+        name=checkpoint.name,
+        height=checkpoint.shape.height,
+        width=checkpoint.shape.width,
+        latent_channels=checkpoint.shape.latent_channels,
+        vae_scale_factor=checkpoint.shape.vae_scale_factor,
+        prediction_type=checkpoint.scheduler_config.get("prediction_type", "epsilon"),
+    )
+
+
+def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict[str, manifest.ComponentSpec]:
+    return {
+        name: manifest.ComponentSpec(inputs=spec.inputs, outputs=spec.outputs, params=captured.params[name])
+        for name, spec in checkpoint.specs.items()
+    }
+
+
+def describe_tokenizer(checkpoint: Checkpoint, file: str) -> manifest.TokenizerSpec:
+    """Look up the ids of the begin, end and padding tokens that the tokenizer's configuration names.
+
+    Raises:
+        UserError: the configuration names a token that tokenizer.json does not have.
+    """
+    vocabulary = _vocabulary(checkpoint.tokenizer_file)
+
+    def token_id(role: str) -> int:
+        token = checkpoint.tokenizer_config.get(role)
+        token = token["content"] if isinstance(token, dict) else token
+        if token not in vocabulary:
+            raise UserError(f"tokenizer: {role}", repr(token), "a token of tokenizer.json", "save the model again")
+        return vocabulary[token]
+
+    return manifest.TokenizerSpec(
+        file=file,
+        max_length=checkpoint.shape.tokens,
+        begin_id=token_id("bos_token"),
+        end_id=token_id("eos_token"),
+        pad_id=token_id("pad_token"),
+    )
+
+
+def _vocabulary(tokenizer_file: Path) -> dict[str, int]:
+    tokenizer: dict[str, Any] = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
+    return {**tokenizer["model"]["vocab"], **added}
+
+
+def describe_versions() -> dict[str, str]:
+    return {"mlc_controlnet": mlc_controlnet.__version__, **{name: version(name) for name in PACKAGES}}
