@@ -1,0 +1,126 @@
+"""Link compiled TVM objects with the wasm runtime into one .wasm file that tvmjs can instantiate.
+
+The file is a WASI reactor. What JavaScript has to know:
+
+- `tvmjs.instantiate(bytes, provider)`: `provider.imports.wasi_snapshot_preview1` has the functions of WASI_IMPORTS, and
+  `provider.start(instance)` calls `instance.exports._initialize()` once. tvmjs itself fills the `env` module.
+- WASI functions take numbers, but BigInt for a 64-bit argument (fd_seek's offset), and return 0 or an errno:
+
+      environ_sizes_get(count_ptr, bytes_ptr)       no environment: write two uint32 zeros
+      environ_get(environ_ptr, buffer_ptr)          return 0
+      fd_write(fd, iovs, iovs_len, written_ptr)     fd 1: log text, 2: error text, not always whole lines
+      fd_close, fd_fdstat_get, fd_read, fd_seek     no files: return 8 (EBADF)
+      proc_exit(code)                               has to throw: the caller expects it not to return
+
+- Memory grows from 32 MiB to at most 2 GiB, and growing detaches every view of it: make a new DataView(memory.buffer)
+  in each WASI call.
+- An error of TVM is thrown as a JavaScript Error and the instance lives on. A WebAssembly.RuntimeError is a trap: the
+  instance is lost.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlc_controlnet.toolchain.wasm_runtime import build_runtime
+from mlc_controlnet.toolchain.zig import find_zig
+
+# What tvmjs 0.27 calls. The linker drops what none of these, and no registration at start, reaches.
+EXPORTS = (
+    "_initialize",
+    "TVMFFIAnyViewToOwnedAny",
+    "TVMFFIDataTypeFromString",
+    "TVMFFIDataTypeToString",
+    "TVMFFIErrorMoveFromRaised",
+    "TVMFFIErrorSetRaisedFromCStr",
+    "TVMFFIFunctionCall",
+    "TVMFFIFunctionGetGlobal",
+    "TVMFFIFunctionSetGlobal",
+    "TVMFFIGetTypeInfo",
+    "TVMFFIObjectDecRef",
+    "TVMFFITypeKeyToIndex",
+    "TVMFFIWasmFunctionCreate",
+    "TVMFFIWasmGetLastError",
+    "TVMWasmAllocSpace",
+    "TVMWasmFreeSpace",
+)
+WASI_IMPORTS = (
+    "environ_get",
+    "environ_sizes_get",
+    "fd_close",
+    "fd_fdstat_get",
+    "fd_read",
+    "fd_seek",
+    "fd_write",
+    "proc_exit",
+)
+
+INITIAL_MEMORY_BYTES = 32 << 20
+MAX_MEMORY_BYTES = 2 << 30  # tvmjs reads pointers as signed 32-bit numbers: above 2 GiB they turn negative
+STACK_BYTES = 1 << 20
+
+WASM_MAGIC = b"\0asm"
+
+
+def link_wasm(
+    output: str | Path,
+    objects: str | Path | Sequence[str | Path],
+    options: Sequence[str] = (),
+    cache_folder: Path | None = None,
+) -> None:
+    """Link, replacing `output` in one step. To be passed as `fcompile=` to TVM's `export_library`.
+
+    A user's first call builds the runtime (a minute or two); after that a link takes a second. It knows nothing of
+    devices: a library for WebGPU and one for the CPU (wasm32, with or without simd128) link alike.
+
+    Args:
+        output: the .wasm to write.
+        objects: wasm32 object files, as the llvm target with mtriple wasm32-unknown-unknown-wasm writes them.
+        options: more arguments for wasm-ld.
+        cache_folder: where the runtime is kept; None for the user's cache folder.
+
+    Raises:
+        UserError: a wheel that the runtime is built from is missing.
+        RuntimeError: an object is not wasm, or the linker or the compiler failed.
+    """
+    output = Path(output)
+    paths = [Path(path) for path in ([objects] if isinstance(objects, str | Path) else objects)]
+    for path in paths:
+        with path.open("rb") as file:
+            magic = file.read(len(WASM_MAGIC))
+        if magic != WASM_MAGIC:
+            wanted = "a wasm object; build with the host target llvm, mtriple wasm32-unknown-unknown-wasm"
+            raise RuntimeError(f"{path}: starts with {magic!r}, wanted {wanted}")
+    runtime = build_runtime(cache_folder)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as work:
+        linked = Path(work) / output.name
+        find_zig().run(
+            [
+                "wasm-ld",
+                "--no-entry",
+                *runtime.objects(),
+                *paths,
+                *runtime.archives(),
+                *(f"--export={name}" for name in EXPORTS),
+                "--gc-sections",
+                "--strip-all",
+                "-O3",
+                "--stack-first",  # an overflow of the stack traps, where it would run into the globals
+                "-z",
+                f"stack-size={STACK_BYTES}",
+                f"--initial-memory={INITIAL_MEMORY_BYTES}",
+                f"--max-memory={MAX_MEMORY_BYTES}",
+                *options,
+                "-o",
+                linked,
+            ]
+        )
+        with linked.open("rb+") as file:
+            os.fsync(file.fileno())
+        linked.replace(output)
+
+
+# export_library reads these off the function it is given.
+link_wasm.object_format = "o"  # type: ignore[attr-defined]
+link_wasm.need_system_lib = True  # type: ignore[attr-defined]

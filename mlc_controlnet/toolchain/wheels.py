@@ -1,0 +1,31 @@
+"""Where the wheels that carry C++ sources are installed. Nothing of them is imported: importing tvm takes seconds."""
+
+import importlib.util
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from mlc_controlnet.errors import UserError
+
+
+def wheel_folder(distribution: str, module: str, needs: Sequence[str]) -> Path:
+    """The folder of an installed package.
+
+    Args:
+        distribution: its name on PyPI.
+        module: its name in `import`.
+        needs: paths inside it that have to exist.
+
+    Raises:
+        UserError: the package is missing, or lacks one of `needs` (a source build of TVM does).
+    """
+    remedy = f"pip install the {distribution} that pyproject.toml pins"
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        raise UserError(subject=distribution, got="no installed package", wanted="its wheel", remedy=remedy)
+    folder = Path(found.origin).parent
+    for path in needs:
+        if not (folder / path).exists():
+            got = f"{distribution} {version(distribution)} without {path}"
+            raise UserError(subject=str(folder), got=got, wanted="a wheel that carries it", remedy=remedy)
+    return folder
