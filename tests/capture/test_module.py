@@ -1,0 +1,80 @@
+"""Capture on the shape of `circles` with random weights: every weight matters and nothing is downloaded."""
+
+import pytest
+import torch
+import tvm
+from tvm import relax
+
+from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.errors import UserError
+
+
+def ops(function: relax.Function) -> set[str]:
+    names = set()
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op):
+            names.add(expr.op.name)
+
+    relax.analysis.post_order_visit(function, visit)
+    return names
+
+
+def test_all_five_components_are_functions_of_one_module(captured: CapturedModel) -> None:
+    assert {v.name_hint for v in captured.module.functions} == set(COMPONENTS)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_inputs_come_before_params_with_the_declared_shapes(
+    captured: CapturedModel, checkpoint: Checkpoint, name: str
+) -> None:
+    function, spec = captured.module[name], checkpoint.specs[name]
+    inputs = function.params[: len(spec.inputs)]
+    assert [tuple(int(d) for d in v.ty.shape) for v in inputs] == [t.shape for t in spec.inputs]
+    assert [str(v.ty.dtype) for v in inputs] == [t.resolved("float32").dtype for t in spec.inputs]
+    assert len(function.params) == len(spec.inputs) + len(captured.params[name])
+    tensors = checkpoint.tensors()
+    weights = function.params[len(spec.inputs) :]
+    assert [tuple(int(d) for d in v.ty.shape) for v in weights] == [
+        tuple(tensors[k].shape) for k in captured.params[name]
+    ]
+
+
+def test_attention_and_norms_stay_whole_for_the_passes(captured: CapturedModel) -> None:
+    assert {"relax.nn.attention", "relax.nn.group_norm", "relax.nn.silu", "relax.nn.layer_norm"} <= ops(
+        captured.module["unet"]
+    )
+
+
+def test_no_component_needs_int64_or_float64_inputs(captured: CapturedModel) -> None:
+    for function in captured.module.functions.values():
+        assert {str(v.ty.dtype) for v in function.params} <= {"float32", "int32"}
+
+
+def test_every_tensor_is_read_exactly_once(captured: CapturedModel, checkpoint: Checkpoint) -> None:
+    names = [name for params in captured.params.values() for name in params]
+    assert sorted(names) == sorted(checkpoint.tensors())
+
+
+def test_a_tensor_that_nothing_reads_is_named(captured: CapturedModel, checkpoint: Checkpoint) -> None:
+    params = {**captured.params, "unet": captured.params["unet"][1:]}
+    with pytest.raises(UserError, match=r"unet\.conv_in\.weight"):
+        checkpoint.check_every_tensor_is_read_once(params)
+
+
+def test_a_tensor_that_is_read_twice_is_named(captured: CapturedModel, checkpoint: Checkpoint) -> None:
+    params = {**captured.params, "again": captured.params["unet"][:1]}
+    with pytest.raises(UserError, match=r"unet\.conv_in\.weight.*more than once"):
+        checkpoint.check_every_tensor_is_read_once(params)
+
+
+def test_the_controlnets_output_is_scaled_by_its_last_input(captured: CapturedModel, checkpoint: Checkpoint) -> None:
+    inputs = [torch.zeros(t.shape) for t in checkpoint.specs["controlnet"].inputs]
+    inputs[0], inputs[3] = torch.randn_like(inputs[0]), torch.rand_like(inputs[3])
+    with torch.no_grad():
+        half = captured.references["controlnet"](*inputs[:4], torch.tensor([0.5]))
+        whole = captured.references["controlnet"](*inputs[:4], torch.tensor([1.0]))
+    for h, w in zip(half, whole, strict=True):
+        torch.testing.assert_close(2 * h, w)

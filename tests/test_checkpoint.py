@@ -1,0 +1,102 @@
+"""Loading: a folder in diffusers' layout -> modules, or one message that names what is wrong."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mlc_controlnet.checkpoint import Checkpoint, find_model, load_checkpoint, read_safetensors
+from mlc_controlnet.errors import UserError
+
+VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(random_model: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(random_model, tmp_path / "model"))
+
+
+def test_weights_are_what_a_float16_bundle_can_hold(checkpoint: Checkpoint) -> None:
+    for name, tensor in checkpoint.tensors().items():
+        assert tensor.dtype == torch.float32, name
+        assert torch.equal(tensor, tensor.half().float()), name
+
+
+def test_an_unknown_model_lists_the_bundled_ones() -> None:
+    with pytest.raises(UserError, match=r"'squares'.*circles"):
+        find_model("squares")
+
+
+def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no model_index.json"):
+        find_model(str(tmp_path))
+
+
+def test_a_missing_part_is_named(folder: Path) -> None:
+    shutil.rmtree(folder / "controlnet")
+    with pytest.raises(UserError, match=r"controlnet/config\.json: got no such file"):
+        load_checkpoint(folder)
+
+
+def test_truncated_weights_are_refused(folder: Path) -> None:
+    file = folder / VAE_WEIGHTS
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"diffusion_pytorch_model\.safetensors: got a damaged file"):
+        load_checkpoint(folder)
+
+
+def test_a_header_larger_than_the_file_is_refused(folder: Path) -> None:
+    file = folder / VAE_WEIGHTS
+    file.write_bytes(struct.pack("<Q", 2**60) + file.read_bytes()[8:])
+    with pytest.raises(UserError, match="damaged file"):
+        load_checkpoint(folder)
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="damaged file"):
+        read_safetensors(tmp_path / "model.safetensors")
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder: Path) -> None:
+    weights = load_file(folder / VAE_WEIGHTS)
+    weights["decoder.conv_in.weight"] = weights["decoder.conv_in.weight"][:, :3].contiguous()
+    save_file(weights, folder / VAE_WEIGHTS)
+    with pytest.raises(UserError, match=r"vae\.decoder\.conv_in\.weight: got \[64, 3, 3, 3\], wanted \[64, 4, 3, 3\]"):
+        load_checkpoint(folder)
+
+
+def test_missing_and_unknown_tensors_are_named(folder: Path) -> None:
+    weights = load_file(folder / VAE_WEIGHTS)
+    weights["quant_conv.weights"] = weights.pop("quant_conv.weight")
+    save_file(weights, folder / VAE_WEIGHTS)
+    with pytest.raises(UserError, match=r"lacks .*quant_conv\.weight.*has .*quant_conv\.weights"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [70000.0, float("nan")])
+def test_a_weight_that_float16_cannot_hold_is_named(folder: Path, value: float) -> None:
+    weights = {key: tensor.float() for key, tensor in load_file(folder / VAE_WEIGHTS).items()}
+    weights["quant_conv.bias"][0] = value
+    save_file(weights, folder / VAE_WEIGHTS)
+    with pytest.raises(UserError, match=r"vae\.quant_conv\.bias"):
+        load_checkpoint(folder)
+
+
+def test_a_size_that_the_unet_cannot_halve_is_refused(random_model: Path) -> None:
+    with pytest.raises(UserError, match="width: got 132 pixels, wanted a positive multiple of 32"):
+        load_checkpoint(random_model, height=128, width=132)
+
+
+def test_a_model_recommends_its_own_guidance(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"guidance_scale": 3.5}))
+    assert load_checkpoint(folder).defaults.guidance_scale == 3.5
+
+
+def test_a_model_that_recommends_nothing_gets_stable_diffusions_values(checkpoint: Checkpoint) -> None:
+    assert (checkpoint.defaults.guidance_scale, checkpoint.defaults.conditioning_scale) == (7.5, 1.0)

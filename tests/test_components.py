@@ -1,0 +1,37 @@
+from mlc_controlnet.components import COMPONENTS, COMPUTE, CONTROLNET, UNET, ModelShape, TensorSpec, component_specs
+
+SD15 = ModelShape(
+    height=512,
+    width=768,
+    tokens=77,
+    text_width=768,
+    latent_channels=4,
+    unet_channels=(320, 640, 1280, 1280),
+    layers_per_block=2,
+)
+
+
+def test_all_five_components_are_described() -> None:
+    assert tuple(component_specs(SD15)) == COMPONENTS
+
+
+def test_portrait_and_landscape_keep_height_first() -> None:
+    assert SD15.latent == (1, 4, 64, 96)
+
+
+def test_stable_diffusion_has_twelve_down_residuals_and_one_of_the_middle() -> None:
+    residuals = SD15.residuals
+    assert len(residuals) == 13
+    assert residuals[0].shape == (1, 320, 64, 96)
+    assert residuals[3].shape == (1, 320, 32, 48)
+    assert residuals[-1] == TensorSpec("mid_residual", (1, 1280, 8, 12), COMPUTE)
+
+
+def test_what_the_controlnet_gives_is_what_the_unet_takes() -> None:
+    specs = component_specs(SD15)
+    assert specs[UNET].inputs[3:] == specs[CONTROLNET].outputs
+
+
+def test_a_compute_tensor_takes_the_dtype_of_its_library() -> None:
+    assert TensorSpec("context", (1, 77, 8), COMPUTE).resolved("float16").dtype == "float16"
+    assert TensorSpec("sample", (1, 4, 8, 8), "float32").resolved("float16").dtype == "float32"

@@ -1,0 +1,50 @@
+"""The gate: every component, compiled for llvm by the whole pass pipeline, against torch."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.library import CompiledModel
+from mlc_controlnet.parity import ParityError, check_parity, measure_parity, signal_to_noise_db
+
+
+def test_every_component_reaches_sixty_decibels(
+    checkpoint: Checkpoint, captured: CapturedModel, compiled_for_llvm: CompiledModel
+) -> None:
+    measured = measure_parity(checkpoint, captured, compiled_for_llvm.executable)
+    assert set(measured) == set(COMPONENTS)
+    check_parity(measured, "float32")
+
+
+def test_a_component_below_the_threshold_is_named() -> None:
+    with pytest.raises(ParityError, match="unet"):
+        check_parity({"unet": 59.9, "vae_decoder": 80.0}, "float32")
+
+
+def test_nan_is_below_every_threshold() -> None:
+    reference = np.ones(4, np.float32)
+    got = np.array([1, 1, np.nan, 1], np.float32)
+    assert signal_to_noise_db(reference, got) == -np.inf
+    with pytest.raises(ParityError):
+        check_parity({"unet": signal_to_noise_db(reference, got)}, "float32")
+
+
+def test_a_tenth_of_noise_is_twenty_decibels() -> None:
+    reference = np.full(100, 3.0)
+    assert signal_to_noise_db(reference, reference * 1.1) == pytest.approx(20.0, abs=1e-6)
+
+
+def test_one_weight_that_differs_is_noticed(
+    checkpoint: Checkpoint, captured: CapturedModel, compiled_for_llvm: CompiledModel
+) -> None:
+    other = copy.deepcopy(captured.references["vae_decoder"])
+    other.post_quant_conv.weight.data *= 1.1
+    altered = dataclasses.replace(captured, references={"vae_decoder": other})
+    measured = measure_parity(checkpoint, altered, compiled_for_llvm.executable)
+    with pytest.raises(ParityError, match="vae_decoder"):
+        check_parity(measured, "float32")
