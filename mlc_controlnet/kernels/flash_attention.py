@@ -1,0 +1,25 @@
+"""Attention without a score matrix in memory: online softmax over tiles of keys (arXiv 2205.14135, 2307.08691).
+
+`relax.nn.attention` lowers to one PrimFunc that allocates all scores inside itself: 537 MB for Stable Diffusion's
+64x64 self-attention at batch 1, four times WebGPU's default largest binding, and the memory plan cannot see it.
+Here a tile of scores lives in registers; nothing is allocated.
+"""
+
+from tvm import tirx
+from tvm.target import Target
+
+from mlc_controlnet.kernels import flash_attention_cpu, flash_attention_gpu
+from mlc_controlnet.kernels.attention import Attention
+
+OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps keeps its hands off
+
+
+def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
+    """The scheduled PrimFunc (q, k, v[, bias], output) for `target`.
+
+    q and output are [B, S, H, D], k and v [B, K, H, D], all of `attention.dtype`; products and sums are float32.
+    """
+    if not attention.is_supported():
+        raise ValueError(f"no flash attention kernel for {attention}")
+    variant = flash_attention_gpu if "gpu" in target.keys else flash_attention_cpu
+    return variant.build(attention).with_attrs({"tirx.is_scheduled": True, "op_pattern": OPAQUE})

@@ -1,0 +1,161 @@
+# mypy: disable-error-code="no-untyped-def, valid-type"
+"""Flash attention for processors: the same online softmax, tiled for caches and vector registers.
+
+A task owns a tile of queries of one head. Per tile of keys it packs the keys transposed, so that the scores of one
+query are neighbours and fill vectors; micro-tiles of ROWS queries by one vector stay in registers in both products.
+"""
+
+import math
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mlc_controlnet.kernels.attention import LANES, Attention
+
+QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
+KEYS = 32
+ROWS = 4  # micro-tile: ROWS vectors of VECTOR float32 are eight of AVX2's sixteen registers
+VECTOR = 16
+LOG2_E = math.log2(math.e)
+LOWEST = -1e30  # below every score; finite, so that a tile with every key masked gives no NaN
+
+
+def build(attention: Attention) -> tirx.PrimFunc:
+    """The kernel with its loops as they shall run. See `flash_attention` for its parameters."""
+    B, S, H, D = attention.query_shape
+    K = attention.keys
+    dtype = attention.dtype
+    query_tiles = -(-S // QUERIES)
+    key_tiles = -(-K // KEYS)
+    depth_vector = next(lanes for lanes in (16, 8, LANES) if D % lanes == 0)
+    has_bias = attention.bias_shape is not None
+
+    def biased(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
+        """In base 2. Rows and keys out of range read the last one: they are masked or never written."""
+        if not has_bias:
+            return score
+        index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
+        return score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
+
+    def visible_or_lowest(score: Any, query: Any, key: Any) -> Any:
+        return T.if_then_else(attention.is_visible(query, key), score, T.float32(LOWEST))
+
+    @T.macro
+    def body(q, k, v, bias, output):
+        for task in T.parallel(B * H * query_tiles):
+            with T.sblock("flash_attention"):
+                T.reads()
+                T.writes()
+                queries = T.sblock_alloc_buffer((QUERIES, D), "float32")
+                keys = T.sblock_alloc_buffer((D, KEYS), "float32")
+                scores = T.sblock_alloc_buffer((QUERIES, KEYS), "float32")
+                result = T.sblock_alloc_buffer((QUERIES, D), "float32")
+                row_max = T.sblock_alloc_buffer((QUERIES,), "float32")
+                row_sum = T.sblock_alloc_buffer((QUERIES,), "float32")
+                new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                decay = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                score_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{VECTOR}", scope="local")
+                result_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{depth_vector}", scope="local")
+
+                b: T.let[T.int32] = task // (H * query_tiles)
+                h: T.let[T.int32] = task // query_tiles % H
+                first_query: T.let[T.int32] = task % query_tiles * QUERIES
+
+                for i in T.serial(QUERIES):
+                    row_max[i] = T.float32(LOWEST)
+                    row_sum[i] = T.float32(0)
+                    for d in T.serial(D):
+                        result[i, d] = T.float32(0)
+                        queries[i, d] = T.cast(q[b, T.min(first_query + i, S - 1), h, d], "float32") * T.float32(
+                            attention.scale * LOG2_E
+                        )
+
+                for key_tile in T.serial(key_tiles):
+                    first_key: T.let[T.int32] = key_tile * KEYS
+                    for t, d in T.grid(KEYS, D):
+                        keys[d, t] = T.cast(k[b, T.min(first_key + t, K - 1), h, d], "float32")
+
+                    for row_tile, vector in T.grid(QUERIES // ROWS, KEYS // VECTOR):
+                        for i in T.unroll(ROWS):
+                            score_vectors[i] = T.Broadcast(T.float32(0), VECTOR)
+                        for d in T.serial(D):
+                            for i in T.unroll(ROWS):
+                                score_vectors[i] = (
+                                    score_vectors[i]
+                                    + T.Broadcast(queries[row_tile * ROWS + i, d], VECTOR)
+                                    * keys[d, T.ramp(vector * VECTOR, 1, VECTOR)]
+                                )
+                        for i in T.unroll(ROWS):
+                            scores[row_tile * ROWS + i, T.ramp(vector * VECTOR, 1, VECTOR)] = score_vectors[i]
+
+                    for i in T.serial(QUERIES):
+                        new_max[0] = row_max[i]
+                        for t in T.serial(KEYS):
+                            scores[i, t] = visible_or_lowest(
+                                biased(scores[i, t], bias, b, h, first_query + i, first_key + t),
+                                first_query + i,
+                                first_key + t,
+                            )
+                            new_max[0] = T.max(new_max[0], scores[i, t])
+                        decay[0] = T.exp2(row_max[i] - new_max[0])
+                        row_max[i] = new_max[0]
+                        row_sum[i] = row_sum[i] * decay[0]
+                        for t in T.serial(KEYS):
+                            scores[i, t] = T.exp2(scores[i, t] - new_max[0])
+                            row_sum[i] = row_sum[i] + scores[i, t]
+                        for d in T.vectorized(D):
+                            result[i, d] = result[i, d] * decay[0]
+
+                    for row_tile, vector in T.grid(QUERIES // ROWS, D // depth_vector):
+                        for i in T.unroll(ROWS):
+                            result_vectors[i] = result[
+                                row_tile * ROWS + i, T.ramp(vector * depth_vector, 1, depth_vector)
+                            ]
+                        for t in T.serial(KEYS):
+                            for i in T.unroll(ROWS):
+                                result_vectors[i] = result_vectors[i] + T.Broadcast(
+                                    scores[row_tile * ROWS + i, t], depth_vector
+                                ) * T.cast(
+                                    v[
+                                        b,
+                                        T.min(first_key + t, K - 1),
+                                        h,
+                                        T.ramp(vector * depth_vector, 1, depth_vector),
+                                    ],
+                                    f"float32x{depth_vector}",
+                                )
+                        for i in T.unroll(ROWS):
+                            result[row_tile * ROWS + i, T.ramp(vector * depth_vector, 1, depth_vector)] = (
+                                result_vectors[i]
+                            )
+
+                for i in T.serial(QUERIES):
+                    if first_query + i < S:
+                        for d in T.vectorized(D):
+                            output[b, first_query + i, h, d] = T.cast(result[i, d] / row_sum[i], dtype)
+
+    if has_bias:
+
+        @T.prim_func(s_tir=True)
+        def flash_attention_biased(
+            q: T.Buffer((B, S, H, D), dtype),
+            k: T.Buffer((B, K, H, D), dtype),
+            v: T.Buffer((B, K, H, D), dtype),
+            bias: T.Buffer(attention.bias_shape, dtype),
+            output: T.Buffer((B, S, H, D), dtype),
+        ):
+            body(q, k, v, bias, output)
+
+        return flash_attention_biased
+
+    @T.prim_func(s_tir=True)
+    def flash_attention(
+        q: T.Buffer((B, S, H, D), dtype),
+        k: T.Buffer((B, K, H, D), dtype),
+        v: T.Buffer((B, K, H, D), dtype),
+        output: T.Buffer((B, S, H, D), dtype),
+    ):
+        body(q, k, v, q, output)
+
+    return flash_attention

@@ -1,0 +1,297 @@
+# mypy: disable-error-code="no-untyped-def, valid-type"
+"""Flash attention for GPUs, within WebGPU's limits.
+
+A workgroup owns a tile of queries of one head and walks over tiles of keys. Its threads form a grid TY x TX. For a
+tile of keys,
+
+1. scores: thread (ty, tx) has the dot products of its `rows` queries with its `columns` keys tx, tx + TX, ... in
+   registers, one vec4 of partial sums each, so that each vec4 read from workgroup memory serves rows or columns FMAs;
+2. online softmax (2307.08691, algorithm 1): the row maximum is exchanged through workgroup memory, the row sum stays
+   a partial sum per thread until the end, each thread exponentiates its own scores: no thread is idle;
+3. output: thread (ty, tx) has its rows' depth vectors tx, tx + TX, ... in registers and adds P V.
+
+Rows in workgroup memory are an odd number of vec4s apart, so that neighbouring keys lie in different banks. Keys and
+values take turns in one buffer. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries anew for each
+tile of keys; the VAE's single head of 512 fits that way. Only the micro-tiles are unrolled: WGSL text is start-up time.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mlc_controlnet.kernels.attention import LANES, Attention
+
+WORKGROUP_BYTES = 32 * 1024  # WebGPU as tvmjs requests it
+MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
+ENOUGH_WORKGROUPS = 64  # below this, smaller tiles of queries: an integrated GPU runs about this many at a time
+LOG2_E = math.log2(math.e)  # exp2 is the hardware's exponential
+LOWEST = -1e30  # below every score; finite, since WGSL has no infinity
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a workgroup divides its work; counts of vec4s where depth is meant."""
+
+    threads_x: int  # along keys, then along depth
+    threads_y: int  # along queries
+    rows: int  # queries a thread
+    columns: int  # keys a thread
+    chunk: int  # depth vectors in workgroup memory at a time
+
+    @property
+    def queries(self) -> int:
+        return self.threads_y * self.rows
+
+    @property
+    def keys(self) -> int:
+        return self.threads_x * self.columns
+
+    @property
+    def stride(self) -> int:
+        """Distance of two rows in workgroup memory: odd, against bank conflicts."""
+        return self.chunk | 1
+
+    def workgroup_bytes(self, element_bytes: int) -> int:
+        """Queries, keys or values, probabilities, and a float32 of each thread for each of its rows."""
+        vectors = (self.queries + self.keys) * self.stride * LANES * element_bytes
+        return vectors + self.queries * self.keys * element_bytes + self.queries * self.threads_x * 4
+
+
+def choose_tile(attention: Attention) -> Tile:
+    """Large enough for 8 to 16 FMAs a read, small enough for workgroup memory and about 100 registers."""
+    depth = attention.head_size // LANES
+    threads_x = _largest_divisor(depth, limit=10 if depth <= 40 else 16)
+    chunk = threads_x * _largest_divisor(depth // threads_x, limit=max(1, MAX_CHUNK // threads_x))
+    if depth <= MAX_CHUNK:
+        rows, columns, threads_y = 4, 4, 8
+    elif depth <= 2 * MAX_CHUNK:
+        rows, columns, threads_y = 2, 4, 16
+    else:
+        rows, columns, threads_y = 2, 2, 16
+    while threads_y > 4 and _workgroups(attention, threads_y * rows) < ENOUGH_WORKGROUPS:
+        threads_y //= 2
+    tile = Tile(threads_x, threads_y, rows, columns, chunk)
+    element_bytes = 2 if attention.dtype == "float16" else 4
+    if tile.workgroup_bytes(element_bytes) > WORKGROUP_BYTES:
+        raise ValueError(f"{attention}: {tile} needs {tile.workgroup_bytes(element_bytes)} bytes of workgroup memory")
+    return tile
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
+
+
+def _workgroups(attention: Attention, tile_queries: int) -> int:
+    return attention.batch * attention.heads * -(-attention.queries // tile_queries)
+
+
+def build(attention: Attention) -> tirx.PrimFunc:
+    """The kernel as thread-level TIR. See `flash_attention` for its parameters."""
+    tile = choose_tile(attention)
+    dtype = attention.dtype
+    B, S, H, D = attention.query_shape
+    K = attention.keys
+    TX, TY, rows, columns = tile.threads_x, tile.threads_y, tile.rows, tile.columns
+    chunk, stride = tile.chunk, tile.stride
+    chunks = D // LANES // chunk
+    parts = chunk // TX  # output vectors a thread and row in one chunk
+    query_tiles = -(-S // tile.queries)
+    key_tiles = -(-K // tile.keys)
+    vector = f"{dtype}x{LANES}"
+    sums = f"float32x{LANES}"
+    weight_vector = f"{dtype}x{columns}"
+    has_bias = attention.bias_shape is not None
+
+    def lane(value: Any, i: int) -> Any:
+        return T.Shuffle([value], [i])
+
+    def lane_sum(value: Any) -> Any:
+        return (lane(value, 0) + lane(value, 1)) + (lane(value, 2) + lane(value, 3))
+
+    def spread(value: Any) -> Any:
+        return T.Broadcast(T.cast(value, "float32"), LANES)
+
+    def pack(scores: Any, row: int) -> Any:
+        return T.Shuffle([T.cast(scores[row * columns + j], dtype) for j in range(columns)], list(range(columns)))
+
+    def biased(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
+        """In base 2. Rows and keys out of range read the last one: they are masked or never written."""
+        if not has_bias:
+            return score
+        index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
+        return score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
+
+    @T.macro
+    def load(target, source, b, h, first, last, first_vector, count, thread):
+        """Rows first .. first + count of head h, from depth vector `first_vector` on; past the end the last row."""
+        for step in T.serial(-(-count * chunk // (TX * TY))):
+            item: T.let[T.int32] = step * (TX * TY) + thread
+            if item < count * chunk:
+                target[item // chunk * stride + item % chunk] = source[
+                    b,
+                    T.min(first + item // chunk, last),
+                    h,
+                    T.ramp((first_vector + item % chunk) * LANES, 1, LANES),
+                ]
+
+    @T.macro
+    def body(q, k, v, bias, output):
+        for bx in T.thread_binding(B * H * query_tiles, thread="blockIdx.x"):
+            for ty in T.thread_binding(TY, thread="threadIdx.y"):
+                for tx in T.thread_binding(TX, thread="threadIdx.x"):
+                    with T.sblock("flash_attention"):
+                        T.reads()
+                        T.writes()
+                        query_tile = T.sblock_alloc_buffer((tile.queries * stride,), vector, scope="shared")
+                        key_tile = T.sblock_alloc_buffer((tile.keys * stride,), vector, scope="shared")  # then values
+                        weights = T.sblock_alloc_buffer((tile.queries * TX,), weight_vector, scope="shared")
+                        exchange = T.sblock_alloc_buffer((tile.queries * TX,), "float32", scope="shared")
+                        products = T.sblock_alloc_buffer((rows * columns,), sums, scope="local")
+                        scores = T.sblock_alloc_buffer((rows * columns,), "float32", scope="local")
+                        result = T.sblock_alloc_buffer((rows * chunks * parts,), sums, scope="local")
+                        row_max = T.sblock_alloc_buffer((rows,), "float32", scope="local")
+                        row_sum = T.sblock_alloc_buffer((rows,), "float32", scope="local")
+                        new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                        decay = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                        row_vectors = T.sblock_alloc_buffer((rows,), sums, scope="local")
+                        row_weights = T.sblock_alloc_buffer((rows,), weight_vector, scope="local")
+                        operand = T.sblock_alloc_buffer((1,), sums, scope="local")
+                        finished = T.sblock_alloc_buffer((1,), vector, scope="local")
+
+                        b: T.let[T.int32] = bx // (H * query_tiles)
+                        h: T.let[T.int32] = bx // query_tiles % H
+                        first_query: T.let[T.int32] = bx % query_tiles * tile.queries
+                        thread: T.let[T.int32] = ty * TX + tx
+                        row: T.let[T.int32] = ty * rows  # the thread's first, within the tile
+
+                        for i in T.unroll(rows):
+                            row_max[i] = T.float32(LOWEST)
+                            row_sum[i] = T.float32(0)
+                            # Written here so that they live beside query_tile: with one tile of keys, TVM's
+                            # StorageRewrite gives them its memory in spite of another vector width.
+                            exchange[(row + i) * TX + tx] = T.float32(0)
+                            weights[(row + i) * TX + tx] = T.Broadcast(T.Cast(dtype, T.float32(0)), columns)
+                        for n in T.unroll(rows * chunks * parts):
+                            result[n] = spread(T.float32(0))
+                        if chunks == 1:
+                            load(query_tile, q, b, h, first_query, S - 1, 0, tile.queries, thread)
+
+                        for step in T.serial(key_tiles):
+                            first_key: T.let[T.int32] = step * tile.keys
+
+                            # 1. scores
+                            for ij in T.unroll(rows * columns):
+                                products[ij] = spread(T.float32(0))
+                            for c in T.serial(chunks):
+                                T.tvm_storage_sync("shared")
+                                if chunks > 1:
+                                    load(query_tile, q, b, h, first_query, S - 1, c * chunk, tile.queries, thread)
+                                load(key_tile, k, b, h, first_key, K - 1, c * chunk, tile.keys, thread)
+                                T.tvm_storage_sync("shared")
+                                for d in T.serial(chunk):
+                                    for i in T.unroll(rows):
+                                        row_vectors[i] = T.cast(query_tile[(row + i) * stride + d], sums)
+                                    for j in T.unroll(columns):
+                                        operand[0] = T.cast(key_tile[(tx + TX * j) * stride + d], sums)
+                                        for i in T.unroll(rows):
+                                            products[i * columns + j] = (
+                                                products[i * columns + j] + row_vectors[i] * operand[0]
+                                            )
+
+                            # 2. online softmax
+                            for i in T.unroll(rows):
+                                new_max[0] = T.float32(LOWEST)
+                                for j in T.unroll(columns):
+                                    scores[i * columns + j] = biased(
+                                        lane_sum(products[i * columns + j]) * T.float32(attention.scale * LOG2_E),
+                                        bias,
+                                        b,
+                                        h,
+                                        first_query + row + i,
+                                        first_key + tx + TX * j,
+                                    )
+                                    if not attention.is_visible(first_query + row + i, first_key + tx + TX * j):
+                                        scores[i * columns + j] = T.float32(LOWEST)
+                                    new_max[0] = T.max(new_max[0], scores[i * columns + j])
+                                exchange[(row + i) * TX + tx] = new_max[0]
+                            T.tvm_storage_sync("shared")
+                            for i in T.unroll(rows):
+                                new_max[0] = row_max[i]
+                                for x in T.serial(TX):
+                                    new_max[0] = T.max(new_max[0], exchange[(row + i) * TX + x])
+                                decay[0] = T.exp2(row_max[i] - new_max[0])
+                                row_max[i] = new_max[0]
+                                row_sum[i] = row_sum[i] * decay[0]
+                                for n in T.unroll(chunks * parts):
+                                    result[i * chunks * parts + n] = result[i * chunks * parts + n] * spread(decay[0])
+                                for j in T.unroll(columns):
+                                    scores[i * columns + j] = T.exp2(scores[i * columns + j] - new_max[0])
+                                    row_sum[i] = row_sum[i] + scores[i * columns + j]
+                                weights[(row + i) * TX + tx] = pack(scores, i)
+
+                            # 3. output
+                            for c in T.unroll(chunks):
+                                if c > 0:
+                                    T.tvm_storage_sync("shared")
+                                load(key_tile, v, b, h, first_key, K - 1, c * chunk, tile.keys, thread)
+                                T.tvm_storage_sync("shared")
+                                for x in T.serial(TX):
+                                    for i in T.unroll(rows):
+                                        row_weights[i] = weights[(row + i) * TX + x]
+                                    for j in T.unroll(columns):
+                                        for n in T.unroll(parts):
+                                            operand[0] = T.cast(key_tile[(x + TX * j) * stride + tx + TX * n], sums)
+                                            for i in T.unroll(rows):
+                                                result[(i * chunks + c) * parts + n] = (
+                                                    result[(i * chunks + c) * parts + n]
+                                                    + spread(lane(row_weights[i], j)) * operand[0]
+                                                )
+
+                        T.tvm_storage_sync("shared")
+                        for i in T.unroll(rows):
+                            exchange[(row + i) * TX + tx] = row_sum[i]
+                        T.tvm_storage_sync("shared")
+                        for i in T.unroll(rows):
+                            row_sum[i] = T.float32(0)
+                            for x in T.serial(TX):
+                                row_sum[i] = row_sum[i] + exchange[(row + i) * TX + x]
+                            if first_query + row + i < S:
+                                for c in T.unroll(chunks):
+                                    for n in T.unroll(parts):
+                                        finished[0] = T.cast(
+                                            result[(i * chunks + c) * parts + n] / spread(row_sum[i]), vector
+                                        )
+                                        output[
+                                            b,
+                                            first_query + row + i,
+                                            h,
+                                            T.ramp((c * chunk + tx + TX * n) * LANES, 1, LANES),
+                                        ] = finished[0]
+
+    if has_bias:
+
+        @T.prim_func(s_tir=True)
+        def flash_attention_biased(
+            q: T.Buffer((B, S, H, D), dtype),
+            k: T.Buffer((B, K, H, D), dtype),
+            v: T.Buffer((B, K, H, D), dtype),
+            bias: T.Buffer(attention.bias_shape, dtype),
+            output: T.Buffer((B, S, H, D), dtype),
+        ):
+            body(q, k, v, bias, output)
+
+        return flash_attention_biased
+
+    @T.prim_func(s_tir=True)
+    def flash_attention(
+        q: T.Buffer((B, S, H, D), dtype),
+        k: T.Buffer((B, K, H, D), dtype),
+        v: T.Buffer((B, K, H, D), dtype),
+        output: T.Buffer((B, S, H, D), dtype),
+    ):
+        body(q, k, v, q, output)
+
+    return flash_attention

@@ -1,0 +1,100 @@
+"""Flash attention against torch: compiled for the processor, and as WGSL on a software WebGPU device."""
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from tvm.target import Target
+
+from mlc_controlnet.kernels.attention import Attention
+from mlc_controlnet.kernels.flash_attention import flash_attention
+from mlc_controlnet.kernels.flash_attention_gpu import WORKGROUP_BYTES, choose_tile
+from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
+
+LLVM = Target({"kind": "llvm", "num-cores": 2})
+
+CASES = {
+    "self attention": Attention(1, 64, 64, 4, 16, "float32", 0.25),
+    "cross attention over 77 tokens": Attention(1, 64, 77, 4, 24, "float32", 24**-0.5),
+    "queries that do not fill a tile": Attention(1, 50, 33, 3, 12, "float32", 0.3),
+    "fewer keys than a tile, batch 2": Attention(2, 17, 3, 2, 40, "float32", 40**-0.5),
+    "head size 80": Attention(1, 40, 77, 2, 80, "float32", 80**-0.5),
+    "head size 160 in two chunks": Attention(1, 36, 77, 2, 160, "float32", 160**-0.5),
+    "the VAE's head of 64": Attention(1, 256, 256, 1, 64, "float32", 0.125),
+    "the VAE's head of 512": Attention(1, 48, 48, 1, 512, "float32", 512**-0.5),
+    "one tile of keys, one chunk": Attention(1, 16, 16, 4, 24, "float32", 24**-0.5),
+    "one tile of keys, eight chunks": Attention(1, 16, 16, 1, 512, "float32", 512**-0.5),
+    "shared mask": Attention(1, 77, 77, 4, 16, "float32", 0.25, bias_shape=(1, 1, 77, 77)),
+    "mask per batch and head": Attention(2, 20, 77, 2, 16, "float32", 0.25, bias_shape=(2, 2, 20, 77)),
+    "mask per key": Attention(2, 20, 77, 2, 16, "float32", 0.25, bias_shape=(2, 1, 1, 77)),
+    "causal from the first key": Attention(1, 77, 77, 2, 16, "float32", 0.25, causal="TopLeft"),
+    "causal to the last key": Attention(1, 20, 77, 2, 16, "float32", 0.25, causal="BottomRight"),
+    "float16": Attention(1, 64, 77, 2, 40, "float16", 40**-0.5),
+    "float16 with mask": Attention(1, 77, 77, 2, 64, "float16", 0.125, bias_shape=(1, 1, 77, 77)),
+    "float16 in chunks": Attention(1, 36, 77, 2, 160, "float16", 160**-0.5),
+}
+
+
+def make_inputs(attention: Attention) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    inputs = {
+        "q": 2 * random.standard_normal(attention.query_shape),
+        "k": 2 * random.standard_normal(attention.key_shape),
+        "v": random.standard_normal(attention.key_shape),
+    }
+    if attention.bias_shape is not None:
+        hidden = random.random(attention.bias_shape) < 0.5
+        hidden[..., 0] = False
+        inputs["bias"] = np.where(hidden, -1e4, random.standard_normal(attention.bias_shape))
+    return {name: value.astype(attention.dtype) for name, value in inputs.items()}
+
+
+def attend_in_torch(attention: Attention, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """In float64: both float32 and float16 kernels are measured against the truth."""
+    q, k, v = (torch.tensor(inputs[name]).double().permute(0, 2, 1, 3) for name in "qkv")
+    mask = torch.zeros(1, 1, attention.queries, attention.keys, dtype=torch.float64)
+    if attention.bias_shape is not None:
+        mask = mask + torch.tensor(inputs["bias"]).double()
+    if attention.causal is not None:
+        ahead = 0 if attention.causal == "TopLeft" else attention.keys - attention.queries
+        mask = mask.masked_fill(torch.ones(attention.queries, attention.keys).triu(1 + ahead).bool(), -torch.inf)
+    output = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale)
+    return output.permute(0, 2, 1, 3).numpy()
+
+
+def assert_close(attention: Attention, got: np.ndarray, want: np.ndarray) -> None:
+    error = np.linalg.norm(got.astype("float64") - want) / np.linalg.norm(want)
+    assert error < (3e-6 if attention.dtype == "float32" else 1e-3), error
+
+
+@pytest.mark.parametrize("attention", CASES.values(), ids=CASES)
+def test_compiled_for_the_processor_it_agrees_with_torch(attention):
+    inputs = make_inputs(attention)
+    library = tvm.compile(
+        tvm.IRModule({"f": flash_attention(attention, LLVM).with_attr("global_symbol", "f")}), target=LLVM
+    )
+    output = tvm.runtime.tensor(np.full(attention.query_shape, np.nan, attention.dtype))
+    library["f"](*(tvm.runtime.tensor(array) for array in inputs.values()), output)
+    assert_close(attention, output.numpy(), attend_in_torch(attention, inputs))
+
+
+@pytest.mark.parametrize("attention", CASES.values(), ids=CASES)
+def test_as_wgsl_it_agrees_with_torch(attention, tmp_path):
+    inputs = make_inputs(attention)
+    output = np.full(attention.query_shape, np.nan, attention.dtype)
+    run_on_webgpu([flash_attention(attention, WEBGPU)], inputs, {"output": output}, tmp_path)
+    assert_close(attention, output, attend_in_torch(attention, inputs))
+
+
+@pytest.mark.parametrize("dtype,element_bytes", [("float16", 2), ("float32", 4)])
+@pytest.mark.parametrize("head_size", [8, 12, 16, 24, 40, 48, 64, 72, 80, 96, 128, 160, 256, 512])
+def test_tile_fits_workgroup_memory_and_256_threads(head_size, dtype, element_bytes):
+    tile = choose_tile(Attention(1, 4096, 4096, 8, head_size, dtype, 1.0))
+    assert tile.workgroup_bytes(element_bytes) <= WORKGROUP_BYTES
+    assert tile.threads_x * tile.threads_y <= 256
+    assert tile.chunk % tile.threads_x == 0 and head_size // 4 % tile.chunk == 0
+
+
+def test_head_of_half_vectors_is_refused():
+    with pytest.raises(ValueError, match="head_size=10"):
+        flash_attention(Attention(1, 64, 64, 4, 10, "float32", 1.0), LLVM)
