@@ -75,9 +75,9 @@ def pick_table(tables: SamplerTables, sampler: str, steps: int) -> SamplerTable:
     if sampler not in tables:
         raise UserError("sampler", repr(sampler), f"one of {', '.join(sorted(tables))}", "choose one of them")
     by_steps = tables[sampler]
-    if steps not in by_steps:
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps not in by_steps:
         raise UserError(
-            "steps", str(steps), describe_counts(by_steps), f"choose one of these numbers for the sampler {sampler}"
+            "steps", repr(steps), describe_counts(by_steps), f"choose one of these numbers for the sampler {sampler}"
         )
     return by_steps[steps]
 

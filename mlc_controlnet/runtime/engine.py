@@ -1,0 +1,152 @@
+"""A bundle's components as functions: numpy in, numpy out, and on the device what only passes between them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.runtime.vm import VirtualMachine
+
+from mlc_controlnet.bundle.manifest import Library, ParamRecord
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.errors import UserError
+
+# A library's device -> TVM's name for it.
+TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", "vulkan": "vulkan", "opencl": "opencl"}
+
+
+@dataclass(frozen=True)
+class Context:
+    """An encoded prompt: compute dtype [1, T, D], on the device."""
+
+    tensor: Any
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What the ControlNet adds to the UNet's skip connections and middle block, on the device."""
+
+    tensors: tuple[Any, ...]
+
+
+class Engine:
+    """One loaded bundle. `load` puts library and weights on the device, `unload` frees them.
+
+    Each component is a method of its own name; shapes are those of the manifest, with batch 1.
+    """
+
+    def __init__(self, bundle: Bundle, library: Library, device: Any) -> None:
+        self.bundle = bundle
+        self.library = library
+        self.device = device
+        self._vm: VirtualMachine | None = VirtualMachine(
+            tvm.runtime.load_module(str(bundle.verified_path(library.file))), device
+        )
+        self._params: dict[str, Any] = _load_params(bundle, library, device)
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: str | None = None) -> "Engine":
+        """Load the library for `device` (llvm, cuda, ...), or the first that runs here, and every weight.
+
+        Every file is checked against its hash. Raises UserError where the bundle has no library for the device, the
+        machine has no such device or a file is damaged.
+        """
+        return cls(bundle, *_pick_library(bundle, device))
+
+    def unload(self) -> None:
+        """Free library and weights. The engine can not be used again."""
+        self._vm = None
+        self._params = {}
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.unload()
+
+    def text_encoder(self, token_ids: np.ndarray) -> Context:
+        """int32 [1, T] -> context."""
+        return Context(self._call(TEXT_ENCODER, token_ids))
+
+    def controlnet(
+        self,
+        sample: np.ndarray,
+        timestep: float,
+        context: Context,
+        control_image: np.ndarray,
+        conditioning_scale: float,
+    ) -> Residuals:
+        """float32 sample [1, C, h, w] and control image [1, 3, H, W] in 0..1 -> residuals, already scaled."""
+        scalars = (np.array([timestep], np.float32), np.array([conditioning_scale], np.float32))
+        outputs = self._call(CONTROLNET, sample, scalars[0], context.tensor, control_image, scalars[1])
+        return Residuals(tuple(outputs))
+
+    def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:
+        """float32 sample [1, C, h, w] -> model output, float32 of the same shape."""
+        timesteps = np.array([timestep], np.float32)
+        return self._call(UNET, sample, timesteps, context.tensor, *residuals.tensors).numpy()
+
+    def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
+        """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""
+        return self._call(VAE_DECODER, latents).numpy()
+
+    def vae_encoder(self, image: np.ndarray) -> np.ndarray:
+        """float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]."""
+        return self._call(VAE_ENCODER, image).numpy()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all its work (for measurements)."""
+        self.device.sync()
+
+    def _call(self, component: str, *inputs: Any) -> Any:
+        if self._vm is None:
+            raise RuntimeError("the engine was unloaded")
+        return self._vm[component](*(self._to_device(value) for value in inputs), self._params[component])
+
+    def _to_device(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return tvm.runtime.tensor(np.ascontiguousarray(value), self.device)
+        return value
+
+
+def _pick_library(bundle: Bundle, wanted: str | None) -> tuple[Library, Any]:
+    libraries = [library for library in bundle.manifest.libraries if wanted in (None, library.device)]
+    runnable = [library for library in libraries if library.device in TVM_DEVICES]
+    if not runnable:
+        there_is = ", ".join(sorted({library.device for library in bundle.manifest.libraries}))
+        raise UserError(
+            f"{bundle.path}: libraries",
+            f"{there_is} only",
+            f"one for {wanted or 'this machine, for example llvm'}",
+            f"build one with python build.py --target {wanted or 'llvm'}",
+        )
+    for library in runnable:
+        device = tvm.device(TVM_DEVICES[library.device])
+        if device.exist:
+            return library, device
+    names = ", ".join(library.device for library in runnable)
+    raise UserError("device", f"no {names} on this machine or in this TVM", "a device that works", "use an llvm bundle")
+
+
+def _load_params(bundle: Bundle, library: Library, device: Any) -> dict[str, Any]:
+    """Each component's weights as the one tuple that its function takes."""
+    params = bundle.manifest.params
+    tensors: dict[str, Any] = {}
+    for number, shard in enumerate(params.shards):
+        data = bundle.read_file(shard)
+        for record in params.records:
+            if record.shard == number:
+                tensors[record.name] = tvm.runtime.tensor(_read_record(data, record, library.dtype), device)
+    return {
+        name: tvm.runtime.convert([tensors[param] for param in component.params])
+        for name, component in bundle.manifest.components.items()
+    }
+
+
+def _read_record(data: bytes, record: ParamRecord, compute_dtype: str) -> np.ndarray:
+    """One weight; float16 becomes float32 for a float32 library, which is exact."""
+    stored = np.dtype(record.dtype).newbyteorder("<")
+    count = record.bytes // stored.itemsize
+    weight = np.frombuffer(data, stored, count, record.byte_offset).reshape(record.shape)
+    return weight.astype(compute_dtype if record.dtype == "float16" else record.dtype)

@@ -1,0 +1,290 @@
+"""Prompt + control image + seed -> picture.
+
+Twin: web/src/engine/pipeline.ts, the same functions in the same order.
+"""
+
+import math
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mlc_controlnet.bundle.manifest import LatentPreview
+from mlc_controlnet.bundle.reader import Bundle, read_bundle
+from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_table, tables_from_json
+from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.control_image import ControlImage, prepare_control_image
+from mlc_controlnet.runtime.engine import Context, Engine
+from mlc_controlnet.runtime.noise import MAX_SEED, check_seed, standard_normal
+from mlc_controlnet.runtime.tokenizer import PromptTokenizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a picture beside the control image and the bundle; no field is left open."""
+
+    prompt: str
+    negative_prompt: str
+    seed: int
+    steps: int
+    guidance_scale: float
+    conditioning_scale: float
+    sampler: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after one step of the denoising loop."""
+
+    index: int  # 0 .. count - 1
+    count: int
+    timestep: float
+    x: np.ndarray  # float32 [1, C, h, w]: the sample after this step
+    x0: np.ndarray  # float32 [1, C, h, w]: the finished latents as this step foresees them
+    latent_preview: LatentPreview
+
+    @cached_property
+    def preview(self) -> Image.Image:
+        """x0 as a small RGB picture, w x h, one pixel a latent cell; made when it is asked for."""
+        weight, bias = np.array(self.latent_preview.weight), np.array(self.latent_preview.bias)
+        rgb = np.einsum("rc,chw->hwr", weight, self.x0[0]) + bias  # [h, w, 3]
+        return to_picture(rgb)
+
+
+@dataclass(frozen=True)
+class PipelineOutput:
+    images: list[Image.Image]
+    settings: Settings
+    notices: tuple[str, ...]  # what the user should know: a prompt that was cut, a control image that was scaled
+    metadata: dict[str, str]  # for the PNG file
+
+
+class ControlNetPipeline:
+    """Draws pictures with one loaded bundle."""
+
+    def __init__(self, engine: Engine) -> None:
+        bundle = engine.bundle
+        self.engine = engine
+        self.manifest = bundle.manifest
+        self._tokenizer = PromptTokenizer(bundle.read_file(self.manifest.tokenizer.file), self.manifest.tokenizer)
+        samplers = self.manifest.samplers.file
+        self._tables = tables_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
+
+    @classmethod
+    def from_bundle(cls, path: Path | str | Bundle, device: str | None = None) -> "ControlNetPipeline":
+        """Load the bundle at `path` on `device` (llvm, cuda, ...; by default what the bundle is for).
+
+        Raises UserError where there is no sound bundle or no such device.
+        """
+        bundle = path if isinstance(path, Bundle) else read_bundle(path)
+        return cls(Engine.load(bundle, device))
+
+    def unload(self) -> None:
+        """Free the device's memory. The pipeline can not be used again."""
+        self.engine.unload()
+
+    def __call__(
+        self,
+        prompt: str,
+        image: Image.Image,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        controlnet_conditioning_scale: float | None = None,
+        seed: int | None = None,
+        latents: np.ndarray | None = None,
+        sampler: str | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> PipelineOutput:
+        """Draw one picture. The names are those of diffusers' StableDiffusionControlNetPipeline.
+
+        Args:
+            prompt, negative_prompt: texts; the negative one is "" by default and read where guidance_scale > 1.
+            image: the control image, any size and mode.
+            num_inference_steps, guidance_scale, controlnet_conditioning_scale, sampler: the bundle's own defaults.
+            seed: 0 to 2**53 - 1 in place of diffusers' generator; drawn at random where None, see `settings.seed`.
+            latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
+            on_step: called after every step; what it raises ends the loop.
+
+        Raises UserError for every argument that can not be used, before anything is computed, and for a component
+        that returns NaN or infinity.
+        """
+        settings = self.resolve(
+            prompt,
+            num_inference_steps,
+            guidance_scale,
+            negative_prompt,
+            controlnet_conditioning_scale,
+            seed,
+            sampler,
+        )
+        control = prepare_control_image(image, self.manifest.model.height, self.manifest.model.width)
+        x = self.initial_latents(settings, latents)
+        contexts, cut_notices = self.encode_prompts(settings)
+        for step in self.denoise(settings, control, contexts, x):
+            x = step.x
+            if on_step is not None:
+                on_step(step)
+        return PipelineOutput(
+            images=[self.decode(x, settings)],
+            settings=settings,
+            notices=(*cut_notices, *control.notices),
+            metadata=self.describe(settings),
+        )
+
+    def resolve(
+        self,
+        prompt: str,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        controlnet_conditioning_scale: float | None = None,
+        seed: int | None = None,
+        sampler: str | None = None,
+    ) -> Settings:
+        """Put the bundle's defaults in place of None and check every value. Raises UserError for what can not be."""
+        defaults = self.manifest.defaults
+        guidance = defaults.guidance_scale if guidance_scale is None else guidance_scale
+        conditioning = (
+            defaults.conditioning_scale if controlnet_conditioning_scale is None else controlnet_conditioning_scale
+        )
+        settings = Settings(
+            prompt=prompt,
+            negative_prompt="" if negative_prompt is None else negative_prompt,
+            seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+            steps=defaults.steps if num_inference_steps is None else num_inference_steps,
+            guidance_scale=_finite(guidance, "guidance scale"),
+            conditioning_scale=_finite(conditioning, "conditioning scale"),
+            sampler=self.manifest.samplers.default if sampler is None else sampler,
+        )
+        check_seed(settings.seed)
+        self._table(settings)
+        return settings
+
+    def initial_latents(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
+        """Noise of the seed, or the caller's, times the sampler's first deviation: float32 [1, C, h, w]."""
+        model = self.manifest.model
+        cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
+        shape = (1, model.latent_channels, *cells)
+        if latents is None:
+            latents = standard_normal(shape, settings.seed)
+        elif np.shape(latents) != shape or not np.isfinite(latents).all():
+            got = f"{list(np.shape(latents))}" + ("" if np.shape(latents) != shape else " with NaN or infinity")
+            raise UserError("latents", got, f"{list(shape)} of finite numbers", "draw them from a normal distribution")
+        return (np.asarray(latents, np.float64) * self._table(settings).init_noise_sigma).astype(np.float32)
+
+    def encode_prompts(self, settings: Settings) -> tuple[list[Context], tuple[str, ...]]:
+        """The prompt's context and, where guidance asks for it, before it the negative prompt's; and what was cut."""
+        texts = {"prompt": settings.prompt}
+        if settings.guidance_scale > 1:
+            texts = {"negative prompt": settings.negative_prompt, **texts}
+        tokenized = {name: self._tokenizer.encode(text, name) for name, text in texts.items()}
+        tokens = self.manifest.tokenizer.max_length
+        notices = [
+            f"{name}: longer than {tokens} tokens, this end was cut: {prompt.cut_text!r}"
+            for name, prompt in tokenized.items()
+            if prompt.cut_text
+        ]
+        return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
+
+    def denoise(
+        self, settings: Settings, control: ControlImage, contexts: list[Context], x: np.ndarray
+    ) -> Iterator[Step]:
+        """The denoising loop: yields after every step, so progress, preview and cancelling belong to the caller."""
+        rows = self._table(settings).rows
+        previous_x0 = np.zeros_like(x)
+        for index, row in enumerate(rows):
+            where = f"step {index + 1} of {len(rows)}"
+            scaled_x = (x.astype(np.float64) * row.model_input_scale).astype(np.float32)
+            outputs = [self._predict(scaled_x, row.timestep, c, control, settings, where) for c in contexts]
+            m = guide(outputs, settings.guidance_scale)
+            x, previous_x0 = advance(row, x, m, previous_x0)
+            yield Step(index, len(rows), row.timestep, x, previous_x0, self.manifest.latent_preview)
+
+    def decode(self, x: np.ndarray, settings: Settings) -> Image.Image:
+        """Latents float32 [1, C, h, w] -> picture."""
+        image = self.engine.vae_decoder(x)  # [1, 3, H, W]
+        _check_finite(VAE_DECODER, image, f"after {settings.steps} steps")
+        return to_picture(image[0].transpose(1, 2, 0).astype(np.float64) / 2 + 0.5)
+
+    def describe(self, settings: Settings) -> dict[str, str]:
+        """What a PNG file says about how it was made."""
+        return {
+            "prompt": settings.prompt,
+            "negative_prompt": settings.negative_prompt,
+            "seed": str(settings.seed),
+            "steps": str(settings.steps),
+            "guidance_scale": str(settings.guidance_scale),
+            "conditioning_scale": str(settings.conditioning_scale),
+            "sampler": settings.sampler,
+            "model": self.manifest.model.name,
+            "bundle_sha256": self.engine.bundle.sha256,
+        }
+
+    def _predict(
+        self,
+        scaled_x: np.ndarray,
+        timestep: float,
+        context: Context,
+        control: ControlImage,
+        settings: Settings,
+        where: str,
+    ) -> np.ndarray:
+        """The UNet's output under control: float32 [1, C, h, w]."""
+        residuals = self.engine.controlnet(scaled_x, timestep, context, control.array, settings.conditioning_scale)
+        output = self.engine.unet(scaled_x, timestep, context, residuals)
+        if not np.isfinite(output).all():  # look back only now: reading the residuals of every step would cost time
+            _check_finite(TEXT_ENCODER, context.tensor.numpy(), where)
+            for residual in residuals.tensors:
+                _check_finite(CONTROLNET, residual.numpy(), where)
+            _check_finite(UNET, output, where)
+        return output
+
+    def _table(self, settings: Settings) -> SamplerTable:
+        return pick_table(self._tables, settings.sampler, settings.steps)
+
+
+def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
+    """Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64."""
+    if len(outputs) == 1:
+        return outputs[0].astype(np.float64)
+    negative, positive = (output.astype(np.float64) for output in outputs)
+    return negative + guidance_scale * (positive - negative)
+
+
+def advance(row: SamplerRow, x: np.ndarray, m: np.ndarray, previous_x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One step of the sampler: the next x and this step's x0. Computed in float64, kept in float32, as in the twin."""
+    x0 = (row.x0_sample * x.astype(np.float64) + row.x0_output * m).astype(np.float32)
+    following = (
+        row.next_sample * x.astype(np.float64)
+        + row.next_x0 * x0.astype(np.float64)
+        + row.next_previous_x0 * previous_x0.astype(np.float64)
+    )
+    return following.astype(np.float32), x0
+
+
+def to_picture(rgb: np.ndarray) -> Image.Image:
+    """[H, W, 3] in 0..1, clipped -> RGB of 8 bits."""
+    return Image.fromarray(np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8))
+
+
+def _finite(value: float, subject: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(subject, repr(value), "a finite number", "choose another number")
+    return float(value)
+
+
+def _check_finite(component: str, values: np.ndarray, where: str) -> None:
+    broken = int((~np.isfinite(values)).sum())
+    if broken:
+        raise UserError(
+            f"{component}, {where}",
+            f"NaN or infinity in {broken} of {values.size} numbers",
+            "finite numbers",
+            "verify the bundle with python -m mlc_controlnet verify, or use its float32 library",
+        )

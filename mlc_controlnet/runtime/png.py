@@ -1,0 +1,35 @@
+"""A picture as PNG, with what made it in its metadata."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mlc_controlnet.errors import UserError
+
+
+def check_output_path(path: Path) -> None:
+    """Raise UserError, before any work is done, where `path` cannot become a PNG file."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"output {path}", f"the suffix {path.suffix!r}", ".png", "name a PNG file: it keeps the seed")
+    if path.is_dir():
+        raise UserError(f"output {path}", "a folder", "a file name", "add a file name")
+    if not path.parent.is_dir():
+        raise UserError(f"output {path}", f"no folder {path.parent}", "an existing folder", "create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"output {path}", f"no right to write in {path.parent}", "a writable folder", "choose another")
+
+
+def write_png(path: Path, picture: Image.Image, metadata: Mapping[str, str]) -> None:
+    """Write whole or not at all; `metadata` becomes one UTF-8 iTXt chunk an entry."""
+    info = PngInfo()
+    for key, text in metadata.items():
+        info.add_itxt(key, text)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        picture.save(partial, format="PNG", pnginfo=info)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

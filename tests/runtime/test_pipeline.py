@@ -1,0 +1,253 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tvm
+from PIL import Image
+
+from mlc_controlnet.bundle.sampler_table import SamplerRow
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.control_image import prepare_control_image
+from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline, advance, guide, to_picture
+from tests.fixtures.linear_bundle import (
+    BEGIN_ID,
+    END_ID,
+    HEIGHT,
+    LATENT,
+    TEXT_WIDTH,
+    TOKENS,
+    WIDTH,
+    linear_model,
+    sampler_tables,
+)
+
+
+@pytest.fixture(scope="module")
+def pipeline(linear_bundle):
+    return ControlNetPipeline.from_bundle(linear_bundle.path)
+
+
+@pytest.fixture
+def ring():
+    return Image.fromarray(np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+def tokens(prompt):
+    """By hand: the linear bundle's tokenizer has one token a letter, in the order of the byte-level alphabet."""
+    ids = [BEGIN_ID, *(ord(letter) - ord("!") for letter in prompt), END_ID]
+    return np.array([ids + [END_ID] * (TOKENS - len(ids))])
+
+
+def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampler="ddim"):
+    """The pipeline's semantics once more, in float64 and in as few words as possible."""
+    model, table = linear_model(), sampler_tables()[sampler][steps]
+    control = np.asarray(image).transpose(2, 0, 1)[None] / 255
+    contexts = [model.text_encoder(tokens(text)) for text in (negative, prompt)]
+    x = standard_normal(LATENT, seed).astype(np.float64) * table.init_noise_sigma
+    x0_before = np.zeros(LATENT)
+    for row in table.rows:
+        scaled = x * row.model_input_scale
+        outputs = [
+            model.unet(scaled, row.timestep, c, *model.controlnet(scaled, row.timestep, c, control, scale))
+            for c in contexts
+        ]
+        m = outputs[0] + guidance * (outputs[1] - outputs[0])
+        x0 = row.x0_sample * x + row.x0_output * m
+        x = row.next_sample * x + row.next_x0 * x0 + row.next_previous_x0 * x0_before
+        x0_before = x0
+    return np.rint(255 * np.clip(model.vae_decoder(x)[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("steps", "guidance", "scale", "sampler"),
+    [(1, 2.0, 1.0, "ddim"), (4, 3.5, 0.5, "ddim"), (20, 2.0, 1.0, "ddim"), (4, 2.0, 0.0, "euler")],
+)
+def test_a_picture_is_what_numpy_draws(pipeline, ring, steps, guidance, scale, sampler):
+    output = pipeline(
+        "gold",
+        ring,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        negative_prompt="navy",
+        controlnet_conditioning_scale=scale,
+        seed=5,
+        sampler=sampler,
+    )
+    expected = draw_with_numpy("gold", "navy", ring, steps, guidance, scale, 5, sampler)
+    assert output.images[0].size == (WIDTH, HEIGHT)
+    assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1  # a value near .5 may round the other way
+    assert expected.std() > 1  # not a flat picture
+
+
+def test_without_guidance_the_negative_prompt_is_not_read(pipeline, ring):
+    pictures = [
+        np.asarray(pipeline("gold", ring, guidance_scale=1.0, negative_prompt=text, seed=5).images[0])
+        for text in ("navy", "red")
+    ]
+    assert np.array_equal(*pictures)
+    assert np.abs(pictures[0] - draw_with_numpy("gold", "navy", ring, 4, 1.0, 1.0, 5)).max() <= 1
+
+
+def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):
+    said = pipeline("gold", ring, 4, 2.0, "", 1.0, seed=0, sampler="ddim")
+    unsaid = pipeline("gold", ring, seed=0)
+    assert unsaid.settings == said.settings
+    assert np.array_equal(unsaid.images[0], said.images[0])
+
+
+def test_seed_zero_is_kept(pipeline, ring):
+    assert pipeline("gold", ring, seed=0).settings.seed == 0
+
+
+def test_a_seed_that_is_not_given_is_drawn_and_told(pipeline, ring):
+    first, second = pipeline("gold", ring), pipeline("gold", ring)
+    assert first.settings.seed != second.settings.seed
+    again = pipeline("gold", ring, seed=first.settings.seed)
+    assert np.array_equal(first.images[0], again.images[0])
+
+
+def test_zero_is_a_guidance_and_a_conditioning_scale(pipeline, ring):
+    settings = pipeline("gold", ring, guidance_scale=0, controlnet_conditioning_scale=0).settings
+    assert (settings.guidance_scale, settings.conditioning_scale) == (0, 0)
+
+
+def test_latents_stand_in_for_the_seeds_noise(pipeline, ring):
+    latents = standard_normal(LATENT, 5)
+    by_seed, by_latents = pipeline("gold", ring, seed=5), pipeline("gold", ring, seed=6, latents=latents)
+    assert np.array_equal(by_seed.images[0], by_latents.images[0])
+
+
+def test_the_loop_belongs_to_the_caller(pipeline, ring):
+    """Only as many steps are computed as are asked for."""
+    settings = pipeline.resolve("gold", num_inference_steps=20, seed=5)
+    control = prepare_control_image(ring, HEIGHT, WIDTH)
+    contexts, _ = pipeline.encode_prompts(settings)
+    steps = pipeline.denoise(settings, control, contexts, pipeline.initial_latents(settings))
+    seen = list(itertools.islice(steps, 3))
+    assert [(step.index, step.count, step.timestep) for step in seen] == [(0, 20, 999), (1, 20, 959), (2, 20, 919)]
+
+
+def test_every_step_is_told_and_has_a_preview(pipeline, ring):
+    steps = []
+    pipeline("gold", ring, seed=5, on_step=steps.append)
+    assert [step.index for step in steps] == [0, 1, 2, 3]
+    preview = pipeline.manifest.latent_preview
+    rgb = np.einsum("rc,chw->hwr", np.array(preview.weight), steps[-1].x0[0]) + np.array(preview.bias)
+    assert steps[-1].preview.size == (LATENT[3], LATENT[2])
+    assert np.array_equal(np.asarray(steps[-1].preview), np.rint(255 * rgb.clip(0, 1)))
+
+
+def test_a_callback_can_end_the_loop(pipeline, ring):
+    class Enough(Exception):
+        pass
+
+    def stop(step):
+        raise Enough
+
+    with pytest.raises(Enough):
+        pipeline("gold", ring, on_step=stop)
+    assert pipeline("gold", ring, seed=1).images  # the pipeline goes on working
+
+
+def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, ring):
+    output = pipeline("gold", ring, seed=9007199254740991, negative_prompt="navy", guidance_scale=7.25)
+    assert output.metadata == {
+        "prompt": "gold",
+        "negative_prompt": "navy",
+        "seed": "9007199254740991",
+        "steps": "4",
+        "guidance_scale": "7.25",
+        "conditioning_scale": "1.0",
+        "sampler": "ddim",
+        "model": "linear",
+        "bundle_sha256": linear_bundle.sha256,
+    }
+
+
+def test_a_prompt_that_is_too_long_is_cut_with_a_notice(pipeline, ring):
+    output = pipeline("x" * (TOKENS - 2) + "and the end", ring)
+    assert output.notices == ("prompt: longer than 77 tokens, this end was cut: 'and the end'",)
+
+
+def test_what_was_done_to_the_control_image_is_told(pipeline):
+    assert "scaled to cover 24x16" in pipeline("gold", Image.new("RGB", (50, 50))).notices[0]
+
+
+BAD_ARGUMENTS = [
+    ({"num_inference_steps": 0}, "steps: got 0, wanted 1, 4 or 20"),
+    ({"num_inference_steps": 1001}, "steps: got 1001"),
+    ({"num_inference_steps": -1}, "steps: got -1"),
+    ({"num_inference_steps": 4.0}, "steps: got 4.0"),
+    ({"sampler": "plms"}, "sampler: got 'plms', wanted one of ddim, euler"),
+    ({"guidance_scale": float("nan")}, "guidance scale: got nan, wanted a finite number"),
+    ({"controlnet_conditioning_scale": float("inf")}, "conditioning scale: got inf"),
+    ({"seed": -1}, "seed: got -1"),
+    ({"prompt": ["gold"]}, "prompt: got list, wanted one string"),
+    ({"negative_prompt": 3}, "negative prompt: got int, wanted one string"),
+    ({"image": "ring.png"}, "control image: got str"),
+    ({"latents": np.zeros((1, 4, 3, 2), np.float32)}, r"latents: got \[1, 4, 3, 2\], wanted \[1, 4, 2, 3\]"),
+    ({"latents": np.full(LATENT, np.nan)}, "latents: got .* with NaN or infinity"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_refused_before_anything_is_computed(pipeline, ring, monkeypatch, arguments, message):
+    monkeypatch.setattr(pipeline.engine, "_call", lambda *_: pytest.fail("a component was called"))
+    with pytest.raises(UserError, match=message):
+        pipeline(**{"prompt": "gold", "image": ring, **arguments})
+
+
+@pytest.mark.parametrize("component", ["text_encoder", "controlnet", "unet"])
+def test_a_nan_names_the_component_it_came_from_and_the_step(linear_bundle, ring, monkeypatch, component):
+    """The text encoder at once, the others from the second step on; NaN spreads to whatever reads it."""
+    pipeline = ControlNetPipeline.from_bundle(linear_bundle)
+    sound = pipeline.engine._call
+    calls = itertools.count()
+
+    def broken(name, *inputs):
+        if name != component or (name != "text_encoder" and next(calls) == 0):
+            return sound(name, *inputs)
+        if name == "text_encoder":
+            return tvm.runtime.tensor(np.full((1, TOKENS, TEXT_WIDTH), np.nan, np.float32))
+        return sound(name, np.full(LATENT, np.nan, np.float32), *inputs[1:])
+
+    monkeypatch.setattr(pipeline.engine, "_call", broken)
+    step = 1 if component == "text_encoder" else 2
+    with pytest.raises(UserError, match=rf"{component}, step {step} of 4: got NaN or infinity in .* numbers"):
+        pipeline("gold", ring, guidance_scale=1.0, seed=5)
+
+
+def test_a_nan_in_the_decoder_is_named_too(linear_bundle, ring, monkeypatch):
+    pipeline = ControlNetPipeline.from_bundle(linear_bundle)
+    monkeypatch.setattr(pipeline.engine, "vae_decoder", lambda x: np.full((1, 3, HEIGHT, WIDTH), np.inf))
+    with pytest.raises(UserError, match="vae_decoder, after 4 steps: got NaN or infinity"):
+        pipeline("gold", ring, seed=5)
+
+
+def test_guidance_moves_from_the_negative_output_through_the_positive_one():
+    negative, positive = np.full(LATENT, 1.0, np.float32), np.full(LATENT, 3.0, np.float32)
+    assert (guide([negative, positive], 2.5) == 6.0).all()
+    assert (guide([positive], 2.5) == 3.0).all()
+
+
+def test_a_step_uses_all_six_coefficients():
+    row = SamplerRow(999.0, 1.0, x0_sample=2.0, x0_output=3.0, next_sample=5.0, next_x0=7.0, next_previous_x0=11.0)
+    ones = np.ones(LATENT, np.float32)
+    x, x0 = advance(row, ones, 10 * ones, 100 * ones)
+    assert (x0 == 2 + 30).all()
+    assert (x == 5 + 7 * 32 + 1100).all()
+    assert x.dtype == x0.dtype == np.float32
+
+
+def test_a_picture_is_clipped_and_rounded():
+    rgb = np.array([[[-1.0, 0.0, 0.499 / 255], [0.501 / 255, 1.0, 2.0]]])
+    assert np.asarray(to_picture(rgb)).tolist() == [[[0, 0, 0], [1, 255, 255]]]
+
+
+def test_a_damaged_sampler_file_is_named(linear_bundle):
+    manifest = linear_bundle.manifest
+    moved = dataclasses.replace(manifest, samplers=dataclasses.replace(manifest.samplers, file=manifest.tokenizer.file))
+    with pytest.raises(UserError, match=r"tokenizer/tokenizer.json"):
+        ControlNetPipeline.from_bundle(dataclasses.replace(linear_bundle, manifest=moved))
