@@ -48,6 +48,8 @@ LIBCXXABI_UNITS = (
     "stdlib_typeinfo",
 )
 
+STANDARD_LIBRARY_UNITS = ("cxa_thread_atexit", "sbrk")
+
 # What zig builds of its own libraries when it links the program below.
 ZIG_ARCHIVES = ("crt1-reactor.o", "libc++.a", "libc.a", "libcompiler_rt.a", "libzigc.a")
 ZIG_ARCHIVES_PROGRAM = """
@@ -140,7 +142,7 @@ def units(tree: Path, zig_lib: Path) -> list[Unit]:
         *COMMON,
         *names,
         "-std=c++17",
-        f"-I{tree / 'single_thread'}",
+        f"-I{tree / 'standard_library'}",
         f"-I{tree}",
         f"-I{tree / 'include'}",
         f"-I{tree / '3rdparty/tvm-ffi/include'}",
@@ -161,5 +163,5 @@ def units(tree: Path, zig_lib: Path) -> list[Unit]:
         *(Unit(tree / f"web/emcc/{name}.cc", tvm_flags) for name in TVM_UNITS),
         *(Unit(abi / f"src/{name}.cpp", (*abi_flags, "-std=c++23")) for name in LIBCXXABI_UNITS),
         Unit(zig_lib / "libunwind/src/Unwind-wasm.c", abi_flags),
-        Unit(tree / "single_thread/cxa_thread_atexit.cc", COMMON),
+        *(Unit(tree / f"standard_library/{name}.cc", COMMON) for name in STANDARD_LIBRARY_UNITS),
     ]
