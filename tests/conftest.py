@@ -1,25 +1,94 @@
+"""What several tests share: a model in the shape of `circles` with random weights, captured and compiled once, and a
+bundle of linear components for what runs bundles.
+
+torch, diffusers and TVM are imported by the fixtures that need them, so that the fast tests stay fast.
+"""
+
+from __future__ import annotations
+
 import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
+if TYPE_CHECKING:
+    from mlc_controlnet.bundle.reader import Bundle
+    from mlc_controlnet.capture import CapturedModel
+    from mlc_controlnet.checkpoint import Checkpoint
+    from mlc_controlnet.library import CompiledModel
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
-def linear_library(tmp_path_factory):
-    """The compiled library of the linear model, float32."""
-    path = tmp_path_factory.mktemp("library") / "linear.so"
-    compile_linear_library(path)
-    return path
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder whose every weight is random: no zero convolution hides a mistake."""
+    import torch
+    from diffusers import StableDiffusionControlNetPipeline
+    from torch import nn
+
+    from mlc_controlnet.train.circles import architecture
+    from mlc_controlnet.train.circles.colors import COLORS
+    from mlc_controlnet.train.circles.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("random") / "model"
+    torch.manual_seed(0)
+    prompts = [f"{fill} circle with {ground} background" for fill in COLORS for ground in COLORS]
+    tokenizer = train_tokenizer(prompts, folder.parent / "tokenizer")
+    unet = architecture.build_unet()
+    pipeline = StableDiffusionControlNetPipeline(
+        vae=architecture.build_vae(),
+        text_encoder=architecture.build_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=unet,
+        controlnet=architecture.build_controlnet(unet),
+        scheduler=architecture.build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for module in (pipeline.vae, pipeline.unet, pipeline.controlnet, pipeline.text_encoder):
+        for parameter in module.parameters():
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.02)
+    pipeline.to(torch.float16).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def linear_bundle(tmp_path_factory, linear_library):
-    """A small but complete llvm bundle, to be read only."""
-    return write_linear_bundle(tmp_path_factory.mktemp("bundles") / "linear-llvm", linear_model(), linear_library)
+def checkpoint(random_model: Path) -> Checkpoint:
+    """For pictures of 96 x 128: a size that is not square catches swapped axes."""
+    from mlc_controlnet.checkpoint import load_checkpoint
+
+    return load_checkpoint(random_model, height=96, width=128)
+
+
+@pytest.fixture(scope="session")
+def captured(checkpoint: Checkpoint) -> CapturedModel:
+    from mlc_controlnet.capture import capture
+
+    return capture(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def compiled_for_llvm(captured: CapturedModel) -> CompiledModel:
+    from mlc_controlnet.library import compile_model
+
+    return compile_model(captured.module, "llvm", "float32", ROOT / "tuning_db")
+
+
+@pytest.fixture(scope="session")
+def linear_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A small but complete llvm bundle, to be read only; see tests/fixtures/linear_bundle.py."""
+    from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
+
+    folder = tmp_path_factory.mktemp("linear")
+    compile_linear_library(folder / "linear.so")
+    return write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so")
 
 
 @pytest.fixture
-def linear_bundle_copy(tmp_path, linear_bundle):
+def linear_bundle_copy(tmp_path: Path, linear_bundle: Bundle) -> Path:
     """The folder of a copy, to be broken."""
     return shutil.copytree(linear_bundle.path, tmp_path / "linear-llvm")
