@@ -24,7 +24,7 @@ class Attention:
     head_size: int
     dtype: str
     scale: float
-    bias_shape: tuple[int, int, int, int] | None = None
+    bias_shape: tuple[int, ...] | None = None
     causal: Literal["TopLeft", "BottomRight"] | None = None
 
     @property

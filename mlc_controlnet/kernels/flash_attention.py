@@ -22,4 +22,4 @@ def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")
     variant = flash_attention_gpu if "gpu" in target.keys else flash_attention_cpu
-    return variant.build(attention).with_attrs({"tirx.is_scheduled": True, "op_pattern": OPAQUE})
+    return variant.build(attention).with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, "op_pattern": OPAQUE})

@@ -137,7 +137,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
 
     if has_bias:
 
-        @T.prim_func(s_tir=True)
+        @T.prim_func(s_tir=True, private=True)
         def flash_attention_biased(
             q: T.Buffer((B, S, H, D), dtype),
             k: T.Buffer((B, K, H, D), dtype),
@@ -149,7 +149,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
 
         return flash_attention_biased
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True, private=True)
     def flash_attention(
         q: T.Buffer((B, S, H, D), dtype),
         k: T.Buffer((B, K, H, D), dtype),

@@ -273,7 +273,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
 
     if has_bias:
 
-        @T.prim_func(s_tir=True)
+        @T.prim_func(s_tir=True, private=True)
         def flash_attention_biased(
             q: T.Buffer((B, S, H, D), dtype),
             k: T.Buffer((B, K, H, D), dtype),
@@ -285,7 +285,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
 
         return flash_attention_biased
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True, private=True)
     def flash_attention(
         q: T.Buffer((B, S, H, D), dtype),
         k: T.Buffer((B, K, H, D), dtype),

@@ -1,0 +1,130 @@
+# mypy: disable-error-code="no-untyped-def, valid-type"
+"""Group norm for processors: statistics are a task a slice, which stays in the first-level cache; normalize a task a row.
+
+A row is one channel of one batch element: it has one scale and one shift.
+"""
+
+import math
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mlc_controlnet.kernels.exponential_cpu import exp2
+from mlc_controlnet.kernels.normalization import Normalization
+
+SLICE = 4096  # values: 16 KiB
+LANES = 16
+
+
+def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
+    """(statistics, normalize, slices a group). See `GroupNormKernels` for their parameters."""
+    shape, dtype, size = norm.shape, norm.dtype, norm.group_size
+    groups = norm.batch * norm.groups
+    slices = -(-size // SLICE)
+    values = math.prod(shape)
+    group_lanes = math.gcd(LANES, size)
+    row_lanes = math.gcd(LANES, norm.positions)
+
+    def kind(element: str, lanes: int) -> str:
+        return element if lanes == 1 else f"{element}x{lanes}"
+
+    def span(first: Any, lanes: int) -> Any:
+        return first if lanes == 1 else T.ramp(first, 1, lanes)
+
+    def spread(value: Any, lanes: int) -> Any:
+        return value if lanes == 1 else T.Broadcast(value, lanes)
+
+    def lane_sum(vector: Any, lanes: int) -> Any:
+        if lanes == 1:
+            return vector
+        numbers = [T.Shuffle([vector], [i]) for i in range(lanes)]
+        while len(numbers) > 1:
+            numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+        return numbers[0]
+
+    def count(piece: Any) -> Any:
+        """Values in a slice: all but the last are full."""
+        return T.min(SLICE, size - piece * SLICE)
+
+    def finish(y: Any) -> Any:
+        if norm.silu:
+            y = y / (
+                spread(T.float32(1), row_lanes) + exp2(y * spread(T.float32(-1 / math.log(2)), row_lanes), row_lanes)
+            )
+        return T.Cast(kind(dtype, row_lanes), y)
+
+    @T.prim_func(s_tir=True, private=True)
+    def statistics(x: T.Buffer(shape, dtype), partial: T.Buffer((groups, slices, 2), "float32")):
+        for task in T.parallel(groups * slices):
+            with T.sblock("statistics"):
+                T.reads()
+                T.writes()
+                flat = T.decl_buffer((values,), dtype, data=x.data)
+                total = T.sblock_alloc_buffer((1,), kind("float32", group_lanes), scope="local")
+                deviation = T.sblock_alloc_buffer((1,), kind("float32", group_lanes), scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                group: T.let[T.int32] = task // slices
+                piece: T.let[T.int32] = task % slices
+                first: T.let[T.int32] = group * size + piece * SLICE
+
+                total[0] = spread(T.float32(0), group_lanes)
+                for n in T.serial(count(piece) // group_lanes):
+                    total[0] = total[0] + T.Cast(
+                        kind("float32", group_lanes), flat[span(first + n * group_lanes, group_lanes)]
+                    )
+                mean[0] = lane_sum(total[0], group_lanes) / T.cast(count(piece), "float32")
+
+                total[0] = spread(T.float32(0), group_lanes)
+                for n in T.serial(count(piece) // group_lanes):
+                    deviation[0] = T.Cast(
+                        kind("float32", group_lanes), flat[span(first + n * group_lanes, group_lanes)]
+                    ) - spread(mean[0], group_lanes)
+                    total[0] = total[0] + deviation[0] * deviation[0]
+                partial[group, piece, 0] = mean[0]
+                partial[group, piece, 1] = lane_sum(total[0], group_lanes)
+
+    @T.prim_func(s_tir=True, private=True)
+    def normalize(
+        x: T.Buffer(shape, dtype),
+        partial: T.Buffer((groups, slices, 2), "float32"),
+        gamma: T.Buffer((norm.channels,), dtype),
+        beta: T.Buffer((norm.channels,), dtype),
+        y: T.Buffer(shape, dtype),
+    ):
+        for row in T.parallel(norm.batch * norm.channels):
+            with T.sblock("normalize"):
+                T.reads()
+                T.writes()
+                x_flat = T.decl_buffer((values,), dtype, data=x.data)
+                y_flat = T.decl_buffer((values,), dtype, data=y.data)
+                total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                normal = T.sblock_alloc_buffer((1,), kind("float32", row_lanes), scope="local")
+                channel: T.let[T.int32] = row % norm.channels
+                group: T.let[T.int32] = row // norm.group_channels
+
+                total[0] = T.float32(0)
+                for piece in T.serial(slices):
+                    total[0] = total[0] + partial[group, piece, 0] * T.cast(count(piece), "float32")
+                mean[0] = total[0] / T.float32(size)
+                total[0] = T.float32(0)
+                for piece in T.serial(slices):
+                    scale[0] = partial[group, piece, 0] - mean[0]
+                    total[0] = total[0] + partial[group, piece, 1]
+                    total[0] = total[0] + scale[0] * scale[0] * T.cast(count(piece), "float32")
+                scale[0] = T.cast(gamma[channel], "float32") / T.sqrt(
+                    total[0] / T.float32(size) + T.float32(norm.epsilon)
+                )
+
+                for n in T.serial(norm.positions // row_lanes):
+                    normal[0] = T.Cast(
+                        kind("float32", row_lanes), x_flat[span(row * norm.positions + n * row_lanes, row_lanes)]
+                    )
+                    normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(scale[0], row_lanes) + spread(
+                        T.cast(beta[channel], "float32"), row_lanes
+                    )
+                    y_flat[span(row * norm.positions + n * row_lanes, row_lanes)] = finish(normal[0])
+
+    return statistics, normalize, slices

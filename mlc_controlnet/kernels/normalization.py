@@ -1,0 +1,47 @@
+"""The group norm that a kernel is asked for: every size known when the kernel is made.
+
+Axes: N batch, C channels, P positions (height times width), G groups.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """silu(gamma * (x - mean) / sqrt(variance + epsilon) + beta), mean and variance over each group of x [N, C, ...].
+
+    In channels-first layout a group is `group_size` neighbours in memory, whatever the picture's shape.
+    """
+
+    shape: tuple[int, ...]
+    groups: int
+    epsilon: float
+    dtype: str
+    silu: bool
+
+    @property
+    def batch(self) -> int:
+        return self.shape[0]
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1]
+
+    @property
+    def positions(self) -> int:
+        count = 1
+        for size in self.shape[2:]:
+            count *= size
+        return count
+
+    @property
+    def group_channels(self) -> int:
+        return self.channels // self.groups
+
+    @property
+    def group_size(self) -> int:
+        return self.group_channels * self.positions
+
+    def is_supported(self) -> bool:
+        """Whether there is a kernel: [N, C, at least one axis], whole groups, float16 or float32."""
+        return len(self.shape) > 2 and self.channels % self.groups == 0 and self.dtype in ("float16", "float32")

@@ -1,0 +1,126 @@
+"""Replace group norm, and the silu that follows it, by the two group norm kernels.
+
+Before: y = nn.group_norm(x, gamma, beta); z = nn.silu(y)
+After:  partial = call_tir(statistics, (x,)); z = call_tir(normalize_silu, (x, partial, gamma, beta))
+
+Fires on channels-first static shapes; takes the silu along only if nobody else reads y, which saves one round trip of
+it: 5 MiB at [1, 320, 64, 64] float32. A default GPU schedule runs the whole norm on one or two workgroups.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.target import Target
+
+from mlc_controlnet.kernels.group_norm import group_norm
+from mlc_controlnet.kernels.normalization import Normalization
+
+log = logging.getLogger(__name__)
+
+Kernels = tuple[tvm.ir.GlobalVar, tvm.ir.GlobalVar, Sequence[int]]  # statistics, normalize, shape of partial
+
+
+@tvm.transform.module_pass(opt_level=0, name="UseGroupNorm")
+class UseGroupNorm:
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        replacer = _Replacer(mod, self.target)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                replacer.only_read_by_silu = _only_read_by_silu(function)
+                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
+                replacer.builder_.update_func(global_var, rewritten)
+        log.info(
+            "replaced %d group norms, %d of them with silu, by %d pairs of kernels",
+            replacer.fired,
+            replacer.fired_with_silu,
+            len(replacer.kernels),
+        )
+        return replacer.builder_.get()
+
+
+@mutator
+class _Replacer(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
+        super().__init__(mod)
+        self.target = target
+        self.kernels: dict[Normalization, Kernels] = {}
+        self.only_read_by_silu: set[relax.Var] = set()
+        self.fired = 0
+        self.fired_with_silu = 0
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        """A norm that only a silu reads is left for the silu to replace; it is dead afterwards."""
+        if binding.var in self.only_read_by_silu and _describe(binding.value, silu=True) is not None:
+            self.builder_.emit_normalized(binding)
+            return
+        super().visit_var_binding_(binding)
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        norm = call
+        silu = _is_call(call, "relax.nn.silu") and call.args[0] in self.only_read_by_silu
+        if silu:
+            norm = self.lookup_binding(call.args[0])
+        wanted = _describe(norm, silu)
+        if wanted is None:
+            return call
+        self.fired += 1
+        self.fired_with_silu += silu
+        statistics, normalize, partial_shape = self._kernels_for(wanted)
+        x, gamma, beta = (self.visit_expr(argument) for argument in norm.args)
+        partial = self.builder_.emit(relax.call_tir(statistics, [x], relax.TensorType(partial_shape, "float32")))
+        return relax.call_tir(normalize, [x, partial, gamma, beta], call.ty)
+
+    def _kernels_for(self, norm: Normalization) -> Kernels:
+        if norm not in self.kernels:
+            made = group_norm(norm, self.target)
+            suffix = "_silu" if norm.silu else ""
+            self.kernels[norm] = (
+                self.builder_.add_func(made.statistics, "group_norm_statistics"),
+                self.builder_.add_func(made.normalize, f"group_norm_normalize{suffix}"),
+                made.partial_shape,
+            )
+        return self.kernels[norm]
+
+
+def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
+    """Variables of dataflow blocks whose one reader is a silu."""
+    found = set()
+    for block in function.body.blocks:
+        if isinstance(block, relax.DataflowBlock):
+            readers = relax.analysis.udchain(block)
+            value_of = {binding.var: binding.value for binding in block.bindings}
+            found |= {
+                variable
+                for variable, users in readers.items()
+                if isinstance(variable, relax.DataflowVar)
+                and len(users) == 1
+                and _is_call(value_of.get(users[0]), "relax.nn.silu")
+            }
+    return found
+
+
+def _describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
+    """The group norm that `expr` is, None for anything else or where there is no kernel."""
+    if expr is None or not _is_call(expr, "relax.nn.group_norm"):
+        return None
+    attrs, shape = expr.attrs, expr.ty.shape
+    if not all(isinstance(size, tvm.tirx.IntImm) for size in shape) or not (attrs.center and attrs.scale):
+        return None
+    rank = len(shape)
+    if attrs.channel_axis % rank != 1 or sorted(int(axis) % rank for axis in attrs.axes) != list(range(2, rank)):
+        return None
+    norm = Normalization(
+        tuple(int(size) for size in shape), int(attrs.num_groups), float(attrs.epsilon), str(expr.ty.dtype), silu
+    )
+    return norm if norm.is_supported() else None
+
+
+def _is_call(expr: relax.Expr | None, op: str) -> bool:
+    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

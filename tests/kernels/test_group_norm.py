@@ -1,0 +1,87 @@
+"""Group norm against torch: compiled for the processor, and as WGSL on a software WebGPU device."""
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from tvm.target import Target
+
+from mlc_controlnet.kernels.group_norm import group_norm
+from mlc_controlnet.kernels.normalization import Normalization
+from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
+
+LLVM = Target({"kind": "llvm", "num-cores": 2})
+
+CASES = {
+    "unet": Normalization((1, 32, 12, 16), 4, 1e-5, "float32", silu=True),
+    "unet before attention": Normalization((1, 96, 4, 4), 4, 1e-6, "float32", silu=False),
+    "vae, two large groups": Normalization((1, 16, 96, 128), 2, 1e-6, "float32", silu=True),
+    "Stable Diffusion": Normalization((1, 320, 16, 24), 32, 1e-5, "float32", silu=True),
+    "one group, batch 2": Normalization((2, 6, 10, 7), 1, 1e-5, "float32", silu=False),
+    "a group of 35 numbers": Normalization((1, 2, 5, 7), 2, 1e-5, "float32", silu=True),
+    "more slices than threads": Normalization((1, 1, 1031, 1024), 1, 1e-5, "float32", silu=False),
+    "float16": Normalization((1, 32, 12, 16), 4, 1e-5, "float16", silu=True),
+}
+
+
+def make_inputs(norm: Normalization, mean: float = 3.0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    inputs = {
+        "x": random.standard_normal(norm.shape) + mean,
+        "gamma": random.standard_normal(norm.channels),
+        "beta": random.standard_normal(norm.channels),
+    }
+    return {name: value.astype(norm.dtype) for name, value in inputs.items()}
+
+
+def normalize_in_torch(norm: Normalization, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """In float64."""
+    x, gamma, beta = (torch.tensor(inputs[name]).double() for name in ("x", "gamma", "beta"))
+    y = torch.nn.functional.group_norm(x, norm.groups, gamma, beta, norm.epsilon)
+    return (torch.nn.functional.silu(y) if norm.silu else y).numpy()
+
+
+def run_on_processor(norm: Normalization, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    kernels = group_norm(norm, LLVM)
+    functions = {"statistics": kernels.statistics, "normalize": kernels.normalize}
+    library = tvm.compile(
+        tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()}), target=LLVM
+    )
+    x, gamma, beta = (tvm.runtime.tensor(array) for array in inputs.values())
+    partial = tvm.runtime.tensor(np.full(kernels.partial_shape, np.nan, "float32"))
+    y = tvm.runtime.tensor(np.full(norm.shape, np.nan, norm.dtype))
+    library["statistics"](x, partial)
+    library["normalize"](x, partial, gamma, beta, y)
+    return y.numpy()
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    return float(np.linalg.norm(got.astype("float64") - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("norm", CASES.values(), ids=CASES)
+def test_compiled_for_the_processor_it_agrees_with_torch(norm):
+    inputs = make_inputs(norm)
+    error = relative_error(run_on_processor(norm, inputs), normalize_in_torch(norm, inputs))
+    assert error < (1e-6 if norm.dtype == "float32" else 1e-3)
+
+
+@pytest.mark.parametrize("norm", CASES.values(), ids=CASES)
+def test_as_wgsl_it_agrees_with_torch(norm, tmp_path):
+    inputs = make_inputs(norm)
+    kernels = group_norm(norm, WEBGPU)
+    partial = np.full(kernels.partial_shape, np.nan, "float32")
+    y = np.full(norm.shape, np.nan, norm.dtype)
+    run_on_webgpu([kernels.statistics, kernels.normalize], inputs, {"partial": partial, "y": y}, tmp_path)
+    assert relative_error(y, normalize_in_torch(norm, inputs)) < (1e-6 if norm.dtype == "float32" else 1e-3)
+
+
+def test_a_mean_a_thousand_deviations_away_does_not_cancel():
+    norm = Normalization((1, 16, 48, 64), 2, 1e-6, "float32", silu=False)
+    inputs = make_inputs(norm, mean=1000.0)
+    assert relative_error(run_on_processor(norm, inputs), normalize_in_torch(norm, inputs)) < 1e-4
+
+
+def test_channels_that_do_not_fill_groups_are_refused():
+    with pytest.raises(ValueError, match="groups=5"):
+        group_norm(Normalization((1, 32, 8, 8), 5, 1e-5, "float32", silu=False), LLVM)
