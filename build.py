@@ -33,7 +33,8 @@ def build(config: BuildConfig) -> Bundle:
         with stage("capture five components"):
             captured = capture(checkpoint, config.dtype)
         with stage("compile for llvm"):
-            native = compile_model(captured.module, "llvm", config.dtype, config.tuning_db)
+            dump_ir = config.dump_ir if config.target == "llvm" else None
+            native = compile_model(captured.module, "llvm", config.dtype, config.tuning_db, dump_ir)
         with stage("compare with torch"):
             parity = measure_parity(checkpoint, captured, native.executable)
             check_parity(parity, config.dtype)

@@ -25,9 +25,9 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
     )
 
 
-def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict[str, manifest.ComponentSpec]:
+def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict[str, manifest.ComponentEntry]:
     return {
-        name: manifest.ComponentSpec(inputs=spec.inputs, outputs=spec.outputs, params=captured.params[name])
+        name: manifest.ComponentEntry(inputs=spec.inputs, outputs=spec.outputs, params=captured.params[name])
         for name, spec in checkpoint.specs.items()
     }
 

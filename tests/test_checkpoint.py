@@ -33,7 +33,7 @@ def test_an_unknown_model_lists_the_bundled_ones() -> None:
 
 
 def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no model_index.json"):
+    with pytest.raises(UserError, match=r"has no model_index\.json"):
         find_model(str(tmp_path))
 
 

@@ -61,6 +61,12 @@ def _pair(value: int | Sequence[int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
+def _embedding(node: fx.Node, importer: Any) -> relax.Expr:
+    """Rows of a table. Clipped: an id outside the table must not read outside its memory."""
+    weight, ids = importer.env[node.args[0]], importer.env[node.args[1]]
+    return importer.block_builder.emit(relax.op.take(weight, ids, axis=0, mode="clip"))
+
+
 def _scaled_dot_product_attention(node: fx.Node, importer: Any) -> relax.Expr:
     """[B, heads, S, d] -> relax.nn.attention, which wants [B, S, heads, d]."""
     emit = importer.block_builder.emit
@@ -85,6 +91,7 @@ def _same(node: fx.Node, importer: Any) -> relax.Expr:
 CONVERTERS: dict[str, Converter] = {
     "linear.default": _linear,
     "conv2d.default": _conv2d,
+    "embedding.default": _embedding,
     "scaled_dot_product_attention.default": _scaled_dot_product_attention,
     "to.device": _same,
 }

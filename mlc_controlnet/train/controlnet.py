@@ -17,7 +17,11 @@ def train_controlnet(
     config: LoopConfig,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Fit `controlnet` alone to `next_batch()`: latents [B, 4, h, w], context [B, T, D], control [B, 3, H, W] in 0..1."""
+    """Fit `controlnet` alone.
+
+    Args:
+        next_batch: gives latents [B, 4, h, w], context [B, T, D] and control images [B, 3, H, W] in 0..1.
+    """
     locked = [p for p in unet.parameters() if p.requires_grad]
     for parameter in locked:
         parameter.requires_grad_(False)

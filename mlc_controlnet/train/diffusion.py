@@ -22,8 +22,6 @@ def denoising_loss(
     noise = torch.randn_like(latents)
     t = torch.randint(0, scheduler.config.num_train_timesteps, latents.shape[:1])  # [B]
     x_t = scheduler.add_noise(latents, noise, t)
-    if scheduler.config.prediction_type == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, t)
-    else:
-        target = noise
+    predicts_v = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, t) if predicts_v else noise
     return F.mse_loss(predict(x_t, t), target)

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mlc_controlnet.errors import UserError
+
 
 @dataclass(frozen=True)
 class Example:
@@ -43,18 +45,20 @@ def read(directory: Path) -> list[Example]:
     """Read every example below `directory`.
 
     Raises:
-        FileNotFoundError: there is no `prompt.json`.
-        ValueError: a line lacks one of the three keys.
+        UserError: there is no `prompt.json`, or a line of it lacks one of the three keys.
     """
     index = directory / "prompt.json"
     if not index.is_file():
-        raise FileNotFoundError(f"{index}: not found; a fill50k data set has prompt.json, source/ and target/")
+        raise UserError(
+            str(index), "no such file", "a fill50k data set: prompt.json, source/ and target/", "pass its folder"
+        )
     examples = []
     for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), start=1):
         row = json.loads(line)
         missing = {"source", "target", "prompt"} - row.keys()
         if missing:
-            raise ValueError(f"{index} line {number}: lacks {', '.join(sorted(missing))}; wants source, target, prompt")
+            got = f"no {' and no '.join(sorted(missing))}"
+            raise UserError(f"{index} line {number}", got, "source, target and prompt", "add what is missing")
         examples.append(
             Example(
                 source=np.asarray(Image.open(directory / row["source"]).convert("RGB")),

@@ -36,7 +36,11 @@ def train(
         weights, lr=config.max_lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.max_lr, total_steps=config.steps, pct_start=config.warmup_share, cycle_momentum=False
+        optimizer,
+        max_lr=config.max_lr,
+        total_steps=config.steps,
+        pct_start=max(config.warmup_share, 2 / config.steps),  # a warm-up of a single step divides by zero
+        cycle_momentum=False,
     )
     averaged = [w.detach().clone() for w in weights] if config.ema_decay else None
     started, running = time.monotonic(), 0.0

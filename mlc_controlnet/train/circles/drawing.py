@@ -1,4 +1,4 @@
-"""Draw one fill50k example: a circle's outline, the filled disc it stands for, and the prompt that names the colours."""
+"""Draw one fill50k example: a circle's outline, the disc it stands for, and the prompt that names the colours."""
 
 from dataclasses import dataclass
 

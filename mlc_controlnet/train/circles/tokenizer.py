@@ -42,8 +42,7 @@ def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) 
     (directory / "merges.txt").write_text(
         "#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8"
     )
-    loaded = CLIPTokenizer.from_pretrained(_write_config(directory))
-    return loaded
+    return CLIPTokenizer.from_pretrained(_write_config(directory))
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
