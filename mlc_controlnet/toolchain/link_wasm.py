@@ -4,12 +4,9 @@ The file is a WASI reactor. What JavaScript has to know:
 
 - `tvmjs.instantiate(bytes, provider)`: `provider.imports.wasi_snapshot_preview1` has the functions of WASI_IMPORTS, and
   `provider.start(instance)` calls `instance.exports._initialize()` once. tvmjs itself fills the `env` module.
-- WASI functions take numbers, but BigInt for a 64-bit argument (fd_seek's offset), and return 0 or an errno:
+- Both WASI functions take numbers:
 
-      environ_sizes_get(count_ptr, bytes_ptr)       no environment: write two uint32 zeros
-      environ_get(environ_ptr, buffer_ptr)          return 0
-      fd_write(fd, iovs, iovs_len, written_ptr)     fd 1: log text, 2: error text, not always whole lines
-      fd_close, fd_fdstat_get, fd_read, fd_seek     no files: return 8 (EBADF)
+      fd_write(fd, iovs, iovs_len, written_ptr)     fd 1: log text, 2: error text, not always whole lines; return 0
       proc_exit(code)                               has to throw: the caller expects it not to return
 
 - Memory grows from 32 MiB to at most 2 GiB, and growing detaches every view of it: make a new DataView(memory.buffer)
@@ -45,16 +42,7 @@ EXPORTS = (
     "TVMWasmAllocSpace",
     "TVMWasmFreeSpace",
 )
-WASI_IMPORTS = (
-    "environ_get",
-    "environ_sizes_get",
-    "fd_close",
-    "fd_fdstat_get",
-    "fd_read",
-    "fd_seek",
-    "fd_write",
-    "proc_exit",
-)
+WASI_IMPORTS = ("fd_write", "proc_exit")
 
 INITIAL_MEMORY_BYTES = 32 << 20
 MAX_MEMORY_BYTES = 2 << 30  # tvmjs reads pointers as signed 32-bit numbers: above 2 GiB they turn negative

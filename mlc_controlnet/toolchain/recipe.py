@@ -48,7 +48,7 @@ LIBCXXABI_UNITS = (
     "stdlib_typeinfo",
 )
 
-STANDARD_LIBRARY_UNITS = ("cxa_thread_atexit", "sbrk")
+STANDARD_LIBRARY_UNITS = ("cxa_thread_atexit", "sbrk", "wasi_files")
 
 # What zig builds of its own libraries when it links the program below.
 ZIG_ARCHIVES = ("crt1-reactor.o", "libc++.a", "libc.a", "libcompiler_rt.a", "libzigc.a")
