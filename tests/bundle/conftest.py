@@ -3,7 +3,6 @@ import pytest
 from mlc_controlnet.bundle.manifest import (
     FORMAT_VERSION,
     ComponentEntry,
-    Defaults,
     LatentPreview,
     Library,
     Manifest,
@@ -15,6 +14,7 @@ from mlc_controlnet.bundle.manifest import (
 )
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.components import COMPUTE, TensorSpec
+from mlc_controlnet.config import Defaults
 
 FILES = {
     "tiny-float32.so": b"library" * 1000,

@@ -1,0 +1,180 @@
+"""The command line: python -m mlc_controlnet generate | verify | bench | serve | train.
+
+Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure of ours (a traceback), 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlc_controlnet import __version__
+from mlc_controlnet.errors import UserError
+
+DEFAULT_BUNDLE = Path("dist/circles-llvm")
+DEFAULT_SITE = Path("dist/site")
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+# Commands whose packages must not bring torch in. TVM's ffi imports torch wherever it is installed, which costs three
+# seconds and 200 MB; generating a picture needs none of it.
+WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve"})
+
+
+def main(arguments: Sequence[str], owns_process: bool = False) -> int:
+    """Run one command and return its exit code.
+
+    owns_process: the process ends with this call, so that torch may be shut out of it.
+    """
+    options = _parser().parse_args(arguments)
+    if owns_process and options.command in WITHOUT_TORCH:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mlc_controlnet", description="Run, measure and train a ControlNet."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_generate(commands.add_parser("generate", help="draw a picture with a native bundle"))
+    _add_verify(commands.add_parser("verify", help="check every file of a bundle against its hash"))
+    _add_bench(commands.add_parser("bench", help="time native bundles"))
+    _add_serve(commands.add_parser("serve", help="serve the built page on this machine"))
+    _add_train(commands.add_parser("train", help="train a bundled model from nothing"))
+    return parser
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", required=True, help="for example: gold circle with navy background")
+    parser.add_argument("--control-image", required=True, type=Path, help="the picture that conditions")
+    parser.add_argument("--output", type=Path, default=Path("out.png"), help="PNG file to write (out.png)")
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"a native bundle ({DEFAULT_BUNDLE})")
+    parser.add_argument("--negative-prompt", default="", help="what to move away from")
+    parser.add_argument("--seed", type=int, help="0 to 2^53 - 1 (drawn at random)")
+    parser.add_argument("--steps", type=int, help="denoising steps (the bundle's default)")
+    parser.add_argument("--guidance-scale", type=float, help="how much the prompt counts (the bundle's default)")
+    parser.add_argument("--conditioning-scale", type=float, help="how much the control image counts (likewise)")
+    parser.add_argument("--sampler", help="ddim, euler or dpmpp_2m (likewise)")
+    parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from mlc_controlnet.runtime.control_image import open_control_image
+    from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+    from mlc_controlnet.runtime.png import check_output_path, write_png
+
+    check_output_path(options.output)
+    control_image = open_control_image(options.control_image)
+    pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device)
+    settings = pipeline.resolve(
+        options.prompt,
+        options.steps,
+        options.guidance_scale,
+        options.negative_prompt,
+        options.conditioning_scale,
+        options.seed,
+        options.sampler,
+    )
+    with tqdm(total=settings.steps, unit="step", file=sys.stderr) as progress:
+        output = pipeline(
+            settings.prompt,
+            control_image,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            negative_prompt=settings.negative_prompt,
+            controlnet_conditioning_scale=settings.conditioning_scale,
+            seed=settings.seed,
+            sampler=settings.sampler,
+            on_step=lambda step: progress.update(),
+        )
+    for notice in output.notices:
+        print(f"notice: {notice}", file=sys.stderr)
+    write_png(options.output, output.images[0], output.metadata)
+    print(f"{options.output}: seed {settings.seed}")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"({DEFAULT_BUNDLE})")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bundle.reader import verify_bundle
+
+    bundle = verify_bundle(options.bundle)
+    files = bundle.manifest.files
+    megabytes = sum(entry.bytes for entry in files) / 1e6
+    print(f"{bundle.path}: {len(files)} files, {megabytes:.1f} MB, all as the manifest says; sha256 {bundle.sha256}")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, action="append", help=f"repeat it to compare ({DEFAULT_BUNDLE})")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture (20)")
+    parser.add_argument("--rounds", type=int, default=5, help="pictures a bundle, of which the median counts (5)")
+    parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.native import measure_bundles
+
+    bundles = options.bundle or [DEFAULT_BUNDLE]
+    for figures in measure_bundles(bundles, options.device, options.steps, options.rounds):
+        print("\n".join(figures.lines()))
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_SITE, help=f"the built page ({DEFAULT_SITE})")
+    parser.add_argument("--port", type=int, help="(8000, or where that is taken any free one)")
+    parser.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from mlc_controlnet.serve import open_server
+
+    with open_server(options.folder, options.port) as server:
+        print(f"http://{server.server_name}:{server.server_port}/   (Ctrl+C ends it)", flush=True)
+        server.serve_forever()
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", choices=["circles"], help="the bundled model to train")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, stages and the finished model")
+    parser.add_argument("--data-only", action="store_true", help="write the data set, in fill50k's format, and stop")
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.circles import recipe
+
+    if options.data_only:
+        recipe._data(options.out / "data", recipe.Recipe(), _log)
+        return
+    pipeline = recipe.train_circles(options.out, recipe.Recipe(), _log)
+    pipeline.save_pretrained(options.out / "pipeline")
+    circles = recipe.unseen_circles(64)
+    for scale in (1.0, 0.0):
+        quality, _ = recipe.evaluate(pipeline, circles, conditioning_scale=scale)
+        _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
+    _log(f"{options.out / 'pipeline'}: build it with python build.py --model {options.out / 'pipeline'} --target llvm")
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], owns_process=True))
