@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Group norm for processors: statistics are a task a slice, which stays in the first-level cache; normalize a task a row.
+"""Group norm for processors: a task of statistics is a slice that stays in the first-level cache; of normalize, a row.
 
 A row is one channel of one batch element: it has one scale and one shift.
 """

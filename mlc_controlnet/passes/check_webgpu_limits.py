@@ -1,0 +1,180 @@
+"""Check every kernel against what a WebGPU device grants, and say what the device must grant.
+
+Before: a scheduled module
+After:  the same module; its attribute `webgpu_kernels` holds the figures of every kernel
+
+Raises one error that names every kernel over a limit. A browser would reject such a kernel only when its pipeline is
+made, on the user's machine: TVM compiles it without a word.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.target import Target
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTE = "webgpu_kernels"
+
+# The names are WebGPU's; the values are what tvmjs requests, or WebGPU's defaults where it requests nothing.
+LIMITS = {
+    "maxComputeInvocationsPerWorkgroup": 256,
+    "maxComputeWorkgroupStorageSize": 32 * 1024,
+    "maxStorageBuffersPerShaderStage": 10,
+    "maxStorageBufferBindingSize": 128 * 1024 * 1024,
+    "maxBufferSize": 256 * 1024 * 1024,  # a planned storage is as large as the largest tensor in it
+    "maxComputeWorkgroupsPerDimension": 65535,  # of y and z; the runtime folds a larger x into z
+}
+NOT_IN_WGSL = ("int64", "uint64", "float64", "int8", "uint8", "int16", "uint16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """One launch as WGSL sees it."""
+
+    name: str
+    threads: int
+    workgroup_bytes: int
+    storage_buffers: int
+    largest_binding_bytes: int
+    grid: tuple[int, int, int]
+    dtypes: tuple[str, ...]
+
+    def violations(self) -> Iterator[str]:
+        """Each in the words: what, value, limit."""
+        for limit, value in self.demands().items():
+            if value > LIMITS[limit]:
+                yield f"{self.name}: {limit} is {value}, the limit is {LIMITS[limit]}"
+        for dtype in self.dtypes:
+            if dtype.split("x")[0] in NOT_IN_WGSL:
+                yield f"{self.name}: computes with {dtype}, which WGSL has not"
+
+    def demands(self) -> dict[str, int]:
+        return {
+            "maxComputeInvocationsPerWorkgroup": self.threads,
+            "maxComputeWorkgroupStorageSize": self.workgroup_bytes,
+            "maxStorageBuffersPerShaderStage": self.storage_buffers,
+            "maxStorageBufferBindingSize": self.largest_binding_bytes,
+            "maxBufferSize": self.largest_binding_bytes,
+            "maxComputeWorkgroupsPerDimension": max(self.grid[1:]),
+        }
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a library asks of its device.
+
+    Attributes:
+        limits: GPUSupportedLimits names to the most that any kernel needs; empty for a processor.
+        largest_binding_bytes: the largest tensor that a kernel reads or writes.
+        kernels: the figures of each launch; empty for a processor.
+    """
+
+    limits: dict[str, int]
+    largest_binding_bytes: int
+    kernels: tuple[KernelFacts, ...]
+
+
+@tvm.transform.module_pass(opt_level=0, name="CheckWebGPULimits")
+class CheckWebGPULimits:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        kernels = measure_kernels(mod, Target.current(allow_none=False))
+        violations = [violation for kernel in kernels for violation in kernel.violations()]
+        if violations:
+            raise ValueError(
+                f"{len(violations)} demands of {len(kernels)} WebGPU kernels are over the limits:\n  "
+                + "\n  ".join(violations)
+            )
+        log.info("%d WebGPU kernels are within the limits", len(kernels))
+        return mod.with_attr(ATTRIBUTE, json.dumps([asdict(kernel) for kernel in kernels]))
+
+
+def measure_requirements(mod: tvm.IRModule) -> Requirements:
+    """Of a scheduled module; for WebGPU, one that `CheckWebGPULimits` has seen."""
+    attribute = (mod.attrs or {}).get(ATTRIBUTE)
+    if attribute is None:
+        return Requirements({}, max(_parameter_bytes(mod), default=0), ())
+    kernels = tuple(
+        KernelFacts(**fields | {"grid": tuple(fields["grid"]), "dtypes": tuple(fields["dtypes"])})
+        for fields in json.loads(attribute)
+    )
+    limits = {limit: max((kernel.demands()[limit] for kernel in kernels), default=0) for limit in LIMITS}
+    return Requirements(limits, limits["maxStorageBufferBindingSize"], kernels)
+
+
+def measure_kernels(mod: tvm.IRModule, target: Target) -> list[KernelFacts]:
+    """Lower the scheduled PrimFuncs of `mod` as code generation will, up to the split of host and device."""
+    prim_funcs = {
+        global_var: function.with_attr("global_symbol", global_var.name_hint)
+        for global_var, function in mod.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    lower, _, finalize_device = tirx.get_tir_pipeline("s_tir")
+    lowered = lower(tirx.transform.BindTarget(target)(tvm.IRModule(prim_funcs)))
+    on_device = tirx.transform.Filter(lambda function: function.attrs["target"].kind.name == target.kind.name)(lowered)
+    return sorted(
+        (
+            _measure(global_var.name_hint, function)
+            for global_var, function in finalize_device()(on_device).functions_items()
+        ),
+        key=lambda kernel: kernel.name,
+    )
+
+
+def _measure(name: str, kernel: tirx.PrimFunc) -> KernelFacts:
+    extents = {}  # thread tag -> count
+    workgroup_bytes = 0
+    bindings = []  # bytes of each tensor
+    dtypes = set()
+
+    def visit_attr(statement: tirx.AttrStmt) -> None:
+        if statement.attr_key == "thread_extent":
+            extents[statement.node.thread_tag] = int(statement.value)
+
+    def visit_allocation(statement: tirx.AllocBuffer) -> None:
+        nonlocal workgroup_bytes
+        if statement.buffer.scope().startswith("shared"):
+            workgroup_bytes += _bytes(statement.buffer)
+
+    def visit_parameter(statement: tirx.DeclBuffer) -> None:
+        if statement.buffer.scope() == "global":
+            bindings.append(_bytes(statement.buffer))
+
+    def visit_tensor(variable: tvm.ir.Var) -> None:
+        if isinstance(variable.ty, tirx.buffer.BufferType):
+            dtypes.add(str(variable.ty.dtype))
+
+    def visit_cast(cast: tirx.Cast) -> None:
+        dtypes.add(str(cast.ty.dtype))
+
+    tvm_ffi.structural_walk(kernel.body, (tirx.AttrStmt, visit_attr), order="pre")
+    tvm_ffi.structural_walk(kernel.body, (tirx.AllocBuffer, visit_allocation), order="pre")
+    tvm_ffi.structural_walk(kernel.body, (tirx.DeclBuffer, visit_parameter), order="pre")
+    tvm_ffi.structural_walk(kernel.body, (tvm.ir.Var, visit_tensor), order="pre")
+    tvm_ffi.structural_walk(kernel.body, (tirx.Cast, visit_cast), order="pre")
+    return KernelFacts(
+        name=name,
+        threads=math.prod(extents.get(f"threadIdx.{axis}", 1) for axis in "xyz"),
+        workgroup_bytes=workgroup_bytes,
+        storage_buffers=len(kernel.params),
+        largest_binding_bytes=max(bindings, default=0),
+        grid=(extents.get("blockIdx.x", 1), extents.get("blockIdx.y", 1), extents.get("blockIdx.z", 1)),
+        dtypes=tuple(sorted(dtypes)),
+    )
+
+
+def _parameter_bytes(mod: tvm.IRModule) -> Iterator[int]:
+    for _, function in mod.functions_items():
+        if isinstance(function, tirx.PrimFunc):
+            yield from (_bytes(parameter.ty) for parameter in function.params if hasattr(parameter.ty, "shape"))
+
+
+def _bytes(tensor: tirx.Buffer) -> int:
+    dtype = tvm.runtime.DataType(str(tensor.dtype))
+    return math.prod(int(size) for size in tensor.shape) * dtype.lanes * -(-dtype.bits // 8)
