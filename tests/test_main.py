@@ -13,7 +13,6 @@ from PIL import Image
 
 from mlc_controlnet.__main__ import INTERRUPTED, main
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from mlc_controlnet.train.circles.recipe import Recipe
 from tests.fixtures.linear_bundle import HEIGHT, TOKENS, WIDTH, linear_model, write_linear_bundle
 
 
@@ -192,6 +191,8 @@ def test_verify_says_what_it_checked(linear_bundle, capsys):
 
 
 def test_train_can_write_its_data_set_only(tmp_path, monkeypatch, capsys):
+    from mlc_controlnet.train.circles.recipe import Recipe
+
     monkeypatch.setattr("mlc_controlnet.train.circles.recipe.Recipe", lambda: Recipe(examples=3))
     assert main(["train", "circles", "--out", str(tmp_path), "--data-only"]) == 0
     examples = [json.loads(line) for line in (tmp_path / "data" / "prompt.json").read_text().splitlines()]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tvm
 from PIL import Image, ImageDraw
 
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
@@ -77,12 +78,12 @@ def measure_bundles(paths: Sequence[Path], device: str | None, steps: int, round
 
 
 def describe_device(engine: Engine) -> str:
-    """`llvm float32 on AMD EPYC 7B13, 2 of 4 cores`: what a figure must be read with."""
+    """`llvm float32 on AMD EPYC 7B13, 2 of 4 logical processors`: what a figure must be read with."""
     kind = f"{engine.library.device} {engine.library.dtype}"
     if engine.library.device != "llvm":
         return f"{kind} on {engine.device.device_name}"
-    threads = os.environ.get("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    return f"{kind} on {_processor()}, {threads} of {os.cpu_count()} cores"
+    threads = tvm.get_global_func("runtime.NumThreads")()
+    return f"{kind} on {_processor()}, {threads} of {os.cpu_count()} logical processors"
 
 
 def _processor() -> str:

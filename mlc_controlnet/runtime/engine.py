@@ -11,6 +11,7 @@ from mlc_controlnet.bundle.manifest import Library, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.processor import set_thread_count
 
 # A library's device -> TVM's name for it.
 TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", "vulkan": "vulkan", "opencl": "opencl"}
@@ -40,6 +41,8 @@ class Engine:
         self.bundle = bundle
         self.library = library
         self.device = device
+        if library.device == "llvm":
+            set_thread_count()
         self._vm: VirtualMachine | None = VirtualMachine(
             tvm.runtime.load_module(str(bundle.verified_path(library.file))), device
         )
