@@ -1,0 +1,46 @@
+/** What a pipeline asks of an engine: a bundle's components as functions. */
+
+/** The components that make a picture from a prompt. A bundle's vae_encoder is not among them and is not loaded. */
+export const COMPONENTS = ["text_encoder", "controlnet", "unet", "vae_decoder"] as const;
+export type ComponentName = (typeof COMPONENTS)[number];
+
+/** Numbers on the host, in C order. */
+export type FloatArray = Float32Array<ArrayBuffer>;
+
+/** What passes between components stays on the device. Whoever gets one disposes it, once. */
+export interface OnDevice {
+  dispose(): void;
+}
+
+/** An encoded prompt: compute dtype [1, T, D]. */
+export interface Context extends OnDevice {
+  /** Copy it to the host; float16 is widened. */
+  read(): Promise<FloatArray[]>;
+}
+
+/** What the ControlNet adds to the UNet's skip connections and middle block. */
+export interface Residuals extends OnDevice {
+  /** Copy them to the host, one array each; float16 is widened. */
+  read(): Promise<FloatArray[]>;
+}
+
+/**
+ * Shapes are those of the manifest, with batch 1. What returns no promise is only put on the device's queue; what returns
+ * one waits until the device has done it.
+ */
+export interface Components {
+  /** int32 [1, T] -> context. */
+  textEncoder(tokenIds: Int32Array<ArrayBuffer>): Context;
+  /** float32 sample [1, C, h, w] and control image [1, 3, H, W] in 0..1 -> residuals, already scaled. */
+  controlnet(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    controlImage: FloatArray,
+    conditioningScale: number,
+  ): Residuals;
+  /** float32 sample [1, C, h, w] -> model output, float32 of the same shape. */
+  unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;
+  /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */
+  vaeDecoder(latents: FloatArray): Promise<FloatArray>;
+}

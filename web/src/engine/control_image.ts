@@ -1,0 +1,156 @@
+/**
+ * The picture that conditions: from any image to what the ControlNet reads.
+ * The twin of mlc_controlnet/runtime/control_image.py.
+ */
+
+import { UserError } from "./errors";
+
+/** Pixels: less than one latent cell carries nothing. */
+const MIN_SIDE = 8;
+const LANCZOS_LOBES = 3;
+
+/** Pixels as ImageData has them: RGBA, 8 bits each, not premultiplied, rows from the top. */
+export interface Image {
+  readonly width: number;
+  readonly height: number;
+  readonly data: Uint8ClampedArray<ArrayBuffer>;
+}
+
+export interface ControlImage {
+  /** float32 [1, 3, H, W] in 0..1. */
+  readonly pixels: Float32Array<ArrayBuffer>;
+  /** What was done to make it fit. */
+  readonly notices: readonly string[];
+}
+
+/**
+ * Turn any picture into RGB of the model's size.
+ *
+ * Transparency is composited on black (no outline, no control). Another size is scaled until it covers H x W, its aspect
+ * kept, and cropped around its centre.
+ *
+ * Throws UserError for what is not a picture or has less than 8 pixels on a side.
+ */
+export function prepareControlImage(image: Image, height: number, width: number): ControlImage {
+  checkImage(image, height, width);
+  const notices: string[] = [];
+  const { planes, transparent } = compositeOnBlack(image);
+  if (transparent) notices.push("control image: its transparency was composited on black");
+  let fitted = planes;
+  if (image.width !== width || image.height !== height) {
+    const cropped = image.width * height !== image.height * width ? " and cropped around its centre" : "";
+    notices.push(`control image: ${image.width}x${image.height} was scaled to cover ${width}x${height}${cropped}`);
+    fitted = planes.map((plane) => resizeToCover(plane, image, { width, height }));
+  }
+  const pixels = new Float32Array(3 * height * width); // [1, 3, H, W]
+  fitted.forEach((plane, channel) => {
+    for (let i = 0; i < plane.length; i++) pixels[channel * plane.length + i] = plane[i] / 255;
+  });
+  return { pixels, notices };
+}
+
+function checkImage({ width, height, data }: Image, wantedHeight: number, wantedWidth: number): void {
+  if (!(width > 0 && height > 0) || data?.length !== 4 * width * height) {
+    const got = `${width}x${height} with ${data?.length ?? "no"} bytes`;
+    throw new UserError("control image", got, "RGBA, four bytes a pixel", "pass ImageData");
+  }
+  if (Math.min(width, height) < MIN_SIDE) {
+    const wanted = `${MIN_SIDE}x${MIN_SIDE} at least`;
+    throw new UserError(
+      "control image",
+      `${width}x${height} pixels`,
+      wanted,
+      `draw one of ${wantedWidth}x${wantedHeight}`,
+    );
+  }
+}
+
+interface Size {
+  readonly width: number;
+  readonly height: number;
+}
+
+/** Three planes of 0..255, row by row. */
+function compositeOnBlack({ width, height, data }: Image): { planes: Uint8ClampedArray[]; transparent: boolean } {
+  const planes = [0, 1, 2].map(() => new Uint8ClampedArray(width * height));
+  let transparent = false;
+  for (let i = 0; i < width * height; i++) {
+    const alpha = data[4 * i + 3];
+    if (alpha !== 255) transparent = true;
+    for (let channel = 0; channel < 3; channel++) {
+      planes[channel][i] = Math.round((data[4 * i + channel] * alpha) / 255);
+    }
+  }
+  return { planes, transparent };
+}
+
+/** Resize one plane so that it covers `target`, and keep its centre. */
+function resizeToCover(plane: Uint8ClampedArray, from: Size, target: Size): Uint8ClampedArray {
+  const scale = Math.max(target.width / from.width, target.height / from.height);
+  // The part of the source that stays visible, centred.
+  const visible = { width: target.width / scale, height: target.height / scale };
+  const left = (from.width - visible.width) / 2;
+  const top = (from.height - visible.height) / 2;
+  const wide = resampleRows(plane, from, { offset: left, extent: visible.width, count: target.width });
+  const turned = transpose(wide, { width: target.width, height: from.height });
+  const both = resampleRows(
+    turned,
+    { width: from.height, height: target.width },
+    { offset: top, extent: visible.height, count: target.height },
+  );
+  return transpose(both, { width: target.height, height: target.width });
+}
+
+interface Span {
+  /** Where the visible part begins, in source pixels. */
+  readonly offset: number;
+  /** How long it is, in source pixels. */
+  readonly extent: number;
+  /** How many pixels it becomes. */
+  readonly count: number;
+}
+
+/**
+ * Resample each row with a Lanczos window of three lobes, as Pillow does. When a picture shrinks the window grows with it:
+ * every source pixel counts, so that thin outlines stay.
+ */
+function resampleRows(
+  plane: Uint8ClampedArray,
+  { width, height }: Size,
+  { offset, extent, count }: Span,
+): Uint8ClampedArray {
+  const scale = extent / count;
+  const stretch = Math.max(scale, 1);
+  const support = LANCZOS_LOBES * stretch;
+  const output = new Uint8ClampedArray(count * height);
+  for (let x = 0; x < count; x++) {
+    const center = offset + (x + 0.5) * scale;
+    const first = Math.max(0, Math.floor(center - support + 0.5));
+    const last = Math.min(width, Math.floor(center + support + 0.5));
+    const weights = Array.from({ length: last - first }, (_, i) => lanczos((first + i + 0.5 - center) / stretch));
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    for (let y = 0; y < height; y++) {
+      let sum = 0;
+      for (let i = 0; i < weights.length; i++) sum += weights[i] * plane[y * width + first + i];
+      output[y * count + x] = sum / total; // rounds and clips
+    }
+  }
+  return output;
+}
+
+/** sinc(x) sinc(x / 3) inside of three lobes. */
+function lanczos(x: number): number {
+  return Math.abs(x) < LANCZOS_LOBES ? sinc(x) * sinc(x / LANCZOS_LOBES) : 0;
+}
+
+function sinc(x: number): number {
+  return x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x);
+}
+
+function transpose(plane: Uint8ClampedArray, { width, height }: Size): Uint8ClampedArray {
+  const output = new Uint8ClampedArray(plane.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) output[x * height + y] = plane[y * width + x];
+  }
+  return output;
+}

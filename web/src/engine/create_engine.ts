@@ -1,0 +1,144 @@
+/** The engine as a site uses it: load a bundle, make pictures, unload. */
+
+import { openDevice } from "./device";
+import { Engine, type EngineStats } from "./engine";
+import { type Bundle, openBundle } from "./load";
+import type { Manifest } from "./manifest";
+import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline";
+import type { LoadOptions } from "./progress";
+import { parseSamplers } from "./sampler";
+import { PromptTokenizer } from "./tokenizer";
+
+export interface EngineOptions extends LoadOptions {
+  /** The bundle's folder on a static host; a relative address is relative to the page. */
+  readonly bundleUrl: string | URL;
+}
+
+export interface GenerateCallbacks {
+  /** Called after each denoising step. */
+  readonly onStep?: (step: Step) => void;
+  /** Hears what was changed in the inputs: a cut prompt, a scaled control image. */
+  readonly onNotice?: (notice: string) => void;
+  /** Ends the run after the present step with an AbortError; the engine stays ready. */
+  readonly signal?: AbortSignal;
+}
+
+/** What is known of a loaded engine. */
+export interface EngineInfo {
+  readonly manifest: Manifest;
+  /** sha256 of manifest.json. */
+  readonly bundleSha256: string;
+  /** The GPU, as far as the browser tells. */
+  readonly device: string;
+  /** The compute dtype of the library in use: float16 or float32. */
+  readonly dtype: string;
+  /** For each sampler the numbers of steps that it has a table for. */
+  readonly samplers: Readonly<Record<string, readonly number[]>>;
+}
+
+export interface ControlNetEngine {
+  readonly info: EngineInfo;
+  /**
+   * Make a picture. Calls are served one after the other.
+   *
+   * Rejects with UserError for bad input and a lost device, with AbortError where the signal says so.
+   */
+  generate(request: GenerateRequest, callbacks?: GenerateCallbacks): Promise<GeneratedImage>;
+  /** What the GPU did so far. */
+  stats(): Promise<EngineStats>;
+  /** End a running picture and free the GPU. The engine can not be used again. */
+  unload(): Promise<void>;
+}
+
+/**
+ * Load a bundle in this thread. A page uses the function of the same name in `../worker`, which keeps the page responsive.
+ *
+ * Rejects with UserError where the browser or GPU lacks something, or a file of the bundle is missing or altered; with
+ * AbortError where the signal says so.
+ */
+export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
+  const bundle = await openBundle(options.bundleUrl, options.signal);
+  const opened = await openDevice(bundle.manifest.libraries, navigator.gpu); // before anything large is fetched
+  const engine = await Engine.load(bundle, opened, options);
+  try {
+    const model = await loadModel(bundle, engine, options.signal);
+    await bundle.dropStaleFiles();
+    const info: EngineInfo = {
+      manifest: bundle.manifest,
+      bundleSha256: bundle.sha256,
+      device: opened.description,
+      dtype: opened.library.dtype,
+      samplers: Object.fromEntries([...model.tables].map(([name, tables]) => [name, [...tables.keys()]])),
+    };
+    return new PipelineEngine(info, new ControlNetPipeline(model), engine);
+  } catch (error) {
+    engine.unload();
+    throw error;
+  }
+}
+
+async function loadModel(bundle: Bundle, components: Engine, signal?: AbortSignal): Promise<Model> {
+  const { manifest, sha256: bundleSha256 } = bundle;
+  const { tokenizer, samplers } = manifest;
+  const [tokenizerJson, samplersJson] = await Promise.all([
+    bundle.readFile(tokenizer.file, { signal }),
+    bundle.readFile(samplers.file, { signal }),
+  ]);
+  return {
+    manifest,
+    bundleSha256,
+    tokenizer: new PromptTokenizer(tokenizerJson, tokenizer),
+    tables: parseSamplers(samplersJson, samplers.file),
+    components,
+  };
+}
+
+class PipelineEngine implements ControlNetEngine {
+  /** Settles when the last call that was made is over. */
+  private last: Promise<unknown> = Promise.resolve();
+  private readonly unloading = new AbortController();
+
+  constructor(
+    readonly info: EngineInfo,
+    private readonly pipeline: ControlNetPipeline,
+    private readonly engine: Engine,
+  ) {}
+
+  generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+    const run = this.last.then(() => this.run(request, callbacks));
+    this.last = run.catch(() => {});
+    return run;
+  }
+
+  async stats(): Promise<EngineStats> {
+    return this.engine.stats();
+  }
+
+  async unload(): Promise<void> {
+    this.unloading.abort();
+    await this.last;
+    this.engine.unload();
+  }
+
+  private async run(
+    request: GenerateRequest,
+    { onStep, onNotice, signal }: GenerateCallbacks,
+  ): Promise<GeneratedImage> {
+    const checkAborted = () => {
+      signal?.throwIfAborted();
+      this.unloading.signal.throwIfAborted();
+    };
+    checkAborted();
+    const steps = this.pipeline.generate(request, onNotice);
+    try {
+      for (;;) {
+        const { done, value } = await steps.next();
+        if (done) return value;
+        onStep?.(value);
+        checkAborted();
+      }
+    } finally {
+      await steps.return(undefined as never); // an abandoned loop frees what it holds
+    }
+  }
+}

@@ -1,0 +1,130 @@
+/** Find a WebGPU device for one of a bundle's libraries, or say exactly what this browser or GPU lacks. */
+
+import { UserError } from "./errors";
+import type { Library } from "./manifest";
+import type { Progress } from "./progress";
+
+/** A device that was opened for one library; `close` gives it back. */
+export interface OpenDevice {
+  readonly device: GPUDevice;
+  readonly library: Library;
+  /** Vendor, architecture and name, as far as the browser tells: "nvidia ada-lovelace". */
+  readonly description: string;
+}
+
+const NEED_BROWSER =
+  "use a browser with WebGPU: Chrome or Edge 113, Safari 26, Firefox 141 or newer, with hardware acceleration switched on";
+
+/**
+ * Open a device with exactly the features and limits that the library needs.
+ *
+ * Of several webgpu libraries the first that the adapter can run is taken, float16 before float32.
+ * Throws UserError where there is no WebGPU, no adapter, or a feature or limit is missing.
+ */
+export async function openDevice(libraries: readonly Library[], gpu: GPU | undefined): Promise<OpenDevice> {
+  const candidates = libraries.filter((library) => library.device === "webgpu").sort(float16First);
+  if (!candidates.length) {
+    const devices = libraries.map((library) => library.device).join(", ");
+    throw new UserError("bundle", `libraries for ${devices}`, "one for webgpu", "build with --target webgpu");
+  }
+  const adapter = await requestAdapter(gpu);
+  const description = describe(adapter.info);
+  const lacks = candidates.map((library) => lacksOf(adapter, library));
+  const fitting = lacks.findIndex((lack) => !lack.length);
+  if (fitting < 0) throw missing(lacks[lacks.length - 1], description);
+  const library = candidates[fitting];
+  const device = await adapter.requestDevice({
+    label: `mlc-controlnet ${library.file}`,
+    requiredFeatures: library.required_features as GPUFeatureName[],
+    requiredLimits: { ...library.required_limits },
+  });
+  return { device, library, description };
+}
+
+/** One thing that an adapter does not offer. */
+export interface Lack {
+  /** `WebGPU feature` or `WebGPU limit`, and its name. */
+  readonly subject: string;
+  readonly got: string;
+  readonly wanted: string;
+}
+
+/** Everything that `adapter` lacks for `library`, in the manifest's order; empty where it can run it. */
+export function lacksOf(adapter: Pick<GPUAdapter, "features" | "limits">, library: Library): Lack[] {
+  const limits = adapter.limits as unknown as Record<string, number | undefined>;
+  const features = library.required_features
+    .filter((feature) => !adapter.features.has(feature as GPUFeatureName))
+    .map((feature) => ({ subject: `WebGPU feature ${feature}`, got: "none", wanted: "it" }));
+  const shortfalls = Object.entries(library.required_limits)
+    .filter(([name, need]) => !((limits[name] ?? 0) >= need))
+    .map(([name, need]) => ({
+      subject: `WebGPU limit ${name}`,
+      got: String(limits[name] ?? "none"),
+      wanted: `${need} or more`,
+    }));
+  return [...features, ...shortfalls];
+}
+
+/**
+ * Count pipelines as they are compiled, label them, and name the kernel that does not compile.
+ *
+ * tvmjs makes every pipeline through this method of the device, and itself reports once a second, in prose.
+ */
+export function watchPipelines(device: GPUDevice, onProgress: (progress: Progress) => void = () => {}): void {
+  const create = device.createComputePipelineAsync.bind(device);
+  let total = 0;
+  let done = 0;
+  device.createComputePipelineAsync = async (descriptor) => {
+    total++;
+    const kernel = descriptor.compute.entryPoint ?? "without a name";
+    try {
+      const pipeline = await create({ label: kernel, ...descriptor });
+      done++;
+      onProgress({ phase: "compile", done, total });
+      return pipeline;
+    } catch (error) {
+      throw new Error(`kernel ${kernel} does not compile on this GPU: ${(error as Error).message}`);
+    }
+  };
+}
+
+/** The error for a device that is gone. */
+export function lostDevice({ reason, message }: GPUDeviceLostInfo): UserError {
+  // tvmjs destroys the device where a buffer cannot be made; nobody else does before the engine is unloaded.
+  const got =
+    reason === "destroyed" ? "closed: its memory is full" : `lost: ${message || "the browser gives no reason"}`;
+  const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded anew";
+  return new UserError("GPU device", got, "a device until the picture is done", remedy);
+}
+
+async function requestAdapter(gpu: GPU | undefined): Promise<GPUAdapter> {
+  if (gpu === undefined) {
+    if (typeof isSecureContext !== "undefined" && !isSecureContext) {
+      throw new UserError("WebGPU", "a page served over plain http", "https or localhost", "open the page over https");
+    }
+    throw new UserError("WebGPU", "a browser without it", "navigator.gpu", NEED_BROWSER);
+  }
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter === null) {
+    const remedy =
+      "switch on hardware acceleration in the browser's settings, update the graphics driver and restart the browser " +
+      "(chrome://gpu says what it found)";
+    throw new UserError("WebGPU", "no adapter", "a GPU that the browser may use", remedy);
+  }
+  return adapter;
+}
+
+function missing(lacks: Lack[], description: string): UserError {
+  const [first, ...others] = lacks;
+  const also = others.map((lack) => `; ${lack.subject}: got ${lack.got}, wanted ${lack.wanted}`).join("");
+  const remedy = `this GPU (${description}) cannot run the bundle: try another browser or machine, or build for smaller limits`;
+  return new UserError(first.subject, first.got, first.wanted + also, remedy);
+}
+
+function float16First(a: Library, b: Library): number {
+  return Number(b.dtype === "float16") - Number(a.dtype === "float16");
+}
+
+function describe({ vendor, architecture, device, description }: GPUAdapterInfo): string {
+  return description || [vendor, architecture, device].filter(Boolean).join(" ") || "an unnamed GPU";
+}

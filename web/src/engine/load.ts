@@ -1,0 +1,207 @@
+/**
+ * Fetch a bundle from a static host: every byte is checked against the manifest's sha256 before it is used, and kept in
+ * the Cache API under that hash. The twin of mlc_controlnet/bundle/reader.py.
+ */
+
+import { isAbort, UserError } from "./errors";
+import { type FileEntry, MANIFEST_NAME, type Manifest, parseManifest } from "./manifest";
+
+/** Milliseconds to wait before a request whose connection broke is made again. */
+const RETRY_DELAYS_MS = [200, 1000];
+const REMEDY = "load the page again; if it stays, the bundle was changed after its build: copy it to the host again";
+
+/** A bundle whose manifest was fetched and is sound; its files are checked as they are read. */
+export interface Bundle {
+  readonly url: string;
+  readonly manifest: Manifest;
+  /** Of manifest.json: it covers every file by its hash. */
+  readonly sha256: string;
+  /**
+   * The content of one listed file, from the cache or the host, its size and hash verified.
+   *
+   * `onBytes` is told the bytes as they arrive. Throws UserError where the host's file is missing, short, long or altered.
+   */
+  readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
+  /** Drop what the cache holds of earlier versions of this bundle. */
+  dropStaleFiles(): Promise<void>;
+}
+
+export interface ReadOptions {
+  signal?: AbortSignal;
+  /** Bytes that arrived since the last call. They are taken back (negative) where a bad file is fetched again. */
+  onBytes?: (bytes: number) => void;
+}
+
+/**
+ * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet.
+ *
+ * Throws UserError where there is no bundle or its manifest is not sound.
+ */
+export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal): Promise<Bundle> {
+  const base = folderUrl(bundleUrl);
+  const url = new URL(MANIFEST_NAME, base).href;
+  const wanted = "a bundle's manifest.json";
+  const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
+  const bytes = await withRetries(
+    async () => readBody(await request(url, wanted, remedy, signal), url, wanted),
+    signal,
+  );
+  const manifest = parseManifest(bytes, url);
+  const cache = await openCache(base);
+  const entries = new Map(manifest.files.map((entry) => [entry.path, entry]));
+  return {
+    url: base,
+    manifest,
+    sha256: await sha256Hex(bytes),
+    async readFile(path, options = {}) {
+      const entry = entries.get(path);
+      if (entry === undefined) throw new Error(`${path} is not listed in ${url}`);
+      return (await readCached(cache, entry, options)) ?? (await readFromHost(cache, base, entry, options));
+    },
+    async dropStaleFiles() {
+      const current = new Set(manifest.files.map(cacheKey));
+      for (const cached of (await cache?.keys()) ?? []) {
+        if (!current.has(cached.url)) await cache?.delete(cached);
+      }
+    },
+  };
+}
+
+/** Delete everything that was ever cached of the bundle at `bundleUrl`. */
+export async function purgeBundle(bundleUrl: string | URL): Promise<void> {
+  if (typeof caches !== "undefined") await caches.delete(cacheName(folderUrl(bundleUrl)));
+}
+
+/** The SHA-256 of `bytes` as 64 hex digits. */
+export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function readCached(
+  cache: Cache | undefined,
+  entry: FileEntry,
+  { onBytes }: ReadOptions,
+): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  const response = await cache?.match(cacheKey(entry));
+  if (response === undefined) return undefined;
+  const bytes = new Uint8Array(await response.arrayBuffer());
+  if ((await fault(entry, bytes)) !== undefined) {
+    await cache?.delete(cacheKey(entry)); // damaged on this machine: the host's copy replaces it
+    return undefined;
+  }
+  onBytes?.(bytes.length);
+  return bytes;
+}
+
+async function readFromHost(
+  cache: Cache | undefined,
+  base: string,
+  entry: FileEntry,
+  { signal, onBytes }: ReadOptions,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const url = new URL(entry.path, base).href;
+  const wanted = `${entry.bytes} bytes, sha256 ${entry.sha256}`;
+  const download = async () => readBody(await request(url, wanted, REMEDY, signal), url, wanted, onBytes);
+  const bytes = await withRetries(download, signal);
+  const found = await fault(entry, bytes);
+  if (found !== undefined) {
+    onBytes?.(-bytes.length);
+    throw new UserError(url, found, wanted, REMEDY);
+  }
+  try {
+    await cache?.put(cacheKey(entry), new Response(bytes));
+  } catch {
+    // No room: the bundle still works, and is fetched again at the next visit.
+  }
+  return bytes;
+}
+
+/** What was found, in words; undefined where it is what the manifest lists. */
+async function fault(entry: FileEntry, bytes: Uint8Array<ArrayBuffer>): Promise<string | undefined> {
+  const sha256 = await sha256Hex(bytes);
+  if (bytes.length === entry.bytes && sha256 === entry.sha256) return undefined;
+  const kind = bytes.length === entry.bytes ? "altered" : bytes.length < entry.bytes ? "short" : "long";
+  return `${bytes.length} bytes, sha256 ${sha256} (${kind})`;
+}
+
+/** No answer, or an answer that stopped: the one kind of failure that may be gone in a second. */
+class BrokenConnection extends UserError {
+  constructor(url: string, got: string, wanted: string) {
+    super(url, got, wanted, "check the connection and try again");
+  }
+}
+
+async function withRetries<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  for (const delay of RETRY_DELAYS_MS) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!(error instanceof BrokenConnection)) throw error;
+    }
+    await new Promise((resolve) => setTimeout(resolve, delay));
+    signal?.throwIfAborted();
+  }
+  return attempt();
+}
+
+async function request(url: string, wanted: string, remedy: string, signal?: AbortSignal): Promise<Response> {
+  let response: Response;
+  try {
+    // The Cache API keeps what is verified; a second copy in the HTTP cache would only serve stale bytes.
+    response = await fetch(url, { signal, cache: "no-store" });
+  } catch (error) {
+    if (isAbort(error)) throw error;
+    throw new BrokenConnection(url, `no answer (${(error as Error).message})`, wanted);
+  }
+  if (!response.ok) throw new UserError(url, `HTTP ${response.status} ${response.statusText}`.trim(), wanted, remedy);
+  return response;
+}
+
+/** The whole body. Bytes are counted as they come, and taken back where the connection breaks. */
+async function readBody(
+  response: Response,
+  url: string,
+  wanted: string,
+  onBytes: (bytes: number) => void = () => {},
+): Promise<Uint8Array<ArrayBuffer>> {
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let received = 0;
+  try {
+    const reader = (response.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      chunks.push(read.value);
+      received += read.value.length;
+      onBytes(read.value.length);
+    }
+  } catch (error) {
+    onBytes(-received);
+    if (isAbort(error)) throw error;
+    throw new BrokenConnection(url, `${received} bytes, then no more (${(error as Error).message})`, wanted);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
+async function openCache(base: string): Promise<Cache | undefined> {
+  if (typeof caches === "undefined") return undefined; // Node, and pages that are not served securely
+  try {
+    return await caches.open(cacheName(base));
+  } catch {
+    return undefined; // switched off by the user or by private browsing
+  }
+}
+
+function cacheName(base: string): string {
+  return `mlc-controlnet ${base}`;
+}
+
+/** The cache wants an http address as key; this one is never fetched. */
+function cacheKey(entry: FileEntry): string {
+  return `https://sha256.invalid/${entry.sha256}`;
+}
+
+function folderUrl(bundleUrl: string | URL): string {
+  const here = typeof location === "undefined" ? undefined : location.href;
+  const url = new URL(bundleUrl, here).href;
+  return url.endsWith("/") ? url : `${url}/`;
+}

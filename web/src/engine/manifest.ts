@@ -1,0 +1,203 @@
+/**
+ * manifest.json: what a bundle holds. Field names are the file's own.
+ * The twin of mlc_controlnet/bundle/manifest.py.
+ */
+
+import { UserError } from "./errors";
+import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record";
+
+export const FORMAT_VERSION = 1;
+export const MANIFEST_NAME = "manifest.json";
+/** A dtype that is the library's own: float32 in a float32 library, float16 in a float16 one. */
+export const COMPUTE = "compute";
+const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
+/** WebGPU copies multiples of four bytes only. */
+const RECORD_ALIGNMENT_BYTES = 4;
+
+const modelSummary = record({
+  name: string,
+  height: integer, // H, pixels
+  width: integer, // W, pixels
+  latent_channels: integer,
+  vae_scale_factor: integer, // pixels a latent cell
+  prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
+});
+
+/** One compiled library and what a device must offer to run it. */
+const library = record({
+  file: string,
+  device: string, // webgpu, llvm, cuda, ...
+  dtype: string, // the compute dtype: float32 or float16
+  required_features: list(string), // GPUFeatureName
+  required_limits: mapping(integer), // GPUSupportedLimits names to values
+  activation_bytes: mapping(integer), // planned activations by component
+  launches: mapping(integer), // kernel launches a call by component
+  largest_binding_bytes: integer,
+});
+
+const tensorSpec = record({ name: string, shape: list(integer), dtype: string });
+
+const componentSpec = record({
+  inputs: list(tensorSpec),
+  outputs: list(tensorSpec), // several outputs are one tuple
+  params: list(string), // in the order of the compiled function's last argument
+});
+
+/** Where one weight lies: little-endian, C order. */
+const paramRecord = record({
+  name: string,
+  shape: list(integer),
+  dtype: string,
+  shard: integer,
+  byte_offset: integer,
+  bytes: integer,
+});
+
+const fileEntry = record({
+  path: string, // relative to the bundle, with /
+  bytes: integer,
+  sha256: string, // 64 hex digits
+});
+
+const manifest = record({
+  format_version: integer,
+  model: modelSummary,
+  target: string,
+  libraries: list(library),
+  components: mapping(componentSpec),
+  params: record({
+    dtype: string,
+    bytes: integer, // of all shards
+    shards: list(string),
+    records: list(paramRecord),
+  }),
+  tokenizer: record({
+    file: string,
+    max_length: integer, // T, with the begin and end tokens
+    begin_id: integer,
+    end_id: integer,
+    pad_id: integer,
+  }),
+  samplers: record({ file: string, default: string }),
+  // What a call takes where the caller says nothing.
+  defaults: record({ steps: integer, guidance_scale: number, conditioning_scale: number }),
+  // rgb (0..1) = weight [3, latent channels] @ x0 + bias [3] for each latent cell: a least-squares fit made at build time.
+  latent_preview: record({ weight: list(list(number)), bias: list(number) }),
+  parity_db: mapping(mapping(number)), // component, then library dtype
+  versions: mapping(string),
+  files: list(fileEntry), // every file but the manifest
+});
+
+export type Manifest = Parsed<typeof manifest>;
+export type Library = Parsed<typeof library>;
+export type ComponentSpec = Parsed<typeof componentSpec>;
+export type ParamRecord = Parsed<typeof paramRecord>;
+export type FileEntry = Parsed<typeof fileEntry>;
+export type LatentPreview = Manifest["latent_preview"];
+
+/**
+ * Parse and validate; `where` names the file in errors.
+ *
+ * Throws UserError for anything that is not a complete manifest of this format version.
+ */
+export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME): Manifest {
+  const raw = parseJson(bytes, where, "a bundle's manifest");
+  const version = (raw as { format_version?: unknown } | null)?.format_version;
+  if (version !== FORMAT_VERSION) {
+    throw new UserError(
+      `${where}: format_version`,
+      JSON.stringify(version) ?? "none",
+      String(FORMAT_VERSION),
+      "build the bundle again with this version of mlc_controlnet",
+    );
+  }
+  const parsed = manifest(raw, where);
+  for (const [subject, got, wanted] of [...fileFaults(parsed), ...paramFaults(parsed), ...referenceFaults(parsed)]) {
+    throw new UserError(`${where}: ${subject}`, got, wanted, REMEDY);
+  }
+  return parsed;
+}
+
+/** True for a plain relative path that cannot leave its folder on any system. */
+export function isInside(path: string): boolean {
+  return (
+    path !== "" && !/[\\:\0]/.test(path) && path.split("/").every((part) => part !== "" && !/^\.{1,2}$/.test(part))
+  );
+}
+
+type Complaint = [subject: string, got: string, wanted: string];
+
+function* fileFaults(parsed: Manifest): Generator<Complaint> {
+  const seen = new Set<string>();
+  for (const entry of parsed.files) {
+    if (!isInside(entry.path) || entry.path === MANIFEST_NAME) {
+      yield ["files", JSON.stringify(entry.path), "a relative path inside the bundle"];
+    }
+    if (seen.has(entry.path)) yield ["files", `${entry.path} twice`, "every file once"];
+    seen.add(entry.path);
+    if (entry.bytes < 0 || !/^[0-9a-f]{64}$/.test(entry.sha256)) {
+      yield [`files: ${entry.path}`, `${entry.bytes} bytes, sha256 '${entry.sha256}'`, "a size and 64 hex digits"];
+    }
+  }
+}
+
+function* paramFaults({ params, files }: Manifest): Generator<Complaint> {
+  const sizes = new Map(files.map((entry) => [entry.path, entry.bytes]));
+  const ends: number[] = params.shards.map(() => 0);
+  const seen = new Set<string>();
+  const inOrder = [...params.records].sort((a, b) => a.shard - b.shard || a.byte_offset - b.byte_offset);
+  for (const entry of inOrder) {
+    const subject = `params.records: ${entry.name}`;
+    if (seen.has(entry.name)) yield [subject, "two records", "one"];
+    seen.add(entry.name);
+    if (entry.shard < 0 || entry.shard >= params.shards.length) {
+      yield [subject, `shard ${entry.shard}`, `one of ${params.shards.length} shards`];
+      continue;
+    }
+    const described = `${entry.dtype}[${entry.shape.join(", ")}]`;
+    if (!Object.hasOwn(DTYPE_BYTES, entry.dtype) || entry.shape.some((size) => size < 1)) {
+      yield [subject, described, `one of ${Object.keys(DTYPE_BYTES).join(", ")} and positive sizes`];
+      continue;
+    }
+    const wantedBytes = entry.shape.reduce((product, size) => product * size, DTYPE_BYTES[entry.dtype]);
+    if (entry.bytes !== wantedBytes) yield [subject, `${entry.bytes} bytes`, `${wantedBytes} bytes for ${described}`];
+    if (entry.byte_offset % RECORD_ALIGNMENT_BYTES) {
+      yield [subject, `byte_offset ${entry.byte_offset}`, `a multiple of ${RECORD_ALIGNMENT_BYTES}`];
+    }
+    if (entry.byte_offset < ends[entry.shard]) {
+      const wanted = `${ends[entry.shard]} or more: records do not overlap`;
+      yield [subject, `byte_offset ${entry.byte_offset}`, wanted];
+    }
+    ends[entry.shard] = entry.byte_offset + entry.bytes;
+    const shardBytes = sizes.get(params.shards[entry.shard]) ?? 0;
+    if (ends[entry.shard] > shardBytes) {
+      yield [subject, `an end at byte ${ends[entry.shard]}`, `${shardBytes} at most, the shard's size`];
+    }
+  }
+}
+
+function* referenceFaults(parsed: Manifest): Generator<Complaint> {
+  const files = new Set(parsed.files.map((entry) => entry.path));
+  const named: [string, string][] = [
+    ...parsed.libraries.map(({ file }): [string, string] => [`libraries: ${file}`, file]),
+    ...parsed.params.shards.map((shard): [string, string] => [`params.shards: ${shard}`, shard]),
+    ["tokenizer", parsed.tokenizer.file],
+    ["samplers", parsed.samplers.file],
+  ];
+  for (const [subject, path] of named) {
+    if (!files.has(path)) yield [subject, `'${path}', which files does not list`, "a file of the bundle"];
+  }
+  if (!parsed.libraries.length) yield ["libraries", "none", "one at least"];
+  const records = new Set(parsed.params.records.map((entry) => entry.name));
+  for (const [name, component] of Object.entries(parsed.components)) {
+    for (const param of component.params) {
+      if (!records.has(param))
+        yield [`components.${name}.params`, `${param}, which has no record`, "recorded params only"];
+    }
+  }
+  const { weight, bias } = parsed.latent_preview;
+  const channels = parsed.model.latent_channels;
+  if (weight.length !== 3 || bias.length !== 3 || weight.some((row) => row.length !== channels)) {
+    yield ["latent_preview", "another shape", `weight [3, ${channels}] and bias [3]`];
+  }
+}

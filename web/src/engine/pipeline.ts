@@ -1,0 +1,287 @@
+/**
+ * Prompt + control image + seed -> picture.
+ *
+ * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
+ */
+
+import type { ComponentName, Components, Context, FloatArray } from "./components";
+import { type Image, prepareControlImage } from "./control_image";
+import { UserError } from "./errors";
+import type { LatentPreview, Manifest } from "./manifest";
+import { checkSeed, standardNormal } from "./noise";
+import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler";
+import type { PromptTokenizer } from "./tokenizer";
+
+/** A call's arguments; what is left out comes from the bundle's defaults. */
+export interface GenerateRequest {
+  readonly prompt: string;
+  /** The picture that conditions: for the bundled model a white outline on black. */
+  readonly controlImage: Image;
+  /** What the picture should not be; read where guidanceScale is over 1. Default: "". */
+  readonly negativePrompt?: string;
+  /** Denoising steps. */
+  readonly steps?: number;
+  /** How much the prompt counts; 1 or less switches guidance off and halves the time. */
+  readonly guidanceScale?: number;
+  /** How much the control image counts; 0 ignores it. */
+  readonly conditioningScale?: number;
+  /** 0 to 2^53 - 1; drawn at random where left out, see `settings.seed` of the picture. */
+  readonly seed?: number;
+  /** One of the bundle's samplers: ddim, euler, dpmpp_2m. */
+  readonly sampler?: string;
+}
+
+/** Everything that decides a picture beside the control image and the bundle; no field is left open. */
+export interface Settings {
+  readonly prompt: string;
+  readonly negativePrompt: string;
+  readonly seed: number;
+  readonly steps: number;
+  readonly guidanceScale: number;
+  readonly conditioningScale: number;
+  readonly sampler: string;
+}
+
+/** What is known after one step of the denoising loop. */
+export interface Step {
+  /** 0 .. count - 1 */
+  readonly index: number;
+  readonly count: number;
+  readonly timestep: number;
+  /** float32 [1, C, h, w]: the sample after this step. */
+  readonly x: FloatArray;
+  /** float32 [1, C, h, w]: the finished latents as this step foresees them. */
+  readonly x0: FloatArray;
+  /** x0 as a small picture, w x h, one pixel a latent cell; made when it is asked for, without the VAE. */
+  preview(): Image;
+}
+
+/** A picture and what made it. */
+export interface GeneratedImage extends Image {
+  readonly settings: Settings;
+  /** For a PNG file. */
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** What a pipeline works with: a bundle's data, and its components on a device. */
+export interface Model {
+  readonly manifest: Manifest;
+  /** sha256 of the manifest. */
+  readonly bundleSha256: string;
+  readonly tokenizer: PromptTokenizer;
+  readonly tables: SamplerTables;
+  readonly components: Components;
+}
+
+/** Draws pictures with one loaded bundle. */
+export class ControlNetPipeline {
+  constructor(private readonly model: Model) {}
+
+  /**
+   * Draw one picture: yields after every step, so progress, preview and cancelling belong to the caller, and returns the
+   * picture. A loop that is left early frees what it holds.
+   *
+   * `onNotice` hears what the user should know: a prompt that was cut, a control image that was scaled. Throws UserError for
+   * every argument that can not be used, before anything is computed, and for a component that returns NaN or infinity.
+   */
+  async *generate(
+    request: GenerateRequest,
+    onNotice: (notice: string) => void = () => {},
+  ): AsyncGenerator<Step, GeneratedImage, void> {
+    const settings = this.resolve(request);
+    const { height, width } = this.model.manifest.model;
+    const control = prepareControlImage(request.controlImage, height, width);
+    for (const notice of control.notices) onNotice(notice);
+    const contexts = this.encodePrompts(settings, onNotice);
+    try {
+      let x = this.initialLatents(settings);
+      for await (const step of this.denoise(settings, control.pixels, contexts, x)) {
+        x = step.x;
+        yield step;
+      }
+      return { ...(await this.decode(x, settings)), settings, metadata: this.describe(settings) };
+    } finally {
+      for (const context of contexts) context.dispose();
+    }
+  }
+
+  /** Put the bundle's defaults in place of what was left out and check every value. Throws UserError for what can not be. */
+  resolve(request: GenerateRequest): Settings {
+    const { defaults, samplers } = this.model.manifest;
+    const settings: Settings = {
+      prompt: request.prompt,
+      negativePrompt: request.negativePrompt ?? "",
+      seed: request.seed ?? crypto.getRandomValues(new Uint32Array(1))[0],
+      steps: request.steps ?? defaults.steps,
+      guidanceScale: finite(request.guidanceScale ?? defaults.guidance_scale, "guidance scale"),
+      conditioningScale: finite(request.conditioningScale ?? defaults.conditioning_scale, "conditioning scale"),
+      sampler: request.sampler ?? samplers.default,
+    };
+    checkSeed(settings.seed);
+    this.table(settings);
+    return settings;
+  }
+
+  /** The prompt's context and, where guidance asks for it, before it the negative prompt's. */
+  encodePrompts(settings: Settings, onNotice: (notice: string) => void): Context[] {
+    const texts: [name: string, text: string][] = [["prompt", settings.prompt]];
+    if (settings.guidanceScale > 1) texts.unshift(["negative prompt", settings.negativePrompt]);
+    return texts.map(([name, text]) => {
+      const { tokenIds, cutText } = this.model.tokenizer.encode(text);
+      const tokens = this.model.manifest.tokenizer.max_length;
+      if (cutText) onNotice(`${name}: longer than ${tokens} tokens, this end was cut: “${cutText}”`);
+      return this.model.components.textEncoder(tokenIds);
+    });
+  }
+
+  /** Noise of the seed times the sampler's first deviation: float32 [1, C, h, w]. */
+  initialLatents(settings: Settings): FloatArray {
+    const { latent_channels, height, width, vae_scale_factor } = this.model.manifest.model;
+    const count = latent_channels * (height / vae_scale_factor) * (width / vae_scale_factor);
+    const { initNoiseSigma } = this.table(settings);
+    return standardNormal(count, settings.seed).map((normal) => normal * initNoiseSigma);
+  }
+
+  /** The denoising loop. */
+  async *denoise(
+    settings: Settings,
+    controlImage: FloatArray,
+    contexts: readonly Context[],
+    x: FloatArray,
+  ): AsyncGenerator<Step, void, void> {
+    const { rows } = this.table(settings);
+    let previousX0: FloatArray = new Float32Array(x.length);
+    for (const [index, row] of rows.entries()) {
+      const where = `step ${index + 1} of ${rows.length}`;
+      const scaledX = x.map((value) => value * row.modelInputScale);
+      // Both are queued before either is waited for: the device never idles between them.
+      const outputs = await Promise.all(
+        contexts.map((context) => this.predict(scaledX, row.timestep, context, controlImage, settings, where)),
+      );
+      const m = guide(outputs, settings.guidanceScale);
+      const [next, x0] = advance(row, x, m, previousX0);
+      x = next;
+      previousX0 = x0;
+      const preview = () => previewLatents(x0, this.model.manifest);
+      yield { index, count: rows.length, timestep: row.timestep, x: next, x0, preview };
+    }
+  }
+
+  /** Latents float32 [1, C, h, w] -> picture. */
+  async decode(x: FloatArray, settings: Settings): Promise<Image> {
+    const { height, width } = this.model.manifest.model;
+    const image = await this.model.components.vaeDecoder(x); // [1, 3, H, W]
+    checkFinite("vae_decoder", image, `after ${settings.steps} steps`);
+    return toPicture(
+      image.map((value) => value / 2 + 0.5),
+      height,
+      width,
+    );
+  }
+
+  /** What a PNG file says about how it was made. */
+  describe(settings: Settings): Record<string, string> {
+    return {
+      prompt: settings.prompt,
+      negative_prompt: settings.negativePrompt,
+      seed: String(settings.seed),
+      steps: String(settings.steps),
+      guidance_scale: String(settings.guidanceScale),
+      conditioning_scale: String(settings.conditioningScale),
+      sampler: settings.sampler,
+      model: this.model.manifest.model.name,
+      bundle_sha256: this.model.bundleSha256,
+    };
+  }
+
+  /** The UNet's output under control: float32 [1, C, h, w]. */
+  private async predict(
+    scaledX: FloatArray,
+    timestep: number,
+    context: Context,
+    controlImage: FloatArray,
+    settings: Settings,
+    where: string,
+  ): Promise<FloatArray> {
+    const { components } = this.model;
+    const residuals = components.controlnet(scaledX, timestep, context, controlImage, settings.conditioningScale);
+    try {
+      const output = await components.unet(scaledX, timestep, context, residuals);
+      if (!output.every(Number.isFinite)) {
+        // Look back only now: reading the residuals of every step would cost time.
+        for (const values of await context.read()) checkFinite("text_encoder", values, where);
+        for (const values of await residuals.read()) checkFinite("controlnet", values, where);
+        checkFinite("unet", output, where);
+      }
+      return output;
+    } finally {
+      residuals.dispose();
+    }
+  }
+
+  private table(settings: Settings): SamplerTable {
+    return pickTable(this.model.tables, settings.sampler, settings.steps);
+  }
+}
+
+/** Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. */
+export function guide(outputs: readonly FloatArray[], guidanceScale: number): Float64Array {
+  if (outputs.length === 1) return Float64Array.from(outputs[0]);
+  const [negative, positive] = outputs;
+  return Float64Array.from(negative, (m, i) => m + guidanceScale * (positive[i] - m));
+}
+
+/** One step of the sampler: the next x and this step's x0. Computed in float64, kept in float32, as in the twin. */
+export function advance(
+  row: SamplerRow,
+  x: FloatArray,
+  m: Float64Array,
+  previousX0: FloatArray,
+): [x: FloatArray, x0: FloatArray] {
+  const x0 = x.map((value, i) => row.x0Sample * value + row.x0Output * m[i]);
+  const next = x.map((value, i) => row.nextSample * value + row.nextX0 * x0[i] + row.nextPreviousX0 * previousX0[i]);
+  return [next, x0];
+}
+
+/** [3, H, W] in 0..1, clipped -> RGBA of 8 bits. */
+export function toPicture(rgb: ArrayLike<number>, height: number, width: number): Image {
+  const data = new Uint8ClampedArray(4 * height * width).fill(255);
+  for (let i = 0; i < height * width; i++) {
+    for (let color = 0; color < 3; color++) data[4 * i + color] = 255 * rgb[color * height * width + i]; // rounds, clips
+  }
+  return { width, height, data };
+}
+
+/** One pixel a latent cell: rgb (0..1) = weight @ x0 + bias. */
+function previewLatents(x0: FloatArray, { model, latent_preview }: Manifest): Image {
+  const [height, width] = [model.height / model.vae_scale_factor, model.width / model.vae_scale_factor];
+  return toPicture(colorLatents(x0, height * width, latent_preview), height, width);
+}
+
+/** [C, h w] -> [3, h w] */
+function colorLatents(x0: FloatArray, cells: number, { weight, bias }: LatentPreview): Float32Array {
+  const rgb = new Float32Array(3 * cells);
+  for (let color = 0; color < 3; color++) {
+    for (let cell = 0; cell < cells; cell++) {
+      rgb[color * cells + cell] = weight[color].reduce((sum, w, c) => sum + w * x0[c * cells + cell], bias[color]);
+    }
+  }
+  return rgb;
+}
+
+function finite(value: number, subject: string): number {
+  if (!Number.isFinite(value)) throw new UserError(subject, String(value), "a finite number", "choose another number");
+  return value;
+}
+
+function checkFinite(component: ComponentName, values: FloatArray, where: string): void {
+  const broken = values.reduce((count, value) => count + Number(!Number.isFinite(value)), 0);
+  if (broken) {
+    throw new UserError(
+      `${component}, ${where}`,
+      `NaN or infinity in ${broken} of ${values.length} numbers`,
+      "finite numbers",
+      "try another seed; if it stays, verify the bundle with python -m mlc_controlnet verify, or use its float32 library",
+    );
+  }
+}

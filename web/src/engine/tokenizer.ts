@@ -1,0 +1,48 @@
+/** Prompt to token ids. The twin of mlc_controlnet/runtime/tokenizer.py. */
+
+import { Tokenizer } from "@huggingface/tokenizers";
+import { parseJson } from "./json_record";
+import type { Manifest } from "./manifest";
+
+export interface TokenizedPrompt {
+  /** int32 [1, T]: begin, the prompt, end, then padding. */
+  readonly tokenIds: Int32Array<ArrayBuffer>;
+  /** The end of the prompt that did not fit, whole words; "" where all of it did. */
+  readonly cutText: string;
+}
+
+/** The model's own tokenizer.json, with the model's own begin, end and padding. */
+export class PromptTokenizer {
+  private readonly tokenizer: Tokenizer;
+
+  constructor(
+    tokenizerJson: Uint8Array,
+    private readonly spec: Manifest["tokenizer"],
+  ) {
+    this.tokenizer = new Tokenizer(parseJson(tokenizerJson, spec.file, "a tokenizer") as object, {});
+  }
+
+  /** Tokenize; what does not fit into T tokens is cut off at the end. */
+  encode(prompt: string): TokenizedPrompt {
+    const { max_length, begin_id, end_id, pad_id } = this.spec;
+    const room = max_length - 2; // begin and end
+    const ids = this.ids(prompt);
+    const tokenIds = new Int32Array(max_length).fill(pad_id);
+    tokenIds.set([begin_id, ...ids.slice(0, room), end_id]);
+    return { tokenIds, cutText: ids.length > room ? this.wordsAfter(prompt, room) : "" };
+  }
+
+  /** The words of `prompt` from the one on that holds token number `room`: the package tells no offsets. */
+  private wordsAfter(prompt: string, room: number): string {
+    let tokens = 0;
+    for (const word of prompt.matchAll(/\S+/g)) {
+      tokens += this.ids(word[0]).length;
+      if (tokens > room) return prompt.slice(word.index);
+    }
+    return prompt;
+  }
+
+  private ids(text: string): number[] {
+    return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+  }
+}

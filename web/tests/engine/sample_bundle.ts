@@ -1,0 +1,108 @@
+/** A tiny bundle in memory: valid in form, its library and weights are not. */
+
+import { createHash } from "node:crypto";
+import type { Manifest } from "../../src/engine/manifest";
+
+export type Files = Record<string, Uint8Array<ArrayBuffer>>;
+
+/** H 16, W 24: not square, so that swapped axes show. */
+export const HEIGHT = 16;
+export const WIDTH = 24;
+
+const tokenizer = {
+  version: "1.0",
+  truncation: null,
+  padding: null,
+  added_tokens: [
+    { id: 6, content: "<s>", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+    { id: 7, content: "</s>", single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+  ],
+  normalizer: { type: "Lowercase" },
+  pre_tokenizer: { type: "WhitespaceSplit" },
+  post_processor: null,
+  decoder: null,
+  model: {
+    type: "BPE",
+    unk_token: "</s>",
+    end_of_word_suffix: "</w>",
+    vocab: { "a</w>": 0, "b</w>": 1, "c</w>": 2, a: 3, b: 4, c: 5, "<s>": 6, "</s>": 7 },
+    merges: [],
+  },
+};
+
+/** Two steps that are easy to follow: x0 = m, then x <- x0. */
+const rows = [
+  [900, 1, 0, 1, 0, 1, 0],
+  [400, 0.5, 0, 1, 0, 1, 0],
+];
+const samplers = {
+  ddim: { "1": { init_noise_sigma: 2, rows: rows.slice(0, 1) }, "2": { init_noise_sigma: 2, rows } },
+};
+
+const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
+
+export const FILES: Files = {
+  "circles-float32.wasm": Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0),
+  "params/00.bin": Uint8Array.of(0x00, 0x3c, 0x00, 0xc0, 0, 0, 0, 0),
+  "tokenizer/tokenizer.json": json(tokenizer),
+  "samplers.json": json(samplers),
+};
+
+export const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+
+/** A manifest for `files`, with `changes` over it. */
+export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
+  const params = ["unet.weight"];
+  const component = { inputs: [], outputs: [], params };
+  return {
+    format_version: 1,
+    model: {
+      name: "circles",
+      height: HEIGHT,
+      width: WIDTH,
+      latent_channels: 4,
+      vae_scale_factor: 8,
+      prediction_type: "v_prediction",
+    },
+    target: "webgpu",
+    libraries: [makeLibrary()],
+    components: { text_encoder: component, controlnet: component, unet: component, vae_decoder: component },
+    params: {
+      dtype: "float16",
+      bytes: 8,
+      shards: ["params/00.bin"],
+      records: [{ name: "unet.weight", shape: [2], dtype: "float16", shard: 0, byte_offset: 0, bytes: 4 }],
+    },
+    tokenizer: { file: "tokenizer/tokenizer.json", max_length: 5, begin_id: 6, end_id: 7, pad_id: 7 },
+    samplers: { file: "samplers.json", default: "ddim" },
+    defaults: { steps: 2, guidance_scale: 2, conditioning_scale: 1 },
+    latent_preview: {
+      weight: [
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 0],
+      ],
+      bias: [0, 0, 0.5],
+    },
+    parity_db: {},
+    versions: {},
+    files: Object.entries(files).map(([path, bytes]) => ({ path, bytes: bytes.length, sha256: sha256(bytes) })),
+    ...changes,
+  };
+}
+
+export function makeLibrary(changes: Partial<Manifest["libraries"][number]> = {}): Manifest["libraries"][number] {
+  return {
+    file: "circles-float32.wasm",
+    device: "webgpu",
+    dtype: "float32",
+    required_features: [],
+    required_limits: { maxBufferSize: 1024 },
+    activation_bytes: {},
+    launches: {},
+    largest_binding_bytes: 1024,
+    ...changes,
+  };
+}
+
+export const manifestBytes = (manifest: unknown) => json(manifest);

@@ -1,0 +1,28 @@
+import { expect, test } from "vitest";
+import { PromptTokenizer } from "../../src/engine/tokenizer";
+import { FILES, makeManifest } from "./sample_bundle";
+
+/** Five tokens in all: three for words. */
+const tokenizer = new PromptTokenizer(FILES["tokenizer/tokenizer.json"], makeManifest().tokenizer);
+
+test("begin, words, end and padding", () => {
+  expect([...tokenizer.encode("b A").tokenIds]).toEqual([6, 1, 0, 7, 7]);
+});
+
+test("an empty prompt is begin and end", () => {
+  expect([...tokenizer.encode("").tokenIds]).toEqual([6, 7, 7, 7, 7]);
+});
+
+test("a prompt that just fits is not cut", () => {
+  expect(tokenizer.encode("a b c")).toEqual({ tokenIds: Int32Array.of(6, 0, 1, 2, 7), cutText: "" });
+});
+
+test("what does not fit is cut and told as it was written", () => {
+  const { tokenIds, cutText } = tokenizer.encode("a b c  A B");
+  expect([...tokenIds]).toEqual([6, 0, 1, 2, 7]);
+  expect(cutText).toBe("A B");
+});
+
+test("a word of which only a part fits is told whole", () => {
+  expect(tokenizer.encode("a b cab a")).toEqual({ tokenIds: Int32Array.of(6, 0, 1, 5, 7), cutText: "cab a" });
+});

@@ -1,0 +1,46 @@
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { extname, join, normalize, resolve, sep } from "node:path";
+import type { Plugin } from "vite";
+import { defineConfig } from "vitest/config";
+
+const repository = resolve(import.meta.dirname, "..");
+/** What the development server serves as ./bundle/; beside the built page build.py puts a copy. */
+const bundle = resolve(process.env.BUNDLE ?? join(repository, "dist", "circles-webgpu"));
+
+function serveBundle(): Plugin {
+  const types: Record<string, string> = { ".json": "application/json", ".wasm": "application/wasm" };
+  return {
+    name: "serve-bundle",
+    apply: "serve",
+    configureServer(server) {
+      server.middlewares.use("/bundle", (request, response, next) => {
+        const path = normalize(join(bundle, decodeURIComponent((request.url ?? "/").split("?")[0])));
+        if (!path.startsWith(bundle + sep) || !existsSync(path) || !statSync(path).isFile()) return next();
+        response.setHeader("content-type", types[extname(path)] ?? "application/octet-stream");
+        createReadStream(path).pipe(response);
+      });
+    },
+  };
+}
+
+/** The development server injects styles and scripts inline, which the page's own policy forbids. */
+function relaxPolicyInDevelopment(): Plugin {
+  return {
+    name: "relax-policy-in-development",
+    apply: "serve",
+    transformIndexHtml: (html) => html.replace(/<meta http-equiv="Content-Security-Policy"[^>]*>/s, ""),
+  };
+}
+
+export default defineConfig({
+  base: "./", // the site works from any folder of any host
+  build: {
+    outDir: join(repository, "dist", "site"),
+    emptyOutDir: true,
+    target: "es2022",
+    modulePreload: { polyfill: false },
+  },
+  worker: { format: "es" },
+  plugins: [serveBundle(), relaxPolicyInDevelopment()],
+  test: { include: ["tests/**/*.test.ts"] },
+});
