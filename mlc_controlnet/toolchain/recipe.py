@@ -1,4 +1,7 @@
-"""What the wasm runtime is made of: the merged source tree, the files compiled from it, and their flags."""
+"""What the wasm runtime is made of: the merged source tree, the files compiled from it, and their flags.
+
+The runtime is cached under a hash that this file is part of: all that decides its bytes is here or in `overlay/`.
+"""
 
 import shutil
 from dataclasses import dataclass
@@ -58,6 +61,7 @@ extern "C" __attribute__((visibility("default"))) void f() { std::cout << 1; }
 """
 
 TARGET = ("-target", "wasm32-wasi")
+ZIG_ARCHIVES_COMMAND = ("c++", *TARGET, "-mexec-model=reactor", "-O2")
 COMMON = (
     *TARGET,
     "-mcpu=generic+exception_handling",

@@ -48,8 +48,7 @@ class RuntimeInputs:
     def key(self) -> str:
         """The first 16 hex digits of the sha256 of the versions, the recipe and every overlay file."""
         digest = hashlib.sha256(repr(self.versions).encode())
-        ours = [Path(recipe.__file__), HERE / "wasm_runtime.py"]
-        for path in [*ours, *sorted(self.overlay.rglob("*"))]:
+        for path in [Path(recipe.__file__), *sorted(self.overlay.rglob("*"))]:
             if path.is_file():
                 name = path.relative_to(self.overlay).as_posix() if path.is_relative_to(self.overlay) else path.name
                 content = path.read_bytes()
@@ -118,6 +117,8 @@ def build_runtime(cache_folder: Path | None = None, inputs: RuntimeInputs | None
     cache_folder.mkdir(parents=True, exist_ok=True)
     with FileLock(cache_folder / f"{folder.name}.lock"):
         if not folder.is_dir():  # another process may have built it while this one waited
+            for killed_build in cache_folder.glob(f"{folder.name}.*/"):
+                shutil.rmtree(killed_build)
             _build(inputs, folder)
     return WasmRuntime(folder)
 
@@ -153,8 +154,7 @@ def _build_archives(zig: Zig, work: Path, archives: Path) -> None:
     """Have zig build its C and C++ libraries, and take them out of its cache."""
     program, build_cache = work / "archives.cc", work / "archives-cache"
     program.write_text(recipe.ZIG_ARCHIVES_PROGRAM, encoding="utf-8")
-    output = work / "archives.wasm"
-    zig.run(["c++", *recipe.TARGET, "-mexec-model=reactor", "-O2", program, "-o", output], build_cache=build_cache)
+    zig.run([*recipe.ZIG_ARCHIVES_COMMAND, program, "-o", work / "archives.wasm"], build_cache=build_cache)
     archives.mkdir()
     for name in recipe.ZIG_ARCHIVES:
         found = list(build_cache.glob(f"o/*/{name}"))

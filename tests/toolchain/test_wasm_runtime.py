@@ -96,6 +96,13 @@ def test_a_build_that_fails_leaves_nothing_that_looks_whole(inputs: RuntimeInput
     assert commands(inputs)
 
 
+def test_what_a_killed_build_left_is_removed_by_the_next(inputs: RuntimeInputs, tmp_path: Path) -> None:
+    left = tmp_path / "cache" / f"wasm-runtime-{inputs.key()}.killed" / "tree"
+    left.mkdir(parents=True)
+    runtime = build_runtime(tmp_path / "cache", inputs)
+    assert {path for path in (tmp_path / "cache").iterdir() if path.is_dir()} == {runtime.folder}
+
+
 def test_two_builds_at_once_compile_once(inputs: RuntimeInputs, tmp_path: Path) -> None:
     together = threading.Barrier(2)
 
