@@ -17,7 +17,7 @@ from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.library import compile_model, export_library
+from mlc_controlnet.library import compile_library
 from mlc_controlnet.params import write_params
 from mlc_controlnet.parity import check_parity, measure_parity
 from mlc_controlnet.preview import fit_latent_preview
@@ -27,21 +27,22 @@ from mlc_controlnet.site import build_site
 
 def build(config: BuildConfig) -> Bundle:
     stage = Stages(config)
-    with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as scratch:
+    with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         with stage("load the checkpoint"):
             checkpoint = load_checkpoint(find_model(config.model), config.height, config.width)
         with stage("capture five components"):
             captured = capture(checkpoint, config.dtype)
         with stage("compile for llvm"):
-            dump_ir = config.dump_ir if config.target == "llvm" else None
-            native = compile_model(captured.module, "llvm", config.dtype, config.tuning_db, dump_ir)
+            native, library = compile_library(captured.module, checkpoint.name, config.for_target("llvm"), scratch)
         with stage("compare with torch"):
-            parity = measure_parity(checkpoint, captured, native.executable)
+            parity = measure_parity(checkpoint, captured, native)
             check_parity(parity, config.dtype)
-        with stage(f"compile and link for {config.target}"):
-            compiled = compile_model(captured.module, config.target, config.dtype, config.tuning_db, config.dump_ir)
-            path, library = export_library(compiled, checkpoint.name, Path(scratch))
-            writer.add_file(library.file, path)
+        path = native
+        if config.target != "llvm":
+            with stage(f"compile for {config.target}"):
+                path, library = compile_library(captured.module, checkpoint.name, config, scratch)
+        writer.add_file(library.file, path)
         with stage("write params and tables"):
             params = write_params(writer, checkpoint.tensors())
             writer.add_file("tokenizer/tokenizer.json", checkpoint.tokenizer_file)

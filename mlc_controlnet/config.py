@@ -1,5 +1,6 @@
 """What to build."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,10 @@ class BuildConfig:
             raise UserError("--target", repr(self.target), f"one of {', '.join(TARGETS)}", "pass one of these")
         if self.dtype not in DTYPES:
             raise UserError("--dtype", repr(self.dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
+
+    def for_target(self, target: str) -> "BuildConfig":
+        """The same build for another target; the IR is dumped for the one that was asked for only."""
+        return dataclasses.replace(self, target=target, dump_ir=self.dump_ir if target == self.target else None)
 
     @property
     def preset(self) -> TargetPreset:

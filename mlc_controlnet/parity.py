@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.library import Executable
 
 # Signal to noise in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
@@ -26,12 +26,12 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
     return 200.0 if noise == 0 else min(10 * math.log10(signal / noise), 200.0)
 
 
-def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, executable: Executable) -> dict[str, float]:
-    """Run every component of an llvm `executable` and its torch reference on the same random inputs.
+def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, library: Path) -> dict[str, float]:
+    """Run every component of an exported llvm `library` and its torch reference on the same random inputs.
 
     Returns the worst output's dB for each component.
     """
-    vm = relax.VirtualMachine(executable, tvm.cpu())
+    vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     tensors = checkpoint.tensors()
     result = {}
     for name, reference in captured.references.items():

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mlc_controlnet.bundle.reader import Bundle
     from mlc_controlnet.capture import CapturedModel
     from mlc_controlnet.checkpoint import Checkpoint
-    from mlc_controlnet.library import CompiledModel
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,10 +71,14 @@ def captured(checkpoint: Checkpoint) -> CapturedModel:
 
 
 @pytest.fixture(scope="session")
-def compiled_for_llvm(captured: CapturedModel) -> CompiledModel:
-    from mlc_controlnet.library import compile_model
+def llvm_library(captured: CapturedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's library for this machine's processor, through the whole pass pipeline."""
+    from mlc_controlnet.config import BuildConfig
+    from mlc_controlnet.library import compile_library
 
-    return compile_model(captured.module, "llvm", "float32", ROOT / "tuning_db")
+    folder = tmp_path_factory.mktemp("library")
+    config = BuildConfig(model="random", target="llvm", dtype="float32", out=folder, tuning_db=ROOT / "tuning_db")
+    return compile_library(captured.module, "random", config, folder)[0]
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +95,21 @@ def linear_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def linear_bundle_copy(tmp_path: Path, linear_bundle: Bundle) -> Path:
     """The folder of a copy, to be broken."""
     return shutil.copytree(linear_bundle.path, tmp_path / "linear-llvm")
+
+
+@pytest.fixture(scope="session")
+def circles_model() -> Path:
+    """The bundled model, in diffusers' layout."""
+    from mlc_controlnet.checkpoint import find_model
+
+    return find_model("circles")
+
+
+@pytest.fixture(scope="session")
+def circles_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
+    """The bundled model, built for llvm as a user builds it."""
+    from build import build
+    from mlc_controlnet.config import BuildConfig
+
+    out = tmp_path_factory.mktemp("circles") / "circles-llvm"
+    return build(BuildConfig(str(circles_model), "llvm", "float32", out, ROOT / "tuning_db"))

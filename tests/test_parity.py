@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,13 @@ import pytest
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.library import CompiledModel
 from mlc_controlnet.parity import ParityError, check_parity, measure_parity, signal_to_noise_db
 
 
 def test_every_component_reaches_sixty_decibels(
-    checkpoint: Checkpoint, captured: CapturedModel, compiled_for_llvm: CompiledModel
+    checkpoint: Checkpoint, captured: CapturedModel, llvm_library: Path
 ) -> None:
-    measured = measure_parity(checkpoint, captured, compiled_for_llvm.executable)
+    measured = measure_parity(checkpoint, captured, llvm_library)
     assert set(measured) == set(COMPONENTS)
     check_parity(measured, "float32")
 
@@ -40,11 +40,11 @@ def test_a_tenth_of_noise_is_twenty_decibels() -> None:
 
 
 def test_one_weight_that_differs_is_noticed(
-    checkpoint: Checkpoint, captured: CapturedModel, compiled_for_llvm: CompiledModel
+    checkpoint: Checkpoint, captured: CapturedModel, llvm_library: Path
 ) -> None:
     other = copy.deepcopy(captured.references["vae_decoder"])
     other.post_quant_conv.weight.data *= 1.1
     altered = dataclasses.replace(captured, references={"vae_decoder": other})
-    measured = measure_parity(checkpoint, altered, compiled_for_llvm.executable)
+    measured = measure_parity(checkpoint, altered, llvm_library)
     with pytest.raises(ParityError, match="vae_decoder"):
         check_parity(measured, "float32")

@@ -45,7 +45,7 @@ class Recipe:
     vae_full: LoopConfig = field(default_factory=lambda: LoopConfig(steps=300, max_lr=5e-4, ema_decay=0.99))
     base: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, max_lr=1.5e-3, beta2=0.99, ema_decay=0.999))
     controlnet: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=3000, max_lr=1e-3, beta2=0.99, ema_decay=0.999)
+        default_factory=lambda: LoopConfig(steps=9000, max_lr=1e-3, beta2=0.99, ema_decay=0.999)
     )
 
 
