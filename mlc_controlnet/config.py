@@ -31,7 +31,7 @@ TARGETS: dict[str, TargetPreset] = {
         device="webgpu",
         library_suffix=".wasm",
         tvm_target={"kind": "webgpu"},
-        tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"},
+        tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128},
     ),
     "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET),
 }
