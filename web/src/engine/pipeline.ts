@@ -186,8 +186,8 @@ export class ControlNetPipeline {
       negative_prompt: settings.negativePrompt,
       seed: String(settings.seed),
       steps: String(settings.steps),
-      guidance_scale: String(settings.guidanceScale),
-      conditioning_scale: String(settings.conditioningScale),
+      guidance_scale: pythonFloat(settings.guidanceScale),
+      conditioning_scale: pythonFloat(settings.conditioningScale),
       sampler: settings.sampler,
       model: this.model.manifest.model.name,
       bundle_sha256: this.model.bundleSha256,
@@ -267,6 +267,11 @@ function colorLatents(x0: FloatArray, cells: number, { weight, bias }: LatentPre
     }
   }
   return rgb;
+}
+
+/** 2 as Python writes the float: 2.0. */
+function pythonFloat(value: number): string {
+  return Number.isInteger(value) ? value.toFixed(1) : String(value);
 }
 
 function finite(value: number, subject: string): number {

@@ -1,0 +1,114 @@
+/** The page's side: an engine on the other end of a port, with the interface of one that is here. */
+
+import type {
+  ControlNetEngine,
+  EngineInfo,
+  EngineOptions,
+  EngineStats,
+  GenerateCallbacks,
+  GeneratedImage,
+  GenerateRequest,
+} from "../engine";
+import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol";
+
+/** Hears what a running call tells. */
+interface Listener {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+  readonly onEvent: (event: Reply) => void;
+}
+
+/** Without an id: the connection gives one. */
+type Unnumbered<T> = T extends { id: number } ? Omit<T, "id"> : never;
+
+/** Calls on a port, matched with their replies. */
+export class Connection {
+  private readonly listeners = new Map<number, Listener>();
+  private lastId = 0;
+  private closed: Error | undefined;
+
+  constructor(private readonly port: Port<Reply, Call>) {
+    port.onmessage = ({ data: reply }) => {
+      const listener = this.listeners.get(reply.id);
+      if (reply.kind === "result") listener?.resolve(reply.value);
+      else if (reply.kind === "error") listener?.reject(unpackError(reply.error));
+      else listener?.onEvent(reply);
+    };
+  }
+
+  /** Make one call. An abort is sent on; the call ends when the other side has stopped. */
+  async call<T>(
+    call: Unnumbered<Exclude<Call, { kind: "abort" }>>,
+    options: { signal?: AbortSignal; onEvent?: (event: Reply) => void } = {},
+  ): Promise<T> {
+    const { signal, onEvent = () => {} } = options;
+    signal?.throwIfAborted();
+    if (this.closed !== undefined) throw this.closed;
+    const id = ++this.lastId;
+    const abort = () => this.port.postMessage({ kind: "abort", id }, []);
+    signal?.addEventListener("abort", abort);
+    try {
+      return await new Promise((resolve, reject) => {
+        this.listeners.set(id, { resolve: resolve as (value: unknown) => void, reject, onEvent });
+        this.port.postMessage({ ...call, id } as Call, []);
+      });
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      this.listeners.delete(id);
+    }
+  }
+
+  /** End every running call and every later one with `error`. */
+  close(error: Error): void {
+    this.closed ??= error;
+    for (const { reject } of this.listeners.values()) reject(error);
+  }
+}
+
+/** Create the engine at the other end. `release` is called when it is unloaded or could not be created. */
+export async function connectEngine(
+  connection: Connection,
+  { bundleUrl, onProgress, signal }: EngineOptions,
+  release: () => void,
+): Promise<ControlNetEngine> {
+  try {
+    const info = await connection.call<EngineInfo>(
+      { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href },
+      { signal, onEvent: (event) => event.kind === "progress" && onProgress?.(event.progress) },
+    );
+    return new RemoteEngine(info, connection, release);
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+class RemoteEngine implements ControlNetEngine {
+  constructor(
+    readonly info: EngineInfo,
+    private readonly connection: Connection,
+    private readonly release: () => void,
+  ) {}
+
+  generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+    const { onStep, onNotice, signal } = callbacks;
+    const onEvent = (event: Reply) => {
+      if (event.kind === "step") onStep?.(withPreview(event.step));
+      if (event.kind === "notice") onNotice?.(event.notice);
+    };
+    return this.connection.call<GeneratedImage>({ kind: "generate", request }, { signal, onEvent });
+  }
+
+  stats(): Promise<EngineStats> {
+    return this.connection.call<EngineStats>({ kind: "stats" });
+  }
+
+  async unload(): Promise<void> {
+    await this.connection.call({ kind: "unload" });
+    this.release();
+  }
+}
+
+function withPreview(step: StepData) {
+  return { ...step, preview: () => step.preview };
+}

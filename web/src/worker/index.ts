@@ -1,0 +1,27 @@
+/**
+ * The engine in a worker of its own, with the interface of `../engine`: the page stays responsive while kernels compile and
+ * pictures are made.
+ */
+
+import type { ControlNetEngine, EngineOptions } from "../engine";
+import { Connection, connectEngine } from "./connect";
+
+export type * from "../engine";
+// Not from "../engine" itself: the page would carry the whole runtime, which only the worker needs.
+export { isAbort, UserError } from "../engine/errors";
+export { purgeBundle } from "../engine/load";
+export { encodePng } from "../engine/png";
+
+/** Start a worker and load a bundle in it; see createEngine of `../engine`. `unload` ends the worker. */
+export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module", name: "mlc-controlnet" });
+  const connection = new Connection(worker);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    connection.close(new Error(`the engine's worker failed: ${event.message || "its script did not load"}`));
+  };
+  return connectEngine(connection, options, () => {
+    worker.terminate();
+    connection.close(new Error("the engine was unloaded"));
+  });
+}

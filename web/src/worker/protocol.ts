@@ -1,0 +1,51 @@
+/** What a page and its worker say to each other. Every message carries the id of the call that it belongs to. */
+
+import type { GenerateRequest, Image, Progress, Step } from "../engine";
+import { UserError } from "../engine/errors";
+
+/** From the page. */
+export type Call =
+  | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string }
+  | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
+  | { readonly kind: "stats"; readonly id: number }
+  | { readonly kind: "unload"; readonly id: number }
+  | { readonly kind: "abort"; readonly id: number };
+
+/** A step with its preview made: functions do not travel. */
+export type StepData = Omit<Step, "preview"> & { readonly preview: Image };
+
+/** From the worker: any number of events, then one result or error. */
+export type Reply =
+  | { readonly kind: "progress"; readonly id: number; readonly progress: Progress }
+  | { readonly kind: "step"; readonly id: number; readonly step: StepData }
+  | { readonly kind: "notice"; readonly id: number; readonly notice: string }
+  | { readonly kind: "result"; readonly id: number; readonly value: unknown }
+  | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };
+
+/** The side of a Worker, of a worker's own scope or of a MessageChannel. */
+export interface Port<In, Out> {
+  postMessage(message: Out, transfer: Transferable[]): void;
+  onmessage: ((event: MessageEvent<In>) => void) | null;
+}
+
+/** An error as plain data; structured cloning alone would lose its class and its four parts. */
+export interface ErrorData {
+  readonly name: string;
+  readonly message: string;
+  readonly stack?: string;
+  readonly parts?: readonly [subject: string, got: string, wanted: string, remedy: string];
+}
+
+export function packError(error: unknown): ErrorData {
+  if (!(error instanceof Error)) return { name: "Error", message: String(error) };
+  const { name, message, stack } = error;
+  if (!(error instanceof UserError)) return { name, message, stack };
+  return { name, message, stack, parts: [error.subject, error.got, error.wanted, error.remedy] };
+}
+
+export function unpackError({ name, message, stack, parts }: ErrorData): Error {
+  if (name === "AbortError") return new DOMException(message, name);
+  const error = parts === undefined ? Object.assign(new Error(message), { name }) : new UserError(...parts);
+  if (stack !== undefined) error.stack = stack; // where it happened, not where it arrived
+  return error;
+}

@@ -1,0 +1,64 @@
+/** The worker's side: an engine behind a port. */
+
+import type { ControlNetEngine, Image, Step } from "../engine";
+import { createEngine } from "../engine/create_engine";
+import { type Call, type Port, packError, type Reply, type StepData } from "./protocol";
+
+/** Answer calls on `port`; `create` makes the engine. */
+export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine = createEngine): void {
+  let engine: ControlNetEngine | undefined;
+  /** Calls that can still be aborted, by id. */
+  const running = new Map<number, AbortController>();
+  const loaded = () => {
+    if (engine === undefined) throw new Error("no engine was created in this worker");
+    return engine;
+  };
+
+  async function answer(call: Exclude<Call, { kind: "abort" }>, signal: AbortSignal): Promise<unknown> {
+    const { id } = call;
+    switch (call.kind) {
+      case "create":
+        engine = await create({
+          bundleUrl: call.bundleUrl,
+          signal,
+          onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
+        });
+        return engine.info;
+      case "generate":
+        return loaded().generate(call.request, {
+          signal,
+          onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
+          onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+        });
+      case "stats":
+        return loaded().stats();
+      case "unload":
+        return engine?.unload();
+    }
+  }
+
+  port.onmessage = async ({ data: call }) => {
+    if (call.kind === "abort") {
+      running.get(call.id)?.abort();
+      return;
+    }
+    const controller = new AbortController();
+    running.set(call.id, controller);
+    try {
+      const value = await answer(call, controller.signal);
+      port.postMessage({ kind: "result", id: call.id, value }, isImage(value) ? [value.data.buffer] : []);
+    } catch (error) {
+      port.postMessage({ kind: "error", id: call.id, error: packError(error) }, []);
+    } finally {
+      running.delete(call.id);
+    }
+  };
+}
+
+function stepData(step: Step): StepData {
+  return { ...step, preview: step.preview() };
+}
+
+function isImage(value: unknown): value is Image {
+  return (value as Image | undefined)?.data instanceof Uint8ClampedArray;
+}

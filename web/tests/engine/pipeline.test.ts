@@ -1,0 +1,238 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import type { Components, Context, FloatArray, Residuals } from "../../src/engine/components";
+import type { Image } from "../../src/engine/control_image";
+import { standardNormal } from "../../src/engine/noise";
+import {
+  advance,
+  ControlNetPipeline,
+  type GeneratedImage,
+  type GenerateRequest,
+  guide,
+  type Step,
+  toPicture,
+} from "../../src/engine/pipeline";
+import { parseSamplers } from "../../src/engine/sampler";
+import { PromptTokenizer } from "../../src/engine/tokenizer";
+import { FILES, HEIGHT, makeManifest, WIDTH } from "./sample_bundle";
+
+const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
+
+/**
+ * Components on the host that note their calls and count what is alive. The unet gives its context's number for each latent,
+ * the VAE the first latent for each pixel.
+ */
+class FakeComponents implements Components {
+  readonly calls: string[] = [];
+  alive = 0;
+  /** The component that returns NaN. */
+  broken = "";
+
+  textEncoder(tokenIds: Int32Array): Context {
+    this.calls.push(`text_encoder ${[...tokenIds]}`);
+    const value = this.broken === "text_encoder" ? Number.NaN : tokenIds[1];
+    return this.onDevice([Float32Array.of(value)]);
+  }
+
+  controlnet(sample: FloatArray, timestep: number, _: Context, image: FloatArray, scale: number): Residuals {
+    this.calls.push(`controlnet ${sample[0].toFixed(3)} ${timestep} ${image.length} ${scale}`);
+    return this.onDevice([Float32Array.of(1), Float32Array.of(this.broken === "controlnet" ? Number.NaN : 1)]);
+  }
+
+  async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
+    this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
+    const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
+    const finite = [number, ...parts.map(([part]) => part)].every(Number.isFinite) && this.broken !== "unet";
+    return new Float32Array(LATENTS).fill(finite ? number : Number.NaN);
+  }
+
+  async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
+    this.calls.push("vae_decoder");
+    return new Float32Array(3 * HEIGHT * WIDTH).fill(this.broken === "vae_decoder" ? Number.NaN : latents[0]);
+  }
+
+  private onDevice(values: FloatArray[]) {
+    this.alive++;
+    return { read: async () => values, dispose: () => void this.alive-- };
+  }
+}
+
+let components: FakeComponents;
+let pipeline: ControlNetPipeline;
+const controlImage: Image = { width: WIDTH, height: HEIGHT, data: new Uint8ClampedArray(4 * WIDTH * HEIGHT).fill(255) };
+/** Without guidance: the unet's output is the number of the prompt's first token; c is 2. */
+const request: GenerateRequest = { prompt: "c", controlImage, seed: 3, guidanceScale: 1 };
+
+beforeEach(() => {
+  const manifest = makeManifest();
+  components = new FakeComponents();
+  pipeline = new ControlNetPipeline({
+    manifest,
+    bundleSha256: "abc",
+    tokenizer: new PromptTokenizer(FILES["tokenizer/tokenizer.json"], manifest.tokenizer),
+    tables: parseSamplers(FILES["samplers.json"], "samplers.json"),
+    components,
+  });
+});
+
+async function run(changes: Partial<GenerateRequest> = {}) {
+  const steps: Step[] = [];
+  const notices: string[] = [];
+  const loop = pipeline.generate({ ...request, ...changes }, (notice) => notices.push(notice));
+  let result = await loop.next();
+  for (; !result.done; result = await loop.next()) steps.push(result.value);
+  return { image: result.value as GeneratedImage, steps, notices };
+}
+
+test("components are called in order, with what the table and the request say", async () => {
+  await run({ conditioningScale: 0.5 });
+  const first = (2 * standardNormal(1, 3)[0]).toFixed(3); // initial noise sigma 2
+  const second = (0.5 * 2).toFixed(3); // model input scale times x0, which is the unet's 2
+  expect(components.calls).toEqual([
+    "text_encoder 6,2,7,7,7",
+    `controlnet ${first} 900 ${3 * HEIGHT * WIDTH} 0.5`,
+    `unet ${first} 900`,
+    `controlnet ${second} 400 ${3 * HEIGHT * WIDTH} 0.5`,
+    `unet ${second} 400`,
+    "vae_decoder",
+  ]);
+});
+
+test("guidance asks for the negative prompt first and mixes both outputs", async () => {
+  const { steps } = await run({ guidanceScale: 3, negativePrompt: "b" });
+  expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "text_encoder 6,2,7,7,7"]);
+  expect(steps[0].x0[0]).toBe(1 + 3 * (2 - 1)); // m = b + 3 (c - b), and the table's x0 is m
+});
+
+test("a step is yielded after each row", async () => {
+  const { steps } = await run();
+  expect(steps.map(({ index, count, timestep }) => [index, count, timestep])).toEqual([
+    [0, 2, 900],
+    [1, 2, 400],
+  ]);
+});
+
+test("the preview is a pixel a latent cell, coloured by the manifest", async () => {
+  const { steps } = await run({ prompt: "b" }); // x0 is 1 everywhere: rgb = (1, 1, 1 + 0.5), clipped
+  const preview = steps[0].preview();
+  expect([preview.width, preview.height]).toEqual([WIDTH / 8, HEIGHT / 8]);
+  expect([...preview.data.subarray(0, 4)]).toEqual([255, 255, 255, 255]);
+});
+
+test("the picture is the decoder's -1..1 as 0..255, opaque", async () => {
+  const { image } = await run({ prompt: "a" }); // latents are 0 at the end: grey
+  expect([image.width, image.height, ...image.data.subarray(0, 4)]).toEqual([WIDTH, HEIGHT, 128, 128, 128, 255]);
+});
+
+test("settings and metadata say what made the picture", async () => {
+  const { image } = await run();
+  expect(image.settings).toEqual({
+    prompt: "c",
+    negativePrompt: "",
+    seed: 3,
+    steps: 2,
+    guidanceScale: 1,
+    conditioningScale: 1,
+    sampler: "ddim",
+  });
+  expect(image.metadata).toEqual({
+    prompt: "c",
+    negative_prompt: "",
+    seed: "3",
+    steps: "2",
+    guidance_scale: "1.0",
+    conditioning_scale: "1.0",
+    sampler: "ddim",
+    model: "circles",
+    bundle_sha256: "abc",
+  });
+});
+
+describe("settings", () => {
+  test("seed 0 is kept, and a missing seed is drawn", () => {
+    expect(pipeline.resolve({ ...request, seed: 0 }).seed).toBe(0);
+    expect(pipeline.resolve({ ...request, seed: undefined }).seed).toBeGreaterThanOrEqual(0);
+  });
+
+  test("a guidance scale of 0 is kept", () => {
+    expect(pipeline.resolve({ ...request, guidanceScale: 0 }).guidanceScale).toBe(0);
+  });
+
+  test.each([
+    ["steps of 0", { steps: 0 }, "steps: got 0, wanted 1 or 2;"],
+    ["steps of 1001", { steps: 1001 }, "steps: got 1001, wanted 1 or 2;"],
+    ["a sampler that is not there", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim;"],
+    ["a negative seed", { seed: -1 }, "seed: got -1, wanted an integer from 0"],
+    [
+      "a guidance scale that is no number",
+      { guidanceScale: Number.NaN },
+      "guidance scale: got NaN, wanted a finite number",
+    ],
+    [
+      "an infinite conditioning scale",
+      { conditioningScale: Infinity },
+      "conditioning scale: got Infinity, wanted a finite",
+    ],
+  ])("%s is refused before anything runs", async (_, changes, complaint) => {
+    await expect(run(changes)).rejects.toThrow(complaint);
+    expect(components.calls).toEqual([]);
+  });
+});
+
+test("a prompt that was cut and an image that was scaled are told", async () => {
+  const small = { width: 8, height: 8, data: new Uint8ClampedArray(256).fill(255) };
+  const { notices } = await run({ prompt: "a b c Aa b", controlImage: small });
+  expect(notices).toEqual([
+    "control image: 8x8 was scaled to cover 24x16 and cropped around its centre",
+    "prompt: longer than 5 tokens, this end was cut: “Aa b”",
+  ]);
+});
+
+describe("numbers that are not finite", () => {
+  test.each([
+    ["text_encoder", "text_encoder, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
+    ["controlnet", "controlnet, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
+    ["unet", `unet, step 1 of 2: got NaN or infinity in ${LATENTS} of ${LATENTS} numbers`],
+    ["vae_decoder", "vae_decoder, after 2 steps: got NaN or infinity in"],
+  ])("are blamed on the %s where it made them", async (component, complaint) => {
+    components.broken = component;
+    await expect(run()).rejects.toThrow(complaint);
+    expect(components.alive).toBe(0);
+  });
+});
+
+describe("what is on the device is freed", () => {
+  test("after a picture", async () => {
+    await run({ guidanceScale: 2 });
+    expect(components.alive).toBe(0);
+  });
+
+  test("when the loop is left in the middle", async () => {
+    for await (const _ of pipeline.generate({ ...request, guidanceScale: 2 })) break;
+    expect(components.alive).toBe(0);
+    expect(components.calls).not.toContain("vae_decoder");
+  });
+});
+
+test("guidance with one output is that output", () => {
+  expect([...guide([Float32Array.of(1, 2)], 7)]).toEqual([1, 2]);
+});
+
+test("a sampler's step mixes sample, output and the x0 of the step before", () => {
+  const row = {
+    timestep: 0,
+    modelInputScale: 1,
+    x0Sample: 2,
+    x0Output: 3,
+    nextSample: 5,
+    nextX0: 7,
+    nextPreviousX0: 11,
+  };
+  const [next, x0] = advance(row, Float32Array.of(1), Float64Array.of(10), Float32Array.of(100));
+  expect(x0[0]).toBe(2 * 1 + 3 * 10);
+  expect(next[0]).toBe(5 * 1 + 7 * 32 + 11 * 100);
+});
+
+test("a picture is clipped and rounded, planes to pixels", () => {
+  const { data } = toPicture([-1, 0, 0.5, 2, 1, 0.2], 1, 2);
+  expect([...data]).toEqual([0, 128, 255, 255, 0, 255, 51, 255]);
+});

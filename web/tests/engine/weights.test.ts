@@ -1,0 +1,47 @@
+import { expect, test } from "vitest";
+import type { Manifest } from "../../src/engine/manifest";
+import { decodeRecord, neededShards } from "../../src/engine/weights";
+import { makeManifest } from "./sample_bundle";
+
+const record = { name: "w", shape: [2], dtype: "float16", shard: 0, byte_offset: 4, bytes: 4 };
+const shard = Uint8Array.of(9, 9, 9, 9, 0x00, 0x3c, 0x00, 0xc0); // 1 and -2 from byte 4 on
+
+test("float16 is widened for a float32 library", () => {
+  const { dtype, bytes } = decodeRecord(shard, record, "float32");
+  expect(dtype).toBe("float32");
+  expect([...new Float32Array(bytes.slice().buffer)]).toEqual([1, -2]);
+});
+
+test("float16 stays as it is for a float16 library", () => {
+  expect(decodeRecord(shard, record, "float16")).toEqual({ dtype: "float16", bytes: shard.slice(4) });
+});
+
+test("what is not float16 stays as it is", () => {
+  const decoded = decodeRecord(shard, { ...record, dtype: "int32", shape: [1] }, "float32");
+  expect(decoded).toEqual({ dtype: "int32", bytes: shard.slice(4) });
+});
+
+function manifestWith(vaeEncoderParam: string): Manifest {
+  const manifest = makeManifest();
+  const records = [
+    { ...record, name: "unet.weight", shard: 0 },
+    { ...record, name: vaeEncoderParam, shard: 1 },
+  ];
+  return {
+    ...manifest,
+    components: { ...manifest.components, vae_encoder: { inputs: [], outputs: [], params: [vaeEncoderParam] } },
+    params: { ...manifest.params, shards: ["params/00.bin", "params/01.bin"], records },
+  };
+}
+
+test("a shard that only the VAE's encoder needs is not fetched", () => {
+  expect([...neededShards(manifestWith("vae_encoder.weight")).keys()]).toEqual(["params/00.bin"]);
+});
+
+test("a bundle without ControlNet is refused", () => {
+  const manifest = makeManifest();
+  const { controlnet: _, ...components } = manifest.components;
+  expect(() => neededShards({ ...manifest, components })).toThrow(
+    "bundle: got no controlnet, wanted text_encoder, controlnet, unet, vae_decoder; build the bundle from a model with",
+  );
+});

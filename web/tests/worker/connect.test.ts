@@ -1,0 +1,166 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { ControlNetEngine, createEngine, EngineInfo, GenerateRequest, Image, Step } from "../../src/engine";
+import { UserError } from "../../src/engine/errors";
+import { Connection, connectEngine } from "../../src/worker/connect";
+import type { Call, Port, Reply } from "../../src/worker/protocol";
+import { serveEngine } from "../../src/worker/serve";
+
+const pixel = (value: number): Image => ({ width: 1, height: 1, data: Uint8ClampedArray.of(value, 0, 0, 255) });
+const request: GenerateRequest = { prompt: "gold", controlImage: pixel(9) };
+const info = { bundleSha256: "abc" } as EngineInfo;
+
+/** An engine that makes pictures in two steps and stops between them where it is told to. */
+const fakeEngine: ControlNetEngine = {
+  info,
+  async generate({ prompt, controlImage, seed }, { onStep, onNotice, signal } = {}) {
+    if (prompt === "bad") throw new UserError("prompt", "bad", "good", "be good");
+    onNotice?.("noticed");
+    for (const index of [0, 1]) {
+      const x = Float32Array.of(index);
+      onStep?.({ index, count: 2, timestep: 9, x, x0: x, preview: () => pixel(index) });
+      await new Promise((resolve) => setTimeout(resolve));
+      signal?.throwIfAborted();
+    }
+    const settings = { prompt, seed: seed ?? 1 } as never;
+    return { ...pixel(controlImage.data[0] + 1), settings, metadata: { prompt } };
+  },
+  stats: async () => ({ dispatches: 3, peakGpuMebibytes: 1 }),
+  unload: vi.fn(async () => {}),
+};
+
+let channel: MessageChannel;
+let connection: Connection;
+let release: () => void;
+
+beforeEach(() => {
+  vi.stubGlobal("location", { href: "https://site.example/demo/" });
+  channel = new MessageChannel();
+  connection = new Connection(channel.port1 as unknown as Port<Reply, Call>);
+  release = vi.fn();
+});
+
+afterEach(() => {
+  channel.port1.close();
+  vi.unstubAllGlobals();
+});
+
+function connect(create: typeof createEngine = async () => fakeEngine, options: { signal?: AbortSignal } = {}) {
+  serveEngine(channel.port2 as unknown as Port<Call, Reply>, create);
+  return connectEngine(connection, { bundleUrl: "./bundle/", ...options }, release);
+}
+
+describe("creating", () => {
+  test("gives the engine's info; the address is the page's", async () => {
+    const create = vi.fn<typeof createEngine>(async () => fakeEngine);
+    expect((await connect(create)).info).toEqual(info);
+    expect(create.mock.calls[0][0].bundleUrl).toBe("https://site.example/demo/bundle/");
+  });
+
+  test("tells its progress", async () => {
+    const progress = { phase: "download", done: 1, total: 2 } as const;
+    const seen: unknown[] = [];
+    serveEngine(channel.port2 as unknown as Port<Call, Reply>, async ({ onProgress }) => {
+      onProgress?.(progress);
+      return fakeEngine;
+    });
+    await connectEngine(connection, { bundleUrl: "./", onProgress: (report) => seen.push(report) }, release);
+    expect(seen).toEqual([progress]);
+  });
+
+  test("that fails keeps the error's four parts and releases the worker", async () => {
+    const failed = connect(async () => {
+      throw new UserError("WebGPU", "none", "some", "get it");
+    });
+    await expect(failed).rejects.toBeInstanceOf(UserError);
+    await expect(failed).rejects.toMatchObject({ subject: "WebGPU", got: "none", wanted: "some", remedy: "get it" });
+    expect(release).toHaveBeenCalledTimes(1);
+  });
+
+  test("can be aborted", async () => {
+    const controller = new AbortController();
+    const created = connect(
+      ({ signal }) =>
+        new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason))) as never,
+      { signal: controller.signal },
+    );
+    controller.abort();
+    await expect(created).rejects.toMatchObject({ name: "AbortError" });
+  });
+});
+
+describe("generating", () => {
+  test("passes the request there and the picture back", async () => {
+    const image = await (await connect()).generate({ ...request, seed: 0 });
+    expect(image).toEqual({ ...pixel(10), settings: { prompt: "gold", seed: 0 }, metadata: { prompt: "gold" } });
+  });
+
+  test("leaves the caller's control image usable", async () => {
+    await (await connect()).generate(request);
+    expect(request.controlImage.data.length).toBe(4);
+  });
+
+  test("tells steps with their previews, and notices", async () => {
+    const steps: Step[] = [];
+    const notices: string[] = [];
+    const engine = await connect();
+    await engine.generate(request, { onStep: (step) => steps.push(step), onNotice: (notice) => notices.push(notice) });
+    expect(steps.map(({ index, x0 }) => [index, ...x0])).toEqual([
+      [0, 0],
+      [1, 1],
+    ]);
+    expect(steps[1].preview()).toEqual(pixel(1));
+    expect(notices).toEqual(["noticed"]);
+  });
+
+  test("that is aborted ends with AbortError, and the next one works", async () => {
+    const engine = await connect();
+    const controller = new AbortController();
+    const steps: number[] = [];
+    const run = engine.generate(request, {
+      signal: controller.signal,
+      onStep: ({ index }) => {
+        steps.push(index);
+        controller.abort();
+      },
+    });
+    await expect(run).rejects.toMatchObject({ name: "AbortError" });
+    expect(steps).toEqual([0]);
+    expect((await engine.generate(request)).width).toBe(1);
+  });
+
+  test("with a signal that is aborted already does not start", async () => {
+    const engine = await connect();
+    await expect(engine.generate(request, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      name: "AbortError",
+    });
+  });
+
+  test("that fails keeps the error's parts, and the next one works", async () => {
+    const engine = await connect();
+    await expect(engine.generate({ ...request, prompt: "bad" })).rejects.toMatchObject({ remedy: "be good" });
+    expect((await engine.generate(request)).width).toBe(1);
+  });
+
+  test("before an engine was created fails", async () => {
+    serveEngine(channel.port2 as unknown as Port<Call, Reply>);
+    await expect(connection.call({ kind: "generate", request })).rejects.toThrow("no engine was created");
+  });
+});
+
+test("stats pass through", async () => {
+  expect(await (await connect()).stats()).toEqual({ dispatches: 3, peakGpuMebibytes: 1 });
+});
+
+test("unloading unloads the engine there and releases the worker", async () => {
+  await (await connect()).unload();
+  expect(fakeEngine.unload).toHaveBeenCalled();
+  expect(release).toHaveBeenCalledTimes(1);
+});
+
+test("a worker that dies ends running calls and later ones", async () => {
+  const engine = await connect();
+  const run = engine.generate(request);
+  connection.close(new Error("the worker failed"));
+  await expect(run).rejects.toThrow("the worker failed");
+  await expect(engine.stats()).rejects.toThrow("the worker failed");
+});
