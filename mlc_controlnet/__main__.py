@@ -161,15 +161,16 @@ def _train(options: argparse.Namespace) -> None:
     from mlc_controlnet.train.circles import recipe
 
     if options.data_only:
-        recipe._data(options.out / "data", recipe.Recipe(), _log)
+        recipe.write_data(options.out / "data", recipe.Recipe(), _log)
         return
     pipeline = recipe.train_circles(options.out, recipe.Recipe(), _log)
-    pipeline.save_pretrained(options.out / "pipeline")
+    model = options.out / "circles"
+    recipe.write_model(pipeline, model)
     circles = recipe.unseen_circles(64)
     for scale in (1.0, 0.0):
-        quality, _ = recipe.evaluate(pipeline, circles, conditioning_scale=scale)
+        quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
         _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
-    _log(f"{options.out / 'pipeline'}: build it with python build.py --model {options.out / 'pipeline'} --target llvm")
+    _log(f"{model}: build it with python build.py --model {model} --target llvm")
 
 
 def _log(line: str) -> None:

@@ -5,6 +5,9 @@
 Every stage leaves its result below `--out`; a second start goes on after the last finished stage.
 """
 
+import copy
+import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -24,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from mlc_controlnet.train import fill50k
 from mlc_controlnet.train.circles import architecture
+from mlc_controlnet.train.circles.colors import COLORS
 from mlc_controlnet.train.circles.drawing import Circle, draw_source, draw_target, random_circle
 from mlc_controlnet.train.circles.quality import Quality, measure
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
@@ -53,7 +57,7 @@ def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print)
     """Run every stage that `out` does not hold yet and return the finished pipeline, in float32."""
     log(f"recipe: {asdict(recipe)}")
     torch.manual_seed(recipe.seed)
-    data = _data(out / "data", recipe, log)
+    data = write_data(out / "data", recipe, log)
     tokenizer = _tokenizer(out / "tokenizer", data)
     vae = _vae(out / "vae", data, recipe, log)
     latents = _latents(vae, data)
@@ -71,6 +75,31 @@ def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print)
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+
+
+def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> None:
+    """Write the finished model as `mlc_controlnet/models/circles` has it: diffusers' layout in float16, and beside it
+    the colours it knows and the settings it recommends.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
+    (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
+    recommended = {
+        "num_inference_steps": 20,
+        "guidance_scale": GUIDANCE_SCALE,
+        "controlnet_conditioning_scale": 1.0,
+    }
+    (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_model(folder: Path) -> StableDiffusionControlNetPipeline:
+    """The model that `write_model` wrote, in float32."""
+    return StableDiffusionControlNetPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
     )
 
 
@@ -105,7 +134,8 @@ def evaluate(
     return measure(pictures, circles), pictures
 
 
-def _data(directory: Path, recipe: Recipe, log: Callable[[str], None]) -> list[fill50k.Example]:
+def write_data(directory: Path, recipe: Recipe, log: Callable[[str], None] = print) -> list[fill50k.Example]:
+    """The data set in fill50k's format, generated where `directory` does not hold it yet."""
     if not (directory / "prompt.json").is_file():
         rng = np.random.default_rng(recipe.seed)
         circles = (random_circle(rng) for _ in range(recipe.examples))

@@ -32,7 +32,7 @@ def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) 
     final.pre_tokenizer = _pre_tokenizer()
     final.decoder = decoders.ByteLevel()
     final.add_special_tokens([BEGIN, END])
-    begin, end = final.token_to_id(BEGIN), final.token_to_id(END)
+    begin, end = learned["vocab"][BEGIN], learned["vocab"][END]
     final.post_processor = processors.RobertaProcessing(
         (END, end), (BEGIN, begin), trim_offsets=False, add_prefix_space=False
     )
