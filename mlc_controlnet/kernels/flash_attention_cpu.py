@@ -6,12 +6,15 @@ query are neighbours and fill vectors; micro-tiles of ROWS queries by one vector
 """
 
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.attention import LANES, Attention
+from mlc_controlnet.kernels.exponential_cpu import exp2
 
 QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
 KEYS = 32
@@ -31,15 +34,20 @@ def build(attention: Attention) -> tirx.PrimFunc:
     depth_vector = next(lanes for lanes in (16, 8, LANES) if D % lanes == 0)
     has_bias = attention.bias_shape is not None
 
-    def biased(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
-        """In base 2. Rows and keys out of range read the last one: they are masked or never written."""
-        if not has_bias:
-            return score
-        index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
-        return score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
+    is_masked = has_bias or attention.causal is not None or K % KEYS != 0
 
-    def visible_or_lowest(score: Any, query: Any, key: Any) -> Any:
-        return T.if_then_else(attention.is_visible(query, key), score, T.float32(LOWEST))
+    def masked(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
+        """In base 2. Rows and keys out of range read the last bias: they are hidden or never written."""
+        if has_bias:
+            index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
+            score = score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
+        return T.Select(attention.is_visible(query, key), score, T.float32(LOWEST))
+
+    def across_lanes(combine: Callable[[Any, Any], Any], vector: Any) -> Any:
+        numbers = [T.Shuffle([vector], [lane]) for lane in range(VECTOR)]
+        while len(numbers) > 1:
+            numbers = [combine(a, b) for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+        return numbers[0]
 
     @T.macro
     def body(q, k, v, bias, output):
@@ -55,6 +63,8 @@ def build(attention: Attention) -> tirx.PrimFunc:
                 row_sum = T.sblock_alloc_buffer((QUERIES,), "float32")
                 new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 decay = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                vector_of = T.sblock_alloc_buffer((1,), f"float32x{VECTOR}", scope="local")  # maxima, then sums
+                power = T.sblock_alloc_buffer((1,), f"float32x{VECTOR}", scope="local")
                 score_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{VECTOR}", scope="local")
                 result_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{depth_vector}", scope="local")
 
@@ -90,20 +100,23 @@ def build(attention: Attention) -> tirx.PrimFunc:
                             scores[row_tile * ROWS + i, T.ramp(vector * VECTOR, 1, VECTOR)] = score_vectors[i]
 
                     for i in T.serial(QUERIES):
-                        new_max[0] = row_max[i]
-                        for t in T.serial(KEYS):
-                            scores[i, t] = visible_or_lowest(
-                                biased(scores[i, t], bias, b, h, first_query + i, first_key + t),
-                                first_query + i,
-                                first_key + t,
-                            )
-                            new_max[0] = T.max(new_max[0], scores[i, t])
+                        if is_masked:
+                            for t in T.vectorized(KEYS):
+                                scores[i, t] = masked(scores[i, t], bias, b, h, first_query + i, first_key + t)
+                        vector_of[0] = scores[i, T.ramp(0, 1, VECTOR)]
+                        for n in T.serial(1, KEYS // VECTOR):
+                            vector_of[0] = T.max(vector_of[0], scores[i, T.ramp(n * VECTOR, 1, VECTOR)])
+                        new_max[0] = T.max(row_max[i], across_lanes(T.max, vector_of[0]))
                         decay[0] = T.exp2(row_max[i] - new_max[0])
                         row_max[i] = new_max[0]
-                        row_sum[i] = row_sum[i] * decay[0]
-                        for t in T.serial(KEYS):
-                            scores[i, t] = T.exp2(scores[i, t] - new_max[0])
-                            row_sum[i] = row_sum[i] + scores[i, t]
+                        vector_of[0] = T.Broadcast(T.float32(0), VECTOR)
+                        for n in T.serial(KEYS // VECTOR):
+                            power[0] = exp2(
+                                scores[i, T.ramp(n * VECTOR, 1, VECTOR)] - T.Broadcast(new_max[0], VECTOR), VECTOR
+                            )
+                            vector_of[0] = vector_of[0] + power[0]
+                            scores[i, T.ramp(n * VECTOR, 1, VECTOR)] = power[0]
+                        row_sum[i] = row_sum[i] * decay[0] + across_lanes(operator.add, vector_of[0])
                         for d in T.vectorized(D):
                             result[i, d] = result[i, d] * decay[0]
 

@@ -1,0 +1,76 @@
+"""What the processor schedules of convolution and matmul share: one reduction, and elementwise blocks around it.
+
+The reduction's results stay in registers: a tile of it is computed where the last elementwise block, the epilogue,
+consumes it, and everything between the two is inlined.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import SBlock, Schedule, ScheduleError
+
+Block = Any  # a block or loop handle of a Schedule
+VECTOR = 16  # float32 numbers in a micro-tile's row: two AVX2 registers, four of SSE or wasm
+ACCUMULATORS = 12  # rows of eight float32 numbers that sixteen registers hold beside the operands
+WORTH_A_THREAD = 1 << 14  # multiply-adds or numbers below which waking a thread costs more than the work
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place."""
+
+    reduction: Block
+    epilogue: Block
+    pads: tuple[Block, ...]
+
+
+def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
+    """Bring a function into the form above; None if it is of another kind.
+
+    `kinds` are the reduction's axes, S for spatial and R for reduction: a convolution has SSSSRRR.
+    """
+    root = schedule.get_sblock("root")
+    blocks = schedule.get_child_blocks(root)
+    reductions = [block for block in blocks if "R" in axis_kinds(schedule, block)]
+    outputs = schedule.get_output_blocks(root)
+    if len(reductions) != 1 or len(outputs) != 1 or axis_kinds(schedule, reductions[0]) != kinds:
+        return None
+    (reduction,), (output,) = reductions, outputs
+    names = {schedule.get(block).name_hint for block in (reduction, output)}
+    pads = []
+    for block in blocks:
+        if schedule.get(block).name_hint in names:
+            continue
+        if chooses(schedule.get(block)):
+            pads.append(block)
+            continue
+        try:
+            schedule.compute_inline(block)
+        except ScheduleError:
+            return None
+    if schedule.get(reduction).name_hint == schedule.get(output).name_hint:
+        output = schedule.cache_write(reduction, 0, "local")
+    else:
+        schedule.set_scope(reduction, 0, "local")
+    return Anchored(reduction, output, tuple(pads))
+
+
+def axis_kinds(schedule: Schedule, block: Block) -> str:
+    letters = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
+    return "".join(letters.get(axis.iter_type, "O") for axis in schedule.get(block).iter_vars)
+
+
+def chooses(block: SBlock) -> bool:
+    """Whether its values depend on where they are: a pad or a concatenation."""
+
+    return bool(tvm.get_global_func("s_tir.schedule.HasIfThenElse")(block))
+
+
+def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
+    return [int(schedule.get(loop).extent) for loop in loops]
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
