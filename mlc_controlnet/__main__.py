@@ -1,4 +1,4 @@
-"""The command line: python -m mlc_controlnet generate | verify | bench | serve | train.
+"""The command line: python -m mlc_controlnet generate | verify | bench | serve | train | tune.
 
 Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure of ours (a traceback), 130 interrupted.
 """
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands.add_parser("bench", help="time native bundles"))
     _add_serve(commands.add_parser("serve", help="serve the built page on this machine"))
     _add_train(commands.add_parser("train", help="train a bundled model from nothing"))
+    _add_tune(commands.add_parser("tune", help="search for schedules and keep them in tuning_db/"))
     return parser
 
 
@@ -171,6 +172,13 @@ def _train(options: argparse.Namespace) -> None:
         quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
         _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
     _log(f"{model}: build it with python build.py --model {model} --target llvm")
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    from mlc_controlnet.tuning import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
 
 
 def _log(line: str) -> None:

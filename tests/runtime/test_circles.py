@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image
 
 from mlc_controlnet.runtime.noise import standard_normal
@@ -11,7 +10,7 @@ from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from mlc_controlnet.samplers import SAMPLERS
 from mlc_controlnet.train.circles.drawing import draw_source
 from mlc_controlnet.train.circles.quality import measure
-from mlc_controlnet.train.circles.recipe import unseen_circles
+from mlc_controlnet.train.circles.recipe import load_model, unseen_circles
 
 PROMPT = "gold circle with navy background"
 MIN_PSNR_DB = 45.0  # of 8-bit pictures
@@ -24,7 +23,7 @@ def pipeline(circles_bundle):
 
 @pytest.fixture
 def diffusers_pipeline(circles_model):
-    pipeline = StableDiffusionControlNetPipeline.from_pretrained(circles_model, dtype=torch.float32)
+    pipeline = load_model(circles_model)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
