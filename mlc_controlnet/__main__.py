@@ -26,7 +26,7 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     owns_process: the process ends with this call, so that torch may be shut out of it.
     """
     options = _parser().parse_args(arguments)
-    if owns_process and options.command in WITHOUT_TORCH:
+    if owns_process and options.command in WITHOUT_TORCH and not getattr(options, "diffusers", None):
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
     run: Callable[[argparse.Namespace], None] = options.run
     try:
@@ -126,14 +126,15 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture (20)")
     parser.add_argument("--rounds", type=int, default=5, help="pictures a bundle, of which the median counts (5)")
     parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
+    parser.add_argument("--diffusers", type=Path, metavar="MODEL", help="also time diffusers in torch on this folder")
     parser.set_defaults(run=_bench)
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.native import measure_bundles
+    from mlc_controlnet.bench.native import measure
 
-    bundles = options.bundle or [DEFAULT_BUNDLE]
-    for figures in measure_bundles(bundles, options.device, options.steps, options.rounds):
+    bundles = [DEFAULT_BUNDLE] if options.bundle is None else options.bundle
+    for figures in measure(bundles, options.device, options.steps, options.rounds, options.diffusers):
         print("\n".join(figures.lines()))
 
 

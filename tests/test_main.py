@@ -258,6 +258,19 @@ def test_bench_prints_seconds_milliseconds_and_the_device(linear_bundle, tmp_pat
         assert len(re.findall(rf"{component} +\d+\.\d\d ms", out)) == 2
 
 
+def test_bench_times_diffusers_in_turn_with_a_bundle(linear_bundle, random_model, capsys):
+    arguments = ["--bundle", str(linear_bundle.path), "--diffusers", str(random_model), "--rounds", "1", "--steps", "1"]
+    assert main(["bench", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"{random_model}, diffusers [\d.]+ in torch \S+ eager, float32, \d+ threads on ", out)
+    assert len(re.findall(r"picture, 1 steps, guidance 2 +\d+\.\d\d s", out)) == 2
+
+
+def test_bench_refuses_a_folder_that_is_no_model(linear_bundle, tmp_path, capsys):
+    assert main(["bench", "--bundle", str(linear_bundle.path), "--diffusers", str(tmp_path)]) == 2
+    assert "got no model_index.json, wanted a model in diffusers' layout" in capsys.readouterr().err
+
+
 def test_bench_refuses_no_rounds(linear_bundle, capsys):
     assert main(["bench", "--bundle", str(linear_bundle.path), "--rounds", "0"]) == 2
     assert capsys.readouterr().err == "error: rounds: got 0, wanted 1 or more; choose another number\n"

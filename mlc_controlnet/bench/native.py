@@ -1,10 +1,9 @@
-"""Time native bundles.
+"""Time native bundles and, beside them, diffusers.
 
-Bundles take turns, one picture each a round, so that a machine which slows down slows all of them. The medians are
-reported; the first picture of each bundle, which warms caches and threads up, is not counted.
+All take turns, one picture each a round, so that a machine which slows down slows all of them. The medians are
+reported; the first picture of each, which warms caches and threads up, is not counted.
 """
 
-import os
 import platform
 import statistics
 import time
@@ -17,7 +16,6 @@ import numpy as np
 import tvm
 from PIL import Image, ImageDraw
 
-from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Engine
@@ -27,53 +25,59 @@ PROMPT = "gold circle with navy background"
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Medians for one bundle."""
+class Contestant:
+    """Something that draws a picture."""
 
-    bundle: Bundle
+    name: str
     device: str
-    steps: int
     guidance_scale: float
+    draw: Callable[[], Any]
+    engine: Engine | None = None  # whose components are timed one by one
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Medians for one contestant."""
+
+    contestant: Contestant
+    steps: int
     picture_seconds: float
     slowest_picture_seconds: float
-    component_ms: dict[str, float]  # one call
+    component_ms: dict[str, float]  # one call; none for a peer
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.bundle.path}, {self.device}"
-        guided = f"guidance {self.guidance_scale:g}" if self.guidance_scale > 1 else "no guidance"
+        yield f"{self.contestant.name}, {self.contestant.device}"
+        guidance = self.contestant.guidance_scale
+        guided = f"guidance {guidance:g}" if guidance > 1 else "no guidance"
         seconds = f"{self.picture_seconds:.2f} s (slowest {self.slowest_picture_seconds:.2f} s)"
         yield f"  picture, {self.steps} steps, {guided:<14} {seconds}"
         for name, milliseconds in self.component_ms.items():
             yield f"  {name:<14} {milliseconds:8.2f} ms"
 
 
-def measure_bundles(paths: Sequence[Path], device: str | None, steps: int, rounds: int) -> list[Figures]:
-    """Draw `rounds` pictures with each bundle, in turn, then time each component.
+def measure(
+    bundles: Sequence[Path], device: str | None, steps: int, rounds: int, diffusers_model: Path | None = None
+) -> list[Figures]:
+    """Draw `rounds` pictures with each bundle and with diffusers, in turn, then time each bundle's components.
 
-    Raises UserError for bundles that can not be loaded, and for numbers of steps or rounds that can not be.
+    Raises UserError for bundles and models that can not be loaded, and for numbers of steps or rounds that can not be.
     """
     if rounds < 1:
         raise UserError("rounds", str(rounds), "1 or more", "choose another number")
-    pipelines = [ControlNetPipeline.from_bundle(read_bundle(path), device) for path in paths]
-    controls = [_ring(pipeline) for pipeline in pipelines]
-    seconds: list[list[float]] = [[] for _ in pipelines]
-    for round_number in range(rounds + 1):
-        for pipeline, control, taken in zip(pipelines, controls, seconds, strict=True):
-            started = time.perf_counter()
-            pipeline(PROMPT, control, num_inference_steps=steps, seed=round_number)
-            if round_number > 0:
-                taken.append(time.perf_counter() - started)
+    pipelines = [ControlNetPipeline.from_bundle(path, device) for path in bundles]
+    contestants = [_native(pipeline, steps) for pipeline in pipelines]
+    if diffusers_model is not None:
+        contestants.append(_diffusers(diffusers_model, pipelines[0], steps))
+    seconds = _take_turns([contestant.draw for contestant in contestants], rounds)
     return [
         Figures(
-            bundle=pipeline.engine.bundle,
-            device=describe_device(pipeline.engine),
+            contestant=contestant,
             steps=steps,
-            guidance_scale=pipeline.manifest.defaults.guidance_scale,
             picture_seconds=statistics.median(taken),
             slowest_picture_seconds=max(taken),
-            component_ms=_time_components(pipeline.engine, rounds),
+            component_ms={} if contestant.engine is None else _time_components(contestant.engine, rounds),
         )
-        for pipeline, taken in zip(pipelines, seconds, strict=True)
+        for contestant, taken in zip(contestants, seconds, strict=True)
     ]
 
 
@@ -82,8 +86,7 @@ def describe_device(engine: Engine) -> str:
     kind = f"{engine.library.device} {engine.library.dtype}"
     if engine.library.device != "llvm":
         return f"{kind} on {engine.device.device_name}"
-    threads = tvm.get_global_func("runtime.NumThreads")()
-    return f"{kind} on {_processor()}, {threads} of {os.cpu_count()} logical processors"
+    return f"{kind} on {_processor()}, {tvm.get_global_func('runtime.NumThreads')()} threads"
 
 
 def _processor() -> str:
@@ -93,12 +96,50 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
+    control_image = _ring(pipeline)
+    settings = pipeline.resolve(PROMPT, num_inference_steps=steps)  # refuses a number of steps that can not be
+    return Contestant(
+        name=str(pipeline.engine.bundle.path),
+        device=describe_device(pipeline.engine),
+        guidance_scale=settings.guidance_scale,
+        draw=lambda: pipeline(PROMPT, control_image, num_inference_steps=steps),
+        engine=pipeline.engine,
+    )
+
+
+def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Contestant:
+    """The peer draws what `pipeline` draws."""
+    from mlc_controlnet.bench.diffusers_peer import describe_peer, load_peer
+
+    control_image, guidance_scale = _ring(pipeline), pipeline.manifest.defaults.guidance_scale
+    draw = load_peer(model)
+    return Contestant(
+        name=str(model),
+        device=f"{describe_peer()} on {_processor()}",
+        guidance_scale=guidance_scale,
+        draw=lambda: draw(PROMPT, control_image, steps, guidance_scale),
+    )
+
+
 def _ring(pipeline: ControlNetPipeline) -> Image.Image:
     """A white ring on black, of the model's size."""
     width, height = pipeline.manifest.model.width, pipeline.manifest.model.height
     image = Image.new("RGB", (width, height))
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), outline="white")
     return image
+
+
+def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Seconds of each call in each round but the first."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for round_number in range(rounds + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if round_number > 0:
+                taken.append(time.perf_counter() - started)
+    return seconds
 
 
 def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
@@ -119,12 +160,13 @@ def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
         VAE_DECODER: lambda: engine.vae_decoder(arrays["latents"]),
         VAE_ENCODER: lambda: engine.vae_encoder(arrays["image"]),
     }
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for round_number in range(rounds + 1):
-        for name, call in calls.items():
-            started = time.perf_counter()
+
+    def finished(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
             call()
             engine.synchronize()
-            if round_number > 0:
-                taken[name].append(1000 * (time.perf_counter() - started))
-    return {name: statistics.median(milliseconds) for name, milliseconds in taken.items()}
+
+        return run
+
+    taken = _take_turns([finished(call) for call in calls.values()], rounds)
+    return {name: 1000 * statistics.median(seconds) for name, seconds in zip(calls, taken, strict=True)}
