@@ -66,7 +66,7 @@ class ParamRecord:
 @dataclass(frozen=True)
 class ParamsSpec:
     dtype: str
-    bytes: int  # of all shards
+    bytes: int  # of all records, without what aligns them
     shards: tuple[str, ...]
     records: tuple[ParamRecord, ...]
 
@@ -185,6 +185,13 @@ def _file_faults(manifest: Manifest) -> Iterator[Complaint]:
 def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
     params = manifest.params
     sizes = {entry.path: entry.bytes for entry in manifest.files}
+    shard_bytes = [sizes.get(path, 0) for path in params.shards]
+    if params.bytes != sum(record.bytes for record in params.records):
+        yield (
+            "params.bytes",
+            str(params.bytes),
+            f"{sum(record.bytes for record in params.records)}, that of all records",
+        )
     ends = [0] * len(params.shards)
     seen: set[str] = set()
     for record in sorted(params.records, key=lambda r: (r.shard, r.byte_offset)):
@@ -208,9 +215,9 @@ def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
         if record.byte_offset < ends[record.shard]:
             yield subject, f"byte_offset {record.byte_offset}", f"{ends[record.shard]} or more: records do not overlap"
         ends[record.shard] = record.byte_offset + record.bytes
-        shard_bytes = sizes.get(params.shards[record.shard], 0)
-        if ends[record.shard] > shard_bytes:
-            yield subject, f"an end at byte {ends[record.shard]}", f"{shard_bytes} at most, the shard's size"
+        if ends[record.shard] > shard_bytes[record.shard]:
+            wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
+            yield subject, f"an end at byte {ends[record.shard]}", wanted
 
 
 def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:

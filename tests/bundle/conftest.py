@@ -41,7 +41,7 @@ def manifest() -> Manifest:
         },
         params=ParamsSpec(
             dtype="float16",
-            bytes=12,
+            bytes=10,
             shards=("params/00.bin",),
             records=(
                 ParamRecord("unet.weight", (1, 3), "float16", 0, 0, 6),

@@ -98,6 +98,12 @@ def test_a_param_record_that_does_not_fit_its_shard_is_named(raw, changes, messa
         parse(raw)
 
 
+def test_the_bytes_of_all_params_are_those_of_their_records(raw):
+    raw["params"]["bytes"] += 4
+    with pytest.raises(UserError, match=r"params.bytes: got 14, wanted 10, that of all records"):
+        parse(raw)
+
+
 def test_a_component_may_only_use_recorded_params(raw):
     raw["components"]["unet"]["params"].append("unet.lost")
     with pytest.raises(UserError, match=r"components.unet.params: got unet.lost, which has no record"):
