@@ -186,12 +186,6 @@ def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
     params = manifest.params
     sizes = {entry.path: entry.bytes for entry in manifest.files}
     shard_bytes = [sizes.get(path, 0) for path in params.shards]
-    if params.bytes != sum(record.bytes for record in params.records):
-        yield (
-            "params.bytes",
-            str(params.bytes),
-            f"{sum(record.bytes for record in params.records)}, that of all records",
-        )
     ends = [0] * len(params.shards)
     seen: set[str] = set()
     for record in sorted(params.records, key=lambda r: (r.shard, r.byte_offset)):
@@ -218,6 +212,12 @@ def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
         if ends[record.shard] > shard_bytes[record.shard]:
             wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
             yield subject, f"an end at byte {ends[record.shard]}", wanted
+    if params.bytes != sum(record.bytes for record in params.records):
+        yield (
+            "params.bytes",
+            str(params.bytes),
+            f"{sum(record.bytes for record in params.records)}, that of all records",
+        )
 
 
 def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
