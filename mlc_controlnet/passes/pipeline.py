@@ -19,7 +19,7 @@ from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
-from mlc_controlnet.passes.limit_unrolling import LimitUnrolling
+from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
 
@@ -84,7 +84,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
         dlight.gpu.GeneralReduction(),
         dlight.gpu.Fallback(),
     )
-    return (*tuned, rules, LimitUnrolling())
+    return (*tuned, rules, KeepLoopsRolled())
 
 
 def run(

@@ -1,11 +1,10 @@
 import numpy as np
-import pytest
 import tvm
 from tvm.s_tir import Schedule
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
-from mlc_controlnet.passes.limit_unrolling import MAX_STEPS, PRAGMA, LimitUnrolling
+from mlc_controlnet.passes.keep_loops_rolled import PRAGMA, KeepLoopsRolled
 
 
 @I.ir_module(s_tir=True)
@@ -31,18 +30,16 @@ def steps_of(mod: tvm.IRModule) -> int:
     return int(schedule.get(loop).annotations[PRAGMA])
 
 
-def test_a_large_annotation_becomes_a_micro_tile() -> None:
-    assert steps_of(LimitUnrolling()(annotated(256))) == MAX_STEPS
+def test_what_asks_to_be_unrolled_stays_rolled() -> None:
+    assert steps_of(KeepLoopsRolled()(annotated(256))) == 0
 
 
-@pytest.mark.parametrize("steps", [4, MAX_STEPS])
-def test_a_small_annotation_stays(steps: int) -> None:
-    before = annotated(steps)
-    tvm.ir.assert_structural_equal(LimitUnrolling()(before), before)
+def test_a_function_that_asks_for_nothing_is_left_alone() -> None:
+    tvm.ir.assert_structural_equal(KeepLoopsRolled()(Double), Double)
 
 
 def test_the_numbers_stay_the_same() -> None:
     x = np.arange(64, dtype=np.float32)
     y = tvm.runtime.tensor(np.zeros(64, np.float32))
-    tvm.compile(LimitUnrolling()(annotated(256)), "llvm")(tvm.runtime.tensor(x), y)
+    tvm.compile(KeepLoopsRolled()(annotated(256)), "llvm")(tvm.runtime.tensor(x), y)
     np.testing.assert_array_equal(y.numpy(), 2 * x)
