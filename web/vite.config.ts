@@ -23,6 +23,18 @@ function serveBundle(): Plugin {
   };
 }
 
+/** tvmjs asks for Node's modules in code that only Node runs; a page needs none of them. */
+function leaveOutNodeModules(): Plugin {
+  const empty = "\0node-module-left-out";
+  return {
+    name: "leave-out-node-modules",
+    enforce: "pre",
+    resolveId: (id, importer) =>
+      /^(crypto|fs|path|perf_hooks|ws)$/.test(id) && importer?.includes("@mlc-ai/web-runtime") ? empty : undefined,
+    load: (id) => (id === empty ? "export default {}" : undefined),
+  };
+}
+
 /** The development server injects styles and scripts inline, which the page's own policy forbids. */
 function relaxPolicyInDevelopment(): Plugin {
   return {
@@ -40,7 +52,7 @@ export default defineConfig({
     target: "es2022",
     modulePreload: { polyfill: false },
   },
-  worker: { format: "es" },
-  plugins: [serveBundle(), relaxPolicyInDevelopment()],
+  worker: { format: "es", plugins: () => [leaveOutNodeModules()] },
+  plugins: [leaveOutNodeModules(), serveBundle(), relaxPolicyInDevelopment()],
   test: { include: ["tests/**/*.test.ts"] },
 });

@@ -1,0 +1,45 @@
+/** A static host on localhost for tests and measurements, as any host of the site would be. */
+
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { extname, join, normalize, sep } from "node:path";
+
+const TYPES = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".css": "text/css",
+  ".json": "application/json",
+  ".svg": "image/svg+xml",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * Serve the folder `site`, and the folder `bundle` as its `bundle/`.
+ *
+ * `faults` gives, by path below the site, what a path is served as instead of its file; it may be changed while the server
+ * runs. `requests` lists the paths that were asked for.
+ *
+ * @param {{ site: string, bundle: string }} folders
+ */
+export async function serveSite({ site, bundle }) {
+  /** @type {Map<string, (content: Buffer) => Buffer>} */
+  const faults = new Map();
+  /** @type {string[]} */
+  const requests = [];
+  const server = createServer((request, response) => {
+    const path = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname).slice(1) || "index.html";
+    requests.push(path);
+    const [root, relative] = path.startsWith("bundle/") ? [bundle, path.slice("bundle/".length)] : [site, path];
+    const file = normalize(join(root, relative));
+    if (!file.startsWith(root + sep) || !existsSync(file) || !statSync(file).isFile()) {
+      response.writeHead(404).end();
+      return;
+    }
+    const content = readFileSync(file);
+    const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
+    response.writeHead(200, { "content-type": type }).end(faults.get(path)?.(content) ?? content);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
+  const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
+  return { url: `http://127.0.0.1:${port}/`, requests, faults, close: () => server.close() };
+}

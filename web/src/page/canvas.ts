@@ -1,0 +1,43 @@
+/** Pixels to and from canvases. */
+
+import type { Image } from "../worker";
+import { UserError } from "../worker";
+
+/** Decode a picture's file. Throws UserError for a file that the browser cannot show. */
+export async function readPicture(file: File): Promise<Image> {
+  let bitmap: ImageBitmap;
+  try {
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  } catch {
+    const got = file.type && !file.type.startsWith("image/") ? file.type : "a file that is no picture, or broken";
+    throw new UserError(`control image ${file.name}`, got, "a picture such as PNG or JPEG", "choose another file");
+  }
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d") as OffscreenCanvasRenderingContext2D;
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return context.getImageData(0, 0, canvas.width, canvas.height) as Image;
+}
+
+/** Paint `image` onto `canvas`, which takes its size. */
+export function paintImage(canvas: HTMLCanvasElement, image: Image): void {
+  canvas.width = image.width;
+  canvas.height = image.height;
+  canvas.getContext("2d")?.putImageData(new ImageData(image.data, image.width, image.height), 0, 0);
+}
+
+/** A canvas of the image's size that holds it. */
+export function toCanvas(image: Image): OffscreenCanvas {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  canvas.getContext("2d")?.putImageData(new ImageData(image.data, image.width, image.height), 0, 0);
+  return canvas;
+}
+
+/** Let the visitor save a file. */
+export function saveFile(content: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to read it by then
+}

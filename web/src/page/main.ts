@@ -1,0 +1,261 @@
+/** The demo page: wires the drawing board, the form and the engine. */
+
+import {
+  createEngine,
+  type EngineInfo,
+  encodePng,
+  type GeneratedImage,
+  type GenerateRequest,
+  isAbort,
+  type Progress,
+} from "../worker";
+import { paintImage, readPicture, saveFile } from "./canvas";
+import { DrawingBoard, type Tool } from "./drawing_board";
+import { EngineSession } from "./engine_session";
+import { Messages } from "./messages";
+import { drawShape, EMPTY, invert } from "./outline";
+import { LoadProgress, seconds, stepText } from "./progress_text";
+import { linkSwatches, type Palette } from "./prompt_colors";
+
+/** Outlines to start from: centre and radius as fractions of the board. */
+const SAMPLES = [
+  [0.5, 0.5, 0.28],
+  [0.34, 0.36, 0.19],
+  [0.62, 0.58, 0.34],
+  [0.7, 0.3, 0.14],
+] as const;
+
+/** The names that the bundled model was trained on, where the page is built with it. */
+const palettes = import.meta.glob<Palette>("../../../mlc_controlnet/models/circles/colors.json", {
+  eager: true,
+  import: "default",
+});
+
+const byId = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
+const form = byId<HTMLFormElement>("form");
+const generateButton = byId<HTMLButtonElement>("generate");
+const cancelButton = byId<HTMLButtonElement>("cancel");
+const downloadButton = byId<HTMLButtonElement>("download");
+const progressBar = byId<HTMLProgressElement>("progress");
+const pictureCanvas = byId<HTMLCanvasElement>("picture");
+const messages = new Messages(byId("messages"));
+const board = new DrawingBoard(byId<HTMLCanvasElement>("board"));
+const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onProgress, onLoaded });
+
+let loadProgress = new LoadProgress();
+let picture: GeneratedImage | undefined;
+let running: AbortController | undefined;
+
+function showStatus(text: string, fraction: number): void {
+  byId("status").textContent = text;
+  progressBar.value = fraction;
+}
+
+function onLoadStart(): void {
+  performance.mark("load begins");
+  loadProgress = new LoadProgress();
+  showStatus(loadProgress.text, 0);
+}
+
+function onProgress(progress: Progress): void {
+  loadProgress.add(progress);
+  showStatus(loadProgress.text, loadProgress.fraction);
+}
+
+/** Put what the bundle says into the page; what the visitor has typed already stays. */
+function onLoaded({ manifest, samplers, bundleSha256, dtype, device }: EngineInfo): void {
+  performance.measure("mlc-controlnet load", "load begins");
+  const { model, defaults } = manifest;
+  board.setSize(model.width, model.height);
+  document.body.style.setProperty("--aspect", `${model.width} / ${model.height}`);
+  const sampler = field<HTMLSelectElement>("sampler");
+  if (sampler.options.length === 0) {
+    const isDefault = (name: string) => name === manifest.samplers.default;
+    sampler.append(...Object.keys(samplers).map((name) => new Option(name, name, isDefault(name), isDefault(name))));
+  }
+  fillIfEmpty("steps", defaults.steps);
+  fillIfEmpty("guidanceScale", defaults.guidance_scale);
+  fillIfEmpty("conditioningScale", defaults.conditioning_scale);
+  byId("about").textContent =
+    `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}. Bundle ${bundleSha256.slice(0, 12)}.`;
+  showStatus("Ready", 0);
+}
+
+function field<T extends HTMLElement = HTMLInputElement>(name: string): T {
+  return form.elements.namedItem(name) as unknown as T;
+}
+
+function fillIfEmpty(name: string, value: number): void {
+  if (field(name).value === "") field(name).value = String(value);
+}
+
+async function generate(): Promise<void> {
+  messages.clear();
+  if (board.isEmpty()) {
+    messages.notice("The drawing board is empty: the picture will follow the prompt alone.");
+  }
+  running = new AbortController();
+  const { signal } = running;
+  setRunning(true);
+  try {
+    await session.ready(signal);
+    performance.mark("generate begins");
+    const began = performance.now();
+    showStatus("Reading the prompt…", 0);
+    picture = await session.generate(readRequest(), {
+      signal,
+      onNotice: (notice) => messages.notice(notice),
+      onStep: (step) => {
+        showStatus(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
+        showPicture(step.preview(), "Preview");
+      },
+    });
+    performance.measure("mlc-controlnet generate", "generate begins");
+    showPicture(picture, picture.settings.prompt);
+    downloadButton.disabled = false;
+    showStatus(`Done in ${seconds(performance.now() - began)} with seed ${picture.settings.seed}`, 1);
+  } catch (error) {
+    restorePicture();
+    if (isAbort(error)) {
+      showStatus("Cancelled", 0);
+    } else {
+      messages.error(error);
+      showStatus("Stopped", 0);
+    }
+  } finally {
+    running = undefined;
+    setRunning(false);
+  }
+}
+
+function readRequest(): GenerateRequest {
+  const fields = new FormData(form);
+  const text = (name: string) => String(fields.get(name) ?? "");
+  const number = (name: string) => (text(name) === "" ? undefined : Number(text(name)));
+  return {
+    prompt: text("prompt"),
+    negativePrompt: text("negativePrompt"),
+    controlImage: board.controlImage(),
+    steps: number("steps"),
+    guidanceScale: number("guidanceScale"),
+    conditioningScale: number("conditioningScale"),
+    seed: number("seed"),
+    sampler: text("sampler"),
+  };
+}
+
+function setRunning(isRunning: boolean): void {
+  const [shown, hidden] = isRunning ? [cancelButton, generateButton] : [generateButton, cancelButton];
+  const hadFocus = document.activeElement === hidden;
+  shown.hidden = false;
+  hidden.hidden = true;
+  cancelButton.disabled = false;
+  if (hadFocus) shown.focus({ preventScroll: true });
+}
+
+function showPicture(image: Parameters<typeof paintImage>[1], label: string): void {
+  paintImage(pictureCanvas, image);
+  pictureCanvas.ariaLabel = label;
+  byId("placeholder").hidden = true;
+}
+
+/** After a run without picture: the one before it, or none. */
+function restorePicture(): void {
+  if (picture !== undefined) {
+    showPicture(picture, picture.settings.prompt);
+    return;
+  }
+  pictureCanvas.getContext("2d")?.reset();
+  pictureCanvas.ariaLabel = "No picture yet";
+  byId("placeholder").hidden = false;
+}
+
+async function openPicture(file: File | undefined): Promise<void> {
+  if (file === undefined) return;
+  messages.clear();
+  try {
+    board.show({ kind: "picture", picture: await readPicture(file) });
+  } catch (error) {
+    messages.error(error);
+  }
+}
+
+function addSamples(): void {
+  for (const [number, [x, y, radius]] of SAMPLES.entries()) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.ariaLabel = `Sample outline ${number + 1}`;
+    const thumbnail = document.createElement("canvas");
+    const ring = { center: { x: 48 * x, y: 48 * y }, radius: 48 * radius };
+    paintImage(thumbnail, drawShape({ kind: "ring", ring }, 48, 48));
+    button.append(thumbnail);
+    button.addEventListener("click", () => board.showRing(x, y, radius));
+    byId("samples").append(button);
+  }
+}
+
+function fileName(image: GeneratedImage): string {
+  const words = image.settings.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
+  return `${words.join("-").slice(0, 60)}-${image.settings.seed}.png`;
+}
+
+function listen(): void {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (running === undefined) void generate();
+  });
+  cancelButton.addEventListener("click", () => {
+    cancelButton.disabled = true;
+    showStatus("Cancelling after this step…", progressBar.value);
+    running?.abort();
+  });
+  downloadButton.addEventListener("click", async () => {
+    if (picture !== undefined) saveFile(await encodePng(picture, picture.metadata), fileName(picture));
+  });
+  byId("dice").addEventListener("click", () => {
+    field("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  });
+  for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=tool]")) {
+    radio.addEventListener("change", () => {
+      board.tool = radio.value as Tool;
+    });
+  }
+  listenToBoard();
+}
+
+function listenToBoard(): void {
+  const file = byId<HTMLInputElement>("file");
+  const invertButton = byId<HTMLButtonElement>("invert");
+  board.onChange = (shape) => {
+    invertButton.hidden = shape.kind !== "picture";
+    invertButton.onclick = () => {
+      if (shape.kind === "picture") board.show({ kind: "picture", picture: invert(shape.picture) });
+    };
+  };
+  byId("clear").addEventListener("click", () => board.show(EMPTY));
+  byId("save-outline").addEventListener("click", async () =>
+    saveFile(await encodePng(board.controlImage()), "outline.png"),
+  );
+  byId("open").addEventListener("click", () => file.click());
+  file.addEventListener("change", () => {
+    void openPicture(file.files?.[0]);
+    file.value = ""; // the same file can be chosen again
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    void openPicture(event.dataTransfer?.files[0]);
+  });
+  document.addEventListener("paste", (event) => void openPicture(event.clipboardData?.files[0]));
+}
+
+addSamples();
+listen();
+board.showRing(...SAMPLES[0]);
+const palette = Object.values(palettes)[0];
+if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("prompt"), palette);
+session.load().catch((error) => {
+  if (running !== undefined) return; // the run that waits for it tells
+  messages.error(error);
+  showStatus("The model is not loaded", 0);
+});

@@ -1,0 +1,54 @@
+/** Errors and notices on the page. */
+
+import { UserError } from "../worker";
+
+export class Messages {
+  constructor(private readonly container: HTMLElement) {}
+
+  clear(): void {
+    this.container.replaceChildren();
+  }
+
+  /** Something was changed in the inputs. */
+  notice(text: string): void {
+    this.add("notice", [paragraph(capitalise(text))]);
+  }
+
+  /** What went wrong and what to do. A failure of ours shows its technical text, which belongs in a report. */
+  error(error: unknown): void {
+    if (error instanceof UserError) {
+      const fact = paragraph(`got ${error.got}, wanted ${error.wanted}.`);
+      fact.prepend(strong(`${capitalise(error.subject)}: `));
+      this.add("error", [fact, paragraph(`${capitalise(error.remedy)}.`)]);
+      return;
+    }
+    console.error(error);
+    const text = error instanceof Error ? error.message : String(error);
+    const fact = paragraph(text);
+    fact.prepend(strong("Something broke in this page: "));
+    this.add("error", [fact, paragraph("Press the button to try again. If it stays, please report this text.")]);
+  }
+
+  private add(kind: "notice" | "error", content: HTMLElement[]): void {
+    const message = document.createElement("div");
+    message.className = `message ${kind}`;
+    message.append(...content);
+    this.container.append(message);
+  }
+}
+
+function paragraph(text: string): HTMLElement {
+  const element = document.createElement("p");
+  element.textContent = text;
+  return element;
+}
+
+function strong(text: string): HTMLElement {
+  const element = document.createElement("strong");
+  element.textContent = text;
+  return element;
+}
+
+function capitalise(text: string): string {
+  return /^[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+}

@@ -1,0 +1,49 @@
+/** What the status line says. */
+
+import type { Progress } from "../worker";
+
+/** The two phases of loading overlap; this keeps both. */
+export class LoadProgress {
+  private readonly phases = new Map<Progress["phase"], Progress>();
+
+  /** Note a report. */
+  add(progress: Progress): void {
+    this.phases.set(progress.phase, progress);
+  }
+
+  /** 0..1; each phase counts half. */
+  get fraction(): number {
+    const of = (phase: Progress["phase"]) => {
+      const progress = this.phases.get(phase);
+      return progress === undefined || progress.total === 0 ? 0 : progress.done / progress.total;
+    };
+    return (of("download") + of("compile")) / 2;
+  }
+
+  get text(): string {
+    const download = this.phases.get("download");
+    const compile = this.phases.get("compile");
+    const parts: string[] = [];
+    if (download !== undefined) {
+      parts.push(`${megabytes(download.done)} of ${megabytes(download.total)} MB`);
+    }
+    if (compile !== undefined) parts.push(`${compile.done} of ${compile.total} GPU kernels`);
+    return parts.length ? `Loading the model: ${parts.join(", ")}` : "Loading the model…";
+  }
+}
+
+/** "Step 3 of 20, about 12 s left"; `elapsedMs` is since the first step began. */
+export function stepText(index: number, count: number, elapsedMs: number): string {
+  const left = ((count - index - 1) * elapsedMs) / (index + 1) / 1000;
+  const rest = left >= 1 ? `, about ${Math.round(left)} s left` : "";
+  return `Step ${index + 1} of ${count}${rest}`;
+}
+
+/** "1.2 s" */
+export function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
