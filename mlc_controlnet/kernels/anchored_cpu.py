@@ -4,6 +4,7 @@ The reduction's results stay in registers: a tile of it is computed where the la
 consumes it, and everything between the two is inlined.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,10 @@ from tvm.s_tir import SBlock, Schedule, ScheduleError
 
 Block = Any  # a block or loop handle of a Schedule
 VECTOR = 16  # float32 numbers in a micro-tile's row: two AVX2 registers, four of SSE or wasm
-ACCUMULATORS = 12  # rows of eight float32 numbers that sixteen registers hold beside the operands
-WORTH_A_THREAD = 1 << 14  # multiply-adds or numbers below which waking a thread costs more than the work
+REGISTER = 8  # float32 numbers in an AVX2 register
+ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
+
+_has_condition: Callable[[SBlock], bool] = tvm.get_global_func("s_tir.schedule.HasIfThenElse")
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,11 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
     for block in blocks:
         if schedule.get(block).name_hint in names:
             continue
-        if chooses(schedule.get(block)):
+        if has_condition(schedule, block):
             pads.append(block)
-            continue
-        try:
-            schedule.compute_inline(block)
-        except ScheduleError:
+        elif not try_inline(schedule, block):
             return None
-    if schedule.get(reduction).name_hint == schedule.get(output).name_hint:
+    if len(names) == 1:
         output = schedule.cache_write(reduction, 0, "local")
     else:
         schedule.set_scope(reduction, 0, "local")
@@ -62,15 +62,28 @@ def axis_kinds(schedule: Schedule, block: Block) -> str:
     return "".join(letters.get(axis.iter_type, "O") for axis in schedule.get(block).iter_vars)
 
 
-def chooses(block: SBlock) -> bool:
+def has_condition(schedule: Schedule, block: Block) -> bool:
     """Whether its values depend on where they are: a pad or a concatenation."""
+    return bool(_has_condition(schedule.get(block)))
 
-    return bool(tvm.get_global_func("s_tir.schedule.HasIfThenElse")(block))
+
+def try_inline(schedule: Schedule, block: Block) -> bool:
+    try:
+        schedule.compute_inline(block)
+    except ScheduleError:
+        return False
+    return True
 
 
 def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
     return [int(schedule.get(loop).extent) for loop in loops]
 
 
-def largest_divisor(number: int, limit: int) -> int:
-    return next(candidate for candidate in range(min(number, limit), 0, -1) if number % candidate == 0)
+def divisors(number: int, limit: int) -> list[int]:
+    """Ascending."""
+    return [candidate for candidate in range(1, min(number, limit) + 1) if number % candidate == 0]
+
+
+def registers(numbers: int) -> int:
+    """Registers that a row of `numbers` fills."""
+    return -(-numbers // REGISTER)

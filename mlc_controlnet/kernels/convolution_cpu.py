@@ -1,31 +1,67 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
-The padded picture is written out once. Then a micro-tile of some channels by a row of pixels stays in registers over
-the whole reduction: each step reads a row of the picture and one weight a channel, and multiplies them as vectors.
+The padded picture is written out once. Then a micro-tile of some channels by some pixels stays in registers over the
+whole reduction: each step reads a row of the picture and one weight a channel, and multiplies them as vectors.
 """
+
+from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored_cpu import ACCUMULATORS, VECTOR, anchor, extents, largest_divisor
+from mlc_controlnet.kernels.anchored_cpu import ACCUMULATORS, VECTOR, anchor, divisors, registers
+
+KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 
 
-def schedule_convolution(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """The scheduled function; None if it is no NCHW convolution of batch 1."""
-    schedule = Schedule(function)
-    found = anchor(schedule, "SSSSRRR")
+@dataclass(frozen=True)
+class ConvolutionTile:
+    """What stays in registers, and whether the steps over a kernel's row are written out."""
+
+    channels: int
+    height: int
+    width: int
+    unroll_kernel_row: bool = False
+
+    @property
+    def accumulators(self) -> int:
+        return self.channels * self.height * registers(self.width)
+
+
+def default_tile(function: tirx.PrimFunc) -> ConvolutionTile:
+    """As wide as a vector, then as many channels as there are registers."""
+    _, channels, height, width = _output_shape(function)
+    tile_width = divisors(width, VECTOR)[-1]
+    tile_height = divisors(height, max(1, VECTOR // tile_width))[-1]
+    tile_channels = divisors(channels, max(1, ACCUMULATORS // (tile_height * registers(tile_width))))[-1]
+    return ConvolutionTile(tile_channels, tile_height, tile_width)
+
+
+def tiles(function: tirx.PrimFunc) -> list[ConvolutionTile]:
+    """The search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+    _, channels, height, width = _output_shape(function)
+    return [
+        tile
+        for tile_channels in divisors(channels, 16)
+        for tile_height in divisors(height, 4)
+        for tile_width in divisors(width, 32)
+        for unroll in (False, True)
+        if 4 <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, unroll)).accumulators <= 14
+    ]
+
+
+def schedule_convolution(schedule: Schedule, tile: ConvolutionTile | None = None) -> bool:
+    """Schedule in place; False, and the schedule is spoilt, if the function is no NCHW convolution."""
+    function = schedule.mod["main"]
+    found = anchor(schedule, KINDS)
     if found is None:
-        return None
+        return False
+    if tile is None:
+        tile = default_tile(function)
     batch, channel, y, x = schedule.get_loops(found.epilogue)
-    _, channels, height, width = extents(schedule, [batch, channel, y, x])
-    tile_width = largest_divisor(width, VECTOR)
-    tile_height = largest_divisor(height, max(1, VECTOR // tile_width))
-    registers_a_channel = tile_height * -(-tile_width // 8)
-    tile_channels = largest_divisor(channels, max(1, ACCUMULATORS // registers_a_channel))
-
-    channel, tile_channel = schedule.split(channel, [None, tile_channels])
-    y, tile_y = schedule.split(y, [None, tile_height])
-    x, tile_x = schedule.split(x, [None, tile_width])
+    channel, tile_channel = schedule.split(channel, [None, tile.channels])
+    y, tile_y = schedule.split(y, [None, tile.height])
+    x, tile_x = schedule.split(x, [None, tile.width])
     schedule.reorder(batch, channel, y, x, tile_channel, tile_y, tile_x)
     schedule.parallel(schedule.fuse(batch, channel, y))
     schedule.vectorize(tile_x)
@@ -33,6 +69,8 @@ def schedule_convolution(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
     schedule.compute_at(found.reduction, x, preserve_unit_loops=True)
     *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
     schedule.reorder(into, kernel_y, kernel_x, out, row, column)
+    if tile.unroll_kernel_row:
+        schedule.unroll(kernel_x)
     for loop in (out, row):
         schedule.unroll(loop)
     schedule.vectorize(column)
@@ -45,4 +83,8 @@ def schedule_convolution(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
     for pad in found.pads:
         *outer, _, _ = schedule.get_loops(pad)
         schedule.parallel(schedule.fuse(*outer))
-    return schedule.mod["main"]
+    return True
+
+
+def _output_shape(function: tirx.PrimFunc) -> list[int]:
+    return [int(size) for size in function.params[-1].ty.shape]

@@ -1,37 +1,31 @@
 """A schedule for functions without a reduction on processors: one pass over memory, parallel where it is worth it."""
 
-from tvm import tirx
-from tvm.s_tir import Schedule, ScheduleError
+from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored_cpu import WORTH_A_THREAD, axis_kinds, chooses, extents, largest_divisor
+from mlc_controlnet.kernels.anchored_cpu import VECTOR, axis_kinds, divisors, extents, has_condition, try_inline
 
-VECTOR = 16
+WORTH_A_THREAD = 1 << 14  # numbers below which waking a thread costs more than the work
 
 
-def schedule_elementwise(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """The scheduled function; None if it reduces something or has several outputs."""
-    schedule = Schedule(function)
+def schedule_elementwise(schedule: Schedule) -> bool:
+    """Schedule in place; False, and the schedule is spoilt, if it reduces something or has several outputs."""
     root = schedule.get_sblock("root")
     blocks = schedule.get_child_blocks(root)
     outputs = schedule.get_output_blocks(root)
     if len(outputs) != 1 or any(set(axis_kinds(schedule, block)) - {"S"} for block in blocks):
-        return None
+        return False
     (output,) = outputs
     name = schedule.get(output).name_hint
-    for block in blocks:
-        if schedule.get(block).name_hint != name:
-            try:
-                schedule.compute_inline(block)
-            except ScheduleError:
-                return None
+    if not all(try_inline(schedule, block) for block in blocks if schedule.get(block).name_hint != name):
+        return False
     loops = schedule.get_loops(output)
     if not loops:
-        return None
+        return False
     everything = schedule.fuse(*loops)
     (count,) = extents(schedule, [everything])
-    outer, inner = schedule.split(everything, [None, largest_divisor(count, VECTOR)])
-    if not chooses(schedule.get(output)):
+    outer, inner = schedule.split(everything, [None, divisors(count, VECTOR)[-1]])
+    if not has_condition(schedule, output):
         schedule.vectorize(inner)
     if count >= WORTH_A_THREAD:
         schedule.parallel(outer)
-    return schedule.mod["main"]
+    return True

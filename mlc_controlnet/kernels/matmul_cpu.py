@@ -5,36 +5,76 @@ columns is packed once as [K, columns] and serves every row; a micro-tile of row
 With too few rows to repay the packing, the vector runs along k and its lanes are added at the end.
 """
 
+from dataclasses import dataclass
+
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored_cpu import ACCUMULATORS, VECTOR, Anchored, anchor, extents, largest_divisor
+from mlc_controlnet.kernels.anchored_cpu import (
+    ACCUMULATORS,
+    VECTOR,
+    Anchored,
+    anchor,
+    divisors,
+    extents,
+    registers,
+)
 
 ROWS_THAT_REPAY_PACKING = 4
 
 
-def schedule_matmul(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """The scheduled function; None if it is no product of [..., M, K] by [N, K] or [K, N]."""
-    schedule = Schedule(function)
-    found = next((form for kinds in ("SSR", "SSSR") if (form := anchor(schedule, kinds)) is not None), None)
-    if found is None or found.pads or len(schedule.get(found.reduction).reads) != 2:
-        return None
-    *_, rows, _ = extents(schedule, schedule.get_loops(found.epilogue))
+@dataclass(frozen=True)
+class MatmulTile:
+    """What stays in registers."""
+
+    rows: int
+    columns: int
+
+    @property
+    def accumulators(self) -> int:
+        return self.rows * registers(self.columns)
+
+
+def default_tile(function: tirx.PrimFunc) -> MatmulTile:
+    """As wide as a vector, then as many rows as there are registers."""
+    rows, columns = _output_shape(function)
+    tile_columns = divisors(columns, VECTOR)[-1]
+    return MatmulTile(divisors(rows, max(1, ACCUMULATORS // registers(tile_columns)))[-1], tile_columns)
+
+
+def tiles(function: tirx.PrimFunc) -> list[MatmulTile]:
+    """The search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+    rows, columns = _output_shape(function)
     if rows < ROWS_THAT_REPAY_PACKING:
+        return []
+    return [
+        tile
+        for tile_rows in divisors(rows, 14)
+        for tile_columns in divisors(columns, 64)
+        if 4 <= (tile := MatmulTile(tile_rows, tile_columns)).accumulators <= 14
+    ]
+
+
+def schedule_matmul(schedule: Schedule, tile: MatmulTile | None = None) -> bool:
+    """Schedule in place; False, and the schedule is spoilt, if the function is no product of two matrices."""
+    function = schedule.mod["main"]
+    rank = len(function.params[-1].ty.shape)
+    if rank not in (2, 3):
+        return False
+    found = anchor(schedule, "S" * rank + "R")
+    if found is None or found.pads or len(schedule.get(found.reduction).reads) != 2:
+        return False
+    if _output_shape(function)[0] < ROWS_THAT_REPAY_PACKING:
         _along_k(schedule, found)
     else:
-        _packed(schedule, found)
-    return schedule.mod["main"]
+        _packed(schedule, found, default_tile(function) if tile is None else tile)
+    return True
 
 
-def _packed(schedule: Schedule, found: Anchored) -> None:
+def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
     *batch, m, n = schedule.get_loops(found.epilogue)
-    *_, rows, columns = extents(schedule, schedule.get_loops(found.epilogue))
-    tile_columns = largest_divisor(columns, VECTOR)
-    tile_rows = largest_divisor(rows, max(1, ACCUMULATORS // -(-tile_columns // 8)))
-
-    n, tile_n = schedule.split(n, [None, tile_columns])
-    m, tile_m = schedule.split(m, [None, tile_rows])
+    n, tile_n = schedule.split(n, [None, tile.columns])
+    m, tile_m = schedule.split(m, [None, tile.rows])
     schedule.reorder(*batch, n, m, tile_m, tile_n)
     panel = schedule.fuse(*batch, n)
     schedule.parallel(panel)
@@ -58,7 +98,7 @@ def _packed(schedule: Schedule, found: Anchored) -> None:
 def _along_k(schedule: Schedule, found: Anchored) -> None:
     *_, k = schedule.get_loops(found.reduction)
     (depth,) = extents(schedule, [k])
-    _, lane = schedule.split(k, [None, largest_divisor(depth, VECTOR)])
+    _, lane = schedule.split(k, [None, divisors(depth, VECTOR)[-1]])
     partial = schedule.rfactor(lane, 0)
     schedule.set_scope(partial, 0, "local")
 
@@ -70,3 +110,8 @@ def _along_k(schedule: Schedule, found: Anchored) -> None:
     schedule.vectorize(lanes)
     start = schedule.decompose_reduction(partial, step)
     schedule.vectorize(schedule.get_loops(start)[1])
+
+
+def _output_shape(function: tirx.PrimFunc) -> tuple[int, int]:
+    *_, rows, columns = (int(size) for size in function.params[-1].ty.shape)
+    return rows, columns

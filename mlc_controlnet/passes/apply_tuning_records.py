@@ -43,6 +43,7 @@ class ApplyTuningRecords:
             tuned = schedule.mod["main"].without_attr("global_symbol")
             scheduled[global_var] = tuned.with_attr("tirx.is_scheduled", True)
             hits += 1
+        mod = mod.clone()
         for global_var, function in scheduled.items():
             mod[global_var] = function
         log.info("scheduled %d PrimFuncs from tuning records, left %d", hits, len(missed))

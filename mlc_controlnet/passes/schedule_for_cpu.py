@@ -8,9 +8,11 @@ Fires on every PrimFunc that is not yet scheduled and has one of the forms below
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 import tvm
 from tvm import tirx
+from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.cpu import Reduction
 from tvm.target import Target
 
@@ -39,21 +41,33 @@ class ScheduleForCPU:
             else:
                 fired["nothing"] += 1
                 log.debug("%s has no schedule for processors", global_var.name_hint)
+        mod = mod.clone()
         for global_var, function in scheduled.items():
             mod[global_var] = function
         log.info("scheduled for the processor: %s", ", ".join(f"{count} as {form}" for form, count in fired.items()))
         return mod
 
 
-def _schedule_rows(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | None:
+Form = Callable[[tirx.PrimFunc, Target], tirx.PrimFunc | None]
+
+
+def _form(schedule_in_place: Callable[[Schedule], bool]) -> Form:
+    def apply(function: tirx.PrimFunc, _target: Target) -> tirx.PrimFunc | None:
+        schedule = Schedule(function)
+        return schedule.mod["main"] if schedule_in_place(schedule) else None
+
+    return apply
+
+
+def _rows(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | None:
     """Norms and softmax: TVM's own rule, rows in parallel."""
     schedule = Reduction().apply(function, target, False)
     return None if schedule is None else schedule.mod["main"]
 
 
-FORMS = {
-    "convolution": lambda function, _target: schedule_convolution(function),
-    "matmul": lambda function, _target: schedule_matmul(function),
-    "rows": _schedule_rows,
-    "elementwise": lambda function, _target: schedule_elementwise(function),
+FORMS: dict[str, Form] = {
+    "convolution": _form(schedule_convolution),
+    "matmul": _form(schedule_matmul),
+    "rows": _rows,
+    "elementwise": _form(schedule_elementwise),
 }

@@ -1,0 +1,154 @@
+"""2-D convolution for GPUs: a tile of output pixels and channels a workgroup, a micro-tile a thread.
+
+dlight schedules a convolution as an implicit matrix product: every element that it loads is found with four divisions
+and four comparisons, for each of the 3x3 taps anew. Here a workgroup keeps a tile of the padded input, with its halo,
+and of the weights in workgroup memory, and all taps read the same tile; what follows the convolution (bias, residual,
+silu) is computed on the accumulators.
+
+    tile of a workgroup        CHANNELS output channels x ROWS x COLUMNS pixels
+    micro-tile of a thread     4 or 8 channels x 4 neighbouring pixels, accumulated in registers
+    per step                   as many input channels as fit into 16 KiB of workgroup memory
+"""
+
+import math
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
+from tvm.s_tir.schedule import SBlockRV
+from tvm.target import Target
+
+WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
+ROWS = COLUMNS = 8  # output pixels a workgroup
+PIXELS_A_THREAD = 4
+MAX_CHANNEL_STEP = 32  # input channels a step
+# A GPU with fewer workgroups than this to run leaves most of its cores idle: smaller tiles are better then.
+ENOUGH_WORKGROUPS = 128
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes of the tiles of one convolution; every one is a power of two."""
+
+    channels: int  # output channels a workgroup
+    channels_a_thread: int
+    rows: int
+    columns: int
+    pixels_a_thread: int
+    channel_step: int  # input channels in workgroup memory at once
+
+    @property
+    def threads(self) -> tuple[int, int]:
+        """Along the pixels and along the channels."""
+        return self.rows * self.columns // self.pixels_a_thread, self.channels // self.channels_a_thread
+
+
+def choose_tiling(
+    output: tuple[int, int, int], input_channels: int, kernel: tuple[int, int], window: tuple[int, int], item_bytes: int
+) -> Tiling:
+    """Tiles for an output of [C, H, W].
+
+    Args:
+        kernel: [kh, kw].
+        window: rows and columns of the input that ROWS x COLUMNS outputs read.
+    """
+    channels, height, width = output
+    rows, columns = min(ROWS, _power_of_two(height)), min(COLUMNS, _power_of_two(width))
+    tiles = math.ceil(height / rows) * math.ceil(width / columns)
+    wide = channels >= 64 and tiles * math.ceil(channels / 64) >= ENOUGH_WORKGROUPS
+    tile_channels = min(64 if wide else 32, _power_of_two(channels))
+    channel_bytes = item_bytes * (tile_channels * math.prod(kernel) + math.prod(window))
+    fits = max(1, WORKGROUP_BYTES // channel_bytes)
+    return Tiling(
+        channels=tile_channels,
+        channels_a_thread=min(8 if wide else 4, tile_channels),
+        rows=rows,
+        columns=columns,
+        pixels_a_thread=min(PIXELS_A_THREAD, columns),
+        channel_step=min(1 << (fits.bit_length() - 1), MAX_CHANNEL_STEP, _power_of_two(input_channels)),
+    )
+
+
+class Convolution(GPUScheduleRule):
+    """Schedules a fused PrimFunc around one NCHW convolution; leaves everything else to the rules that follow."""
+
+    def apply(self, func: tirx.PrimFunc, target: Target, _tunable: bool) -> Schedule | None:
+        if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
+            return None
+        schedule = Schedule(func)
+        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+        convolutions = [block for block in blocks if _is_convolution(schedule, block)]
+        outputs = schedule.get_output_blocks(schedule.get_sblock("root"))
+        if len(convolutions) != 1 or len(outputs) != 1:
+            return None
+        (convolution,), (output,) = convolutions, outputs
+        others = [b for b in blocks if not _same(schedule, b, convolution)]
+        if any(_has_reduction(schedule, block) for block in others):
+            return None
+        if _shape(schedule, output) != _shape(schedule, convolution)[:4]:
+            return None
+        _schedule(schedule, convolution, output, others)
+        return schedule
+
+
+def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, others: list[SBlockRV]) -> None:
+    extents = _shape(schedule, convolution)  # n, f, y, x, c, ky, kx
+    reads = schedule.get(convolution).reads
+    source = _producer(schedule, convolution, reads[0].buffer)
+    item_bytes = max(1, tirx_bytes(reads[0].buffer.dtype))
+    stride_y, stride_x = _strides(schedule, convolution)
+    window = ((ROWS - 1) * stride_y + extents[5], (COLUMNS - 1) * stride_x + extents[6])
+    tiling = choose_tiling(extents[1:4], extents[4], extents[5:7], window, item_bytes)
+
+    # What feeds the convolution is computed once, into workgroup memory; what follows it, on the accumulators.
+    kept = [block for block in (source, output) if block is not None]
+    for block in others:
+        if not any(_same(schedule, block, k) for k in kept):
+            schedule.compute_inline(block)
+    if source is None:
+        source = schedule.cache_read(convolution, 0, "shared")
+    else:
+        schedule.set_scope(source, 0, "shared")
+    weights = schedule.cache_read(convolution, 1, "shared")
+    if _same(schedule, output, convolution):
+        output = schedule.cache_write(convolution, 0, "local")
+    else:
+        schedule.set_scope(convolution, 0, "local")
+
+    n, f, y, x, c, ky, kx = schedule.get_loops(convolution)
+    per_thread = tiling.channels_a_thread
+    f0, f1, f2 = schedule.split(f, [None, tiling.channels // per_thread, per_thread])
+    y0, y1 = schedule.split(y, [None, tiling.rows])
+    x0, x1, x2 = schedule.split(x, [None, tiling.columns // tiling.pixels_a_thread, tiling.pixels_a_thread])
+    c0, c1 = schedule.split(c, [None, tiling.channel_step])
+    schedule.reorder(n, f0, y0, x0, f1, y1, x1, c0, c1, ky, kx, f2, x2)
+    schedule.bind(schedule.fuse(n, y0, x0), "blockIdx.x")
+    schedule.bind(f0, "blockIdx.y")
+    schedule.bind(f1, "threadIdx.y")
+    thread_x = schedule.fuse(y1, x1)
+    schedule.bind(thread_x, "threadIdx.x")
+    schedule.reverse_compute_at(output, thread_x, preserve_unit_loops=True)
+    for block in (source, weights):
+        schedule.compute_at(block, c0, preserve_unit_loops=True)
+        elements = schedule.fuse(*schedule.get_loops(block)[-4:])
+        _, ty, tx = schedule.split(elements, [None, tiling.threads[1], tiling.threads[0]])
+        schedule.bind(ty, "threadIdx.y")
+        schedule.bind(tx, "threadIdx.x")
+    schedule.decompose_reduction(convolution, c0)
+
+
+def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
+    """out[n, f, y, x] += data[n, c, y * s + ky, x * s + kx] * weight[f, c, ky, kx], by structure."""
+    statement = schedule.get(block)
+    kinds = [int(v.iter_type) for v in statement.iter_vars]
+    if kinds != [tirx.IterVar.DataPar] * 4 + [tirx.IterVar.CommReduce] * 3 or len(statement.reads) != 2:
+        return False
+    data, weight = statement.reads
+    if len(data.buffer.shape) != 4 or len(weight.buffer.shape) != 4 or len(schedule.get_loops(block)) != 7:
+        return False
+    n, f, _, _, c, ky, kx = (v.var for v in statement.iter_vars)
+    indices = [r.min for r in weight.region]
+    return [i.same_as(v) for i, v in zip(indices, (f, c, ky, kx), strict=True)] == [True] * 4 and all(
+        r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True)
+    )
