@@ -13,7 +13,8 @@ silu) is computed on the accumulators.
 import math
 from dataclasses import dataclass
 
-from tvm import tirx
+from tvm import sym, tirx
+from tvm.runtime import DataType
 from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import SBlockRV
@@ -86,7 +87,7 @@ class Convolution(GPUScheduleRule):
         others = [b for b in blocks if not _same(schedule, b, convolution)]
         if any(_has_reduction(schedule, block) for block in others):
             return None
-        if _shape(schedule, output) != _shape(schedule, convolution)[:4]:
+        if _shape(schedule, output)[:4] != _shape(schedule, convolution)[:4]:
             return None
         _schedule(schedule, convolution, output, others)
         return schedule
@@ -95,8 +96,8 @@ class Convolution(GPUScheduleRule):
 def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, others: list[SBlockRV]) -> None:
     extents = _shape(schedule, convolution)  # n, f, y, x, c, ky, kx
     reads = schedule.get(convolution).reads
-    source = _producer(schedule, convolution, reads[0].buffer)
-    item_bytes = max(1, tirx_bytes(reads[0].buffer.dtype))
+    source = _producer(schedule, convolution, reads[0].source)
+    item_bytes = DataType(str(reads[0].source.dtype)).itemsize
     stride_y, stride_x = _strides(schedule, convolution)
     window = ((ROWS - 1) * stride_y + extents[5], (COLUMNS - 1) * stride_x + extents[6])
     tiling = choose_tiling(extents[1:4], extents[4], extents[5:7], window, item_bytes)
@@ -122,7 +123,7 @@ def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, other
     y0, y1 = schedule.split(y, [None, tiling.rows])
     x0, x1, x2 = schedule.split(x, [None, tiling.columns // tiling.pixels_a_thread, tiling.pixels_a_thread])
     c0, c1 = schedule.split(c, [None, tiling.channel_step])
-    schedule.reorder(n, f0, y0, x0, f1, y1, x1, c0, c1, ky, kx, f2, x2)
+    schedule.reorder(n, y0, x0, f0, f1, y1, x1, c0, c1, ky, kx, f2, x2)
     schedule.bind(schedule.fuse(n, y0, x0), "blockIdx.x")
     schedule.bind(f0, "blockIdx.y")
     schedule.bind(f1, "threadIdx.y")
@@ -145,10 +146,45 @@ def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
     if kinds != [tirx.IterVar.DataPar] * 4 + [tirx.IterVar.CommReduce] * 3 or len(statement.reads) != 2:
         return False
     data, weight = statement.reads
-    if len(data.buffer.shape) != 4 or len(weight.buffer.shape) != 4 or len(schedule.get_loops(block)) != 7:
+    if len(data.source.shape) != 4 or len(weight.source.shape) != 4 or len(schedule.get_loops(block)) != 7:
         return False
     n, f, _, _, c, ky, kx = (v.var for v in statement.iter_vars)
     indices = [r.min for r in weight.region]
     return [i.same_as(v) for i, v in zip(indices, (f, c, ky, kx), strict=True)] == [True] * 4 and all(
         r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True)
     )
+
+
+def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:
+    """How far the window moves a row and a column: the factors of y and x in the data's indices."""
+    statement = schedule.get(block)
+    _, _, y, x, _, ky, kx = (v.var for v in statement.iter_vars)
+    rows, columns = (r.min for r in statement.reads[0].region[2:])
+    factor_y, *_ = sym.detect_linear_equation(rows, [y, ky])
+    factor_x, *_ = sym.detect_linear_equation(columns, [x, kx])
+    return int(factor_y), int(factor_x)
+
+
+def _producer(schedule: Schedule, consumer: SBlockRV, buffer: tirx.Buffer) -> SBlockRV | None:
+    """The block that writes `buffer` for `consumer`; None for an input of the function."""
+    for block in schedule.get_producers(consumer):
+        if schedule.get(block).writes[0].source.same_as(buffer):
+            return block
+    return None
+
+
+def _shape(schedule: Schedule, block: SBlockRV) -> tuple[int, ...]:
+    return tuple(int(v.dom.extent) for v in schedule.get(block).iter_vars)
+
+
+def _has_reduction(schedule: Schedule, block: SBlockRV) -> bool:
+    return any(int(v.iter_type) != tirx.IterVar.DataPar for v in schedule.get(block).iter_vars)
+
+
+def _same(schedule: Schedule, a: SBlockRV, b: SBlockRV) -> bool:
+    return schedule.get(a).same_as(schedule.get(b))
+
+
+def _power_of_two(size: int) -> int:
+    """The smallest power of two that is not below `size`."""
+    return 1 << (size - 1).bit_length()

@@ -15,6 +15,7 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
+from mlc_controlnet.kernels.convolution import Convolution
 from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
@@ -78,6 +79,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
     if not on_gpu:
         return tuned
     rules = dlight.ApplyDefaultSchedule(
+        Convolution(),
         dlight.gpu.Matmul(),
         dlight.gpu.GEMV(),
         dlight.gpu.Reduction(),

@@ -1,0 +1,130 @@
+"""The convolution schedule against torch, as WGSL on a software WebGPU device, and where it must not fire."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm import relax, tirx
+from tvm.relax import transform
+
+from mlc_controlnet.kernels.convolution import WORKGROUP_BYTES, Convolution, choose_tiling
+from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
+
+
+@dataclass(frozen=True)
+class Case:
+    data: tuple[int, int, int, int]
+    weight: tuple[int, int, int, int]
+    stride: int = 1
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
+
+    @property
+    def output(self) -> tuple[int, int, int, int]:
+        top, left, bottom, right = self.padding
+        height = (self.data[2] + top + bottom - self.weight[2]) // self.stride + 1
+        width = (self.data[3] + left + right - self.weight[3]) // self.stride + 1
+        return (self.data[0], self.weight[0], height, width)
+
+
+CASES = {
+    "3x3, landscape": Case((1, 16, 24, 40), (32, 16, 3, 3)),
+    "odd sizes and few channels": Case((1, 5, 9, 13), (3, 5, 3, 3)),
+    "stride 2, padded on two sides as the VAE does": Case((1, 16, 16, 24), (24, 16, 3, 3), 2, (0, 0, 1, 1)),
+    "stride 2, padded on all sides": Case((1, 8, 14, 10), (8, 8, 3, 3), 2),
+    "1x1": Case((1, 24, 12, 20), (48, 24, 1, 1), 1, (0, 0, 0, 0)),
+    "a 4x6 latent": Case((1, 96, 4, 6), (96, 96, 3, 3)),
+    "wide tiles": Case((1, 12, 64, 64), (128, 12, 3, 3)),
+    "batch 2": Case((2, 6, 10, 12), (7, 6, 3, 3)),
+}
+
+
+def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
+    """silu(conv(x, w) + b + r) as the pass pipeline fuses it, or the convolution alone."""
+    builder = relax.BlockBuilder()
+    shapes = {"x": case.data, "w": case.weight, "b": (1, case.weight[0], 1, 1), "r": case.output}
+    x, w, b, r = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items())
+    with builder.function("main", [x, w, b, r]):
+        with builder.dataflow():
+            conv = relax.op.nn.conv2d(x, w, strides=case.stride, padding=list(case.padding), out_dtype="float32")
+            y = builder.emit(conv)
+            if dtype != "float32":
+                y = builder.emit(relax.op.astype(y, dtype))
+            if epilogue:
+                y = builder.emit(relax.op.nn.silu(relax.op.add(relax.op.add(y, b), r)))
+            out = builder.emit_output(y)
+        builder.emit_func_output(out)
+    passes = [
+        transform.Normalize(),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+    ]
+    with WEBGPU:
+        mod = tvm.transform.Sequential(passes)(builder.get())
+    (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    return func
+
+
+def schedule(func: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    with WEBGPU:
+        scheduled = Convolution().apply(func, WEBGPU, False)
+    return None if scheduled is None else scheduled.mod["main"].with_attr("tirx.is_scheduled", True)
+
+
+@pytest.mark.parametrize("epilogue", [True, False], ids=["with bias, residual and silu", "alone"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_software_device_computes_what_torch_computes(name: str, epilogue: bool, tmp_path: Path) -> None:
+    case = CASES[name]
+    func = schedule(fuse(case, epilogue=epilogue))
+    assert func is not None
+    rng = np.random.default_rng(0)
+    x, w, b, r = (
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in (case.data, case.weight, (1, case.weight[0], 1, 1), case.output)
+    )
+    top, left, bottom, right = case.padding
+    padded = F.pad(torch.tensor(x), (left, right, top, bottom))
+    wanted = F.conv2d(padded.double(), torch.tensor(w).double(), stride=case.stride)
+    if epilogue:
+        wanted = F.silu(wanted + torch.tensor(b) + torch.tensor(r))
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.zeros(case.output, np.float32)
+    run_on_webgpu([func], dict(zip(inputs, (x, w, b, r)[: len(inputs)], strict=True)), {output: got}, tmp_path)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_is_accumulated_in_single() -> None:
+    func = schedule(fuse(CASES["3x3, landscape"], "float16"))
+    assert func is not None
+    wgsl = build_wgsl(func)
+    assert "var<workgroup> pad_temp_shared : array<f16" in wgsl
+    assert "_local : array<f32" in wgsl
+
+
+def test_a_matrix_product_is_left_to_other_rules() -> None:
+    builder = relax.BlockBuilder()
+    a, b = (relax.Var(n, relax.TensorType((64, 64), "float32")) for n in "ab")
+    with builder.function("main", [a, b]):
+        builder.emit_func_output(builder.emit(relax.op.matmul(a, b)))
+    with WEBGPU:
+        mod = transform.LegalizeOps()(builder.get())
+    (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    assert schedule(func) is None
+
+
+@pytest.mark.parametrize("channels", [3, 32, 320, 1280])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_tiling_fits_any_device(channels: int, kernel: int, stride: int) -> None:
+    window = (7 * stride + kernel, 7 * stride + kernel)
+    for size in (4, 8, 64, 512):
+        tiling = choose_tiling((channels, size, size), channels, (kernel, kernel), window, 4)
+        tile_bytes = 4 * tiling.channel_step * (tiling.channels * kernel**2 + window[0] * window[1])
+        assert tile_bytes <= WORKGROUP_BYTES
+        assert tiling.threads[0] * tiling.threads[1] <= 256
