@@ -1,0 +1,1 @@
+"""Search for better schedules than the rules give, and keep what was found as records in `tuning_db/`."""

@@ -1,0 +1,60 @@
+"""A set of tuning records on disk: MetaSchedule's two files, and about.json, which says where the set is from."""
+
+import datetime
+import json
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+import tvm
+from tvm.s_tir import meta_schedule
+from tvm.target import Target
+
+from mlc_controlnet.passes.apply_tuning_records import as_workload
+from mlc_controlnet.tuning.search import Found
+
+
+def write_records(folder: Path, found: list[Found], target: Target, command: str) -> None:
+    """Replace the set in `folder`. One record a workload: searching again starts from nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        database = meta_schedule.database.JSONDatabase(work_dir=scratch, allow_missing=True)
+        for item in found:
+            workload = database.commit_workload(as_workload(item.task.function))
+            arguments = meta_schedule.arg_info.ArgInfo.from_entry_func(workload.mod, remove_preproc=True)
+            database.commit_tuning_record(
+                meta_schedule.database.TuningRecord(item.schedule.trace, workload, [item.seconds], target, arguments)
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in Path(scratch).glob("database_*.json"):
+            shutil.copyfile(file, folder / file.name)
+    about = json.dumps(describe(found, target, command), indent=1)
+    (folder / "about.json").write_text(about + "\n", encoding="utf-8")
+
+
+def describe(found: list[Found], target: Target, command: str) -> dict[str, object]:
+    return {
+        "command": command,
+        "device": _processor(),
+        "target": json.loads(str(target)),
+        "apache_tvm": tvm.__version__,
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "records": [
+            {
+                "name": item.task.name,
+                "shapes": item.task.shapes,
+                "calls_a_picture": item.task.calls,
+                "rules_us": round(item.seconds_by_rules * 1e6, 1),
+                "tuned_us": round(item.seconds * 1e6, 1),
+            }
+            for item in found
+        ],
+    }
+
+
+def _processor() -> str:
+    """The processor's name and its count of cores, as Linux knows them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()

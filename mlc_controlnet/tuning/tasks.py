@@ -1,0 +1,98 @@
+"""What there is to tune in a model, heaviest first."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.s_tir import Schedule
+
+from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.kernels import convolution_cpu, matmul_cpu
+from mlc_controlnet.passes.apply_tuning_records import as_workload, is_scheduled
+
+# One picture: 20 steps with guidance.
+CALLS_A_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}
+
+
+@dataclass(frozen=True)
+class Space:
+    """The schedules that are tried for one form of function."""
+
+    schedule: Callable[[Schedule, Any], bool]
+    tiles: Callable[[tirx.PrimFunc], list[Any]]
+
+
+SPACES = (
+    Space(convolution_cpu.schedule_convolution, convolution_cpu.tiles),
+    Space(matmul_cpu.schedule_matmul, matmul_cpu.tiles),
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One PrimFunc, and how often a picture needs it."""
+
+    name: str
+    function: tirx.PrimFunc
+    calls: int
+
+    @property
+    def shapes(self) -> list[list[int]]:
+        return [[int(size) for size in parameter.ty.shape] for parameter in self.function.params]
+
+
+def find_tasks(lowered: tvm.IRModule) -> list[Task]:
+    """Convolutions and matrix products of a module that has been fused but not scheduled."""
+    calls = count_calls(lowered)
+    return [
+        Task(global_var.name_hint, function, calls[global_var.name_hint])
+        for global_var, function in lowered.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+        and not is_scheduled(function)
+        and calls[global_var.name_hint]
+        and _space_of(function) is not None
+    ]
+
+
+def schedule_by_rules(function: tirx.PrimFunc) -> Schedule:
+    """What the function gets without a record."""
+    space = _space_of(function)
+    assert space is not None, "tasks have a space"
+    return _scheduled(space, function, None)
+
+
+def list_candidates(function: tirx.PrimFunc) -> Iterator[Schedule]:
+    """Every schedule of the function's space."""
+    space = _space_of(function)
+    assert space is not None, "tasks have a space"
+    for tile in space.tiles(function):
+        yield _scheduled(space, function, tile)
+
+
+def _space_of(function: tirx.PrimFunc) -> Space | None:
+    return next((space for space in SPACES if space.schedule(Schedule(function), None)), None)
+
+
+def _scheduled(space: Space, function: tirx.PrimFunc, tile: Any) -> Schedule:
+    schedule = Schedule(as_workload(function))
+    assert space.schedule(schedule, tile), "the space has this function"
+    return schedule
+
+
+def count_calls(lowered: tvm.IRModule) -> Counter[str]:
+    """How often a picture calls each PrimFunc."""
+    counts: Counter[str] = Counter()
+    for global_var, function in lowered.functions_items():
+        if not isinstance(function, relax.Function):
+            continue
+        weight = CALLS_A_PICTURE.get(global_var.name_hint, 0)
+
+        def visit(expr: relax.Expr, weight: int = weight) -> None:
+            if isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get("relax.call_tir"):
+                counts[expr.args[0].name_hint] += weight
+
+        relax.analysis.post_order_visit(function, visit)
+    return counts
