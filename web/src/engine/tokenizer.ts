@@ -32,12 +32,11 @@ export class PromptTokenizer {
     return { tokenIds, cutText: ids.length > room ? this.wordsAfter(prompt, room) : "" };
   }
 
-  /** The words of `prompt` from the one on that holds token number `room`: the package tells no offsets. */
+  /** The words of `prompt` from the first one that does not fit whole: the package tells no offsets. */
   private wordsAfter(prompt: string, room: number): string {
-    let tokens = 0;
     for (const word of prompt.matchAll(/\S+/g)) {
-      tokens += this.ids(word[0]).length;
-      if (tokens > room) return prompt.slice(word.index);
+      const throughWord = prompt.slice(0, word.index + word[0].length);
+      if (this.ids(throughWord).length > room) return prompt.slice(word.index);
     }
     return prompt;
   }

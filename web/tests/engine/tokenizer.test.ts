@@ -26,3 +26,7 @@ test("what does not fit is cut and told as it was written", () => {
 test("a word of which only a part fits is told whole", () => {
   expect(tokenizer.encode("a b cab a")).toEqual({ tokenIds: Int32Array.of(6, 0, 1, 5, 7), cutText: "cab a" });
 });
+
+test("one endless word is told whole", () => {
+  expect(tokenizer.encode("abcabc").cutText).toBe("abcabc");
+});

@@ -1,0 +1,73 @@
+"""The real Chromium and what it needs: the built page, and bundles for WebGPU."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.config import BuildConfig
+
+ROOT = Path(__file__).parents[2]
+WEB = ROOT / "web"
+TIMEOUT_S = 900  # one scenario, on a software adapter that shares its cores
+
+Visit = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page, built by Vite."""
+    if not (WEB / "node_modules").is_dir() or shutil.which("npm") is None:
+        pytest.fail("the browser tests need Node 20 and `npm ci` in web/ (`make test` does it)")
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(folder)], cwd=WEB, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def linear_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Linear components of 24 x 16 pixels for WebGPU: they load in a second or two."""
+    from mlc_controlnet.library import compile_library
+    from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
+
+    folder = tmp_path_factory.mktemp("linear-webgpu")
+    config = BuildConfig("linear", "webgpu", "float32", folder, folder / "no-records")
+    library, description = compile_library(linear_module(), "linear", config, folder)
+    return write_linear_bundle(folder / "bundle", linear_model(), library, description=description)
+
+
+@pytest.fixture(scope="session")
+def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
+    """The bundled model, built for WebGPU as a user builds it."""
+    from build import build
+
+    out = tmp_path_factory.mktemp("circles") / "circles-webgpu"
+    return build(BuildConfig(str(circles_model), "webgpu", "float32", out, ROOT / "tuning_db"))
+
+
+@pytest.fixture(scope="session")
+def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
+    """Play a scenario of scenarios.mjs in Chromium: (scenario, bundle, webgpu="software", **options) -> its facts."""
+
+    def play(scenario: str, bundle: Bundle, webgpu: str = "software", **options: Any) -> dict[str, Any]:
+        folder = tmp_path_factory.mktemp(scenario)
+        call = {
+            "scenario": scenario,
+            "site": str(site),
+            "bundle": str(bundle.path),
+            "folder": str(folder),
+            "webgpu": webgpu,
+            "options": options,
+        }
+        command = ["node", str(Path(__file__).parent / "run_scenario.mjs"), json.dumps(call)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        assert done.returncode == 0, f"{scenario} (screenshot in {folder}):\n{done.stderr}"
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+    return play

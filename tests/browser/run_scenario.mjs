@@ -1,0 +1,30 @@
+/**
+ * Play one scenario in a real Chromium and print its facts as JSON.
+ *
+ *   node run_scenario.mjs '{"scenario": "drawARing", "site": ..., "bundle": ..., "folder": ..., "webgpu": "software", "options": {}}'
+ */
+
+import { join } from "node:path";
+import { launchChromium } from "../../web/browser/chromium.mjs";
+import { serveSite } from "../../web/browser/serve_site.mjs";
+import * as scenarios from "./scenarios.mjs";
+import { Visitor } from "./visitor.mjs";
+
+const { scenario, site, bundle, folder, webgpu, options } = JSON.parse(process.argv[2]);
+const host = await serveSite({ site, bundle });
+const browser = await launchChromium({ webgpu });
+try {
+  const page = await browser.newPage({ viewport: { width: 1200, height: 1100 } });
+  const visitor = new Visitor(page, host, folder);
+  // biome-ignore lint/performance/noDynamicNamespaceImportAccess: nothing is bundled here
+  const play = scenarios[/** @type {keyof typeof scenarios} */ (scenario)];
+  try {
+    const facts = await play({ visitor, browser, host, options });
+    console.log(JSON.stringify({ statuses: visitor.statuses, complaints: visitor.complaints, ...facts }));
+  } finally {
+    await page.screenshot({ path: join(folder, `${scenario}.png`), fullPage: true }).catch(() => {});
+  }
+} finally {
+  await browser.close();
+  host.close();
+}

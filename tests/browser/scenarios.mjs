@@ -1,0 +1,180 @@
+/** What visitors do. Each scenario returns facts, which the Python tests judge. */
+
+import { Visitor } from "./visitor.mjs";
+
+/**
+ * @typedef {object} Stage
+ * @property {Visitor} visitor
+ * @property {import("playwright-core").Browser} browser
+ * @property {Awaited<ReturnType<typeof import("../../web/browser/serve_site.mjs").serveSite>>} host
+ * @property {any} options from the test
+ */
+
+/** Open the page, draw a ring, write a prompt, press Generate, save the picture and the outline. @param {Stage} stage */
+export async function drawARing({ visitor, host, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const requestsBefore = host.requests.length;
+  const { x, y, radius } = options.ring;
+  await visitor.drag([x, y], [x + radius, y]);
+  await visitor.writePrompt(options.prompt);
+  await visitor.set("Seed", String(options.seed));
+  const previews = visitor.page.evaluate(countPreviews);
+  const end = await visitor.generate();
+  return {
+    end,
+    previews: await previews,
+    messages: await visitor.messages(),
+    picture: await visitor.save("Download PNG"),
+    outline: await visitor.save("Save"),
+    requestsAfterLoading: host.requests.slice(requestsBefore),
+  };
+}
+
+/** In the page: how many different previews are shown until the picture is there. */
+function countPreviews() {
+  return new Promise((resolve) => {
+    const canvas = /** @type {HTMLCanvasElement} */ (document.querySelector("#picture"));
+    const seen = new Set();
+    const look = () => {
+      if (canvas.ariaLabel === "Preview") seen.add(canvas.toDataURL());
+      if (/^(Done|Stopped)/.test(document.querySelector("[role=status]")?.textContent ?? "")) resolve(seen.size);
+      else requestAnimationFrame(look);
+    };
+    look();
+  });
+}
+
+/** The page as the visitor finds it where the engine cannot be loaded. @param {Stage} stage */
+export async function openInVain({ visitor, host, options }) {
+  spoilManifest(host, options.manifestChanges);
+  await visitor.open();
+  const messages = await visitor.waitForMessage();
+  await visitor.press("Generate"); // the page still answers, with the same message
+  await visitor.waitFor("Stopped");
+  return { messages, messagesAgain: await visitor.messages(), requests: host.requests };
+}
+
+/** A shard arrives altered; once the host is repaired, Generate loads it and draws. @param {Stage} stage */
+export async function meetAnAlteredShard({ visitor, host, options }) {
+  host.faults.set("bundle/params/00.bin", flipOneBit);
+  await visitor.open();
+  const messages = await visitor.waitForMessage();
+  host.faults.clear();
+  return { messages, end: await draw(visitor, options), messagesAfter: await visitor.messages() };
+}
+
+/** The browser's own copy of a shard goes bad between two visits. @param {Stage} stage */
+export async function meetADamagedCache({ visitor, host }) {
+  const shard = "bundle/params/00.bin";
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await visitor.page.reload();
+  await visitor.waitFor("Ready");
+  const fetchedInTwoVisits = host.requests.filter((path) => path === shard).length;
+  await visitor.page.evaluate(async () => {
+    for (const name of await caches.keys()) {
+      const cache = await caches.open(name);
+      for (const request of await cache.keys()) await cache.put(request, new Response("damaged"));
+    }
+  });
+  await visitor.page.reload();
+  const status = await visitor.waitFor("Ready", "The model is not loaded");
+  return { status, fetchedInTwoVisits, fetchedInThree: host.requests.filter((path) => path === shard).length };
+}
+
+/** Cancel after the first step, then draw. @param {Stage} stage */
+export async function cancelInTheMiddle({ visitor, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await visitor.set("Steps", String(options.steps));
+  await visitor.page.evaluate(cancelAtStepOne);
+  await visitor.press("Generate");
+  const afterCancel = await visitor.waitFor("Cancelled", "Done");
+  const messages = await visitor.messages();
+  return { afterCancel, messages, statuses: [...visitor.statuses], end: await visitor.generate() };
+}
+
+/** In the page: press Cancel at once when the first step is told, quicker than this process could. */
+function cancelAtStepOne() {
+  const status = /** @type {Element} */ (document.querySelector("[role=status]"));
+  const observer = new MutationObserver(() => {
+    if (!status.textContent?.startsWith("Step 1 ")) return;
+    observer.disconnect();
+    /** @type {HTMLButtonElement} */ (document.querySelector("#cancel")).click();
+  });
+  observer.observe(status, { childList: true });
+}
+
+/** Cancel while the model loads; it loads on, and the next picture is drawn. @param {Stage} stage */
+export async function cancelWhileLoading({ visitor }) {
+  await visitor.open();
+  await visitor.press("Generate");
+  await visitor.press("Cancel");
+  await visitor.page.getByRole("button", { name: "Generate" }).waitFor();
+  return { messages: await visitor.messages(), end: await visitor.generate() };
+}
+
+/** Wrong input first, then right input in the same page. @param {Stage} stage */
+export async function correctAMistake({ visitor, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  for (const [name, value] of Object.entries(options.wrong)) await visitor.set(name, value);
+  const end = await visitor.generate();
+  const messages = await visitor.messages();
+  for (const [name, value] of Object.entries(options.right)) await visitor.set(name, value);
+  return { end, messages, endAfter: await visitor.generate(), messagesAfter: await visitor.messages() };
+}
+
+/** Choose a file as control image, and draw. @param {Stage} stage */
+export async function chooseAPicture({ visitor, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const { name, mimeType, base64 } = options.file;
+  await visitor.choosePicture({ name, mimeType, buffer: Buffer.from(base64, "base64") });
+  await visitor.page.waitForTimeout(300); // the file is decoded
+  const messages = await visitor.messages();
+  return { messages, end: await visitor.generate(), messagesAfter: await visitor.messages() };
+}
+
+/** Write a prompt, and draw. @param {Stage} stage */
+export async function writeAPrompt({ visitor, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await visitor.writePrompt(options.prompt);
+  return { end: await visitor.generate(), messages: await visitor.messages() };
+}
+
+/** The GPU's process dies between two pictures; the next Generate tells, the one after it loads a new engine. @param {Stage} stage */
+export async function loseTheDevice({ visitor, browser }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const session = await browser.newBrowserCDPSession();
+  await session.send("Browser.crashGpuProcess").catch(() => {}); // it may be past answering
+  const end = await visitor.generate();
+  const messages = await visitor.messages();
+  return { end, messages, endAfter: await visitor.generate(), messagesAfter: await visitor.messages() };
+}
+
+/** @param {Visitor} visitor @param {any} options */
+async function draw(visitor, options) {
+  if (options.steps !== undefined) await visitor.set("Steps", String(options.steps));
+  return visitor.generate();
+}
+
+/** Serve the manifest with other requirements in its first library. @param {Stage["host"]} host @param {any} changes */
+function spoilManifest(host, changes) {
+  if (changes === undefined) return;
+  host.faults.set("bundle/manifest.json", (content) => {
+    const manifest = JSON.parse(content.toString());
+    Object.assign(manifest.libraries[0], changes);
+    return Buffer.from(JSON.stringify(manifest));
+  });
+}
+
+/** @param {Buffer} content */
+function flipOneBit(content) {
+  const altered = Buffer.from(content);
+  altered[10] ^= 1;
+  return altered;
+}

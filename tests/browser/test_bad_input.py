@@ -1,0 +1,148 @@
+"""What a visitor sees when something is wrong: a message that says what to do, and a page that goes on working."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlc_controlnet.bundle.reader import Bundle
+from tests.browser.conftest import Visit
+
+STEPS = 4  # what the linear bundle's tables have: 1, 4 and 20
+
+
+def png(picture: np.ndarray) -> dict[str, str]:
+    """A file of `picture` ([H, W], [H, W, 3] or [H, W, 4]) for the page."""
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "PNG")
+    return {"name": "drawing.png", "mimeType": "image/png", "base64": base64.b64encode(data.getvalue()).decode()}
+
+
+def test_a_browser_without_webgpu_is_told_which_have_it(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("openInVain", linear_webgpu_bundle, webgpu="none")
+    (message,) = facts["messages"]
+    assert message.startswith("WebGPU: got ")
+    assert "hardware acceleration" in message
+    assert facts["messagesAgain"] == facts["messages"]
+    assert not [path for path in facts["requests"] if path.endswith((".bin", ".wasm"))]  # nothing large was fetched
+
+
+def test_a_missing_feature_is_named(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("openInVain", linear_webgpu_bundle, manifestChanges={"required_features": ["shader-f16"]})
+    (message,) = facts["messages"]
+    assert message.startswith("WebGPU feature shader-f16: got none, wanted it.")
+    assert "SwiftShader" in message or "swiftshader" in message  # which GPU it is that lacks it
+
+
+def test_a_limit_that_is_too_low_is_named_with_value_and_need(visit: Visit, linear_webgpu_bundle: Bundle):
+    need = 2**40
+    facts = visit("openInVain", linear_webgpu_bundle, manifestChanges={"required_limits": {"maxBufferSize": need}})
+    (message,) = facts["messages"]
+    assert message.startswith("WebGPU limit maxBufferSize: got ")
+    assert f"wanted {need} or more." in message
+    assert "cannot run the bundle" in message
+
+
+def test_an_altered_shard_is_named_with_both_hashes_and_the_page_recovers(visit: Visit, linear_webgpu_bundle: Bundle):
+    (shard,) = [entry for entry in linear_webgpu_bundle.manifest.files if entry.path == "params/00.bin"]
+    facts = visit("meetAnAlteredShard", linear_webgpu_bundle, steps=STEPS)
+    (message,) = facts["messages"]
+    assert "bundle/params/00.bin: got " in message
+    assert "(altered)" in message
+    assert f"wanted {shard.bytes} bytes, sha256 {shard.sha256}" in message
+    assert "Load the page again" in message
+    assert facts["end"].startswith("Done")
+    assert facts["messagesAfter"] == []
+
+
+def test_a_damaged_cache_entry_is_fetched_again(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("meetADamagedCache", linear_webgpu_bundle)
+    assert facts["fetchedInTwoVisits"] == 1
+    assert facts["fetchedInThree"] == 2
+    assert facts["status"] == "Ready"
+
+
+def test_cancel_in_the_middle_keeps_the_engine(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("cancelInTheMiddle", linear_webgpu_bundle, steps=20)
+    assert facts["afterCancel"] == "Cancelled"
+    assert facts["messages"] == []
+    assert not [status for status in facts["statuses"] if status.startswith("Step 20")]
+    assert facts["end"].startswith("Done")
+
+
+def test_cancel_while_loading_lets_the_model_load_on(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("cancelWhileLoading", linear_webgpu_bundle)
+    assert facts["messages"] == []
+    assert facts["end"].startswith("Done")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "complaint"),
+    [
+        ({"Steps": "0"}, {"Steps": "4"}, "Steps: got 0, wanted 1, 4 or 20."),
+        ({"Steps": "1001"}, {"Steps": "4"}, "Steps: got 1001, wanted 1, 4 or 20."),
+        ({"Seed": "-1"}, {"Seed": "0"}, "Seed: got -1, wanted an integer from 0 to 9007199254740991."),
+    ],
+)
+def test_a_wrong_setting_is_told_and_can_be_corrected(
+    visit: Visit, linear_webgpu_bundle: Bundle, wrong: dict[str, str], right: dict[str, str], complaint: str
+):
+    facts = visit("correctAMistake", linear_webgpu_bundle, wrong=wrong, right=right)
+    assert facts["end"] == "Stopped"
+    (message,) = facts["messages"]
+    assert message.startswith(complaint)
+    assert facts["endAfter"].startswith("Done")
+    assert facts["messagesAfter"] == []
+
+
+def test_a_prompt_that_is_cut_is_told_with_what_was_cut(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("writeAPrompt", linear_webgpu_bundle, prompt="x" * 60 + " gold circle with navy background")
+    assert facts["end"].startswith("Done")
+    assert facts["messages"] == ["Prompt: longer than 77 tokens, this end was cut: “with navy background”"]
+
+
+def test_a_picture_of_another_size_is_scaled_with_a_notice(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.zeros((20, 40, 3), np.uint8)))
+    assert facts["end"].startswith("Done")
+    assert facts["messagesAfter"] == [
+        "Control image: 40x20 was scaled to cover 24x16 and cropped around its centre",
+    ]
+
+
+def test_transparency_is_put_on_black_with_a_notice(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.full((16, 24, 4), 128, np.uint8)))
+    assert facts["end"].startswith("Done")
+    assert facts["messagesAfter"] == ["Control image: its transparency was composited on black"]
+
+
+def test_sixteen_bit_grey_is_shown_as_eight(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.full((16, 24), 40_000, np.uint16)))
+    assert facts["messages"] == []
+    assert facts["end"].startswith("Done")
+
+
+def test_a_picture_of_one_pixel_is_refused(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.zeros((1, 1, 3), np.uint8)))
+    assert facts["end"] == "Stopped"
+    (message,) = facts["messagesAfter"]
+    assert message.startswith("Control image: got 1x1 pixels, wanted 8x8 at least.")
+
+
+def test_a_file_that_is_no_picture_is_refused_and_the_ring_stays(visit: Visit, linear_webgpu_bundle: Bundle):
+    text = base64.b64encode(b"not a picture").decode()
+    file = {"name": "notes.txt", "mimeType": "text/plain", "base64": text}
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=file)
+    (message,) = facts["messages"]
+    assert message.startswith("Control image notes.txt: got text/plain, wanted a picture such as PNG or JPEG.")
+    assert facts["end"].startswith("Done")
+
+
+def test_a_lost_gpu_is_told_and_the_next_picture_loads_a_new_engine(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("loseTheDevice", linear_webgpu_bundle)
+    assert facts["end"] == "Stopped"
+    (message,) = facts["messages"]
+    assert message.startswith("GPU device: got lost")
+    assert facts["endAfter"].startswith("Done")
+    assert facts["messagesAfter"] == []
