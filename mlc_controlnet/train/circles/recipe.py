@@ -85,6 +85,9 @@ def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> No
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
+    for file in partial.rglob("*config.json"):
+        _drop_origin(file)
+    _drop_origin(partial / "model_index.json")
     (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
     recommended = {
         "num_inference_steps": 20,
@@ -94,6 +97,13 @@ def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> No
     (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _drop_origin(file: Path) -> None:
+    """Remove the path that a part was loaded from: it means nothing elsewhere."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path) -> StableDiffusionControlNetPipeline:
