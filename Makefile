@@ -11,7 +11,7 @@ PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/nul
 demo: dist/site/bundle/manifest.json
 	$(VENV) -m mlc_controlnet serve
 
-test: lint python-test web-test
+test: lint web-test python-test
 	@echo "all tests passed"
 
 lint: .venv/installed web/node_modules/installed
@@ -20,8 +20,9 @@ lint: .venv/installed web/node_modules/installed
 	.venv/bin/mypy
 	npm --prefix web run --silent lint
 
-# Cheap tests first: a mistake should not wait for a build.
+# pytest drives everything that needs a build: parity, native end to end, the real Chromium, the notebook.
 python-test: .venv/installed web/node_modules/installed
+	tests/browser/install_chromium.sh
 	$(VENV) -m pytest
 
 web-test: web/node_modules/installed

@@ -109,7 +109,7 @@ def _drop_origin(file: Path) -> None:
 def load_model(folder: Path) -> StableDiffusionControlNetPipeline:
     """The model that `write_model` wrote, in float32."""
     return StableDiffusionControlNetPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
+        folder, dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
     )
 
 
