@@ -4,6 +4,7 @@ import type {
   ControlNetEngine,
   createEngine,
   EngineInfo,
+  EngineStats,
   GenerateCallbacks,
   GeneratedImage,
   GenerateRequest,
@@ -58,6 +59,11 @@ export class EngineSession {
       }
       throw error;
     }
+  }
+
+  /** What the GPU did since the present engine was loaded. */
+  async stats(): Promise<EngineStats> {
+    return (await this.load()).stats();
   }
 
   private async start(): Promise<ControlNetEngine> {

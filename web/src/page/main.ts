@@ -64,7 +64,7 @@ function onProgress(progress: Progress): void {
 
 /** Put what the bundle says into the page; what the visitor has typed already stays. */
 function onLoaded({ manifest, samplers, bundleSha256, dtype, device }: EngineInfo): void {
-  performance.measure("mlc-controlnet load", "load begins");
+  performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
   const { model, defaults } = manifest;
   board.setSize(model.width, model.height);
   document.body.style.setProperty("--aspect", `${model.width} / ${model.height}`);
@@ -99,7 +99,6 @@ async function generate(): Promise<void> {
   setRunning(true);
   try {
     await session.ready(signal);
-    performance.mark("generate begins");
     const began = performance.now();
     showStatus("Reading the prompt…", 0);
     picture = await session.generate(readRequest(), {
@@ -110,10 +109,12 @@ async function generate(): Promise<void> {
         showPicture(step.preview(), "Preview");
       },
     });
-    performance.measure("mlc-controlnet generate", "generate begins");
+    const ended = performance.now();
     showPicture(picture, picture.settings.prompt);
     downloadButton.disabled = false;
-    showStatus(`Done in ${seconds(performance.now() - began)} with seed ${picture.settings.seed}`, 1);
+    showStatus(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
+    const detail = { ...(await session.stats()), steps: picture.settings.steps };
+    performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
   } catch (error) {
     restorePicture();
     if (isAbort(error)) {
