@@ -21,8 +21,10 @@ from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
+from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
+from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
 def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.Pass, ...]:
     tuned = () if tuning_records is None else (ApplyTuningRecords(tuning_records),)
     if not on_gpu:
-        return tuned
+        return (*tuned, ScheduleForCPU(), UseVectorExponentials())
     rules = dlight.ApplyDefaultSchedule(
         Convolution(),
         dlight.gpu.Matmul(),
