@@ -10,8 +10,7 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels import flash_attention_cpu, flash_attention_gpu
 from mlc_controlnet.kernels.attention import Attention
-
-OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps keeps its hands off
+from mlc_controlnet.kernels.finished import mark_finished
 
 
 def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
@@ -22,4 +21,4 @@ def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")
     variant = flash_attention_gpu if "gpu" in target.keys else flash_attention_cpu
-    return variant.build(attention).with_attrs({"tirx.is_scheduled": True, "tirx.noalias": True, "op_pattern": OPAQUE})
+    return mark_finished(variant.build(attention))

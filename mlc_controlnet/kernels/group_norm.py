@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.target import Target
 
 from mlc_controlnet.kernels import group_norm_cpu, group_norm_gpu
-from mlc_controlnet.kernels.flash_attention import OPAQUE
+from mlc_controlnet.kernels.finished import mark_finished
 from mlc_controlnet.kernels.normalization import Normalization
 
 
@@ -34,7 +34,5 @@ def group_norm(norm: Normalization, target: Target) -> GroupNormKernels:
         raise ValueError(f"no group norm kernel for {norm}")
     variant = group_norm_gpu if "gpu" in target.keys else group_norm_cpu
     statistics, normalize, slices = variant.build(norm)
-    attributes = {"tirx.is_scheduled": True, "tirx.noalias": True, "op_pattern": OPAQUE}
-    return GroupNormKernels(
-        statistics.with_attrs(attributes), normalize.with_attrs(attributes), (norm.batch * norm.groups, slices, 2)
-    )
+    partial_shape = (norm.batch * norm.groups, slices, 2)
+    return GroupNormKernels(mark_finished(statistics), mark_finished(normalize), partial_shape)

@@ -19,7 +19,10 @@ if (wantsHalf && !adapter.features.has("shader-f16")) {
   console.log("no shader-f16");
   process.exit(3);
 }
-const device = await adapter.requestDevice({ requiredFeatures: wantsHalf ? ["shader-f16"] : [], requiredLimits: { maxComputeWorkgroupStorageSize: 32768 } });
+const device = await adapter.requestDevice({
+  requiredFeatures: wantsHalf ? ["shader-f16"] : [],
+  requiredLimits: { maxComputeWorkgroupStorageSize: 32768 },
+});
 device.addEventListener("uncapturederror", (event) => {
   console.error(event.error.message);
   process.exit(1);
