@@ -24,7 +24,7 @@ function serveBundle(): Plugin {
 }
 
 /** tvmjs asks for Node's modules in code that only Node runs; a page needs none of them. */
-function leaveOutNodeModules(): Plugin {
+export function leaveOutNodeModules(): Plugin {
   const empty = "\0node-module-left-out";
   return {
     name: "leave-out-node-modules",

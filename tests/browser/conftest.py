@@ -14,18 +14,22 @@ from mlc_controlnet.config import BuildConfig
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
-TIMEOUT_S = 900  # one scenario, on a software adapter that shares its cores
+TIMEOUT_S = 1800  # one scenario, on a software adapter that shares its cores
 
 Visit = Callable[..., dict[str, Any]]
+
+
+def build_with_vite(folder: Path, *options: str) -> None:
+    if not (WEB / "node_modules").is_dir() or shutil.which("npx") is None:
+        pytest.fail("the browser tests need Node 20 and `npm ci` in web/ (`make test` does it)")
+    subprocess.run(["npx", "vite", "build", *options, "--outDir", str(folder)], cwd=WEB, check=True)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page, built by Vite."""
-    if not (WEB / "node_modules").is_dir() or shutil.which("npm") is None:
-        pytest.fail("the browser tests need Node 20 and `npm ci` in web/ (`make test` does it)")
     folder = tmp_path_factory.mktemp("site")
-    subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(folder)], cwd=WEB, check=True)
+    build_with_vite(folder)
     return folder
 
 
@@ -51,10 +55,25 @@ def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_mode
 
 
 @pytest.fixture(scope="session")
-def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
-    """Play a scenario of scenarios.mjs in Chromium: (scenario, bundle, webgpu="software", **options) -> its facts."""
+def engine_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty page of somebody else's, with the engine built as a library in `engine/`."""
+    folder = tmp_path_factory.mktemp("engine-site")
+    build_with_vite(folder / "engine", "--config", "vite.engine.config.ts")
+    (folder / "index.html").write_text("<!doctype html><title>Somebody's site</title>")
+    return folder
 
-    def play(scenario: str, bundle: Bundle, webgpu: str = "software", **options: Any) -> dict[str, Any]:
+
+@pytest.fixture(scope="session")
+def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
+    """Play a scenario of scenarios.mjs in Chromium.
+
+    (scenario, bundle, webgpu="software", site=the demo page, **options) -> the scenario's facts.
+    """
+    demo_site = site
+
+    def play(
+        scenario: str, bundle: Bundle, webgpu: str = "software", site: Path = demo_site, **options: Any
+    ) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp(scenario)
         call = {
             "scenario": scenario,

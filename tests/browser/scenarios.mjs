@@ -156,6 +156,30 @@ export async function loseTheDevice({ visitor, browser }) {
   return { end, messages, endAfter: await visitor.generate(), messagesAfter: await visitor.messages() };
 }
 
+/** Another site's script loads the engine and makes a picture, as web/README.md says. @param {Stage} stage */
+export async function useTheEngine({ visitor, host, options }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async ({ width, height, seed }) => {
+    const { createEngine, encodePng } = await import(
+      /** @type {any} */ (new URL("./engine/index.js", location.href).href)
+    );
+    const phases = new Set();
+    /** @type {number[][]} */
+    const steps = [];
+    const onProgress = (/** @type {any} */ { phase }) => phases.add(phase);
+    const engine = await createEngine({ bundleUrl: "./bundle/", onProgress });
+    const image = await engine.generate(
+      { prompt: "gold", controlImage: new ImageData(width, height), seed },
+      { onStep: (/** @type {any} */ step) => steps.push([step.index, step.preview().width]) },
+    );
+    const png = await encodePng(image, image.metadata);
+    await engine.unload();
+    const refused = await engine.generate({ prompt: "gold", controlImage: image }).catch(String);
+    const size = [image.width, image.height, image.data.length];
+    return { phases: [...phases], steps, size, settings: image.settings, pngBytes: png.size, refused };
+  }, options);
+}
+
 /** @param {Visitor} visitor @param {any} options */
 async function draw(visitor, options) {
   if (options.steps !== undefined) await visitor.set("Steps", String(options.steps));

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 
-export const PATIENCE_MS = 60_000; // a whole picture on a software adapter that shares its cores
+export const PATIENCE_MS = 800_000; // a whole picture on a software adapter that shares its cores
 
 export class Visitor {
   /** Every text that the status line showed, in order. @type {string[]} */
