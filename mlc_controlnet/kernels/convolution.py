@@ -94,13 +94,17 @@ class Convolution(GPUScheduleRule):
 
 
 def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, others: list[SBlockRV]) -> None:
-    extents = _shape(schedule, convolution)  # n, f, y, x, c, ky, kx
-    reads = schedule.get(convolution).reads
-    source = _producer(schedule, convolution, reads[0].source)
-    item_bytes = DataType(str(reads[0].source.dtype)).itemsize
+    _, out_channels, height, width, in_channels, kernel_y, kernel_x = _shape(schedule, convolution)
+    data = schedule.get(convolution).reads[0].source
+    source = _producer(schedule, convolution, data)
     stride_y, stride_x = _strides(schedule, convolution)
-    window = ((ROWS - 1) * stride_y + extents[5], (COLUMNS - 1) * stride_x + extents[6])
-    tiling = choose_tiling(extents[1:4], extents[4], extents[5:7], window, item_bytes)
+    tiling = choose_tiling(
+        output=(out_channels, height, width),
+        input_channels=in_channels,
+        kernel=(kernel_y, kernel_x),
+        window=((ROWS - 1) * stride_y + kernel_y, (COLUMNS - 1) * stride_x + kernel_x),
+        item_bytes=DataType(str(data.dtype)).itemsize,
+    )
 
     # What feeds the convolution is computed once, into workgroup memory; what follows it, on the accumulators.
     kept = [block for block in (source, output) if block is not None]
