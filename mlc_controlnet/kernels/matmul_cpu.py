@@ -36,10 +36,17 @@ class MatmulTile:
 
 
 def default_tile(function: tirx.PrimFunc) -> MatmulTile:
-    """As wide as a vector, then as many rows as there are registers."""
+    """The tile with the most multiply-adds a load that the registers hold beside its operands."""
     rows, columns = _output_shape(function)
-    tile_columns = divisors(columns, VECTOR)[-1]
-    return MatmulTile(divisors(rows, max(1, ACCUMULATORS // registers(tile_columns)))[-1], tile_columns)
+    return max(
+        (
+            MatmulTile(tile_rows, tile_columns)
+            for tile_columns in divisors(columns, VECTOR)
+            for tile_rows in divisors(rows, ACCUMULATORS)
+            if tile_rows * registers(tile_columns) <= ACCUMULATORS
+        ),
+        key=lambda tile: tile.rows * tile.columns / (tile.rows + registers(tile.columns)),
+    )
 
 
 def tiles(function: tirx.PrimFunc) -> list[MatmulTile]:
