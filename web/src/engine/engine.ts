@@ -68,6 +68,9 @@ export class Engine implements Components {
    * The engine owns the device from here on; where loading fails it is given back.
    */
   static async load(bundle: Bundle, { device, library }: OpenDevice, options: LoadOptions = {}): Promise<Engine> {
+    const lost = device.lost.then((info): never => {
+      throw lostDevice(info);
+    });
     let tvm: tvmjs.Instance | undefined;
     try {
       const metered = withDownloadMeter(bundle, library, options);
@@ -77,16 +80,21 @@ export class Engine implements Components {
       tvm.initWebGPU(device);
       const gpu = tvm.webgpu();
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
-      const pipelines = tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
-      pipelines.catch(() => {}); // awaited below; without this, a failed download would leave it unhandled
-      const weights = await loadWeights(tvm, gpu, bundle, library, metered);
-      await pipelines;
+      const [weights] = await Promise.race([
+        lost,
+        Promise.all([
+          loadWeights(tvm, gpu, bundle, library, metered),
+          tvm.asyncLoadWebGPUPipelines(vm.getInternalModule()),
+        ]),
+      ]);
       options.signal?.throwIfAborted();
       return new Engine(tvm, gpu, vm, loadComponents(tvm, gpu, vm, bundle.manifest, weights), device);
     } catch (error) {
       tvm?.dispose();
       device.destroy();
       throw error;
+    } finally {
+      lost.catch(() => {}); // from here on the engine's own business
     }
   }
 

@@ -1,0 +1,339 @@
+import { beforeEach, describe, expect, test, vi } from "vitest";
+import { Engine } from "../../src/engine/engine";
+import { UserError } from "../../src/engine/errors";
+import type { Bundle } from "../../src/engine/load";
+import type { Manifest } from "../../src/engine/manifest";
+import type { Progress } from "../../src/engine/progress";
+import { FILES, makeLibrary, makeManifest } from "./sample_bundle";
+
+/** tvmjs, as far as the engine uses it: tensors hold bytes, and what is alive is counted. */
+const tvm = vi.hoisted(() => {
+  const state = {
+    alive: 0,
+    scopeDepth: 0,
+    /** What each component's function does with its arguments. */
+    run: {} as Record<string, (...args: unknown[]) => unknown>,
+    /** Settles when the device has done its work. */
+    synced: Promise.resolve() as Promise<void>,
+    compiled: Promise.resolve() as Promise<void>,
+  };
+  class Disposable {
+    disposed = false;
+    constructor() {
+      state.alive++;
+    }
+    dispose() {
+      if (!this.disposed) state.alive--;
+      this.disposed = true;
+    }
+  }
+  class Tensor extends Disposable {
+    bytes = new Uint8Array();
+    constructor(
+      readonly shape: number[],
+      readonly dtype: string,
+      readonly device: string,
+    ) {
+      super();
+    }
+    copyFromRawBytes(bytes: Uint8Array) {
+      this.bytes = bytes.slice();
+      return this;
+    }
+    copyFrom(source: Tensor) {
+      this.bytes = source.bytes;
+      return this;
+    }
+    toRawBytes() {
+      return this.bytes;
+    }
+  }
+  class TVMArray extends Disposable {
+    constructor(readonly items: Tensor[]) {
+      super();
+    }
+    size() {
+      return this.items.length;
+    }
+    get(i: number) {
+      return this.items[i];
+    }
+  }
+  const instance = {
+    beginScope: () => state.scopeDepth++,
+    endScope: () => state.scopeDepth--,
+    detachFromCurrentScope: <T>(object: T) => object,
+    initWebGPU: vi.fn(),
+    webgpu: () => ({ sync: () => state.synced, toString: () => "gpu" }),
+    cpu: () => "cpu",
+    empty: (shape: number[], dtype: string, device: unknown) => new Tensor(shape, dtype, String(device)),
+    makeTVMArray: (items: Tensor[]) => new TVMArray(items),
+    createVirtualMachine: () =>
+      Object.assign(new Disposable(), {
+        getInternalModule: () => "module",
+        getFunction: (name: string) =>
+          Object.assign((...args: unknown[]) => state.run[name](...args), { dispose: () => {} }),
+      }),
+    asyncLoadWebGPUPipelines: () => state.compiled,
+    runtimeStatsText: () => "peak-memory=21 MB, all-memory=40 MB, shader-submissions=1234",
+    dispose: vi.fn(),
+  };
+  return { state, Tensor, TVMArray, instance, instantiate: async () => instance };
+});
+vi.mock("@mlc-ai/web-runtime", () => tvm);
+
+type FakeTensor = InstanceType<typeof tvm.Tensor>;
+
+const floats = (tensor: FakeTensor) => [...new Float32Array(tensor.bytes.slice().buffer)];
+const gpuTensor = (...values: number[]) =>
+  new tvm.Tensor([values.length], "float32", "gpu").copyFromRawBytes(new Uint8Array(Float32Array.from(values).buffer));
+
+const host = (name: string, dtype = "float32") => ({ name, shape: [2], dtype });
+const compute = (name: string) => host(name, "compute");
+
+/** Two weights, 1 and -2 as float16, that the unet takes in the other order. */
+const records = [
+  { name: "unet.first", shape: [1], dtype: "float16", shard: 0, byte_offset: 0, bytes: 2 },
+  { name: "unet.second", shape: [1], dtype: "float16", shard: 0, byte_offset: 4, bytes: 2 },
+];
+const shard = Uint8Array.of(0x00, 0x3c, 0, 0, 0x00, 0xc0, 0, 0);
+
+const manifest: Manifest = {
+  ...makeManifest(),
+  components: {
+    text_encoder: { inputs: [host("token_ids", "int32")], outputs: [], params: [] },
+    controlnet: {
+      inputs: [host("sample"), host("timestep"), compute("context"), host("control_image"), host("conditioning_scale")],
+      outputs: [],
+      params: [],
+    },
+    unet: {
+      inputs: [host("sample"), host("timestep"), compute("context"), compute("down"), compute("mid")],
+      outputs: [],
+      params: ["unet.second", "unet.first"],
+    },
+    vae_decoder: { inputs: [host("latents")], outputs: [], params: [] },
+  },
+  params: { ...makeManifest().params, records },
+};
+
+let readFile: Bundle["readFile"];
+let loseDevice: (info: GPUDeviceLostInfo) => void;
+let device: GPUDevice;
+let reportGpuError: (event: { error: { message: string } }) => void;
+
+beforeEach(() => {
+  Object.assign(tvm.state, { alive: 0, scopeDepth: 0, synced: Promise.resolve(), compiled: Promise.resolve() });
+  tvm.state.run = {
+    text_encoder: () => gpuTensor(5),
+    controlnet: () => new tvm.TVMArray([gpuTensor(7), gpuTensor(8)]),
+    unet: () => gpuTensor(1, 2),
+    vae_decoder: () => gpuTensor(3),
+  };
+  tvm.instance.dispose.mockClear();
+  readFile = async (path) => (path === "params/00.bin" ? shard : FILES[path]);
+  device = {
+    lost: new Promise((resolve) => {
+      loseDevice = resolve;
+    }),
+    addEventListener: (_: string, listener: typeof reportGpuError) => {
+      reportGpuError = listener;
+    },
+    createComputePipelineAsync: vi.fn(),
+    destroy: vi.fn(),
+  } as unknown as GPUDevice;
+});
+
+function load(options: { onProgress?: (progress: Progress) => void; dtype?: string; signal?: AbortSignal } = {}) {
+  const bundle = { manifest, readFile: (path: string, read: object) => readFile(path, read) } as Bundle;
+  const library = makeLibrary({ dtype: options.dtype ?? "float32" });
+  return Engine.load(bundle, { device, library, description: "fake" }, options);
+}
+
+const sample = Float32Array.of(0.5, 0.25);
+
+describe("a component", () => {
+  test("is called with its params last, in the manifest's order, widened to float32", async () => {
+    const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
+    tvm.state.run.unet = unet;
+    const engine = await load();
+    const context = engine.textEncoder(Int32Array.of(1, 2));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
+    expect(params.items.map((item) => [item.dtype, ...floats(item)])).toEqual([
+      ["float32", -2],
+      ["float32", 1],
+    ]);
+  });
+
+  test("keeps float16 weights for a float16 library, an odd number of them too", async () => {
+    const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1));
+    tvm.state.run.unet = unet;
+    const engine = await load({ dtype: "float16" });
+    const context = engine.textEncoder(Int32Array.of(1));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
+    expect(params.items.map((item) => [item.dtype, ...item.bytes])).toEqual([
+      ["float16", 0x00, 0xc0],
+      ["float16", 0x00, 0x3c],
+    ]);
+  });
+
+  test("gets numbers from the host in the same tensors each time, and other components' tensors as they are", async () => {
+    const seen: unknown[][] = [];
+    tvm.state.run.controlnet = (...args) => {
+      seen.push([...args]);
+      return new tvm.TVMArray([gpuTensor(7)]);
+    };
+    const contextTensor = gpuTensor(5);
+    tvm.state.run.text_encoder = () => contextTensor;
+    const engine = await load();
+    const context = engine.textEncoder(Int32Array.of(1, 2));
+    engine.controlnet(sample, 9, context, sample, 0.75);
+    engine.controlnet(sample, 8, context, sample, 0.75);
+    expect(seen[1][0]).toBe(seen[0][0]);
+    expect(seen[0][2]).toBe(contextTensor);
+    expect(floats(seen[0][0] as FakeTensor)).toEqual([0.5, 0.25]);
+    expect(floats(seen[1][1] as FakeTensor)).toEqual([8]);
+    expect(floats(seen[0][4] as FakeTensor)).toEqual([0.75]);
+  });
+
+  test("gives the unet every residual of the ControlNet", async () => {
+    const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
+    tvm.state.run.unet = unet;
+    const engine = await load();
+    const context = engine.textEncoder(Int32Array.of(1));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    expect(unet.mock.calls[0].slice(3, 5).map((tensor) => floats(tensor as FakeTensor))).toEqual([[7], [8]]);
+  });
+
+  test("that throws leaves the engine usable and no scope open", async () => {
+    const engine = await load();
+    tvm.state.run.text_encoder = () => {
+      throw new Error("shape mismatch");
+    };
+    expect(() => engine.textEncoder(Int32Array.of(1))).toThrow("shape mismatch");
+    expect(tvm.state.scopeDepth).toBe(0);
+    expect([...(await engine.vaeDecoder(sample))]).toEqual([3]);
+  });
+
+  test("that traps makes the engine unusable: its memory is in an unknown state", async () => {
+    const engine = await load();
+    tvm.state.run.text_encoder = () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    expect(() => engine.textEncoder(Int32Array.of(1))).toThrow("unreachable");
+    await expect(engine.vaeDecoder(sample)).rejects.toThrow("unreachable");
+  });
+});
+
+describe("reading", () => {
+  test("waits for the device", async () => {
+    const engine = await load();
+    let finish = () => {};
+    tvm.state.synced = new Promise((resolve) => (finish = resolve));
+    let done = false;
+    const read = engine.vaeDecoder(sample).then(() => (done = true));
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(done).toBe(false);
+    finish();
+    await read;
+  });
+
+  test("widens float16", async () => {
+    tvm.state.run.text_encoder = () =>
+      new tvm.Tensor([1], "float16", "gpu").copyFromRawBytes(Uint8Array.of(0x00, 0xc0));
+    const engine = await load();
+    expect(await engine.textEncoder(Int32Array.of(1)).read()).toEqual([Float32Array.of(-2)]);
+  });
+
+  test("frees what it read, and disposing frees what is kept", async () => {
+    const engine = await load();
+    const before = tvm.state.alive;
+    await engine.vaeDecoder(sample);
+    const context = engine.textEncoder(Int32Array.of(1));
+    context.dispose();
+    expect(tvm.state.alive).toBe(before);
+  });
+});
+
+describe("a lost device", () => {
+  const lost = { reason: "unknown", message: "gone" } as GPUDeviceLostInfo;
+
+  test("ends a call that waits for it, and later calls", async () => {
+    const engine = await load();
+    tvm.state.synced = new Promise(() => {});
+    const waiting = engine.vaeDecoder(sample);
+    loseDevice(lost);
+    await expect(waiting).rejects.toBeInstanceOf(UserError);
+    await expect(engine.vaeDecoder(sample)).rejects.toThrow("GPU device: got lost: gone");
+  });
+
+  test("ends the loading", async () => {
+    tvm.state.compiled = new Promise(() => {});
+    const loading = load();
+    loseDevice(lost);
+    await expect(loading).rejects.toThrow("GPU device: got lost: gone");
+  });
+});
+
+test("a GPU error that nobody caught fails the next call, where the picture would be silently wrong", async () => {
+  const engine = await load();
+  reportGpuError({ error: { message: "buffer too small" } });
+  await expect(engine.vaeDecoder(sample)).rejects.toThrow("WebGPU: buffer too small");
+});
+
+describe("loading", () => {
+  test("tells the bytes of library and shards against their sum", async () => {
+    const seen: Progress[] = [];
+    readFile = async (path, { onBytes } = {}) => {
+      const bytes = path === "params/00.bin" ? shard : FILES[path];
+      onBytes?.(bytes.length);
+      return bytes;
+    };
+    await load({ onProgress: (progress) => seen.push(progress) });
+    expect(seen).toEqual([
+      { phase: "download", done: 8, total: 16 },
+      { phase: "download", done: 16, total: 16 },
+    ]);
+  });
+
+  test("that fails gives the device back", async () => {
+    readFile = async () => Promise.reject(new UserError("params/00.bin", "short", "long", "copy"));
+    await expect(load()).rejects.toThrow("params/00.bin");
+    expect(device.destroy).toHaveBeenCalled();
+  });
+
+  test("that was aborted gives the device back", async () => {
+    await expect(load({ signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "AbortError" });
+    expect(device.destroy).toHaveBeenCalled();
+  });
+
+  test("fails where a kernel does not compile", async () => {
+    tvm.state.compiled = Promise.reject(new Error("kernel conv2d does not compile"));
+    await expect(load()).rejects.toThrow("kernel conv2d does not compile");
+  });
+});
+
+describe("unloading", () => {
+  test("frees everything, once", async () => {
+    const engine = await load();
+    engine.unload();
+    engine.unload();
+    expect(tvm.state.alive).toBe(0);
+    expect(tvm.instance.dispose).toHaveBeenCalledTimes(1);
+    await expect(engine.vaeDecoder(sample)).rejects.toThrow("the engine was unloaded");
+  });
+
+  test("after the device was lost leaves the rest to tvmjs, which has disposed itself", async () => {
+    const engine = await load();
+    loseDevice({ reason: "unknown", message: "gone" } as GPUDeviceLostInfo);
+    await new Promise((resolve) => setTimeout(resolve));
+    engine.unload();
+    expect(tvm.instance.dispose).not.toHaveBeenCalled();
+  });
+});
+
+test("stats are read off tvmjs' line of text", async () => {
+  expect((await load()).stats()).toEqual({ dispatches: 1234, peakGpuMebibytes: 21 });
+});
