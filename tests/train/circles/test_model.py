@@ -41,4 +41,4 @@ def test_the_colours_are_listed_beside_the_model() -> None:
 
 def test_no_weights_are_pickled() -> None:
     suffixes = {Path(f).suffix for f in find_model("circles").rglob("*") if Path(f).is_file()}
-    assert suffixes <= {".json", ".safetensors", ".md", ".txt"}
+    assert suffixes <= {".json", ".safetensors", ".md", ".png"}
