@@ -45,6 +45,50 @@ function countPreviews() {
   });
 }
 
+/** Use every way to make an outline, and save each. @param {Stage} stage */
+export async function outlineInEveryWay({ visitor, options }) {
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const { page } = visitor;
+  /** @type {Record<string, string>} */
+  const outlines = {};
+  const save = async (/** @type {string} */ name) => {
+    outlines[name] = await visitor.save("Save", `${name}.png`);
+  };
+  await page.getByLabel("Pencil").check({ force: true });
+  await visitor.drag([0.25, 0.25], [0.75, 0.25], [0.75, 0.75]);
+  await visitor.drag([0.75, 0.75], [0.25, 0.25]);
+  await save("pencil");
+  await visitor.press("Clear");
+  await save("cleared");
+  await visitor.press("Sample outline 2");
+  await save("sample");
+  const board = page.getByRole("img", { name: "Drawing board" });
+  for (const key of ["ArrowRight", "ArrowRight", "ArrowDown", "+"]) await board.press(key);
+  await save("moved");
+  await visitor.choosePicture({ ...options.picture, buffer: Buffer.from(options.picture.base64, "base64") });
+  await page.getByRole("button", { name: "Invert" }).click();
+  await save("inverted");
+  return { outlines };
+}
+
+/** Choose colours by their swatches. @param {Stage} stage */
+export async function chooseColors({ visitor }) {
+  await visitor.open();
+  const prompt = visitor.page.getByRole("textbox", { name: "Prompt", exact: true });
+  const radio = (/** @type {string} */ row, /** @type {string} */ color) =>
+    visitor.page.getByRole("group", { name: row }).getByRole("radio", { name: color, exact: true });
+  await radio("Circle", "red").check();
+  const afterCircle = await prompt.inputValue();
+  await radio("Background", "white").check();
+  const afterBackground = await prompt.inputValue();
+  await prompt.fill("a red circle on white");
+  const checkedByOtherText = await visitor.page.locator("#colors input:checked").count();
+  await prompt.fill("gold circle with navy background");
+  const checkedByPrompt = await radio("Circle", "gold").isChecked();
+  return { afterCircle, afterBackground, checkedByOtherText, checkedByPrompt };
+}
+
 /** The page as the visitor finds it where the engine cannot be loaded. @param {Stage} stage */
 export async function openInVain({ visitor, host, options }) {
   spoilManifest(host, options.manifestChanges);

@@ -1,23 +1,15 @@
 """What a visitor sees when something is wrong: a message that says what to do, and a page that goes on working."""
 
 import base64
-import io
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mlc_controlnet.bundle.reader import Bundle
 from tests.browser.conftest import Visit
+from tests.browser.png_file import png_file
 
 STEPS = 4  # what the linear bundle's tables have: 1, 4 and 20
-
-
-def png(picture: np.ndarray) -> dict[str, str]:
-    """A file of `picture` ([H, W], [H, W, 3] or [H, W, 4]) for the page."""
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "PNG")
-    return {"name": "drawing.png", "mimeType": "image/png", "base64": base64.b64encode(data.getvalue()).decode()}
 
 
 def test_a_browser_without_webgpu_is_told_which_have_it(visit: Visit, linear_webgpu_bundle: Bundle):
@@ -104,7 +96,7 @@ def test_a_prompt_that_is_cut_is_told_with_what_was_cut(visit: Visit, linear_web
 
 
 def test_a_picture_of_another_size_is_scaled_with_a_notice(visit: Visit, linear_webgpu_bundle: Bundle):
-    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.zeros((20, 40, 3), np.uint8)))
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.zeros((20, 40, 3), np.uint8)))
     assert facts["end"].startswith("Done")
     assert facts["messagesAfter"] == [
         "Control image: 40x20 was scaled to cover 24x16 and cropped around its centre",
@@ -112,19 +104,19 @@ def test_a_picture_of_another_size_is_scaled_with_a_notice(visit: Visit, linear_
 
 
 def test_transparency_is_put_on_black_with_a_notice(visit: Visit, linear_webgpu_bundle: Bundle):
-    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.full((16, 24, 4), 128, np.uint8)))
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.full((16, 24, 4), 128, np.uint8)))
     assert facts["end"].startswith("Done")
     assert facts["messagesAfter"] == ["Control image: its transparency was composited on black"]
 
 
 def test_sixteen_bit_grey_is_shown_as_eight(visit: Visit, linear_webgpu_bundle: Bundle):
-    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.full((16, 24), 40_000, np.uint16)))
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.full((16, 24), 40_000, np.uint16)))
     assert facts["messages"] == []
     assert facts["end"].startswith("Done")
 
 
 def test_a_picture_of_one_pixel_is_refused(visit: Visit, linear_webgpu_bundle: Bundle):
-    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png(np.zeros((1, 1, 3), np.uint8)))
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.zeros((1, 1, 3), np.uint8)))
     assert facts["end"] == "Stopped"
     (message,) = facts["messagesAfter"]
     assert message.startswith("Control image: got 1x1 pixels, wanted 8x8 at least.")

@@ -91,12 +91,12 @@ export class Visitor {
     await (await chooser).setFiles(file);
   }
 
-  /** Press a button that saves a file; returns where it was saved. @param {string} button */
-  async save(button) {
+  /** Press a button that saves a file; returns where it was saved. @param {string} button @param {string} [name] */
+  async save(button, name) {
     const download = this.page.waitForEvent("download");
     await this.press(button);
     const saved = await download;
-    const path = join(this.folder, saved.suggestedFilename());
+    const path = join(this.folder, name ?? saved.suggestedFilename());
     await saved.saveAs(path);
     return path;
   }

@@ -1,0 +1,68 @@
+"""The page's tools: every way to make an outline, and the swatches that write the prompt."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlc_controlnet.bundle.reader import Bundle
+from tests.browser.conftest import Visit
+from tests.browser.png_file import png_file
+from tests.fixtures.linear_bundle import HEIGHT, WIDTH
+
+DARK_ON_LIGHT = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+DARK_ON_LIGHT[4:8, 6:10] = 0
+
+
+@pytest.fixture(scope="module")
+def outlines(visit: Visit, linear_webgpu_bundle: Bundle) -> dict[str, np.ndarray]:
+    """Name of the way -> the control image that the page made, [H, W] of 0..255."""
+    facts = visit("outlineInEveryWay", linear_webgpu_bundle, picture=png_file(DARK_ON_LIGHT))
+    return {name: np.asarray(Image.open(path).convert("L")) for name, path in facts["outlines"].items()}
+
+
+@pytest.fixture(scope="module")
+def colors(visit: Visit, linear_webgpu_bundle: Bundle) -> dict[str, Any]:
+    return visit("chooseColors", linear_webgpu_bundle)
+
+
+def ring(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre (x, y) and radius of the white ring in a picture, in pixels, as its mass has them."""
+    y, x = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]] + 0.5
+    weight = picture / picture.sum()
+    center = np.array([(x * weight).sum(), (y * weight).sum()])
+    return center, float((np.hypot(x - center[0], y - center[1]) * weight).sum())
+
+
+def test_pencil_strokes_add_up_to_a_closed_line(outlines: dict[str, np.ndarray]):
+    drawn = outlines["pencil"]
+    assert drawn.shape == (HEIGHT, WIDTH)
+    for x, y in ((0.5, 0.25), (0.75, 0.5), (0.5, 0.5)):  # on the three sides of the triangle
+        assert drawn[int(y * HEIGHT), int(x * WIDTH)] > 100
+    assert drawn[int(0.6 * HEIGHT), int(0.3 * WIDTH)] == 0
+
+
+def test_a_cleared_board_is_black(outlines: dict[str, np.ndarray]):
+    assert not outlines["cleared"].any()
+
+
+def test_keys_move_and_size_the_ring(outlines: dict[str, np.ndarray]):
+    center, radius = ring(outlines["sample"])
+    moved_center, moved_radius = ring(outlines["moved"])
+    np.testing.assert_allclose(moved_center - center, [2, 1], atol=0.2)
+    assert moved_radius - radius == pytest.approx(1, abs=0.2)
+
+
+def test_a_dark_drawing_on_light_paper_can_be_inverted(outlines: dict[str, np.ndarray]):
+    assert np.array_equal(outlines["inverted"], 255 - DARK_ON_LIGHT[:, :, 0])
+
+
+def test_swatches_write_the_prompt(colors: dict[str, Any]):
+    assert colors["afterCircle"] == "red circle with navy background"
+    assert colors["afterBackground"] == "red circle with white background"
+
+
+def test_swatches_follow_a_prompt_that_is_typed(colors: dict[str, Any]):
+    assert colors["checkedByPrompt"]
+    assert colors["checkedByOtherText"] == 0
