@@ -22,6 +22,7 @@ PRAGMA = "pragma_auto_unroll_max_step"
 @tvm.transform.module_pass(opt_level=0, name="KeepLoopsRolled")
 class KeepLoopsRolled:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        mod = mod.clone()  # assigning below would change the caller's module
         fired = 0
         for global_var, function in mod.functions_items():
             if isinstance(function, tirx.PrimFunc) and (rolled := _roll(function)) is not None:
