@@ -6,7 +6,7 @@ and of the weights in workgroup memory, and all taps read the same tile; what fo
 silu) is computed on the accumulators.
 
     tile of a workgroup        CHANNELS output channels x ROWS x COLUMNS pixels
-    micro-tile of a thread     4 or 8 channels x 4 neighbouring pixels, accumulated in registers
+    micro-tile of a thread     4 or 8 channels x 4 neighbouring pixels (one vector), accumulated in registers
     per step                   as many input channels as fit into 16 KiB of workgroup memory
 """
 
@@ -17,7 +17,7 @@ from tvm import sym, tirx
 from tvm.runtime import DataType
 from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
-from tvm.s_tir.schedule import SBlockRV
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.target import Target
 
 WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
@@ -106,20 +106,22 @@ def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, other
         item_bytes=DataType(str(data.dtype)).itemsize,
     )
 
-    # What feeds the convolution is computed once, into workgroup memory; what follows it, on the accumulators.
-    kept = [block for block in (source, output) if block is not None]
+    # Down to the multiply-add: memory -> workgroup memory -> registers. Up from it: accumulators -> results -> memory.
     for block in others:
-        if not any(_same(schedule, block, k) for k in kept):
+        if not any(_same(schedule, block, kept) for kept in (source, output) if kept is not None):
             schedule.compute_inline(block)
     if source is None:
         source = schedule.cache_read(convolution, 0, "shared")
     else:
         schedule.set_scope(source, 0, "shared")
     weights = schedule.cache_read(convolution, 1, "shared")
+    pixels = schedule.cache_read(convolution, 0, "local")
+    taps = schedule.cache_read(convolution, 1, "local")
     if _same(schedule, output, convolution):
-        output = schedule.cache_write(convolution, 0, "local")
+        upward = [schedule.cache_write(convolution, 0, "local")]
     else:
         schedule.set_scope(convolution, 0, "local")
+        upward = [output, schedule.cache_write(output, 0, "local")]
 
     n, f, y, x, c, ky, kx = schedule.get_loops(convolution)
     per_thread = tiling.channels_a_thread
@@ -133,14 +135,31 @@ def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, other
     schedule.bind(f1, "threadIdx.y")
     thread_x = schedule.fuse(y1, x1)
     schedule.bind(thread_x, "threadIdx.x")
-    schedule.reverse_compute_at(output, thread_x, preserve_unit_loops=True)
+    for block in (pixels, taps):
+        schedule.compute_at(block, kx, preserve_unit_loops=True)
     for block in (source, weights):
         schedule.compute_at(block, c0, preserve_unit_loops=True)
         elements = schedule.fuse(*schedule.get_loops(block)[-4:])
         _, ty, tx = schedule.split(elements, [None, tiling.threads[1], tiling.threads[0]])
         schedule.bind(ty, "threadIdx.y")
         schedule.bind(tx, "threadIdx.x")
-    schedule.decompose_reduction(convolution, c0)
+
+    _write_out(schedule, f2, x2)
+    start = schedule.decompose_reduction(convolution, c0)
+    _write_out(schedule, *schedule.get_loops(start)[-2:])
+    schedule.unroll(schedule.get_loops(taps)[-4])
+    # A window that moves two pixels a column reads every second of its loads: those are no vector.
+    (schedule.vectorize if stride_x == 1 else schedule.unroll)(schedule.get_loops(pixels)[-1])
+    for block in upward:
+        schedule.reverse_compute_at(block, thread_x, preserve_unit_loops=True)
+        _, channels, _, columns = schedule.get_loops(block)[-4:]
+        _write_out(schedule, channels, columns)
+
+
+def _write_out(schedule: Schedule, channels: LoopRV, pixels: LoopRV) -> None:
+    """Unroll a micro-tile, neighbouring pixels into one vector: a register has no address to compute."""
+    schedule.unroll(channels)
+    schedule.vectorize(pixels)
 
 
 def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:

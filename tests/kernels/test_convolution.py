@@ -1,5 +1,6 @@
 """The convolution schedule against torch, as WGSL on a software WebGPU device, and where it must not fire."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +105,18 @@ def test_half_precision_is_accumulated_in_single() -> None:
     assert func is not None
     wgsl = build_wgsl(func)
     assert "var<workgroup> pad_temp_shared : array<f16" in wgsl
-    assert "_local : array<f32" in wgsl
+    assert "var conv2d_nchw_intermediate_local : array<vec4<f32>, 4>" in wgsl
+
+
+def test_a_micro_tile_lives_in_registers() -> None:
+    """An array that a loop variable indexes has to lie in memory."""
+    func = schedule(fuse(CASES["3x3, landscape"], "float32", epilogue=True))
+    assert func is not None
+    wgsl = build_wgsl(func)
+    registers = re.findall(r"var (\w+_local) : array<", wgsl)
+    assert len(registers) == 3  # accumulators and then results, pixels, weights
+    for name in registers:
+        assert not re.search(rf"{name}\[(?!\d+i\])", wgsl)
 
 
 def test_a_matrix_product_is_left_to_other_rules() -> None:
