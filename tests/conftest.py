@@ -6,9 +6,7 @@ torch, diffusers and TVM are imported by the fixtures that need them, so that th
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,26 +18,6 @@ if TYPE_CHECKING:
     from mlc_controlnet.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
-
-
-_outcome: list[int] = []
-
-
-def pytest_sessionfinish(exitstatus: int) -> None:
-    _outcome.append(int(exitstatus))
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure() -> None:
-    """Leave without tearing the interpreter down, once everything is reported.
-
-    With torch, TVM and many libraries that TVM compiled and loaded in one process, the unloading at exit can segfault
-    after the last test passed; the exit status would then be the crash's and not the tests'.
-    """
-    if _outcome:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(_outcome[-1])
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored_cpu import VECTOR, axis_kinds, divisors, extents, has_condition, try_inline
+from mlc_controlnet.kernels.anchored import axis_kinds, divisors, extents, has_condition, try_inline
+from mlc_controlnet.kernels.registers_cpu import VECTOR
 
 WORTH_A_THREAD = 1 << 14  # numbers below which waking a thread costs more than the work
 

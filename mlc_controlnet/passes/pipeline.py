@@ -15,7 +15,8 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
-from mlc_controlnet.kernels.convolution import Convolution
+from mlc_controlnet.kernels.convolution_gpu import Convolution
+from mlc_controlnet.kernels.matmul_gpu import MatrixProduct
 from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
@@ -82,6 +83,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
         return (*tuned, ScheduleForCPU(), UseVectorExponentials())
     rules = dlight.ApplyDefaultSchedule(
         Convolution(),
+        MatrixProduct(),
         dlight.gpu.Matmul(),
         dlight.gpu.GEMV(),
         dlight.gpu.Reduction(),

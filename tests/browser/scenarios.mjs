@@ -75,6 +75,7 @@ export async function outlineInEveryWay({ visitor, options }) {
 /** Choose colours by their swatches. @param {Stage} stage */
 export async function chooseColors({ visitor }) {
   await visitor.open();
+  await visitor.waitFor("Ready"); // the board takes the model's shape: what lies below it moves
   const prompt = visitor.page.getByRole("textbox", { name: "Prompt", exact: true });
   const radio = (/** @type {string} */ row, /** @type {string} */ color) =>
     visitor.page.getByRole("group", { name: row }).getByRole("radio", { name: color, exact: true });

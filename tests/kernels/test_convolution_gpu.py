@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.convolution import WORKGROUP_BYTES, Convolution, choose_tiling
+from mlc_controlnet.kernels.convolution_gpu import WORKGROUP_BYTES, Convolution, choose_tiling
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 

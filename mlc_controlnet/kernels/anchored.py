@@ -1,4 +1,4 @@
-"""What the processor schedules of convolution and matmul share: one reduction, and elementwise blocks around it.
+"""What the schedules of convolution and matmul share: one reduction, and elementwise blocks around it.
 
 The reduction's results stay in registers: a tile of it is computed where the last elementwise block, the epilogue,
 consumes it, and everything between the two is inlined.
@@ -13,20 +13,22 @@ from tvm import tirx
 from tvm.s_tir import SBlock, Schedule, ScheduleError
 
 Block = Any  # a block or loop handle of a Schedule
-VECTOR = 16  # float32 numbers in a micro-tile's row: two AVX2 registers, four of SSE or wasm
-REGISTER = 8  # float32 numbers in an AVX2 register
-ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
 
 _has_condition: Callable[[SBlock], bool] = tvm.get_global_func("s_tir.schedule.HasIfThenElse")
 
 
 @dataclass(frozen=True)
 class Anchored:
-    """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place."""
+    """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place.
+
+    Attributes:
+        copies: the epilogue computes nothing, it only brings the reduction's results to memory.
+    """
 
     reduction: Block
     epilogue: Block
     pads: tuple[Block, ...]
+    copies: bool
 
 
 def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
@@ -54,7 +56,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
         output = schedule.cache_write(reduction, 0, "local")
     else:
         schedule.set_scope(reduction, 0, "local")
-    return Anchored(reduction, output, tuple(pads))
+    return Anchored(reduction, output, tuple(pads), copies=len(names) == 1)
 
 
 def axis_kinds(schedule: Schedule, block: Block) -> str:
@@ -82,8 +84,3 @@ def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
 def divisors(number: int, limit: int) -> list[int]:
     """Ascending."""
     return [candidate for candidate in range(1, min(number, limit) + 1) if number % candidate == 0]
-
-
-def registers(numbers: int) -> int:
-    """Registers that a row of `numbers` fills."""
-    return -(-numbers // REGISTER)

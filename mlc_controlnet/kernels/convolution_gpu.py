@@ -20,6 +20,8 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.target import Target
 
+from mlc_controlnet.kernels.anchored import Anchored, anchor
+
 WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 ROWS = COLUMNS = 8  # output pixels a workgroup
 PIXELS_A_THREAD = 4
@@ -78,50 +80,37 @@ class Convolution(GPUScheduleRule):
         if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
             return None
         schedule = Schedule(func)
-        blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
-        convolutions = [block for block in blocks if _is_convolution(schedule, block)]
-        outputs = schedule.get_output_blocks(schedule.get_sblock("root"))
-        if len(convolutions) != 1 or len(outputs) != 1:
+        found = anchor(schedule, "SSSSRRR")
+        if found is None or not _is_convolution(schedule, found.reduction) or len(found.pads) > 1:
             return None
-        (convolution,), (output,) = convolutions, outputs
-        others = [b for b in blocks if not _same(schedule, b, convolution)]
-        if any(_has_reduction(schedule, block) for block in others):
+        if _shape(schedule, found.epilogue)[:4] != _shape(schedule, found.reduction)[:4]:
             return None
-        if _shape(schedule, output)[:4] != _shape(schedule, convolution)[:4]:
-            return None
-        _schedule(schedule, convolution, output, others)
+        _schedule(schedule, found)
         return schedule
 
 
-def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, others: list[SBlockRV]) -> None:
+def _schedule(schedule: Schedule, found: Anchored) -> None:
+    convolution = found.reduction
     _, out_channels, height, width, in_channels, kernel_y, kernel_x = _shape(schedule, convolution)
-    data = schedule.get(convolution).reads[0].source
-    source = _producer(schedule, convolution, data)
     stride_y, stride_x = _strides(schedule, convolution)
     tiling = choose_tiling(
         output=(out_channels, height, width),
         input_channels=in_channels,
         kernel=(kernel_y, kernel_x),
         window=((ROWS - 1) * stride_y + kernel_y, (COLUMNS - 1) * stride_x + kernel_x),
-        item_bytes=DataType(str(data.dtype)).itemsize,
+        item_bytes=DataType(str(schedule.get(convolution).reads[0].source.dtype)).itemsize,
     )
 
     # Down to the multiply-add: memory -> workgroup memory -> registers. Up from it: accumulators -> results -> memory.
-    for block in others:
-        if not any(_same(schedule, block, kept) for kept in (source, output) if kept is not None):
-            schedule.compute_inline(block)
-    if source is None:
-        source = schedule.cache_read(convolution, 0, "shared")
+    if found.pads:
+        (window,) = found.pads
+        schedule.set_scope(window, 0, "shared")
     else:
-        schedule.set_scope(source, 0, "shared")
+        window = schedule.cache_read(convolution, 0, "shared")
     weights = schedule.cache_read(convolution, 1, "shared")
     pixels = schedule.cache_read(convolution, 0, "local")
     taps = schedule.cache_read(convolution, 1, "local")
-    if _same(schedule, output, convolution):
-        upward = [schedule.cache_write(convolution, 0, "local")]
-    else:
-        schedule.set_scope(convolution, 0, "local")
-        upward = [output, schedule.cache_write(output, 0, "local")]
+    upward = [found.epilogue] if found.copies else [found.epilogue, schedule.cache_write(found.epilogue, 0, "local")]
 
     n, f, y, x, c, ky, kx = schedule.get_loops(convolution)
     per_thread = tiling.channels_a_thread
@@ -137,7 +126,7 @@ def _schedule(schedule: Schedule, convolution: SBlockRV, output: SBlockRV, other
     schedule.bind(thread_x, "threadIdx.x")
     for block in (pixels, taps):
         schedule.compute_at(block, kx, preserve_unit_loops=True)
-    for block in (source, weights):
+    for block in (window, weights):
         schedule.compute_at(block, c0, preserve_unit_loops=True)
         elements = schedule.fuse(*schedule.get_loops(block)[-4:])
         _, ty, tx = schedule.split(elements, [None, tiling.threads[1], tiling.threads[0]])
@@ -188,24 +177,8 @@ def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:
     return int(factor_y), int(factor_x)
 
 
-def _producer(schedule: Schedule, consumer: SBlockRV, buffer: tirx.Buffer) -> SBlockRV | None:
-    """The block that writes `buffer` for `consumer`; None for an input of the function."""
-    for block in schedule.get_producers(consumer):
-        if schedule.get(block).writes[0].source.same_as(buffer):
-            return block
-    return None
-
-
 def _shape(schedule: Schedule, block: SBlockRV) -> tuple[int, ...]:
     return tuple(int(v.dom.extent) for v in schedule.get(block).iter_vars)
-
-
-def _has_reduction(schedule: Schedule, block: SBlockRV) -> bool:
-    return any(int(v.iter_type) != tirx.IterVar.DataPar for v in schedule.get(block).iter_vars)
-
-
-def _same(schedule: Schedule, a: SBlockRV, b: SBlockRV) -> bool:
-    return schedule.get(a).same_as(schedule.get(b))
 
 
 def _power_of_two(size: int) -> int:

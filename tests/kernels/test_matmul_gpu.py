@@ -1,0 +1,140 @@
+"""The matmul schedule against torch, as WGSL on a software WebGPU device, and where it must not fire."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm import relax, tirx
+from tvm.relax import transform
+
+from mlc_controlnet.kernels.matmul_gpu import MatrixProduct, choose_tile
+from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
+
+
+@dataclass(frozen=True)
+class Case:
+    activations: tuple[int, ...]  # [B, M, K] or [M, K]
+    columns: int
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        return self.columns, self.activations[-1]
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        return *self.activations[:-1], self.columns
+
+
+CASES = {
+    "whole tiles": Case((1, 64, 96), 128),
+    "the text's 77 rows": Case((1, 77, 64), 96),
+    "few rows": Case((1, 10, 48), 16),
+    "a depth that is no multiple of the step": Case((1, 32, 41), 32),
+    "wide tiles": Case((1, 1000, 32), 512),
+    "batch 2": Case((2, 24, 32), 48),
+    "no batch": Case((40, 64), 64),
+}
+
+
+def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
+    """silu(x @ w.T + b) + r as the pass pipeline fuses it, or the product alone."""
+    builder = relax.BlockBuilder()
+    shapes = {"x": case.activations, "w": case.weights, "b": (case.columns,), "r": case.output}
+    x, w, b, r = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items())
+    with builder.function("main", [x, w, b, r]):
+        with builder.dataflow():
+            y = builder.emit(relax.op.matmul(x, relax.op.permute_dims(w), out_dtype="float32"))
+            if dtype != "float32":
+                y = builder.emit(relax.op.astype(y, dtype))
+            if epilogue:
+                y = builder.emit(relax.op.add(relax.op.nn.silu(relax.op.add(y, b)), r))
+            out = builder.emit_output(y)
+        builder.emit_func_output(out)
+    passes = [
+        transform.Normalize(),
+        transform.FuseTransposeMatmul(),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+    ]
+    with WEBGPU:
+        mod = tvm.transform.Sequential(passes)(builder.get())
+    (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    return func
+
+
+def schedule(func: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    with WEBGPU:
+        scheduled = MatrixProduct().apply(func, WEBGPU, False)
+    return None if scheduled is None else scheduled.mod["main"].with_attr("tirx.is_scheduled", True)
+
+
+@pytest.mark.parametrize("epilogue", [True, False], ids=["with bias, silu and residual", "alone"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_software_device_computes_what_torch_computes(name: str, epilogue: bool, tmp_path: Path) -> None:
+    case = CASES[name]
+    func = schedule(fuse(case, epilogue=epilogue))
+    assert func is not None
+    rng = np.random.default_rng(0)
+    x, w, b, r = (
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in (case.activations, case.weights, (case.columns,), case.output)
+    )
+    wanted = torch.tensor(x).double() @ torch.tensor(w).double().T
+    if epilogue:
+        wanted = F.silu(wanted + torch.tensor(b)) + torch.tensor(r)
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.zeros(case.output, np.float32)
+    values = {"x": x, "w": w, "b": b, "r": r}
+    run_on_webgpu([func], {name: values[name] for name in inputs}, {output: got}, tmp_path)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_is_accumulated_in_single() -> None:
+    func = schedule(fuse(CASES["whole tiles"], "float16"))
+    assert func is not None
+    wgsl = build_wgsl(func)
+    assert re.search(r"var<workgroup> x\w*_shared : array<f16", wgsl)
+    assert re.search(r"var NT_matmul\w*_local : array<vec4<f32>, 4>", wgsl)
+
+
+def test_a_micro_tile_lives_in_registers() -> None:
+    """An array that a loop variable indexes has to lie in memory."""
+    func = schedule(fuse(CASES["whole tiles"]))
+    assert func is not None
+    wgsl = build_wgsl(func)
+    registers = re.findall(r"var (\w+_local) : array<", wgsl)
+    assert len(registers) == 3  # accumulators and then results, activations, weights
+    for name in registers:
+        assert not re.search(rf"{name}\[(?!\d+i\])", wgsl)
+
+
+def test_neighbouring_threads_write_neighbouring_columns() -> None:
+    func = schedule(fuse(CASES["whole tiles"], epilogue=False))
+    assert func is not None
+    store = re.search(r"NT_matmul_ptr\[(\w+) \+ 0\]", wgsl := build_wgsl(func))
+    assert store is not None
+    (address,) = re.findall(rf"let {store.group(1)} : i32 = (.*);", wgsl)
+    assert "(i32(threadIdx.x) * 4i)" in address
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_a_few_rows_are_left_to_other_rules(rows: int) -> None:
+    assert schedule(fuse(Case((1, rows, 64), 64))) is None
+
+
+def test_columns_that_no_tile_divides_are_left_to_other_rules() -> None:
+    assert schedule(fuse(Case((1, 64, 64), 12))) is None
+
+
+def test_tiles_grow_with_the_work() -> None:
+    """Stable Diffusion 1.5 at 512x512: the finest level fills a GPU with wide tiles, the coarsest with small ones."""
+    assert choose_tile(1, 4096, 320).shape == (64, 64)
+    assert choose_tile(1, 64, 1280).shape == (32, 32)
