@@ -1,0 +1,40 @@
+"""The recipe from nothing to a model that a build takes, with four steps a stage."""
+
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.train.circles.recipe import Recipe, train_circles, write_model
+from mlc_controlnet.train.loop import LoopConfig
+
+FOUR_STEPS = LoopConfig(steps=4, max_lr=1e-4, log_every=1)
+TINY = Recipe(examples=32, batch=4, vae_small=FOUR_STEPS, vae_full=FOUR_STEPS, base=FOUR_STEPS, controlnet=FOUR_STEPS)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of a whole run, and what it said."""
+    out = tmp_path_factory.mktemp("recipe")
+    said: list[str] = []
+    write_model(train_circles(out, TINY, said.append), out / "model")
+    return out, said
+
+
+def test_every_stage_trains(run: tuple[Path, list[str]]) -> None:
+    _, said = run
+    assert sum("step 4/4" in line for line in said) == 4
+
+
+def test_the_result_is_a_model_that_a_build_takes(run: tuple[Path, list[str]]) -> None:
+    out, _ = run
+    checkpoint = load_checkpoint(out / "model", None, None)
+    assert checkpoint.specs["vae_decoder"].outputs[0].shape == (1, 3, 128, 128)
+    assert checkpoint.defaults.steps == 20
+
+
+def test_a_second_start_goes_on_after_the_last_finished_stage(run: tuple[Path, list[str]]) -> None:
+    out, _ = run
+    said: list[str] = []
+    train_circles(out, TINY, said.append)
+    assert not any("step" in line for line in said if not line.startswith("recipe"))
