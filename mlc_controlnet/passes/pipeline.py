@@ -20,6 +20,7 @@ from mlc_controlnet.kernels.matmul_gpu import MatrixProduct
 from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
+from mlc_controlnet.passes.drop_identities import DropIdentities
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
@@ -41,7 +42,14 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
     return [
         Phase(
             "clean",
-            (FoldPadIntoConv2d(), CancelPermutes(), transform.CanonicalizeBindings(), transform.BundleModelParams()),
+            (
+                FoldPadIntoConv2d(),
+                CancelPermutes(),
+                DropIdentities(),
+                transform.CanonicalizeBindings(),
+                transform.EliminateCommonSubexpr(call_only=True),
+                transform.BundleModelParams(),
+            ),
         ),
         Phase("replace", (UseFlashAttention(target), UseGroupNorm(target))),
         Phase(

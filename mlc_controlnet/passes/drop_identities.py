@@ -1,0 +1,55 @@
+"""Drop operations that return what they were given.
+
+Before: y = divide(x, 1.0); z = astype(y, "float32"), of a float32 y
+After:  x
+
+diffusers divides residuals by an `output_scale_factor` and attentions by a `rescale_output_factor`, both 1 in
+every model of today, and casts where a model might be of mixed precision.
+"""
+
+import logging
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+log = logging.getLogger(__name__)
+
+
+@tvm.transform.module_pass(opt_level=0, name="DropIdentities")
+class DropIdentities:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        dropper = _Dropper(mod)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                rewritten = relax.analysis.remove_all_unused(dropper.visit_expr(function))
+                dropper.builder_.update_func(global_var, rewritten)
+        log.info("dropped %d identities", dropper.fired)
+        return dropper.builder_.get()
+
+
+@mutator
+class _Dropper(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.fired = 0
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if not _is_identity(call):
+            return call
+        self.fired += 1
+        return call.args[0]
+
+
+def _is_identity(call: relax.Call) -> bool:
+    if not isinstance(call.op, tvm.ir.Op):
+        return False
+    if call.op.name == "relax.astype":
+        return str(call.args[0].ty.dtype) == str(call.attrs.dtype)
+    return call.op.name in ("relax.divide", "relax.multiply") and _is_one(call.args[1])
+
+
+def _is_one(expr: relax.Expr) -> bool:
+    """A scalar, so that nothing is broadcast."""
+    return isinstance(expr, tvm.ir.GenericConst) and not expr.value.shape and float(expr.value.numpy()) == 1.0
