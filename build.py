@@ -31,7 +31,7 @@ def build(config: BuildConfig) -> Bundle:
         scratch = Path(folder)
         with stage("load the checkpoint"):
             checkpoint = load_checkpoint(find_model(config.model), config.height, config.width)
-        with stage("capture five components"):
+        with stage("capture the components"):
             captured = capture(checkpoint, config.dtype)
         with stage("compile for llvm"):
             native, library = compile_library(captured.module, checkpoint.name, config.for_target("llvm"), scratch)

@@ -1,4 +1,4 @@
-"""The five components: what goes in, what comes out.
+"""The six components: what goes in, what comes out.
 
 The axis alphabet, used in every comment that follows a shape:
 
@@ -6,17 +6,21 @@ The axis alphabet, used in every comment that follows a shape:
     H W pixels           h w latent cells, h = H / 8, w = W / 8
 
 Whatever the host reads or writes is float32 (token ids int32). What only passes from one component to the next, the
-context and the residuals, is in the library's own compute dtype: `COMPUTE` stands for it.
+context, the control embedding and the residuals, is in the library's own compute dtype: `COMPUTE` stands for it.
+
+What does not change from step to step is a component of its own, called once a picture: the text encoder, and the part
+of the ControlNet that reads the control image.
 """
 
 from dataclasses import dataclass
 
 TEXT_ENCODER = "text_encoder"
+CONTROL_EMBEDDING = "control_embedding"
 CONTROLNET = "controlnet"
 UNET = "unet"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
-COMPONENTS = (TEXT_ENCODER, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
+COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
 
 COMPUTE = "compute"
 
@@ -80,7 +84,7 @@ class ModelShape:
 
 
 def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
-    """Describe all five components of a model of this shape."""
+    """Describe all components of a model of this shape."""
     context = TensorSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
     sample = TensorSpec("sample", shape.latent, "float32")
     timestep = TensorSpec("timestep", (1,), "float32")
@@ -90,9 +94,12 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     latents = TensorSpec("latents", shape.latent, "float32")
     _, _, rows, columns = shape.latent
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
+    first, *_ = shape.residuals  # a residual of the finest level has the shape of the embedded control image
+    embedding = TensorSpec("control_embedding", first.shape, COMPUTE)
     specs = (
         ComponentSpec(TEXT_ENCODER, (TensorSpec("token_ids", (1, shape.tokens), "int32"),), (context,)),
-        ComponentSpec(CONTROLNET, (sample, timestep, context, control_image, scale), shape.residuals),
+        ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
+        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), shape.residuals),
         ComponentSpec(
             UNET, (sample, timestep, context, *shape.residuals), (TensorSpec("output", shape.latent, "float32"),)
         ),

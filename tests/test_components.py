@@ -1,4 +1,13 @@
-from mlc_controlnet.components import COMPONENTS, COMPUTE, CONTROLNET, UNET, ModelShape, TensorSpec, component_specs
+from mlc_controlnet.components import (
+    COMPONENTS,
+    COMPUTE,
+    CONTROL_EMBEDDING,
+    CONTROLNET,
+    UNET,
+    ModelShape,
+    TensorSpec,
+    component_specs,
+)
 
 SD15 = ModelShape(
     height=512,
@@ -11,7 +20,7 @@ SD15 = ModelShape(
 )
 
 
-def test_all_five_components_are_described() -> None:
+def test_all_components_are_described() -> None:
     assert tuple(component_specs(SD15)) == COMPONENTS
 
 
@@ -25,6 +34,12 @@ def test_stable_diffusion_has_twelve_down_residuals_and_one_of_the_middle() -> N
     assert residuals[0].shape == (1, 320, 64, 96)
     assert residuals[3].shape == (1, 320, 32, 48)
     assert residuals[-1] == TensorSpec("mid_residual", (1, 1280, 8, 12), COMPUTE)
+
+
+def test_the_embedded_control_image_has_the_shape_of_the_finest_level() -> None:
+    specs = component_specs(SD15)
+    assert specs[CONTROL_EMBEDDING].outputs == (specs[CONTROLNET].inputs[3],)
+    assert specs[CONTROL_EMBEDDING].outputs[0].shape == (1, 320, 64, 96)
 
 
 def test_what_the_controlnet_gives_is_what_the_unet_takes() -> None:

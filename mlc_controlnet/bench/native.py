@@ -16,7 +16,7 @@ import numpy as np
 import tvm
 from PIL import Image, ImageDraw
 
-from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
@@ -152,10 +152,12 @@ def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
     }
     sample, control_image = arrays["sample"], arrays["control_image"]
     context = engine.text_encoder(arrays["token_ids"])
-    residuals = engine.controlnet(sample, 500.0, context, control_image, 1.0)
+    control = engine.control_embedding(control_image)
+    residuals = engine.controlnet(sample, 500.0, context, control, 1.0)
     calls: dict[str, Callable[[], Any]] = {
         TEXT_ENCODER: lambda: engine.text_encoder(arrays["token_ids"]),
-        CONTROLNET: lambda: engine.controlnet(sample, 500.0, context, control_image, 1.0),
+        CONTROL_EMBEDDING: lambda: engine.control_embedding(control_image),
+        CONTROLNET: lambda: engine.controlnet(sample, 500.0, context, control, 1.0),
         UNET: lambda: engine.unet(sample, 500.0, context, residuals),
         VAE_DECODER: lambda: engine.vae_decoder(arrays["latents"]),
         VAE_ENCODER: lambda: engine.vae_encoder(arrays["image"]),

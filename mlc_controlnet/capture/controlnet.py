@@ -1,4 +1,6 @@
-"""The ControlNet: sample, timestep, context, control image, scale -> residuals."""
+"""The ControlNet: sample, timestep, context, control embedding, scale -> residuals."""
+
+import copy
 
 import torch
 from diffusers import ControlNetModel
@@ -6,18 +8,21 @@ from torch import nn
 
 
 class ControlNet(nn.Module):
-    """diffusers' ControlNet with the conditioning scale as a run-time input (arXiv 2302.05543, section 3.2)."""
+    """diffusers' ControlNet after its control embedding, with the conditioning scale as a run-time input
+    (arXiv 2302.05543, section 3.2).
+    """
 
     def __init__(self, model: ControlNetModel) -> None:
         super().__init__()
-        self.model = model
+        self.model = copy.copy(model)
+        self.model._modules = {**model._modules, "controlnet_cond_embedding": nn.Identity()}
 
     def forward(
         self,
         sample: torch.Tensor,  # [B, C, h, w] float32
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
-        control_image: torch.Tensor,  # [B, 3, H, W] float32, 0..1
+        control_embedding: torch.Tensor,  # [B, C, h, w]
         conditioning_scale: torch.Tensor,  # [1] float32
     ) -> tuple[torch.Tensor, ...]:
         dtype = context.dtype
@@ -25,7 +30,7 @@ class ControlNet(nn.Module):
             sample.to(dtype),
             timestep,
             encoder_hidden_states=context,
-            controlnet_cond=control_image.to(dtype),
+            controlnet_cond=control_embedding,
             conditioning_scale=1.0,
             return_dict=False,
         )

@@ -10,6 +10,7 @@ from torch.export.graph_signature import InputKind
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
+from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
 from mlc_controlnet.capture.text_encoder import TextEncoder
@@ -17,7 +18,15 @@ from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER, ComponentSpec
+from mlc_controlnet.components import (
+    CONTROL_EMBEDDING,
+    CONTROLNET,
+    TEXT_ENCODER,
+    UNET,
+    VAE_DECODER,
+    VAE_ENCODER,
+    ComponentSpec,
+)
 
 _TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": torch.int32}
 
@@ -41,6 +50,7 @@ def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
     """The torch module of each component, with the inputs and outputs of `components.py`."""
     return {
         TEXT_ENCODER: TextEncoder(checkpoint.text_encoder),
+        CONTROL_EMBEDDING: ControlEmbedding(checkpoint.controlnet),
         CONTROLNET: ControlNet(checkpoint.controlnet),
         UNET: UNet(checkpoint.unet),
         VAE_DECODER: VaeDecoder(checkpoint.vae),
@@ -81,12 +91,20 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
     references = {name: module.eval() for name, module in wrap(checkpoint).items()}
     names = checkpoint.names_by_identity()
     for name, module in references.items():
-        stored = module if compute_dtype == "float32" else copy.deepcopy(module).to(_TORCH_DTYPES[compute_dtype])
-        function, own_names = _capture_one(stored, example_inputs(checkpoint.specs[name], compute_dtype))
+        skeleton = _skeleton(module, _TORCH_DTYPES[compute_dtype])
+        function, own_names = _capture_one(skeleton, example_inputs(checkpoint.specs[name], compute_dtype))
         params[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
         functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
     checkpoint.check_every_tensor_is_read_once(params)
     return CapturedModel(tvm.IRModule(functions), params, references)
+
+
+def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The module with weights of `dtype` that hold no values: capture only looks at their shapes, and memory that
+    nobody writes costs nothing.
+    """
+    weights = {id(p): nn.Parameter(torch.empty_like(p, dtype=dtype), requires_grad=False) for p in module.parameters()}
+    return copy.deepcopy(module, weights).to(dtype)
 
 
 def _capture_one(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[relax.Function, list[str]]:

@@ -9,7 +9,7 @@ from tvm.runtime.vm import VirtualMachine
 
 from mlc_controlnet.bundle.manifest import Library, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.processor import set_thread_count
 
@@ -20,6 +20,13 @@ TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", 
 @dataclass(frozen=True)
 class Context:
     """An encoded prompt: compute dtype [1, T, D], on the device."""
+
+    tensor: Any
+
+
+@dataclass(frozen=True)
+class ControlEmbedding:
+    """What the ControlNet takes of a control image: compute dtype [1, C, h, w], on the device."""
 
     tensor: Any
 
@@ -72,17 +79,21 @@ class Engine:
         """int32 [1, T] -> context."""
         return Context(self._call(TEXT_ENCODER, token_ids))
 
+    def control_embedding(self, control_image: np.ndarray) -> ControlEmbedding:
+        """float32 [1, 3, H, W] in 0..1 -> what the ControlNet takes of it at every step."""
+        return ControlEmbedding(self._call(CONTROL_EMBEDDING, control_image))
+
     def controlnet(
         self,
         sample: np.ndarray,
         timestep: float,
         context: Context,
-        control_image: np.ndarray,
+        control: ControlEmbedding,
         conditioning_scale: float,
     ) -> Residuals:
-        """float32 sample [1, C, h, w] and control image [1, 3, H, W] in 0..1 -> residuals, already scaled."""
+        """float32 sample [1, C, h, w] -> residuals, already scaled."""
         scalars = (np.array([timestep], np.float32), np.array([conditioning_scale], np.float32))
-        outputs = self._call(CONTROLNET, sample, scalars[0], context.tensor, control_image, scalars[1])
+        outputs = self._call(CONTROLNET, sample, scalars[0], context.tensor, control.tensor, scalars[1])
         return Residuals(tuple(outputs))
 
     def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:

@@ -16,10 +16,10 @@ from PIL import Image
 from mlc_controlnet.bundle.manifest import LatentPreview
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_table, tables_from_json
-from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.control_image import ControlImage, prepare_control_image
-from mlc_controlnet.runtime.engine import Context, Engine
+from mlc_controlnet.runtime.control_image import prepare_control_image
+from mlc_controlnet.runtime.engine import Context, ControlEmbedding, Engine
 from mlc_controlnet.runtime.noise import MAX_SEED, check_seed, standard_normal
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
@@ -123,9 +123,10 @@ class ControlNetPipeline:
             seed,
             sampler,
         )
-        control = prepare_control_image(image, self.manifest.model.height, self.manifest.model.width)
+        prepared = prepare_control_image(image, self.manifest.model.height, self.manifest.model.width)
         x = self.initial_latents(settings, latents)
         contexts, cut_notices = self.encode_prompts(settings)
+        control = self.engine.control_embedding(prepared.array)
         for step in self.denoise(settings, control, contexts, x):
             x = step.x
             if on_step is not None:
@@ -133,7 +134,7 @@ class ControlNetPipeline:
         return PipelineOutput(
             images=[self.decode(x, settings)],
             settings=settings,
-            notices=(*cut_notices, *control.notices),
+            notices=(*cut_notices, *prepared.notices),
             metadata=self.describe(settings),
         )
 
@@ -193,7 +194,7 @@ class ControlNetPipeline:
         return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
 
     def denoise(
-        self, settings: Settings, control: ControlImage, contexts: list[Context], x: np.ndarray
+        self, settings: Settings, control: ControlEmbedding, contexts: list[Context], x: np.ndarray
     ) -> Iterator[Step]:
         """The denoising loop: yields after every step, so progress, preview and cancelling belong to the caller."""
         rows = self._table(settings).rows
@@ -231,15 +232,16 @@ class ControlNetPipeline:
         scaled_x: np.ndarray,
         timestep: float,
         context: Context,
-        control: ControlImage,
+        control: ControlEmbedding,
         settings: Settings,
         where: str,
     ) -> np.ndarray:
         """The UNet's output under control: float32 [1, C, h, w]."""
-        residuals = self.engine.controlnet(scaled_x, timestep, context, control.array, settings.conditioning_scale)
+        residuals = self.engine.controlnet(scaled_x, timestep, context, control, settings.conditioning_scale)
         output = self.engine.unet(scaled_x, timestep, context, residuals)
         if not np.isfinite(output).all():  # look back only now: reading the residuals of every step would cost time
             _check_finite(TEXT_ENCODER, context.tensor.numpy(), where)
+            _check_finite(CONTROL_EMBEDDING, control.tensor.numpy(), where)
             for residual in residuals.tensors:
                 _check_finite(CONTROLNET, residual.numpy(), where)
             _check_finite(UNET, output, where)

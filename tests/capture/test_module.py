@@ -22,7 +22,7 @@ def ops(function: relax.Function) -> set[str]:
     return names
 
 
-def test_all_five_components_are_functions_of_one_module(captured: CapturedModel) -> None:
+def test_all_components_are_functions_of_one_module(captured: CapturedModel) -> None:
     assert {v.name_hint for v in captured.module.functions} == set(COMPONENTS)
 
 
@@ -68,6 +68,23 @@ def test_a_tensor_that_is_read_twice_is_named(captured: CapturedModel, checkpoin
     params = {**captured.params, "again": captured.params["unet"][:1]}
     with pytest.raises(UserError, match=r"unet\.conv_in\.weight.*more than once"):
         checkpoint.check_every_tensor_is_read_once(params)
+
+
+def test_the_control_embedding_and_the_rest_are_the_whole_controlnet(
+    captured: CapturedModel, checkpoint: Checkpoint
+) -> None:
+    torch.manual_seed(0)
+    specs = checkpoint.specs
+    sample, timestep, context, _, scale = (torch.rand(t.shape) for t in specs["controlnet"].inputs)
+    (image,) = (torch.rand(t.shape) for t in specs["control_embedding"].inputs)
+    with torch.no_grad():
+        embedding = captured.references["control_embedding"](image)
+        got = captured.references["controlnet"](sample, timestep, context, embedding, scale)
+        down, mid = checkpoint.controlnet(
+            sample, timestep, context, image, conditioning_scale=float(scale), return_dict=False
+        )
+    for g, w in zip(got, (*down, mid), strict=True):
+        torch.testing.assert_close(g, w)
 
 
 def test_the_controlnets_output_is_scaled_by_its_last_input(captured: CapturedModel, checkpoint: Checkpoint) -> None:

@@ -40,8 +40,11 @@ def test_every_component_computes_what_numpy_computes(engine):
     context = engine.text_encoder(token_ids)
     expected_context = model.text_encoder(token_ids)
     np.testing.assert_allclose(context.tensor.numpy(), expected_context, atol=tolerance)
-    residuals = engine.controlnet(sample, 750.0, context, image, 0.8)
-    expected_residuals = model.controlnet(sample, 750.0, expected_context, image, 0.8)
+    control = engine.control_embedding(image)
+    expected_control = model.control_embedding(image)
+    np.testing.assert_allclose(control.tensor.numpy(), expected_control, atol=tolerance)
+    residuals = engine.controlnet(sample, 750.0, context, control, 0.8)
+    expected_residuals = model.controlnet(sample, 750.0, expected_context, expected_control, 0.8)
     for residual, expected in zip(residuals.tensors, expected_residuals, strict=True):
         np.testing.assert_allclose(residual.numpy(), expected, atol=tolerance)
     output = engine.unet(sample, 750.0, context, residuals)
@@ -52,8 +55,10 @@ def test_every_component_computes_what_numpy_computes(engine):
 
 def test_what_passes_between_components_has_the_librarys_dtype(engine):
     context = engine.text_encoder(np.zeros((1, TOKENS), np.int32))
-    residuals = engine.controlnet(np.zeros(LATENT, np.float32), 1.0, context, np.zeros(IMAGE, np.float32), 1.0)
-    assert {str(tensor.dtype) for tensor in (context.tensor, *residuals.tensors)} == {engine.library.dtype}
+    control = engine.control_embedding(np.zeros(IMAGE, np.float32))
+    residuals = engine.controlnet(np.zeros(LATENT, np.float32), 1.0, context, control, 1.0)
+    passed = (context.tensor, control.tensor, *residuals.tensors)
+    assert {str(tensor.dtype) for tensor in passed} == {engine.library.dtype}
 
 
 def test_an_unloaded_engine_says_so(linear_bundle):

@@ -43,7 +43,7 @@ def tokens(prompt):
 def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampler="ddim"):
     """The pipeline's semantics once more, in float64 and in as few words as possible."""
     model, table = linear_model(), sampler_tables()[sampler][steps]
-    control = np.asarray(image).transpose(2, 0, 1)[None] / 255
+    control = model.control_embedding(np.asarray(image).transpose(2, 0, 1)[None] / 255)
     contexts = [model.text_encoder(tokens(text)) for text in (negative, prompt)]
     x = standard_normal(LATENT, seed).astype(np.float64) * table.init_noise_sigma
     x0_before = np.zeros(LATENT)
@@ -122,7 +122,7 @@ def test_latents_stand_in_for_the_seeds_noise(pipeline, ring):
 def test_the_loop_belongs_to_the_caller(pipeline, ring):
     """Only as many steps are computed as are asked for."""
     settings = pipeline.resolve("gold", num_inference_steps=20, seed=5)
-    control = prepare_control_image(ring, HEIGHT, WIDTH)
+    control = pipeline.engine.control_embedding(prepare_control_image(ring, HEIGHT, WIDTH).array)
     contexts, _ = pipeline.encode_prompts(settings)
     steps = pipeline.denoise(settings, control, contexts, pipeline.initial_latents(settings))
     seen = list(itertools.islice(steps, 3))
@@ -199,22 +199,23 @@ def test_a_bad_argument_is_refused_before_anything_is_computed(pipeline, ring, m
         pipeline(**{"prompt": "gold", "image": ring, **arguments})
 
 
-@pytest.mark.parametrize("component", ["text_encoder", "controlnet", "unet"])
+@pytest.mark.parametrize("component", ["text_encoder", "control_embedding", "controlnet", "unet"])
 def test_a_nan_names_the_component_it_came_from_and_the_step(linear_bundle, ring, monkeypatch, component):
-    """The text encoder at once, the others from the second step on; NaN spreads to whatever reads it."""
+    """What runs once a picture at once, the others from the second step on; NaN spreads to whatever reads it."""
     pipeline = ControlNetPipeline.from_bundle(linear_bundle)
+    once = {"text_encoder": (1, TOKENS, TEXT_WIDTH), "control_embedding": LATENT}
     sound = pipeline.engine._call
     calls = itertools.count()
 
     def broken(name, *inputs):
-        if name != component or (name != "text_encoder" and next(calls) == 0):
+        if name != component or (name not in once and next(calls) == 0):
             return sound(name, *inputs)
-        if name == "text_encoder":
-            return tvm.runtime.tensor(np.full((1, TOKENS, TEXT_WIDTH), np.nan, np.float32))
+        if name in once:
+            return tvm.runtime.tensor(np.full(once[name], np.nan, np.float32))
         return sound(name, np.full(LATENT, np.nan, np.float32), *inputs[1:])
 
     monkeypatch.setattr(pipeline.engine, "_call", broken)
-    step = 1 if component == "text_encoder" else 2
+    step = 1 if component in once else 2
     with pytest.raises(UserError, match=rf"{component}, step {step} of 4: got NaN or infinity in .* numbers"):
         pipeline("gold", ring, guidance_scale=1.0, seed=5)
 

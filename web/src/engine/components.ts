@@ -1,7 +1,7 @@
 /** What a pipeline asks of an engine: a bundle's components as functions. */
 
 /** The components that make a picture from a prompt. A bundle's vae_encoder is not among them and is not loaded. */
-export const COMPONENTS = ["text_encoder", "controlnet", "unet", "vae_decoder"] as const;
+export const COMPONENTS = ["text_encoder", "control_embedding", "controlnet", "unet", "vae_decoder"] as const;
 export type ComponentName = (typeof COMPONENTS)[number];
 
 /** Numbers on the host, in C order. */
@@ -14,6 +14,12 @@ export interface OnDevice {
 
 /** An encoded prompt: compute dtype [1, T, D]. */
 export interface Context extends OnDevice {
+  /** Copy it to the host; float16 is widened. */
+  read(): Promise<FloatArray[]>;
+}
+
+/** What the ControlNet takes of a control image at every step: compute dtype [1, C, h, w]. */
+export interface ControlEmbedding extends OnDevice {
   /** Copy it to the host; float16 is widened. */
   read(): Promise<FloatArray[]>;
 }
@@ -31,12 +37,14 @@ export interface Residuals extends OnDevice {
 export interface Components {
   /** int32 [1, T] -> context. */
   textEncoder(tokenIds: Int32Array<ArrayBuffer>): Context;
-  /** float32 sample [1, C, h, w] and control image [1, 3, H, W] in 0..1 -> residuals, already scaled. */
+  /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
+  controlEmbedding(controlImage: FloatArray): ControlEmbedding;
+  /** float32 sample [1, C, h, w] -> residuals, already scaled. */
   controlnet(
     sample: FloatArray,
     timestep: number,
     context: Context,
-    controlImage: FloatArray,
+    control: ControlEmbedding,
     conditioningScale: number,
   ): Residuals;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape. */

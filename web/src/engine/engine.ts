@@ -9,6 +9,7 @@ import {
   type ComponentName,
   type Components,
   type Context,
+  type ControlEmbedding,
   type FloatArray,
   type Residuals,
 } from "./components";
@@ -114,15 +115,20 @@ export class Engine implements Components {
     return this.keep(this.call("text_encoder", [tokenIds]));
   }
 
+  controlEmbedding(controlImage: FloatArray): ControlEmbedding {
+    return this.keep(this.call("control_embedding", [controlImage]));
+  }
+
   controlnet(
     sample: FloatArray,
     timestep: number,
     context: Context,
-    controlImage: FloatArray,
+    control: ControlEmbedding,
     conditioningScale: number,
   ): Residuals {
-    const scalars = [Float32Array.of(timestep), Float32Array.of(conditioningScale)];
-    return this.keep(this.call("controlnet", [sample, scalars[0], ...tensorsOf(context), controlImage, scalars[1]]));
+    const [time, scale] = [Float32Array.of(timestep), Float32Array.of(conditioningScale)];
+    const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scale];
+    return this.keep(this.call("controlnet", inputs));
   }
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
@@ -202,7 +208,7 @@ export class Engine implements Components {
   }
 }
 
-class TensorsOnDevice implements Context, Residuals {
+class TensorsOnDevice implements Context, ControlEmbedding, Residuals {
   constructor(
     readonly tensors: readonly tvmjs.Tensor[],
     readonly read: () => Promise<FloatArray[]>,
@@ -213,7 +219,7 @@ class TensorsOnDevice implements Context, Residuals {
   }
 }
 
-function tensorsOf(value: Context | Residuals): readonly tvmjs.Tensor[] {
+function tensorsOf(value: Context | ControlEmbedding | Residuals): readonly tvmjs.Tensor[] {
   return (value as TensorsOnDevice).tensors;
 }
 

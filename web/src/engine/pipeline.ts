@@ -4,7 +4,7 @@
  * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
  */
 
-import type { ComponentName, Components, Context, FloatArray } from "./components";
+import type { ComponentName, Components, Context, ControlEmbedding, FloatArray, OnDevice } from "./components";
 import { type Image, prepareControlImage } from "./control_image";
 import { UserError } from "./errors";
 import type { LatentPreview, Manifest } from "./manifest";
@@ -90,18 +90,22 @@ export class ControlNetPipeline {
   ): AsyncGenerator<Step, GeneratedImage, void> {
     const settings = this.resolve(request);
     const { height, width } = this.model.manifest.model;
-    const control = prepareControlImage(request.controlImage, height, width);
-    for (const notice of control.notices) onNotice(notice);
-    const contexts = this.encodePrompts(settings, onNotice);
+    const prepared = prepareControlImage(request.controlImage, height, width);
+    for (const notice of prepared.notices) onNotice(notice);
+    const held: OnDevice[] = [];
     try {
+      const contexts = this.encodePrompts(settings, onNotice);
+      held.push(...contexts);
+      const control = this.model.components.controlEmbedding(prepared.pixels);
+      held.push(control);
       let x = this.initialLatents(settings);
-      for await (const step of this.denoise(settings, control.pixels, contexts, x)) {
+      for await (const step of this.denoise(settings, control, contexts, x)) {
         x = step.x;
         yield step;
       }
       return { ...(await this.decode(x, settings)), settings, metadata: this.describe(settings) };
     } finally {
-      for (const context of contexts) context.dispose();
+      for (const value of held) value.dispose();
     }
   }
 
@@ -145,7 +149,7 @@ export class ControlNetPipeline {
   /** The denoising loop. */
   async *denoise(
     settings: Settings,
-    controlImage: FloatArray,
+    control: ControlEmbedding,
     contexts: readonly Context[],
     x: FloatArray,
   ): AsyncGenerator<Step, void, void> {
@@ -156,7 +160,7 @@ export class ControlNetPipeline {
       const scaledX = x.map((value) => value * row.modelInputScale);
       // Both are queued before either is waited for: the device never idles between them.
       const outputs = await Promise.all(
-        contexts.map((context) => this.predict(scaledX, row.timestep, context, controlImage, settings, where)),
+        contexts.map((context) => this.predict(scaledX, row.timestep, context, control, settings, where)),
       );
       const m = guide(outputs, settings.guidanceScale);
       const [next, x0] = advance(row, x, m, previousX0);
@@ -199,17 +203,18 @@ export class ControlNetPipeline {
     scaledX: FloatArray,
     timestep: number,
     context: Context,
-    controlImage: FloatArray,
+    control: ControlEmbedding,
     settings: Settings,
     where: string,
   ): Promise<FloatArray> {
     const { components } = this.model;
-    const residuals = components.controlnet(scaledX, timestep, context, controlImage, settings.conditioningScale);
+    const residuals = components.controlnet(scaledX, timestep, context, control, settings.conditioningScale);
     try {
       const output = await components.unet(scaledX, timestep, context, residuals);
       if (!output.every(Number.isFinite)) {
         // Look back only now: reading the residuals of every step would cost time.
         for (const values of await context.read()) checkFinite("text_encoder", values, where);
+        for (const values of await control.read()) checkFinite("control_embedding", values, where);
         for (const values of await residuals.read()) checkFinite("controlnet", values, where);
         checkFinite("unet", output, where);
       }

@@ -102,8 +102,15 @@ const manifest: Manifest = {
   ...makeManifest(),
   components: {
     text_encoder: { inputs: [host("token_ids", "int32")], outputs: [], params: [] },
+    control_embedding: { inputs: [host("control_image")], outputs: [], params: [] },
     controlnet: {
-      inputs: [host("sample"), host("timestep"), compute("context"), host("control_image"), host("conditioning_scale")],
+      inputs: [
+        host("sample"),
+        host("timestep"),
+        compute("context"),
+        compute("control_embedding"),
+        host("conditioning_scale"),
+      ],
       outputs: [],
       params: [],
     },
@@ -126,6 +133,7 @@ beforeEach(() => {
   Object.assign(tvm.state, { alive: 0, scopeDepth: 0, synced: Promise.resolve(), compiled: Promise.resolve() });
   tvm.state.run = {
     text_encoder: () => gpuTensor(5),
+    control_embedding: () => gpuTensor(6),
     controlnet: () => new tvm.TVMArray([gpuTensor(7), gpuTensor(8)]),
     unet: () => gpuTensor(1, 2),
     vae_decoder: () => gpuTensor(3),
@@ -158,7 +166,7 @@ describe("a component", () => {
     tvm.state.run.unet = unet;
     const engine = await load();
     const context = engine.textEncoder(Int32Array.of(1, 2));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
     const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
     expect(params.items.map((item) => [item.dtype, ...floats(item)])).toEqual([
       ["float32", -2],
@@ -171,7 +179,7 @@ describe("a component", () => {
     tvm.state.run.unet = unet;
     const engine = await load({ dtype: "float16" });
     const context = engine.textEncoder(Int32Array.of(1));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
     const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
     expect(params.items.map((item) => [item.dtype, ...item.bytes])).toEqual([
       ["float16", 0x00, 0xc0],
@@ -189,10 +197,12 @@ describe("a component", () => {
     tvm.state.run.text_encoder = () => contextTensor;
     const engine = await load();
     const context = engine.textEncoder(Int32Array.of(1, 2));
-    engine.controlnet(sample, 9, context, sample, 0.75);
-    engine.controlnet(sample, 8, context, sample, 0.75);
+    const control = engine.controlEmbedding(sample);
+    engine.controlnet(sample, 9, context, control, 0.75);
+    engine.controlnet(sample, 8, context, control, 0.75);
     expect(seen[1][0]).toBe(seen[0][0]);
     expect(seen[0][2]).toBe(contextTensor);
+    expect(floats(seen[0][3] as FakeTensor)).toEqual([6]);
     expect(floats(seen[0][0] as FakeTensor)).toEqual([0.5, 0.25]);
     expect(floats(seen[1][1] as FakeTensor)).toEqual([8]);
     expect(floats(seen[0][4] as FakeTensor)).toEqual([0.75]);
@@ -203,7 +213,7 @@ describe("a component", () => {
     tvm.state.run.unet = unet;
     const engine = await load();
     const context = engine.textEncoder(Int32Array.of(1));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, sample, 1));
+    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
     expect(unet.mock.calls[0].slice(3, 5).map((tensor) => floats(tensor as FakeTensor))).toEqual([[7], [8]]);
   });
 

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { Components, Context, FloatArray, Residuals } from "../../src/engine/components";
+import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
 import type { Image } from "../../src/engine/control_image";
 import { standardNormal } from "../../src/engine/noise";
 import {
@@ -33,9 +33,18 @@ class FakeComponents implements Components {
     return this.onDevice([Float32Array.of(value)]);
   }
 
-  controlnet(sample: FloatArray, timestep: number, _: Context, image: FloatArray, scale: number): Residuals {
-    this.calls.push(`controlnet ${sample[0].toFixed(3)} ${timestep} ${image.length} ${scale}`);
-    return this.onDevice([Float32Array.of(1), Float32Array.of(this.broken === "controlnet" ? Number.NaN : 1)]);
+  controlEmbedding(image: FloatArray): ControlEmbedding {
+    this.calls.push(`control_embedding ${image.length}`);
+    return this.onDevice([Float32Array.of(this.broken === "control_embedding" ? Number.NaN : 1)]);
+  }
+
+  controlnet(sample: FloatArray, timestep: number, _: Context, control: ControlEmbedding, scale: number): Residuals {
+    this.calls.push(`controlnet ${sample[0].toFixed(3)} ${timestep} ${scale}`);
+    const [[embedded]] = (control as unknown as { values: FloatArray[] }).values;
+    return this.onDevice([
+      Float32Array.of(embedded),
+      Float32Array.of(this.broken === "controlnet" ? Number.NaN : embedded),
+    ]);
   }
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
@@ -52,7 +61,7 @@ class FakeComponents implements Components {
 
   private onDevice(values: FloatArray[]) {
     this.alive++;
-    return { read: async () => values, dispose: () => void this.alive-- };
+    return { values, read: async () => values, dispose: () => void this.alive-- };
   }
 }
 
@@ -89,9 +98,10 @@ test("components are called in order, with what the table and the request say", 
   const second = (0.5 * 2).toFixed(3); // model input scale times x0, which is the unet's 2
   expect(components.calls).toEqual([
     "text_encoder 6,2,7,7,7",
-    `controlnet ${first} 900 ${3 * HEIGHT * WIDTH} 0.5`,
+    `control_embedding ${3 * HEIGHT * WIDTH}`,
+    `controlnet ${first} 900 0.5`,
     `unet ${first} 900`,
-    `controlnet ${second} 400 ${3 * HEIGHT * WIDTH} 0.5`,
+    `controlnet ${second} 400 0.5`,
     `unet ${second} 400`,
     "vae_decoder",
   ]);
@@ -190,6 +200,7 @@ test("a prompt that was cut and an image that was scaled are told", async () => 
 describe("numbers that are not finite", () => {
   test.each([
     ["text_encoder", "text_encoder, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
+    ["control_embedding", "control_embedding, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
     ["controlnet", "controlnet, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
     ["unet", `unet, step 1 of 2: got NaN or infinity in ${LATENTS} of ${LATENTS} numbers`],
     ["vae_decoder", "vae_decoder, after 2 steps: got NaN or infinity in"],

@@ -66,7 +66,13 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
     },
     target: "webgpu",
     libraries: [makeLibrary()],
-    components: { text_encoder: component, controlnet: component, unet: component, vae_decoder: component },
+    components: {
+      text_encoder: component,
+      control_embedding: component,
+      controlnet: component,
+      unet: component,
+      vae_decoder: component,
+    },
     params: {
       dtype: "float16",
       bytes: 8,

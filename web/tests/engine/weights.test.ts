@@ -42,6 +42,6 @@ test("a bundle without ControlNet is refused", () => {
   const manifest = makeManifest();
   const { controlnet: _, ...components } = manifest.components;
   expect(() => neededShards({ ...manifest, components })).toThrow(
-    "bundle: got no controlnet, wanted text_encoder, controlnet, unet, vae_decoder; build the bundle from a model with",
+    "bundle: got no controlnet, wanted text_encoder, control_embedding, controlnet, unet, vae_decoder; build the bundle from a model with",
   );
 });
