@@ -6,6 +6,7 @@ python build.py --target llvm          the same model for this machine's process
 
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 from mlc_controlnet import describe
@@ -31,18 +32,25 @@ def build(config: BuildConfig) -> Bundle:
         scratch = Path(folder)
         with stage("load the checkpoint"):
             checkpoint = load_checkpoint(find_model(config.model), config.height, config.width)
-        with stage("capture the components"):
-            captured = capture(checkpoint, config.dtype)
-        with stage("compile for llvm"):
-            native, library = compile_library(captured.module, checkpoint.name, config.for_target("llvm"), scratch)
-        with stage("compare with torch"):
-            parity = measure_parity(checkpoint, captured, native)
-            check_parity(parity, config.dtype)
-        path = native
-        if config.target != "llvm":
-            with stage(f"compile for {config.target}"):
-                path, library = compile_library(captured.module, checkpoint.name, config, scratch)
-        writer.add_file(library.file, path)
+        libraries, parity_db = [], defaultdict[str, dict[str, float]](dict)
+        for dtype in config.dtypes:
+            with stage(f"capture the components in {dtype}"):
+                captured = capture(checkpoint, dtype)
+            with stage("compile for llvm"):
+                native, library = compile_library(
+                    captured.module, checkpoint.name, dtype, config.for_target("llvm"), scratch
+                )
+            with stage("compare with torch"):
+                parity = measure_parity(checkpoint, captured, native)
+                check_parity(parity, dtype)
+            for name, db in parity.items():
+                parity_db[name][dtype] = db
+            path = native
+            if config.target != "llvm":
+                with stage(f"compile for {config.target}"):
+                    path, library = compile_library(captured.module, checkpoint.name, dtype, config, scratch)
+            writer.add_file(library.file, path)
+            libraries.append(library)
         with stage("write params and tables"):
             params = write_params(writer, checkpoint.tensors())
             writer.add_file("tokenizer/tokenizer.json", checkpoint.tokenizer_file)
@@ -53,14 +61,14 @@ def build(config: BuildConfig) -> Bundle:
                     format_version=FORMAT_VERSION,
                     model=describe.describe_model(checkpoint),
                     target=config.target,
-                    libraries=(library,),
+                    libraries=tuple(libraries),
                     components=describe.describe_components(checkpoint, captured),
                     params=params,
                     tokenizer=describe.describe_tokenizer(checkpoint, "tokenizer/tokenizer.json"),
                     samplers=SamplersSpec(file="samplers.json", default="ddim"),
                     defaults=checkpoint.defaults,
                     latent_preview=fit_latent_preview(checkpoint.vae),
-                    parity_db={name: {config.dtype: db} for name, db in parity.items()},
+                    parity_db=dict(parity_db),
                     versions=describe.describe_versions(),
                 )
             )

@@ -25,19 +25,24 @@ def parse_options(arguments: Sequence[str]) -> BuildConfig:
     parser = argparse.ArgumentParser(prog="build.py", description="Build a bundle from a model.")
     parser.add_argument("--target", required=True, help=f"one of {', '.join(TARGETS)}")
     parser.add_argument("--model", default="circles", help="a bundled model or a folder in diffusers' layout")
-    parser.add_argument("--dtype", default="float32", help=f"the library's dtype: {', '.join(DTYPES)}")
+    parser.add_argument(
+        "--dtype",
+        action="append",
+        help=f"a library's dtype, {' or '.join(DTYPES)}; repeat it for both; default: both for webgpu, else float32",
+    )
     parser.add_argument("--height", type=int, help="pixels; default: what the model was trained on")
     parser.add_argument("--width", type=int, help="pixels; default: what the model was trained on")
     parser.add_argument("--out", type=Path, help="the bundle's folder; default: dist/<model>-<target>")
     parser.add_argument("--tuning-db", type=Path, default=ROOT / "tuning_db", help="tuning records, a folder a target")
     parser.add_argument("--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase there")
     options = parser.parse_args(arguments)
+    dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
     name = Path(options.model).name
     out = ROOT / "dist" / f"{name}-{options.target}" if options.out is None else options.out
     return BuildConfig(
         model=options.model,
         target=options.target,
-        dtype=options.dtype,
+        dtypes=tuple(dict.fromkeys(dtypes)),
         out=out,
         tuning_db=options.tuning_db,
         height=options.height,

@@ -15,12 +15,15 @@ class TargetPreset:
         device: what the runtime opens; the same as the TVM device kind.
         library_suffix: of the compiled library's file.
         tvm_target: TVM's target description.
+        dtypes: a library each, unless the build asks for others. float16 takes half the memory in a browser; float32
+            serves GPUs without shader-f16.
         tvm_host: the target of the code around the kernels; None where the target is its own host.
     """
 
     device: str
     library_suffix: str
     tvm_target: dict[str, object]
+    dtypes: tuple[str, ...]
     tvm_host: dict[str, object] | None = None
 
 
@@ -31,11 +34,13 @@ TARGETS: dict[str, TargetPreset] = {
         device="webgpu",
         library_suffix=".wasm",
         tvm_target={"kind": "webgpu"},
+        dtypes=("float16", "float32"),
         tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128},
     ),
-    "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET),
+    "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET, dtypes=("float32",)),
 }
-DTYPES = ("float32",)
+# Of stored weights and activations; sums are float32 in both.
+DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class BuildConfig:
     Attributes:
         model: a bundled model's name or a folder in diffusers' layout.
         target: a key of TARGETS.
-        dtype: what the library stores activations in.
+        dtypes: what libraries store weights and activations in, one library each.
         height, width: of the picture in pixels; None: what the model was trained on.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
@@ -63,7 +68,7 @@ class BuildConfig:
 
     model: str
     target: str
-    dtype: str
+    dtypes: tuple[str, ...]
     out: Path
     tuning_db: Path
     height: int | None = None
@@ -73,8 +78,9 @@ class BuildConfig:
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
             raise UserError("--target", repr(self.target), f"one of {', '.join(TARGETS)}", "pass one of these")
-        if self.dtype not in DTYPES:
-            raise UserError("--dtype", repr(self.dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
+        for dtype in self.dtypes:
+            if dtype not in DTYPES:
+                raise UserError("--dtype", repr(dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
 
     def for_target(self, target: str) -> "BuildConfig":
         """The same build for another target; the IR is dumped for the one that was asked for only."""

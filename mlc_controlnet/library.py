@@ -12,9 +12,9 @@ from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
 
 
 def compile_library(
-    module: tvm.IRModule, model_name: str, config: BuildConfig, folder: Path
+    module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path
 ) -> tuple[Path, manifest.Library]:
-    """Take a captured `module` through every pass, generate code and link it in `folder`.
+    """Take a `module` captured in `dtype` through every pass, generate code and link it in `folder`.
 
     Returns the library's file and its description. A WebGPU library is a wasm that holds the TVM runtime.
     """
@@ -28,7 +28,7 @@ def compile_library(
     launches, activation_bytes = count_launches_and_bytes(planned)
 
     executable = relax.build(planned, target, relax_pipeline=None)
-    path = folder / f"{model_name}-{config.dtype}{preset.library_suffix}"
+    path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
     if preset.device == "webgpu":
         from mlc_controlnet.toolchain import link_wasm
 
@@ -38,8 +38,8 @@ def compile_library(
     return path, manifest.Library(
         file=path.name,
         device=preset.device,
-        dtype=config.dtype,
-        required_features=("shader-f16",) if preset.device == "webgpu" and config.dtype == "float16" else (),
+        dtype=dtype,
+        required_features=("shader-f16",) if preset.device == "webgpu" and dtype == "float16" else (),
         required_limits=requirements.limits,
         activation_bytes=activation_bytes,
         launches=launches,

@@ -27,7 +27,7 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
 
 
 def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, library: Path) -> dict[str, float]:
-    """Run every component of an exported llvm `library` and its torch reference on the same random inputs.
+    """Run every component of an exported llvm `library` and its torch reference in float32 on the same random inputs.
 
     Returns the worst output's dB for each component.
     """
@@ -38,8 +38,10 @@ def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, library: Pat
         inputs = example_inputs(checkpoint.specs[name], "float32", seed=1)
         with torch.no_grad():
             wanted = _as_list(reference(*inputs))
-        params = [tvm.runtime.tensor(tensors[key].detach().numpy()) for key in captured.params[name]]
-        got = _as_list(vm[name](*(tvm.runtime.tensor(value.numpy()) for value in inputs), tuple(params)))
+        specs = [spec.resolved(captured.dtype) for spec in checkpoint.specs[name].inputs]
+        arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
+        params = [_tensor(tensors[key].detach(), captured.dtype) for key in captured.params[name]]
+        got = _as_list(vm[name](*arguments, tuple(params)))
         result[name] = round(min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
 
@@ -54,6 +56,10 @@ def check_parity(measured: Mapping[str, float], dtype: str) -> None:
     low = {name: db for name, db in measured.items() if not db >= wanted}
     if low:
         raise ParityError(f"parity with torch: {low} dB, wanted at least {wanted} dB in {dtype}")
+
+
+def _tensor(value: torch.Tensor, dtype: str) -> tvm.runtime.Tensor:
+    return tvm.runtime.tensor(value.numpy().astype(dtype))
 
 
 def _as_list(output: object) -> Sequence:

@@ -77,8 +77,8 @@ def llvm_library(captured: CapturedModel, tmp_path_factory: pytest.TempPathFacto
     from mlc_controlnet.library import compile_library
 
     folder = tmp_path_factory.mktemp("library")
-    config = BuildConfig(model="random", target="llvm", dtype="float32", out=folder, tuning_db=ROOT / "tuning_db")
-    return compile_library(captured.module, "random", config, folder)[0]
+    config = BuildConfig(model="random", target="llvm", dtypes=("float32",), out=folder, tuning_db=ROOT / "tuning_db")
+    return compile_library(captured.module, "random", "float32", config, folder)[0]
 
 
 @pytest.fixture(scope="session")
@@ -112,4 +112,4 @@ def circles_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path
     from mlc_controlnet.config import BuildConfig
 
     out = tmp_path_factory.mktemp("circles") / "circles-llvm"
-    return build(BuildConfig(str(circles_model), "llvm", "float32", out, ROOT / "tuning_db"))
+    return build(BuildConfig(str(circles_model), "llvm", ("float32",), out, ROOT / "tuning_db"))

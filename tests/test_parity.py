@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.library import compile_library
 from mlc_controlnet.parity import ParityError, check_parity, measure_parity, signal_to_noise_db
 
 
@@ -19,6 +21,13 @@ def test_every_component_reaches_sixty_decibels(
     measured = measure_parity(checkpoint, captured, llvm_library)
     assert set(measured) == set(COMPONENTS)
     check_parity(measured, "float32")
+
+
+def test_every_component_in_float16_reaches_forty_decibels(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    captured = capture(checkpoint, "float16")
+    config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    library, _ = compile_library(captured.module, "random", "float16", config, tmp_path)
+    check_parity(measure_parity(checkpoint, captured, library), "float16")
 
 
 def test_a_component_below_the_threshold_is_named() -> None:

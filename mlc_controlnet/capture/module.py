@@ -36,11 +36,13 @@ class CapturedModel:
     """One IRModule with a function per component, and what its params are called in the checkpoint.
 
     Attributes:
+        dtype: of stored weights and of what passes between components.
         module: each function takes its component's inputs and then its params, one argument each.
         params: component -> checkpoint names of its params, in the function's order.
         references: component -> its torch module in float32; what parity is measured against.
     """
 
+    dtype: str
     module: tvm.IRModule
     params: dict[str, tuple[str, ...]]
     references: dict[str, nn.Module]
@@ -96,7 +98,7 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
         params[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
         functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
     checkpoint.check_every_tensor_is_read_once(params)
-    return CapturedModel(tvm.IRModule(functions), params, references)
+    return CapturedModel(compute_dtype, tvm.IRModule(functions), params, references)
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -40,8 +40,8 @@ def linear_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
 
     folder = tmp_path_factory.mktemp("linear-webgpu")
-    config = BuildConfig("linear", "webgpu", "float32", folder, folder / "no-records")
-    library, description = compile_library(linear_module(), "linear", config, folder)
+    config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
+    library, description = compile_library(linear_module(), "linear", "float32", config, folder)
     return write_linear_bundle(folder / "bundle", linear_model(), library, description=description)
 
 
@@ -51,7 +51,7 @@ def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_mode
     from build import build
 
     out = tmp_path_factory.mktemp("circles") / "circles-webgpu"
-    return build(BuildConfig(str(circles_model), "webgpu", "float32", out, ROOT / "tuning_db"))
+    return build(BuildConfig(str(circles_model), "webgpu", ("float16", "float32"), out, ROOT / "tuning_db"))
 
 
 @pytest.fixture(scope="session")
