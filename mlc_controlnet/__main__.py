@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands.add_parser("verify", help="check every file of a bundle against its hash"))
     _add_bench(commands.add_parser("bench", help="time native bundles"))
     _add_serve(commands.add_parser("serve", help="serve the built page on this machine"))
-    _add_train(commands.add_parser("train", help="train a bundled model from nothing"))
+    _add_train(commands.add_parser("train", help="train a ControlNet on your own pictures"))
     _add_tune(commands.add_parser("tune", help="search for schedules and keep them in tuning_db/"))
     return parser
 
@@ -153,26 +153,9 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", choices=["circles"], help="the bundled model to train")
-    parser.add_argument("--out", type=Path, required=True, help="folder for data, stages and the finished model")
-    parser.add_argument("--data-only", action="store_true", help="write the data set, in fill50k's format, and stop")
-    parser.set_defaults(run=_train)
+    from mlc_controlnet.train import command
 
-
-def _train(options: argparse.Namespace) -> None:
-    from mlc_controlnet.train.circles import recipe
-
-    if options.data_only:
-        recipe.write_data(options.out / "data", recipe.Recipe(), _log)
-        return
-    pipeline = recipe.train_circles(options.out, recipe.Recipe(), _log)
-    model = options.out / "circles"
-    recipe.write_model(pipeline, model)
-    circles = recipe.unseen_circles(64)
-    for scale in (1.0, 0.0):
-        quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
-        _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
-    _log(f"{model}: build it with python build.py --model {model} --target llvm")
+    command.add_arguments(parser)
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:
@@ -180,10 +163,6 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
 
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)
-
-
-def _log(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the model has to predict at a random timestep: the half of the loss that stages two and three share."""
+"""What the model has to predict at a random timestep, and how much that counts."""
 
 from collections.abc import Callable
 
@@ -25,3 +25,23 @@ def denoising_loss(
     predicts_v = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, t) if predicts_v else noise
     return F.mse_loss(predict(x_t, t), target)
+
+
+def target_of(scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The noise, or with v-prediction the velocity (arXiv 2202.00512, appendix D).  # all [B, c, h, w], t [B]"""
+    if scheduler.config.prediction_type == "v_prediction":
+        return scheduler.get_velocity(latents, noise, t)
+    return noise
+
+
+def min_snr_weight(scheduler: DDIMScheduler, t: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Min-SNR-gamma weights (arXiv 2303.09556, section 3.4).  # [B] -> [B]
+
+    min(snr, gamma) / snr for noise, min(snr, gamma) / (snr + 1) for v, with snr = abar_t / (1 - abar_t). At zero
+    signal, as zero-terminal-SNR schedules have it, the first is 1 and the second 0.
+    """
+    abar = scheduler.alphas_cumprod.to(t.device)[t]
+    snr = abar / (1 - abar)
+    if scheduler.config.prediction_type == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return (gamma / snr).clamp(max=1.0)

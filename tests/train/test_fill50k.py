@@ -47,7 +47,7 @@ def test_a_line_without_a_prompt_is_named(tmp_path: Path) -> None:
     lines = (tmp_path / "prompt.json").read_text().splitlines()
     lines[1] = json.dumps({"source": "source/1.png", "target": "target/1.png"})
     (tmp_path / "prompt.json").write_text("\n".join(lines))
-    with pytest.raises(UserError, match=r"line 2: got no prompt"):
+    with pytest.raises(UserError, match=r"line 2: no prompt"):
         fill50k.read(tmp_path)
 
 

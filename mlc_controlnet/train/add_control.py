@@ -1,0 +1,45 @@
+"""The trainable copy with zero convolutions, and the proof that it changes nothing yet."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+
+from mlc_controlnet.train import checkpoints
+from mlc_controlnet.train.base import load_unet, new_controlnet
+
+
+def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[int, ...], seed: int) -> Path:
+    """Write a new ControlNet for the UNet of `base` to `output`, in diffusers' layout.
+
+    base: a bundled model's name, a folder in diffusers' layout or an original checkpoint's file. seed: of the layers
+    that embed the control image; everything else is copied or zero.
+    Raises UserError where there is no such base; AssertionError if the new ControlNet changed an output.
+    """
+    unet = load_unet(base)
+    torch.manual_seed(seed)
+    controlnet = new_controlnet(unet, hint_channels, hint_widths)
+    assert changes_nothing(controlnet, unet), "a new ControlNet changed its UNet's output"
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    controlnet.save_pretrained(partial)
+    checkpoints.publish(partial, output)
+    return output
+
+
+@torch.no_grad()
+def changes_nothing(controlnet: ControlNetModel, unet: UNet2DConditionModel) -> bool:
+    """Whether the UNet gives the same numbers, bit for bit, with the ControlNet as without it."""
+    cells = 2 ** len(unet.config.block_out_channels)  # the least that every downsampling halves evenly
+    generator = torch.Generator().manual_seed(0)
+    x_t = torch.randn((1, unet.config.in_channels, cells, 2 * cells), generator=generator)
+    context = torch.randn((1, 77, unet.config.cross_attention_dim), generator=generator)
+    shrink = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
+    size = (1, controlnet.config.conditioning_channels, shrink * cells, 2 * shrink * cells)
+    control = torch.rand(size, generator=generator)
+    t = torch.tensor([500])
+    alone = unet(x_t, t, context).sample
+    down, mid = controlnet(x_t, t, context, controlnet_cond=control, return_dict=False)
+    controlled = unet(x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
+    return torch.equal(alone, controlled)

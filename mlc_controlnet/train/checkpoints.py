@@ -1,0 +1,113 @@
+"""Checkpoints that are whole or not there at all.
+
+A checkpoint is written under another name, every file and folder flushed to the disk, and then renamed: at whatever
+moment the power goes, `step-...` folders are complete, and the one before is deleted only afterwards. Everything in
+them is safetensors and JSON: reading one runs no code.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mlc_controlnet.errors import UserError
+
+_PARTIAL, _DELETED = ".partial-", ".deleted-"
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def newest(folder: Path) -> Path | None:
+    """The complete checkpoint of the latest step below `folder`, or None."""
+    found = sorted(folder.glob("step-*"))
+    return found[-1] if found else None
+
+
+def save(folder: Path, step: int, write: Callable[[Path], None], limit: int) -> Path:
+    """Let `write` fill a new checkpoint, make it durable, then delete all but the newest `limit`.
+
+    Raises UserError where the disk is full or can not be written; what was there before is intact then.
+    """
+    target = folder / name_of(step)
+    if target.is_dir():
+        return target
+    clean(folder)
+    partial = folder / f"{_PARTIAL}{target.name}"
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        publish(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        before = newest(folder)
+        kept = f"{before} is intact" if before else "there is no checkpoint before it"
+        raise UserError(
+            str(target), str(error), "a disk that takes it", f"make room and start again; {kept}"
+        ) from error
+    for old in sorted(folder.glob("step-*"))[:-limit]:
+        grave = folder / f"{_DELETED}{old.name}"
+        old.rename(grave)  # a half deleted folder must not look like a checkpoint
+        shutil.rmtree(grave)
+    return target
+
+
+def clean(folder: Path) -> None:
+    """Remove what an earlier process was killed over."""
+    for leftover in [*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"{_DELETED}*")]:
+        shutil.rmtree(leftover)
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Flush everything below `partial` to the disk and give it its name; a folder of that name is replaced."""
+    for path in [*partial.rglob("*"), partial]:
+        _flush(path)
+    if target.exists():
+        grave = target.with_name(f"{_DELETED}{target.name}")
+        shutil.rmtree(grave, ignore_errors=True)
+        target.rename(grave)
+        partial.rename(target)
+        shutil.rmtree(grave)
+    else:
+        partial.rename(target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's state, tensors and numbers alike, as two files below `folder`."""
+    tensors: dict[str, torch.Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{key}"] = value.detach().contiguous().cpu()
+            else:
+                numbers[f"{index}.{key}"] = value
+    save_file(tensors, folder / "optimizer.safetensors")
+    (folder / "optimizer.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Give `optimizer` the state that `write_optimizer` wrote; its own learning rate and betas stay."""
+    values: dict[str, Any] = dict(load_file(folder / "optimizer.safetensors"))
+    values |= json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in values.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,56 @@
+"""The trained module: a ControlNet that steers a UNet."""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from torch import nn
+
+from mlc_controlnet.train.config import ModelOptions
+
+DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # what learns of an unlocked UNet
+
+
+class ControlledUNet(nn.Module):
+    """noise or velocity = UNet(x_t, t, context; ControlNet(x_t, t, context, control)), arXiv 2302.05543, section 3.2.
+
+    Args:
+        options: which of its parameters learn and how it is computed, see `ModelOptions`.
+    """
+
+    def __init__(self, controlnet: ControlNetModel, unet: UNet2DConditionModel, options: ModelOptions) -> None:
+        super().__init__()
+        self.controlnet, self.unet = controlnet, unet
+        self.only_mid_control = options.only_mid_control
+        unet.requires_grad_(False).eval()
+        controlnet.requires_grad_(True).train()
+        if options.only_mid_control:
+            # Zero and never trained: whoever runs the result adds nothing to the skip connections either.
+            for parameter in controlnet.controlnet_down_blocks.parameters():
+                nn.init.zeros_(parameter)
+                parameter.requires_grad_(False)
+        if not options.sd_locked:
+            for name in DECODER:
+                unet.get_submodule(name).requires_grad_(True)
+        for part in (controlnet, unet):
+            part.set_attn_processor(AttnProcessor2_0() if options.use_flash_attention else AttnProcessor())
+            if options.use_checkpoint:
+                part.enable_gradient_checkpointing()
+            if options.channels_last:
+                part.to(memory_format=torch.channels_last)
+            if options.inductor:
+                part.compile()
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor, context: torch.Tensor, control: torch.Tensor) -> torch.Tensor:
+        """x_t [B, c, h, w], t [B], context [B, T, D], control [B, C, H, W] -> [B, c, h, w]."""
+        down, mid = self.controlnet(x_t, t, context, controlnet_cond=control, return_dict=False)
+        if self.only_mid_control:
+            down = [torch.zeros_like(residual) for residual in down]
+        return self.unet(
+            x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
+        )[0]
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name and weight of all that learns."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

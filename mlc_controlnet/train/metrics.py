@@ -1,0 +1,81 @@
+"""What a run says about itself: lines on the terminal, `metrics.jsonl`, TensorBoard."""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+class Metrics:
+    """Where figures go. On processes other than the first it says nothing.
+
+    Args:
+        folder: of the run; `metrics.jsonl` and `logs/` are written below it.
+    """
+
+    def __init__(self, folder: Path, speaks: bool, tensorboard: bool, log: Callable[[str], None]) -> None:
+        self.folder, self.speaks, self._log = folder, speaks, log
+        self._board = None
+        if speaks and tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                log("notice: no TensorBoard logs: pip install tensorboard")
+            else:
+                self._board = SummaryWriter(str(folder / "logs"))
+
+    def say(self, line: str) -> None:
+        if self.speaks:
+            self._log(line)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        if not self.speaks:
+            return
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """image: [H, W, 3] uint8."""
+        if self._board is not None:
+            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.flush()
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+class Stopwatch:
+    """Time and samples since the last look."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.steps = self.samples = 0
+
+    def add(self, samples: int) -> None:
+        self.steps += 1
+        self.samples += samples
+
+    def read(self) -> dict[str, float]:
+        """samples_per_second and seconds_per_step, and start anew."""
+        elapsed = time.perf_counter() - self.began
+        figures = {"samples_per_second": self.samples / elapsed, "seconds_per_step": elapsed / max(self.steps, 1)}
+        self.began, self.steps, self.samples = time.perf_counter(), 0, 0
+        return figures
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Most memory so far: the GPU's allocations, or this process' resident set on a processor."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

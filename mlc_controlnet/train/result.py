@@ -1,0 +1,86 @@
+"""What a run leaves: checkpoints to go on from, and the ControlNet to build from."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+from safetensors.torch import load_file, save_file
+
+from mlc_controlnet.train import checkpoints
+from mlc_controlnet.train.average import Average
+from mlc_controlnet.train.base import Base
+from mlc_controlnet.train.control import ControlledUNet
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that changes while training.
+
+    There is no random state: what is random follows from seed, epoch and sample, see `chance`.
+    """
+
+    model: ControlledUNet
+    optimizer: torch.optim.Optimizer
+    average: Average | None
+    scaler: torch.amp.GradScaler | None
+
+    def write(self, folder: Path, step: int, samples: int, data: list[dict[str, object]]) -> None:
+        """Fill `folder`. data: where each process' reader stands."""
+        weights = {name: p.detach().contiguous().cpu() for name, p in self.model.trainable()}
+        save_file(weights, folder / "weights.safetensors")
+        self.model.controlnet.save_pretrained(folder / "controlnet")
+        checkpoints.write_optimizer(folder, self.optimizer)
+        if self.average is not None:
+            averaged = dict(zip(weights, self.average.values, strict=True))
+            save_file(
+                {name: value.contiguous().cpu() for name, value in averaged.items()}, folder / "average.safetensors"
+            )
+        scaler = self.scaler.state_dict() if self.scaler is not None else {}
+        about = {"step": step, "samples": samples, "data": data, "scaler": scaler}
+        (folder / "state.json").write_text(json.dumps(about), encoding="utf-8")
+
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Take over what `write` wrote; returns step, samples and data."""
+        weights = load_file(folder / "weights.safetensors")
+        with torch.no_grad():
+            for name, parameter in self.model.trainable():
+                parameter.copy_(weights[name])
+        checkpoints.read_optimizer(folder, self.optimizer)
+        if self.average is not None and (folder / "average.safetensors").is_file():
+            values = load_file(folder / "average.safetensors")
+            for (name, _), value in zip(self.model.trainable(), self.average.values, strict=True):
+                value.copy_(values[name])
+        about: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if self.scaler is not None and about["scaler"]:
+            self.scaler.load_state_dict(about["scaler"])
+        return about
+
+
+def write_result(out: Path, base: Base, model: ControlledUNet, unlocked: bool) -> Path:
+    """Write `out/controlnet` in diffusers' layout, and for an unlocked base the whole model as `out/model`."""
+    folder = out / "controlnet"
+    partial = out / "controlnet.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.controlnet.save_pretrained(partial)
+    checkpoints.publish(partial, folder)
+    if unlocked:
+        whole = StableDiffusionControlNetPipeline(
+            vae=base.vae,
+            text_encoder=base.text_encoder,
+            tokenizer=base.tokenizer,
+            unet=model.unet,
+            controlnet=model.controlnet,
+            scheduler=base.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        partial = out / "model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        whole.save_pretrained(partial)
+        checkpoints.publish(partial, out / "model")
+    return folder

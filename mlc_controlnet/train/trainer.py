@@ -1,0 +1,333 @@
+"""Train a ControlNet: `python -m mlc_controlnet train --config ...`, on one process or many.
+
+Below `out`: config.yaml, checkpoints/step-.../, image_log/, metrics.jsonl, logs/ for TensorBoard, and at the end
+controlnet/, the result in diffusers' layout.
+"""
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
+from torch import nn
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.train import checkpoints, image_log
+from mlc_controlnet.train.average import Average
+from mlc_controlnet.train.base import find_base, load_base, start_controlnet
+from mlc_controlnet.train.cache import ConditionCache, open_cache, read_cache
+from mlc_controlnet.train.chance import seed_of
+from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.data import Data, generate_circles, open_data
+from mlc_controlnet.train.metrics import Metrics, Stopwatch, peak_memory_mib
+from mlc_controlnet.train.objective import Objective, encode_pictures, encode_prompts
+from mlc_controlnet.train.optimizer import learning_rate_factor, make_optimizer
+from mlc_controlnet.train.result import RunState, write_result
+from mlc_controlnet.train.rows import RowSet, RowStream
+from mlc_controlnet.train.samples import BadSamples, Batch, collate
+from mlc_controlnet.train.shards import ShardStream
+
+_MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
+_FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
+    """Run or go on with a training; returns the result's folder, or None where SIGTERM ended it early.
+
+    Raises UserError for what a user can mend: no data, a loss that is not finite, a full disk.
+    """
+    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision", "fp16 without a GPU", "32 or bf16", "set trainer.precision to bf16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.trainer.allow_tf32
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    accelerator = Accelerator(
+        mixed_precision=_MIXED_PRECISION[config.trainer.precision],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+    with _termination() as asked_to_stop:
+        return Trainer(config, accelerator, log).run(asked_to_stop)
+
+
+class Trainer:
+    """One run on one of its processes."""
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator, log: Callable[[str], None]) -> None:
+        self.config, self.accelerator, self.log = config, accelerator, log
+        self.out = Path(config.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
+        self.metrics.say(config.to_yaml())
+        if accelerator.is_main_process:
+            generate_circles(config, log)
+            (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            checkpoints.clean(self.out / "checkpoints")
+        accelerator.wait_for_everyone()
+        self.data = open_data(config)
+
+        torch.manual_seed(config.trainer.seed)  # the layers that embed the control image start at random
+        self.base = load_base(find_base(config.model.base), config.model.prediction_type)
+        controlnet = start_controlnet(self.base, config.model)
+        self.model = ControlledUNet(controlnet, self.base.unet, config.model)
+        self._place()
+
+        rows, cache = self._open_cache(self.data)
+        self.data = replace(self.data, rows=rows)
+        self.objective = Objective(self.base, config, accelerator.device, cache)
+        self.batch_samples = config.trainer.batch_size * accelerator.num_processes
+        self.step_samples = self.batch_samples * config.trainer.gradient_accumulation_steps
+        self.steps = self._count_steps()
+        self.stream = self.data.stream(config, accelerator.process_index, accelerator.num_processes)
+
+        weights = [p for _, p in self.model.trainable()]
+        self.peak_rate = config.optim.learning_rate * (self.step_samples if config.optim.scale_lr else 1)
+        self.rate_factor = learning_rate_factor(config.optim, self.steps)
+        optimizer = make_optimizer(weights, config.optim)
+        self.average = Average(weights, config.optim.ema_decay) if config.optim.ema_decay else None
+        self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
+        self.state = RunState(self.model, optimizer, self.average, accelerator.scaler)
+        self.bad = BadSamples(config.data.max_bad_samples)
+        self.step = 0
+
+    def run(self, asked_to_stop: threading.Event) -> Path | None:
+        """Every step, with what falls due after it."""
+        self._resume()
+        log, trainer = self.config.log, self.config.trainer
+        watch, losses = Stopwatch(), []
+        batches = iter(self.stream)
+        while self.step < self.steps:
+            loss, stop = self._take_step(batches, asked_to_stop)
+            losses.append(loss)
+            watch.add(self.step_samples)
+            last = stop or self.step == self.steps
+            if self.step % log.every == 0 or last:
+                self._report(losses, watch)
+                losses = []
+            if self.step % trainer.checkpoint_every == 0 or last:
+                self._save()
+            if self.data.held_out and (self.step % log.held_out_every == 0 or last):
+                self._report_held_out()
+            if log.image_every and (self.step % log.image_every == 0 or self.step == self.steps):
+                self._draw()
+            if stop and self.step < self.steps:
+                self.metrics.say(f"stopped by SIGTERM after step {self.step}; start again to go on")
+                self.metrics.close()
+                return None
+        folder = self._finish()
+        self.metrics.close()
+        return folder
+
+    def _take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
+        """One optimizer step; the mean loss over all processes, and whether anyone was asked to stop."""
+        accelerator, config = self.accelerator, self.config
+        rate = self.peak_rate * self.rate_factor(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(seed_of(config.trainer.seed, "step", self.step, accelerator.process_index))  # dropout
+        accumulate = config.trainer.gradient_accumulation_steps
+        total, keys = torch.zeros((), device=accelerator.device), []
+        for micro in range(accumulate):
+            batch = next(batches)
+            self._note_problems(batch)
+            keys += batch.keys
+            waits = accelerator.no_sync(self.wrapped) if micro < accumulate - 1 else nullcontext()
+            with waits:
+                loss = self.objective.losses(self.wrapped, batch).mean() / accumulate
+                accelerator.backward(loss)
+            total += loss.detach()
+        finite = torch.isfinite(total)
+        news = torch.stack(
+            [
+                torch.where(finite, total, 0.0),
+                1.0 - finite.float(),
+                torch.tensor(float(asked_to_stop.is_set()), device=accelerator.device),
+                torch.tensor(float(self.bad.too_many), device=accelerator.device),
+            ]
+        )
+        mean_loss, broken, stop, too_bad = accelerator.reduce(news, "sum").tolist()
+        if broken:
+            self._stop_on_nan(total.item(), keys)
+        if too_bad:
+            raise self.bad.error(checkpoints.newest(self.out / "checkpoints"))
+        if config.optim.max_grad_norm:
+            accelerator.clip_grad_norm_((p for _, p in self.model.trainable()), config.optim.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.step)
+        self.step += 1
+        return mean_loss / accelerator.num_processes, bool(stop)
+
+    def _note_problems(self, batch: Batch) -> None:
+        self.bad.add(batch.problems)
+        for problem in batch.problems:
+            self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # every process speaks for its own
+
+    def _stop_on_nan(self, loss: float, keys: list[str]) -> None:
+        before = checkpoints.newest(self.out / "checkpoints")
+        kept = f"the last checkpoint is {before}" if before else "there is no checkpoint yet"
+        raise UserError(
+            f"loss of step {self.step + 1}",
+            f"{loss} on {', '.join(keys)}",
+            "a finite number",
+            f"look at these samples, lower optim.learning_rate or raise trainer.precision ({kept})",
+        )
+
+    def _report(self, losses: list[float], watch: Stopwatch) -> None:
+        figures = {
+            "loss": float(np.mean(losses)),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **watch.read(),
+            "peak_memory_mib": peak_memory_mib(self.accelerator.device),
+            "bad_samples": float(len(self.bad.names)),
+        }
+        left = figures["seconds_per_step"] * (self.steps - self.step)
+        self.metrics.say(
+            f"step {self.step}/{self.steps}, loss {figures['loss']:.4f}, rate {figures['learning_rate']:.2e}, "
+            f"{figures['samples_per_second']:.2f} samples/s, {figures['seconds_per_step']:.3f} s a step, "
+            f"{figures['peak_memory_mib']:.0f} MiB, {left / 60:.1f} min left"
+        )
+        self.metrics.scalars(self.step, figures)
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Mean loss on what is held out: the same noise and timesteps every time, the averaged weights if there are."""
+        size, samples = self.config.trainer.batch_size, self.data.held_out
+        batches = [collate(samples[start : start + size]) for start in range(0, len(samples), size)]
+        with self._averaged():
+            losses = [self.objective.losses(self.model, batch, held_out=True) for batch in batches]
+        return float(torch.cat(losses).mean())
+
+    def _report_held_out(self) -> None:
+        if self.accelerator.is_main_process:
+            loss = self.held_out_loss()
+            self.metrics.say(f"step {self.step}/{self.steps}, held-out loss {loss:.4f}")
+            self.metrics.scalars(self.step, {"held_out_loss": loss})
+        self.accelerator.wait_for_everyone()
+
+    def _draw(self) -> None:
+        log = self.config.log
+        if self.accelerator.is_main_process and self.data.shown:
+            with torch.no_grad(), self._averaged(), self.accelerator.autocast():
+                pictures = image_log.generate(
+                    self.base,
+                    self.model,
+                    self.data.shown,
+                    log.image_steps,
+                    log.guidance_scale,
+                    self.config.trainer.seed,
+                )
+            grid = image_log.draw_grid(self.data.shown, pictures)
+            path = self.out / "image_log" / "train" / f"{self.step:08d}.png"
+            image_log.write_png(grid, path)
+            self.metrics.picture(self.step, "train", np.asarray(grid))
+            self.metrics.say(f"step {self.step}/{self.steps}, pictures in {path}")
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        places = gather_object([self.stream.state()])
+        if self.accelerator.is_main_process:
+            samples = self.step * self.step_samples
+            path = checkpoints.save(
+                self.out / "checkpoints",
+                self.step,
+                lambda folder: self.state.write(folder, self.step, samples, places),
+                self.config.trainer.checkpoints_limit,
+            )
+            self.metrics.say(f"step {self.step}/{self.steps}, checkpoint {path}")
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        checkpoint = checkpoints.newest(self.out / "checkpoints")
+        if checkpoint is None or not self.config.trainer.resume:
+            return
+        about = self.state.read(checkpoint)
+        self.step = about["step"]
+        if isinstance(self.stream, RowStream):  # its place is a number of samples, however many processes shared them
+            self.stream.taken = about["samples"] // self.batch_samples
+        elif isinstance(self.stream, ShardStream):
+            world = self.accelerator.num_processes
+            if len(about["data"]) != world:
+                wanted = f"{len(about['data'])}, as before: shards are dealt to processes"
+                raise UserError("processes", str(world), wanted, "start as many, or set trainer.resume to false")
+            self.stream.restore(about["data"][self.accelerator.process_index])
+        self.metrics.say(f"going on from {checkpoint}")
+
+    def _finish(self) -> Path:
+        folder = self.out / "controlnet"
+        if self.accelerator.is_main_process:
+            with self._averaged():
+                write_result(self.out, self.base, self.model, not self.config.model.sd_locked)
+            self.metrics.say(
+                f"{folder}: build it with python build.py --model {self.config.model.base} --controlnet {folder}"
+            )
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        with self.average.in_place() if self.average is not None else nullcontext():
+            yield
+
+    def _place(self) -> None:
+        """Move the parts to the device; what is frozen is kept in the run's precision."""
+        device, dtype = self.accelerator.device, _FROZEN_DTYPES[self.config.trainer.precision]
+        for part in (self.base.text_encoder, self.base.vae):
+            nn.Module.to(part, device, dtype)
+        nn.Module.to(self.base.unet, device, dtype if self.config.model.sd_locked else torch.float32)
+        nn.Module.to(self.model.controlnet, device)
+        if self.config.model.channels_last:
+            nn.Module.to(self.base.vae, memory_format=torch.channels_last)
+
+    def _open_cache(self, data: Data) -> tuple[RowSet | None, ConditionCache | None]:
+        """The rows to train on and the cache, which the first process computes for all."""
+        if self.config.data.cache is None or data.rows is None:
+            return data.rows, None
+        folder, device = Path(self.config.data.cache), self.accelerator.device
+        if self.accelerator.is_main_process:
+            with torch.no_grad():
+                open_cache(
+                    folder,
+                    data.rows,
+                    (self.base.vae, self.base.text_encoder),
+                    lambda pixels: encode_pictures(self.base, pixels.to(device)),
+                    lambda prompts: encode_prompts(self.base, prompts, device),
+                    self.config.data.workers,
+                    self.metrics.say,
+                )
+        self.accelerator.wait_for_everyone()
+        cache = read_cache(folder)
+        return RowSet(data.rows.directory, data.rows.rows, data.rows.options, cache.problems), cache
+
+    def _count_steps(self) -> int:
+        if self.config.trainer.max_steps is not None:
+            return self.config.trainer.max_steps
+        assert self.data.rows is not None and self.config.trainer.epochs is not None
+        return math.ceil(self.config.trainer.epochs * len(self.data.rows) / self.step_samples)
+
+
+@contextmanager
+def _termination() -> Iterator[threading.Event]:
+    """Set the event on SIGTERM, so that a step is finished and saved; elsewhere than in the main thread do nothing."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,228 @@
+"""Runs from end to end, on a base of a few thousand weights."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel
+from PIL import Image
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.trainer import train
+from tests.train.conftest import same_weights, weights_below, write_set
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def scalars(config: TrainConfig) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_ends_in_a_controlnet_that_diffusers_reads(make_config: MakeConfig) -> None:
+    folder = train(make_config(), quiet)
+    controlnet = ControlNetModel.from_pretrained(folder)
+    assert controlnet.controlnet_mid_block.weight.any()
+
+
+def test_the_base_is_not_changed_by_a_run(make_config: MakeConfig, tiny_base: Path) -> None:
+    before = (tiny_base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    train(make_config(), quiet)
+    assert (tiny_base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+
+
+def test_the_loss_falls_on_a_set_that_can_be_learned(make_config: MakeConfig) -> None:
+    """Ten random pictures can be learned by heart; the held-out ones have the same noise each time."""
+    config = make_config(
+        trainer__max_steps=60, trainer__batch_size=4, data__held_out=2, optim__learning_rate=3e-3, log__held_out_every=5
+    )
+    train(config, quiet)
+    losses = [entry["held_out_loss"] for entry in scalars(config) if "held_out_loss" in entry]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0]
+
+
+def test_a_line_of_progress_has_loss_rate_speed_and_memory(make_config: MakeConfig) -> None:
+    lines: list[str] = []
+    config = make_config(log__every=2)
+    train(config, lines.append)
+    assert sum(line.startswith("step 2/4, loss ") for line in lines) == 1
+    assert "samples/s" in lines[-3] and "MiB" in lines[-3]
+    wanted = {
+        "step",
+        "loss",
+        "learning_rate",
+        "samples_per_second",
+        "seconds_per_step",
+        "peak_memory_mib",
+        "bad_samples",
+    }
+    assert all(set(entry) == wanted for entry in scalars(config))
+
+
+def test_twice_the_same_run_gives_the_same_weights_bit_for_bit(make_config: MakeConfig, tmp_path: Path) -> None:
+    first, second = train(make_config(), quiet), train(make_config(out=str(tmp_path / "again")), quiet)
+    assert same_weights(first, second)
+
+
+def test_another_seed_gives_other_weights(make_config: MakeConfig, tmp_path: Path) -> None:
+    first = train(make_config(), quiet)
+    second = train(make_config(out=str(tmp_path / "again"), trainer__seed=1), quiet)
+    assert not same_weights(first, second)
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_in_two_halves_equals_a_run_in_one(
+    make_config: MakeConfig, tmp_path: Path, ema_decay: float, workers: int
+) -> None:
+    """Across the end of an epoch, with dropped prompts and a schedule: parameter for parameter, bit for bit."""
+    options = {
+        "optim__ema_decay": ema_decay,
+        "optim__lr_scheduler": "constant_with_warmup",
+        "optim__lr_warmup_steps": 5,
+        "data__proportion_empty_prompts": 0.5,
+        "data__workers": workers,
+    }
+    whole = train(make_config(trainer__max_steps=12, out=str(tmp_path / "whole"), **options), quiet)
+    train(make_config(trainer__max_steps=6, **options), quiet)
+    halves = train(make_config(trainer__max_steps=12, **options), quiet)
+    assert same_weights(whole, halves)
+
+
+def test_accumulated_batches_equal_one_large_batch(make_config: MakeConfig, tmp_path: Path) -> None:
+    large = train(make_config(trainer__batch_size=4, out=str(tmp_path / "large")), quiet)
+    small = train(make_config(trainer__batch_size=2, trainer__gradient_accumulation_steps=2), quiet)
+    ours, theirs = weights_below(small), weights_below(large)
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-5
+
+
+def test_epochs_count_every_sample(make_config: MakeConfig) -> None:
+    lines: list[str] = []
+    train(make_config(trainer__max_steps=None, trainer__epochs=3), lines.append)  # 10 samples, 2 a batch
+    assert any(line.startswith("step 15/15,") for line in lines)
+
+
+def test_checkpoints_are_kept_up_to_the_limit(make_config: MakeConfig) -> None:
+    config = make_config(trainer__max_steps=5, trainer__checkpoint_every=1, trainer__checkpoints_limit=2)
+    train(config, quiet)
+    kept = sorted(path.name for path in (Path(config.out) / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000005"]
+
+
+def test_a_run_that_may_not_resume_starts_anew(make_config: MakeConfig, tmp_path: Path) -> None:
+    whole = train(make_config(out=str(tmp_path / "whole")), quiet)
+    train(make_config(trainer__max_steps=2), quiet)
+    anew = train(make_config(trainer__resume=False), quiet)
+    assert same_weights(whole, anew)
+
+
+def test_bad_samples_are_named_counted_and_skipped(make_config: MakeConfig, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", 6)
+    (folder / "target" / "1.png").write_bytes(b"no picture")
+    (folder / "source" / "3.png").unlink()
+    lines: list[str] = []
+    config = make_config(data__path=str(folder), trainer__max_steps=3)  # one epoch
+    train(config, lines.append)
+    skipped = [line for line in lines if line.startswith("skipped: ")]
+    assert len(skipped) == 2
+    assert any("target/1.png: UnidentifiedImageError" in line for line in skipped)
+    assert any("target/3.png: No such file or directory: 3.png" in line for line in skipped)
+    assert scalars(config)[-1]["bad_samples"] == 2
+
+
+def test_too_many_bad_samples_stop_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", 6)
+    for number in range(3):
+        (folder / "target" / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"data: got 3 samples that can not be read.*data\.max_bad_samples"):
+        train(make_config(data__path=str(folder), data__max_bad_samples=2), quiet)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_samples_and_keeps_the_checkpoint(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlc_controlnet.train.objective import Objective
+
+    real = Objective.losses
+    calls = 0
+
+    def losses(self, model, batch, held_out=False):
+        nonlocal calls
+        calls += 1
+        return real(self, model, batch, held_out) * (float("nan") if calls == 4 else 1.0)
+
+    monkeypatch.setattr(Objective, "losses", losses)
+    config = make_config(trainer__checkpoint_every=1, trainer__max_steps=10)
+    with pytest.raises(UserError, match=r"loss of step 4: got nan on target/\d\.png, target/\d\.png.*step-00000003"):
+        train(config, quiet)
+    assert (Path(config.out) / "checkpoints" / "step-00000003" / "state.json").is_file()
+
+
+def test_grids_of_pictures_are_written_and_sent_to_tensorboard(make_config: MakeConfig) -> None:
+    config = make_config(log__image_every=2, log__images=3, log__image_steps=2, log__tensorboard=True)
+    train(config, quiet)
+    grids = sorted((Path(config.out) / "image_log" / "train").iterdir())
+    assert [grid.name for grid in grids] == ["00000002.png", "00000004.png"]
+    assert Image.open(grids[0]).size == (4 * 32, 3 * 24)
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(Path(config.out) / "logs"))
+    board.Reload()
+    assert "train" in board.Tags()["images"] and "loss" in board.Tags()["scalars"]
+
+
+def test_drawing_pictures_does_not_change_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    seen = train(make_config(log__image_every=1, log__image_steps=2, data__held_out=2, log__held_out_every=1), quiet)
+    blind = train(make_config(out=str(tmp_path / "blind"), data__held_out=2), quiet)
+    assert same_weights(seen, blind)
+
+
+def test_cached_latents_give_the_run_without_a_cache(make_config: MakeConfig, tmp_path: Path) -> None:
+    options = {"data__proportion_empty_prompts": 0.3, "trainer__max_steps": 8}
+    plain = weights_below(train(make_config(**options), quiet))
+    lines: list[str] = []
+    for number in range(2):
+        folder = train(
+            make_config(out=str(tmp_path / f"{number}"), data__cache=str(tmp_path / "cache"), **options), lines.append
+        )
+        cached = weights_below(folder)
+        assert max((plain[name] - cached[name]).abs().max().item() for name in plain) < 1e-5
+    assert sum(line.startswith("cache: ") for line in lines) == 1  # computed once
+
+
+def test_a_cache_of_another_set_is_computed_anew(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines: list[str] = []
+    train(make_config(data__cache=str(tmp_path / "cache")), lines.append)
+    other = write_set(tmp_path / "other", 5)
+    train(
+        make_config(out=str(tmp_path / "b"), data__path=str(other), data__cache=str(tmp_path / "cache")), lines.append
+    )
+    assert [line for line in lines if line.startswith("cache: ")] == [
+        f"cache: latents and text states of {count} samples to {tmp_path / 'cache'}" for count in (10, 5)
+    ]
+
+
+def test_bad_samples_are_named_with_a_cache_too(make_config: MakeConfig, tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", 6)
+    (folder / "target" / "1.png").write_bytes(b"no picture")
+    lines: list[str] = []
+    config = make_config(data__path=str(folder), trainer__max_steps=3, data__cache=str(tmp_path / "cache"))
+    train(config, lines.append)
+    assert [line for line in lines if "skipped: target/1.png: UnidentifiedImageError" in line]
+    assert not np.isnan(scalars(config)[-1]["loss"])
+
+
+def test_half_precision_on_a_processor_says_what_to_take(make_config: MakeConfig) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="bf16"):
+        train(make_config(trainer__precision="fp16"), quiet)
