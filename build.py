@@ -16,7 +16,8 @@ from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_table import tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import capture
-from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
+from mlc_controlnet.components import DRAWING
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.library import compile_library
 from mlc_controlnet.params import write_params
@@ -30,8 +31,21 @@ def build(config: BuildConfig) -> Bundle:
     stage = Stages(config)
     with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
+        with stage("find the model"):
+            path = find_model(config.model, config.components)
+            controlnet = None if config.controlnet is None else find_weights(config.controlnet, "--controlnet")
         with stage("load the checkpoint"):
-            checkpoint = load_checkpoint(find_model(config.model), config.height, config.width)
+            checkpoint = load_checkpoint(
+                path,
+                config.height,
+                config.width,
+                name=model_name(config.model),
+                controlnet=controlnet,
+                loras=config.loras,
+                components=config.components,
+                tokenizer=config.tokenizer,
+                prediction_type=config.prediction_type,
+            )
         libraries, parity_db = [], defaultdict[str, dict[str, float]](dict)
         for dtype in config.dtypes:
             with stage(f"capture the components in {dtype}"):
@@ -53,7 +67,7 @@ def build(config: BuildConfig) -> Bundle:
             libraries.append(library)
         with stage("write params and tables"):
             params = write_params(writer, checkpoint.tensors())
-            writer.add_file("tokenizer/tokenizer.json", checkpoint.tokenizer_file)
+            writer.add_bytes("tokenizer/tokenizer.json", checkpoint.tokenizer_json)
             writer.add_json("samplers.json", tables_to_json(build_sampler_tables(checkpoint.scheduler_config)))
         with stage("write the manifest"):
             return writer.finish(
@@ -67,7 +81,7 @@ def build(config: BuildConfig) -> Bundle:
                     tokenizer=describe.describe_tokenizer(checkpoint, "tokenizer/tokenizer.json"),
                     samplers=SamplersSpec(file="samplers.json", default="ddim"),
                     defaults=checkpoint.defaults,
-                    latent_preview=fit_latent_preview(checkpoint.vae),
+                    latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
                     parity_db=dict(parity_db),
                     versions=describe.describe_versions(),
                 )
@@ -79,7 +93,7 @@ def main() -> int:
         config = parse_options(sys.argv[1:])
         bundle = build(config)
         print(f"{bundle.path}: sha256 {bundle.sha256}")
-        if config.target == "webgpu":
+        if config.target == "webgpu" and set(DRAWING) <= set(config.components):
             build_site(bundle)
     return outcome.exit_code
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlc_controlnet.config import DTYPES, TARGETS, BuildConfig
+from mlc_controlnet.checkpoint import model_name
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption
 from mlc_controlnet.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +26,26 @@ def parse_options(arguments: Sequence[str]) -> BuildConfig:
     """
     parser = argparse.ArgumentParser(prog="build.py", description="Build a bundle from a model.")
     parser.add_argument("--target", required=True, help=f"one of {', '.join(TARGETS)}")
-    parser.add_argument("--model", default="circles", help="a bundled model or a folder in diffusers' layout")
+    parser.add_argument(
+        "--model",
+        default="circles",
+        help="a bundled model, a diffusers folder, a file, or a hub id org/name[@revision]",
+    )
+    parser.add_argument(
+        "--controlnet",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="folder, file or hub id; default: the model's own",
+    )
+    parser.add_argument(
+        "--lora", action="append", default=[], metavar="FILE[:WEIGHT]", help="merge a LoRA into the weights; repeat it"
+    )
+    parser.add_argument(
+        "--component", action="append", metavar="NAME", help=f"build this one alone; repeat it: {', '.join(COMPONENTS)}"
+    )
+    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the model's own, or CLIP's for a single file")
+    parser.add_argument("--prediction-type", help=f"what the UNet predicts: {', '.join(PREDICTION_TYPES)}")
     parser.add_argument(
         "--dtype",
         action="append",
@@ -37,7 +58,14 @@ def parse_options(arguments: Sequence[str]) -> BuildConfig:
     parser.add_argument("--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase there")
     options = parser.parse_args(arguments)
     dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
-    name = Path(options.model).name
+    if len(options.controlnet) > 1:
+        raise UserError(
+            "--controlnet",
+            f"{len(options.controlnet)} of them",
+            "one: several at a time are not supported yet",
+            "build a bundle for each",
+        )
+    name = model_name(options.model)
     out = ROOT / "dist" / f"{name}-{options.target}" if options.out is None else options.out
     return BuildConfig(
         model=options.model,
@@ -48,6 +76,11 @@ def parse_options(arguments: Sequence[str]) -> BuildConfig:
         height=options.height,
         width=options.width,
         dump_ir=options.dump_ir,
+        controlnet=options.controlnet[0] if options.controlnet else None,
+        loras=tuple(LoraOption.parse(text) for text in options.lora),
+        components=tuple(options.component or COMPONENTS),
+        tokenizer=options.tokenizer,
+        prediction_type=options.prediction_type,
     )
 
 
@@ -56,7 +89,9 @@ class Stages:
 
     def __init__(self, config: BuildConfig) -> None:
         for field in dataclasses.fields(config):
-            print(f"  {field.name:<10} {getattr(config, field.name)}", flush=True)
+            value = getattr(config, field.name)
+            text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            print(f"  {field.name:<15} {text}", flush=True)
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -21,6 +21,7 @@ UNET = "unet"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
+DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # what a picture from a prompt takes
 
 COMPUTE = "compute"
 
@@ -52,6 +53,8 @@ class ModelShape:
         tokens: T.
         text_width: D.
         latent_channels: C of the latents.
+        sample_channels: C of the UNet's sample: `latent_channels`, or 9 for an inpainting UNet, which takes latents, a
+            mask and the latents of the masked picture; its ControlNet takes the latents alone.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
     """
@@ -61,6 +64,7 @@ class ModelShape:
     tokens: int
     text_width: int
     latent_channels: int
+    sample_channels: int
     unet_channels: tuple[int, ...]
     layers_per_block: int
     vae_scale_factor: int = 8
@@ -92,7 +96,8 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     control_image = TensorSpec("control_image", image.shape, "float32")
     scale = TensorSpec("conditioning_scale", (1,), "float32")
     latents = TensorSpec("latents", shape.latent, "float32")
-    _, _, rows, columns = shape.latent
+    batch, _, rows, columns = shape.latent
+    unet_sample = TensorSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
     first, *_ = shape.residuals  # a residual of the finest level has the shape of the embedded control image
     embedding = TensorSpec("control_embedding", first.shape, COMPUTE)
@@ -101,7 +106,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
         ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), shape.residuals),
         ComponentSpec(
-            UNET, (sample, timestep, context, *shape.residuals), (TensorSpec("output", shape.latent, "float32"),)
+            UNET, (unet_sample, timestep, context, *shape.residuals), (TensorSpec("output", shape.latent, "float32"),)
         ),
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
         ComponentSpec(VAE_ENCODER, (image,), (moments,)),

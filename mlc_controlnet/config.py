@@ -1,9 +1,11 @@
 """What to build."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError
 
 
@@ -52,18 +54,43 @@ class Defaults:
     conditioning_scale: float
 
 
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class LoraOption:
+    """`FILE[:WEIGHT]` of the command line: a path or a hub id, and how much of it is merged."""
+
+    file: str
+    weight: float
+
+    @classmethod
+    def parse(cls, text: str) -> "LoraOption":
+        """The last colon counts where a number follows it; a weight of 1 is meant where none does."""
+        match = re.fullmatch(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text)
+        return cls(text, 1.0) if match is None else cls(match[1], float(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.weight:g}"
+
+
 @dataclass(frozen=True)
 class BuildConfig:
     """One build, resolved: printed before the work and kept in the manifest.
 
     Attributes:
-        model: a bundled model's name or a folder in diffusers' layout.
+        model: a bundled model's name, a folder in diffusers' layout, a single file, or a hub id org/name[@revision].
         target: a key of TARGETS.
         dtypes: what libraries store weights and activations in, one library each.
         height, width: of the picture in pixels; None: what the model was trained on.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
         dump_ir: where to write the IRModule after each phase; None: nowhere.
+        controlnet: a folder, a file or a hub id; None: the model's own.
+        loras: merged into the weights.
+        components: those to build.
+        tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
+        prediction_type: one of PREDICTION_TYPES; None: what the model says.
     """
 
     model: str
@@ -74,6 +101,11 @@ class BuildConfig:
     height: int | None = None
     width: int | None = None
     dump_ir: Path | None = None
+    controlnet: str | None = None
+    loras: tuple[LoraOption, ...] = ()
+    components: tuple[str, ...] = COMPONENTS
+    tokenizer: Path | None = None
+    prediction_type: str | None = None
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:

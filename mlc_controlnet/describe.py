@@ -2,7 +2,6 @@
 
 import json
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import mlc_controlnet
@@ -38,11 +37,10 @@ def describe_tokenizer(checkpoint: Checkpoint, file: str) -> manifest.TokenizerS
     Raises:
         UserError: the configuration names a token that tokenizer.json does not have.
     """
-    vocabulary = _vocabulary(checkpoint.tokenizer_file)
+    vocabulary = _vocabulary(checkpoint.tokenizer_json)
 
     def token_id(role: str) -> int:
-        token = checkpoint.tokenizer_config.get(role)
-        token = token["content"] if isinstance(token, dict) else token
+        token = checkpoint.special_tokens[role]
         if token not in vocabulary:
             raise UserError(f"tokenizer: {role}", repr(token), "a token of tokenizer.json", "save the model again")
         return vocabulary[token]
@@ -56,8 +54,8 @@ def describe_tokenizer(checkpoint: Checkpoint, file: str) -> manifest.TokenizerS
     )
 
 
-def _vocabulary(tokenizer_file: Path) -> dict[str, int]:
-    tokenizer: dict[str, Any] = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+def _vocabulary(tokenizer_json: bytes) -> dict[str, int]:
+    tokenizer: dict[str, Any] = json.loads(tokenizer_json)
     added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
     return {**tokenizer["model"]["vocab"], **added}
 

@@ -15,6 +15,7 @@ SD15 = ModelShape(
     tokens=77,
     text_width=768,
     latent_channels=4,
+    sample_channels=4,
     unet_channels=(320, 640, 1280, 1280),
     layers_per_block=2,
 )

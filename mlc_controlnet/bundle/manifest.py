@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
-from mlc_controlnet.components import TensorSpec
+from mlc_controlnet.components import DRAWING, UNET, TensorSpec
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
@@ -145,6 +145,22 @@ class Manifest:
         for complaint in (*_file_faults(self), *_param_faults(self), *_reference_faults(self)):
             subject, got, wanted = complaint
             raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
+
+    def check_can_draw(self, where: str) -> None:
+        """Raises UserError where a component that drawing takes was not built, or the UNet takes more than latents."""
+        missing = [name for name in DRAWING if name not in self.components]
+        if missing:
+            raise UserError(
+                where, f"no {', '.join(missing)}", f"{', '.join(DRAWING)}", "build the bundle again without --component"
+            )
+        sample = self.components[UNET].inputs[0]
+        if sample.shape[1] != self.model.latent_channels:
+            raise UserError(
+                f"{where}: unet",
+                f"a sample of {sample.shape[1]} channels, that of an inpainting model",
+                f"{self.model.latent_channels}, the latents alone",
+                "call the components yourself: the pipeline draws with text-to-image models only",
+            )
 
     def with_files(self, files: tuple[FileEntry, ...]) -> "Manifest":
         return dataclasses.replace(self, files=files)

@@ -17,7 +17,7 @@ from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
-from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.checkpoint import PART_OF, Checkpoint
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
@@ -48,16 +48,19 @@ class CapturedModel:
     references: dict[str, nn.Module]
 
 
+_WRAPPERS: dict[str, type[nn.Module]] = {
+    TEXT_ENCODER: TextEncoder,
+    CONTROL_EMBEDDING: ControlEmbedding,
+    CONTROLNET: ControlNet,
+    UNET: UNet,
+    VAE_DECODER: VaeDecoder,
+    VAE_ENCODER: VaeEncoder,
+}
+
+
 def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """The torch module of each component, with the inputs and outputs of `components.py`."""
-    return {
-        TEXT_ENCODER: TextEncoder(checkpoint.text_encoder),
-        CONTROL_EMBEDDING: ControlEmbedding(checkpoint.controlnet),
-        CONTROLNET: ControlNet(checkpoint.controlnet),
-        UNET: UNet(checkpoint.unet),
-        VAE_DECODER: VaeDecoder(checkpoint.vae),
-        VAE_ENCODER: VaeEncoder(checkpoint.vae),
-    }
+    """The torch module of each component to be built, with the inputs and outputs of `components.py`."""
+    return {name: _WRAPPERS[name](checkpoint.parts[PART_OF[name]]) for name in checkpoint.components}
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:

@@ -79,9 +79,11 @@ class ControlNetPipeline:
     def from_bundle(cls, path: Path | str | Bundle, device: str | None = None) -> "ControlNetPipeline":
         """Load the bundle at `path` on `device` (llvm, cuda, ...; by default what the bundle is for).
 
-        Raises UserError where there is no sound bundle or no such device.
+        Raises UserError where there is no sound bundle, it lacks a component that a picture takes, or there is no such
+        device.
         """
         bundle = path if isinstance(path, Bundle) else read_bundle(path)
+        bundle.manifest.check_can_draw(str(bundle.path))
         return cls(Engine.load(bundle, device))
 
     def unload(self) -> None:

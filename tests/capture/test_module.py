@@ -80,7 +80,7 @@ def test_the_control_embedding_and_the_rest_are_the_whole_controlnet(
     with torch.no_grad():
         embedding = captured.references["control_embedding"](image)
         got = captured.references["controlnet"](sample, timestep, context, embedding, scale)
-        down, mid = checkpoint.controlnet(
+        down, mid = checkpoint.parts["controlnet"](
             sample, timestep, context, image, conditioning_scale=float(scale), return_dict=False
         )
     for g, w in zip(got, (*down, mid), strict=True):

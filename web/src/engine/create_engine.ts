@@ -3,7 +3,7 @@
 import { openDevice } from "./device";
 import { Engine, type EngineStats } from "./engine";
 import { type Bundle, openBundle } from "./load";
-import type { Manifest } from "./manifest";
+import { checkCanDraw, type Manifest } from "./manifest";
 import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline";
 import type { LoadOptions } from "./progress";
 import { parseSamplers } from "./sampler";
@@ -58,6 +58,7 @@ export interface ControlNetEngine {
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   const bundle = await openBundle(options.bundleUrl, options.signal);
+  checkCanDraw(bundle.manifest, bundle.url);
   const opened = await openDevice(bundle.manifest.libraries, navigator.gpu); // before anything large is fetched
   const engine = await Engine.load(bundle, opened, options);
   try {

@@ -3,6 +3,7 @@
  * The twin of mlc_controlnet/bundle/manifest.py.
  */
 
+import { COMPONENTS } from "./components";
 import { UserError } from "./errors";
 import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record";
 
@@ -116,6 +117,24 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
     throw new UserError(`${where}: ${subject}`, got, wanted, REMEDY);
   }
   return parsed;
+}
+
+/** Throws UserError where a component that a picture takes was not built, or the UNet takes more than latents. */
+export function checkCanDraw(parsed: Manifest, where: string): void {
+  const missing = COMPONENTS.filter((name) => parsed.components[name] === undefined);
+  if (missing.length) {
+    const remedy = "build the bundle again without --component";
+    throw new UserError(where, `no ${missing.join(", ")}`, COMPONENTS.join(", "), remedy);
+  }
+  const channels = parsed.components.unet.inputs[0].shape[1];
+  if (channels !== parsed.model.latent_channels) {
+    throw new UserError(
+      `${where}: unet`,
+      `a sample of ${channels} channels, that of an inpainting model`,
+      `${parsed.model.latent_channels}, the latents alone`,
+      "call the components yourself: the pipeline draws with text-to-image models only",
+    );
+  }
 }
 
 /** True for a plain relative path that cannot leave its folder on any system. */

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mlc_controlnet.checkpoint import Checkpoint, find_model, load_checkpoint, read_safetensors
+from mlc_controlnet.checkpoint import Checkpoint, find_model, load_checkpoint
 from mlc_controlnet.errors import UserError
 
 VAE_WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
@@ -38,8 +38,8 @@ def test_a_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_part_is_named(folder: Path) -> None:
-    shutil.rmtree(folder / "controlnet")
-    with pytest.raises(UserError, match=r"controlnet/config\.json: got no such file"):
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(UserError, match=r"vae/config\.json: got no such file"):
         load_checkpoint(folder)
 
 
@@ -55,12 +55,6 @@ def test_a_header_larger_than_the_file_is_refused(folder: Path) -> None:
     file.write_bytes(struct.pack("<Q", 2**60) + file.read_bytes()[8:])
     with pytest.raises(UserError, match="damaged file"):
         load_checkpoint(folder)
-
-
-def test_a_pickle_is_not_read(tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="damaged file"):
-        read_safetensors(tmp_path / "model.safetensors")
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(folder: Path) -> None:

@@ -1,0 +1,7 @@
+"""A checkpoint in any of its formats -> torch modules, with every tensor accounted for."""
+
+from mlc_controlnet.checkpoint.load import load_checkpoint
+from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint
+from mlc_controlnet.checkpoint.locate import find_model, find_weights, model_name
+
+__all__ = ["PART_OF", "Checkpoint", "find_model", "find_weights", "load_checkpoint", "model_name"]

@@ -1,0 +1,70 @@
+"""A ControlNet on its own: a folder in diffusers' layout or one file, in diffusers' or in the original layout."""
+
+from functools import partial
+from pathlib import Path
+
+from mlc_controlnet.checkpoint import ldm_config, ldm_names
+from mlc_controlnet.checkpoint.diffusers_folder import read_part_folder
+from mlc_controlnet.checkpoint.ldm_config import Shapes
+from mlc_controlnet.checkpoint.ldm_names import CONTROLNET_PREFIX
+from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
+from mlc_controlnet.errors import UserError
+
+_ORIGINAL = "input_hint_block.0.weight"
+_DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
+# The one kind of ControlNet 1.1 that averages its residuals over the picture, which its file does not say.
+POOLED = "shuffle"
+
+
+def read_controlnet(path: Path) -> PartSource:
+    """Read the configuration of the ControlNet at `path`, or find it out from the file's shapes.
+
+    All 14 kinds of ControlNet 1.1 (arXiv 2302.05543) share one layout.
+
+    Raises:
+        UserError: there is no ControlNet at `path`, or it is damaged.
+    """
+    if path.is_dir():
+        inside = path / "controlnet"
+        return read_part_folder(inside if (inside / "config.json").is_file() else path, "controlnet")
+    return controlnet_of(read_weights(path))
+
+
+def controlnet_of(file: WeightFile) -> PartSource:
+    """The ControlNet in a file, which may hold its base model as well. Raises UserError where there is none."""
+    if CONTROLNET_PREFIX + _ORIGINAL in file.tensors:
+        return _read_original(file, CONTROLNET_PREFIX)
+    if _ORIGINAL in file.tensors:
+        return _read_original(file, "")
+    if _DIFFUSERS in file.tensors:
+        return _read_diffusers(file)
+    raise UserError(
+        f"controlnet {file.path}",
+        f"{len(file.tensors)} tensors, none of them {_ORIGINAL} or {_DIFFUSERS}",
+        "a ControlNet for Stable Diffusion 1.x or 2.x",
+        "pass another file; a whole model goes to --model and a LoRA to --lora",
+    )
+
+
+def _read_original(file: WeightFile, prefix: str) -> PartSource:
+    tensors = {key.removeprefix(prefix): value for key, value in file.tensors.items() if key.startswith(prefix)}
+    where = str(file.path)
+    is_second = _is_linear(tensors.get("input_blocks.1.1.proj_in.weight"))
+    config = ldm_config.controlnet_config(ldm_config.base_model(is_second), Shapes(tensors, "", where))
+    config["global_pool_conditions"] = POOLED in file.path.stem
+    return PartSource(where, config, partial(ldm_names.convert_controlnet, tensors, config, where))
+
+
+def _read_diffusers(file: WeightFile) -> PartSource:
+    where = str(file.path)
+    is_second = _is_linear(file.tensors.get("down_blocks.0.attentions.0.proj_in.weight"))
+    shapes = Shapes(file.tensors, "", where)
+    config = ldm_config.controlnet_config(ldm_config.base_model(is_second), shapes, in_diffusers_names=True)
+    config["global_pool_conditions"] = POOLED in file.path.stem
+    return PartSource(where, config, lambda: file.tensors)
+
+
+def _is_linear(projection: object) -> bool:
+    """Stable Diffusion 2's projections around a transformer are linear layers, 1.x's are 1x1 convolutions."""
+    return getattr(projection, "ndim", 4) == 2

@@ -1,0 +1,94 @@
+"""A folder in diffusers' layout: `model_index.json` and a subfolder per part with its `config.json` and weights."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlc_controlnet.checkpoint.json_file import read_json
+from mlc_controlnet.checkpoint.modules import with_defaults
+from mlc_controlnet.checkpoint.source import ModelSource, PartSource
+from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
+from mlc_controlnet.checkpoint.weight_file import read_weights
+from mlc_controlnet.config import Defaults
+from mlc_controlnet.errors import UserError
+
+_STEMS = {"text_encoder": ("model", "pytorch_model")}
+_STEM = ("diffusion_pytorch_model",)
+_ENDINGS = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+# How diffusers named the VAE's attention before version 0.18, and still does in Stable Diffusion 1.5's own files.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+STABLE_DIFFUSION_DEFAULTS = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
+
+
+def weight_files(part: str) -> tuple[str, ...]:
+    """The names that a part's weights may have in its folder, the preferred ones first."""
+    return tuple(stem + ending for ending in _ENDINGS for stem in _STEMS.get(part, _STEM))
+
+
+def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSource:
+    """Read every configuration of the model below `folder`; the weights wait.
+
+    Args:
+        tokenizer: a folder with the tokenizer; None: the model's own.
+
+    Raises:
+        UserError: a configuration is missing or is no JSON.
+    """
+    parts = {part: read_part_folder(folder / part, part) for part in ("text_encoder", "unet", "vae")}
+    if (folder / "controlnet" / "config.json").is_file():
+        parts["controlnet"] = read_part_folder(folder / "controlnet", "controlnet")
+    return ModelSource(
+        name=folder.name,
+        parts=parts,
+        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+        read_tokenizer=partial(read_tokenizer_folder, folder / "tokenizer" if tokenizer is None else tokenizer),
+        defaults=_read_defaults(folder),
+    )
+
+
+def read_part_folder(folder: Path, part: str) -> PartSource:
+    """One part: `folder` holds its config.json and its weights."""
+    config = with_defaults(part, read_json(folder / "config.json"))
+    return PartSource(str(folder), config, partial(_read_part, folder, part))
+
+
+def _read_part(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    names = weight_files(part)
+    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    if found is None:
+        raise UserError(str(folder), "no weights", f"one of {', '.join(names)}", "save or download the model again")
+    return modern_names(read_weights(found).tensors, part)
+
+
+def modern_names(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Rename what older versions of diffusers and transformers named otherwise, and drop what is no weight."""
+    if part == "text_encoder":
+        # transformers before version 5 named a module that is gone, and stored 0, 1, 2, ...
+        renamed = {key.removeprefix("text_model."): tensor for key, tensor in weights.items()}
+        renamed.pop("embeddings.position_ids", None)
+        return renamed
+    if part == "vae":
+        return {_modern_vae_name(key): tensor for key, tensor in weights.items()}
+    return weights
+
+
+def _modern_vae_name(key: str) -> str:
+    module, _, leaf = key.rpartition(".")
+    owner, _, last = module.rpartition(".")
+    if ".attentions." in module and last in _OLD_ATTENTION:
+        return f"{owner}.{_OLD_ATTENTION[last]}.{leaf}"
+    return key
+
+
+def _read_defaults(folder: Path) -> Defaults:
+    """What the model recommends in its `generation_config.json`; Stable Diffusion's usual values where it has none."""
+    file = folder / "generation_config.json"
+    recommended: dict[str, Any] = read_json(file) if file.is_file() else {}
+    usual = STABLE_DIFFUSION_DEFAULTS
+    return Defaults(
+        steps=int(recommended.get("num_inference_steps", usual.steps)),
+        guidance_scale=float(recommended.get("guidance_scale", usual.guidance_scale)),
+        conditioning_scale=float(recommended.get("controlnet_conditioning_scale", usual.conditioning_scale)),
+    )

@@ -1,0 +1,20 @@
+"""JSON objects of a checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlc_controlnet.errors import UserError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UserError where there is no such file or no JSON object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(str(path), "no such file", "a model in diffusers' layout", "save the model again") from None
+    except ValueError as error:
+        raise UserError(str(path), f"no JSON ({error})", "a JSON object", "save the model again") from error
+    if not isinstance(value, dict):
+        raise UserError(str(path), type(value).__name__, "a JSON object", "save the model again")
+    return value

@@ -1,0 +1,164 @@
+"""Configurations for weights in the original layout, which carry none.
+
+The file's own shapes decide every width. What shapes cannot tell - activations, group counts, block types, the number
+of heads - is the same for all models of a family and lies in `base_models/`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from mlc_controlnet.errors import UserError
+
+BASE_MODELS = Path(__file__).parent / "base_models"
+HEAD_SIZE = 64  # of CLIP's and OpenCLIP's text encoders, and of every attention in Stable Diffusion 2's UNet
+
+
+class Shapes:
+    """The sizes of a file's tensors, by name."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], prefix: str, where: str) -> None:
+        self._tensors = tensors
+        self._prefix = prefix
+        self._where = where
+
+    def size(self, key: str, axis: int) -> int:
+        """Raises UserError where the tensor is missing or has no such axis."""
+        tensor = self._tensors.get(self._prefix + key)
+        if tensor is None:
+            self._refuse(key, "no such tensor")
+        if tensor.ndim <= axis:
+            self._refuse(key, f"{tensor.ndim} axes")
+        return int(tensor.shape[axis])
+
+    def count(self, prefix: str) -> int:
+        """How many numbers follow `prefix` in the names: the layers of a stack."""
+        start = self._prefix + prefix
+        return len({key[len(start) :].split(".")[0] for key in self._tensors if key.startswith(start)})
+
+    def _refuse(self, key: str, got: str) -> NoReturn:
+        raise UserError(
+            f"{self._where}: {self._prefix}{key}",
+            got,
+            "the layout of Stable Diffusion 1.x or 2.x",
+            "check that the file is the whole model",
+        )
+
+
+def base_model(is_second: bool) -> dict[str, Any]:
+    """What all models of Stable Diffusion 1.x, or of 2.x, have in common."""
+    file = BASE_MODELS / ("sd2.json" if is_second else "sd1.json")
+    base: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return base
+
+
+def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """For `input_blocks.*` and so on; the output's channels are the autoencoder's."""
+    return {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
+
+
+def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
+    """A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
+    names = _DIFFUSERS if in_diffusers_names else _ORIGINAL
+    config = _encoder_config(base, shapes, names)
+    del config["up_block_types"], config["sample_size"]
+    return {
+        **config,
+        "conditioning_channels": shapes.size(names.hints[0], 1),
+        "conditioning_embedding_out_channels": [shapes.size(hint, 0) for hint in names.hints],
+    }
+
+
+@dataclass(frozen=True)
+class _EncoderNames:
+    """Where the encoder that UNet and ControlNet share tells its widths."""
+
+    conv_in: str
+    levels: tuple[str, ...]  # a convolution of each level's first block
+    context: str  # the first layer that reads the text
+    hints: tuple[str, ...]  # of the ControlNet: the layers that read the control image and change its channels
+
+
+_ORIGINAL = _EncoderNames(
+    conv_in="input_blocks.0.0.weight",
+    levels=tuple(f"input_blocks.{block}.0.out_layers.3.weight" for block in (1, 4, 7, 10)),
+    context="input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+    hints=tuple(f"input_hint_block.{layer}.weight" for layer in (0, 4, 8, 12)),
+)
+_DIFFUSERS = _EncoderNames(
+    conv_in="conv_in.weight",
+    levels=tuple(f"down_blocks.{level}.resnets.0.conv2.weight" for level in range(4)),
+    context="down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    hints=tuple(
+        f"controlnet_cond_embedding.{layer}.weight" for layer in ("conv_in", "blocks.1", "blocks.3", "blocks.5")
+    ),
+)
+
+
+def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderNames) -> dict[str, Any]:
+    channels = [shapes.size(level, 0) for level in names.levels]
+    heads = base["unet"]["attention_head_dim"]  # diffusers' name for the number of heads
+    return {
+        **base["unet"],
+        "in_channels": shapes.size(names.conv_in, 1),
+        "block_out_channels": channels,
+        "cross_attention_dim": shapes.size(names.context, 1),
+        "attention_head_dim": [c // HEAD_SIZE for c in channels] if heads is None else heads,
+    }
+
+
+def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """For `encoder.down.*` and so on."""
+    return {
+        **base["vae"],
+        "block_out_channels": [shapes.size(f"encoder.down.{n}.block.0.conv2.weight", 0) for n in range(4)],
+        "latent_channels": shapes.size("post_quant_conv.weight", 0),
+    }
+
+
+def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """For `embeddings.*` and `encoder.layers.*`, as transformers names them."""
+    return _text_config(
+        base,
+        shapes,
+        words="embeddings.token_embedding.weight",
+        positions="embeddings.position_embedding.weight",
+        first_linear="encoder.layers.0.mlp.fc1.weight",
+        layers=shapes.count("encoder.layers."),
+    )
+
+
+def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """For `transformer.resblocks.*`; Stable Diffusion 2 reads the penultimate layer, so the last one is left out."""
+    return _text_config(
+        base,
+        shapes,
+        words="token_embedding.weight",
+        positions="positional_embedding",
+        first_linear="transformer.resblocks.0.mlp.c_fc.weight",
+        layers=shapes.count("transformer.resblocks.") - 1,
+    )
+
+
+def _text_config(
+    base: Mapping[str, Any],
+    shapes: Shapes,
+    words: str,
+    positions: str,
+    first_linear: str,
+    layers: int,
+) -> dict[str, Any]:
+    width = shapes.size(words, 1)
+    return {
+        **base["text_encoder"],
+        "vocab_size": shapes.size(words, 0),
+        "hidden_size": width,
+        "max_position_embeddings": shapes.size(positions, 0),
+        "intermediate_size": shapes.size(first_linear, 0),
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // HEAD_SIZE,
+    }

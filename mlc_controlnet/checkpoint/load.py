@@ -1,0 +1,156 @@
+"""Modules from a model's sources: built without values, then given the file's, each rounded as a bundle stores it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mlc_controlnet.checkpoint.compatibility import check_belong_together
+from mlc_controlnet.checkpoint.controlnet import read_controlnet
+from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
+from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
+from mlc_controlnet.checkpoint.lora import TRAINED_PARTS, Updates, read_loras
+from mlc_controlnet.checkpoint.modules import build_empty
+from mlc_controlnet.checkpoint.single_file import read_single_file
+from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
+from mlc_controlnet.components import COMPONENTS, ModelShape
+from mlc_controlnet.config import LoraOption
+from mlc_controlnet.errors import UserError
+
+FLOAT16_MAX = 65504.0
+
+
+def load_checkpoint(
+    path: Path,
+    height: int | None = None,
+    width: int | None = None,
+    *,
+    name: str | None = None,
+    controlnet: Path | None = None,
+    loras: Sequence[LoraOption] = (),
+    components: Sequence[str] = COMPONENTS,
+    tokenizer: Path | None = None,
+    prediction_type: str | None = None,
+) -> Checkpoint:
+    """Read the model at `path`, a folder in diffusers' layout or a single file.
+
+    Args:
+        height, width: of the pictures in pixels; None: what the model was trained on.
+        name: what the model is called; None: as its folder or file is.
+        controlnet: a folder or a file; None: the one that the model brings.
+        loras: merged into the weights, in this order.
+        components: those to be built; parts that none of them is made from are not read.
+        tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
+        prediction_type: epsilon or v_prediction; None: what the model says.
+
+    Raises:
+        UserError: a part is missing or does not fit the others, a file is damaged, a tensor is missing, unknown, of
+            another shape or not finite, or the size cannot be halved as often as the model does.
+    """
+    source = _read_source(path, tokenizer, prediction_type)
+    parts = dict(source.parts)
+    if controlnet is not None:
+        parts["controlnet"] = read_controlnet(controlnet)
+    needed = {PART_OF[component] for component in components} | {"vae"}  # its encoder is what fits the latent preview
+    if "controlnet" in needed and "controlnet" not in parts:
+        raise UserError(
+            "controlnet",
+            f"none in {path}",
+            "a ControlNet for this base model",
+            "pass --controlnet with a file, a folder or a hub id, or choose others with --component",
+        )
+    check_belong_together(parts)
+    shape = _model_shape(parts, height, width)
+    vocabulary = source.read_tokenizer()
+    updates: Updates = {}
+    if loras:
+        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in TRAINED_PARTS})
+    scheduler_config = dict(source.scheduler_config)
+    if prediction_type is not None:
+        scheduler_config["prediction_type"] = prediction_type
+    return Checkpoint(
+        name=source.name if name is None else name,
+        components=tuple(name for name in COMPONENTS if name in components),
+        parts={part: _load_part(parts[part], part, updates) for part in PARTS if part in needed},
+        scheduler_config=scheduler_config,
+        tokenizer_json=vocabulary.json,
+        special_tokens=vocabulary.special_tokens,
+        shape=shape,
+        defaults=source.defaults,
+    )
+
+
+def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
+    return read_model_folder(path, tokenizer) if path.is_dir() else read_single_file(path, tokenizer, prediction_type)
+
+
+def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int | None) -> ModelShape:
+    unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    trained = unet.get("sample_size") or 64
+    rows, columns = trained if isinstance(trained, list | tuple) else (trained, trained)
+    shape = ModelShape(
+        height=rows * factor if height is None else height,
+        width=columns * factor if width is None else width,
+        tokens=text["max_position_embeddings"],
+        text_width=unet["cross_attention_dim"],
+        latent_channels=vae["latent_channels"],
+        sample_channels=unet["in_channels"],
+        unet_channels=tuple(unet["block_out_channels"]),
+        layers_per_block=unet["layers_per_block"],
+        vae_scale_factor=factor,
+    )
+    multiple = factor * 2 ** (len(shape.unet_channels) - 1)
+    for axis, pixels in (("height", shape.height), ("width", shape.width)):
+        if pixels <= 0 or pixels % multiple:
+            raise UserError(axis, f"{pixels} pixels", f"a positive multiple of {multiple}", f"pass --{axis}")
+    return shape
+
+
+def _load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:
+    module = build_empty(source, part)
+    weights = source.read()
+    _check_against(module, weights, source, part)
+    # One tensor at a time: assigned to the module, rounded, and let go of, so that no weight exists twice in float32.
+    for key in list(weights):
+        name = f"{part}.{key}"
+        owner, _, leaf = key.rpartition(".")
+        setattr(module.get_submodule(owner), leaf, _as_stored(weights.pop(key), name, updates))
+    for name, buffer in module.named_buffers():
+        # Not in the file and not a weight: position ids and the like, which a meta module has no values for.
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner).register_buffer(leaf, torch.zeros_like(buffer, device="cpu"), persistent=False)
+    return module.eval().requires_grad_(False)
+
+
+def _check_against(module: nn.Module, weights: Mapping[str, torch.Tensor], source: PartSource, part: str) -> None:
+    wanted = dict(module.named_parameters())
+    missing, unknown = [k for k in wanted if k not in weights], [k for k in weights if k not in wanted]
+    if missing or unknown:
+        raise UserError(
+            subject=f"{part} {source.where}",
+            got=f"a file that lacks {some(missing)} and has {some(unknown)} too many",
+            wanted=f"the {len(wanted)} tensors of its configuration",
+            remedy="check that configuration and weights belong together",
+        )
+    for key, tensor in weights.items():
+        if tensor.shape != wanted[key].shape:
+            raise UserError(
+                subject=f"{part}.{key}",
+                got=str(list(tensor.shape)),
+                wanted=f"{list(wanted[key].shape)} by its configuration",
+                remedy="check that configuration and weights belong together",
+            )
+        if not tensor.is_floating_point():
+            raise UserError(f"{part}.{key}", str(tensor.dtype), "floating-point numbers", "save the model in float16")
+
+
+def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Parameter:
+    """Merge the LoRAs, round to float16, as the bundle stores it, and widen to float32, as it is computed with."""
+    for update in updates.get(name, ()):
+        tensor = update.added_to(tensor)
+    largest = tensor.abs().max().item() if tensor.numel() else 0.0
+    if not largest <= FLOAT16_MAX:
+        raise UserError(name, f"a value of {largest}", f"at most {FLOAT16_MAX} (float16)", "train with weight decay")
+    return nn.Parameter(tensor.to(torch.float16).to(torch.float32), requires_grad=False)

@@ -1,0 +1,119 @@
+"""A loaded model: modules, what shapes they have, and which component reads which of their tensors."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from mlc_controlnet.components import (
+    CONTROL_EMBEDDING,
+    CONTROLNET,
+    TEXT_ENCODER,
+    UNET,
+    VAE_DECODER,
+    VAE_ENCODER,
+    ComponentSpec,
+    ModelShape,
+    component_specs,
+)
+from mlc_controlnet.config import Defaults
+from mlc_controlnet.errors import UserError
+
+# Component -> the part of a checkpoint that it is made from.
+PART_OF: Mapping[str, str] = MappingProxyType(
+    {
+        TEXT_ENCODER: "text_encoder",
+        CONTROL_EMBEDDING: "controlnet",
+        CONTROLNET: "controlnet",
+        UNET: "unet",
+        VAE_DECODER: "vae",
+        VAE_ENCODER: "vae",
+    }
+)
+# Where two components share a part: what the names of a component's own tensors start with.
+_OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        CONTROL_EMBEDDING: ("controlnet_cond_embedding.",),
+        VAE_DECODER: ("post_quant_conv.", "decoder."),
+        VAE_ENCODER: ("encoder.", "quant_conv."),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model. A tensor's name is its part's name, a dot and its key there: `unet.conv_in.weight`.
+
+    Attributes:
+        components: those that are to be built, in the order of `components.COMPONENTS`.
+        parts: part -> its module with float32 weights that float16 holds exactly; the VAE always, the others where
+            one of `components` is made from them.
+        tokenizer_json: a file of the tokenizers library, UTF-8.
+        special_tokens: bos_token, eos_token and pad_token -> the token's text.
+    """
+
+    name: str
+    components: tuple[str, ...]
+    parts: Mapping[str, nn.Module]
+    scheduler_config: Mapping[str, Any]
+    tokenizer_json: bytes
+    special_tokens: Mapping[str, str]
+    shape: ModelShape
+    defaults: Defaults
+
+    @property
+    def specs(self) -> dict[str, ComponentSpec]:
+        """The descriptions of the components that are to be built."""
+        specs = component_specs(self.shape)
+        return {name: specs[name] for name in self.components}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the components that are to be built, by name, float32."""
+        wanted = set(self.components)
+        return {
+            f"{part}.{key}": tensor
+            for part, module in self.parts.items()
+            for key, tensor in module.named_parameters()
+            if _owner(part, key) in wanted
+        }
+
+    def names_by_identity(self) -> dict[int, str]:
+        """`id()` of every tensor -> its name, for modules that are put together from pieces of the parts."""
+        return {id(tensor): name for name, tensor in self.tensors().items()}
+
+    def check_every_tensor_is_read_once(self, params: Mapping[str, Sequence[str]]) -> None:
+        """Compare what the components read (component -> names) with what the checkpoint holds.
+
+        Raises:
+            UserError: names the tensors that no component reads, or that more than one does.
+        """
+        reads = Counter(name for names in params.values() for name in names)
+        unread = [name for name in self.tensors() if name not in reads]
+        repeated = [name for name, count in reads.items() if count > 1]
+        if unread or repeated:
+            raise UserError(
+                subject=f"checkpoint {self.name}",
+                got=f"{some(unread)} read by no component, {some(repeated)} read more than once",
+                wanted="every tensor read exactly once",
+                remedy="check that the checkpoint's config.json files belong to its weights",
+            )
+
+
+def _owner(part: str, key: str) -> str:
+    """The component that reads the tensor `key` of `part`."""
+    candidates = [component for component, own_part in PART_OF.items() if own_part == part]
+    for component in candidates:
+        if key.startswith(_OWN_TENSORS.get(component, ())):
+            return component
+    return candidates[-1]
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of a list of tensors' names, and how many there are."""
+    if not names:
+        return "none"
+    return f"{len(names)} tensor(s) ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

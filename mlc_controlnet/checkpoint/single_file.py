@@ -1,0 +1,162 @@
+"""A whole model of Stable Diffusion 1.x or 2.x in one file, in the original layout."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import infer_diffusers_model_type
+
+from mlc_controlnet.checkpoint import ldm_config, ldm_names
+from mlc_controlnet.checkpoint.controlnet import controlnet_of
+from mlc_controlnet.checkpoint.diffusers_folder import STABLE_DIFFUSION_DEFAULTS, modern_names
+from mlc_controlnet.checkpoint.ldm_config import Shapes
+from mlc_controlnet.checkpoint.ldm_names import (
+    CLIP_PREFIX,
+    CONTROLNET_PREFIX,
+    OPEN_CLIP_PREFIX,
+    UNET_PREFIX,
+    VAE_PREFIX,
+)
+from mlc_controlnet.checkpoint.loaded import some
+from mlc_controlnet.checkpoint.source import ModelSource, PartSource
+from mlc_controlnet.checkpoint.tokenizer import find_clip_tokenizer
+from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
+from mlc_controlnet.errors import UserError
+
+# What a training run leaves in a file beside the model: averaged copies, the noise schedule, positions 0, 1, 2, ...
+_LEFTOVERS = (
+    "model_ema.",
+    "betas",
+    "alphas_cumprod",
+    "sqrt_",
+    "log_one_minus_alphas_cumprod",
+    "posterior_",
+    "lvlb_weights",
+    "logvar",
+    "scale_factor",
+    "denoiser.",
+    "embedding_manager.",
+    "first_stage_model.loss.",
+    "first_stage_model.model_ema.",
+    "cond_stage_model.logit_scale",
+    "cond_stage_model.text_projection",
+    "cond_stage_model.transformer.text_model.embeddings.position_ids",
+    "cond_stage_model.transformer.embeddings.position_ids",
+    CONTROLNET_PREFIX,
+)
+_ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names, "v1" also for what it does not know
+_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+_V_PREDICTION_SIZE = 96  # latent cells: Stable Diffusion 2's model of 768 pixels predicts v, the one of 512 the noise
+
+
+def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type: str | None = None) -> ModelSource:
+    """Parse the file's header and find out what model it is; weights are read when they are asked for.
+
+    Args:
+        tokenizer: a folder with the tokenizer; None: CLIP's.
+        prediction_type: epsilon or v_prediction; None: what the file says, or epsilon for Stable Diffusion 1.x.
+
+    Raises:
+        UserError: the file is damaged, is another model, lacks a part, has tensors of none, or is a Stable Diffusion 2
+            that does not say what it predicts.
+    """
+    file = read_weights(path)
+    groups = _split(file)
+    is_second = OPEN_CLIP_PREFIX in groups
+    base = ldm_config.base_model(is_second)
+    _check_is_whole(file, groups, is_second)
+    where = str(path)
+
+    def shapes(prefix: str, below: str = "") -> Shapes:
+        return Shapes(groups[prefix], prefix + below, where)
+
+    unet = ldm_config.unet_config(base, shapes(UNET_PREFIX))
+    vae = ldm_config.vae_config(base, shapes(VAE_PREFIX))
+    prediction = _prediction_type(file, is_second, prediction_type)
+    if is_second and prediction == "v_prediction":
+        unet["sample_size"] = _V_PREDICTION_SIZE
+    if is_second:
+        text = ldm_config.open_clip_config(base, shapes(OPEN_CLIP_PREFIX))
+        read_text = partial(ldm_names.convert_open_clip, groups[OPEN_CLIP_PREFIX], text, where)
+    else:
+        below = "text_model." if any(key.startswith(CLIP_PREFIX + "text_model.") for key in groups[CLIP_PREFIX]) else ""
+        text = ldm_config.clip_config(base, shapes(CLIP_PREFIX, below))
+        read_text = partial(ldm_names.convert_clip, groups[CLIP_PREFIX])
+    parts = {
+        "text_encoder": PartSource(where, text, read_text),
+        "unet": PartSource(where, unet, partial(ldm_names.convert_unet, groups[UNET_PREFIX], unet, where)),
+        "vae": PartSource(where, vae, partial(_read_vae, groups[VAE_PREFIX], vae, where)),
+    }
+    if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published so
+        parts["controlnet"] = controlnet_of(file)
+    return ModelSource(
+        name=path.stem,
+        parts=parts,
+        scheduler_config={**base["scheduler"], "prediction_type": prediction},
+        read_tokenizer=partial(find_clip_tokenizer, base["pad_token"], tokenizer),
+        defaults=STABLE_DIFFUSION_DEFAULTS,
+    )
+
+
+def _read_vae(source: dict[str, torch.Tensor], config: Mapping[str, Any], where: str) -> dict[str, torch.Tensor]:
+    return modern_names(ldm_names.convert_vae(source, config, where), "vae")
+
+
+def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
+    """The tensors of each part that is there, by the part's prefix; what a training run leaves is dropped."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    unknown: list[str] = []
+    for key, tensor in file.tensors.items():
+        if key.startswith(_LEFTOVERS):
+            continue
+        for prefix in (UNET_PREFIX, VAE_PREFIX, CLIP_PREFIX, OPEN_CLIP_PREFIX):
+            if key.startswith(prefix):
+                groups.setdefault(prefix, {})[key] = tensor
+                break
+        else:
+            unknown.append(key)
+    if unknown:
+        raise UserError(
+            str(file.path),
+            f"{_kind(file)}: {some(unknown)} that have no place in the model",
+            "a whole model of Stable Diffusion 1.x or 2.x",
+            "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora",
+        )
+    return groups
+
+
+def _check_is_whole(file: WeightFile, groups: Mapping[str, object], is_second: bool) -> None:
+    kind = infer_diffusers_model_type(file.tensors)
+    wanted = (UNET_PREFIX, VAE_PREFIX, OPEN_CLIP_PREFIX if is_second else CLIP_PREFIX)
+    missing = [f"{prefix}*" for prefix in wanted if prefix not in groups]
+    if missing or kind not in _ACCEPTED:
+        raise UserError(
+            str(file.path),
+            _kind(file) + (f" without {', '.join(missing)}" if missing else ""),
+            "a whole model of Stable Diffusion 1.x or 2.x: UNet, autoencoder and text encoder",
+            "pass another file, or a folder in diffusers' layout",
+        )
+
+
+def _kind(file: WeightFile) -> str:
+    kind = infer_diffusers_model_type(file.tensors)
+    return "a file" if kind in _ACCEPTED else f"a model that diffusers calls {kind}"
+
+
+def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> str:
+    """No tensor tells it. Files that follow Stability's ModelSpec say it in their header."""
+    if stated is not None:
+        return stated
+    in_header = _PREDICTION_TYPES.get(file.metadata.get("modelspec.prediction_type", ""))
+    if in_header is not None:
+        return in_header
+    if not is_second:
+        return "epsilon"
+    raise UserError(
+        str(file.path),
+        "a Stable Diffusion 2 file, which does not say what its UNet predicts",
+        "epsilon (the models of 512 pixels) or v_prediction (those of 768)",
+        "pass --prediction-type",
+    )

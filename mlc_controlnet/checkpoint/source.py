@@ -1,0 +1,50 @@
+"""What a checkpoint is before it is loaded: each part's configuration, and where its weights come from."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mlc_controlnet.config import Defaults
+
+PARTS = ("text_encoder", "unet", "controlnet", "vae")
+
+
+@dataclass(frozen=True)
+class PartSource:
+    """One part.
+
+    Attributes:
+        where: the file or folder, for errors.
+        config: as in diffusers' or transformers' config.json.
+        read: parses the weights, under the names of the part's module; called only if the part is built.
+    """
+
+    where: str
+    config: Mapping[str, Any]
+    read: Callable[[], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """A file of the tokenizers library and the texts of its bos_token, eos_token and pad_token."""
+
+    json: bytes
+    special_tokens: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model whose configuration is known and whose weights are not read yet.
+
+    Attributes:
+        parts: text_encoder, unet and vae; controlnet where the model brings its own.
+        read_tokenizer: finds the tokenizer that belongs to the model.
+    """
+
+    name: str
+    parts: Mapping[str, PartSource]
+    scheduler_config: Mapping[str, Any]
+    read_tokenizer: Callable[[], TokenizerSource]
+    defaults: Defaults

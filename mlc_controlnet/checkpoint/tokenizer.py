@@ -1,0 +1,124 @@
+"""The tokenizer of a model as one file of the tokenizers library.
+
+A diffusers folder carries its own. A single file carries none: Stable Diffusion 1.x and 2.x share CLIP's vocabulary,
+which the package open_clip_torch ships and the hub has.
+"""
+
+import gzip
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import CLIPTokenizer
+
+from mlc_controlnet.checkpoint.hub import HubFile, download
+from mlc_controlnet.checkpoint.json_file import read_json
+from mlc_controlnet.checkpoint.source import TokenizerSource
+from mlc_controlnet.errors import UserError
+
+CLIP_ON_THE_HUB = "openai/clip-vit-large-patch14"
+BPE_FILE = "bpe_simple_vocab_16e6.txt.gz"
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+ROLES = ("bos_token", "eos_token", "pad_token")
+_BYTES = 256  # CLIP's vocabulary: every byte, every byte at a word's end, the merges, begin and end
+_VOCABULARY = 49408
+
+
+def read_tokenizer_folder(folder: Path) -> TokenizerSource:
+    """A folder with tokenizer.json, or with vocab.json and merges.txt, as transformers saves a CLIPTokenizer.
+
+    Raises:
+        UserError: the files are missing or damaged.
+    """
+    special_tokens = _special_tokens(folder)
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        return TokenizerSource(_checked(file.read_bytes(), file), special_tokens)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        vocabulary = read_json(folder / "vocab.json")
+        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
+        merges = [line for line in lines if line and not line.startswith("#version")]
+        return TokenizerSource(_clip_json(vocabulary, merges, folder), special_tokens)
+    raise UserError(str(folder), "no tokenizer", "tokenizer.json, or vocab.json and merges.txt", "save the model again")
+
+
+def find_clip_tokenizer(pad_token: str, tokenizer: Path | None) -> TokenizerSource:
+    """CLIP's tokenizer for a model that has none of its own.
+
+    Args:
+        pad_token: what a prompt is filled up with.
+        tokenizer: a folder with a tokenizer, or None: open_clip_torch's data where it is installed, else the hub's.
+
+    Raises:
+        UserError: there is none, and the hub cannot be reached.
+    """
+    special_tokens = {"bos_token": BEGIN, "eos_token": END, "pad_token": pad_token}
+    if tokenizer is not None:
+        return TokenizerSource(read_tokenizer_folder(tokenizer).json, special_tokens)
+    package = find_spec("open_clip")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        if (Path(folder) / BPE_FILE).is_file():
+            return TokenizerSource(clip_json_of_merges(Path(folder) / BPE_FILE), special_tokens)
+    try:
+        path = download(HubFile(CLIP_ON_THE_HUB, "tokenizer.json"))
+    except UserError as error:
+        raise UserError(
+            "tokenizer",
+            f"a single file, which holds none, and {error.subject}: {error.got}",
+            "CLIP's vocabulary",
+            "pip install --no-deps open_clip_torch, or pass --tokenizer with a folder that has one",
+        ) from error
+    return TokenizerSource(_checked(path.read_bytes(), path), special_tokens)
+
+
+def clip_json_of_merges(bpe_file: Path) -> bytes:
+    """CLIP's tokenizer of its own `bpe_simple_vocab_16e6.txt.gz`, whose lines are merges (arXiv 2103.00020)."""
+    try:
+        with gzip.open(bpe_file, "rt", encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(str(bpe_file), f"a damaged file ({error})", "CLIP's vocabulary", "install it again") from error
+    merges = lines[1 : _VOCABULARY - 2 * _BYTES - 2 + 1]
+    letters = _byte_letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m.split()) for m in merges), BEGIN, END]
+    return _clip_json({token: number for number, token in enumerate(tokens)}, merges, bpe_file)
+
+
+def _byte_letters() -> list[str]:
+    """A printable letter for each byte, in the order of CLIP's ids: printable bytes are themselves, and come first."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in printable] + [chr(_BYTES + n) for n in range(_BYTES - len(printable))]
+
+
+def _clip_json(vocabulary: Mapping[str, Any], merges: list[str], where: Path) -> bytes:
+    pairs = [tuple(line.split()) for line in merges]
+    try:
+        text = CLIPTokenizer(vocab=dict(vocabulary), merges=pairs).backend_tokenizer.to_str()
+    except Exception as error:  # the tokenizers library raises no narrower kind
+        raise UserError(str(where), f"no vocabulary ({error})", "CLIP's", "save the model again") from error
+    return text.encode()
+
+
+def _checked(data: bytes, where: Path) -> bytes:
+    try:
+        Tokenizer.from_str(data.decode())
+    except Exception as error:  # likewise
+        raise UserError(str(where), f"no tokenizer ({error})", "tokenizer.json", "save the model again") from error
+    return data
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """What tokenizer_config.json and, before transformers 4.34 wrote everything there, special_tokens_map.json say."""
+    files = [folder / "tokenizer_config.json", folder / "special_tokens_map.json"]
+    found = [read_json(file) for file in files if file.is_file()]
+    if found and "added_tokens_decoder" in found[0]:
+        found = found[:1]
+    usual = {"bos_token": BEGIN, "eos_token": END, "pad_token": END}
+    result: dict[str, str] = {}
+    for role in ROLES:
+        stated = [config[role] for config in found if config.get(role) is not None]
+        token = stated[-1] if stated else usual[role]
+        result[role] = str(token["content"] if isinstance(token, dict) else token)
+    return result

@@ -1,0 +1,111 @@
+"""Tensors from a file: safetensors, or a torch file that is parsed and never run.
+
+Both are mapped into memory: a tensor costs memory when it is read, and the system takes that back when it is short.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from mlc_controlnet.errors import UserError
+
+TORCH_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The tensors of one file by the file's own names.
+
+    Attributes:
+        metadata: of a safetensors header; empty for a torch file.
+    """
+
+    path: Path
+    tensors: dict[str, torch.Tensor]
+    metadata: Mapping[str, str]
+
+
+def read_weights(path: Path) -> WeightFile:
+    """Parse a file of weights.
+
+    Raises:
+        UserError: it is missing, of another kind, truncated, has a header that is none, holds a pickle that would run
+            code, or something that is not a floating-point tensor.
+    """
+    if not path.is_file():
+        raise UserError(str(path), "no such file", "weights as safetensors", "check that the model was saved whole")
+    if path.suffix not in SUFFIXES:
+        raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
+    file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
+    _check_are_weights(file)
+    return file
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
+            return WeightFile(path, tensors, file.metadata() or {})
+    except (SafetensorError, ValueError, OSError) as error:
+        raise _damaged(path, "safetensors", error) from error
+
+
+class _ModelCheckpoint:
+    """Stands for the class that PyTorch Lightning names, and never calls, in Stable Diffusion's own .ckpt files."""
+
+
+_HARMLESS = [(_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")]
+
+
+def _read_torch(path: Path) -> WeightFile:
+    # Without this look at the file's first bytes torch parses a legacy file to its end before it refuses to map it.
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if not is_archive:
+        raise UserError(
+            str(path),
+            "no zip archive, which torch has written since version 1.6",
+            "a whole torch file",
+            "copy or download it again, or convert it to safetensors",
+        )
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            str(path),
+            f"a pickle that asks for more than tensors ({_refused_name(error)})",
+            "weights only: nothing in the file is run",
+            "get the model as safetensors, and do not open this file elsewhere",
+        ) from error
+    except Exception as error:  # whatever a broken archive makes of torch's reader
+        raise _damaged(path, "torch file", error) from error
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UserError(str(path), f"a {type(content).__name__}", "tensors by name", "save the model's state_dict")
+    return WeightFile(path, {str(key): value for key, value in content.items()}, {})
+
+
+def _refused_name(error: BaseException) -> str:
+    """What the pickle asked for, without torch's advice on how to switch the protection off."""
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    return name.group(1) if name else "an operation beyond building tensors"
+
+
+def _check_are_weights(file: WeightFile) -> None:
+    for key, tensor in file.tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            kind = type(tensor).__name__
+            raise UserError(f"{file.path}: {key}", f"a {kind}", "a tensor", "save the model's state_dict alone")
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> UserError:
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(str(path), f"a damaged file ({cause})", f"a whole {kind}", "copy or download it again")
