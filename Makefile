@@ -34,6 +34,7 @@ dist/site/bundle/manifest.json: .venv/installed web/node_modules/installed $(PAC
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(VENV) -m pip install --quiet --editable ".[dev]"
+	$(VENV) -m pip install --quiet --no-deps "open_clip_torch>=3.3,<4"  # for its data, CLIP's vocabulary; not for its code
 	touch $@
 
 web/node_modules/installed: web/package-lock.json

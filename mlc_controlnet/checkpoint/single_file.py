@@ -48,6 +48,7 @@ _LEFTOVERS = (
 )
 _ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names, "v1" also for what it does not know
 _PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+_REMEDY = "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora"
 _V_PREDICTION_SIZE = 96  # latent cells: Stable Diffusion 2's model of 768 pixels predicts v, the one of 512 the noise
 
 
@@ -62,12 +63,16 @@ def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type:
         UserError: the file is damaged, is another model, lacks a part, has tensors of none, or is a Stable Diffusion 2
             that does not say what it predicts.
     """
-    file = read_weights(path)
+    return model_of(read_weights(path), tokenizer, prediction_type)
+
+
+def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
+    """As `read_single_file`, for a file whose header is parsed."""
     groups = _split(file)
     is_second = OPEN_CLIP_PREFIX in groups
     base = ldm_config.base_model(is_second)
     _check_is_whole(file, groups, is_second)
-    where = str(path)
+    where = str(file.path)
 
     def shapes(prefix: str, below: str = "") -> Shapes:
         return Shapes(groups[prefix], prefix + below, where)
@@ -92,7 +97,7 @@ def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type:
     if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published so
         parts["controlnet"] = controlnet_of(file)
     return ModelSource(
-        name=path.stem,
+        name=file.path.stem,
         parts=parts,
         scheduler_config={**base["scheduler"], "prediction_type": prediction},
         read_tokenizer=partial(find_clip_tokenizer, base["pad_token"], tokenizer),
@@ -122,27 +127,32 @@ def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
             str(file.path),
             f"{_kind(file)}: {some(unknown)} that have no place in the model",
             "a whole model of Stable Diffusion 1.x or 2.x",
-            "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora",
+            _REMEDY,
         )
     return groups
 
 
 def _check_is_whole(file: WeightFile, groups: Mapping[str, object], is_second: bool) -> None:
-    kind = infer_diffusers_model_type(file.tensors)
     wanted = (UNET_PREFIX, VAE_PREFIX, OPEN_CLIP_PREFIX if is_second else CLIP_PREFIX)
     missing = [f"{prefix}*" for prefix in wanted if prefix not in groups]
-    if missing or kind not in _ACCEPTED:
+    if missing or _diffusers_kind(file) not in _ACCEPTED:
         raise UserError(
             str(file.path),
             _kind(file) + (f" without {', '.join(missing)}" if missing else ""),
             "a whole model of Stable Diffusion 1.x or 2.x: UNet, autoencoder and text encoder",
-            "pass another file, or a folder in diffusers' layout",
+            _REMEDY,
         )
 
 
 def _kind(file: WeightFile) -> str:
-    kind = infer_diffusers_model_type(file.tensors)
-    return "a file" if kind in _ACCEPTED else f"a model that diffusers calls {kind}"
+    kind = _diffusers_kind(file)
+    return "a file" if kind in _ACCEPTED else f"what diffusers calls {kind}"
+
+
+def _diffusers_kind(file: WeightFile) -> str:
+    base = {key: tensor for key, tensor in file.tensors.items() if not key.startswith(CONTROLNET_PREFIX)}
+    kind: str = infer_diffusers_model_type(base)
+    return kind
 
 
 def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> str:

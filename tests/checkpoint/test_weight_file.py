@@ -1,0 +1,113 @@
+"""Files are parsed and never run, and a damaged one is told from a sound one whatever its format."""
+
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlc_controlnet.checkpoint.weight_file import read_weights
+from mlc_controlnet.errors import UserError
+
+WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1000, dtype=torch.float16)}
+TORCH_NAMES = ["model.ckpt", "model.pth", "model.bin"]
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(WEIGHTS, path)
+    else:
+        torch.save(WEIGHTS, path)
+    return path
+
+
+class RunsCode:
+    """What a malicious pickle holds: a call."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", *TORCH_NAMES])
+def test_every_format_gives_the_same_tensors(tmp_path: Path, name: str) -> None:
+    tensors = read_weights(write(tmp_path / name)).tensors
+    assert tensors.keys() == WEIGHTS.keys()
+    assert all(torch.equal(tensors[key], WEIGHTS[key]) for key in WEIGHTS)
+
+
+@pytest.mark.parametrize("name", TORCH_NAMES)
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(tmp_path: Path, name: str) -> None:
+    witness = tmp_path / "ran"
+    torch.save({**WEIGHTS, "extra": RunsCode(witness)}, tmp_path / name)
+    with pytest.raises(UserError, match=r"a pickle that asks for more than tensors \((posix|nt)\.mkdir\)") as error:
+        read_weights(tmp_path / name)
+    assert "weights_only" not in str(error.value), "no advice on how to run it"
+    assert not witness.exists()
+
+
+def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+    (tmp_path / "model.ckpt").write_bytes(pickle.dumps(RunsCode(witness)))
+    with pytest.raises(UserError, match="no zip archive"):
+        read_weights(tmp_path / "model.ckpt")
+    assert not witness.exists()
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_not_read(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="damaged file"):
+        read_weights(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
+@pytest.mark.parametrize("kept", [0, 1, 7, 100, -1, -500])
+def test_a_truncated_file_is_refused(tmp_path: Path, name: str, kept: int) -> None:
+    path = write(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=rf"{name}: got (a damaged file|no zip archive)"):
+        read_weights(path)
+
+
+def test_a_header_larger_than_the_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.safetensors")
+    path.write_bytes(struct.pack("<Q", 2**60) + path.read_bytes()[8:])
+    with pytest.raises(UserError, match="damaged file"):
+        read_weights(path)
+
+
+def test_a_torch_file_whose_storage_is_too_small_is_refused(tmp_path: Path) -> None:
+    """The pickle promises more numbers than the archive holds."""
+    with (
+        zipfile.ZipFile(write(tmp_path / "sound.pth")) as sound,
+        zipfile.ZipFile(tmp_path / "model.pth", "w", zipfile.ZIP_STORED) as broken,
+    ):
+        for item in sound.infolist():
+            data = sound.read(item)
+            broken.writestr(item.filename, data[:4] if item.filename.endswith("data/1") else data)
+    with pytest.raises(UserError, match="damaged file"):
+        read_weights(tmp_path / "model.pth")
+
+
+def test_what_is_no_tensor_is_named(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.ones(1), "epoch": 3}, tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match=r"model\.ckpt: epoch: got a int, wanted a tensor"):
+        read_weights(tmp_path / "model.ckpt")
+
+
+def test_a_file_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.ones(1)], tmp_path / "model.ckpt")
+    with pytest.raises(UserError, match="got a list, wanted tensors by name"):
+        read_weights(tmp_path / "model.ckpt")
+
+
+def test_another_kind_of_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UserError, match=r"got a \.gguf file"):
+        read_weights(tmp_path / "model.gguf")
