@@ -25,8 +25,13 @@ from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
+from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
+from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
+
+# What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
+GPU_PRODUCTS = (UseGatedMatmul(), UsePointwiseMatmul())
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
                 transform.BundleModelParams(),
             ),
         ),
-        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target))),
+        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target), *(GPU_PRODUCTS if on_gpu else ()))),
         Phase(
             "lower",
             (

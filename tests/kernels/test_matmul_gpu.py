@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
-from tvm import relax, tirx
+from tvm import relax, te, tirx
 from tvm.relax import transform
 
 from mlc_controlnet.kernels.matmul_gpu import MatrixProduct, choose_tile
+from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 
@@ -65,7 +66,10 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
         transform.DeadCodeElimination(),
     ]
     with WEBGPU:
-        mod = tvm.transform.Sequential(passes)(builder.get())
+        return _product_of(tvm.transform.Sequential(passes)(builder.get()))
+
+
+def _product_of(mod: tvm.IRModule) -> tirx.PrimFunc:
     (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
     return func
 
@@ -95,6 +99,53 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     values = {"x": x, "w": w, "b": b, "r": r}
     run_on_webgpu([func], {name: values[name] for name in inputs}, {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [64, 16])
+def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
+    builder = relax.BlockBuilder()
+    shapes = {"x": (1, rows, 48), "w": (128, 48), "b": (128,)}
+    x, w, b = (relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in shapes.items())
+    with builder.function("main", [x, w, b]):
+        with builder.dataflow():
+            y = builder.emit(relax.op.add(relax.op.matmul(x, relax.op.permute_dims(w)), b))
+            halves = builder.emit(relax.op.split(y, 2, axis=-1))
+            out = builder.emit_output(relax.op.multiply(halves[0], relax.op.nn.gelu(halves[1])))
+        builder.emit_func_output(out)
+    func = schedule(_product_of(UseGatedMatmul()(transform.Normalize()(builder.get()))))
+    assert func is not None
+    rng = np.random.default_rng(0)
+    values = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
+    value, gate = (torch.tensor(values["x"]) @ torch.tensor(values["w"]).T + torch.tensor(values["b"])).chunk(2, dim=-1)
+    got = np.zeros((1, rows, 64), np.float32)
+    x_name, w_name, b_name, output = (str(p.name) for p in func.params)
+    inputs = {x_name: values["x"], w_name: values["w"], b_name: values["b"]}
+    run_on_webgpu([func], inputs, {output: got}, tmp_path)
+    np.testing.assert_allclose(got, (value * F.gelu(gate)).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layouts", ["km,nk", "mk,kn", "km,kn"])
+def test_either_operand_may_have_k_outermost(layouts: str, tmp_path: Path) -> None:
+    """As pictures do, [C, h w], where tokens have it innermost."""
+    left, right = layouts.split(",")
+    sizes = {"m": 40, "n": 32, "k": 48}
+    a = te.placeholder([1, *(sizes[axis] for axis in left)], "float32", "a")
+    b = te.placeholder([sizes[axis] for axis in right], "float32", "b")
+    k = te.reduce_axis((0, sizes["k"]), "k")
+
+    def term(batch: tirx.Var, m: tirx.Var, n: tirx.Var) -> tirx.Expr:
+        at = {"m": m, "n": n, "k": k}
+        return te.sum(a[(batch, *(at[axis] for axis in left))] * b[tuple(at[axis] for axis in right)], axis=k)
+
+    c = te.compute((1, sizes["m"], sizes["n"]), term, "c")
+    func = schedule(te.create_prim_func([a, b, c]))
+    assert func is not None
+    rng = np.random.default_rng(0)
+    values = {t.name: rng.standard_normal([int(d) for d in t.shape], dtype=np.float32) for t in (a, b)}
+    got = np.zeros((1, sizes["m"], sizes["n"]), np.float32)
+    run_on_webgpu([func], values, {"c": got}, tmp_path)
+    wanted = np.einsum(f"z{left},{right}->zmn", values["a"], values["b"])
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_half_precision_is_accumulated_in_single() -> None:

@@ -1,0 +1,174 @@
+"""Compute a 1x1 convolution beside a change of layout as the matrix product that it is.
+
+Before: y = conv2d(x, w); z = astype(y); a = add(z, b); t = reshape(permute_dims(a, [0, 2, 3, 1]), [B, h w, N])
+After:  y = product(reshape(x, [B, C, h w]), w); z = astype(y); t = add(z, b)                         # [B, h w, N]
+
+Before: p = permute_dims(reshape(t, [B, h, w, C]), [0, 3, 1, 2]); y = conv2d(p, w); a = add(y, b); s = add(a, r)
+After:  y = product(w, t); a = add(y, b); s = reshape(add(a, reshape(r)), [B, N, h, w])               # [B, N, h w]
+
+Both ends of every transformer of Stable Diffusion 1.5 look so: pictures are [C, h, w] and tokens [h w, C]. A product
+reads either layout as it lies and writes the other one, so the two kernels that only move data go away, 32 of a UNet's,
+and with them a round trip of their tensors. What follows elementwise is computed before the reshape, and thus fused.
+"""
+
+import logging
+from typing import TypeGuard
+
+import tvm
+from tvm import relax, te
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+log = logging.getLogger(__name__)
+
+TO_TOKENS = [0, 2, 3, 1]
+TO_PICTURE = [0, 3, 1, 2]
+
+
+@tvm.transform.module_pass(opt_level=0, name="UsePointwiseMatmul")
+class UsePointwiseMatmul:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        replacer = _Replacer(mod)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
+                replacer.builder_.update_func(global_var, rewritten)
+        log.info("replaced %d 1x1 convolutions and %d changes of layout by products", replacer.fired, replacer.fired)
+        return replacer.builder_.get()
+
+
+@mutator
+class _Replacer(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.fired = 0
+        self.products: set[relax.Var] = set()  # [B, N, h w], and what was computed on them so far
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        for rewrite in (self._to_tokens, self._to_picture, self._below_reshape):
+            rewritten = rewrite(call)
+            if rewritten is not None:
+                return rewritten
+        return call
+
+    def _to_tokens(self, call: relax.Call) -> relax.Expr | None:
+        permute = self._input(call, "relax.reshape", "relax.permute_dims")
+        if permute is None or _axes(permute) != TO_TOKENS:
+            return None
+        batch, height, width, columns = _shape(permute)
+        add = self._input(permute, "relax.permute_dims", "relax.add")
+        if _shape(call) != (batch, height * width, columns) or add is None:
+            return None
+        cast = self._input(add, "relax.add", "relax.astype")
+        conv = self._input(add if cast is None else cast, None, "relax.nn.conv2d")
+        if conv is None or not _is_pointwise(conv) or _shape(add.args[1]) != (1, columns, 1, 1):
+            return None
+        depth = _shape(conv.args[0])[1]
+        x = self._emit(relax.op.reshape(conv.args[0], (batch, depth, height * width)))
+        y = self._product(_tokens, x, self._matrix(conv.args[1]))
+        y = y if cast is None else self._emit(relax.op.astype(y, cast.attrs.dtype))
+        bias = self._emit(relax.op.reshape(add.args[1], (columns,)))
+        self.fired += 1
+        return relax.op.add(y, bias)
+
+    def _to_picture(self, call: relax.Call) -> relax.Expr | None:
+        permute = self._input(call, "relax.nn.conv2d", "relax.permute_dims")
+        if permute is None or _axes(permute) != TO_PICTURE or not _is_pointwise(call):
+            return None
+        reshape = self._input(permute, "relax.permute_dims", "relax.reshape")
+        batch, channels, height, width = _shape(permute)
+        if reshape is None or _shape(reshape.args[0]) != (batch, height * width, channels):
+            return None
+        self.fired += 1
+        y = self._product(_picture, self._matrix(call.args[1]), reshape.args[0])
+        self.products.add(y)
+        return relax.op.reshape(y, _shape(call))
+
+    def _below_reshape(self, call: relax.Call) -> relax.Expr | None:
+        """elementwise(reshape(product)) -> reshape(elementwise(product)): the cast, the bias and the residual."""
+        if _is_call(call, "relax.astype"):
+            operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
+        elif _is_call(call, "relax.add"):
+            left, right = call.args
+            operations = {0: lambda y: self._add(y, right), 1: lambda y: self._add(y, left)}
+        else:
+            return None
+        for index, operation in operations.items():
+            product = self._product_below(call.args[index])
+            if product is not None:
+                y = self._emit(operation(product))
+                if _is_call(call, "relax.astype") or _shape(call.args[1 - index])[2:] == (1, 1):
+                    self.products.add(y)  # a residual is the last: what it is added to, others read as well
+                return relax.op.reshape(y, _shape(call))
+        return None
+
+    def _add(self, product: relax.Var, other: relax.Expr) -> relax.Call:
+        """product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
+        batch, channels, height, width = _shape(other)
+        return relax.op.add(product, self._emit(relax.op.reshape(other, (batch, channels, height * width))))
+
+    def _product_below(self, expr: relax.Expr) -> relax.Var | None:
+        """y, where `expr` is reshape(y) and y one of the products."""
+        bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        return bound.args[0] if _is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
+
+    def _input(self, call: relax.Call, op: str | None, producer: str) -> relax.Call | None:
+        """What `call` takes first, if `call` is of `op` (any, where None) and what it takes is of `producer`."""
+        if (op is not None and not _is_call(call, op)) or not isinstance(call.args[0], relax.Var):
+            return None
+        bound = self.lookup_binding(call.args[0])
+        return bound if _is_call(bound, producer) else None
+
+    def _matrix(self, weight: relax.Expr) -> relax.Expr:
+        return self._emit(relax.op.reshape(weight, _shape(weight)[:2]))  # [N, C, 1, 1] -> [N, C]
+
+    def _product(self, compute: object, left: relax.Expr, right: relax.Expr) -> relax.Var:
+        return self._emit(self.builder_.call_te(compute, left, right, primfunc_name_hint="pointwise_matmul"))
+
+    def _emit(self, expr: relax.Expr) -> relax.Var:
+        return self.builder_.emit(expr)
+
+
+def _tokens(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+    """[B, C, h w] and [N, C] -> float32 [B, h w, N]."""
+    batch, depth, cells = x.shape
+    k = te.reduce_axis((0, depth), "k")
+    return te.compute(
+        (batch, cells, weight.shape[0]),
+        lambda b, m, n: te.sum(x[b, k, m].astype("float32") * weight[n, k].astype("float32"), axis=k),
+        "matmul",
+    )
+
+
+def _picture(weight: te.Tensor, tokens: te.Tensor) -> te.Tensor:
+    """[N, C] and [B, h w, C] -> float32 [B, N, h w]."""
+    batch, cells, depth = tokens.shape
+    k = te.reduce_axis((0, depth), "k")
+    return te.compute(
+        (batch, weight.shape[0], cells),
+        lambda b, n, m: te.sum(weight[n, k].astype("float32") * tokens[b, m, k].astype("float32"), axis=k),
+        "matmul",
+    )
+
+
+def _is_pointwise(conv: relax.Call) -> bool:
+    attrs = conv.attrs
+    return (
+        _shape(conv.args[1])[2:] == (1, 1)
+        and attrs.groups == 1
+        and not any(int(p) for p in attrs.padding)
+        and all(int(s) == 1 for s in attrs.strides)
+        and str(conv.ty.dtype) == "float32"
+    )
+
+
+def _axes(permute: relax.Call) -> list[int]:
+    return [int(axis) for axis in permute.attrs.axes or ()]
+
+
+def _shape(expr: relax.Expr) -> tuple[int, ...]:
+    return tuple(int(size) for size in expr.ty.shape)
+
+
+def _is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
+    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
+from tests.passes.evaluate import evaluate, ops
+
+
+@I.ir_module
+class IntoTokens:
+    """A convolution, its bias, and the change from pictures to tokens: where a transformer begins."""
+
+    @R.function
+    def main(
+        x: R.Tensor((1, 24, 6, 10), "float32"),
+        w: R.Tensor((16, 24, 1, 1), "float32"),
+        b: R.Tensor((16,), "float32"),
+    ):
+        with R.dataflow():
+            y = R.nn.conv2d(x, w, out_dtype="float32")
+            bias = R.reshape(b, R.shape([1, 16, 1, 1]))
+            a = R.add(y, bias)
+            p = R.permute_dims(a, axes=[0, 2, 3, 1])
+            out = R.reshape(p, R.shape([1, 60, 16]))
+            R.output(out)
+        return out
+
+
+@I.ir_module
+class IntoPicture:
+    """The change back, a convolution, its bias and the residual: where a transformer ends."""
+
+    @R.function
+    def main(
+        t: R.Tensor((1, 60, 24), "float32"),
+        w: R.Tensor((16, 24, 1, 1), "float32"),
+        b: R.Tensor((16,), "float32"),
+        r: R.Tensor((1, 16, 6, 10), "float32"),
+    ):
+        with R.dataflow():
+            q = R.reshape(t, R.shape([1, 6, 10, 24]))
+            p = R.permute_dims(q, axes=[0, 3, 1, 2])
+            y = R.nn.conv2d(p, w, out_dtype="float32")
+            bias = R.reshape(b, R.shape([1, 16, 1, 1]))
+            a = R.add(y, bias)
+            s = R.add(r, a)
+            out = R.nn.silu(s)
+            R.output(out)
+        return out
+
+
+@pytest.mark.parametrize("before", [IntoTokens, IntoPicture], ids=["into tokens", "into a picture"])
+def test_the_product_computes_what_the_convolution_and_the_permute_did(before: tvm.IRModule) -> None:
+    after = UsePointwiseMatmul()(before)
+    assert not {"relax.nn.conv2d", "relax.permute_dims"} & ops(after["main"])
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal([int(d) for d in p.ty.shape], dtype=np.float32) for p in before["main"].params]
+    np.testing.assert_allclose(evaluate(after, *inputs), evaluate(before, *inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_bias_and_residual_are_added_before_the_reshape() -> None:
+    """There they are neighbours of the product, and are fused with it."""
+    main = UsePointwiseMatmul()(IntoPicture)["main"]
+    order = [binding.value for block in main.body.blocks for binding in block.bindings]
+    names = [value.op.name for value in order if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op)]
+    last_add = len(names) - 1 - names[::-1].index("relax.add")
+    assert names[last_add + 1 :] == ["relax.reshape", "relax.nn.silu"]
+
+
+def test_a_wider_convolution_and_one_without_a_permute_stay() -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(
+            t: R.Tensor((1, 60, 24), "float32"),
+            w: R.Tensor((16, 24, 3, 3), "float32"),
+            v: R.Tensor((16, 16, 1, 1), "float32"),
+        ):
+            with R.dataflow():
+                q = R.reshape(t, R.shape([1, 6, 10, 24]))
+                p = R.permute_dims(q, axes=[0, 3, 1, 2])
+                y = R.nn.conv2d(p, w, padding=[1, 1, 1, 1], out_dtype="float32")
+                out = R.nn.conv2d(y, v, out_dtype="float32")
+                R.output(out)
+            return out
+
+    tvm.ir.assert_structural_equal(UsePointwiseMatmul()(Before), Before)
