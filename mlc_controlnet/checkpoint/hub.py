@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import huggingface_hub
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.errors import UserError
@@ -84,7 +84,7 @@ def _ask(source: HubFile, request: Callable[[], Result]) -> Result:
         ) from error
     except RevisionNotFoundError as error:
         raise UserError(f"hub id {source}", "no such revision", "a branch, tag or commit", "check @...") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"hub id {source}",

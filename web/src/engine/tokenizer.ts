@@ -11,15 +11,29 @@ export interface TokenizedPrompt {
   readonly cutText: string;
 }
 
+/** What is read here of tokenizer.json; the package reads the rest. */
+interface TokenizerConfig {
+  readonly normalizer?: Normalizer | null;
+}
+
+interface Normalizer {
+  readonly type: string;
+  readonly normalizers?: readonly Normalizer[];
+}
+
 /** The model's own tokenizer.json, with the model's own begin, end and padding. */
 export class PromptTokenizer {
   private readonly tokenizer: Tokenizer;
+  private readonly lowers: boolean;
 
   constructor(
     tokenizerJson: Uint8Array,
     private readonly spec: Manifest["tokenizer"],
   ) {
-    this.tokenizer = new Tokenizer(parseJson(tokenizerJson, spec.file, "a tokenizer") as object, {});
+    const config = parseJson(tokenizerJson, spec.file, "a tokenizer") as TokenizerConfig;
+    this.tokenizer = new Tokenizer(config, {});
+    const normalizers = [config.normalizer, ...(config.normalizer?.normalizers ?? [])];
+    this.lowers = normalizers.some((normalizer) => normalizer?.type === "Lowercase");
   }
 
   /** Tokenize; what does not fit into T tokens is cut off at the end. */
@@ -41,7 +55,12 @@ export class PromptTokenizer {
     return prompt;
   }
 
+  /**
+   * Two things the package does otherwise than the tokenizers library that models are trained with: it lowers the last
+   * Σ of a word to ς, and takes a text that lowers to a special token for that token. White space ends no CLIP token.
+   */
   private ids(text: string): number[] {
-    return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+    const sameLowerCase = this.lowers ? text.replaceAll("Σ", "σ") : text;
+    return this.tokenizer.encode(`${sameLowerCase} `, { add_special_tokens: false }).ids;
   }
 }
