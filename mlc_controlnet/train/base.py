@@ -1,14 +1,21 @@
 """The model to be controlled, and the ControlNet that starts as a copy of its encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from tokenizers import Tokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 import mlc_controlnet
+from mlc_controlnet.checkpoint.locate import find_model
+from mlc_controlnet.checkpoint.modules import build_empty
+from mlc_controlnet.checkpoint.single_file import read_single_file
+from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
 
@@ -19,7 +26,7 @@ BUNDLED_MODELS = Path(mlc_controlnet.__file__).parent / "models"
 class Base:
     """A Stable Diffusion model in float32, nothing of it trainable."""
 
-    tokenizer: CLIPTokenizer
+    tokenizer: PreTrainedTokenizerBase
     text_encoder: CLIPTextModel
     vae: AutoencoderKL
     unet: UNet2DConditionModel
@@ -27,53 +34,105 @@ class Base:
 
 
 def find_base(name: str) -> Path:
-    """The folder of a bundled model's name or of a path. Raises UserError where there is no model."""
+    """The folder or file of a bundled model's name, a path or a hub id. Raises UserError where there is no model."""
     for folder in (BUNDLED_MODELS / name, Path(name)):
         if (folder / "unet" / "config.json").is_file():
             return folder
-    got = f"{name!r}, which has no unet/config.json" if Path(name).exists() else f"{name!r}, which does not exist"
-    raise UserError("base", got, "a bundled model (circles) or a folder in diffusers' layout", "pass one of these")
+    return find_model(name)
 
 
-def load_base(folder: Path, prediction_type: str | None = None) -> Base:
-    """Read every part below `folder`; nothing is downloaded.
+def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | None = None) -> Base:
+    """Read every part of a folder in diffusers' layout or of an original file.
 
-    The scheduler becomes DDIM with the folder's noise schedule: training needs the schedule alone, and DDIM draws the
-    image log. prediction_type: in the place of the folder's own.
-    Raises UserError where a part is missing or damaged.
+    The scheduler becomes DDIM with the model's noise schedule: training needs the schedule alone, and DDIM draws the
+    image log.
+
+    Args:
+        prediction_type: in the place of the model's own.
+        tokenizer: a folder, for a file, which has none of its own; None: CLIP's.
+
+    Raises:
+        UserError: a part is missing or damaged.
     """
+    base = _read_folder(path) if path.is_dir() else _read_file(path, prediction_type, tokenizer)
+    if prediction_type is not None:
+        base.scheduler.register_to_config(prediction_type=prediction_type)
+    for part in (base.text_encoder, base.vae, base.unet):
+        part.requires_grad_(False).eval()
+    return base
+
+
+def _read_folder(folder: Path) -> Base:
     transformers_logging.disable_progress_bar()
-    overrides = {} if prediction_type is None else {"prediction_type": prediction_type}
     try:
-        base = Base(
+        return Base(
             tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             text_encoder=CLIPTextModel.from_pretrained(
                 folder / "text_encoder", dtype=torch.float32, local_files_only=True
             ),
             vae=_load(AutoencoderKL, folder / "vae"),
             unet=_load(UNet2DConditionModel, folder / "unet"),
-            scheduler=DDIMScheduler.from_config(
-                DDIMScheduler.load_config(folder / "scheduler", local_files_only=True), clip_sample=False, **overrides
-            ),
+            scheduler=_scheduler(DDIMScheduler.load_config(folder / "scheduler", local_files_only=True)),
         )
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             str(folder), f"a part that can not be read ({reason})", "a whole model", "save it again"
         ) from error
-    for part in (base.text_encoder, base.vae, base.unet):
-        part.requires_grad_(False).eval()
-    return base
+
+
+def _read_file(path: Path, prediction_type: str | None, tokenizer: Path | None) -> Base:
+    source = read_single_file(path, tokenizer, prediction_type)
+    vocabulary = source.read_tokenizer()
+    text_encoder = _build(source.parts["text_encoder"], "text_encoder")
+    return Base(
+        tokenizer=PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(vocabulary.json.decode()),
+            model_max_length=text_encoder.config.max_position_embeddings,
+            **vocabulary.special_tokens,
+        ),
+        text_encoder=text_encoder,
+        vae=_build(source.parts["vae"], "vae"),
+        unet=_build(source.parts["unet"], "unet"),
+        scheduler=_scheduler(source.scheduler_config),
+    )
+
+
+def _scheduler(config: Mapping[str, Any]) -> DDIMScheduler:
+    return DDIMScheduler.from_config(dict(config), clip_sample=False)
+
+
+def _build(source: PartSource, part: str) -> Any:
+    """The part's module in float32, as the file has it."""
+    module = build_empty(source, part)
+    weights = {name: tensor.to(torch.float32) for name, tensor in source.read().items()}
+    try:
+        module.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            source.where, f"weights that do not fit ({reason})", f"a whole {part}", "save it again"
+        ) from error
+    for name, buffer in module.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        assert leaf == "position_ids", f"{part}.{name} is in no file and has no known value"
+        positions = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+        module.get_submodule(owner).register_buffer(leaf, positions, persistent=False)
+    return module
 
 
 def load_unet(name: str) -> UNet2DConditionModel:
-    """A UNet from its own folder or its model's, or a bundled model's. Raises UserError where there is none."""
-    bundled = BUNDLED_MODELS / name
-    path = bundled if bundled.is_dir() else Path(name)
-    for folder in (path / "unet", path):
-        if (folder / "config.json").is_file():
-            return _load(UNet2DConditionModel, folder)
-    raise UserError(str(path), "no unet/config.json", "a UNet or a model in diffusers' layout", "pass its folder")
+    """A UNet in float32 from its own folder or from a model's: bundled, folder, original file or hub id.
+
+    Raises UserError where there is none.
+    """
+    if (Path(name) / "config.json").is_file():
+        return _load(UNet2DConditionModel, Path(name))
+    path = find_base(name)
+    if path.is_dir():
+        return _load(UNet2DConditionModel, path / "unet")
+    # What the model predicts does not matter to its UNet.
+    return _build(read_single_file(path, None, "epsilon").parts["unet"], "unet")
 
 
 def load_controlnet(folder: Path) -> ControlNetModel:

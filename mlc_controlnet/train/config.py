@@ -32,7 +32,10 @@ def _option(default: Any, meaning: str) -> Any:
 class ModelOptions:
     """What is trained, and on what."""
 
-    base: str = _option("circles", "a bundled model's name or a folder in diffusers' layout: the model to control")
+    base: str = _option(
+        "circles", "the model to control: bundled, a folder in diffusers' layout, an original file, a hub id"
+    )
+    tokenizer: str | None = _option(None, "a tokenizer's folder, where base is a file; null: CLIP's")
     controlnet: str | None = _option(None, "a ControlNet's folder to go on from; null: a copy of the UNet's encoder")
     from_pretrained_unet: str | None = _option(
         None, "UNet whose encoder the ControlNet copies, diffusers folder or original file; null: the base's"

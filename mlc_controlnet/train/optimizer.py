@@ -30,9 +30,9 @@ def make_optimizer(weights: Sequence[torch.nn.Parameter], options: OptimOptions)
     return torch.optim.AdamW(weights, fused=weights[0].device.type in ("cpu", "cuda"), **settings)
 
 
-def learning_rate_factor(options: OptimOptions, steps: int) -> Callable[[int], float]:
+def learning_rate_factor(options: OptimOptions, peak_rate: float, steps: int) -> Callable[[int], float]:
     """Step (from 0) -> share of the learning rate: diffusers' schedules as functions, so that none has a state."""
-    probe = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    probe = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak_rate)
     schedule = get_scheduler(
         options.lr_scheduler,
         probe,

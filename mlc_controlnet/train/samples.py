@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.canny import canny
@@ -108,8 +108,14 @@ def make_sample(
         else:
             hint = to_control(open_picture(control, options.hint_channels, options))
     except _UNREADABLE as error:
-        return bad_sample(key, epoch, f"{type(error).__name__}: {error}", options, index)
+        return bad_sample(key, epoch, _reason(error), options, index)
     return Sample(key, epoch, to_pixels(picture), hint, prompt, None, index)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "a picture that can not be decoded"  # Pillow's own words hold an address, another one each time
+    return f"a picture that can not be decoded ({error})"
 
 
 def bad_sample(key: str, epoch: int, problem: str, options: ReadOptions, index: int = -1) -> Sample:
@@ -139,12 +145,12 @@ def fit(picture: Image.Image, height: int, width: int) -> np.ndarray:
 
 def to_pixels(image: np.ndarray) -> torch.Tensor:
     """[H, W, 3] uint8 -> [3, H, W] float32 in -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(127.5).sub_(1)
+    return torch.tensor(image.transpose(2, 0, 1), dtype=torch.float32).div_(127.5).sub_(1)
 
 
 def to_control(image: np.ndarray) -> torch.Tensor:
     """[H, W, C] uint8 -> [C, H, W] float32 in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float().div_(255)
+    return torch.tensor(image.transpose(2, 0, 1), dtype=torch.float32).div_(255)
 
 
 def make_control(key: str, epoch: int, control: bytes, prompt: str, options: ReadOptions, index: int) -> Sample:
@@ -152,26 +158,29 @@ def make_control(key: str, epoch: int, control: bytes, prompt: str, options: Rea
     try:
         hint = to_control(open_picture(control, options.hint_channels, options))
     except _UNREADABLE as error:
-        return bad_sample(key, epoch, f"{type(error).__name__}: {error}", options, index)
+        return bad_sample(key, epoch, _reason(error), options, index)
     return Sample(key, epoch, torch.empty(0), hint, prompt, None, index)
 
 
 class BadSamples:
-    """Counts what could not be read, and ends the run when it is too much."""
+    """Counts what could not be read, each sample once however many epochs, and ends the run when it is too much."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.names: list[str] = []
+        self.names: dict[str, None] = {}  # in the order they were met
 
-    def add(self, problems: Sequence[str]) -> None:
-        self.names += problems
+    def add(self, problems: Sequence[str]) -> list[str]:
+        """Returns those that are new."""
+        new = [problem for problem in problems if problem not in self.names]
+        self.names |= dict.fromkeys(new)
+        return new
 
     @property
     def too_many(self) -> bool:
         return len(self.names) > self.limit
 
     def error(self, kept: Path | None) -> UserError:
-        names = "; ".join(self.names[-3:])
+        names = "; ".join(list(self.names)[-3:])
         checkpoint = f"the last checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return UserError(
             "data",

@@ -51,6 +51,8 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.trainer.allow_tf32
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     accelerator = Accelerator(
+        # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=_MIXED_PRECISION[config.trainer.precision],
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
@@ -75,7 +77,8 @@ class Trainer:
         self.data = open_data(config)
 
         torch.manual_seed(config.trainer.seed)  # the layers that embed the control image start at random
-        self.base = load_base(find_base(config.model.base), config.model.prediction_type)
+        tokenizer = None if config.model.tokenizer is None else Path(config.model.tokenizer)
+        self.base = load_base(find_base(config.model.base), config.model.prediction_type, tokenizer)
         controlnet = start_controlnet(self.base, config.model)
         self.model = ControlledUNet(controlnet, self.base.unet, config.model)
         self._place()
@@ -90,7 +93,7 @@ class Trainer:
 
         weights = [p for _, p in self.model.trainable()]
         self.peak_rate = config.optim.learning_rate * (self.step_samples if config.optim.scale_lr else 1)
-        self.rate_factor = learning_rate_factor(config.optim, self.steps)
+        self.rate_factor = learning_rate_factor(config.optim, self.peak_rate, self.steps)
         optimizer = make_optimizer(weights, config.optim)
         self.average = Average(weights, config.optim.ema_decay) if config.optim.ema_decay else None
         self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
@@ -168,8 +171,7 @@ class Trainer:
         return mean_loss / accelerator.num_processes, bool(stop)
 
     def _note_problems(self, batch: Batch) -> None:
-        self.bad.add(batch.problems)
-        for problem in batch.problems:
+        for problem in self.bad.add(batch.problems):
             self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # every process speaks for its own
 
     def _stop_on_nan(self, loss: float, keys: list[str]) -> None:

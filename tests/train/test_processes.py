@@ -1,0 +1,128 @@
+"""Runs as a user starts them: processes that are killed, told to end, and several at once."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlc_controlnet.train.config import from_tree
+from mlc_controlnet.train.trainer import train
+from tests.train.conftest import same_weights, tiny_tree, write_config
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+STEPS = 30
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as in this process: bit for bit
+
+
+def start(config: Path, *launcher: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *launcher, "-m", "mlc_controlnet", "train", "--config", str(config)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+
+def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    raise AssertionError(f"the run ended before step {step}")
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny_base: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The ControlNet of all steps without a stop."""
+    out = tmp_path_factory.mktemp("whole")
+    return train(from_tree(tiny_tree(tiny_base, tiny_set, out=str(out), trainer__max_steps=STEPS)), quiet)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
+    tiny_base: Path, tiny_set: Path, tmp_path: Path, whole_run: Path
+) -> None:
+    out = tmp_path / "killed"
+    tree = tiny_tree(
+        tiny_base, tiny_set, out=str(out), trainer__max_steps=STEPS, trainer__checkpoint_every=1, log__every=1
+    )
+    config = write_config(tmp_path / "killed.yaml", tree)
+    for step, delay in ((7, 0.0), (19, 0.006)):  # checkpoints are written at every step
+        process = start(config)
+        wait_for_step(process, step)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    finish(start(config))
+    assert same_weights(out / "controlnet", whole_run)
+
+
+def test_sigterm_saves_exits_with_zero_and_the_run_goes_on_from_there(
+    tiny_base: Path, tiny_set: Path, tmp_path: Path, whole_run: Path
+) -> None:
+    out = tmp_path / "asked"
+    tree = tiny_tree(tiny_base, tiny_set, out=str(out), trainer__max_steps=STEPS, log__every=1)
+    config = write_config(tmp_path / "asked.yaml", tree)
+    process = start(config)
+    wait_for_step(process, 5)
+    process.terminate()
+    output = finish(process)
+    assert "stopped by SIGTERM after step" in output
+    saved = json.loads((next((out / "checkpoints").glob("step-*")) / "state.json").read_text())["step"]
+    assert 5 <= saved < STEPS and not (out / "controlnet").exists()
+    finish(start(config))
+    assert same_weights(out / "controlnet", whole_run)
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    ours, theirs = load_file(first), load_file(second)
+    return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
+
+
+def test_two_processes_with_half_the_batch_give_the_gradients_of_one(
+    tiny_base: Path, tiny_set: Path, tmp_path: Path
+) -> None:
+    """Ten samples in batches of four: an epoch ends inside a batch, on one of the two. The optimizer's first moment is
+    linear in the gradients, so a wrong scale would show there, though Adam's steps do not see it.
+    """
+    options = {"trainer__max_steps": 8, "optim__max_grad_norm": 0.0, "data__proportion_empty_prompts": 0.3}
+    one = tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "one"), trainer__batch_size=4, **options)
+    two = tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "two"), trainer__batch_size=2, **options)
+    train(from_tree(one), quiet)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    output = finish(start(write_config(tmp_path / "two.yaml", two), *launcher))
+    assert output.count("step 8/8, loss") == 1  # the second process says nothing
+    for name in ("weights.safetensors", "optimizer.safetensors"):
+        two_file, one_file = (tmp_path / run / "checkpoints" / "step-00000008" / name for run in ("two", "one"))
+        assert largest_difference(two_file, one_file) < 1e-5
+    moments = load_file(tmp_path / "one" / "checkpoints" / "step-00000008" / "optimizer.safetensors")
+    assert max(moment.abs().max().item() for key, moment in moments.items() if key.endswith("exp_avg")) > 1e-3
+
+
+def test_accelerate_launch_starts_a_run_too(tiny_base: Path, tiny_set: Path, tmp_path: Path) -> None:
+    tree = tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "launched"))
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"]
+    flags = ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    finish(start(write_config(tmp_path / "launched.yaml", tree), *launcher, *flags))
+    own = train(from_tree({**tree, "out": str(tmp_path / "own")}), quiet)
+    assert own is not None and largest_difference(tmp_path / "launched" / "controlnet" / WEIGHTS, own / WEIGHTS) < 1e-6
