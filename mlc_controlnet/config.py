@@ -113,6 +113,12 @@ class BuildConfig:
         for dtype in self.dtypes:
             if dtype not in DTYPES:
                 raise UserError("--dtype", repr(dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
+        for name in self.components:
+            if name not in COMPONENTS:
+                raise UserError("--component", repr(name), f"one of {', '.join(COMPONENTS)}", "pass one of these")
+        if self.prediction_type not in (None, *PREDICTION_TYPES):
+            wanted = f"one of {', '.join(PREDICTION_TYPES)}"
+            raise UserError("--prediction-type", repr(self.prediction_type), wanted, "pass one of these")
 
     def for_target(self, target: str) -> "BuildConfig":
         """The same build for another target; the IR is dumped for the one that was asked for only."""

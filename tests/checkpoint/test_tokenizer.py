@@ -1,0 +1,89 @@
+"""Where a model's tokenizer comes from."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from tokenizers import Tokenizer
+
+from mlc_controlnet.checkpoint import find_model, tokenizer
+from mlc_controlnet.checkpoint.tokenizer import find_clip_tokenizer, read_tokenizer_folder
+from mlc_controlnet.errors import UserError
+from tests.checkpoint.conftest import write_vocabulary
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_vocabulary(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def test_vocabulary_and_merges_become_one_file(folder: Path) -> None:
+    source = read_tokenizer_folder(folder)
+    encoded = Tokenizer.from_str(source.json.decode()).encode("Red a", add_special_tokens=False)
+    assert encoded.tokens == ["red</w>", "a</w>"]
+
+
+def test_before_one_file_held_everything_the_special_tokens_map_decided(folder: Path) -> None:
+    """Stable Diffusion 2.1 pads with "!" in special_tokens_map.json, and not in tokenizer_config.json."""
+    assert read_tokenizer_folder(folder).special_tokens["pad_token"] == "!"
+
+
+def test_a_newer_configuration_decides_alone(folder: Path) -> None:
+    config = {"pad_token": {"content": "<|endoftext|>"}, "added_tokens_decoder": {}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert read_tokenizer_folder(folder).special_tokens["pad_token"] == "<|endoftext|>"
+
+
+def test_a_ready_file_is_taken_as_it_is(circles_model: Path) -> None:
+    source = read_tokenizer_folder(circles_model / "tokenizer")
+    assert source.json == (find_model("circles") / "tokenizer" / "tokenizer.json").read_bytes()
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"got no tokenizer, wanted tokenizer\.json, or vocab\.json and merges\.txt"):
+        read_tokenizer_folder(tmp_path)
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"')
+    with pytest.raises(UserError, match=r"tokenizer\.json: got no tokenizer"):
+        read_tokenizer_folder(tmp_path)
+
+
+def test_merges_of_another_vocabulary_are_refused(folder: Path) -> None:
+    (folder / "merges.txt").write_text("#version: 0.2\nö ä\n")
+    with pytest.raises(UserError, match="got no vocabulary"):
+        read_tokenizer_folder(folder)
+
+
+def test_a_single_file_takes_the_tokenizer_that_is_given(folder: Path) -> None:
+    source = find_clip_tokenizer("!", folder)
+    assert source.json == read_tokenizer_folder(folder).json
+
+
+def test_without_the_vocabularys_package_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    asked = []
+
+    def download(repo: str, file: str, revision: str | None) -> str:
+        asked.append((repo, file))
+        (tmp_path / file).write_bytes(read_tokenizer_folder(folder).json)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(tokenizer, "find_spec", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert find_clip_tokenizer("!", None).json == read_tokenizer_folder(folder).json
+    assert asked == [("openai/clip-vit-large-patch14", "tokenizer.json")]
+
+
+def test_without_package_and_hub_the_message_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*arguments: object, **options: object) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(tokenizer, "find_spec", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    with pytest.raises(UserError, match=r"pip install --no-deps open_clip_torch, or pass --tokenizer"):
+        find_clip_tokenizer("!", None)

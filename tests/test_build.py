@@ -1,0 +1,63 @@
+"""build.py with components alone: a bundle that says what it holds, and a pipeline that says what it lacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from build import build
+from mlc_controlnet.bundle.reader import Bundle, verify_bundle
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.engine import Engine
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def text_encoder_alone(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("alone") / "bundle"
+    return build(
+        BuildConfig(str(random_model), "llvm", ("float32",), out, ROOT / "tuning_db", components=("text_encoder",))
+    )
+
+
+def test_a_component_alone_is_a_bundle_that_says_so(text_encoder_alone: Bundle) -> None:
+    manifest = verify_bundle(text_encoder_alone.path).manifest
+    assert list(manifest.components) == ["text_encoder"]
+    assert set(manifest.parity_db) == set(manifest.libraries[0].launches) == {"text_encoder"}
+    assert all(record.name.startswith("text_encoder.") for record in manifest.params.records)
+
+
+def test_an_engine_runs_the_component(text_encoder_alone: Bundle) -> None:
+    with Engine.load(text_encoder_alone) as engine:
+        context = engine.text_encoder(np.zeros((1, 77), np.int32)).tensor.numpy()
+    assert context.shape == (1, 77, 64)
+    assert np.isfinite(context).all()
+
+
+def test_a_pipeline_names_the_components_that_are_missing(text_encoder_alone: Bundle) -> None:
+    with pytest.raises(UserError, match=r"got no control_embedding, controlnet, unet, vae_decoder, wanted"):
+        ControlNetPipeline.from_bundle(text_encoder_alone)
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt").write_bytes(b"\x80\x04.")
+    command = [
+        sys.executable,
+        "build.py",
+        "--target",
+        "llvm",
+        "--model",
+        tmp_path / "model.ckpt",
+        "--out",
+        tmp_path / "b",
+    ]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2, ran.stderr
+    assert ran.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/model.ckpt: got no zip archive")
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / "b").exists()
