@@ -1,0 +1,68 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.train.add_control import add_control, changes_nothing
+from mlc_controlnet.train.base import load_base, load_controlnet, load_unet
+from mlc_controlnet.train.objective import encode_prompts
+from tests.checkpoint.conftest import Tiny, build_tiny, write_vocabulary
+
+
+@pytest.fixture(scope="module", params=["1.x", "2.x"])
+def tiny(request: pytest.FixtureRequest) -> Tiny:
+    return build_tiny(is_second=request.param == "2.x")
+
+
+@pytest.fixture
+def file(tiny: Tiny, tmp_path: Path) -> Path:
+    """Stable Diffusion at tiny widths, as one original file."""
+    save_file({key: tensor.contiguous() for key, tensor in tiny.original().items()}, tmp_path / "model.safetensors")
+    write_vocabulary(tmp_path / "tokenizer")
+    return tmp_path / "model.safetensors"
+
+
+def same(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name].float()) for name in theirs)
+
+
+def test_a_file_gives_the_modules_it_was_made_of(tiny: Tiny, file: Path) -> None:
+    base = load_base(file, "epsilon", file.parent / "tokenizer")
+    for part in ("unet", "vae", "text_encoder"):
+        module = getattr(base, part)
+        assert same(module.state_dict(), getattr(tiny, part).state_dict())
+        assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_prompts_are_encoded_as_the_modules_themselves_do(tiny: Tiny, file: Path) -> None:
+    """Positions are in no file: a text encoder that forgot them would give each token the first one's."""
+    base = load_base(file, "epsilon", file.parent / "tokenizer")
+    ids = torch.tensor([base.tokenizer("red", padding="max_length", max_length=77).input_ids])
+    with torch.no_grad():
+        context = encode_prompts(base, ["red"], torch.device("cpu"))
+        torch.testing.assert_close(context, tiny.text_encoder.float()(ids).last_hidden_state)
+    assert context.shape[1] == 77
+
+
+def test_a_new_controlnet_for_a_file_changes_nothing(tiny: Tiny, file: Path, tmp_path: Path) -> None:
+    folder = add_control(str(file), tmp_path / "new", 3, (8, 16, 24, 32), 0)
+    controlnet, unet = load_controlnet(folder), load_unet(str(file))
+    assert changes_nothing(controlnet, unet)
+    assert torch.equal(controlnet.conv_in.weight, tiny.unet.conv_in.weight.float())
+
+
+def test_a_prediction_type_is_taken_in_the_place_of_the_models_own(tiny_base: Path) -> None:
+    assert load_base(tiny_base).scheduler.config.prediction_type == "epsilon"
+    assert load_base(tiny_base, "v_prediction").scheduler.config.prediction_type == "v_prediction"
+
+
+def test_a_model_with_a_part_missing_is_named(tmp_path: Path, tiny_base: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(UserError, match="vae"):
+        load_base(folder)
