@@ -19,7 +19,7 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
 from mlc_controlnet.components import DRAWING
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.library import compile_library
+from mlc_controlnet.library import OverLimits, compile_library
 from mlc_controlnet.params import write_params
 from mlc_controlnet.parity import check_parity, measure_parity
 from mlc_controlnet.preview import fit_latent_preview
@@ -50,19 +50,25 @@ def build(config: BuildConfig) -> Bundle:
         for dtype in config.dtypes:
             with stage(f"capture the components in {dtype}"):
                 captured = capture(checkpoint, dtype)
+            if config.target != "llvm":
+                try:
+                    with stage(f"compile for {config.target}"):
+                        path, library = compile_library(captured.module, checkpoint.name, dtype, config, scratch)
+                except OverLimits as error:
+                    if config.every_dtype or not libraries:
+                        raise
+                    print(f"notice: left out {error.subject}: {error.got}", flush=True)
+                    continue
             with stage("compile for llvm"):
-                native, library = compile_library(
-                    captured.module, checkpoint.name, dtype, config.for_target("llvm"), scratch
-                )
+                native = config.for_target("llvm")
+                native_path, native_library = compile_library(captured.module, checkpoint.name, dtype, native, scratch)
             with stage("compare with torch"):
-                parity = measure_parity(checkpoint, captured, native)
+                parity = measure_parity(checkpoint, captured, native_path)
                 check_parity(parity, dtype)
             for name, db in parity.items():
                 parity_db[name][dtype] = db
-            path = native
-            if config.target != "llvm":
-                with stage(f"compile for {config.target}"):
-                    path, library = compile_library(captured.module, checkpoint.name, dtype, config, scratch)
+            if config.target == "llvm":
+                path, library = native_path, native_library
             writer.add_file(library.file, path)
             libraries.append(library)
         with stage("write params and tables"):

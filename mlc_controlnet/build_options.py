@@ -71,6 +71,7 @@ def parse_options(arguments: Sequence[str]) -> BuildConfig:
         model=options.model,
         target=options.target,
         dtypes=tuple(dict.fromkeys(dtypes)),
+        every_dtype=options.dtype is not None,
         out=out,
         tuning_db=options.tuning_db,
         height=options.height,

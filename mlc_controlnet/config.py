@@ -82,6 +82,8 @@ class BuildConfig:
         model: a bundled model's name, a folder in diffusers' layout, a single file, or a hub id org/name[@revision].
         target: a key of TARGETS.
         dtypes: what libraries store weights and activations in, one library each.
+        every_dtype: whether a build fails where one of `dtypes` but not the first exceeds WebGPU's limits, or leaves it
+            out with a notice.
         height, width: of the picture in pixels; None: what the model was trained on.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
@@ -98,6 +100,7 @@ class BuildConfig:
     dtypes: tuple[str, ...]
     out: Path
     tuning_db: Path
+    every_dtype: bool = True
     height: int | None = None
     width: int | None = None
     dump_ir: Path | None = None

@@ -7,8 +7,22 @@ from tvm import relax
 
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.config import BuildConfig, TargetPreset
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
+
+
+class OverLimits(UserError):
+    """A model, size and dtype whose kernels a WebGPU device would reject."""
+
+    def __init__(self, subject: str, error: ValueError) -> None:
+        _, first, *others = (line.strip() for line in str(error).splitlines())
+        super().__init__(
+            subject,
+            first + (f", and {len(others)} more demands over the limits" if others else ""),
+            "what every WebGPU device grants",
+            "build smaller pictures with --height and --width, or --dtype float16 alone",
+        )
 
 
 def compile_library(
@@ -17,14 +31,21 @@ def compile_library(
     """Take a `module` captured in `dtype` through every pass, generate code and link it in `folder`.
 
     Returns the library's file and its description. A WebGPU library is a wasm that holds the TVM runtime.
+
+    Raises:
+        OverLimits: a kernel wants more than a WebGPU device grants by default.
     """
     preset = config.preset
     target = tvm_target(preset)
     records = config.tuning_db / config.target
     records_here = records if records.is_dir() else None
-    scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="check")
-    requirements = measure_requirements(scheduled)
-    planned = pipeline.run(scheduled, target, records_here, config.dump_ir, after="check")
+    scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="schedule")
+    try:
+        checked = pipeline.run(scheduled, target, records_here, config.dump_ir, after="schedule", until="check")
+    except ValueError as error:
+        raise OverLimits(f"the {dtype} library for {config.target}", error) from error
+    requirements = measure_requirements(checked)
+    planned = pipeline.run(checked, target, records_here, config.dump_ir, after="check")
     launches, activation_bytes = count_launches_and_bytes(planned)
 
     executable = relax.build(planned, target, relax_pipeline=None)

@@ -24,6 +24,7 @@ from mlc_controlnet.passes.drop_identities import DropIdentities
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
+from mlc_controlnet.passes.shorten_names import ShortenNames
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
@@ -60,6 +61,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
         Phase(
             "lower",
             (
+                ShortenNames(),
                 transform.FuseTransposeMatmul(),
                 transform.LegalizeOps(),
                 transform.AnnotateTIROpPattern(),

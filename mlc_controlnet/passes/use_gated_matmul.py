@@ -92,8 +92,9 @@ def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Ten
 
     def gated(b: tirx.Var, m: tirx.Var, n: tirx.Var) -> tirx.Expr:
         value, gate = (product[b, m, g, n] + biases[g, n].astype("float32") for g in (0, 1))
-        gelu = gate * tirx.const(0.5, "float32") * (1 + tirx.erf(gate * tirx.const(math.sqrt(0.5), "float32")))
-        return (value * gelu).astype(x.dtype)
+        held = tirx.Var("gate", "float32")  # erf becomes a polynomial that spells its argument out at every power
+        gelu = held * tirx.const(0.5, "float32") * (1 + tirx.erf(held * tirx.const(math.sqrt(0.5), "float32")))
+        return tirx.Let(held, gate, (value * gelu).astype(x.dtype))
 
     return te.compute((batch, rows, columns), gated, "gate")
 

@@ -1,0 +1,131 @@
+"""Stable Diffusion 1.5 at 512x512, compiled for WebGPU: what a GPU has to launch, to hold and to compile.
+
+The weights hold no values, so that nothing is downloaded and a gigabyte is enough: no figure here depends on one.
+"""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+import tvm
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+from tvm import relax
+
+from mlc_controlnet.capture import capture
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import COMPONENTS, ModelShape
+from mlc_controlnet.config import TARGETS, Defaults
+from mlc_controlnet.library import count_launches_and_bytes, tvm_target
+from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
+
+MEGA = 1e6
+MIB = 2**20
+BLOCKS = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
+
+
+def without_values(parts: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules of meta tensors on the CPU, in memory that nobody touches; buffers count up, as position ids do."""
+    for module in parts.values():
+        module.to_empty(device="cpu").requires_grad_(False)
+        for buffer in module.buffers():
+            buffer.copy_(torch.arange(buffer.numel()).view(buffer.shape))
+    return parts
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion() -> Checkpoint:
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        parts = {
+            "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_act="quick_gelu", **text)),
+            "unet": unet,
+            "controlnet": ControlNetModel(cross_attention_dim=768),
+            "vae": AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512),
+                down_block_types=BLOCKS[0],
+                up_block_types=BLOCKS[1],
+                layers_per_block=2,
+                latent_channels=4,
+                sample_size=512,
+            ),
+        }
+    shape = ModelShape(
+        height=512,
+        width=512,
+        tokens=77,
+        text_width=768,
+        latent_channels=4,
+        sample_channels=4,
+        unet_channels=tuple(unet.config.block_out_channels),
+        layers_per_block=2,
+    )
+    return Checkpoint("sd15", COMPONENTS, without_values(parts), {}, b"", {}, shape, Defaults(20, 7.5, 1.0))
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds; what is reached today. They go down, never up."""
+
+    launches: dict[str, int]
+    activation_megabytes: dict[str, float]
+    wgsl_megabytes: float
+    largest_binding_mebibytes: float = 128  # WebGPU's default
+    limits: dict[str, int] = field(
+        default_factory=lambda: {
+            "maxComputeInvocationsPerWorkgroup": 256,
+            "maxComputeWorkgroupStorageSize": 16384,
+            "maxStorageBuffersPerShaderStage": 8,
+        }
+    )
+
+
+BUDGETS = {
+    "float16": Budget(
+        launches={
+            "text_encoder": 111,
+            "control_embedding": 9,
+            "controlnet": 227,
+            "unet": 501,
+            "vae_decoder": 107,
+            "vae_encoder": 80,
+        },
+        activation_megabytes={
+            "text_encoder": 1.1,
+            "control_embedding": 19.4,
+            "controlnet": 49.1,
+            "unet": 41,
+            "vae_decoder": 347.3,
+            "vae_encoder": 210,
+        },
+        wgsl_megabytes=2.45,
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", BUDGETS)
+def test_the_whole_set_keeps_its_budget(stable_diffusion: Checkpoint, dtype: str) -> None:
+    budget = BUDGETS[dtype]
+    target = tvm_target(TARGETS["webgpu"])
+    checked = pipeline.run(capture(stable_diffusion, dtype).module, target, until="check")
+    needs = measure_requirements(checked)
+    planned = pipeline.run(checked, target, after="check")
+    launches, activation_bytes = count_launches_and_bytes(planned)
+    library = relax.build(planned, target, relax_pipeline=None)
+
+    over = {name: count for name, count in launches.items() if count > budget.launches[name]}
+    over |= {name: size for name, size in activation_bytes.items() if size > budget.activation_megabytes[name] * MEGA}
+    over |= {name: need for name, need in needs.limits.items() if need > budget.limits.get(name, need)}
+    assert not over
+    assert set(launches) == set(COMPONENTS)
+    assert needs.largest_binding_bytes <= budget.largest_binding_mebibytes * MIB
+    assert sum(len(text) for text in wgsl(library.mod)) <= budget.wgsl_megabytes * MEGA
+
+
+def wgsl(module: tvm.runtime.Module) -> list[str]:
+    """The shaders of a compiled module."""
+    own = [imported.inspect_source() for imported in module.imports if imported.kind == "webgpu"]
+    return own + [text for imported in module.imports for text in wgsl(imported)]
