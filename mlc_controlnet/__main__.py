@@ -26,7 +26,8 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     owns_process: the process ends with this call, so that torch may be shut out of it.
     """
     options = _parser().parse_args(arguments)
-    if owns_process and options.command in WITHOUT_TORCH and not getattr(options, "diffusers", None):
+    needs_torch = getattr(options, "diffusers", None) or getattr(options, "bench_command", None) == "train"
+    if owns_process and options.command in WITHOUT_TORCH and not needs_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
     run: Callable[[argparse.Namespace], None] = options.run
     try:
@@ -128,6 +129,37 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
     parser.add_argument("--diffusers", type=Path, metavar="MODEL", help="also time diffusers in torch on this folder")
     parser.set_defaults(run=_bench)
+    _add_bench_train(parser.add_subparsers(dest="bench_command", metavar="command"))
+
+
+def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("train", help="time training steps against diffusers' example")
+    parser.add_argument("--model", default="circles", help="circles, or sd15: the real shapes with random weights")
+    parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
+    parser.add_argument("--precision", default="32", help="32, bf16 or fp16 (32)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns each takes, of which the median counts (5)")
+    parser.add_argument("--steps", type=int, default=3, help="training steps of a turn (3)")
+    parser.add_argument(
+        "--options", action="store_true", help="also what flash attention, channels-last, ... are worth"
+    )
+    parser.add_argument("--inductor", action="store_true", help="among them torch.compile: minutes of compiling")
+    parser.set_defaults(run=_bench_train)
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.train import Settings, measure
+
+    settings = Settings(
+        options.model,
+        options.batch,
+        options.precision,
+        options.rounds,
+        options.steps,
+        options.options or options.inductor,
+        options.inductor,
+    )
+    for line in measure(settings):
+        print(line, flush=True)
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -4,7 +4,6 @@ All take turns, one picture each a round, so that a machine which slows down slo
 reported; the first picture of each, which warms caches and threads up, is not counted.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import tvm
 from PIL import Image, ImageDraw
 
+from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Engine
@@ -86,14 +86,7 @@ def describe_device(engine: Engine) -> str:
     kind = f"{engine.library.device} {engine.library.dtype}"
     if engine.library.device != "llvm":
         return f"{kind} on {engine.device.device_name}"
-    return f"{kind} on {_processor()}, {tvm.get_global_func('runtime.NumThreads')()} threads"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return f"{kind} on {processor_name()}, {tvm.get_global_func('runtime.NumThreads')()} threads"
 
 
 def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
@@ -116,7 +109,7 @@ def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Contest
     draw = load_peer(model)
     return Contestant(
         name=str(model),
-        device=f"{describe_peer()} on {_processor()}",
+        device=f"{describe_peer()} on {processor_name()}",
         guidance_scale=guidance_scale,
         draw=lambda: draw(PROMPT, control_image, steps, guidance_scale),
     )

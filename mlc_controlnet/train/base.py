@@ -62,6 +62,12 @@ def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | 
     return base
 
 
+def load_base_of(options: ModelOptions) -> Base:
+    """The base that a config names. Raises UserError where there is none."""
+    tokenizer = None if options.tokenizer is None else Path(options.tokenizer)
+    return load_base(find_base(options.base), options.prediction_type, tokenizer)
+
+
 def _read_folder(folder: Path) -> Base:
     transformers_logging.disable_progress_bar()
     try:

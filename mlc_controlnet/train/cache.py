@@ -112,7 +112,7 @@ def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
     for part in parts:
         for name, tensor in part.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -134,5 +134,11 @@ def _pictures(
 def _write(path: Path, count: int, chunks: Iterable[torch.Tensor]) -> tuple[torch.dtype, list[int]]:
     with path.open("wb") as file:
         for chunk in chunks:
-            file.write(chunk.cpu().contiguous().view(_STORED[chunk.dtype]).numpy().tobytes())
+            file.write(_bytes(chunk))
     return chunk.dtype, [count, *chunk.shape[1:]]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    """The elements in logical order, whatever the memory order is."""
+    tensor = tensor.detach().cpu()
+    return tensor.view(_STORED.get(tensor.dtype, tensor.dtype)).numpy().tobytes()

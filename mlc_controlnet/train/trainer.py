@@ -23,7 +23,7 @@ from torch import nn
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints, image_log
 from mlc_controlnet.train.average import Average
-from mlc_controlnet.train.base import find_base, load_base, start_controlnet
+from mlc_controlnet.train.base import Base, load_base_of, start_controlnet
 from mlc_controlnet.train.cache import ConditionCache, open_cache, read_cache
 from mlc_controlnet.train.chance import seed_of
 from mlc_controlnet.train.config import TrainConfig
@@ -37,8 +37,8 @@ from mlc_controlnet.train.rows import RowSet, RowStream
 from mlc_controlnet.train.samples import BadSamples, Batch, collate
 from mlc_controlnet.train.shards import ShardStream
 
-_MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
-_FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
+FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
@@ -46,24 +46,35 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
 
     Raises UserError for what a user can mend: no data, a loss that is not finite, a full disk.
     """
-    if config.trainer.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("trainer.precision", "fp16 without a GPU", "32 or bf16", "set trainer.precision to bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.trainer.allow_tf32
-    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
-    accelerator = Accelerator(
-        # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=_MIXED_PRECISION[config.trainer.precision],
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
-    )
+    accelerator = make_accelerator(config.trainer.precision)
     with _termination() as asked_to_stop:
         return Trainer(config, accelerator, log).run(asked_to_stop)
 
 
-class Trainer:
-    """One run on one of its processes."""
+def make_accelerator(precision: str) -> Accelerator:
+    """accelerate's view of this process: its device, its number among the others. precision: 32, bf16 or fp16."""
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision", "fp16 without a GPU", "32 or bf16", "set trainer.precision to bf16")
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    return Accelerator(
+        # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=MIXED_PRECISION[precision],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
 
-    def __init__(self, config: TrainConfig, accelerator: Accelerator, log: Callable[[str], None]) -> None:
+
+class Trainer:
+    """One run on one of its processes.
+
+    Args:
+        base: in the place of the one that the config names.
+    """
+
+    def __init__(
+        self, config: TrainConfig, accelerator: Accelerator, log: Callable[[str], None], base: Base | None = None
+    ) -> None:
         self.config, self.accelerator, self.log = config, accelerator, log
         self.out = Path(config.out)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -77,8 +88,7 @@ class Trainer:
         self.data = open_data(config)
 
         torch.manual_seed(config.trainer.seed)  # the layers that embed the control image start at random
-        tokenizer = None if config.model.tokenizer is None else Path(config.model.tokenizer)
-        self.base = load_base(find_base(config.model.base), config.model.prediction_type, tokenizer)
+        self.base = load_base_of(config.model) if base is None else base
         controlnet = start_controlnet(self.base, config.model)
         self.model = ControlledUNet(controlnet, self.base.unet, config.model)
         self._place()
@@ -108,7 +118,7 @@ class Trainer:
         watch, losses = Stopwatch(), []
         batches = iter(self.stream)
         while self.step < self.steps:
-            loss, stop = self._take_step(batches, asked_to_stop)
+            loss, stop = self.take_step(batches, asked_to_stop)
             losses.append(loss)
             watch.add(self.step_samples)
             last = stop or self.step == self.steps
@@ -129,7 +139,7 @@ class Trainer:
         self.metrics.close()
         return folder
 
-    def _take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
+    def take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
         """One optimizer step; the mean loss over all processes, and whether anyone was asked to stop."""
         accelerator, config = self.accelerator, self.config
         rate = self.peak_rate * self.rate_factor(self.step)
@@ -282,7 +292,7 @@ class Trainer:
 
     def _place(self) -> None:
         """Move the parts to the device; what is frozen is kept in the run's precision."""
-        device, dtype = self.accelerator.device, _FROZEN_DTYPES[self.config.trainer.precision]
+        device, dtype = self.accelerator.device, FROZEN_DTYPES[self.config.trainer.precision]
         for part in (self.base.text_encoder, self.base.vae):
             nn.Module.to(part, device, dtype)
         nn.Module.to(self.base.unet, device, dtype if self.config.model.sd_locked else torch.float32)

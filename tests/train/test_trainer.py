@@ -211,6 +211,16 @@ def test_a_cache_of_another_set_is_computed_anew(make_config: MakeConfig, tmp_pa
     ]
 
 
+def test_a_cache_serves_another_memory_order_too(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines: list[str] = []
+    for number, channels_last in enumerate((False, True)):
+        out = str(tmp_path / f"{number}")
+        train(
+            make_config(out=out, data__cache=str(tmp_path / "cache"), model__channels_last=channels_last), lines.append
+        )
+    assert sum(line.startswith("cache: ") for line in lines) == 1
+
+
 def test_bad_samples_are_named_with_a_cache_too(make_config: MakeConfig, tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", 6)
     (folder / "target" / "1.png").write_bytes(b"no picture")
