@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlc_controlnet import describe
 from mlc_controlnet.build_options import Stages, parse_options, report_errors
-from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Manifest, SamplersSpec
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_table import tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
@@ -46,7 +46,8 @@ def build(config: BuildConfig) -> Bundle:
                 tokenizer=config.tokenizer,
                 prediction_type=config.prediction_type,
             )
-        libraries, parity_db = [], defaultdict[str, dict[str, float]](dict)
+        libraries: list[Library] = []
+        parity_db = defaultdict[str, dict[str, float]](dict)
         for dtype in config.dtypes:
             with stage(f"capture the components in {dtype}"):
                 captured = capture(checkpoint, dtype)

@@ -89,8 +89,8 @@ BUDGETS = {
             "text_encoder": 111,
             "control_embedding": 9,
             "controlnet": 227,
-            "unet": 501,
-            "vae_decoder": 107,
+            "unet": 498,
+            "vae_decoder": 104,
             "vae_encoder": 80,
         },
         activation_megabytes={

@@ -22,6 +22,7 @@ from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.drop_identities import DropIdentities
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
+from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.shorten_names import ShortenNames
@@ -32,7 +33,7 @@ from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
-GPU_PRODUCTS = (UseGatedMatmul(), UsePointwiseMatmul())
+GPU_FUSIONS = (FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
                 transform.BundleModelParams(),
             ),
         ),
-        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target), *(GPU_PRODUCTS if on_gpu else ()))),
+        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target), *(GPU_FUSIONS if on_gpu else ()))),
         Phase(
             "lower",
             (

@@ -13,6 +13,7 @@ from tvm import relax, tirx
 from tvm.relax import transform
 
 from mlc_controlnet.kernels.convolution_gpu import WORKGROUP_BYTES, Convolution, choose_tiling
+from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 
@@ -98,6 +99,38 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     got = np.zeros(case.output, np.float32)
     run_on_webgpu([func], dict(zip(inputs, (x, w, b, r)[: len(inputs)], strict=True)), {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
+    case = Case((1, 12, 7, 10), (16, 12, 3, 3))
+    mod = FoldResizeIntoConv2d()(upsampled(case))
+    (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    func = schedule(func)
+    assert func is not None
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in (case.data, case.weight))
+    doubled = F.interpolate(torch.tensor(x).double(), scale_factor=2, mode="nearest")
+    wanted = F.conv2d(doubled, torch.tensor(w).double(), padding=1)
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.zeros(wanted.shape, np.float32)
+    run_on_webgpu([func], dict(zip(inputs, (x, w), strict=True)), {output: got}, tmp_path)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+    assert len(func.params) == 3  # the picture, the weights, the result
+
+
+def upsampled(case: Case) -> tvm.IRModule:
+    builder = relax.BlockBuilder()
+    x, w = (
+        relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", case.data), ("w", case.weight))
+    )
+    _, _, height, width = case.data
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            doubled = relax.op.image.resize2d(x, (2 * height, 2 * width), layout="NCHW", method="nearest_neighbor")
+            y = builder.emit(doubled)
+            out = builder.emit_output(relax.op.nn.conv2d(y, w, padding=list(case.padding), out_dtype="float32"))
+        builder.emit_func_output(out)
+    return transform.Normalize()(builder.get())
 
 
 def test_half_precision_is_accumulated_in_single() -> None:
