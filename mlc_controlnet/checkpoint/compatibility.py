@@ -1,9 +1,10 @@
 """Do a model's parts belong together? Their configurations tell, before a weight is read."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.source import PartSource, TokenizerSource
 from mlc_controlnet.errors import UserError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
@@ -33,6 +34,19 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         )
     if "controlnet" in parts:
         _check_controlnet(parts["controlnet"], unet, vae)
+
+
+def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:
+    """Raises UserError where the tokenizer knows ids beyond the text encoder's table: it is another model's."""
+    vocabulary = json.loads(tokenizer.json)
+    largest = max((*vocabulary["model"]["vocab"].values(), *(t["id"] for t in vocabulary.get("added_tokens", ()))))
+    if largest >= rows:
+        raise UserError(
+            "tokenizer",
+            f"ids up to {largest}",
+            f"at most {rows - 1}, the text encoder's last row",
+            "take both from one model, or pass --tokenizer",
+        )
 
 
 def _check_controlnet(controlnet: PartSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:

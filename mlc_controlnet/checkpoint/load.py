@@ -1,12 +1,14 @@
 """Modules from a model's sources: built without values, then given the file's, each rounded as a bundle stores it."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from mlc_controlnet.checkpoint.compatibility import check_belong_together
+from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
@@ -19,6 +21,7 @@ from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 
 FLOAT16_MAX = 65504.0
+_LOADING_ORDER = ("unet", "text_encoder", "vae", "controlnet")  # the base model, then what may lie in another file
 
 
 def load_checkpoint(
@@ -53,6 +56,32 @@ def load_checkpoint(
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet)
     needed = {PART_OF[component] for component in components} | {"vae"}  # its encoder is what fits the latent preview
+    _check_complete(parts, needed, path)
+    check_belong_together(parts)
+    shape = _model_shape(parts, height, width)
+    vocabulary = source.read_tokenizer()
+    check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
+    updates: Updates = {}
+    if loras:
+        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in TRAINED_PARTS})
+    said = dataclasses.replace(source, parts={})
+    # A file stays mapped while a source may still read from it: every part's is let go of when the part is loaded.
+    del source
+    parts = {part: parts[part] for part in _LOADING_ORDER if part in needed}
+    modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
+    return Checkpoint(
+        name=said.name if name is None else name,
+        components=tuple(name for name in COMPONENTS if name in components),
+        parts={part: modules[part] for part in PARTS if part in modules},
+        scheduler_config=_scheduler_config(said.scheduler_config, prediction_type),
+        tokenizer_json=vocabulary.json,
+        special_tokens=vocabulary.special_tokens,
+        shape=shape,
+        defaults=said.defaults,
+    )
+
+
+def _check_complete(parts: Mapping[str, PartSource], needed: Collection[str], path: Path) -> None:
     if "controlnet" in needed and "controlnet" not in parts:
         raise UserError(
             "controlnet",
@@ -60,25 +89,10 @@ def load_checkpoint(
             "a ControlNet for this base model",
             "pass --controlnet with a file, a folder or a hub id, or choose others with --component",
         )
-    check_belong_together(parts)
-    shape = _model_shape(parts, height, width)
-    vocabulary = source.read_tokenizer()
-    updates: Updates = {}
-    if loras:
-        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in TRAINED_PARTS})
-    scheduler_config = dict(source.scheduler_config)
-    if prediction_type is not None:
-        scheduler_config["prediction_type"] = prediction_type
-    return Checkpoint(
-        name=source.name if name is None else name,
-        components=tuple(name for name in COMPONENTS if name in components),
-        parts={part: _load_part(parts[part], part, updates) for part in PARTS if part in needed},
-        scheduler_config=scheduler_config,
-        tokenizer_json=vocabulary.json,
-        special_tokens=vocabulary.special_tokens,
-        shape=shape,
-        defaults=source.defaults,
-    )
+
+
+def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None) -> dict[str, Any]:
+    return dict(config) if prediction_type is None else {**config, "prediction_type": prediction_type}
 
 
 def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
@@ -150,7 +164,8 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Paramete
     """Merge the LoRAs, round to float16, as the bundle stores it, and widen to float32, as it is computed with."""
     for update in updates.get(name, ()):
         tensor = update.added_to(tensor)
-    largest = tensor.abs().max().item() if tensor.numel() else 0.0
-    if not largest <= FLOAT16_MAX:
+    stored = tensor.to(torch.float16).to(torch.float32)
+    if not all(bound.isfinite() for bound in torch.aminmax(stored)):
+        largest = tensor.abs().max().item()
         raise UserError(name, f"a value of {largest}", f"at most {FLOAT16_MAX} (float16)", "train with weight decay")
-    return nn.Parameter(tensor.to(torch.float16).to(torch.float32), requires_grad=False)
+    return nn.Parameter(stored, requires_grad=False)

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from tokenizers import Tokenizer
 
-from mlc_controlnet.checkpoint import find_model, tokenizer
+from mlc_controlnet.checkpoint import find_model, load_checkpoint, tokenizer
 from mlc_controlnet.checkpoint.tokenizer import find_clip_tokenizer, read_tokenizer_folder
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import write_vocabulary
@@ -87,3 +87,13 @@ def test_without_package_and_hub_the_message_names_both_ways_out(monkeypatch: py
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     with pytest.raises(UserError, match=r"pip install --no-deps open_clip_torch, or pass --tokenizer"):
         find_clip_tokenizer("!", None)
+
+
+def test_a_tokenizer_with_ids_beyond_the_text_encoders_table_is_refused(random_model: Path, tmp_path: Path) -> None:
+    ready = json.loads((find_model("circles") / "tokenizer" / "tokenizer.json").read_text())
+    ready["added_tokens"].append({**ready["added_tokens"][0], "id": 99999, "content": "<new>"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(ready))
+    with pytest.raises(
+        UserError, match=r"tokenizer: got ids up to 99999, wanted at most \d+, the text encoder's last row"
+    ):
+        load_checkpoint(random_model, tokenizer=tmp_path)
