@@ -1,6 +1,5 @@
 """The trainable copy with zero convolutions, and the proof that it changes nothing yet."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -21,11 +20,7 @@ def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[
     torch.manual_seed(seed)
     controlnet = new_controlnet(unet, hint_channels, hint_widths)
     assert changes_nothing(controlnet, unet), "a new ControlNet changed its UNet's output"
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    controlnet.save_pretrained(partial)
-    checkpoints.publish(partial, output)
-    return output
+    return checkpoints.write_folder(output, controlnet.save_pretrained)
 
 
 @torch.no_grad()

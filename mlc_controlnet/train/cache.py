@@ -7,7 +7,6 @@ precision; its fingerprint says which, and another one is computed where it does
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,27 +69,23 @@ def open_cache(
     if description.is_file() and json.loads(description.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
         return
     log(f"cache: latents and text states of {len(rows)} samples to {folder}")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    prompts = sorted({"", *(row.prompt for row in rows.rows if isinstance(row, Row))})
-    dtype, states_shape = _write(partial / "states", len(prompts), _chunks(prompts, encode_prompts))
-    problems: dict[int, str] = {}
-    _, moments_shape = _write(partial / "moments", len(rows), _pictures(rows, encode_pictures, workers, problems))
-    (partial / "cache.json").write_text(
-        json.dumps(
-            {
-                "fingerprint": fingerprint,
-                "dtype": str(dtype).removeprefix("torch."),
-                "states": states_shape,
-                "moments": moments_shape,
-                "prompts": prompts,
-                "problems": problems,
-            }
-        ),
-        encoding="utf-8",
-    )
-    checkpoints.publish(partial, folder)
+
+    def write(partial: Path) -> None:
+        prompts = sorted({"", *(row.prompt for row in rows.rows if isinstance(row, Row))})
+        dtype, states = _write(partial / "states", len(prompts), _chunks(prompts, encode_prompts))
+        problems: dict[int, str] = {}
+        _, moments = _write(partial / "moments", len(rows), _pictures(rows, encode_pictures, workers, problems))
+        about = {
+            "fingerprint": fingerprint,
+            "dtype": str(dtype).removeprefix("torch."),
+            "states": states,
+            "moments": moments,
+            "prompts": prompts,
+            "problems": problems,
+        }
+        (partial / "cache.json").write_text(json.dumps(about), encoding="utf-8")
+
+    checkpoints.write_folder(folder, write)
 
 
 def read_cache(folder: Path) -> ConditionCache:

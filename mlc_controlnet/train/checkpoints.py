@@ -5,6 +5,7 @@ moment the power goes, `step-...` folders are complete, and the one before is de
 them is safetensors and JSON: reading one runs no code.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -40,22 +41,41 @@ def save(folder: Path, step: int, write: Callable[[Path], None], limit: int) -> 
     if target.is_dir():
         return target
     clean(folder)
-    partial = folder / f"{_PARTIAL}{target.name}"
-    try:
-        partial.mkdir(parents=True)
-        write(partial)
-        publish(partial, target)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        before = newest(folder)
-        kept = f"{before} is intact" if before else "there is no checkpoint before it"
-        raise UserError(
-            str(target), str(error), "a disk that takes it", f"make room and start again; {kept}"
-        ) from error
+    before = newest(folder)
+    write_folder(target, write, f"{before} is intact" if before else "there is no checkpoint before it")
     for old in sorted(folder.glob("step-*"))[:-limit]:
         grave = folder / f"{_DELETED}{old.name}"
         old.rename(grave)  # a half deleted folder must not look like a checkpoint
         shutil.rmtree(grave)
+    return target
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Rename the folder of an earlier run's checkpoints, so that a new run can start; returns its new name."""
+    if newest(folder) is None:
+        return None
+    aside = next(
+        name for number in itertools.count(1) if not (name := folder.with_name(f"{folder.name}-{number}")).exists()
+    )
+    return folder.rename(aside)
+
+
+def write_folder(target: Path, write: Callable[[Path], None], remedy: str = "nothing else is lost") -> Path:
+    """Let `write` fill a folder under another name, make it durable, and give it the name `target`, replacing it.
+
+    Raises UserError where the disk is full or can not be written; `target` is as it was then.
+    """
+    partial = target.with_name(f"{_PARTIAL}{target.name}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write(partial)
+        _publish(partial, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(
+            str(target), str(error), "a disk that takes it", f"make room and start again; {remedy}"
+        ) from error
     return target
 
 
@@ -65,7 +85,7 @@ def clean(folder: Path) -> None:
         shutil.rmtree(leftover)
 
 
-def publish(partial: Path, target: Path) -> None:
+def _publish(partial: Path, target: Path) -> None:
     """Flush everything below `partial` to the disk and give it its name; a folder of that name is replaced."""
     for path in [*partial.rglob("*"), partial]:
         _flush(path)

@@ -1,7 +1,6 @@
 """What a run leaves: checkpoints to go on from, and the ControlNet to build from."""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline
 from safetensors.torch import load_file, save_file
 
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.average import Average
 from mlc_controlnet.train.base import Base
@@ -44,14 +44,23 @@ class RunState:
         (folder / "state.json").write_text(json.dumps(about), encoding="utf-8")
 
     def read(self, folder: Path) -> dict[str, Any]:
-        """Take over what `write` wrote; returns step, samples and data."""
+        """Take over what `write` wrote; returns step, samples and data.
+
+        Raises UserError where it was another model's.
+        """
         weights = load_file(folder / "weights.safetensors")
+        ours = {name: p.shape for name, p in self.model.trainable()}
+        if ours != {name: tensor.shape for name, tensor in weights.items()}:
+            got = f"{len(weights)} weights that are not the {len(ours)} of this run"
+            remedy = "choose another out, or set trainer.resume to false"
+            raise UserError(str(folder), got, "a checkpoint of the same model options", remedy)
         with torch.no_grad():
             for name, parameter in self.model.trainable():
                 parameter.copy_(weights[name])
         checkpoints.read_optimizer(folder, self.optimizer)
-        if self.average is not None and (folder / "average.safetensors").is_file():
-            values = load_file(folder / "average.safetensors")
+        if self.average is not None:
+            averaged = folder / "average.safetensors"
+            values = load_file(averaged) if averaged.is_file() else weights  # the average begins here
             for (name, _), value in zip(self.model.trainable(), self.average.values, strict=True):
                 value.copy_(values[name])
         about: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -62,11 +71,6 @@ class RunState:
 
 def write_result(out: Path, base: Base, model: ControlledUNet, unlocked: bool) -> Path:
     """Write `out/controlnet` in diffusers' layout, and for an unlocked base the whole model as `out/model`."""
-    folder = out / "controlnet"
-    partial = out / "controlnet.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.controlnet.save_pretrained(partial)
-    checkpoints.publish(partial, folder)
     if unlocked:
         whole = StableDiffusionControlNetPipeline(
             vae=base.vae,
@@ -79,8 +83,5 @@ def write_result(out: Path, base: Base, model: ControlledUNet, unlocked: bool) -
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        partial = out / "model.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        whole.save_pretrained(partial)
-        checkpoints.publish(partial, out / "model")
-    return folder
+        checkpoints.write_folder(out / "model", whole.save_pretrained)
+    return checkpoints.write_folder(out / "controlnet", model.controlnet.save_pretrained)

@@ -77,13 +77,17 @@ class Trainer:
     ) -> None:
         self.config, self.accelerator, self.log = config, accelerator, log
         self.out = Path(config.out)
+        self.checkpoints = self.out / "checkpoints"
         self.out.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
         self.metrics.say(config.to_yaml())
         if accelerator.is_main_process:
             generate_circles(config, log)
             (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-            checkpoints.clean(self.out / "checkpoints")
+            checkpoints.clean(self.checkpoints)
+            aside = None if config.trainer.resume else checkpoints.set_aside(self.checkpoints)
+            if aside is not None:
+                log(f"notice: an earlier run's checkpoints are now in {aside}")
         accelerator.wait_for_everyone()
         self.data = open_data(config)
 
@@ -170,7 +174,7 @@ class Trainer:
         if broken:
             self._stop_on_nan(total.item(), keys)
         if too_bad:
-            raise self.bad.error(checkpoints.newest(self.out / "checkpoints"))
+            raise self.bad.error(checkpoints.newest(self.checkpoints))
         if config.optim.max_grad_norm:
             accelerator.clip_grad_norm_((p for _, p in self.model.trainable()), config.optim.max_grad_norm)
         self.optimizer.step()
@@ -185,11 +189,11 @@ class Trainer:
             self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # every process speaks for its own
 
     def _stop_on_nan(self, loss: float, keys: list[str]) -> None:
-        before = checkpoints.newest(self.out / "checkpoints")
+        before = checkpoints.newest(self.checkpoints)
         kept = f"the last checkpoint is {before}" if before else "there is no checkpoint yet"
         raise UserError(
             f"loss of step {self.step + 1}",
-            f"{loss} on {', '.join(keys)}",
+            f"{loss} on {', '.join(keys)}" if not math.isfinite(loss) else "one that is not finite on another process",
             "a finite number",
             f"look at these samples, lower optim.learning_rate or raise trainer.precision ({kept})",
         )
@@ -250,7 +254,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             samples = self.step * self.step_samples
             path = checkpoints.save(
-                self.out / "checkpoints",
+                self.checkpoints,
                 self.step,
                 lambda folder: self.state.write(folder, self.step, samples, places),
                 self.config.trainer.checkpoints_limit,
@@ -259,8 +263,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        checkpoint = checkpoints.newest(self.out / "checkpoints")
-        if checkpoint is None or not self.config.trainer.resume:
+        checkpoint = checkpoints.newest(self.checkpoints)
+        if checkpoint is None:
             return
         about = self.state.read(checkpoint)
         self.step = about["step"]

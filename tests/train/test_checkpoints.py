@@ -98,11 +98,18 @@ def test_the_newest_is_the_one_of_the_latest_step(tmp_path: Path) -> None:
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "old").touch()
-    (tmp_path / "new").mkdir()
-    write_files(tmp_path / "new")
-    checkpoints.publish(tmp_path / "new", tmp_path / "result")
+    checkpoints.write_folder(tmp_path / "result", write_files)
     assert is_whole(tmp_path / "result") and not (tmp_path / "result" / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_an_earlier_runs_checkpoints_are_set_aside_and_not_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    assert checkpoints.set_aside(folder) is None
+    for name in ("checkpoints-1", "checkpoints-2"):
+        checkpoints.save(folder, 5, write_files, limit=1)
+        assert checkpoints.set_aside(folder) == tmp_path / name
+        assert is_whole(tmp_path / name / "step-00000005") and not folder.exists()
 
 
 def test_an_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:

@@ -119,9 +119,26 @@ def test_checkpoints_are_kept_up_to_the_limit(make_config: MakeConfig) -> None:
 
 def test_a_run_that_may_not_resume_starts_anew(make_config: MakeConfig, tmp_path: Path) -> None:
     whole = train(make_config(out=str(tmp_path / "whole")), quiet)
+    train(make_config(trainer__max_steps=6), quiet)
+    config = make_config(trainer__resume=False)
+    assert same_weights(whole, train(config, quiet))
+    assert [path.name for path in (Path(config.out) / "checkpoints").iterdir()] == ["step-00000004"]
+    assert [path.name for path in (Path(config.out) / "checkpoints-1").iterdir()] == ["step-00000006"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(make_config: MakeConfig) -> None:
     train(make_config(trainer__max_steps=2), quiet)
-    anew = train(make_config(trainer__resume=False), quiet)
-    assert same_weights(whole, anew)
+    with pytest.raises(UserError, match=r"weights that are not the .* of this run.*trainer\.resume"):
+        train(make_config(model__hint_channels=1), quiet)
+
+
+def test_an_average_that_begins_in_the_middle_begins_with_the_weights_of_then(make_config: MakeConfig) -> None:
+    train(make_config(trainer__max_steps=6, optim__learning_rate=0.1), quiet)
+    before = weights_below(Path(make_config().out) / "checkpoints" / "step-00000006" / "controlnet")
+    averaged = weights_below(
+        train(make_config(trainer__max_steps=7, optim__learning_rate=0.0, optim__ema_decay=0.999), quiet)
+    )
+    assert all(torch.allclose(before[name], averaged[name], atol=1e-6) for name in before)
 
 
 def test_bad_samples_are_named_counted_and_skipped(make_config: MakeConfig, tmp_path: Path) -> None:
