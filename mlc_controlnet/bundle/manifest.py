@@ -153,12 +153,12 @@ class Manifest:
             raise UserError(
                 where, f"no {', '.join(missing)}", f"{', '.join(DRAWING)}", "build the bundle again without --component"
             )
-        sample = self.components[UNET].inputs[0]
-        if sample.shape[1] != self.model.latent_channels:
+        sample = next((tensor.shape for tensor in self.components[UNET].inputs if tensor.name == "sample"), ())
+        if len(sample) != 4 or sample[1] != self.model.latent_channels:
             raise UserError(
                 f"{where}: unet",
-                f"a sample of {sample.shape[1]} channels, that of an inpainting model",
-                f"{self.model.latent_channels}, the latents alone",
+                f"a sample of {list(sample)} (nine channels are an inpainting model's)",
+                f"{self.model.latent_channels} channels, the latents alone",
                 "call the components yourself: the pipeline draws with text-to-image models only",
             )
 

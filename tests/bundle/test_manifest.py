@@ -5,6 +5,7 @@ import pytest
 
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Manifest, is_inside
 from mlc_controlnet.bundle.reader import read_bundle
+from mlc_controlnet.components import DRAWING
 from mlc_controlnet.errors import UserError
 
 
@@ -115,6 +116,28 @@ def test_every_file_that_is_used_must_be_listed(raw, name):
     raw["files"] = [entry for entry in raw["files"] if entry["path"] != name]
     with pytest.raises(UserError, match=r"which files does not list|0 at most, the shard's size"):
         parse(raw)
+
+
+def drawing_manifest(manifest: Manifest, channels: int) -> Manifest:
+    """All components that drawing takes, with a UNet that takes so many channels."""
+    unet = manifest.components["unet"]
+    sample = dataclasses.replace(unet.inputs[0], shape=(1, channels, 2, 3))
+    unet = dataclasses.replace(unet, inputs=(sample, *unet.inputs[1:]))
+    return dataclasses.replace(manifest, components={name: unet for name in DRAWING})
+
+
+def test_a_bundle_of_some_components_cannot_draw(manifest):
+    with pytest.raises(UserError, match=r"dist/x: got no text_encoder, control_embedding, controlnet, vae_decoder, "):
+        manifest.check_can_draw("dist/x")
+
+
+def test_an_inpainting_bundle_cannot_draw_from_a_prompt(manifest):
+    with pytest.raises(UserError, match=r"dist/x: unet: got a sample of \[1, 9, 2, 3\] .*wanted 4 channels"):
+        drawing_manifest(manifest, 9).check_can_draw("dist/x")
+
+
+def test_a_whole_bundle_can_draw(manifest):
+    drawing_manifest(manifest, 4).check_can_draw("dist/x")
 
 
 def test_a_figure_that_json_cannot_hold_is_refused_when_written(manifest):

@@ -126,12 +126,12 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
     const remedy = "build the bundle again without --component";
     throw new UserError(where, `no ${missing.join(", ")}`, COMPONENTS.join(", "), remedy);
   }
-  const channels = parsed.components.unet.inputs[0].shape[1];
-  if (channels !== parsed.model.latent_channels) {
+  const sample = parsed.components.unet.inputs.find((tensor) => tensor.name === "sample")?.shape ?? [];
+  if (sample.length !== 4 || sample[1] !== parsed.model.latent_channels) {
     throw new UserError(
       `${where}: unet`,
-      `a sample of ${channels} channels, that of an inpainting model`,
-      `${parsed.model.latent_channels}, the latents alone`,
+      `a sample of [${sample.join(", ")}] (nine channels are an inpainting model's)`,
+      `${parsed.model.latent_channels} channels, the latents alone`,
       "call the components yourself: the pipeline draws with text-to-image models only",
     );
   }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isInside, parseManifest } from "../../src/engine/manifest";
+import { checkCanDraw, isInside, parseManifest } from "../../src/engine/manifest";
 import { makeManifest, manifestBytes } from "./sample_bundle";
 
 const parse = (value: unknown) => parseManifest(manifestBytes(value));
@@ -51,6 +51,28 @@ test.each([
   ["a preview of another shape", { ...sound, latent_preview: { weight: [[1]], bias: [0] } }, "weight [3, 4]"],
 ])("%s is refused", (_, manifest, complaint) => {
   expect(() => parse(manifest)).toThrow(complaint);
+});
+
+const withSample = (channels: number) => {
+  const sample = { name: "sample", shape: [1, channels, 2, 3], dtype: "float32" };
+  return makeManifest(undefined, {
+    components: { ...sound.components, unet: { inputs: [sample], outputs: [], params: [] } },
+  });
+};
+
+test("a bundle of some components cannot draw", () => {
+  const { text_encoder, unet } = sound.components;
+  expect(() => checkCanDraw(makeManifest(undefined, { components: { text_encoder, unet } }), "x")).toThrow(
+    "x: got no control_embedding, controlnet, vae_decoder, wanted",
+  );
+});
+
+test("an inpainting bundle cannot draw from a prompt", () => {
+  expect(() => checkCanDraw(withSample(9), "x")).toThrow("x: unet: got a sample of [1, 9, 2, 3]");
+});
+
+test("a whole bundle can draw", () => {
+  checkCanDraw(withSample(4), "x");
 });
 
 test("paths that leave the folder are told from those that do not", () => {
