@@ -123,7 +123,7 @@ def drawing_manifest(manifest: Manifest, channels: int) -> Manifest:
     unet = manifest.components["unet"]
     sample = dataclasses.replace(unet.inputs[0], shape=(1, channels, 2, 3))
     unet = dataclasses.replace(unet, inputs=(sample, *unet.inputs[1:]))
-    return dataclasses.replace(manifest, components={name: unet for name in DRAWING})
+    return dataclasses.replace(manifest, components=dict.fromkeys(DRAWING, unet))
 
 
 def test_a_bundle_of_some_components_cannot_draw(manifest):
