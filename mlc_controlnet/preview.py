@@ -6,7 +6,9 @@ from diffusers import AutoencoderKL
 
 from mlc_controlnet.bundle.manifest import LatentPreview
 
-PICTURES, SIZE = 48, 128  # SIZE in pixels; the fit needs cells of many colours, not large pictures
+# SIZE in pixels. The fit has C + 1 unknowns a colour and these are 1536 cells: with 48 pictures of 128 the error on other
+# pictures is 0.096 for circles instead of 0.101 (of 1), and Stable Diffusion's encoder takes eight times as long, 44 s.
+PICTURES, SIZE = 24, 64
 
 
 @torch.no_grad()
