@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from mlc_controlnet.train.config import from_tree
+from mlc_controlnet.train.convert import fill50k_to_shards
 from mlc_controlnet.train.trainer import train
-from tests.train.conftest import same_weights, tiny_tree, write_config
+from tests.train.conftest import same_weights, tiny_tree, write_config, write_set
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STEPS = 30
@@ -126,3 +127,26 @@ def test_accelerate_launch_starts_a_run_too(tiny_base: Path, tiny_set: Path, tmp
     finish(start(write_config(tmp_path / "launched.yaml", tree), *launcher, *flags))
     own = train(from_tree({**tree, "out": str(tmp_path / "own")}), quiet)
     assert own is not None and largest_difference(tmp_path / "launched" / "controlnet" / WEIGHTS, own / WEIGHTS) < 1e-6
+
+
+def test_two_processes_on_uneven_shards_end_and_go_on(tiny_base: Path, tmp_path: Path) -> None:
+    """One process has a shard of one sample, the other eight: whoever is through begins anew, nobody waits."""
+    for number, count in enumerate((1, 5, 3)):
+        folder = write_set(tmp_path / f"set{number}", count)
+        fill50k_to_shards(folder, tmp_path / "one", image_extension="image.png", log=quiet)
+        (tmp_path / "one" / "00000.tar").rename(tmp_path / f"{number}.tar")
+    options = {
+        "data__format": "webdataset",
+        "data__image_key": "image.png",
+        "data__shuffle_buffer": 2,
+        "trainer__checkpoint_every": 4,
+    }
+    path = f"{tmp_path}/{{0..2}}.tar"
+    for steps in (4, 8):
+        tree = tiny_tree(tiny_base, Path(path), out=str(tmp_path / "out"), trainer__max_steps=steps, **options)
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+        output = finish(start(write_config(tmp_path / "run.yaml", tree), *launcher))
+        assert f"step {steps}/{steps}, loss" in output
+    places = json.loads((tmp_path / "out" / "checkpoints" / "step-00000008" / "state.json").read_text())["data"]
+    epochs = sorted(place["places"][0][0] for place in places)
+    assert [place["taken"] for place in places] == [8, 8] and epochs[1] > epochs[0]
