@@ -16,6 +16,8 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.kernels.matmul_gpu import choose_tile
+
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +74,9 @@ class _Replacer(PyExprMutator):
             return None
         transposed = self._bound(matmul.args[1])
         if not _is_call(transposed, "relax.permute_dims") or len(transposed.args[0].ty.shape) != 2:
+            return None
+        batch, rows, columns = (int(size) for size in call.ty.shape)
+        if choose_tile(batch, rows, columns, gated=True) is None:  # no other schedule takes a gated product
             return None
         return matmul.args[0], transposed.args[0], add.args[1]
 

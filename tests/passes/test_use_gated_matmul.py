@@ -33,6 +33,28 @@ def test_the_kernel_computes_what_linear_layer_split_and_gate_did() -> None:
     np.testing.assert_allclose(evaluate(after, x, w, b), evaluate(Geglu, x, w, b), rtol=1e-4, atol=1e-4)
 
 
+def test_a_gated_layer_that_the_schedule_has_no_tile_for_stays() -> None:
+    """The coarsest level of a picture of 64 x 128 pixels has two cells."""
+
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 2, 20), "float32"), w: R.Tensor((64, 20), "float32"), b: R.Tensor((64,), "float32")):
+            with R.dataflow():
+                t = R.permute_dims(w)
+                m = R.matmul(x, t, out_dtype="float32")
+                y = R.add(m, b)
+                halves = R.split(y, indices_or_sections=2, axis=-1)
+                value = halves[0]
+                gate = halves[1]
+                g = R.nn.gelu(gate)
+                out = R.multiply(value, g)
+                R.output(out)
+            return out
+
+    tvm.ir.assert_structural_equal(UseGatedMatmul()(Before), Before)
+
+
 def test_a_gate_the_other_way_round_stays() -> None:
     @I.ir_module
     class Before:
