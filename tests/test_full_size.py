@@ -101,7 +101,7 @@ BUDGETS = {
             "vae_decoder": 347.3,
             "vae_encoder": 210,
         },
-        wgsl_megabytes=2.45,
+        wgsl_megabytes=1.93,
     ),
 }
 

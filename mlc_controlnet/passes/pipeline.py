@@ -62,7 +62,6 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
         Phase(
             "lower",
             (
-                ShortenNames(),
                 transform.FuseTransposeMatmul(),
                 transform.LegalizeOps(),
                 transform.AnnotateTIROpPattern(),
@@ -106,7 +105,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
         dlight.gpu.GeneralReduction(),
         dlight.gpu.Fallback(),
     )
-    return (*tuned, rules, KeepLoopsRolled())
+    return (*tuned, rules, KeepLoopsRolled(), ShortenNames())
 
 
 def run(
