@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     needs_torch = getattr(options, "diffusers", None) or getattr(options, "bench_command", None) == "train"
     if owns_process and options.command in WITHOUT_TORCH and not needs_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
+    # diffusers asks transformers for image processors that nothing here uses, and those complain without torchvision.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     run: Callable[[argparse.Namespace], None] = options.run
     try:
         run(options)

@@ -175,6 +175,10 @@ def start_controlnet(base: Base, options: ModelOptions) -> ControlNetModel:
             list(wanted) if isinstance(wanted, (list, tuple)) else wanted
         ):
             raise UserError(subject, f"{name} {got}", f"{wanted}, as the base has it", "take one of the same family")
+    layers, factor = len(controlnet.config.conditioning_embedding_out_channels), len(base.vae.config.block_out_channels)
+    if layers != factor:
+        wanted = f"{factor}: the VAE shrinks pictures {2 ** (factor - 1)} times"
+        raise UserError("model.hint_widths", f"{layers} widths", wanted, "set as many")
     if controlnet.config.conditioning_channels != options.hint_channels:
         got = f"a ControlNet for {controlnet.config.conditioning_channels} channels"
         raise UserError("model.hint_channels", f"{options.hint_channels} with {got}", "the same", "set hint_channels")

@@ -105,11 +105,11 @@ class Trainer:
         self.steps = self._count_steps()
         self.stream = self.data.stream(config, accelerator.process_index, accelerator.num_processes)
 
-        weights = [p for _, p in self.model.trainable()]
+        self.weights = [p for _, p in self.model.trainable()]  # finding them takes milliseconds: not in every step
         self.peak_rate = config.optim.learning_rate * (self.step_samples if config.optim.scale_lr else 1)
         self.rate_factor = learning_rate_factor(config.optim, self.peak_rate, self.steps)
-        optimizer = make_optimizer(weights, config.optim)
-        self.average = Average(weights, config.optim.ema_decay) if config.optim.ema_decay else None
+        optimizer = make_optimizer(self.weights, config.optim)
+        self.average = Average(self.weights, config.optim.ema_decay) if config.optim.ema_decay else None
         self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
         self.state = RunState(self.model, optimizer, self.average, accelerator.scaler)
         self.bad = BadSamples(config.data.max_bad_samples)
@@ -176,7 +176,7 @@ class Trainer:
         if too_bad:
             raise self.bad.error(checkpoints.newest(self.checkpoints))
         if config.optim.max_grad_norm:
-            accelerator.clip_grad_norm_((p for _, p in self.model.trainable()), config.optim.max_grad_norm)
+            accelerator.clip_grad_norm_(self.weights, config.optim.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:

@@ -158,6 +158,13 @@ def test_a_controlnet_for_other_channels_is_refused(make_config: MakeConfig, tmp
         train(make_config(out=str(tmp_path / "b"), model__controlnet=str(grey)), quiet)
 
 
+def test_layers_that_shrink_the_control_image_too_much_are_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(
+        UserError, match=r"model\.hint_widths: got 3 widths, wanted 2: the VAE shrinks pictures 2 times"
+    ):
+        train(make_config(model__hint_widths=[8, 8, 8]), quiet)
+
+
 def test_a_controlnet_of_another_family_is_refused(make_config: MakeConfig, circles_model: Path) -> None:
     with pytest.raises(UserError, match="block_out_channels"):
         train(make_config(model__controlnet=str(circles_model / "controlnet")), quiet)
