@@ -62,7 +62,9 @@ def build(config: BuildConfig) -> Bundle:
                     continue
             with stage("compile for llvm"):
                 native = config.for_target("llvm")
-                native_path, native_library = compile_library(captured.module, checkpoint.name, dtype, native, scratch)
+                native_path, native_library = compile_library(
+                    captured.module, checkpoint.name, dtype, native, scratch, shipped=config.target == "llvm"
+                )
             with stage("compare with torch"):
                 parity = measure_parity(checkpoint, captured, native_path)
                 check_parity(parity, dtype)

@@ -26,17 +26,20 @@ class OverLimits(UserError):
 
 
 def compile_library(
-    module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path
+    module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path, shipped: bool = True
 ) -> tuple[Path, manifest.Library]:
     """Take a `module` captured in `dtype` through every pass, generate code and link it in `folder`.
 
     Returns the library's file and its description. A WebGPU library is a wasm that holds the TVM runtime.
 
+    Args:
+        shipped: False for a processor's library that is only compared: LLVM then takes two thirds of the time.
+
     Raises:
         OverLimits: a kernel wants more than a WebGPU device grants by default.
     """
     preset = config.preset
-    target = tvm_target(preset)
+    target = tvm_target(preset) if shipped else tvm.target.Target({**preset.tvm_target, "opt-level": 1})
     records = config.tuning_db / config.target
     records_here = records if records.is_dir() else None
     scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="schedule")

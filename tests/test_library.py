@@ -30,9 +30,10 @@ def test_a_kernel_over_webgpus_limits_is_named_with_value_limit_and_remedy(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_a_processor_has_no_such_limits(tmp_path) -> None:
+@pytest.mark.parametrize("shipped", [True, False], ids=["to be shipped", "to be compared only"])
+def test_a_processor_has_no_such_limits(tmp_path, shipped: bool) -> None:
     config = BuildConfig("huge", "llvm", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
-    library, description = compile_library(Huge, "huge", "float32", config, tmp_path)
+    library, description = compile_library(Huge, "huge", "float32", config, tmp_path, shipped)
     assert library.is_file()
     assert description.launches == {"double": 1}
     assert tvm.runtime.load_module(str(library)) is not None
