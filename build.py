@@ -7,6 +7,7 @@ python build.py --target llvm          the same model for this machine's process
 import sys
 import tempfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlc_controlnet import describe
@@ -29,7 +30,11 @@ from mlc_controlnet.site import build_site
 
 def build(config: BuildConfig) -> Bundle:
     stage = Stages(config)
-    with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder:
+    with (
+        BundleWriter(config.out) as writer,
+        tempfile.TemporaryDirectory() as folder,
+        ThreadPoolExecutor(max_workers=1) as beside,
+    ):
         scratch = Path(folder)
         with stage("find the model"):
             path = find_model(config.model, config.components)
@@ -46,11 +51,15 @@ def build(config: BuildConfig) -> Bundle:
                 tokenizer=config.tokenizer,
                 prediction_type=config.prediction_type,
             )
-        libraries: list[Library] = []
-        parity_db = defaultdict[str, dict[str, float]](dict)
+        models = []
         for dtype in config.dtypes:
             with stage(f"capture the components in {dtype}"):
-                captured = capture(checkpoint, dtype)
+                models.append(capture(checkpoint, dtype))
+        tables = beside.submit(build_sampler_tables, checkpoint.scheduler_config)  # while TVM compiles
+        libraries: list[Library] = []
+        parity_db = defaultdict[str, dict[str, float]](dict)
+        for captured in models:
+            dtype = captured.dtype
             if config.target != "llvm":
                 try:
                     with stage(f"compile for {config.target}"):
@@ -77,7 +86,7 @@ def build(config: BuildConfig) -> Bundle:
         with stage("write params and tables"):
             params = write_params(writer, checkpoint.tensors())
             writer.add_bytes("tokenizer/tokenizer.json", checkpoint.tokenizer_json)
-            writer.add_json("samplers.json", tables_to_json(build_sampler_tables(checkpoint.scheduler_config)))
+            writer.add_json("samplers.json", tables_to_json(tables.result()))
         with stage("write the manifest"):
             return writer.finish(
                 Manifest(
