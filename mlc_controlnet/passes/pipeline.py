@@ -1,7 +1,8 @@
 """The passes in order, by phase.
 
 clean      what torch says twice or in pieces is said once
-replace    attention and group norm become kernels of ours
+replace    attention and group norm become kernels of ours; for GPUs, upsampling, gates and changes of layout become
+           part of the convolution or product beside them
 lower      every other op becomes a PrimFunc; neighbours are fused
 schedule   tuning records where there are any, rules for the rest
 check      no kernel exceeds what a WebGPU device grants by default

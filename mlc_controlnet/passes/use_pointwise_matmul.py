@@ -32,7 +32,7 @@ class UsePointwiseMatmul:
             if isinstance(function, relax.Function):
                 rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
                 replacer.builder_.update_func(global_var, rewritten)
-        log.info("replaced %d 1x1 convolutions and %d changes of layout by products", replacer.fired, replacer.fired)
+        log.info("replaced %d 1x1 convolutions and the change of layout beside each by products", replacer.fired)
         return replacer.builder_.get()
 
 

@@ -16,19 +16,18 @@ def denoising_loss(
         latents: x_0, scaled to unit variance.  # [B, 4, h, w]
         predict: the model, conditions already bound.
 
-    The target is the noise eps, or with v-prediction sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (arXiv 2202.00512,
-    section 4 and appendix D).
     """
     noise = torch.randn_like(latents)
     t = torch.randint(0, scheduler.config.num_train_timesteps, latents.shape[:1])  # [B]
     x_t = scheduler.add_noise(latents, noise, t)
-    predicts_v = scheduler.config.prediction_type == "v_prediction"
-    target = scheduler.get_velocity(latents, noise, t) if predicts_v else noise
-    return F.mse_loss(predict(x_t, t), target)
+    return F.mse_loss(predict(x_t, t), target_of(scheduler, latents, noise, t))
 
 
 def target_of(scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The noise, or with v-prediction the velocity (arXiv 2202.00512, appendix D).  # all [B, c, h, w], t [B]"""
+    """The noise eps, or with v-prediction sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (arXiv 2202.00512, appendix D).
+
+    # all [B, c, h, w], t [B]
+    """
     if scheduler.config.prediction_type == "v_prediction":
         return scheduler.get_velocity(latents, noise, t)
     return noise
