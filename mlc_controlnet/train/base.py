@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import Tokenizer
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-import mlc_controlnet
-from mlc_controlnet.checkpoint.locate import find_model
+from mlc_controlnet.checkpoint.locate import BUNDLED_MODELS, find_model
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
-
-BUNDLED_MODELS = Path(mlc_controlnet.__file__).parent / "models"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,20 @@ class Base:
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
+
+    def pipeline(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> StableDiffusionControlNetPipeline:
+        """diffusers' pipeline of this model, with the UNet and the ControlNet as they are trained so far."""
+        return StableDiffusionControlNetPipeline(
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            unet=unet,
+            controlnet=controlnet,
+            scheduler=self.scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
 
 
 def find_base(name: str) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image, ImageDraw
 
 from mlc_controlnet.train.base import Base
@@ -23,17 +22,7 @@ def generate(
     of different steps can be compared.
     """
     device = next(model.controlnet.parameters()).device
-    pipeline = StableDiffusionControlNetPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=model.unet,
-        controlnet=model.controlnet,
-        scheduler=base.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    pipeline = base.pipeline(model.unet, model.controlnet)
     pipeline.set_progress_bar_config(disable=True)
     model.controlnet.eval()
     pictures = pipeline(

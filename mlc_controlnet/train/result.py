@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionControlNetPipeline
 from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.errors import UserError
@@ -72,16 +71,6 @@ class RunState:
 def write_result(out: Path, base: Base, model: ControlledUNet, unlocked: bool) -> Path:
     """Write `out/controlnet` in diffusers' layout, and for an unlocked base the whole model as `out/model`."""
     if unlocked:
-        whole = StableDiffusionControlNetPipeline(
-            vae=base.vae,
-            text_encoder=base.text_encoder,
-            tokenizer=base.tokenizer,
-            unet=model.unet,
-            controlnet=model.controlnet,
-            scheduler=base.scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        whole = base.pipeline(model.unet, model.controlnet)
         checkpoints.write_folder(out / "model", whole.save_pretrained)
     return checkpoints.write_folder(out / "controlnet", model.controlnet.save_pretrained)
