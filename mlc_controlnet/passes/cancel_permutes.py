@@ -13,6 +13,8 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.matching import axes_of, is_call
+
 log = logging.getLogger(__name__)
 
 
@@ -36,22 +38,13 @@ class _Canceller(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        outer = _axes(call)
-        if outer is None or not isinstance(call.args[0], relax.Var):
+        if not is_call(call, "relax.permute_dims") or not isinstance(call.args[0], relax.Var):
             return call
         bound = self.lookup_binding(call.args[0])
-        inner = _axes(bound)
-        if inner is None or [inner[axis] for axis in outer] != sorted(outer):
+        if not is_call(bound, "relax.permute_dims"):
+            return call
+        outer, inner = axes_of(call), axes_of(bound)
+        if [inner[axis] for axis in outer] != sorted(outer):
             return call
         self.fired += 1
         return bound.args[0]
-
-
-def _axes(expr: relax.Expr | None) -> list[int] | None:
-    """The permutation of a permute_dims call, None for anything else."""
-    if not isinstance(expr, relax.Call) or expr.op != tvm.ir.Op.get("relax.permute_dims"):
-        return None
-    rank = len(expr.args[0].ty.shape)
-    if expr.attrs.axes is None:
-        return list(range(rank))[::-1]
-    return [int(axis) % rank for axis in expr.attrs.axes]

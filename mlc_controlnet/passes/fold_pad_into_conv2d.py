@@ -13,6 +13,8 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.matching import is_call
+
 log = logging.getLogger(__name__)
 
 
@@ -36,10 +38,10 @@ class _Folder(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if not _is_call(call, "relax.nn.conv2d") or not isinstance(call.args[0], relax.Var):
+        if not is_call(call, "relax.nn.conv2d") or not isinstance(call.args[0], relax.Var):
             return call
         pad, conv = self.lookup_binding(call.args[0]), call.attrs
-        if not _is_call(pad, "relax.nn.pad") or any(int(p) for p in conv.padding) or conv.data_layout != "NCHW":
+        if not is_call(pad, "relax.nn.pad") or any(int(p) for p in conv.padding) or conv.data_layout != "NCHW":
             return call
         before_after = [int(width) for width in pad.attrs.pad_width]  # n, n, c, c, top, bottom, left, right
         if len(before_after) != 8 or any(before_after[:4]) or pad.attrs.pad_mode != "constant" or pad.attrs.pad_value:
@@ -57,7 +59,3 @@ class _Folder(PyExprMutator):
             kernel_layout=conv.kernel_layout,
             out_dtype=conv.out_dtype,
         )
-
-
-def _is_call(expr: relax.Expr | None, op: str) -> bool:
-    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

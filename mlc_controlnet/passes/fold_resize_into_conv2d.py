@@ -14,6 +14,8 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.matching import is_call
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,7 @@ class _Folder(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if not _is_call(call, "relax.nn.conv2d") or not isinstance(call.args[0], relax.Var):
+        if not is_call(call, "relax.nn.conv2d") or not isinstance(call.args[0], relax.Var):
             return call
         resize = self.lookup_binding(call.args[0])
         if not _doubles(resize) or not _is_plain(call):
@@ -79,7 +81,7 @@ def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, 
 
 def _doubles(expr: relax.Expr | None) -> bool:
     """Whether it is a nearest upsampling that takes every number twice along both axes."""
-    if expr is None or not _is_call(expr, "relax.image.resize2d"):
+    if expr is None or not is_call(expr, "relax.image.resize2d"):
         return False
     attrs = expr.attrs
     *_, height, width = (int(size) for size in expr.args[0].ty.shape)
@@ -98,7 +100,3 @@ def _is_plain(conv: relax.Call) -> bool:
     attrs = conv.attrs
     steps = [*attrs.strides, *attrs.dilation, attrs.groups]
     return attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW" and all(int(step) == 1 for step in steps)
-
-
-def _is_call(expr: relax.Expr | None, op: str) -> bool:
-    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

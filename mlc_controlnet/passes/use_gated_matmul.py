@@ -10,13 +10,13 @@ the largest of the UNet and of the ControlNet. The products are not rounded befo
 
 import logging
 import math
-from typing import TypeGuard
 
 import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
+from mlc_controlnet.passes.matching import is_call
 
 log = logging.getLogger(__name__)
 
@@ -53,27 +53,27 @@ class _Replacer(PyExprMutator):
 
     def _gated(self, call: relax.Call) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
         """x [B, M, K], weight [2 N, K] and bias [2 N], where `call` is the gate of their linear layer."""
-        if not _is_call(call, "relax.multiply"):
+        if not is_call(call, "relax.multiply"):
             return None
         value, gelu = (self._bound(argument) for argument in call.args)
-        gate = self._bound(gelu.args[0]) if _is_call(gelu, "relax.nn.gelu") else None
+        gate = self._bound(gelu.args[0]) if is_call(gelu, "relax.nn.gelu") else None
         if not isinstance(value, relax.TupleGetItem) or not isinstance(gate, relax.TupleGetItem):
             return None
         split = self._bound(value.tuple_value)
         if (value.index, gate.index) != (0, 1) or not value.tuple_value.same_as(gate.tuple_value):
             return None
-        if not _is_call(split, "relax.split") or int(split.attrs.axis) not in (-1, 2) or len(call.ty.shape) != 3:
+        if not is_call(split, "relax.split") or int(split.attrs.axis) not in (-1, 2) or len(call.ty.shape) != 3:
             return None
         add = self._bound(split.args[0])
-        if not _is_call(add, "relax.add") or len(add.args[1].ty.shape) != 1:
+        if not is_call(add, "relax.add") or len(add.args[1].ty.shape) != 1:
             return None
         matmul = self._bound(add.args[0])
-        if _is_call(matmul, "relax.astype"):
+        if is_call(matmul, "relax.astype"):
             matmul = self._bound(matmul.args[0])
-        if not _is_call(matmul, "relax.matmul"):
+        if not is_call(matmul, "relax.matmul"):
             return None
         transposed = self._bound(matmul.args[1])
-        if not _is_call(transposed, "relax.permute_dims") or len(transposed.args[0].ty.shape) != 2:
+        if not is_call(transposed, "relax.permute_dims") or len(transposed.args[0].ty.shape) != 2:
             return None
         batch, rows, columns = (int(size) for size in call.ty.shape)
         if choose_tile(batch, rows, columns, gated=True) is None:  # no other schedule takes a gated product
@@ -102,7 +102,3 @@ def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Ten
         return tirx.Let(held, gate, (value * gelu).astype(x.dtype))
 
     return te.compute((batch, rows, columns), gated, "gate")
-
-
-def _is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
-    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

@@ -17,6 +17,7 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
 from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.passes.matching import is_call
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class _Replacer(PyExprMutator):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         norm = call
-        silu = _is_call(call, "relax.nn.silu") and call.args[0] in self.only_read_by_silu
+        silu = is_call(call, "relax.nn.silu") and call.args[0] in self.only_read_by_silu
         if silu:
             norm = self.lookup_binding(call.args[0])
         wanted = _describe(norm, silu)
@@ -101,14 +102,14 @@ def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
                 for variable, users in readers.items()
                 if isinstance(variable, relax.DataflowVar)
                 and len(users) == 1
-                and _is_call(value_of.get(users[0]), "relax.nn.silu")
+                and is_call(value_of.get(users[0]), "relax.nn.silu")
             }
     return found
 
 
 def _describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
     """The group norm that `expr` is, None for anything else or where there is no kernel."""
-    if expr is None or not _is_call(expr, "relax.nn.group_norm"):
+    if expr is None or not is_call(expr, "relax.nn.group_norm"):
         return None
     attrs, shape = expr.attrs, expr.ty.shape
     if not all(isinstance(size, tvm.tirx.IntImm) for size in shape) or not (attrs.center and attrs.scale):
@@ -120,7 +121,3 @@ def _describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
         tuple(int(size) for size in shape), int(attrs.num_groups), float(attrs.epsilon), str(expr.ty.dtype), silu
     )
     return norm if norm.is_supported() else None
-
-
-def _is_call(expr: relax.Expr | None, op: str) -> bool:
-    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

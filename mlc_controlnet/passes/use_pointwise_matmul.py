@@ -12,11 +12,12 @@ and with them a round trip of their tensors. What follows elementwise is compute
 """
 
 import logging
-from typing import TypeGuard
 
 import tvm
 from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 
 log = logging.getLogger(__name__)
 
@@ -53,17 +54,17 @@ class _Replacer(PyExprMutator):
 
     def _to_tokens(self, call: relax.Call) -> relax.Expr | None:
         permute = self._input(call, "relax.reshape", "relax.permute_dims")
-        if permute is None or _axes(permute) != TO_TOKENS:
+        if permute is None or axes_of(permute) != TO_TOKENS:
             return None
-        batch, height, width, columns = _shape(permute)
+        batch, height, width, columns = shape_of(permute)
         add = self._input(permute, "relax.permute_dims", "relax.add")
-        if _shape(call) != (batch, height * width, columns) or add is None:
+        if shape_of(call) != (batch, height * width, columns) or add is None:
             return None
         cast = self._input(add, "relax.add", "relax.astype")
         conv = self._input(add if cast is None else cast, None, "relax.nn.conv2d")
-        if conv is None or not _is_pointwise(conv) or _shape(add.args[1]) != (1, columns, 1, 1):
+        if conv is None or not _is_pointwise(conv) or shape_of(add.args[1]) != (1, columns, 1, 1):
             return None
-        depth = _shape(conv.args[0])[1]
+        depth = shape_of(conv.args[0])[1]
         x = self._emit(relax.op.reshape(conv.args[0], (batch, depth, height * width)))
         y = self._product(_tokens, x, self._matrix(conv.args[1]))
         y = y if cast is None else self._emit(relax.op.astype(y, cast.attrs.dtype))
@@ -73,22 +74,22 @@ class _Replacer(PyExprMutator):
 
     def _to_picture(self, call: relax.Call) -> relax.Expr | None:
         permute = self._input(call, "relax.nn.conv2d", "relax.permute_dims")
-        if permute is None or _axes(permute) != TO_PICTURE or not _is_pointwise(call):
+        if permute is None or axes_of(permute) != TO_PICTURE or not _is_pointwise(call):
             return None
         reshape = self._input(permute, "relax.permute_dims", "relax.reshape")
-        batch, channels, height, width = _shape(permute)
-        if reshape is None or _shape(reshape.args[0]) != (batch, height * width, channels):
+        batch, channels, height, width = shape_of(permute)
+        if reshape is None or shape_of(reshape.args[0]) != (batch, height * width, channels):
             return None
         self.fired += 1
         y = self._product(_picture, self._matrix(call.args[1]), reshape.args[0])
         self.products.add(y)
-        return relax.op.reshape(y, _shape(call))
+        return relax.op.reshape(y, shape_of(call))
 
     def _below_reshape(self, call: relax.Call) -> relax.Expr | None:
         """elementwise(reshape(product)) -> reshape(elementwise(product)): the cast, the bias and the residual."""
-        if _is_call(call, "relax.astype"):
+        if is_call(call, "relax.astype"):
             operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
-        elif _is_call(call, "relax.add"):
+        elif is_call(call, "relax.add"):
             left, right = call.args
             operations = {0: lambda y: self._add(y, right), 1: lambda y: self._add(y, left)}
         else:
@@ -97,30 +98,30 @@ class _Replacer(PyExprMutator):
             product = self._product_below(call.args[index])
             if product is not None:
                 y = self._emit(operation(product))
-                if _is_call(call, "relax.astype") or _shape(call.args[1 - index])[2:] == (1, 1):
+                if is_call(call, "relax.astype") or shape_of(call.args[1 - index])[2:] == (1, 1):
                     self.products.add(y)  # a residual is the last: what it is added to, others read as well
-                return relax.op.reshape(y, _shape(call))
+                return relax.op.reshape(y, shape_of(call))
         return None
 
     def _add(self, product: relax.Var, other: relax.Expr) -> relax.Call:
         """product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
-        batch, channels, height, width = _shape(other)
+        batch, channels, height, width = shape_of(other)
         return relax.op.add(product, self._emit(relax.op.reshape(other, (batch, channels, height * width))))
 
     def _product_below(self, expr: relax.Expr) -> relax.Var | None:
         """y, where `expr` is reshape(y) and y one of the products."""
         bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
-        return bound.args[0] if _is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
+        return bound.args[0] if is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
 
     def _input(self, call: relax.Call, op: str | None, producer: str) -> relax.Call | None:
         """What `call` takes first, if `call` is of `op` (any, where None) and what it takes is of `producer`."""
-        if (op is not None and not _is_call(call, op)) or not isinstance(call.args[0], relax.Var):
+        if (op is not None and not is_call(call, op)) or not isinstance(call.args[0], relax.Var):
             return None
         bound = self.lookup_binding(call.args[0])
-        return bound if _is_call(bound, producer) else None
+        return bound if is_call(bound, producer) else None
 
     def _matrix(self, weight: relax.Expr) -> relax.Expr:
-        return self._emit(relax.op.reshape(weight, _shape(weight)[:2]))  # [N, C, 1, 1] -> [N, C]
+        return self._emit(relax.op.reshape(weight, shape_of(weight)[:2]))  # [N, C, 1, 1] -> [N, C]
 
     def _product(self, compute: object, left: relax.Expr, right: relax.Expr) -> relax.Var:
         return self._emit(self.builder_.call_te(compute, left, right, primfunc_name_hint="pointwise_matmul"))
@@ -154,21 +155,9 @@ def _picture(weight: te.Tensor, tokens: te.Tensor) -> te.Tensor:
 def _is_pointwise(conv: relax.Call) -> bool:
     attrs = conv.attrs
     return (
-        _shape(conv.args[1])[2:] == (1, 1)
+        shape_of(conv.args[1])[2:] == (1, 1)
         and attrs.groups == 1
         and not any(int(p) for p in attrs.padding)
         and all(int(s) == 1 for s in attrs.strides)
         and str(conv.ty.dtype) == "float32"
     )
-
-
-def _axes(permute: relax.Call) -> list[int]:
-    return [int(axis) for axis in permute.attrs.axes or ()]
-
-
-def _shape(expr: relax.Expr) -> tuple[int, ...]:
-    return tuple(int(size) for size in expr.ty.shape)
-
-
-def _is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
-    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)

@@ -1,0 +1,24 @@
+"""What a pass that replaces ops asks of an expression."""
+
+from typing import TypeGuard
+
+import tvm
+from tvm import relax
+
+
+def is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
+    """Whether it is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
+    return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)
+
+
+def axes_of(permute: relax.Call) -> list[int]:
+    """The permutation of a permute_dims, none of it negative."""
+    rank = len(permute.args[0].ty.shape)
+    if permute.attrs.axes is None:
+        return list(range(rank))[::-1]
+    return [int(axis) % rank for axis in permute.attrs.axes]
+
+
+def shape_of(expr: relax.Expr) -> tuple[int, ...]:
+    """Of a tensor of static shape."""
+    return tuple(int(size) for size in expr.ty.shape)
