@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from mlc_controlnet import describe
@@ -84,7 +85,7 @@ def build(config: BuildConfig) -> Bundle:
             writer.add_file(library.file, path)
             libraries.append(library)
         with stage("write params and tables"):
-            params = write_params(writer, checkpoint.tensors())
+            params = write_params(writer, chain.from_iterable(captured.params.values()), checkpoint.tensors())
             writer.add_bytes("tokenizer/tokenizer.json", checkpoint.tokenizer_json)
             writer.add_json("samplers.json", tables_to_json(tables.result()))
         with stage("write the manifest"):

@@ -26,7 +26,9 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
 
 def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict[str, manifest.ComponentEntry]:
     return {
-        name: manifest.ComponentEntry(inputs=spec.inputs, outputs=spec.outputs, params=captured.params[name])
+        name: manifest.ComponentEntry(
+            inputs=spec.inputs, outputs=spec.outputs, params=tuple(param.name for param in captured.params[name])
+        )
         for name, spec in checkpoint.specs.items()
     }
 

@@ -1,22 +1,29 @@
 """Named weights -> shards of raw little-endian float16."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 
 from mlc_controlnet.bundle.manifest import RECORD_ALIGNMENT_BYTES, ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.writer import BundleWriter
+from mlc_controlnet.capture import Param
 
 MAX_SHARD_BYTES = 32 * 2**20  # a browser fetches, hashes and uploads shard by shard; more than this at once is memory
 
 
 def write_params(
-    writer: BundleWriter, tensors: Mapping[str, torch.Tensor], max_shard_bytes: int = MAX_SHARD_BYTES
+    writer: BundleWriter,
+    params: Iterable[Param],
+    tensors: Mapping[str, torch.Tensor],
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> ParamsSpec:
-    """Write every tensor once, in the order given, into shards of at most `max_shard_bytes`.
+    """Write every param, in the order given, into shards of at most `max_shard_bytes`.
 
-    A tensor that is larger than that has a shard of its own: records are never cut.
+    A param that is larger than that has a shard of its own: records are never cut.
+
+    Args:
+        tensors: those of the checkpoint, of which params are made.
     """
     records: list[ParamRecord] = []
     shards: list[str] = []
@@ -27,11 +34,12 @@ def write_params(
         writer.add_bytes(shards[-1], bytes(shard))
         shard.clear()
 
-    for name, tensor in tensors.items():
+    for param in params:
+        tensor = param.read(tensors)
         data = np.ascontiguousarray(tensor.detach().numpy()).astype("<f2").tobytes()
         if shard and len(shard) + len(data) > max_shard_bytes:
             close_shard()
-        records.append(ParamRecord(name, tuple(tensor.shape), "float16", len(shards), len(shard), len(data)))
+        records.append(ParamRecord(param.name, tuple(tensor.shape), "float16", len(shards), len(shard), len(data)))
         shard += data + bytes(-len(data) % RECORD_ALIGNMENT_BYTES)
     if shard:
         close_shard()

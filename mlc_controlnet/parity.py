@@ -40,7 +40,7 @@ def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, library: Pat
             wanted = _as_list(reference(*inputs))
         specs = [spec.resolved(captured.dtype) for spec in checkpoint.specs[name].inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
-        params = [_tensor(tensors[key].detach(), captured.dtype) for key in captured.params[name]]
+        params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[name]]
         got = _as_list(vm[name](*arguments, tuple(params)))
         result[name] = round(min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result

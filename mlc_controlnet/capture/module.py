@@ -13,6 +13,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
+from mlc_controlnet.capture.param import Param
 from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
@@ -38,13 +39,13 @@ class CapturedModel:
     Attributes:
         dtype: of stored weights and of what passes between components.
         module: each function takes its component's inputs and then its params, one argument each.
-        params: component -> checkpoint names of its params, in the function's order.
+        params: component -> its params, in the function's order.
         references: component -> its torch module in float32; what parity is measured against.
     """
 
     dtype: str
     module: tvm.IRModule
-    params: dict[str, tuple[str, ...]]
+    params: dict[str, tuple[Param, ...]]
     references: dict[str, nn.Module]
 
 
@@ -92,15 +93,16 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
         UserError: a tensor of the checkpoint is read by no component, or by more than one.
     """
     functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
-    params: dict[str, tuple[str, ...]] = {}
+    read: dict[str, tuple[str, ...]] = {}
     references = {name: module.eval() for name, module in wrap(checkpoint).items()}
     names = checkpoint.names_by_identity()
     for name, module in references.items():
         skeleton = _skeleton(module, _TORCH_DTYPES[compute_dtype])
         function, own_names = _capture_one(skeleton, example_inputs(checkpoint.specs[name], compute_dtype))
-        params[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
+        read[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
         functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
-    checkpoint.check_every_tensor_is_read_once(params)
+    checkpoint.check_every_tensor_is_read_once(read)
+    params = {name: tuple(map(Param.whole, tensors)) for name, tensors in read.items()}
     return CapturedModel(compute_dtype, tvm.IRModule(functions), params, references)
 
 

@@ -1,0 +1,48 @@
+"""What a component takes for weights: rows of the checkpoint's tensors, one under another."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows `start` .. `stop` along axis 0 of one tensor of the checkpoint; up to its last where `stop` is None."""
+
+    tensor: str
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def are_all(self) -> bool:
+        return self.start == 0 and self.stop is None
+
+    def __str__(self) -> str:
+        return self.tensor if self.are_all else f"{self.tensor}[{self.start}:{'' if self.stop is None else self.stop}]"
+
+
+@dataclass(frozen=True)
+class Param:
+    """One argument of a component's function: at least one run of rows, joined along axis 0."""
+
+    rows: tuple[Rows, ...]
+
+    @classmethod
+    def whole(cls, tensor: str) -> "Param":
+        """The param that is this tensor of the checkpoint."""
+        return cls((Rows(tensor),))
+
+    @property
+    def name(self) -> str:
+        """Unique within a bundle: every row of a checkpoint is read once.
+
+        `unet.conv_in.weight`, or `unet.mid_block.attn1.to_q.weight + 2 more`.
+        """
+        first, *more = self.rows
+        return f"{first} + {len(more)} more" if more else str(first)
+
+    def read(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The param, put together from the checkpoint's `tensors` in their dtype; a view where it is one of them."""
+        parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
