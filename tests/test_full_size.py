@@ -88,8 +88,8 @@ BUDGETS = {
         launches={
             "text_encoder": 111,
             "control_embedding": 9,
-            "controlnet": 227,
-            "unet": 498,
+            "controlnet": 211,
+            "unet": 470,
             "vae_decoder": 104,
             "vae_encoder": 80,
         },

@@ -1,9 +1,9 @@
-"""Group norm, with the silu that mostly follows, as two kernels.
+"""Group norm, with the silu that mostly follows, as two kernels, or as one where a group is small.
 
 A default schedule has one workgroup for a whole tensor and takes the variance as E[x^2] - E[x]^2, which cancels.
 Here each group is cut into slices: `statistics` writes mean and sum of squared deviations of every slice (two passes
 over values held in registers or cache), `normalize` combines the slices of its group (Chan, Golub, LeVeque 1979,
-equation 2.1) and reads x once more.
+equation 2.1) and reads x once more. On a GPU a group of a few kilobytes is one workgroup's, and one launch.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,52 @@ class GroupNormKernels:
     """`statistics` (x, partial) and `normalize` (x, partial, gamma, beta, y), both scheduled.
 
     x and y have `Normalization.shape`, gamma and beta [C]; partial is float32 of `partial_shape` = [N * G, slices, 2].
+    Where `normalize` does everything, its parameters are (x, gamma, beta, y), and there is nothing else.
     """
 
-    statistics: tirx.PrimFunc
     normalize: tirx.PrimFunc
-    partial_shape: tuple[int, int, int]
+    statistics: tirx.PrimFunc | None = None
+    partial_shape: tuple[int, int, int] | None = None
 
 
 def group_norm(norm: Normalization, target: Target) -> GroupNormKernels:
-    """The two kernels for `target`; sums are float32."""
+    """The kernels for `target`; sums are float32."""
+    _check(norm)
+    if "gpu" not in target.keys:
+        statistics, normalize, slices = group_norm_cpu.build(norm)
+        partial_shape = (norm.batch * norm.groups, slices, 2)
+        return GroupNormKernels(mark_finished(normalize), mark_finished(statistics), partial_shape)
+    if group_norm_gpu.is_whole(norm):
+        return GroupNormKernels(mark_finished(group_norm_gpu.whole(norm)))
+    return GroupNormKernels(
+        mark_finished(group_norm_gpu.normalize(norm)),
+        mark_finished(group_norm_gpu.statistics(norm)),
+        group_norm_gpu.choose_slices(norm).partial_shape,
+    )
+
+
+@dataclass(frozen=True)
+class CoefficientKernels:
+    """`statistics` (x, partial) and `coefficients` (partial, gamma, mean_and_scale), both scheduled, for GPUs.
+
+    For a reader of x [N, C, ...] that normalizes what it reads: (x - mean) * scale + beta, with mean_and_scale float32
+    [N, C, 2].
+    """
+
+    statistics: tirx.PrimFunc
+    coefficients: tirx.PrimFunc
+    partial_shape: tuple[int, int, int]
+
+
+def group_norm_coefficients(norm: Normalization) -> CoefficientKernels:
+    _check(norm)
+    return CoefficientKernels(
+        mark_finished(group_norm_gpu.statistics(norm)),
+        mark_finished(group_norm_gpu.coefficients(norm)),
+        group_norm_gpu.choose_slices(norm).partial_shape,
+    )
+
+
+def _check(norm: Normalization) -> None:
     if not norm.is_supported():
         raise ValueError(f"no group norm kernel for {norm}")
-    variant = group_norm_gpu if "gpu" in target.keys else group_norm_cpu
-    statistics, normalize, slices = variant.build(norm)
-    partial_shape = (norm.batch * norm.groups, slices, 2)
-    return GroupNormKernels(mark_finished(statistics), mark_finished(normalize), partial_shape)

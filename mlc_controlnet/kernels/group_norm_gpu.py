@@ -1,10 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Group norm for GPUs: a workgroup a slice, in both kernels.
+"""Group norm for GPUs: small groups in one kernel, a workgroup each; large ones in slices, a workgroup a slice.
 
 Loads are scalar and neighbouring threads read neighbouring values: WebGPU buffers hold scalars, so a vec4 load would be
-four strided ones. Statistics keeps its values in registers between the mean and the deviations.
+four strided ones. Statistics keeps its values in registers between the mean and the deviations. The one kernel reads
+its group three times, twice of them from cache: it is for groups of a few kilobytes, where a second launch costs more.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -16,104 +18,140 @@ THREADS = 256
 FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers each, then everybody adds FOLD
 MAX_VALUES = 16  # registers a thread
 ENOUGH_WORKGROUPS = 128
+MAX_WHOLE = 40 * THREADS  # values of a group that one workgroup takes in 40 rounds; [1280, 16, 16] in 32 groups
 
 
-def choose_values(norm: Normalization) -> int:
-    """Values a thread: as many as leave enough workgroups to fill a GPU."""
+@dataclass(frozen=True)
+class Slices:
+    """How the groups of a norm are cut: `count` slices of at most `size` neighbours in memory, `values` a thread."""
+
+    norm: Normalization
+    values: int
+
+    @property
+    def size(self) -> int:
+        return THREADS * self.values
+
+    @property
+    def count(self) -> int:
+        return -(-self.norm.group_size // self.size)
+
+    @property
+    def groups(self) -> int:
+        return self.norm.batch * self.norm.groups
+
+    @property
+    def partial_shape(self) -> tuple[int, int, int]:
+        """Mean and sum of squared deviations of every slice."""
+        return self.groups, self.count, 2
+
+    def filled(self, piece: Any) -> Any:
+        """Values in a slice: all but the last are full."""
+        return T.cast(T.min(self.size, self.norm.group_size - piece * self.size), "float32")
+
+
+def choose_slices(norm: Normalization) -> Slices:
+    """As many values a thread as leave enough workgroups to fill a GPU."""
     values = MAX_VALUES
     while values > 1 and norm.batch * norm.groups * -(-norm.group_size // (THREADS * values)) < ENOUGH_WORKGROUPS:
         values //= 2
-    return values
+    return Slices(norm, values)
 
 
-def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
-    """(statistics, normalize, slices a group). See `GroupNormKernels` for their parameters."""
-    shape, dtype = norm.shape, norm.dtype
-    values = choose_values(norm)
-    size = norm.group_size
-    slice_size = THREADS * values
-    slices = -(-size // slice_size)
-    groups = norm.batch * norm.groups
-    rounds = -(-slices // THREADS)
+def is_whole(norm: Normalization) -> bool:
+    """Whether one workgroup takes a whole group."""
+    return norm.group_size <= MAX_WHOLE
 
-    def element(group: Any, offset: Any) -> tuple[Any, ...]:
-        """The index into x of a group's value `offset`; past the end of the group, of its last."""
-        flat = group * size + T.min(offset, size - 1)
-        index = []
-        for extent in reversed(shape[1:]):
-            index.append(flat % extent)
-            flat = flat // extent
-        return (flat, *reversed(index))
 
-    def channel(group: Any, offset: Any) -> Any:
-        return group % norm.groups * norm.group_channels + offset // norm.positions
-
-    def count(piece: Any) -> Any:
-        """Values in a slice: all but the last are full."""
-        return T.cast(T.min(slice_size, size - piece * slice_size), "float32")
-
-    def finish(y: Any) -> Any:
-        if norm.silu:
-            y = y / (T.float32(1) + T.exp(-y))
-        return T.cast(y, dtype)
-
-    @T.macro
-    def add_over_workgroup(total, thread, gathered, folded):
-        """total[0] of all threads -> their sum, in every thread's total[0]."""
-        gathered[thread] = total[0]
-        T.tvm_storage_sync("shared")
-        if thread < FOLD:
-            total[0] = T.float32(0)
-            for n in T.serial(THREADS // FOLD):
-                total[0] = total[0] + gathered[n * FOLD + thread]
-            folded[thread] = total[0]
-        T.tvm_storage_sync("shared")
+@T.macro
+def add_over_workgroup(total, thread, gathered, folded):
+    """total[0] of all threads -> their sum, in every thread's total[0]."""
+    gathered[thread] = total[0]
+    T.tvm_storage_sync("shared")
+    if thread < FOLD:
         total[0] = T.float32(0)
-        for n in T.serial(FOLD):
-            total[0] = total[0] + folded[n]
+        for n in T.serial(THREADS // FOLD):
+            total[0] = total[0] + gathered[n * FOLD + thread]
+        folded[thread] = total[0]
+    T.tvm_storage_sync("shared")
+    total[0] = T.float32(0)
+    for n in T.serial(FOLD):
+        total[0] = total[0] + folded[n]
+
+
+@T.macro
+def combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded):
+    """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread."""
+    total[0] = T.float32(0)
+    for n in T.serial(-(-slices.count // THREADS)):
+        if n * THREADS + thread < slices.count:
+            total[0] = total[0] + partial[group, n * THREADS + thread, 0] * slices.filled(n * THREADS + thread)
+    add_over_workgroup(total, thread, gathered, folded)
+    mean[0] = total[0] / T.float32(slices.norm.group_size)
+
+    total[0] = T.float32(0)
+    for n in T.serial(-(-slices.count // THREADS)):
+        if n * THREADS + thread < slices.count:
+            scale[0] = partial[group, n * THREADS + thread, 0] - mean[0]
+            total[0] = total[0] + partial[group, n * THREADS + thread, 1]
+            total[0] = total[0] + scale[0] * scale[0] * slices.filled(n * THREADS + thread)
+    add_over_workgroup(total, thread, gathered, folded)
+    scale[0] = T.rsqrt(total[0] / T.float32(slices.norm.group_size) + T.float32(slices.norm.epsilon))
+
+
+def statistics(norm: Normalization) -> tirx.PrimFunc:
+    """(x, partial): mean and sum of squared deviations of every slice."""
+    slices = choose_slices(norm)
 
     @T.prim_func(s_tir=True, private=True)
-    def statistics(x: T.Buffer(shape, dtype), partial: T.Buffer((groups, slices, 2), "float32")):
-        for bx in T.thread_binding(groups * slices, thread="blockIdx.x"):
+    def statistics(x: T.Buffer(norm.shape, norm.dtype), partial: T.Buffer(slices.partial_shape, "float32")):
+        for bx in T.thread_binding(slices.groups * slices.count, thread="blockIdx.x"):
             for thread in T.thread_binding(THREADS, thread="threadIdx.x"):
                 with T.sblock("statistics"):
                     T.reads()
                     T.writes()
                     gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
                     folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    held = T.sblock_alloc_buffer((values,), "float32", scope="local")
+                    held = T.sblock_alloc_buffer((slices.values,), "float32", scope="local")
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    group: T.let[T.int32] = bx // slices
-                    piece: T.let[T.int32] = bx % slices
-                    first: T.let[T.int32] = piece * slice_size + thread
+                    group: T.let[T.int32] = bx // slices.count
+                    piece: T.let[T.int32] = bx % slices.count
+                    first: T.let[T.int32] = piece * slices.size + thread
 
                     total[0] = T.float32(0)
-                    for n in T.unroll(values):
-                        held[n] = T.cast(x[element(group, first + n * THREADS)], "float32")
-                        if first + n * THREADS < size:
+                    for n in T.unroll(slices.values):
+                        held[n] = T.cast(x[_element(norm, group, first + n * THREADS)], "float32")
+                        if first + n * THREADS < norm.group_size:
                             total[0] = total[0] + held[n]
                     add_over_workgroup(total, thread, gathered, folded)
-                    mean[0] = total[0] / count(piece)
+                    mean[0] = total[0] / slices.filled(piece)
 
                     total[0] = T.float32(0)
-                    for n in T.unroll(values):
-                        if first + n * THREADS < size:
+                    for n in T.unroll(slices.values):
+                        if first + n * THREADS < norm.group_size:
                             total[0] = total[0] + (held[n] - mean[0]) * (held[n] - mean[0])
                     add_over_workgroup(total, thread, gathered, folded)
                     if thread == 0:
                         partial[group, piece, 0] = mean[0]
                         partial[group, piece, 1] = total[0]
 
+    return statistics
+
+
+def normalize(norm: Normalization) -> tirx.PrimFunc:
+    """(x, partial, gamma, beta, y): every slice combines the slices of its group and normalizes itself."""
+    slices = choose_slices(norm)
+
     @T.prim_func(s_tir=True, private=True)
     def normalize(
-        x: T.Buffer(shape, dtype),
-        partial: T.Buffer((groups, slices, 2), "float32"),
-        gamma: T.Buffer((norm.channels,), dtype),
-        beta: T.Buffer((norm.channels,), dtype),
-        y: T.Buffer(shape, dtype),
+        x: T.Buffer(norm.shape, norm.dtype),
+        partial: T.Buffer(slices.partial_shape, "float32"),
+        gamma: T.Buffer((norm.channels,), norm.dtype),
+        beta: T.Buffer((norm.channels,), norm.dtype),
+        y: T.Buffer(norm.shape, norm.dtype),
     ):
-        for bx in T.thread_binding(groups * slices, thread="blockIdx.x"):
+        for bx in T.thread_binding(slices.groups * slices.count, thread="blockIdx.x"):
             for thread in T.thread_binding(THREADS, thread="threadIdx.x"):
                 with T.sblock("normalize"):
                     T.reads()
@@ -123,32 +161,124 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    group: T.let[T.int32] = bx // slices
-                    first: T.let[T.int32] = bx % slices * slice_size + thread
+                    group: T.let[T.int32] = bx // slices.count
+                    first: T.let[T.int32] = bx % slices.count * slices.size + thread
 
-                    total[0] = T.float32(0)
-                    for n in T.serial(rounds):
-                        if n * THREADS + thread < slices:
-                            total[0] = total[0] + partial[group, n * THREADS + thread, 0] * count(n * THREADS + thread)
-                    add_over_workgroup(total, thread, gathered, folded)
-                    mean[0] = total[0] / T.float32(size)
-
-                    total[0] = T.float32(0)
-                    for n in T.serial(rounds):
-                        if n * THREADS + thread < slices:
-                            scale[0] = partial[group, n * THREADS + thread, 0] - mean[0]
-                            total[0] = total[0] + partial[group, n * THREADS + thread, 1]
-                            total[0] = total[0] + scale[0] * scale[0] * count(n * THREADS + thread)
-                    add_over_workgroup(total, thread, gathered, folded)
-                    scale[0] = T.rsqrt(total[0] / T.float32(size) + T.float32(norm.epsilon))
-
-                    for n in T.serial(values):
+                    combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
+                    for n in T.serial(slices.values):
                         offset: T.let[T.int32] = first + n * THREADS
-                        if offset < size:
-                            y[element(group, offset)] = finish(
-                                (T.cast(x[element(group, offset)], "float32") - mean[0])
-                                * (scale[0] * T.cast(gamma[channel(group, offset)], "float32"))
-                                + T.cast(beta[channel(group, offset)], "float32")
+                        if offset < norm.group_size:
+                            y[_element(norm, group, offset)] = _finish(
+                                norm,
+                                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
+                                * (scale[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
+                                + T.cast(beta[_channel(norm, group, offset)], "float32"),
                             )
 
-    return statistics, normalize, slices
+    return normalize
+
+
+def coefficients(norm: Normalization) -> tirx.PrimFunc:
+    """(partial, gamma, mean_and_scale): what a kernel needs that normalizes x [N, C, ...] as it reads it.
+
+    mean_and_scale is float32 [N, C, 2]: (x - mean) * scale + beta is the norm; gamma is part of the scale.
+    """
+    slices = choose_slices(norm)
+
+    @T.prim_func(s_tir=True, private=True)
+    def coefficients(
+        partial: T.Buffer(slices.partial_shape, "float32"),
+        gamma: T.Buffer((norm.channels,), norm.dtype),
+        mean_and_scale: T.Buffer((norm.batch, norm.channels, 2), "float32"),
+    ):
+        for group in T.thread_binding(slices.groups, thread="blockIdx.x"):
+            for thread in T.thread_binding(THREADS, thread="threadIdx.x"):
+                with T.sblock("coefficients"):
+                    T.reads()
+                    T.writes()
+                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
+                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
+                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+
+                    combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
+                    for n in T.serial(-(-norm.group_channels // THREADS)):
+                        channel: T.let[T.int32] = n * THREADS + thread
+                        if channel < norm.group_channels:
+                            batch: T.let[T.int32] = group // norm.groups
+                            c: T.let[T.int32] = group % norm.groups * norm.group_channels + channel
+                            mean_and_scale[batch, c, 0] = mean[0]
+                            mean_and_scale[batch, c, 1] = scale[0] * T.cast(gamma[c], "float32")
+
+    return coefficients
+
+
+def whole(norm: Normalization) -> tirx.PrimFunc:
+    """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
+    rounds = -(-norm.group_size // THREADS)
+
+    @T.prim_func(s_tir=True, private=True)
+    def whole(
+        x: T.Buffer(norm.shape, norm.dtype),
+        gamma: T.Buffer((norm.channels,), norm.dtype),
+        beta: T.Buffer((norm.channels,), norm.dtype),
+        y: T.Buffer(norm.shape, norm.dtype),
+    ):
+        for group in T.thread_binding(norm.batch * norm.groups, thread="blockIdx.x"):
+            for thread in T.thread_binding(THREADS, thread="threadIdx.x"):
+                with T.sblock("group_norm"):
+                    T.reads()
+                    T.writes()
+                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
+                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
+                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    value = T.sblock_alloc_buffer((1,), "float32", scope="local")
+
+                    total[0] = T.float32(0)
+                    for n in T.serial(rounds):
+                        if n * THREADS + thread < norm.group_size:
+                            total[0] = total[0] + T.cast(x[_element(norm, group, n * THREADS + thread)], "float32")
+                    add_over_workgroup(total, thread, gathered, folded)
+                    mean[0] = total[0] / T.float32(norm.group_size)
+
+                    total[0] = T.float32(0)
+                    for n in T.serial(rounds):
+                        if n * THREADS + thread < norm.group_size:
+                            value[0] = T.cast(x[_element(norm, group, n * THREADS + thread)], "float32") - mean[0]
+                            total[0] = total[0] + value[0] * value[0]
+                    add_over_workgroup(total, thread, gathered, folded)
+                    total[0] = T.rsqrt(total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon))
+
+                    for n in T.serial(rounds):
+                        offset: T.let[T.int32] = n * THREADS + thread
+                        if offset < norm.group_size:
+                            y[_element(norm, group, offset)] = _finish(
+                                norm,
+                                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
+                                * (total[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
+                                + T.cast(beta[_channel(norm, group, offset)], "float32"),
+                            )
+
+    return whole
+
+
+def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
+    """The index into x of a group's value `offset`; past the end of the group, of its last."""
+    flat = group * norm.group_size + T.min(offset, norm.group_size - 1)
+    index = []
+    for extent in reversed(norm.shape[1:]):
+        index.append(flat % extent)
+        flat = flat // extent
+    return (flat, *reversed(index))
+
+
+def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
+    return group % norm.groups * norm.group_channels + offset // norm.positions
+
+
+def _finish(norm: Normalization, y: Any) -> Any:
+    if norm.silu:
+        y = y / (T.float32(1) + T.exp(-y))
+    return T.cast(y, norm.dtype)

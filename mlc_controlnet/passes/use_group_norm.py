@@ -1,14 +1,15 @@
-"""Replace group norm, and the silu that follows it, by the two group norm kernels.
+"""Replace group norm, and the silu that follows it, by the group norm kernels.
 
 Before: y = nn.group_norm(x, gamma, beta); z = nn.silu(y)
 After:  partial = call_tir(statistics, (x,)); z = call_tir(normalize_silu, (x, partial, gamma, beta))
+        or, of small groups on a GPU: z = call_tir(group_norm_silu, (x, gamma, beta))
 
 Fires on channels-first static shapes; takes the silu along only if nobody else reads y, which saves one round trip of
 it: 5 MiB at [1, 320, 64, 64] float32. A default GPU schedule runs the whole norm on one or two workgroups.
 """
 
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import tvm
 from tvm import relax
@@ -21,7 +22,14 @@ from mlc_controlnet.passes.matching import is_call
 
 log = logging.getLogger(__name__)
 
-Kernels = tuple[tvm.ir.GlobalVar, tvm.ir.GlobalVar, Sequence[int]]  # statistics, normalize, shape of partial
+
+@dataclass(frozen=True)
+class Names:
+    """The kernels of a norm in the module; `statistics` is None where one kernel does everything."""
+
+    normalize: tvm.ir.GlobalVar
+    statistics: tvm.ir.GlobalVar | None
+    partial: relax.TensorType | None
 
 
 @tvm.transform.module_pass(opt_level=0, name="UseGroupNorm")
@@ -37,7 +45,7 @@ class UseGroupNorm:
                 rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
                 replacer.builder_.update_func(global_var, rewritten)
         log.info(
-            "replaced %d group norms, %d of them with silu, by %d pairs of kernels",
+            "replaced %d group norms, %d of them with silu, by kernels of %d kinds",
             replacer.fired,
             replacer.fired_with_silu,
             len(replacer.kernels),
@@ -50,7 +58,7 @@ class _Replacer(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, target: Target) -> None:
         super().__init__(mod)
         self.target = target
-        self.kernels: dict[Normalization, Kernels] = {}
+        self.kernels: dict[Normalization, Names] = {}
         self.only_read_by_silu: set[relax.Var] = set()
         self.fired = 0
         self.fired_with_silu = 0
@@ -73,20 +81,25 @@ class _Replacer(PyExprMutator):
             return call
         self.fired += 1
         self.fired_with_silu += silu
-        statistics, normalize, partial_shape = self._kernels_for(wanted)
+        kernels = self._kernels_for(wanted)
         x, gamma, beta = (self.visit_expr(argument) for argument in norm.args)
-        partial = self.builder_.emit(relax.call_tir(statistics, [x], relax.TensorType(partial_shape, "float32")))
-        return relax.call_tir(normalize, [x, partial, gamma, beta], call.ty)
+        if kernels.statistics is None:
+            return relax.call_tir(kernels.normalize, [x, gamma, beta], call.ty)
+        partial = self.builder_.emit(relax.call_tir(kernels.statistics, [x], kernels.partial))
+        return relax.call_tir(kernels.normalize, [x, partial, gamma, beta], call.ty)
 
-    def _kernels_for(self, norm: Normalization) -> Kernels:
+    def _kernels_for(self, norm: Normalization) -> Names:
         if norm not in self.kernels:
             made = group_norm(norm, self.target)
             suffix = "_silu" if norm.silu else ""
-            self.kernels[norm] = (
-                self.builder_.add_func(made.statistics, "group_norm_statistics"),
-                self.builder_.add_func(made.normalize, f"group_norm_normalize{suffix}"),
-                made.partial_shape,
-            )
+            if made.statistics is None:
+                self.kernels[norm] = Names(self.builder_.add_func(made.normalize, f"group_norm{suffix}"), None, None)
+            else:
+                self.kernels[norm] = Names(
+                    self.builder_.add_func(made.normalize, f"group_norm_normalize{suffix}"),
+                    self.builder_.add_func(made.statistics, "group_norm_statistics"),
+                    relax.TensorType(made.partial_shape, "float32"),
+                )
         return self.kernels[norm]
 
 

@@ -1,3 +1,4 @@
+import pytest
 import tvm
 from tvm import relax
 from tvm.script import ir as I
@@ -9,6 +10,7 @@ from mlc_controlnet.kernels.normalization import Normalization
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
+WEBGPU = Target("webgpu")
 
 
 def expect(silu: bool) -> tvm.IRModule:
@@ -128,3 +130,20 @@ def test_channels_last_is_left_alone() -> None:
             return z
 
     tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(Before), Before)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernels"), [(32, ["group_norm_silu"]), (64, ["group_norm_statistics", "group_norm_normalize_silu"])]
+)
+def test_a_small_group_is_one_kernel_of_a_gpu(size: int, kernels: list[str]) -> None:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 8, size, size), "float32"))
+    gamma, beta = (relax.Var(name, relax.TensorType((8,), "float32")) for name in ("gamma", "beta"))
+    with builder.function("main", [x, gamma, beta]):
+        with builder.dataflow():
+            y = builder.emit(relax.op.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3]))
+            z = builder.emit_output(relax.op.nn.silu(y))
+        builder.emit_func_output(z)
+    after = UseGroupNorm(WEBGPU)(builder.get())
+    calls = [binding.value.args[0].name_hint for binding in after["main"].body.blocks[0].bindings]
+    assert calls == kernels
