@@ -14,6 +14,7 @@ from pathlib import Path
 from mlc_controlnet import describe
 from mlc_controlnet.build_options import Stages, parse_options, report_errors
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
+from mlc_controlnet.bundle.memory_plan import plan_memory
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_table import tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
@@ -89,18 +90,20 @@ def build(config: BuildConfig) -> Bundle:
             writer.add_bytes("tokenizer/tokenizer.json", checkpoint.tokenizer_json)
             writer.add_json("samplers.json", tables_to_json(tables.result()))
         with stage("write the manifest"):
+            components = describe.describe_components(checkpoint, captured)
             return writer.finish(
                 Manifest(
                     format_version=FORMAT_VERSION,
                     model=describe.describe_model(checkpoint),
                     target=config.target,
                     libraries=tuple(libraries),
-                    components=describe.describe_components(checkpoint, captured),
+                    components=components,
                     params=params,
                     tokenizer=describe.describe_tokenizer(checkpoint, "tokenizer/tokenizer.json"),
                     samplers=SamplersSpec(file="samplers.json", default="ddim"),
                     defaults=checkpoint.defaults,
                     latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
+                    memory=plan_memory(libraries, components, params),
                     parity_db=dict(parity_db),
                     versions=describe.describe_versions(),
                 )

@@ -11,6 +11,8 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
 
+POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
+
 
 class OverLimits(UserError):
     """A model, size and dtype whose kernels a WebGPU device would reject."""
@@ -78,7 +80,7 @@ def tvm_target(preset: TargetPreset) -> tvm.target.Target:
 
 
 def count_launches_and_bytes(planned: tvm.IRModule) -> tuple[dict[str, int], dict[str, int]]:
-    """Launches and planned bytes of each component of a module that has been through the last phase."""
+    """Launches and planned bytes (whole pages) of each component of a module that has been through the last phase."""
     launches, planned_bytes = {}, {}
     for global_var, function in planned.functions_items():
         if isinstance(function, relax.Function):
@@ -100,4 +102,4 @@ class _Counter(relax.PyExprVisitor):
         if isinstance(call.op, tvm.ir.GlobalVar) and isinstance(self.mod[call.op], tvm.tirx.PrimFunc):
             self.launches += 1
         elif isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.vm.alloc_storage":
-            self.bytes += int(call.args[0].values[0])
+            self.bytes += -(-int(call.args[0].values[0]) // POOL_PAGE_BYTES) * POOL_PAGE_BYTES

@@ -12,7 +12,7 @@ from mlc_controlnet.components import DRAWING, UNET, TensorSpec
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
 RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
@@ -95,6 +95,23 @@ class LatentPreview:
 
 
 @dataclass(frozen=True)
+class MemoryMode:
+    """One way to hold the weights of the components that draw."""
+
+    peak_bytes: int  # of the device's memory, while a picture is made
+    step_upload_bytes: int  # weights that come to the device at every denoising step
+    kept_params: Mapping[str, int]  # how many of a component's params, from the first, stay between its calls
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The two modes of one library; how they are planned: memory_plan.py."""
+
+    resident: MemoryMode  # all weights stay on the device
+    reduced: MemoryMode  # weights come to the device for a component's calls
+
+
+@dataclass(frozen=True)
 class FileEntry:
     path: str  # relative to the bundle, with /
     bytes: int
@@ -113,6 +130,7 @@ class Manifest:
     samplers: SamplersSpec
     defaults: Defaults
     latent_preview: LatentPreview
+    memory: Mapping[str, MemoryPlan]  # by library file
     parity_db: Mapping[str, Mapping[str, float]]  # component, then library dtype
     versions: Mapping[str, str]
     files: tuple[FileEntry, ...] = ()  # every file but the manifest; BundleWriter fills it in
@@ -254,6 +272,15 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
         for param in component.params:
             if param not in records:
                 yield f"components.{name}.params", f"{param}, which has no record", "recorded params only"
+    for library in manifest.libraries:
+        if library.file not in manifest.memory:
+            yield "memory", f"none for {library.file}", "a plan for each library"
+    for file, plan in manifest.memory.items():
+        for mode in (plan.resident, plan.reduced):
+            for name, component in manifest.components.items():
+                kept = mode.kept_params.get(name, -1)
+                if not 0 <= kept <= len(component.params):
+                    yield f"memory: {file}", f"{kept} params kept of {name}", f"0 to {len(component.params)}"
     channels = manifest.model.latent_channels
     preview = manifest.latent_preview
     if len(preview.weight) != 3 or len(preview.bias) != 3 or any(len(row) != channels for row in preview.weight):

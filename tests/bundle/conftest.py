@@ -6,6 +6,8 @@ from mlc_controlnet.bundle.manifest import (
     LatentPreview,
     Library,
     Manifest,
+    MemoryMode,
+    MemoryPlan,
     ModelSummary,
     ParamRecord,
     ParamsSpec,
@@ -52,6 +54,7 @@ def manifest() -> Manifest:
         samplers=SamplersSpec("samplers.json", "ddim"),
         defaults=Defaults(20, 2.0, 1.0),
         latent_preview=LatentPreview(((0.1, 0.0, 0.0, 0.0),) * 3, (0.5, 0.5, 0.5)),
+        memory={"tiny-float32.so": MemoryPlan(MemoryMode(1000, 0, {"unet": 2}), MemoryMode(990, 10, {"unet": 0}))},
         parity_db={"unet": {"float32": 85.5}},
         versions={"mlc_controlnet": "0.1.0"},
     )

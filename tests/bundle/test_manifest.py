@@ -26,7 +26,7 @@ def test_a_manifest_survives_the_way_through_its_file(bundle_path):
 
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None])
 def test_another_format_version_is_refused_before_anything_else_is_read(version):
-    with pytest.raises(UserError, match=r"format_version: got .*wanted 1; build the bundle again"):
+    with pytest.raises(UserError, match=r"format_version: got .*wanted 2; build the bundle again"):
         parse({"format_version": version, "all else": "unknown"})
 
 
@@ -144,3 +144,23 @@ def test_a_figure_that_json_cannot_hold_is_refused_when_written(manifest):
     endless = dataclasses.replace(manifest, parity_db={"unet": {"float32": float("inf")}})
     with pytest.raises(ValueError, match=r"JSON"):
         endless.to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda memory: memory.clear(), "memory: got none for tiny-float32.so, wanted a plan for each library"),
+        (
+            lambda memory: memory["tiny-float32.so"]["reduced"]["kept_params"].update(unet=3),
+            "memory: tiny-float32.so: got 3 params kept of unet, wanted 0 to 2",
+        ),
+        (
+            lambda memory: memory["tiny-float32.so"]["resident"]["kept_params"].clear(),
+            "got -1 params kept of unet, wanted 0 to 2",
+        ),
+    ],
+)
+def test_a_memory_plan_that_does_not_fit_the_bundle_is_refused(raw, change, message):
+    change(raw["memory"])
+    with pytest.raises(UserError, match=message):
+        parse(raw)

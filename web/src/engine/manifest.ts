@@ -7,7 +7,7 @@ import { COMPONENTS } from "./components";
 import { UserError } from "./errors";
 import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record";
 
-export const FORMAT_VERSION = 1;
+export const FORMAT_VERSION = 2;
 export const MANIFEST_NAME = "manifest.json";
 /** A dtype that is the library's own: float32 in a float32 library, float16 in a float16 one. */
 export const COMPUTE = "compute";
@@ -54,6 +54,13 @@ const paramRecord = record({
   bytes: integer,
 });
 
+/** One way to hold the weights of the components that draw. */
+const memoryMode = record({
+  peak_bytes: integer, // of the GPU's memory, while a picture is made
+  step_upload_bytes: integer, // weights that come to the GPU at every denoising step
+  kept_params: mapping(integer), // how many of a component's params, from the first, stay between its calls
+});
+
 const fileEntry = record({
   path: string, // relative to the bundle, with /
   bytes: integer,
@@ -84,6 +91,8 @@ const manifest = record({
   defaults: record({ steps: integer, guidance_scale: number, conditioning_scale: number }),
   // rgb (0..1) = weight [3, latent channels] @ x0 + bias [3] for each latent cell: a least-squares fit made at build time.
   latent_preview: record({ weight: list(list(number)), bias: list(number) }),
+  // By library file: all weights on the GPU, or some that come for a component's calls. Planned in Python, memory_plan.py.
+  memory: mapping(record({ resident: memoryMode, reduced: memoryMode })),
   parity_db: mapping(mapping(number)), // component, then library dtype
   versions: mapping(string),
   files: list(fileEntry), // every file but the manifest
@@ -93,6 +102,7 @@ export type Manifest = Parsed<typeof manifest>;
 export type Library = Parsed<typeof library>;
 export type ComponentSpec = Parsed<typeof componentSpec>;
 export type ParamRecord = Parsed<typeof paramRecord>;
+export type MemoryMode = Parsed<typeof memoryMode>;
 export type FileEntry = Parsed<typeof fileEntry>;
 export type LatentPreview = Manifest["latent_preview"];
 
@@ -214,9 +224,26 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
         yield [`components.${name}.params`, `${param}, which has no record`, "recorded params only"];
     }
   }
+  yield* memoryFaults(parsed);
   const { weight, bias } = parsed.latent_preview;
   const channels = parsed.model.latent_channels;
   if (weight.length !== 3 || bias.length !== 3 || weight.some((row) => row.length !== channels)) {
     yield ["latent_preview", "another shape", `weight [3, ${channels}] and bias [3]`];
+  }
+}
+
+function* memoryFaults({ libraries, components, memory }: Manifest): Generator<Complaint> {
+  for (const { file } of libraries) {
+    if (!Object.hasOwn(memory, file)) yield ["memory", `none for ${file}`, "a plan for each library"];
+  }
+  for (const [file, { resident, reduced }] of Object.entries(memory)) {
+    for (const { kept_params } of [resident, reduced]) {
+      for (const [name, { params }] of Object.entries(components)) {
+        const kept = Object.hasOwn(kept_params, name) ? kept_params[name] : -1;
+        if (kept < 0 || kept > params.length) {
+          yield [`memory: ${file}`, `${kept} params kept of ${name}`, `0 to ${params.length}`];
+        }
+      }
+    }
   }
 }

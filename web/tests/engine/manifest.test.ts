@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { checkCanDraw, isInside, parseManifest } from "../../src/engine/manifest";
-import { makeManifest, manifestBytes } from "./sample_bundle";
+import { keptParams, MEMORY, makeManifest, manifestBytes } from "./sample_bundle";
 
 const parse = (value: unknown) => parseManifest(manifestBytes(value));
 const sound = makeManifest();
@@ -12,7 +12,7 @@ test("a sound manifest is read as it is", () => {
 });
 
 test("another format version is refused before anything else", () => {
-  expect(() => parse({ format_version: 2 })).toThrow("manifest.json: format_version: got 2, wanted 1;");
+  expect(() => parse({ format_version: 1 })).toThrow("manifest.json: format_version: got 1, wanted 2;");
 });
 
 test("what is no JSON is refused", () => {
@@ -48,6 +48,20 @@ test.each([
   ["a file twice", { ...sound, files: [...sound.files, sound.files[0]] }, "circles-float32.wasm twice"],
   ["a file outside", { ...sound, files: [...sound.files, { ...sound.files[0], path: "../x" }] }, '"../x"'],
   ["a short hash", { ...sound, files: [...sound.files, { path: "x", bytes: 1, sha256: "ab" }] }, "64 hex digits"],
+  ["a library without memory plan", { ...sound, memory: {} }, "memory: got none for circles-float32.wasm"],
+  [
+    "a plan that keeps more params than there are",
+    {
+      ...sound,
+      memory: { x: { ...MEMORY, reduced: { ...MEMORY.reduced, kept_params: keptParams(2) } }, ...sound.memory },
+    },
+    "memory: x: got 2 params kept of text_encoder, wanted 0 to 1",
+  ],
+  [
+    "a plan without a component",
+    { ...sound, memory: { x: { ...MEMORY, resident: { ...MEMORY.resident, kept_params: {} } }, ...sound.memory } },
+    "memory: x: got -1 params kept of text_encoder",
+  ],
   ["a preview of another shape", { ...sound, latent_preview: { weight: [[1]], bias: [0] } }, "weight [3, 4]"],
 ])("%s is refused", (_, manifest, complaint) => {
   expect(() => parse(manifest)).toThrow(complaint);

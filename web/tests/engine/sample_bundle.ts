@@ -1,6 +1,7 @@
 /** A tiny bundle in memory: valid in form, its library and weights are not. */
 
 import { createHash } from "node:crypto";
+import { COMPONENTS } from "../../src/engine/components";
 import type { Manifest } from "../../src/engine/manifest";
 
 export type Files = Record<string, Uint8Array<ArrayBuffer>>;
@@ -50,12 +51,23 @@ export const FILES: Files = {
 
 export const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
+/** Resident, every component keeps its one param; reduced, none does. */
+export const MEMORY = {
+  resident: { peak_bytes: 3000, step_upload_bytes: 0, kept_params: keptParams(1) },
+  reduced: { peak_bytes: 2000, step_upload_bytes: 4, kept_params: keptParams(0) },
+};
+
+export function keptParams(count: number): Record<string, number> {
+  return Object.fromEntries(COMPONENTS.map((name) => [name, count]));
+}
+
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
   const params = ["unet.weight"];
   const component = { inputs: [], outputs: [], params };
+  const libraries = changes.libraries ?? [makeLibrary()];
   return {
-    format_version: 1,
+    format_version: 2,
     model: {
       name: "circles",
       height: HEIGHT,
@@ -65,7 +77,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       prediction_type: "v_prediction",
     },
     target: "webgpu",
-    libraries: [makeLibrary()],
+    libraries,
     components: {
       text_encoder: component,
       control_embedding: component,
@@ -90,6 +102,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       ],
       bias: [0, 0, 0.5],
     },
+    memory: Object.fromEntries([...new Set(libraries.map(({ file }) => file))].map((file) => [file, MEMORY])),
     parity_db: {},
     versions: {},
     files: Object.entries(files).map(([path, bytes]) => ({ path, bytes: bytes.length, sha256: sha256(bytes) })),
