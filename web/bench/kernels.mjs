@@ -17,6 +17,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { create, globals } from "webgpu";
 import { serveSite } from "../browser/serve_site.mjs";
+import { PassClock } from "./pass_clock.mjs";
 
 const repository = resolve(import.meta.dirname, "..", "..");
 const { values: options } = parseArgs({
@@ -28,77 +29,6 @@ const { values: options } = parseArgs({
     top: { type: "string", default: "40" },
   },
 });
-
-/** One dispatch a pass: a pass's two timestamps are a kernel's. A query set holds at most this many. */
-const QUERIES = 4096;
-
-/** Records a device's compute passes: which kernel, and from when to when on the GPU's clock. */
-class PassClock {
-  /** @type {{ kernel: string, grid: string }[]} */
-  passes = [];
-  /** @type {GPUQuerySet[]} */
-  querySets = [];
-  recording = false;
-
-  /** @param {GPUDevice} device */
-  constructor(device) {
-    this.device = device;
-    const createCommandEncoder = device.createCommandEncoder.bind(device);
-    device.createCommandEncoder = (descriptor) => {
-      const encoder = createCommandEncoder(descriptor);
-      const begin = encoder.beginComputePass.bind(encoder);
-      encoder.beginComputePass = () => (this.recording ? this.timed(begin) : begin());
-      return encoder;
-    };
-  }
-
-  /** @param {GPUCommandEncoder["beginComputePass"]} begin */
-  timed(begin) {
-    const index = this.passes.length;
-    const first = (2 * index) % QUERIES;
-    if (first === 0) this.querySets.push(this.device.createQuerySet({ type: "timestamp", count: QUERIES }));
-    const querySet = /** @type {GPUQuerySet} */ (this.querySets.at(-1));
-    const record = { kernel: "", grid: "" };
-    this.passes.push(record);
-    const timestampWrites = { querySet, beginningOfPassWriteIndex: first, endOfPassWriteIndex: first + 1 };
-    const pass = begin({ timestampWrites });
-    const setPipeline = pass.setPipeline.bind(pass);
-    pass.setPipeline = (pipeline) => {
-      record.kernel = pipeline.label;
-      setPipeline(pipeline);
-    };
-    const dispatch = pass.dispatchWorkgroups.bind(pass);
-    pass.dispatchWorkgroups = (x, y, z) => {
-      record.grid = `${x}x${y ?? 1}x${z ?? 1}`;
-      dispatch(x, y, z);
-    };
-    return pass;
-  }
-
-  /** Milliseconds of each pass, in order. */
-  async durations() {
-    const bytes = 8 * QUERIES;
-    const milliseconds = [];
-    for (const querySet of this.querySets) {
-      const resolved = this.device.createBuffer({
-        size: bytes,
-        usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-      });
-      const staging = this.device.createBuffer({
-        size: bytes,
-        usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
-      });
-      const encoder = this.device.createCommandEncoder();
-      encoder.resolveQuerySet(querySet, 0, QUERIES, resolved, 0);
-      encoder.copyBufferToBuffer(resolved, 0, staging, 0, bytes);
-      this.device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ);
-      const ticks = new BigUint64Array(staging.getMappedRange());
-      for (let i = 0; i < QUERIES; i += 2) milliseconds.push(Number(ticks[i + 1] - ticks[i]) / 1e6);
-    }
-    return milliseconds.slice(0, this.passes.length);
-  }
-}
 
 Object.assign(globalThis, globals);
 // Timestamps in nanoseconds instead of steps of 0.1 ms; workgroup memory as in browser/chromium.mjs.
@@ -137,16 +67,16 @@ const request = {
 };
 await engine.generate({ ...request, steps: 1 }); // the driver's own caches
 const passClock = /** @type {PassClock} */ (/** @type {unknown} */ (clock));
-passClock.recording = true;
+passClock.start();
 const started = performance.now();
 await engine.generate(request);
 const wall = performance.now() - started;
-passClock.recording = false;
+const durations = await passClock.durations();
 
 /** @type {Map<string, { count: number, ms: number }>} */
 const kernels = new Map();
 let total = 0;
-for (const [i, ms] of (await passClock.durations()).entries()) {
+for (const [i, ms] of durations.entries()) {
   const { kernel, grid } = passClock.passes[i];
   const name = `${kernel} ${grid}`;
   const sum = kernels.get(name) ?? { count: 0, ms: 0 };

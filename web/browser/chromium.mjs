@@ -27,9 +27,9 @@ const SOFTWARE_WEBGPU = [
 /**
  * Start Chromium: the one that the environment variable CHROMIUM names, or the first that is installed.
  *
- * @param {{ webgpu?: "software" | "gpu" | "none" }} [options] where WebGPU comes from
+ * @param {{ webgpu?: "software" | "gpu" | "none", flags?: string[] }} [options] where WebGPU comes from, and more flags
  */
-export async function launchChromium({ webgpu = "software" } = {}) {
+export async function launchChromium({ webgpu = "software", flags = [] } = {}) {
   const executablePath = process.env.CHROMIUM ?? PLACES.find((place) => existsSync(place));
   if (executablePath === undefined) {
     throw new Error(`no Chromium in ${PLACES.join(", ")}: apt-get install chromium, or set CHROMIUM to its path`);
@@ -39,5 +39,5 @@ export async function launchChromium({ webgpu = "software" } = {}) {
     gpu: [...FLAGS, "--enable-unsafe-webgpu"],
     none: [...FLAGS, "--disable-features=WebGPU,WebGPUService"],
   };
-  return chromium.launch({ executablePath, headless: true, args: args[webgpu] });
+  return chromium.launch({ executablePath, headless: true, args: [...args[webgpu], ...flags] });
 }

@@ -1,0 +1,110 @@
+/**
+ * Hold the contest that a folder describes, in Chromium or in Node, and write its outcome beside it.
+ *
+ *   node bench/contest.mjs --job FOLDER
+ *
+ *   --job   has job.json and what it names (mlc_controlnet/bench/contest.py writes it); gets outcome.json
+ *   --host  chromium, or node: Dawn without a browser, on any Vulkan, Metal or D3D12 driver     (chromium)
+ *   --gpu   in Chromium the machine's GPU in place of the software adapter
+ *
+ * Progress goes to stderr, a line each.
+ */
+
+import { renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { parseArgs } from "node:util";
+import { launchChromium } from "../browser/chromium.mjs";
+import { serveSite } from "../browser/serve_site.mjs";
+
+const { values: options } = parseArgs({
+  options: {
+    job: { type: "string" },
+    host: { type: "string", default: "chromium" },
+    gpu: { type: "boolean", default: false },
+  },
+});
+const web = resolve(import.meta.dirname, "..");
+const module = resolve(web, "..", "dist", "bench", "contest.js");
+const peer = join(web, "node_modules", "onnxruntime-web", "dist");
+const PEER_MODULE = "ort.webgpu.min.mjs"; // what `import "onnxruntime-web/webgpu"` takes, its wasm beside it
+const job = resolve(/** @type {string} */ (options.job));
+
+/** @typedef {import("./contest/job.ts").Outcome} Outcome */
+
+/** @param {string} line */
+const tell = (line) => console.error(line);
+
+/** @param {string} base @returns {Promise<Outcome & { host: string }>} */
+async function inChromium(base) {
+  const flags = ["--disable-dawn-features=timestamp_quantization", "--enable-webgpu-developer-features"];
+  const browser = await launchChromium({ webgpu: options.gpu ? "gpu" : "software", flags });
+  try {
+    const page = await (await browser.newContext()).newPage();
+    page.on("console", (message) => message.type() === "error" && tell(message.text()));
+    await page.exposeFunction("tell", tell);
+    await page.goto(base);
+    const outcome = await page.evaluate(
+      async ([module, ort]) => {
+        const { runContest } = await import(module);
+        const progress = /** @type {{ tell: (line: string) => void }} */ (/** @type {unknown} */ (window)).tell;
+        return runContest(location.href, ort, progress);
+      },
+      [`${base}contest.js`, `${base}ort/${PEER_MODULE}`],
+    );
+    return { ...outcome, host: `Chromium ${browser.version()}` };
+  } finally {
+    await browser.close();
+  }
+}
+
+/** @param {string} base @returns {Promise<Outcome & { host: string }>} */
+async function inNode(base) {
+  const { create, globals } = await import("webgpu");
+  Object.assign(globalThis, globals);
+  // As in browser/chromium.mjs: no zeroing of workgroup memory; and a GPU clock in nanoseconds, not in steps of 0.1 ms.
+  const gpu = create([
+    "enable-dawn-features=allow_unsafe_apis,disable_workgroup_init",
+    "disable-dawn-features=timestamp_quantization",
+  ]);
+  copySharedWrites(gpu);
+  Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
+  const { runContest } = await import(pathToFileURL(module).href);
+  const outcome = await runContest(base, pathToFileURL(join(peer, PEER_MODULE)).href, tell);
+  return { ...outcome, host: `Dawn in Node ${process.versions.node}` };
+}
+
+/**
+ * Dawn's Node build refuses to write from shared memory, which browsers allow and where onnxruntime-web's wasm has its heap.
+ *
+ * @param {GPU} gpu
+ */
+function copySharedWrites(gpu) {
+  const requestAdapter = gpu.requestAdapter.bind(gpu);
+  gpu.requestAdapter = async (request) => {
+    const adapter = await requestAdapter(request);
+    if (adapter === null) return null;
+    const requestDevice = adapter.requestDevice.bind(adapter);
+    adapter.requestDevice = async (descriptor) => {
+      const device = await requestDevice(descriptor);
+      const { queue } = device;
+      const write = queue.writeBuffer.bind(queue);
+      queue.writeBuffer = (buffer, offset, data, ...rest) => {
+        const view = /** @type {Uint8Array} */ (data);
+        write(buffer, offset, view.buffer instanceof SharedArrayBuffer ? view.slice() : data, ...rest);
+      };
+      Object.defineProperty(device, "queue", { value: queue }); // the same object each time it is asked for
+      return device;
+    };
+    return adapter;
+  };
+}
+
+symlinkSync(module, join(job, "contest.js"));
+symlinkSync(peer, join(job, "ort"));
+writeFileSync(join(job, "index.html"), "<!doctype html><title>contest</title>");
+const host = await serveSite({ site: job, bundle: job });
+const outcome = await (options.host === "node" ? inNode(host.url) : inChromium(host.url));
+writeFileSync(join(job, "outcome.json.new"), JSON.stringify(outcome));
+renameSync(join(job, "outcome.json.new"), join(job, "outcome.json"));
+process.exit(0); // Dawn's threads would keep the process alive

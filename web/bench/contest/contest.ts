@@ -1,0 +1,190 @@
+/**
+ * A contest between our library and onnxruntime-web on one adapter: the same computations on the same numbers, in turns.
+ * It runs in a page and, with Dawn's `navigator.gpu`, in Node.
+ */
+
+import { PassClock } from "../pass_clock.mjs";
+import type { Case, CaseOutcome, Contestant, Job, LoadedCase, Outcome, Timing } from "./job";
+import { Ours } from "./ours";
+import { Peer } from "./peer";
+
+const MOST_CALLS_A_TURN = 200;
+const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|software/i;
+
+/**
+ * @param base where the job and its files are, with the peer's modules in `ort/`
+ * @param ortModule where the peer is imported from
+ * @param onProgress a line for whoever waits
+ */
+export async function runContest(
+  base: string,
+  ortModule: string,
+  onProgress: (line: string) => void,
+): Promise<Outcome> {
+  const readFile = async (name: string) => new Uint8Array(await (await fetch(new URL(name, base))).arrayBuffer());
+  const job: Job = await (await fetch(new URL("job.json", base))).json();
+  const devices = watchDevices(navigator.gpu);
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter === null) throw new Error("no WebGPU adapter");
+  const library = await readFile(job.library);
+
+  onProgress("opening our library: its pipelines are made");
+  const began = performance.now();
+  const ours = await Ours.open(adapter, library);
+  const opened = performance.now() - began;
+  const copyRate = await measureCopy(ours.device, job.copy_bytes);
+  const peer = await Peer.open(ortModule, readFile, devices);
+
+  const cases: CaseOutcome[] = [];
+  const clocks = new Map<GPUDevice, PassClock>();
+  for (const work of job.cases) {
+    const outcome = await compete(job, work, await readFile(work.values), ours, peer, clocks);
+    const share = cases.length ? 0 : opened; // the library is opened once
+    cases.push({ ...outcome, ours: { ...outcome.ours, load_ms: outcome.ours.load_ms + share } });
+    const [mine, theirs] = [outcome.ours, outcome.peer].map(({ gpu_ms, wall_ms }) =>
+      median(gpu_ms.length ? gpu_ms : wall_ms),
+    );
+    onProgress(
+      `${work.name}: ${mine.toFixed(2)} ms against ${theirs.toFixed(2)} ms, ${outcome.agreement_db.toFixed(0)} dB alike ` +
+        `(${cases.length} of ${job.cases.length})`,
+    );
+  }
+  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
+  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "an unnamed GPU";
+  const software = isFallbackAdapter || SOFTWARE.test([vendor, architecture, device, description].join(" "));
+  return { adapter: { name: `${vendor} ${name}`.trim(), software }, copy_gigabytes_per_second: copyRate, cases };
+}
+
+/** Every device that is opened from here on, in order. */
+function watchDevices(gpu: GPU): GPUDevice[] {
+  const devices: GPUDevice[] = [];
+  const requestAdapter = gpu.requestAdapter.bind(gpu);
+  gpu.requestAdapter = async (options) => {
+    const adapter = await requestAdapter(options);
+    if (adapter === null) return null;
+    const requestDevice = adapter.requestDevice.bind(adapter);
+    adapter.requestDevice = async (descriptor) => {
+      const device = await requestDevice(descriptor);
+      device.addEventListener("uncapturederror", ({ error }) => console.error(`WebGPU: ${error.message}`));
+      devices.push(device);
+      return device;
+    };
+    return adapter;
+  };
+  return devices;
+}
+
+async function compete(
+  job: Job,
+  work: Case,
+  values: Uint8Array<ArrayBuffer>,
+  ours: Ours,
+  peer: Peer,
+  clocks: Map<GPUDevice, PassClock>,
+): Promise<CaseOutcome> {
+  const sides = [await Side.load(ours, work, values), await Side.load(peer, work, values)];
+  const [reference, got] = [await sides[1].loaded.outputs(), await sides[0].loaded.outputs()];
+  for (const side of sides) await side.calibrate(job.turn_ms);
+  for (let round = 0; round < job.rounds; round++) {
+    for (const side of sides) await side.takeTurn(job.gpu_clock ? clockOf(side.device, clocks) : undefined);
+  }
+  for (const { loaded } of sides) await loaded.dispose();
+  return {
+    name: work.name,
+    ours: sides[0].timing(),
+    peer: sides[1].timing(),
+    agreement_db: signalToNoise(reference, got),
+  };
+}
+
+function clockOf(device: GPUDevice, clocks: Map<GPUDevice, PassClock>): PassClock | undefined {
+  if (!device.features.has("timestamp-query")) return undefined;
+  const clock = clocks.get(device) ?? new PassClock(device);
+  clocks.set(device, clock);
+  return clock;
+}
+
+/** One contestant at one case. */
+class Side {
+  private readonly wall: number[] = [];
+  private readonly onGpu: number[] = [];
+  private calls = 1;
+
+  private constructor(
+    readonly loaded: LoadedCase,
+    readonly device: GPUDevice,
+    private readonly load_ms: number,
+    private readonly first_call_ms: number,
+  ) {}
+
+  static async load(contestant: Contestant, work: Case, values: Uint8Array<ArrayBuffer>): Promise<Side> {
+    const began = performance.now();
+    const loaded = await contestant.load(work, values);
+    await loaded.finished();
+    const ready = performance.now();
+    await loaded.call();
+    await loaded.finished();
+    return new Side(loaded, contestant.device, ready - began, performance.now() - ready);
+  }
+
+  /** Find how many calls a turn takes. */
+  async calibrate(turn_ms: number): Promise<void> {
+    const began = performance.now();
+    await this.loaded.call();
+    await this.loaded.finished();
+    this.calls = Math.max(1, Math.min(MOST_CALLS_A_TURN, Math.ceil(turn_ms / (performance.now() - began))));
+  }
+
+  async takeTurn(clock: PassClock | undefined): Promise<void> {
+    clock?.start();
+    const began = performance.now();
+    for (let call = 0; call < this.calls; call++) await this.loaded.call();
+    await this.loaded.finished();
+    this.wall.push((performance.now() - began) / this.calls);
+    if (clock !== undefined) this.onGpu.push((await clock.durations()).reduce((sum, ms) => sum + ms, 0) / this.calls);
+  }
+
+  timing(): Timing {
+    const { load_ms, first_call_ms } = this;
+    return { load_ms, first_call_ms, wall_ms: this.wall, gpu_ms: this.onGpu, calls_a_turn: this.calls };
+  }
+}
+
+/** Gigabytes a second, those that are read and those that are written. */
+async function measureCopy(device: GPUDevice, bytes: number): Promise<number> {
+  const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+  const [from, to] = [device.createBuffer({ size: bytes, usage }), device.createBuffer({ size: bytes, usage })];
+  const repeats = 10;
+  const seconds: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    const began = performance.now();
+    const encoder = device.createCommandEncoder();
+    for (let i = 0; i < repeats; i++) encoder.copyBufferToBuffer(from, 0, to, 0, bytes);
+    device.queue.submit([encoder.finish()]);
+    await device.queue.onSubmittedWorkDone();
+    if (round > 0) seconds.push((performance.now() - began) / 1000);
+  }
+  from.destroy();
+  to.destroy();
+  return (2 * bytes * repeats) / Math.min(...seconds) / 1e9;
+}
+
+function signalToNoise(reference: readonly Float32Array[], got: readonly Float32Array[]): number {
+  let signal = 0;
+  let noise = 0;
+  reference.forEach((wanted, output) => {
+    if (wanted.length !== got[output].length) noise = Number.NaN;
+    wanted.forEach((value, i) => {
+      signal += value * value;
+      noise += (value - got[output][i]) ** 2;
+    });
+  });
+  if (!Number.isFinite(noise)) return -200;
+  return noise === 0 ? 200 : Math.min(200, 10 * Math.log10(signal / noise));
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
