@@ -98,7 +98,7 @@ BUDGETS = {
             "control_embedding": 19.4,
             "controlnet": 49.1,
             "unet": 41,
-            "vae_decoder": 347.3,
+            "vae_decoder": 280.2,
             "vae_encoder": 210,
         },
         wgsl_megabytes=1.93,

@@ -11,9 +11,10 @@ a tile is loaded it costs nothing, and a tensor of four times the picture, 134 M
 import logging
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.passes.matching import is_call
 
 log = logging.getLogger(__name__)
@@ -57,25 +58,14 @@ class _Folder(PyExprMutator):
 
 def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, int, int], out_dtype: str) -> te.Tensor:
     """[B, C, h, w] and [N, C, kh, kw] -> [B, N, H, W], the convolution of the picture doubled in both axes."""
-    top, left, bottom, right = (int(p) for p in padding)
     batch, channels, height, width = (int(size) for size in x.shape)
-    out_channels, _, kernel_y, kernel_x = (int(size) for size in weight.shape)
-    rows, columns = 2 * height + top + bottom, 2 * width + left + right
-
-    def padded_value(b: tirx.Var, c: tirx.Var, i: tirx.Var, j: tirx.Var) -> tirx.Expr:
-        inside = tirx.all(i >= top, i < 2 * height + top, j >= left, j < 2 * width + left)
-        value = x[b, c, (i - top) // 2, (j - left) // 2]
-        return tirx.if_then_else(inside, value, tirx.const(0, x.dtype))
-
-    padded = te.compute((batch, channels, rows, columns), padded_value, "pad_temp")
-    c = te.reduce_axis((0, channels), "c")
-    ky, kx = te.reduce_axis((0, kernel_y), "ky"), te.reduce_axis((0, kernel_x), "kx")
-    return te.compute(
-        (batch, out_channels, rows - kernel_y + 1, columns - kernel_x + 1),
-        lambda b, n, i, j: te.sum(
-            padded[b, c, i + ky, j + kx].astype(out_dtype) * weight[n, c, ky, kx].astype(out_dtype), axis=[c, ky, kx]
-        ),
-        "conv2d_nchw",
+    return convolve(
+        lambda b, c, i, j: x[b, c, i // 2, j // 2],
+        (batch, channels, 2 * height, 2 * width),
+        weight,
+        strides=(1, 1),
+        padding=padding,
+        dtypes=(x.dtype, out_dtype),
     )
 
 

@@ -22,3 +22,15 @@ def axes_of(permute: relax.Call) -> list[int]:
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
     """Of a tensor of static shape."""
     return tuple(int(size) for size in expr.ty.shape)
+
+
+def readers(function: relax.Function) -> dict[relax.Var, list[relax.Expr]]:
+    """What reads each variable of a dataflow block that nothing outside the block reads."""
+    found: dict[relax.Var, list[relax.Expr]] = {}
+    for block in function.body.blocks:
+        if isinstance(block, relax.DataflowBlock):
+            value_of = {binding.var: binding.value for binding in block.bindings}
+            for variable, users in relax.analysis.udchain(block).items():
+                if isinstance(variable, relax.DataflowVar):
+                    found[variable] = [value_of[user] for user in users]
+    return found

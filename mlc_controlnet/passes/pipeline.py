@@ -1,8 +1,8 @@
 """The passes in order, by phase.
 
 clean      what torch says twice or in pieces is said once
-replace    attention and group norm become kernels of ours; for GPUs, upsampling, gates and changes of layout become
-           part of the convolution or product beside them
+replace    for GPUs, large norms, upsampling, gates and changes of layout become part of the convolution or product
+           beside them; attention and group norm become kernels of ours
 lower      every other op becomes a PrimFunc; neighbours are fused
 schedule   tuning records where there are any, rules for the rest
 check      no kernel exceeds what a WebGPU device grants by default
@@ -22,6 +22,7 @@ from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.drop_identities import DropIdentities
+from mlc_controlnet.passes.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
@@ -34,7 +35,7 @@ from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
-GPU_FUSIONS = (FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
+GPU_FUSIONS = (FoldGroupNormIntoConv2d(), FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
                 transform.BundleModelParams(),
             ),
         ),
-        Phase("replace", (UseFlashAttention(target), UseGroupNorm(target), *(GPU_FUSIONS if on_gpu else ()))),
+        Phase("replace", (*(GPU_FUSIONS if on_gpu else ()), UseFlashAttention(target), UseGroupNorm(target))),
         Phase(
             "lower",
             (

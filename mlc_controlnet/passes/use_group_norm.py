@@ -18,7 +18,7 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
 from mlc_controlnet.kernels.normalization import Normalization
-from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.matching import is_call, readers
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class _Replacer(PyExprMutator):
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         """A norm that only a silu reads is left for the silu to replace; it is dead afterwards."""
-        if binding.var in self.only_read_by_silu and _describe(binding.value, silu=True) is not None:
+        if binding.var in self.only_read_by_silu and describe(binding.value, silu=True) is not None:
             self.builder_.emit_normalized(binding)
             return
         super().visit_var_binding_(binding)
@@ -76,7 +76,7 @@ class _Replacer(PyExprMutator):
         silu = is_call(call, "relax.nn.silu") and call.args[0] in self.only_read_by_silu
         if silu:
             norm = self.lookup_binding(call.args[0])
-        wanted = _describe(norm, silu)
+        wanted = describe(norm, silu)
         if wanted is None:
             return call
         self.fired += 1
@@ -105,22 +105,14 @@ class _Replacer(PyExprMutator):
 
 def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
     """Variables of dataflow blocks whose one reader is a silu."""
-    found = set()
-    for block in function.body.blocks:
-        if isinstance(block, relax.DataflowBlock):
-            readers = relax.analysis.udchain(block)
-            value_of = {binding.var: binding.value for binding in block.bindings}
-            found |= {
-                variable
-                for variable, users in readers.items()
-                if isinstance(variable, relax.DataflowVar)
-                and len(users) == 1
-                and is_call(value_of.get(users[0]), "relax.nn.silu")
-            }
-    return found
+    return {
+        variable
+        for variable, reading in readers(function).items()
+        if len(reading) == 1 and is_call(reading[0], "relax.nn.silu")
+    }
 
 
-def _describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
+def describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
     """The group norm that `expr` is, None for anything else or where there is no kernel."""
     if expr is None or not is_call(expr, "relax.nn.group_norm"):
         return None
