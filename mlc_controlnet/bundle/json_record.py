@@ -23,7 +23,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(annotation: Any, value: Any, where: str) -> Any:
-    """Turn parsed JSON into `annotation`: a dataclass, int, float, str, tuple[X, ...], tuple of fixed length or
+    """Turn parsed JSON into `annotation`: a dataclass, bool, int, float, str, tuple[X, ...], tuple of fixed length or
     Mapping[str, X].
 
     `where` names the value in errors, for example `manifest.json: params.records[3].shape`.
@@ -44,6 +44,10 @@ def from_json(annotation: Any, value: Any, where: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise _misfit(where, value, "a number")
         return float(value)
+    if annotation is bool:
+        if not isinstance(value, bool):
+            raise _misfit(where, value, "true or false")
+        return value
     if annotation is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise _misfit(where, value, "an integer")

@@ -58,3 +58,9 @@ def test_a_long_value_is_not_shown_whole():
 def test_an_annotation_without_a_json_form_is_our_bug():
     with pytest.raises(TypeError, match="no JSON form"):
         from_json(complex, 1, "file")
+
+
+def test_a_number_is_neither_true_nor_false():
+    assert from_json(bool, False, "file") is False
+    with pytest.raises(UserError, match=r"file: got 1, wanted true or false"):
+        from_json(bool, 1, "file")
