@@ -25,6 +25,7 @@ from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.library import OverLimits, compile_library
 from mlc_controlnet.params import write_params
 from mlc_controlnet.parity import check_parity, measure_parity
+from mlc_controlnet.passes import pipeline
 from mlc_controlnet.preview import fit_latent_preview
 from mlc_controlnet.samplers import build_sampler_tables
 from mlc_controlnet.site import build_site
@@ -56,7 +57,7 @@ def build(config: BuildConfig) -> Bundle:
         models = []
         for dtype in config.dtypes:
             with stage(f"capture the components in {dtype}"):
-                models.append(capture(checkpoint, dtype))
+                models.append(pipeline.clean(capture(checkpoint, dtype)))
         tables = beside.submit(build_sampler_tables, checkpoint.scheduler_config)  # while TVM compiles
         libraries: list[Library] = []
         parity_db = defaultdict[str, dict[str, float]](dict)

@@ -71,14 +71,21 @@ def captured(checkpoint: Checkpoint) -> CapturedModel:
 
 
 @pytest.fixture(scope="session")
-def llvm_library(captured: CapturedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cleaned(captured: CapturedModel) -> CapturedModel:
+    from mlc_controlnet.passes import pipeline
+
+    return pipeline.clean(captured)
+
+
+@pytest.fixture(scope="session")
+def llvm_library(cleaned: CapturedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model's library for this machine's processor, through the whole pass pipeline."""
     from mlc_controlnet.config import BuildConfig
     from mlc_controlnet.library import compile_library
 
     folder = tmp_path_factory.mktemp("library")
     config = BuildConfig(model="random", target="llvm", dtypes=("float32",), out=folder, tuning_db=ROOT / "tuning_db")
-    return compile_library(captured.module, "random", "float32", config, folder)[0]
+    return compile_library(cleaned.module, "random", "float32", config, folder)[0]
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from mlc_controlnet.parity import ParityError, check_parity, measure_parity, sig
 
 
 def test_every_component_reaches_sixty_decibels(
-    checkpoint: Checkpoint, captured: CapturedModel, llvm_library: Path
+    checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path
 ) -> None:
-    measured = measure_parity(checkpoint, captured, llvm_library)
+    measured = measure_parity(checkpoint, cleaned, llvm_library)
     assert set(measured) == set(COMPONENTS)
     check_parity(measured, "float32")
 
@@ -26,8 +26,8 @@ def test_every_component_reaches_sixty_decibels(
 def test_every_component_in_float16_reaches_forty_decibels(checkpoint: Checkpoint, tmp_path: Path) -> None:
     captured = capture(checkpoint, "float16")
     config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
-    library, _ = compile_library(captured.module, "random", "float16", config, tmp_path)
-    check_parity(measure_parity(checkpoint, captured, library), "float16")
+    library, _ = compile_library(cleaned.module, "random", "float16", config, tmp_path)
+    check_parity(measure_parity(checkpoint, cleaned, library), "float16")
 
 
 def test_a_component_below_the_threshold_is_named() -> None:

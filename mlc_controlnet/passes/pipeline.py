@@ -1,6 +1,7 @@
 """The passes in order, by phase.
 
-clean      what torch says twice or in pieces is said once
+clean      what torch says twice or in pieces is said once, and weights that work together are packed: once for all
+           libraries of a bundle, which share their params
 replace    for GPUs, large norms, upsampling, gates and changes of layout become part of the convolution or product
            beside them; attention and group norm become kernels of ours
 lower      every other op becomes a PrimFunc; neighbours are fused
@@ -9,6 +10,7 @@ check      no kernel exceeds what a WebGPU device grants by default
 plan       memory is planned statically; what is left is what the virtual machine runs
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import tvm
 from tvm import relax
 from tvm.s_tir import dlight
 
+from mlc_controlnet.capture import CapturedModel, Param
 from mlc_controlnet.kernels.convolution_gpu import Convolution
 from mlc_controlnet.kernels.matmul_gpu import MatrixProduct
 from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
@@ -26,6 +29,7 @@ from mlc_controlnet.passes.fold_group_norm_into_conv2d import FoldGroupNormIntoC
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
+from mlc_controlnet.passes.pack_params import PackParams, packed_params
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.shorten_names import ShortenNames
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
@@ -45,21 +49,10 @@ class Phase:
 
 
 def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
-    """The ordered list for `target`; `tuning_records` is a MetaSchedule database folder."""
+    """The ordered list for `target`, after phase clean; `tuning_records` is a MetaSchedule database folder."""
     transform = relax.transform
     on_gpu = "gpu" in target.keys
     return [
-        Phase(
-            "clean",
-            (
-                FoldPadIntoConv2d(),
-                CancelPermutes(),
-                DropIdentities(),
-                transform.CanonicalizeBindings(),
-                transform.EliminateCommonSubexpr(call_only=True),
-                transform.BundleModelParams(),
-            ),
-        ),
         Phase("replace", (*(GPU_FUSIONS if on_gpu else ()), UseFlashAttention(target), UseGroupNorm(target))),
         Phase(
             "lower",
@@ -115,15 +108,27 @@ def run(
     target: tvm.target.Target,
     tuning_records: Path | None = None,
     dump_ir: Path | None = None,
-    after: str = "captured",
+    after: str = "clean",
     until: str = "plan",
 ) -> tvm.IRModule:
     """Take `mod` through the phases that follow `after`, up to and including `until`: by default through all.
 
     Args:
-        dump_ir: a folder that gets `0-captured.py`, `1-clean.py`, ... : the module as TVMScript after each phase.
+        dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ... : the module as TVMScript after each phase.
     """
-    ordered = [Phase("captured", ()), *phases(target, tuning_records)]
+def clean(captured: CapturedModel) -> CapturedModel:
+    """Phase clean, the same for every target. The params of what it returns are those of its functions."""
+    module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
+    params = {}
+    for name, old in captured.params.items():
+        made_of = packed_params(module[name])
+        params[name] = tuple(
+            Param(tuple(rows for number in numbers for rows in old[number].rows)) for numbers in made_of
+        )
+    return dataclasses.replace(captured, module=module, params=params)
+
+
+    ordered = [Phase("clean", ()), *phases(target, tuning_records)]
     names = [phase.name for phase in ordered]
     with target, tvm.transform.PassContext(opt_level=3):
         for index in range(names.index(after), names.index(until) + 1):

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.tuning.tasks import find_tasks, schedule_by_rules
 
     target = tvm_target(TARGETS[options.target])
-    captured = capture(load_checkpoint(find_model(options.model)))
+    captured = pipeline.clean(capture(load_checkpoint(find_model(options.model))))
     tasks = find_tasks(pipeline.run(captured.module, target, until="lower"))
     weights = {task.name: task.calls * Stopwatch(schedule_by_rules(task.function), target).seconds() for task in tasks}
     tasks.sort(key=lambda task: -weights[task.name])
