@@ -37,6 +37,7 @@ from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
 from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
+from mlc_controlnet.passes.write_over_operands import MarkOverwritable, WriteOverOperands
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
 GPU_FUSIONS = (FoldGroupNormIntoConv2d(), FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
@@ -64,6 +65,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
                 transform.FuseOps(),
                 transform.FuseTIR(),
                 transform.DeadCodeElimination(),
+                *((MarkOverwritable(),) if on_gpu else ()),
             ),
         ),
         Phase("schedule", _schedule(on_gpu, tuning_records)),
@@ -72,6 +74,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
             "plan",
             (
                 transform.RewriteDataflowReshape(),
+                *((WriteOverOperands(),) if on_gpu else ()),
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),
