@@ -27,7 +27,7 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     owns_process: the process ends with this call, so that torch may be shut out of it.
     """
     options = _parser().parse_args(arguments)
-    needs_torch = getattr(options, "diffusers", None) or getattr(options, "bench_command", None) == "train"
+    needs_torch = getattr(options, "diffusers", None) or getattr(options, "bench_command", None) is not None
     if owns_process and options.command in WITHOUT_TORCH and not needs_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
     # diffusers asks transformers for image processors that nothing here uses, and those complain without torchvision.
@@ -126,13 +126,17 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
+    from mlc_controlnet.bench import command as bench_command
+
     parser.add_argument("--bundle", type=Path, action="append", help=f"repeat it to compare ({DEFAULT_BUNDLE})")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture (20)")
     parser.add_argument("--rounds", type=int, default=5, help="pictures a bundle, of which the median counts (5)")
     parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
     parser.add_argument("--diffusers", type=Path, metavar="MODEL", help="also time diffusers in torch on this folder")
     parser.set_defaults(run=_bench)
-    _add_bench_train(parser.add_subparsers(dest="bench_command", metavar="command"))
+    commands = parser.add_subparsers(dest="bench_command", metavar="command")
+    _add_bench_train(commands)
+    bench_command.add_arguments(commands)
 
 
 def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -7,10 +7,13 @@
  *   --host  chromium, or node: Dawn without a browser, on any Vulkan, Metal or D3D12 driver     (chromium)
  *   --gpu   in Chromium the machine's GPU in place of the software adapter
  *
+ *   --adapter  instead say, as JSON on stdout, which adapter it would be held on
+ *
  * Progress goes to stderr, a line each.
  */
 
-import { renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
@@ -22,20 +25,21 @@ const { values: options } = parseArgs({
     job: { type: "string" },
     host: { type: "string", default: "chromium" },
     gpu: { type: "boolean", default: false },
+    adapter: { type: "boolean", default: false },
   },
 });
 const web = resolve(import.meta.dirname, "..");
 const module = resolve(web, "..", "dist", "bench", "contest.js");
 const peer = join(web, "node_modules", "onnxruntime-web", "dist");
 const PEER_MODULE = "ort.webgpu.min.mjs"; // what `import "onnxruntime-web/webgpu"` takes, its wasm beside it
-const job = resolve(/** @type {string} */ (options.job));
 
 /** @typedef {import("./contest/job.ts").Outcome} Outcome */
+/** @typedef {import("./contest/job.ts").Adapter} Adapter */
 
 /** @param {string} line */
 const tell = (line) => console.error(line);
 
-/** @param {string} base @returns {Promise<Outcome & { host: string }>} */
+/** @param {string} base @returns {Promise<(Outcome & { host: string }) | Adapter>} */
 async function inChromium(base) {
   const flags = ["--disable-dawn-features=timestamp_quantization", "--enable-webgpu-developer-features"];
   const browser = await launchChromium({ webgpu: options.gpu ? "gpu" : "software", flags });
@@ -44,21 +48,21 @@ async function inChromium(base) {
     page.on("console", (message) => message.type() === "error" && tell(message.text()));
     await page.exposeFunction("tell", tell);
     await page.goto(base);
-    const outcome = await page.evaluate(
+    const found = await page.evaluate(
       async ([module, ort]) => {
-        const { runContest } = await import(module);
+        const { findAdapter, runContest } = await import(module);
         const progress = /** @type {{ tell: (line: string) => void }} */ (/** @type {unknown} */ (window)).tell;
-        return runContest(location.href, ort, progress);
+        return ort === "" ? findAdapter() : runContest(location.href, ort, progress);
       },
-      [`${base}contest.js`, `${base}ort/${PEER_MODULE}`],
+      [`${base}contest.js`, options.adapter ? "" : `${base}ort/${PEER_MODULE}`],
     );
-    return { ...outcome, host: `Chromium ${browser.version()}` };
+    return options.adapter ? found : { ...found, host: `Chromium ${browser.version()}` };
   } finally {
     await browser.close();
   }
 }
 
-/** @param {string} base @returns {Promise<Outcome & { host: string }>} */
+/** @param {string} base @returns {Promise<(Outcome & { host: string }) | Adapter>} */
 async function inNode(base) {
   const { create, globals } = await import("webgpu");
   Object.assign(globalThis, globals);
@@ -69,7 +73,8 @@ async function inNode(base) {
   ]);
   copySharedWrites(gpu);
   Object.defineProperty(globalThis, "navigator", { value: { gpu }, configurable: true });
-  const { runContest } = await import(pathToFileURL(module).href);
+  const { findAdapter, runContest } = await import(pathToFileURL(module).href);
+  if (options.adapter) return findAdapter();
   const outcome = await runContest(base, pathToFileURL(join(peer, PEER_MODULE)).href, tell);
   return { ...outcome, host: `Dawn in Node ${process.versions.node}` };
 }
@@ -100,11 +105,17 @@ function copySharedWrites(gpu) {
   };
 }
 
+const job = options.adapter ? mkdtempSync(join(tmpdir(), "contest-")) : resolve(/** @type {string} */ (options.job));
 symlinkSync(module, join(job, "contest.js"));
 symlinkSync(peer, join(job, "ort"));
-writeFileSync(join(job, "index.html"), "<!doctype html><title>contest</title>");
+writeFileSync(join(job, "index.html"), '<!doctype html><title>contest</title><link rel="icon" href="data:,">');
 const host = await serveSite({ site: job, bundle: job });
-const outcome = await (options.host === "node" ? inNode(host.url) : inChromium(host.url));
-writeFileSync(join(job, "outcome.json.new"), JSON.stringify(outcome));
-renameSync(join(job, "outcome.json.new"), join(job, "outcome.json"));
+const found = JSON.stringify(await (options.host === "node" ? inNode(host.url) : inChromium(host.url)));
+if (options.adapter) {
+  rmSync(job, { recursive: true });
+  console.log(found);
+} else {
+  writeFileSync(join(job, "outcome.json.new"), found);
+  renameSync(join(job, "outcome.json.new"), join(job, "outcome.json"));
+}
 process.exit(0); // Dawn's threads would keep the process alive

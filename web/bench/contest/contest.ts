@@ -4,7 +4,7 @@
  */
 
 import { PassClock } from "../pass_clock.mjs";
-import type { Case, CaseOutcome, Contestant, Job, LoadedCase, Outcome, Timing } from "./job";
+import type { Adapter, Case, CaseOutcome, Contestant, Job, LoadedCase, Outcome, Timing } from "./job";
 import { Ours } from "./ours";
 import { Peer } from "./peer";
 
@@ -24,8 +24,7 @@ export async function runContest(
   const readFile = async (name: string) => new Uint8Array(await (await fetch(new URL(name, base))).arrayBuffer());
   const job: Job = await (await fetch(new URL("job.json", base))).json();
   const devices = watchDevices(navigator.gpu);
-  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter === null) throw new Error("no WebGPU adapter");
+  const adapter = await requestAdapter();
   const library = await readFile(job.library);
 
   onProgress("opening our library: its pipelines are made");
@@ -49,10 +48,28 @@ export async function runContest(
         `(${cases.length} of ${job.cases.length})`,
     );
   }
-  const { vendor, architecture, device, description, isFallbackAdapter } = adapter.info;
-  const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "an unnamed GPU";
-  const software = isFallbackAdapter || SOFTWARE.test([vendor, architecture, device, description].join(" "));
-  return { adapter: { name: `${vendor} ${name}`.trim(), software }, copy_gigabytes_per_second: copyRate, cases };
+  return { adapter: describe(adapter), copy_gigabytes_per_second: copyRate, cases };
+}
+
+/** The adapter that a contest would be held on. */
+export async function findAdapter(): Promise<Adapter> {
+  return describe(await requestAdapter());
+}
+
+async function requestAdapter(): Promise<GPUAdapter> {
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (adapter === null) throw new Error("no WebGPU adapter");
+  return adapter;
+}
+
+function describe({ info, features }: GPUAdapter): Adapter {
+  const { vendor, architecture, device, description } = info;
+  const words = [vendor, architecture, device, description].filter(Boolean).join(" ");
+  return {
+    name: description || words || "an unnamed GPU",
+    is_software: info.isFallbackAdapter || SOFTWARE.test(words),
+    has_float16: features.has("shader-f16"),
+  };
 }
 
 /** Every device that is opened from here on, in order. */
@@ -83,7 +100,6 @@ async function compete(
   clocks: Map<GPUDevice, PassClock>,
 ): Promise<CaseOutcome> {
   const sides = [await Side.load(ours, work, values), await Side.load(peer, work, values)];
-  const [reference, got] = [await sides[1].loaded.outputs(), await sides[0].loaded.outputs()];
   for (const side of sides) await side.calibrate(job.turn_ms);
   for (let round = 0; round < job.rounds; round++) {
     for (const side of sides) await side.takeTurn(job.gpu_clock ? clockOf(side.device, clocks) : undefined);
@@ -93,7 +109,7 @@ async function compete(
     name: work.name,
     ours: sides[0].timing(),
     peer: sides[1].timing(),
-    agreement_db: signalToNoise(reference, got),
+    agreement_db: signalToNoise(sides[1].outputs, sides[0].outputs),
   };
 }
 
@@ -115,6 +131,7 @@ class Side {
     readonly device: GPUDevice,
     private readonly load_ms: number,
     private readonly first_call_ms: number,
+    readonly outputs: readonly Float32Array[],
   ) {}
 
   static async load(contestant: Contestant, work: Case, values: Uint8Array<ArrayBuffer>): Promise<Side> {
@@ -122,9 +139,8 @@ class Side {
     const loaded = await contestant.load(work, values);
     await loaded.finished();
     const ready = performance.now();
-    await loaded.call();
-    await loaded.finished();
-    return new Side(loaded, contestant.device, ready - began, performance.now() - ready);
+    const outputs = await loaded.outputs();
+    return new Side(loaded, contestant.device, ready - began, performance.now() - ready, outputs);
   }
 
   /** Find how many calls a turn takes. */

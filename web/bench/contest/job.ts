@@ -35,6 +35,7 @@ export interface Job {
 export interface Timing {
   /** Until the case can be called: a library or session opened and its pipelines made, shared ones with the first case. */
   readonly load_ms: number;
+  /** Of the first call, its outputs read. */
   readonly first_call_ms: number;
   /** A call in each round, until the device has done it. */
   readonly wall_ms: readonly number[];
@@ -51,8 +52,15 @@ export interface CaseOutcome {
   readonly agreement_db: number;
 }
 
+export interface Adapter {
+  readonly name: string;
+  /** It computes on the processor. */
+  readonly is_software: boolean;
+  readonly has_float16: boolean;
+}
+
 export interface Outcome {
-  readonly adapter: { readonly name: string; readonly software: boolean };
+  readonly adapter: Adapter;
   readonly copy_gigabytes_per_second: number;
   readonly cases: readonly CaseOutcome[];
 }

@@ -35,6 +35,7 @@ export class Peer implements Contestant {
     const session = await this.ort.InferenceSession.create(model, {
       executionProviders: ["webgpu"],
       preferredOutputLocation: "gpu-buffer",
+      logSeverityLevel: 3,
     });
     const { device } = this;
     const buffers: GPUBuffer[] = [];

@@ -1,0 +1,166 @@
+"""Our library against onnxruntime-web's WebGPU provider: the same computations on one adapter, in turns.
+
+What both run is one torch module: captured and compiled by us, exported by torch for the peer. They get the same
+numbers, and their outputs are compared. web/bench/contest/ holds the contest, in Chromium or in Node on Dawn.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tvm
+
+from mlc_controlnet.bench.cases import Case, Cases
+from mlc_controlnet.bench.onnx_peer import export_onnx
+from mlc_controlnet.bundle.json_record import from_json
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.library import compile_library
+
+REPOSITORY = Path(__file__).parents[2]
+WEB = REPOSITORY / "web"
+ALIGNMENT = 16
+LEAST_AGREEMENT_DB = {"float32": 60.0, "float16": 35.0}
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a contest is held.
+
+    Attributes:
+        host: `chromium` or `node`.
+        gpu: in Chromium the machine's own GPU, not the software adapter.
+        rounds: turns of each contestant at each case.
+        turn_ms: a turn repeats its call until it takes about this long.
+        gpu_clock: passes are timed on the GPU's own clock too.
+        copy_bytes: of the copy that the ceiling of memory is measured with.
+    """
+
+    host: Literal["chromium", "node"]
+    gpu: bool
+    dtype: str
+    rounds: int
+    turn_ms: float
+    gpu_clock: bool
+    copy_bytes: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds, as web/bench/contest/job.ts has them."""
+
+    load_ms: float
+    first_call_ms: float
+    wall_ms: tuple[float, ...]
+    gpu_ms: tuple[float, ...]
+    calls_a_turn: int
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    name: str
+    ours: Timing
+    peer: Timing
+    agreement_db: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    name: str
+    is_software: bool
+    has_float16: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    adapter: Adapter
+    host: str
+    copy_gigabytes_per_second: float
+    cases: tuple[CaseOutcome, ...]
+
+
+def find_adapter(host: str, gpu: bool) -> Adapter:
+    """The adapter that a contest would be held on: its shapes and its dtype depend on it."""
+    with_options = ["--host", host, *(["--gpu"] if gpu else []), "--adapter"]
+    return from_json(Adapter, json.loads(_node(with_options, capture=True)), "the adapter")
+
+
+def hold_contest(what: Cases, rules: Rules, folder: Path, tell: Tell) -> Outcome:
+    """Compile the cases in `folder`, export each for the peer, and let both run.
+
+    Raises UserError where npm packages are missing, RuntimeError where the outputs of the two differ.
+    """
+    cases = what.cases
+    tell(f"compiling {len(cases)} cases for WebGPU")
+    library = _compile(what.module, rules.dtype, folder)
+    entries = []
+    for number, case in enumerate(cases, 1):
+        tell(f"exporting {case.name} for onnxruntime ({number} of {len(cases)})")
+        export_onnx(case.module, case.inputs, folder / f"{case.name}.onnx")
+        entries.append(_write_case(case, folder))
+    job = {
+        "library": library.name,
+        "cases": entries,
+        "rounds": rules.rounds,
+        "turn_ms": rules.turn_ms,
+        "gpu_clock": rules.gpu_clock,
+        "copy_bytes": rules.copy_bytes,
+    }
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    _node(["--host", rules.host, *(["--gpu"] if rules.gpu else []), "--job", str(folder)])
+    outcome = from_json(Outcome, json.loads((folder / "outcome.json").read_bytes()), "outcome.json")
+    wanted = LEAST_AGREEMENT_DB[rules.dtype]
+    if different := [f"{c.name} {c.agreement_db:.1f} dB" for c in outcome.cases if not c.agreement_db >= wanted]:
+        raise RuntimeError(f"ours and onnxruntime-web's outputs differ, wanted {wanted} dB: {', '.join(different)}")
+    return outcome
+
+
+def build_contest_module() -> None:
+    """Bundle web/bench/contest for a page and for Node. Raises UserError where npm's packages are missing."""
+    if not (WEB / "node_modules" / "onnxruntime-web").is_dir():
+        raise UserError("web/node_modules", "no onnxruntime-web", "npm's packages", "run npm --prefix web ci")
+    command = ["npx", "vite", "build", "--config", "vite.bench.config.ts", "--logLevel", "error"]
+    subprocess.run(command, cwd=WEB, check=True)
+
+
+def _compile(module: tvm.IRModule, dtype: str, folder: Path) -> Path:
+    config = BuildConfig(
+        model="bench", target="webgpu", dtypes=(dtype,), out=folder, tuning_db=REPOSITORY / "tuning_db"
+    )
+    return compile_library(module, "bench", dtype, config, folder)[0]
+
+
+def _write_case(case: Case, folder: Path) -> Mapping[str, Any]:
+    """Inputs and params in one file; returns what the job says of the case."""
+    content = bytearray()
+
+    def add(tensor: torch.Tensor) -> Mapping[str, Any]:
+        array = np.ascontiguousarray(tensor.detach().numpy())
+        content.extend(bytes(-len(content) % ALIGNMENT))
+        offset = len(content)
+        content.extend(array.tobytes())
+        return {"dtype": str(array.dtype), "shape": array.shape, "byte_offset": offset, "bytes": array.nbytes}
+
+    inputs, params = [add(tensor) for tensor in case.inputs], [add(tensor) for tensor in case.params]
+    (folder / f"{case.name}.values").write_bytes(content)
+    files = {"values": f"{case.name}.values", "onnx": f"{case.name}.onnx"}
+    return {"name": case.name, "inputs": inputs, "params": params, **files}
+
+
+def _node(arguments: Sequence[str], capture: bool = False) -> bytes:
+    command = ["node", "bench/contest.mjs", *arguments]
+    process = subprocess.run(command, cwd=WEB, check=False, stdout=subprocess.PIPE if capture else sys.stderr)
+    if process.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} in web/ exited with {process.returncode}")
+    return process.stdout or b""
+
+
+def peer_version() -> str:
+    return json.loads((WEB / "node_modules" / "onnxruntime-web" / "package.json").read_bytes())["version"]

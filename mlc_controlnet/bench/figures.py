@@ -1,0 +1,144 @@
+"""What a benchmark measured, as it is kept: raw times, with the device, the versions and the command that gave them."""
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.bundle.json_record import from_json, to_json
+
+FOLDER = Path(__file__).parent / "figures"
+OURS = "ours"
+KERNELS, MODEL = "kernels", "model"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one contestant at one row, in milliseconds.
+
+    Attributes:
+        load_ms: until it could be called: pipelines made, or code compiled; what all rows share counts in the first.
+        first_call_ms: what came late, with the first call.
+        wall_ms: a call in each round, until the device had done it.
+        device_ms: the same on the device's own clock, its passes summed; none where it has no clock.
+    """
+
+    load_ms: float
+    first_call_ms: float
+    wall_ms: tuple[float, ...]
+    device_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One computation.
+
+    Attributes:
+        is_reduced: its size is smaller than Stable Diffusion's: the device is slow.
+        gflop, megabytes: as bench/work.py counts them.
+        times: contestant -> its times; one of them is `ours`.
+        agreement_db: how near our outputs were to the peer's.
+    """
+
+    name: str
+    title: str
+    is_reduced: bool
+    gflop: float
+    megabytes: float
+    times: Mapping[str, Timing]
+    agreement_db: float
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The most that was measured on this device: of a large matrix product, and of a large copy, read and written."""
+
+    gflops: float
+    gigabytes_per_second: float
+
+    def best_ms(self, row: Row) -> float:
+        """Nothing that does the row's arithmetic and moves its memory is faster."""
+        return 1000 * max(row.gflop / self.gflops, row.megabytes / 1000 / self.gigabytes_per_second)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Attributes:
+    kind: `GPU`, `software GPU` (a GPU's interface, computed on the processor) or `processor`.
+    host: what our code ran in.
+    """
+
+    kind: str
+    name: str
+    host: str
+    processor: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One run of the command.
+
+    Attributes:
+        subject: KERNELS or MODEL.
+        clock: `device` where rows are compared by the device's clock, `wall` where by the host's.
+    """
+
+    subject: str
+    command: str
+    date: str
+    device: Device
+    dtype: str
+    versions: Mapping[str, str]
+    clock: str
+    ceiling: Ceiling
+    rows: tuple[Row, ...]
+
+    @property
+    def file_name(self) -> str:
+        words = f"{self.subject} {self.device.name} {self.device.host} {self.dtype}"
+        return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([^)]*\)|:.*|\b[\d.]+\b", " ", words.lower())).strip("-") + ".json"
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.rows[0].times if name != OURS)
+
+    def median_ms(self, row: Row, contestant: str) -> float:
+        times = row.times[contestant]
+        return statistics.median(times.device_ms if self.clock == "device" else times.wall_ms)
+
+    def ratio(self, row: Row, peer: str) -> float:
+        """How many times as fast as the peer we are."""
+        return self.median_ms(row, peer) / self.median_ms(row, OURS)
+
+    def gflops(self, row: Row) -> float:
+        return 1000 * row.gflop / self.median_ms(row, OURS)
+
+    def share(self, row: Row) -> float:
+        """Of the measured ceiling, 0 to about 1."""
+        return self.ceiling.best_ms(row) / self.median_ms(row, OURS)
+
+
+def write_figures(figures: Figures, folder: Path = FOLDER) -> Path:
+    """Replace what was kept for the same subject, device and dtype."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_text(folder / figures.file_name, json.dumps(to_json(figures), indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary.replace(path)
+
+
+def read_figures(folder: Path = FOLDER) -> list[Figures]:
+    """All that are kept, real devices first. Raises UserError for a file that is damaged."""
+    kept = [from_json(Figures, json.loads(path.read_bytes()), path.name) for path in sorted(folder.glob("*.json"))]
+    kinds = ("GPU", "processor", "software GPU")
+    return sorted(kept, key=lambda figures: (kinds.index(figures.device.kind), figures.file_name))

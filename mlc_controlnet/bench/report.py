@@ -1,0 +1,120 @@
+"""Figures -> a table to print, and README.md's section with its plot, in a light and a dark version."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlc_controlnet.bench.figures import KERNELS, MODEL, OURS, Figures, write_text
+from mlc_controlnet.bench.plot import THEMES, plot
+from mlc_controlnet.errors import UserError
+
+PREFACE = """# Figures
+
+Raw times are in the JSON files; `python -m mlc_controlnet bench report` writes this page and the plots from them.
+*Against* a peer says how many times as fast as it we are. A row's ceiling is the time that its arithmetic takes at the
+rate of a large matrix product, or its memory at that of a large copy, whichever is longer; both are measured in the
+same run. A software GPU computes a GPU's work on the processor and ranks schedules wrongly: it shows gross faults only,
+and operations have a smaller size on it."""
+BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
+
+
+def table(figures: Figures) -> Iterator[str]:
+    """One line a row, for terminals and for Markdown."""
+    peers = figures.peers
+    yield f"{describe(figures)}"
+    yield ""
+    heads = ["", "ours, ms", *(f"{peer}, ms" for peer in peers), *(f"against {peer}" for peer in peers), "GFLOP/s"]
+    yield _line([*heads, "of ceiling"])
+    yield _line(["---"] + ["---:"] * len(heads))
+    for row in figures.rows:
+        times = [_number(figures.median_ms(row, name)) for name in (OURS, *peers)]
+        ratios = [f"{figures.ratio(row, peer):.2f}x" for peer in peers]
+        share = f"{figures.share(row):.0%}"
+        yield _line([row.title, *times, *ratios, _number(figures.gflops(row)), share])
+
+
+def describe(figures: Figures) -> str:
+    """What a table must be read with: device, host, versions, clock, ceiling and command."""
+    device = figures.device
+    versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items())
+    clock = "the device's clock" if figures.clock == "device" else "wall clock"
+    on = f"{device.kind}: {device.name}" + (f", on {device.processor}" if device.kind == "software GPU" else "")
+    return (
+        f"**{on}**, {device.host}, {figures.dtype}, {figures.date}; {versions}; medians of "
+        f"{len(next(iter(figures.rows[0].times.values())).wall_ms)} rounds in turns, {clock}; ceiling "
+        f"{_number(figures.ceiling.gflops)} GFLOP/s and {_number(figures.ceiling.gigabytes_per_second)} GB/s. "
+        f"`{figures.command}`"
+    )
+
+
+def write_report(kept: Sequence[Figures], readme: Path, folder: Path) -> list[Path]:
+    """Write every table into `folder`/README.md, the plots beside it and the section between the marks of `readme`.
+
+    Raises UserError where `readme` lacks the marks.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise UserError(str(readme), "not both marks once", f"{BEGIN} and {END}", "put them where the section belongs")
+    written = []
+    kernels = [figures for figures in kept if figures.subject == KERNELS]
+    for theme in THEMES if kernels else ():
+        written.append(write_text(folder / f"kernels-{theme}.svg", plot(kernels, theme)))
+    written.append(write_text(folder / "README.md", "\n".join(_all_tables(kept)) + "\n"))
+    before, rest = text.split(BEGIN)
+    section = "\n".join(_section(kept, folder.relative_to(readme.parent)))
+    written.append(write_text(readme, f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"))
+    return written
+
+
+def _all_tables(kept: Sequence[Figures]) -> Iterator[str]:
+    yield PREFACE
+    for figures in kept:
+        yield ""
+        yield f"## {figures.subject}, {figures.device.name}, {figures.device.host}, {figures.dtype}"
+        yield ""
+        yield from table(figures)
+
+
+def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
+    """The summary: a line a device, and one table of ratios, a column a device and peer."""
+    kernels = [figures for figures in kept if figures.subject == KERNELS]
+    models = [figures for figures in kept if figures.subject == MODEL]
+    columns = [(figures, peer) for figures in kernels for peer in figures.peers]
+    if columns:
+        yield "<picture>"
+        yield f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/kernels-dark.svg">'
+        yield f'<img alt="How many times as fast as each peer we are" src="{folder}/kernels-light.svg">'
+        yield "</picture>"
+        yield ""
+    for figures in [*models, *kernels]:
+        yield f"- {describe(figures)}"
+    yield ""
+    heads = [f"{figures.device.name.split(',')[0]}, {figures.dtype}: against {peer}" for figures, peer in columns]
+    if columns:
+        yield _line(["", *heads])
+        yield _line(["---"] + ["---:"] * len(heads))
+        for name, title in _titles(kernels).items():
+            yield _line([title, *(_cell(figures, peer, name) for figures, peer in columns)])
+    for figures in models:
+        yield ""
+        yield from list(table(figures))[2:]
+
+
+def _titles(kernels: Sequence[Figures]) -> dict[str, str]:
+    return {row.name: row.title for figures in reversed(kernels) for row in figures.rows}
+
+
+def _cell(figures: Figures, peer: str, name: str) -> str:
+    """`1.42x (12 GFLOP/s, 34%)`"""
+    row = next((row for row in figures.rows if row.name == name), None)
+    if row is None:
+        return ""
+    return f"**{figures.ratio(row, peer):.2f}x**, {_number(figures.gflops(row))} GFLOP/s, {figures.share(row):.0%}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float) -> str:
+    """Three digits, as people write them."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
