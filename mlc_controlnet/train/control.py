@@ -8,6 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import nn
 
 from mlc_controlnet.train.config import ModelOptions
+from mlc_controlnet.train.upsampling import repeat_pixels
 
 DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # what learns of an unlocked UNet
 
@@ -39,7 +40,9 @@ class ControlledUNet(nn.Module):
                 part.enable_gradient_checkpointing()
             if options.channels_last:
                 part.to(memory_format=torch.channels_last)
-            if options.inductor:
+        if options.inductor:
+            repeat_pixels(unet)
+            for part in (controlnet, unet):
                 part.compile()
 
     def forward(self, x_t: torch.Tensor, t: torch.Tensor, context: torch.Tensor, control: torch.Tensor) -> torch.Tensor:

@@ -129,6 +129,14 @@ def test_inductor_compiles_both_networks(base: Base, monkeypatch: pytest.MonkeyP
     assert compiled == ["controlnet", "unet"]
 
 
+def test_inductor_computes_the_gradients_of_eager(base: Base) -> None:
+    """torch.compile lets gradients of zero through an upsampling, see `upsampling`."""
+    eager, compiled = gradients(build(base)), gradients(build(base, inductor=True))
+    assert eager.keys() == compiled.keys()
+    for name, gradient in eager.items():
+        assert (compiled[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
+
+
 def test_the_controlnet_starts_from_another_unets_encoder(base: Base, tiny_base: Path, tmp_path: Path) -> None:
     other = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
     torch.nn.init.constant_(other.conv_in.weight, 0.25)
