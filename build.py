@@ -7,9 +7,11 @@ python build.py --target llvm          the same model for this machine's process
 import sys
 import tempfile
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from mlc_controlnet import describe
 from mlc_controlnet.build_options import Stages, parse_options, report_errors
@@ -22,9 +24,9 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
 from mlc_controlnet.components import DRAWING
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.library import OverLimits, compile_library
+from mlc_controlnet.library import OverLimits, compile_library, plan_library, write_library
 from mlc_controlnet.params import write_params
-from mlc_controlnet.parity import check_parity, measure_parity
+from mlc_controlnet.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes import pipeline
 from mlc_controlnet.preview import fit_latent_preview
 from mlc_controlnet.samplers import build_sampler_tables
@@ -59,26 +61,32 @@ def build(config: BuildConfig) -> Bundle:
             with stage(f"capture the components in {dtype}"):
                 models.append(pipeline.clean(capture(checkpoint, dtype)))
         tables = beside.submit(build_sampler_tables, checkpoint.scheduler_config)  # while TVM compiles
+        references: Future[dict[str, list[np.ndarray]]] | None = None
         libraries: list[Library] = []
         parity_db = defaultdict[str, dict[str, float]](dict)
         for captured in models:
             dtype = captured.dtype
             if config.target != "llvm":
                 try:
-                    with stage(f"compile for {config.target}"):
-                        path, library = compile_library(captured.module, checkpoint.name, dtype, config, scratch)
+                    with stage(f"plan for {config.target}"):
+                        planned = plan_library(captured.module, dtype, config)
                 except OverLimits as error:
                     if config.every_dtype or not libraries:
                         raise
                     print(f"notice: left out {error.subject}: {error.got}", flush=True)
                     continue
+            # torch computes what libraries are compared with while TVM compiles them.
+            references = references or beside.submit(run_references, checkpoint)
+            if config.target != "llvm":
+                with stage(f"compile for {config.target}"):
+                    path, library = write_library(planned, checkpoint.name, scratch)
             with stage("compile for llvm"):
                 native = config.for_target("llvm")
                 native_path, native_library = compile_library(
                     captured.module, checkpoint.name, dtype, native, scratch, shipped=config.target == "llvm"
                 )
             with stage("compare with torch"):
-                parity = measure_parity(checkpoint, captured, native_path)
+                parity = measure_parity(checkpoint, captured, native_path, references.result())
                 check_parity(parity, dtype)
             for name, db in parity.items():
                 parity_db[name][dtype] = db
@@ -92,7 +100,7 @@ def build(config: BuildConfig) -> Bundle:
             writer.add_json("samplers.json", tables_to_json(tables.result()))
         with stage("write the manifest"):
             components = describe.describe_components(checkpoint, captured)
-            return writer.finish(
+            bundle = writer.finish(
                 Manifest(
                     format_version=FORMAT_VERSION,
                     model=describe.describe_model(checkpoint),
@@ -109,6 +117,8 @@ def build(config: BuildConfig) -> Bundle:
                     versions=describe.describe_versions(),
                 )
             )
+    print(stage.summary, flush=True)
+    return bundle
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import resource
 import sys
 import time
 import traceback
@@ -89,6 +90,7 @@ class Stages:
     """Prints the resolved configuration, then one line a stage: its name when it starts, its seconds when it ends."""
 
     def __init__(self, config: BuildConfig) -> None:
+        self.started = time.monotonic()
         for field in dataclasses.fields(config):
             value = getattr(config, field.name)
             text = ", ".join(map(str, value)) if isinstance(value, tuple) else value
@@ -100,6 +102,12 @@ class Stages:
         started = time.monotonic()
         yield
         print(f"{time.monotonic() - started:.1f} s", flush=True)
+
+    @property
+    def summary(self) -> str:
+        """How long the build took so far, and the most memory that this process held, in decimal gigabytes."""
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB
+        return f"{time.monotonic() - self.started:.0f} s, at most {peak_bytes / 1e9:.1f} GB of memory"
 
 
 @dataclass

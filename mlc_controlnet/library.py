@@ -1,5 +1,6 @@
 """A captured IRModule -> a compiled library, and the figures that describe it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
@@ -9,7 +10,7 @@ from mlc_controlnet.bundle import manifest
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
+from mlc_controlnet.passes.check_webgpu_limits import Requirements, measure_requirements
 
 POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
 
@@ -27,12 +28,33 @@ class OverLimits(UserError):
         )
 
 
+@dataclass(frozen=True)
+class PlannedLibrary:
+    """A module that has been through every pass: what is left is to generate code.
+
+    Attributes:
+        requirements: what it asks of its device.
+        launches, activation_bytes: of each component.
+    """
+
+    module: tvm.IRModule
+    dtype: str
+    preset: TargetPreset
+    target: tvm.target.Target
+    requirements: Requirements
+    launches: dict[str, int]
+    activation_bytes: dict[str, int]
+
+
 def compile_library(
     module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path, shipped: bool = True
 ) -> tuple[Path, manifest.Library]:
-    """Take a `module` captured in `dtype` through every pass, generate code and link it in `folder`.
+    """`plan_library`, then `write_library`."""
+    return write_library(plan_library(module, dtype, config, shipped), model_name, folder)
 
-    Returns the library's file and its description. A WebGPU library is a wasm that holds the TVM runtime.
+
+def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped: bool = True) -> PlannedLibrary:
+    """Take a `module` captured in `dtype` through every pass.
 
     Args:
         shipped: False for a processor's library that is only compared: LLVM then takes two thirds of the time.
@@ -51,9 +73,16 @@ def compile_library(
         raise OverLimits(f"the {dtype} library for {config.target}", error) from error
     requirements = measure_requirements(checked)
     planned = pipeline.run(checked, target, records_here, config.dump_ir, after="check")
-    launches, activation_bytes = count_launches_and_bytes(planned)
+    return PlannedLibrary(planned, dtype, preset, target, requirements, *count_launches_and_bytes(planned))
 
-    executable = relax.build(planned, target, relax_pipeline=None)
+
+def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tuple[Path, manifest.Library]:
+    """Generate code and link it in `folder`; a WebGPU library is a wasm that holds the TVM runtime.
+
+    Returns the library's file and its description.
+    """
+    preset, dtype = planned.preset, planned.dtype
+    executable = relax.build(planned.module, planned.target, relax_pipeline=None)
     path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
     if preset.device == "webgpu":
         from mlc_controlnet.toolchain import link_wasm
@@ -66,10 +95,10 @@ def compile_library(
         device=preset.device,
         dtype=dtype,
         required_features=("shader-f16",) if preset.device == "webgpu" and dtype == "float16" else (),
-        required_limits=requirements.limits,
-        activation_bytes=activation_bytes,
-        launches=launches,
-        largest_binding_bytes=requirements.largest_binding_bytes,
+        required_limits=planned.requirements.limits,
+        activation_bytes=planned.activation_bytes,
+        launches=planned.launches,
+        largest_binding_bytes=planned.requirements.largest_binding_bytes,
     )
 
 

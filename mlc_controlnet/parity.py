@@ -9,11 +9,12 @@ import torch
 import tvm
 from tvm import relax
 
-from mlc_controlnet.capture import CapturedModel, example_inputs
+from mlc_controlnet.capture import CapturedModel, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
 
 # Signal to noise in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
+SEED = 1
 
 
 def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
@@ -26,23 +27,33 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
     return 200.0 if noise == 0 else min(10 * math.log10(signal / noise), 200.0)
 
 
-def measure_parity(checkpoint: Checkpoint, captured: CapturedModel, library: Path) -> dict[str, float]:
-    """Run every component of an exported llvm `library` and its torch reference in float32 on the same random inputs.
+def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
+    """What torch computes in float32: the outputs of each component to be built on `example_inputs` of SEED."""
+    outputs = {}
+    for name, reference in build_references(checkpoint).items():
+        with torch.no_grad():
+            output = reference(*example_inputs(checkpoint.specs[name], "float32", SEED))
+        outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
+    return outputs
+
+
+def measure_parity(
+    checkpoint: Checkpoint, captured: CapturedModel, library: Path, references: Mapping[str, Sequence[np.ndarray]]
+) -> dict[str, float]:
+    """Run every component of an exported llvm `library` and compare it with what `run_references` gave.
 
     Returns the worst output's dB for each component.
     """
     vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     tensors = checkpoint.tensors()
     result = {}
-    for name, reference in captured.references.items():
-        inputs = example_inputs(checkpoint.specs[name], "float32", seed=1)
-        with torch.no_grad():
-            wanted = _as_list(reference(*inputs))
+    for name, wanted in references.items():
+        inputs = example_inputs(checkpoint.specs[name], "float32", SEED)
         specs = [spec.resolved(captured.dtype) for spec in checkpoint.specs[name].inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
         params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[name]]
         got = _as_list(vm[name](*arguments, tuple(params)))
-        result[name] = round(min(signal_to_noise_db(w.numpy(), g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
+        result[name] = round(min(signal_to_noise_db(w, g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
 
 

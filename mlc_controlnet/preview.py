@@ -1,5 +1,7 @@
 """A linear picture of the latents, cheap enough to show after every step."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
@@ -17,6 +19,7 @@ def fit_latent_preview(vae: AutoencoderKL) -> LatentPreview:
 
     The pictures are smooth random colour fields, so that the fit knows the whole RGB cube.
     """
+    vae = copy.deepcopy(vae).float()
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((PICTURES, 3, 3, 3), generator=generator)
     spread = ((coarse - 0.5) * 2.0 + 0.5).clamp(0, 1)  # reach the cube's faces, where saturated colours lie

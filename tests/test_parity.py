@@ -12,22 +12,32 @@ from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.library import compile_library
-from mlc_controlnet.parity import ParityError, check_parity, measure_parity, signal_to_noise_db
+from mlc_controlnet.parity import ParityError, check_parity, measure_parity, run_references, signal_to_noise_db
+from mlc_controlnet.passes import pipeline
+
+References = dict[str, list[np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def references(checkpoint: Checkpoint) -> References:
+    return run_references(checkpoint)
 
 
 def test_every_component_reaches_sixty_decibels(
-    checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path
+    checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path, references: References
 ) -> None:
-    measured = measure_parity(checkpoint, cleaned, llvm_library)
+    measured = measure_parity(checkpoint, cleaned, llvm_library, references)
     assert set(measured) == set(COMPONENTS)
     check_parity(measured, "float32")
 
 
-def test_every_component_in_float16_reaches_forty_decibels(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    captured = capture(checkpoint, "float16")
+def test_every_component_in_float16_reaches_forty_decibels(
+    checkpoint: Checkpoint, references: References, tmp_path: Path
+) -> None:
+    cleaned = pipeline.clean(capture(checkpoint, "float16"))
     config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
     library, _ = compile_library(cleaned.module, "random", "float16", config, tmp_path)
-    check_parity(measure_parity(checkpoint, cleaned, library), "float16")
+    check_parity(measure_parity(checkpoint, cleaned, library, references), "float16")
 
 
 def test_a_component_below_the_threshold_is_named() -> None:
@@ -48,12 +58,10 @@ def test_a_tenth_of_noise_is_twenty_decibels() -> None:
     assert signal_to_noise_db(reference, reference * 1.1) == pytest.approx(20.0, abs=1e-6)
 
 
-def test_one_weight_that_differs_is_noticed(
-    checkpoint: Checkpoint, captured: CapturedModel, llvm_library: Path
-) -> None:
-    other = copy.deepcopy(captured.references["vae_decoder"])
-    other.post_quant_conv.weight.data *= 1.1
-    altered = dataclasses.replace(captured, references={"vae_decoder": other})
-    measured = measure_parity(checkpoint, altered, llvm_library)
+def test_one_weight_that_differs_is_noticed(checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path) -> None:
+    vae = copy.deepcopy(checkpoint.parts["vae"])
+    vae.post_quant_conv.weight.data *= 1.1
+    altered = dataclasses.replace(checkpoint, parts={**checkpoint.parts, "vae": vae}, components=("vae_decoder",))
+    measured = measure_parity(checkpoint, cleaned, llvm_library, run_references(altered))
     with pytest.raises(ParityError, match="vae_decoder"):
         check_parity(measured, "float32")

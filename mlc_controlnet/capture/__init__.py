@@ -1,6 +1,7 @@
 """torch -> Relax: every component through torch.export (TorchDynamo's own front door) into one IRModule."""
 
-from mlc_controlnet.capture.module import CapturedModel, capture, example_inputs
+from mlc_controlnet.capture.module import CapturedModel, capture, capture_module, example_inputs, wrap
 from mlc_controlnet.capture.param import Param, Rows
+from mlc_controlnet.capture.reference import build_references
 
-__all__ = ["CapturedModel", "Param", "Rows", "capture", "example_inputs"]
+__all__ = ["CapturedModel", "Param", "Rows", "build_references", "capture", "capture_module", "example_inputs", "wrap"]

@@ -40,13 +40,11 @@ class CapturedModel:
         dtype: of stored weights and of what passes between components.
         module: each function takes its component's inputs and then its params, one argument each.
         params: component -> its params, in the function's order.
-        references: component -> its torch module in float32; what parity is measured against.
     """
 
     dtype: str
     module: tvm.IRModule
     params: dict[str, tuple[Param, ...]]
-    references: dict[str, nn.Module]
 
 
 _WRAPPERS: dict[str, type[nn.Module]] = {
@@ -94,16 +92,15 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
     """
     functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
     read: dict[str, tuple[str, ...]] = {}
-    references = {name: module.eval() for name, module in wrap(checkpoint).items()}
     names = checkpoint.names_by_identity()
-    for name, module in references.items():
-        skeleton = _skeleton(module, _TORCH_DTYPES[compute_dtype])
-        function, own_names = _capture_one(skeleton, example_inputs(checkpoint.specs[name], compute_dtype))
+    for name, module in wrap(checkpoint).items():
+        skeleton = _skeleton(module.eval(), _TORCH_DTYPES[compute_dtype])
+        function, own_names = capture_module(skeleton, example_inputs(checkpoint.specs[name], compute_dtype))
         read[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
         functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
     checkpoint.check_every_tensor_is_read_once(read)
     params = {name: tuple(map(Param.whole, tensors)) for name, tensors in read.items()}
-    return CapturedModel(compute_dtype, tvm.IRModule(functions), params, references)
+    return CapturedModel(compute_dtype, tvm.IRModule(functions), params)
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -114,7 +111,7 @@ def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return copy.deepcopy(module, weights).to(dtype)
 
 
-def _capture_one(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[relax.Function, list[str]]:
+def capture_module(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[relax.Function, list[str]]:
     """Returns the Relax function and the module's own names of its params, in argument order."""
     with torch.no_grad():
         program = torch.export.export(module, inputs, strict=False)

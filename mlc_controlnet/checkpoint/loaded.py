@@ -50,8 +50,8 @@ class Checkpoint:
 
     Attributes:
         components: those that are to be built, in the order of `components.COMPONENTS`.
-        parts: part -> its module with float32 weights that float16 holds exactly; the VAE always, the others where
-            one of `components` is made from them.
+        parts: part -> its module with float16 weights, as a bundle stores them; the VAE always, the others where one
+            of `components` is made from them.
         tokenizer_json: a file of the tokenizers library, UTF-8.
         special_tokens: bos_token, eos_token and pad_token -> the token's text.
     """
@@ -72,7 +72,7 @@ class Checkpoint:
         return {name: specs[name] for name in self.components}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the components that are to be built, by name, float32."""
+        """Every tensor of the components that are to be built, by name, float16."""
         wanted = set(self.components)
         return {
             f"{part}.{key}": tensor

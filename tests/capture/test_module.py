@@ -1,11 +1,13 @@
 """Capture on the shape of `circles` with random weights: every weight matters and nothing is downloaded."""
 
+import copy
+
 import pytest
 import torch
 import tvm
 from tvm import relax
 
-from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.capture import CapturedModel, build_references
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError
@@ -76,28 +78,27 @@ def test_a_tensor_that_is_read_twice_is_named(captured: CapturedModel, checkpoin
         checkpoint.check_every_tensor_is_read_once(names)
 
 
-def test_the_control_embedding_and_the_rest_are_the_whole_controlnet(
-    captured: CapturedModel, checkpoint: Checkpoint
-) -> None:
+def test_the_control_embedding_and_the_rest_are_the_whole_controlnet(checkpoint: Checkpoint) -> None:
     torch.manual_seed(0)
+    references = build_references(checkpoint)
+    controlnet = copy.deepcopy(checkpoint.parts["controlnet"]).float()
     specs = checkpoint.specs
     sample, timestep, context, _, scale = (torch.rand(t.shape) for t in specs["controlnet"].inputs)
     (image,) = (torch.rand(t.shape) for t in specs["control_embedding"].inputs)
     with torch.no_grad():
-        embedding = captured.references["control_embedding"](image)
-        got = captured.references["controlnet"](sample, timestep, context, embedding, scale)
-        down, mid = checkpoint.parts["controlnet"](
-            sample, timestep, context, image, conditioning_scale=float(scale), return_dict=False
-        )
+        embedding = references["control_embedding"](image)
+        got = references["controlnet"](sample, timestep, context, embedding, scale)
+        down, mid = controlnet(sample, timestep, context, image, conditioning_scale=float(scale), return_dict=False)
     for g, w in zip(got, (*down, mid), strict=True):
         torch.testing.assert_close(g, w)
 
 
-def test_the_controlnets_output_is_scaled_by_its_last_input(captured: CapturedModel, checkpoint: Checkpoint) -> None:
+def test_the_controlnets_output_is_scaled_by_its_last_input(checkpoint: Checkpoint) -> None:
+    reference = build_references(checkpoint)["controlnet"]
     inputs = [torch.zeros(t.shape) for t in checkpoint.specs["controlnet"].inputs]
     inputs[0], inputs[3] = torch.randn_like(inputs[0]), torch.rand_like(inputs[3])
     with torch.no_grad():
-        half = captured.references["controlnet"](*inputs[:4], torch.tensor([0.5]))
-        whole = captured.references["controlnet"](*inputs[:4], torch.tensor([1.0]))
+        half = reference(*inputs[:4], torch.tensor([0.5]))
+        whole = reference(*inputs[:4], torch.tensor([1.0]))
     for h, w in zip(half, whole, strict=True):
         torch.testing.assert_close(2 * h, w)

@@ -23,8 +23,8 @@ def folder(random_model: Path, tmp_path: Path) -> Path:
 
 def test_weights_are_what_a_float16_bundle_can_hold(checkpoint: Checkpoint) -> None:
     for name, tensor in checkpoint.tensors().items():
-        assert tensor.dtype == torch.float32, name
-        assert torch.equal(tensor, tensor.half().float()), name
+        assert tensor.dtype == torch.float16, name
+        assert tensor.isfinite().all(), name
 
 
 def test_an_unknown_model_lists_the_bundled_ones() -> None:
@@ -94,3 +94,21 @@ def test_a_model_recommends_its_own_guidance(folder: Path) -> None:
 
 def test_a_model_that_recommends_nothing_gets_stable_diffusions_values(checkpoint: Checkpoint) -> None:
     assert (checkpoint.defaults.guidance_scale, checkpoint.defaults.conditioning_scale) == (7.5, 1.0)
+
+
+def test_a_file_in_float16_stays_where_it_is(random_model: Path) -> None:
+    """Mapped into memory, and not copied: a build of Stable Diffusion holds its 2.9 GB once."""
+    checkpoint = load_checkpoint(random_model)
+    tensors = [tensor for tensor in checkpoint.tensors().values() if tensor.numel() > 4096]
+    for tensor in tensors:
+        assert _file_at(tensor.data_ptr()).endswith(".safetensors")
+
+
+def _file_at(address: int) -> str:
+    """The file that this process has mapped at `address`; empty where it is memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, *_, last = line.split()
+        start, stop = (int(end, 16) for end in span.split("-"))
+        if start <= address < stop:
+            return last
+    raise ValueError(f"nothing is mapped at {address:#x}")

@@ -19,7 +19,7 @@ def assert_holds(checkpoint: Checkpoint, tiny: Tiny) -> None:
         got = dict(checkpoint.parts[part].named_parameters())
         assert got.keys() == wanted.keys()
         for key, tensor in wanted.items():
-            assert torch.equal(got[key], tensor.float()), f"{part}.{key}"
+            assert torch.equal(got[key], tensor.half()), f"{part}.{key}"
 
 
 @pytest.fixture(scope="module")
