@@ -20,8 +20,8 @@ class Timing:
     """Of one contestant at one row, in milliseconds.
 
     Attributes:
-        load_ms: until it could be called: pipelines made, or code compiled; what all rows share counts in the first.
-        first_call_ms: what came late, with the first call.
+        load_ms: until it could be called. A compiled library, of which every row is a part, counts whole in each.
+        first_call_ms: with what comes only then: compilation, for a peer.
         wall_ms: a call in each round, until the device had done it.
         device_ms: the same on the device's own clock, its passes summed; none where it has no clock.
     """
@@ -30,6 +30,11 @@ class Timing:
     first_call_ms: float
     wall_ms: tuple[float, ...]
     device_ms: tuple[float, ...]
+
+    @property
+    def start_up_ms(self) -> float:
+        """Until the first result is there."""
+        return self.load_ms + self.first_call_ms
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,12 @@ class Device:
     host: str
     processor: str
 
+    @property
+    def short_names(self) -> tuple[str, str]:
+        """`llvmpipe`, `Chromium`: the device and its host, without versions and details."""
+        device = re.split(r"[:,(]", self.name)[0].strip()
+        return tuple(re.sub(r" \d+(\.\d+)+$", "", name) for name in (device, self.host))  # type: ignore[return-value]
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -98,8 +109,9 @@ class Figures:
 
     @property
     def file_name(self) -> str:
-        words = f"{self.subject} {self.device.name} {self.device.host} {self.dtype}"
-        return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\([^)]*\)|:.*|\b[\d.]+\b", " ", words.lower())).strip("-") + ".json"
+        """`kernels-llvmpipe-chromium-float32.json`: the device and host without what a newer version would change."""
+        words = " ".join([self.subject, *self.device.short_names, self.dtype])
+        return re.sub(r"[^a-z0-9]+", "-", words.lower()) + ".json"
 
     @property
     def peers(self) -> tuple[str, ...]:

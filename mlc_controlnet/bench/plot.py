@@ -19,7 +19,7 @@ RATIOS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 def plot(kernels: Sequence[Figures], theme: str) -> str:
     """A line an operation, a mark a device and peer, on a logarithmic axis. The same figures give the same text."""
     text, grid = THEMES[theme]
-    titles = {row.name: row.title for figures in reversed(kernels) for row in figures.rows}
+    titles = {row.name: row.title for figures in kernels for row in figures.rows[1:]}
     heights = {name: -place for place, name in enumerate(titles)}
     settings = {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8, "text.color": text}
     with rc_context(settings):
@@ -27,9 +27,9 @@ def plot(kernels: Sequence[Figures], theme: str) -> str:
         axes = figure.subplots()
         pairs = [(figures, peer) for figures in kernels for peer in figures.peers]
         for (figures, peer), color, marker in zip(pairs, COLORS, MARKERS, strict=False):
-            ratios = [figures.ratio(row, peer) for row in figures.rows]
-            places = [heights[row.name] for row in figures.rows]
-            name = f"{figures.device.name}, {figures.dtype}, against {peer}"
+            ratios = [figures.ratio(row, peer) for row in figures.rows[1:]]
+            places = [heights[row.name] for row in figures.rows[1:]]
+            name = ", ".join([*figures.device.short_names, figures.dtype, f"against {peer}"])
             axes.scatter(ratios, places, s=22, color=color, marker=marker, label=name, zorder=3)
         axes.axvline(1, color=text, linewidth=1)
         axes.set_xscale("log")

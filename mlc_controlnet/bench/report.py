@@ -14,6 +14,10 @@ Raw times are in the JSON files; `python -m mlc_controlnet bench report` writes 
 rate of a large matrix product, or its memory at that of a large copy, whichever is longer; both are measured in the
 same run. A software GPU computes a GPU's work on the processor and ranks schedules wrongly: it shows gross faults only,
 and operations have a smaller size on it."""
+EXPLANATION = """\
+Medians of runs in turns; [all times]({folder}/README.md). The ceiling is what a large matrix product reaches on the
+device, or a large copy where memory takes longer. Software GPUs compute a GPU's work on the processor: they rank
+schedules wrongly and show gross faults only, and operations have a smaller size on them."""
 BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
 
 
@@ -54,6 +58,7 @@ def write_report(kept: Sequence[Figures], readme: Path, folder: Path) -> list[Pa
     text = readme.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise UserError(str(readme), "not both marks once", f"{BEGIN} and {END}", "put them where the section belongs")
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     kernels = [figures for figures in kept if figures.subject == KERNELS]
     for theme in THEMES if kernels else ():
@@ -75,40 +80,65 @@ def _all_tables(kept: Sequence[Figures]) -> Iterator[str]:
 
 
 def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
-    """The summary: a line a device, and one table of ratios, a column a device and peer."""
+    """The summary: one table for models, one for operations, a column a device and peer; then what each device is."""
     kernels = [figures for figures in kept if figures.subject == KERNELS]
     models = [figures for figures in kept if figures.subject == MODEL]
-    columns = [(figures, peer) for figures in kernels for peer in figures.peers]
-    if columns:
+    if models:
+        yield from _model_table(models)
+        yield ""
+    if kernels:
         yield "<picture>"
         yield f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/kernels-dark.svg">'
         yield f'<img alt="How many times as fast as each peer we are" src="{folder}/kernels-light.svg">'
         yield "</picture>"
         yield ""
-    for figures in [*models, *kernels]:
-        yield f"- {describe(figures)}"
-    yield ""
-    heads = [f"{figures.device.name.split(',')[0]}, {figures.dtype}: against {peer}" for figures, peer in columns]
-    if columns:
-        yield _line(["", *heads])
-        yield _line(["---"] + ["---:"] * len(heads))
-        for name, title in _titles(kernels).items():
-            yield _line([title, *(_cell(figures, peer, name) for figures, peer in columns)])
-    for figures in models:
+        yield from _kernel_table(kernels)
         yield ""
-        yield from list(table(figures))[2:]
+    yield EXPLANATION.format(folder=folder)
+    yield ""
+    yield from (f"- {describe(figures)}" for figures in kept)
+
+
+def _model_table(models: Sequence[Figures]) -> Iterator[str]:
+    yield _line(["", "ours, ms", "peer, ms", "times as fast", "GFLOP/s", "of ceiling", "start-up, s", "peer's, s"])
+    yield _line(["---"] + ["---:"] * 7)
+    for figures in models:
+        for row in figures.rows[1:]:  # the first is the ceiling's matrix product
+            for peer in figures.peers:
+                times = [_number(figures.median_ms(row, name)) for name in (OURS, peer)]
+                rate = [
+                    f"**{figures.ratio(row, peer):.2f}x**",
+                    _number(figures.gflops(row)),
+                    f"{figures.share(row):.0%}",
+                ]
+                start_up = [_number(row.times[name].start_up_ms / 1000) for name in (OURS, peer)]
+                yield _line([f"{row.title}; {_label(figures, peer)}", *times, *rate, *start_up])
+
+
+def _kernel_table(kernels: Sequence[Figures]) -> Iterator[str]:
+    columns = [(figures, peer) for figures in kernels for peer in figures.peers]
+    yield _line(["times as fast, GFLOP/s, share of the ceiling", *(_label(*column) for column in columns)])
+    yield _line(["---"] + ["---:"] * len(columns))
+    for name, title in _titles(kernels).items():
+        yield _line([title, *(_cell(figures, peer, name) for figures, peer in columns)])
+
+
+def _label(figures: Figures, peer: str) -> str:
+    device, host = figures.device.short_names
+    return f"{device}, {host}, {figures.dtype}, against {peer}"
 
 
 def _titles(kernels: Sequence[Figures]) -> dict[str, str]:
-    return {row.name: row.title for figures in reversed(kernels) for row in figures.rows}
+    """Of the best device, in the order of the rows; the first row, which gives the ceiling, comes first everywhere."""
+    return {row.name: row.title for figures in kernels for row in figures.rows[1:]}
 
 
 def _cell(figures: Figures, peer: str, name: str) -> str:
-    """`1.42x (12 GFLOP/s, 34%)`"""
+    """`**1.42x**, 12.0, 34%`"""
     row = next((row for row in figures.rows if row.name == name), None)
     if row is None:
         return ""
-    return f"**{figures.ratio(row, peer):.2f}x**, {_number(figures.gflops(row))} GFLOP/s, {figures.share(row):.0%}"
+    return f"**{figures.ratio(row, peer):.2f}x**, {_number(figures.gflops(row))}, {figures.share(row):.0%}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -14,12 +14,21 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
         subject=subject,
         command="python -m mlc_controlnet bench kernels --rounds 3 --keep",
         date="2026-01-31",
-        device=Device(kind=kind, name=name, host="Chromium 1", processor="Abacus"),
+        device=Device(kind=kind, name=name, host="Chromium 1.0", processor="Abacus"),
         dtype="float32",
         versions={"apache-tvm": "0.27", PEER: "1.30"},
         clock="device",
         ceiling=Ceiling(gflops=100.0, gigabytes_per_second=10.0),
         rows=(
+            Row(
+                name="ceiling",
+                title="matmul, 512x512",
+                is_reduced=False,
+                gflop=1.0,
+                megabytes=3.0,
+                times={OURS: timing(10.0, 10.0, 10.0), PEER: timing(11.0, 11.0, 11.0)},
+                agreement_db=120.0,
+            ),
             Row(
                 name="matmul",
                 title="matmul, 64x64",

@@ -10,18 +10,18 @@ from tests.bench.made_up_figures import PEER, made_up_figures
 
 def test_a_row_counts_by_its_median():
     figures = made_up_figures()
-    assert figures.median_ms(figures.rows[0], "ours") == 21
-    assert figures.ratio(figures.rows[0], PEER) == 2
+    assert figures.median_ms(figures.rows[1], "ours") == 21
+    assert figures.ratio(figures.rows[1], PEER) == 2
 
 
 def test_the_wall_clock_counts_where_a_contestant_has_no_other():
     figures = dataclasses.replace(made_up_figures(), clock="wall")
-    assert figures.ratio(figures.rows[0], PEER) == pytest.approx(43 / 22)
+    assert figures.ratio(figures.rows[1], PEER) == pytest.approx(43 / 22)
 
 
 def test_the_ceiling_is_arithmetic_or_memory_whichever_takes_longer():
     figures = made_up_figures()
-    matmul, norm = figures.rows
+    _, matmul, norm = figures.rows
     assert figures.ceiling.best_ms(matmul) == 10  # 1 GFLOP at 100 GFLOP/s; 20 MB at 10 GB/s would take 2 ms
     assert figures.ceiling.best_ms(norm) == 8  # 80 MB at 10 GB/s; 0.1 GFLOP at 100 GFLOP/s would take 1 ms
     assert figures.share(norm) == 0.5
@@ -41,7 +41,8 @@ def test_a_new_run_replaces_the_last_on_the_same_device(tmp_path: Path):
 def test_a_newer_driver_or_browser_is_the_same_device():
     figures = made_up_figures(name="llvmpipe: Mesa 25.0.7 (LLVM 15.0.6)")
     newer = dataclasses.replace(
-        figures, device=dataclasses.replace(figures.device, name="llvmpipe: Mesa 26.1 (LLVM 20)", host="Chromium 200")
+        figures,
+        device=dataclasses.replace(figures.device, name="llvmpipe: Mesa 26.1 (LLVM 20)", host="Chromium 200.1.2"),
     )
     assert figures.file_name == newer.file_name == "kernels-llvmpipe-chromium-float32.json"
 

@@ -33,7 +33,7 @@ export interface Job {
 }
 
 export interface Timing {
-  /** Until the case can be called: a library or session opened and its pipelines made, shared ones with the first case. */
+  /** Until the case can be called. Our library, of which every case is a part, counts whole: fetched, its pipelines made. */
   readonly load_ms: number;
   /** Of the first call, its outputs read. */
   readonly first_call_ms: number;
