@@ -31,14 +31,14 @@ export interface Residuals extends OnDevice {
 }
 
 /**
- * Shapes are those of the manifest, with batch 1. What returns no promise is only put on the device's queue; what returns
- * one waits until the device has done it.
+ * Shapes are those of the manifest, with batch 1. Calls are served in the order in which they are made. What returns
+ * numbers waits until the device has done it; all else is only put on the device's queue.
  */
 export interface Components {
   /** int32 [1, T] -> context. */
-  textEncoder(tokenIds: Int32Array<ArrayBuffer>): Context;
+  textEncoder(tokenIds: Int32Array<ArrayBuffer>): Promise<Context>;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
-  controlEmbedding(controlImage: FloatArray): ControlEmbedding;
+  controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding>;
   /** float32 sample [1, C, h, w] -> residuals, already scaled. */
   controlnet(
     sample: FloatArray,
@@ -46,7 +46,7 @@ export interface Components {
     context: Context,
     control: ControlEmbedding,
     conditioningScale: number,
-  ): Residuals;
+  ): Promise<Residuals>;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape. */
   unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */

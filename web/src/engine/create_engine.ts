@@ -4,6 +4,7 @@ import { openDevice } from "./device";
 import { Engine, type EngineStats } from "./engine";
 import { type Bundle, openBundle } from "./load";
 import { checkCanDraw, type Manifest } from "./manifest";
+import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError } from "./memory";
 import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline";
 import type { LoadOptions } from "./progress";
 import { parseSamplers } from "./sampler";
@@ -12,6 +13,8 @@ import { PromptTokenizer } from "./tokenizer";
 export interface EngineOptions extends LoadOptions {
   /** The bundle's folder on a static host; a relative address is relative to the page. */
   readonly bundleUrl: string | URL;
+  /** How much of the GPU's memory the model may take; see `memory` of its manifest. Default: auto. */
+  readonly memory?: MemoryChoice;
 }
 
 export interface GenerateCallbacks {
@@ -32,6 +35,8 @@ export interface EngineInfo {
   readonly device: string;
   /** The compute dtype of the library in use: float16 or float32. */
   readonly dtype: string;
+  /** Whether all weights stay on the GPU, and how much of its memory a picture takes. */
+  readonly memory: Memory;
   /** For each sampler the numbers of steps that it has a table for. */
   readonly samplers: Readonly<Record<string, readonly number[]>>;
 }
@@ -59,8 +64,7 @@ export interface ControlNetEngine {
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   const bundle = await openBundle(options.bundleUrl, options.signal);
   checkCanDraw(bundle.manifest, bundle.url);
-  const opened = await openDevice(bundle.manifest.libraries, navigator.gpu); // before anything large is fetched
-  const engine = await Engine.load(bundle, opened, options);
+  const { engine, opened, memory } = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
     await bundle.dropStaleFiles();
@@ -69,12 +73,30 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
       bundleSha256: bundle.sha256,
       device: opened.description,
       dtype: opened.library.dtype,
+      memory,
       samplers: Object.fromEntries([...model.tables].map(([name, tables]) => [name, [...tables.keys()]])),
     };
     return new PipelineEngine(info, new ControlNetPipeline(model), engine);
   } catch (error) {
     engine.unload();
     throw error;
+  }
+}
+
+/** A GPU that is too small for all weights gets a second try with fewer, unless the caller has chosen. */
+async function loadEngine(bundle: Bundle, options: EngineOptions) {
+  const { libraries, memory: plans } = bundle.manifest;
+  const load = async (choice: MemoryChoice) => {
+    const opened = await openDevice(libraries, navigator.gpu); // before anything large is fetched
+    const memory = chooseMemory(choice, plans[opened.library.file], opened.maxBufferBytes);
+    return { engine: await Engine.load(bundle, opened, memory, options), opened, memory };
+  };
+  const choice = options.memory ?? "auto";
+  try {
+    return await load(choice);
+  } catch (error) {
+    if (choice !== "auto" || !(error instanceof MemoryFullError)) throw error;
+    return load("reduced");
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { UserError } from "./errors";
 import type { Library } from "./manifest";
+import { type Memory, MemoryFullError } from "./memory";
 import type { Progress } from "./progress";
 
 /** A device that was opened for one library; `close` gives it back. */
@@ -10,6 +11,8 @@ export interface OpenDevice {
   readonly library: Library;
   /** Vendor, architecture and name, as far as the browser tells: "nvidia ada-lovelace". */
   readonly description: string;
+  /** The largest buffer that the adapter grants. */
+  readonly maxBufferBytes: number;
 }
 
 const NEED_BROWSER =
@@ -38,7 +41,7 @@ export async function openDevice(libraries: readonly Library[], gpu: GPU | undef
     requiredFeatures: library.required_features as GPUFeatureName[],
     requiredLimits: { ...library.required_limits },
   });
-  return { device, library, description };
+  return { device, library, description, maxBufferBytes: adapter.limits.maxBufferSize };
 }
 
 /** One thing that an adapter does not offer. */
@@ -89,10 +92,10 @@ export function watchPipelines(device: GPUDevice, onProgress: (progress: Progres
 }
 
 /** The error for a device that is gone. */
-export function lostDevice({ reason, message }: GPUDeviceLostInfo): UserError {
+export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memory): UserError {
   // tvmjs destroys the device where a buffer cannot be made; nobody else does before the engine is unloaded.
-  const got =
-    reason === "destroyed" ? "closed: its memory is full" : `lost: ${message || "the browser gives no reason"}`;
+  if (reason === "destroyed") return new MemoryFullError(memory);
+  const got = `lost: ${message || "the browser gives no reason"}`;
   const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded anew";
   return new UserError("GPU device", got, "a device until the picture is done", remedy);
 }

@@ -16,10 +16,11 @@ import {
 import { lostDevice, type OpenDevice, watchPipelines } from "./device";
 import type { Bundle } from "./load";
 import { COMPUTE, type Manifest } from "./manifest";
+import type { Memory } from "./memory";
 import { type LoadOptions, withDownloadMeter } from "./progress";
 import { arrayItems, bytesOf, createTensor, inScope, toFloats } from "./tensor";
 import { createWasi } from "./wasi";
-import { loadWeights } from "./weights";
+import { Weights } from "./weights";
 
 /** What the GPU did since the engine was loaded. */
 export interface EngineStats {
@@ -32,8 +33,6 @@ interface LoadedComponent {
   readonly run: tvmjs.PackedFunc;
   /** One tensor for each input that the host writes before a call; none where another component's output goes in. */
   readonly slots: readonly (tvmjs.Tensor | undefined)[];
-  /** The one tuple that the function takes last. */
-  readonly params: tvmjs.TVMArray;
 }
 
 type Input = FloatArray | Int32Array<ArrayBuffer> | tvmjs.Tensor;
@@ -44,12 +43,16 @@ export class Engine implements Components {
   /** Rejects when the engine breaks while somebody waits for the device. */
   private readonly breaking: Promise<never>;
   private unloaded = false;
+  /** Settles when the call that was made last is on the device's queue. */
+  private queued: Promise<unknown> = Promise.resolve();
 
   private constructor(
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
     private readonly loaded: ReadonlyMap<ComponentName, LoadedComponent>,
+    private readonly weights: Weights,
+    memory: Memory,
     device: GPUDevice,
   ) {
     this.breaking = new Promise((_, reject) => {
@@ -57,7 +60,7 @@ export class Engine implements Components {
         this.broken ??= error;
         reject(this.broken);
       };
-      device.lost.then((info) => this.unloaded || fail(lostDevice(info)));
+      device.lost.then((info) => this.unloaded || fail(lostDevice(info, memory)));
       device.addEventListener("uncapturederror", ({ error }) => fail(new Error(`WebGPU: ${error.message}`)));
     });
     this.breaking.catch(() => {}); // who waits at that moment hears of it; later calls find `broken`
@@ -68,9 +71,14 @@ export class Engine implements Components {
    *
    * The engine owns the device from here on; where loading fails it is given back.
    */
-  static async load(bundle: Bundle, { device, library }: OpenDevice, options: LoadOptions = {}): Promise<Engine> {
+  static async load(
+    bundle: Bundle,
+    { device, library }: OpenDevice,
+    memory: Memory,
+    options: LoadOptions = {},
+  ): Promise<Engine> {
     const lost = device.lost.then((info): never => {
-      throw lostDevice(info);
+      throw lostDevice(info, memory);
     });
     let tvm: tvmjs.Instance | undefined;
     try {
@@ -84,12 +92,12 @@ export class Engine implements Components {
       const [weights] = await Promise.race([
         lost,
         Promise.all([
-          loadWeights(tvm, gpu, bundle, library, metered),
+          Weights.load(tvm, gpu, bundle, library, memory, metered),
           tvm.asyncLoadWebGPUPipelines(vm.getInternalModule()),
         ]),
       ]);
       options.signal?.throwIfAborted();
-      return new Engine(tvm, gpu, vm, loadComponents(tvm, gpu, vm, bundle.manifest, weights), device);
+      return new Engine(tvm, gpu, vm, loadComponents(tvm, gpu, vm, bundle.manifest), weights, memory, device);
     } catch (error) {
       tvm?.dispose();
       device.destroy();
@@ -104,40 +112,43 @@ export class Engine implements Components {
     if (this.unloaded) return;
     this.unloaded = true;
     if (this.broken !== undefined) return; // tvmjs disposes itself when the device is lost
-    for (const { run, slots, params } of this.loaded.values()) {
-      for (const object of [run, ...slots, params]) object?.dispose();
+    for (const { run, slots } of this.loaded.values()) {
+      for (const object of [run, ...slots]) object?.dispose();
     }
+    this.weights.dispose();
     this.vm.dispose();
     this.tvm.dispose(); // and the device with it
   }
 
-  textEncoder(tokenIds: Int32Array<ArrayBuffer>): Context {
-    return this.keep(this.call("text_encoder", [tokenIds]));
+  async textEncoder(tokenIds: Int32Array<ArrayBuffer>): Promise<Context> {
+    return this.keep(await this.call("text_encoder", [tokenIds]));
   }
 
-  controlEmbedding(controlImage: FloatArray): ControlEmbedding {
-    return this.keep(this.call("control_embedding", [controlImage]));
+  async controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding> {
+    return this.keep(await this.call("control_embedding", [controlImage]));
   }
 
-  controlnet(
+  async controlnet(
     sample: FloatArray,
     timestep: number,
     context: Context,
     control: ControlEmbedding,
     conditioningScale: number,
-  ): Residuals {
+  ): Promise<Residuals> {
     const [time, scale] = [Float32Array.of(timestep), Float32Array.of(conditioningScale)];
     const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scale];
-    return this.keep(this.call("controlnet", inputs));
+    return this.keep(await this.call("controlnet", inputs));
   }
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
     const inputs = [sample, Float32Array.of(timestep), ...tensorsOf(context), ...tensorsOf(residuals)];
-    return this.readOnce(this.call("unet", inputs));
+    return this.readOnce(await this.call("unet", inputs));
   }
 
   async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
-    return this.readOnce(this.call("vae_decoder", [latents]));
+    const image = await this.readOnce(await this.call("vae_decoder", [latents]));
+    this.guarded(() => this.weights.freeWorkspace()); // the largest, and nothing comes after it
+    return image;
   }
 
   stats(): EngineStats {
@@ -146,20 +157,33 @@ export class Engine implements Components {
     return { dispatches: field("shader-submissions"), peakGpuMebibytes: field("peak-memory") };
   }
 
-  /** Queue one component; the tensors that it returns are the caller's to dispose. */
-  private call(name: ComponentName, inputs: readonly Input[]): tvmjs.Tensor[] {
-    return this.guarded(() => {
-      const { run, slots, params } = this.loaded.get(name) as LoadedComponent;
-      // The device first runs what was queued before such a write, so a slot can be written again at once.
-      const written = inputs.map((input, i) =>
-        input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
-      );
-      return inScope(this.tvm, (scope) => {
-        const result = run(...written, params);
-        const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
-        return tensors.map((tensor) => scope.detachFromCurrentScope(tensor));
-      });
+  /** Queue one component after those that were called before; the tensors that it returns are the caller's to dispose. */
+  private call(name: ComponentName, inputs: readonly Input[]): Promise<tvmjs.Tensor[]> {
+    const call = this.queued.then(async () => {
+      this.guarded(() => {});
+      const params = await this.weights.take(name, () => this.synced());
+      return this.guarded(() => this.run(name, inputs, params));
     });
+    this.queued = call.catch(() => {});
+    return call;
+  }
+
+  private run(name: ComponentName, inputs: readonly Input[], params: tvmjs.TVMArray): tvmjs.Tensor[] {
+    const { run, slots } = this.loaded.get(name) as LoadedComponent;
+    // The device first runs what was queued before such a write, so a slot can be written again at once.
+    const written = inputs.map((input, i) =>
+      input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
+    );
+    return inScope(this.tvm, (scope) => {
+      const result = run(...written, params);
+      const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
+      return tensors.map((tensor) => scope.detachFromCurrentScope(tensor));
+    });
+  }
+
+  /** Wait until the device has done what is queued. */
+  private async synced(): Promise<void> {
+    await Promise.race([this.gpu.sync(), this.breaking]);
   }
 
   private keep(tensors: tvmjs.Tensor[]): TensorsOnDevice {
@@ -185,7 +209,7 @@ export class Engine implements Components {
         }),
       ),
     );
-    await Promise.race([this.gpu.sync(), this.breaking]);
+    await this.synced();
     return this.guarded(() =>
       copies.map((copy) => {
         const values = toFloats(copy);
@@ -223,31 +247,19 @@ function tensorsOf(value: Context | ControlEmbedding | Residuals): readonly tvmj
   return (value as TensorsOnDevice).tensors;
 }
 
-/** Look up each component's function and pack its params. The tuples own the weights from here on. */
+/** Look up each component's function and make its slots. */
 function loadComponents(
   tvm: tvmjs.Instance,
   gpu: tvmjs.DLDevice,
   vm: tvmjs.VirtualMachine,
-  manifest: Manifest,
-  weights: ReadonlyMap<string, tvmjs.Tensor>,
+  { components }: Manifest,
 ): Map<ComponentName, LoadedComponent> {
-  const loaded = inScope(
-    tvm,
-    (scope) =>
-      new Map(
-        COMPONENTS.map((name) => {
-          const { inputs, params } = manifest.components[name];
-          const component: LoadedComponent = {
-            run: scope.detachFromCurrentScope(vm.getFunction(name)),
-            slots: inputs.map(({ shape, dtype }) =>
-              dtype === COMPUTE ? undefined : createTensor(tvm, gpu, shape, dtype),
-            ),
-            params: scope.detachFromCurrentScope(scope.makeTVMArray(params.map((param) => weights.get(param)))),
-          };
-          return [name, component];
-        }),
-      ),
-  );
-  for (const weight of weights.values()) weight.dispose();
-  return loaded;
+  const slots = (name: ComponentName) =>
+    components[name].inputs.map(({ shape, dtype }) =>
+      dtype === COMPUTE ? undefined : createTensor(tvm, gpu, shape, dtype),
+    );
+  return inScope(tvm, (scope) => {
+    const run = (name: ComponentName) => scope.detachFromCurrentScope(vm.getFunction(name));
+    return new Map(COMPONENTS.map((name) => [name, { run: run(name), slots: slots(name) }]));
+  });
 }

@@ -4,7 +4,15 @@
  * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
  */
 
-import type { ComponentName, Components, Context, ControlEmbedding, FloatArray, OnDevice } from "./components";
+import type {
+  ComponentName,
+  Components,
+  Context,
+  ControlEmbedding,
+  FloatArray,
+  OnDevice,
+  Residuals,
+} from "./components";
 import { type Image, prepareControlImage } from "./control_image";
 import { UserError } from "./errors";
 import type { LatentPreview, Manifest } from "./manifest";
@@ -94,9 +102,9 @@ export class ControlNetPipeline {
     for (const notice of prepared.notices) onNotice(notice);
     const held: OnDevice[] = [];
     try {
-      const contexts = this.encodePrompts(settings, onNotice);
+      const contexts = await this.encodePrompts(settings, onNotice);
       held.push(...contexts);
-      const control = this.model.components.controlEmbedding(prepared.pixels);
+      const control = await this.model.components.controlEmbedding(prepared.pixels);
       held.push(control);
       let x = this.initialLatents(settings);
       for await (const step of this.denoise(settings, control, contexts, x)) {
@@ -127,15 +135,16 @@ export class ControlNetPipeline {
   }
 
   /** The prompt's context and, where guidance asks for it, before it the negative prompt's. */
-  encodePrompts(settings: Settings, onNotice: (notice: string) => void): Context[] {
+  async encodePrompts(settings: Settings, onNotice: (notice: string) => void): Promise<Context[]> {
     const texts: [name: string, text: string][] = [["prompt", settings.prompt]];
     if (settings.guidanceScale > 1) texts.unshift(["negative prompt", settings.negativePrompt]);
-    return texts.map(([name, text]) => {
+    const tokenized = texts.map(([name, text]) => {
       const { tokenIds, cutText } = this.model.tokenizer.encode(text);
       const tokens = this.model.manifest.tokenizer.max_length;
       if (cutText) onNotice(`${name}: longer than ${tokens} tokens, this end was cut: “${cutText}”`);
-      return this.model.components.textEncoder(tokenIds);
+      return tokenIds;
     });
+    return Promise.all(tokenized.map((tokenIds) => this.model.components.textEncoder(tokenIds)));
   }
 
   /** Noise of the seed times the sampler's first deviation: float32 [1, C, h, w]. */
@@ -158,10 +167,7 @@ export class ControlNetPipeline {
     for (const [index, row] of rows.entries()) {
       const where = `step ${index + 1} of ${rows.length}`;
       const scaledX = x.map((value) => value * row.modelInputScale);
-      // Both are queued before either is waited for: the device never idles between them.
-      const outputs = await Promise.all(
-        contexts.map((context) => this.predict(scaledX, row.timestep, context, control, settings, where)),
-      );
+      const outputs = await this.predict(scaledX, row.timestep, contexts, control, settings, where);
       const m = guide(outputs, settings.guidanceScale);
       const [next, x0] = advance(row, x, m, previousX0);
       x = next;
@@ -198,29 +204,37 @@ export class ControlNetPipeline {
     };
   }
 
-  /** The UNet's output under control: float32 [1, C, h, w]. */
+  /** The UNet's output under control, for each context: float32 [1, C, h, w]. */
   private async predict(
     scaledX: FloatArray,
     timestep: number,
-    context: Context,
+    contexts: readonly Context[],
     control: ControlEmbedding,
     settings: Settings,
     where: string,
-  ): Promise<FloatArray> {
+  ): Promise<FloatArray[]> {
     const { components } = this.model;
-    const residuals = components.controlnet(scaledX, timestep, context, control, settings.conditioningScale);
+    const residuals: Residuals[] = [];
     try {
-      const output = await components.unet(scaledX, timestep, context, residuals);
-      if (!output.every(Number.isFinite)) {
+      // The ControlNet for every context, then the UNet: where their weights take turns on the device, one turn a step.
+      for (const context of contexts) {
+        residuals.push(await components.controlnet(scaledX, timestep, context, control, settings.conditioningScale));
+      }
+      // All are queued before one is waited for: the device never idles between them.
+      const outputs = await Promise.all(
+        contexts.map((context, i) => components.unet(scaledX, timestep, context, residuals[i])),
+      );
+      for (const [i, output] of outputs.entries()) {
+        if (output.every(Number.isFinite)) continue;
         // Look back only now: reading the residuals of every step would cost time.
-        for (const values of await context.read()) checkFinite("text_encoder", values, where);
+        for (const values of await contexts[i].read()) checkFinite("text_encoder", values, where);
         for (const values of await control.read()) checkFinite("control_embedding", values, where);
-        for (const values of await residuals.read()) checkFinite("controlnet", values, where);
+        for (const values of await residuals[i].read()) checkFinite("controlnet", values, where);
         checkFinite("unet", output, where);
       }
-      return output;
+      return outputs;
     } finally {
-      residuals.dispose();
+      for (const value of residuals) value.dispose();
     }
   }
 

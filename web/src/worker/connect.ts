@@ -68,12 +68,12 @@ export class Connection {
 /** Create the engine at the other end. `release` is called when it is unloaded or could not be created. */
 export async function connectEngine(
   connection: Connection,
-  { bundleUrl, onProgress, signal }: EngineOptions,
+  { bundleUrl, memory, onProgress, signal }: EngineOptions,
   release: () => void,
 ): Promise<ControlNetEngine> {
   try {
     const info = await connection.call<EngineInfo>(
-      { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href },
+      { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href, memory },
       { signal, onEvent: (event) => event.kind === "progress" && onProgress?.(event.progress) },
     );
     return new RemoteEngine(info, connection, release);

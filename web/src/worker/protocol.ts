@@ -1,11 +1,11 @@
 /** What a page and its worker say to each other. Every message carries the id of the call that it belongs to. */
 
-import type { GenerateRequest, Image, Progress, Step } from "../engine";
+import type { GenerateRequest, Image, MemoryChoice, Progress, Step } from "../engine";
 import { UserError } from "../engine/errors";
 
 /** From the page. */
 export type Call =
-  | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string }
+  | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string; readonly memory?: MemoryChoice }
   | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
   | { readonly kind: "stats"; readonly id: number }
   | { readonly kind: "unload"; readonly id: number }

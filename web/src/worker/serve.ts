@@ -20,6 +20,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
       case "create":
         engine = await create({
           bundleUrl: call.bundleUrl,
+          memory: call.memory,
           signal,
           onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
         });

@@ -1,6 +1,7 @@
 import { describe, expect, test, vi } from "vitest";
 import { lacksOf, lostDevice, openDevice, watchPipelines } from "../../src/engine/device";
-import { makeLibrary } from "./sample_bundle";
+import { MemoryFullError } from "../../src/engine/memory";
+import { MEMORY, makeLibrary } from "./sample_bundle";
 
 const float32 = makeLibrary({ file: "f32.wasm", required_limits: { maxBufferSize: 1024 } });
 const float16 = makeLibrary({ file: "f16.wasm", dtype: "float16", required_features: ["shader-f16"] });
@@ -103,6 +104,8 @@ describe("watchPipelines", () => {
 });
 
 test("a device that tvmjs destroyed ran out of memory", () => {
-  expect(lostDevice({ reason: "destroyed", message: "" } as GPUDeviceLostInfo).got).toBe("closed: its memory is full");
-  expect(lostDevice({ reason: "unknown", message: "reset" } as GPUDeviceLostInfo).got).toBe("lost: reset");
+  const memory = { name: "resident", ...MEMORY.resident } as const;
+  const error = (reason: string, message: string) => lostDevice({ reason, message } as GPUDeviceLostInfo, memory);
+  expect(error("destroyed", "")).toBeInstanceOf(MemoryFullError);
+  expect(error("unknown", "reset").got).toBe("lost: reset");
 });

@@ -1,16 +1,21 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
+import type { Context } from "../../src/engine/components";
 import { Engine } from "../../src/engine/engine";
 import { UserError } from "../../src/engine/errors";
 import type { Bundle } from "../../src/engine/load";
 import type { Manifest } from "../../src/engine/manifest";
+import { type Memory, MemoryFullError } from "../../src/engine/memory";
 import type { Progress } from "../../src/engine/progress";
-import { FILES, makeLibrary, makeManifest } from "./sample_bundle";
+import { FILES, keptParams, makeLibrary, makeManifest } from "./sample_bundle";
 
 /** tvmjs, as far as the engine uses it: tensors hold bytes, and what is alive is counted. */
 const tvm = vi.hoisted(() => {
   const state = {
     alive: 0,
+    tensors: 0,
     scopeDepth: 0,
+    /** Every call of the function that clears TVM's pool of workspaces. */
+    cleared: [] as string[],
     /** What each component's function does with its arguments. */
     run: {} as Record<string, (...args: unknown[]) => unknown>,
     /** Settles when the device has done its work. */
@@ -19,12 +24,16 @@ const tvm = vi.hoisted(() => {
   };
   class Disposable {
     disposed = false;
+    holders = 1;
     constructor() {
       state.alive++;
     }
     dispose() {
-      if (!this.disposed) state.alive--;
+      if (!this.disposed) this.release();
       this.disposed = true;
+    }
+    release() {
+      if (--this.holders === 0) state.alive--;
     }
   }
   class Tensor extends Disposable {
@@ -35,6 +44,11 @@ const tvm = vi.hoisted(() => {
       readonly device: string,
     ) {
       super();
+      state.tensors++;
+    }
+    override release() {
+      super.release();
+      if (this.holders === 0) state.tensors--;
     }
     copyFromRawBytes(bytes: Uint8Array) {
       this.bytes = bytes.slice();
@@ -59,6 +73,17 @@ const tvm = vi.hoisted(() => {
       return this.items[i];
     }
   }
+  /** Beside what made them it holds its items. */
+  class ParamsArray extends TVMArray {
+    constructor(items: Tensor[]) {
+      super(items);
+      for (const item of items) item.holders++;
+    }
+    override release() {
+      super.release();
+      for (const item of this.items) item.release();
+    }
+  }
   const instance = {
     beginScope: () => state.scopeDepth++,
     endScope: () => state.scopeDepth--,
@@ -67,7 +92,8 @@ const tvm = vi.hoisted(() => {
     webgpu: () => ({ sync: () => state.synced, toString: () => "gpu" }),
     cpu: () => "cpu",
     empty: (shape: number[], dtype: string, device: unknown) => new Tensor(shape, dtype, String(device)),
-    makeTVMArray: (items: Tensor[]) => new TVMArray(items),
+    getGlobalFunc: (name: string) => () => state.cleared.push(name),
+    makeTVMArray: (items: Tensor[]) => new ParamsArray(items),
     createVirtualMachine: () =>
       Object.assign(new Disposable(), {
         getInternalModule: () => "module",
@@ -130,7 +156,13 @@ let device: GPUDevice;
 let reportGpuError: (event: { error: { message: string } }) => void;
 
 beforeEach(() => {
-  Object.assign(tvm.state, { alive: 0, scopeDepth: 0, synced: Promise.resolve(), compiled: Promise.resolve() });
+  Object.assign(tvm.state, {
+    alive: 0,
+    scopeDepth: 0,
+    cleared: [],
+    synced: Promise.resolve(),
+    compiled: Promise.resolve(),
+  });
   tvm.state.run = {
     text_encoder: () => gpuTensor(5),
     control_embedding: () => gpuTensor(6),
@@ -152,10 +184,31 @@ beforeEach(() => {
   } as unknown as GPUDevice;
 });
 
-function load(options: { onProgress?: (progress: Progress) => void; dtype?: string; signal?: AbortSignal } = {}) {
+interface LoadTestOptions {
+  onProgress?: (progress: Progress) => void;
+  dtype?: string;
+  signal?: AbortSignal;
+  memory?: Memory;
+}
+
+function load(options: LoadTestOptions = {}) {
   const bundle = { manifest, readFile: (path: string, read: object) => readFile(path, read) } as Bundle;
   const library = makeLibrary({ dtype: options.dtype ?? "float32" });
-  return Engine.load(bundle, { device, library, description: "fake" }, options);
+  const opened = { device, library, description: "fake", maxBufferBytes: 2 ** 28 };
+  return Engine.load(bundle, opened, options.memory ?? keeping({ unet: 2 }), options);
+}
+
+/** A memory plan that keeps so many params of each component. */
+function keeping(kept: Record<string, number>): Memory {
+  return { name: "resident", peak_bytes: 0, step_upload_bytes: 0, kept_params: { ...keptParams(0), ...kept } };
+}
+
+/** One turn of the ControlNet and one of the unet. */
+async function drawStep(engine: Engine, context: Context) {
+  const control = await engine.controlEmbedding(sample);
+  const residuals = await engine.controlnet(sample, 9, context, control, 1);
+  await engine.unet(sample, 9, context, residuals);
+  for (const value of [control, residuals]) value.dispose();
 }
 
 const sample = Float32Array.of(0.5, 0.25);
@@ -165,8 +218,8 @@ describe("a component", () => {
     const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
     tvm.state.run.unet = unet;
     const engine = await load();
-    const context = engine.textEncoder(Int32Array.of(1, 2));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
+    const context = await engine.textEncoder(Int32Array.of(1, 2));
+    await drawStep(engine, context);
     const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
     expect(params.items.map((item) => [item.dtype, ...floats(item)])).toEqual([
       ["float32", -2],
@@ -178,8 +231,8 @@ describe("a component", () => {
     const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1));
     tvm.state.run.unet = unet;
     const engine = await load({ dtype: "float16" });
-    const context = engine.textEncoder(Int32Array.of(1));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
+    const context = await engine.textEncoder(Int32Array.of(1));
+    await drawStep(engine, context);
     const params = unet.mock.calls[0].at(-1) as InstanceType<typeof tvm.TVMArray>;
     expect(params.items.map((item) => [item.dtype, ...item.bytes])).toEqual([
       ["float16", 0x00, 0xc0],
@@ -196,10 +249,10 @@ describe("a component", () => {
     const contextTensor = gpuTensor(5);
     tvm.state.run.text_encoder = () => contextTensor;
     const engine = await load();
-    const context = engine.textEncoder(Int32Array.of(1, 2));
-    const control = engine.controlEmbedding(sample);
-    engine.controlnet(sample, 9, context, control, 0.75);
-    engine.controlnet(sample, 8, context, control, 0.75);
+    const context = await engine.textEncoder(Int32Array.of(1, 2));
+    const control = await engine.controlEmbedding(sample);
+    await engine.controlnet(sample, 9, context, control, 0.75);
+    await engine.controlnet(sample, 8, context, control, 0.75);
     expect(seen[1][0]).toBe(seen[0][0]);
     expect(seen[0][2]).toBe(contextTensor);
     expect(floats(seen[0][3] as FakeTensor)).toEqual([6]);
@@ -212,8 +265,8 @@ describe("a component", () => {
     const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
     tvm.state.run.unet = unet;
     const engine = await load();
-    const context = engine.textEncoder(Int32Array.of(1));
-    await engine.unet(sample, 9, context, engine.controlnet(sample, 9, context, engine.controlEmbedding(sample), 1));
+    const context = await engine.textEncoder(Int32Array.of(1));
+    await drawStep(engine, context);
     expect(unet.mock.calls[0].slice(3, 5).map((tensor) => floats(tensor as FakeTensor))).toEqual([[7], [8]]);
   });
 
@@ -222,7 +275,7 @@ describe("a component", () => {
     tvm.state.run.text_encoder = () => {
       throw new Error("shape mismatch");
     };
-    expect(() => engine.textEncoder(Int32Array.of(1))).toThrow("shape mismatch");
+    await expect(engine.textEncoder(Int32Array.of(1))).rejects.toThrow("shape mismatch");
     expect(tvm.state.scopeDepth).toBe(0);
     expect([...(await engine.vaeDecoder(sample))]).toEqual([3]);
   });
@@ -232,8 +285,99 @@ describe("a component", () => {
     tvm.state.run.text_encoder = () => {
       throw new WebAssembly.RuntimeError("unreachable");
     };
-    expect(() => engine.textEncoder(Int32Array.of(1))).toThrow("unreachable");
+    await expect(engine.textEncoder(Int32Array.of(1))).rejects.toThrow("unreachable");
     await expect(engine.vaeDecoder(sample)).rejects.toThrow("unreachable");
+  });
+});
+
+describe("memory", () => {
+  test("weights that do not stay are on the GPU in their component's turn alone", async () => {
+    const engine = await load({ memory: keeping({ unet: 1 }) });
+    const before = tvm.state.tensors; // one weight of the unet's two, and the slots
+    const during: Record<string, number> = {};
+    const lookAt = (name: string, output: () => unknown) => {
+      tvm.state.run[name] = () => {
+        during[name] = tvm.state.tensors - before;
+        return output();
+      };
+    };
+    lookAt("unet", () => gpuTensor(1, 2));
+    lookAt("vae_decoder", () => gpuTensor(3));
+    const context = await engine.textEncoder(Int32Array.of(1));
+    await drawStep(engine, context);
+    context.dispose();
+    await engine.vaeDecoder(sample);
+    expect(during.unet).toBe(/* the second weight */ 1 + /* context, control, two residuals */ 4);
+    expect(during.vae_decoder).toBe(0);
+  });
+
+  test("a weight comes back as it was, and the same turn uploads it once", async () => {
+    const seen: number[][] = [];
+    tvm.state.run.unet = (...args) => {
+      seen.push((args.at(-1) as InstanceType<typeof tvm.TVMArray>).items.flatMap(floats));
+      return gpuTensor(1, 2);
+    };
+    const engine = await load({ memory: keeping({}) });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    for (let i = 0; i < 2; i++) await drawStep(engine, context);
+    expect(seen).toEqual([
+      [-2, 1],
+      [-2, 1],
+    ]);
+  });
+
+  test("two calls that are made at once share a turn", async () => {
+    const tuples: unknown[] = [];
+    tvm.state.run.unet = (...args) => {
+      tuples.push(args.at(-1));
+      return gpuTensor(1, 2);
+    };
+    const engine = await load({ memory: keeping({}) });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    await Promise.all([engine.unet(sample, 9, context, residuals), engine.unet(sample, 9, context, residuals)]);
+    expect(tuples).toHaveLength(2);
+    expect(tuples[0]).toBe(tuples[1]);
+  });
+
+  test("what is freed is waited for before anything comes in its place", async () => {
+    const engine = await load({ memory: keeping({}) });
+    let finish = () => {};
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    tvm.state.synced = new Promise((resolve) => (finish = resolve));
+    const before = tvm.state.tensors;
+    const output = engine.unet(sample, 9, context, residuals);
+    await new Promise((resolve) => setTimeout(resolve));
+    expect(tvm.state.tensors).toBe(before);
+    finish();
+    await output;
+  });
+
+  test("a device that is lost while weights come ends the call", async () => {
+    const engine = await load({ memory: keeping({}) });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    tvm.state.synced = new Promise(() => {});
+    const output = engine.unet(sample, 9, context, residuals);
+    loseDevice({ reason: "destroyed", message: "" } as GPUDeviceLostInfo);
+    await expect(output).rejects.toBeInstanceOf(MemoryFullError);
+  });
+
+  test("workspaces are freed when a picture's step does not need them again", async () => {
+    const engine = await load();
+    const context = await engine.textEncoder(Int32Array.of(1));
+    await drawStep(engine, context); // its control embedding is the last thing before the steps
+    const beforeSteps = tvm.state.cleared.length;
+    const control = await engine.controlEmbedding(sample);
+    for (let i = 0; i < 3; i++) {
+      const residuals = await engine.controlnet(sample, 9, context, control, 1);
+      await engine.unet(sample, 9, context, residuals);
+    }
+    expect(tvm.state.cleared.length - beforeSteps).toBe(2); // before the control embedding and after it
+    await engine.vaeDecoder(sample);
+    expect(tvm.state.cleared.length - beforeSteps).toBe(4); // before the decoder and after it
+    expect(new Set(tvm.state.cleared)).toEqual(new Set(["vm.builtin.memory_manager.clear"]));
   });
 });
 
@@ -254,16 +398,16 @@ describe("reading", () => {
     tvm.state.run.text_encoder = () =>
       new tvm.Tensor([1], "float16", "gpu").copyFromRawBytes(Uint8Array.of(0x00, 0xc0));
     const engine = await load();
-    expect(await engine.textEncoder(Int32Array.of(1)).read()).toEqual([Float32Array.of(-2)]);
+    expect(await (await engine.textEncoder(Int32Array.of(1))).read()).toEqual([Float32Array.of(-2)]);
   });
 
   test("frees what it read, and disposing frees what is kept", async () => {
     const engine = await load();
-    const before = tvm.state.alive;
+    const before = tvm.state.tensors;
     await engine.vaeDecoder(sample);
-    const context = engine.textEncoder(Int32Array.of(1));
+    const context = await engine.textEncoder(Int32Array.of(1));
     context.dispose();
-    expect(tvm.state.alive).toBe(before);
+    expect(tvm.state.tensors).toBe(before);
   });
 });
 

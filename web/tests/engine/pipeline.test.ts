@@ -27,18 +27,24 @@ class FakeComponents implements Components {
   /** The component that returns NaN. */
   broken = "";
 
-  textEncoder(tokenIds: Int32Array): Context {
+  async textEncoder(tokenIds: Int32Array): Promise<Context> {
     this.calls.push(`text_encoder ${[...tokenIds]}`);
     const value = this.broken === "text_encoder" ? Number.NaN : tokenIds[1];
     return this.onDevice([Float32Array.of(value)]);
   }
 
-  controlEmbedding(image: FloatArray): ControlEmbedding {
+  async controlEmbedding(image: FloatArray): Promise<ControlEmbedding> {
     this.calls.push(`control_embedding ${image.length}`);
     return this.onDevice([Float32Array.of(this.broken === "control_embedding" ? Number.NaN : 1)]);
   }
 
-  controlnet(sample: FloatArray, timestep: number, _: Context, control: ControlEmbedding, scale: number): Residuals {
+  async controlnet(
+    sample: FloatArray,
+    timestep: number,
+    _: Context,
+    control: ControlEmbedding,
+    scale: number,
+  ): Promise<Residuals> {
     this.calls.push(`controlnet ${sample[0].toFixed(3)} ${timestep} ${scale}`);
     const [[embedded]] = (control as unknown as { values: FloatArray[] }).values;
     return this.onDevice([

@@ -1,5 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { ControlNetEngine, createEngine, EngineInfo, GenerateRequest, Image, Step } from "../../src/engine";
+import type {
+  ControlNetEngine,
+  createEngine,
+  EngineInfo,
+  EngineOptions,
+  GenerateRequest,
+  Image,
+  Step,
+} from "../../src/engine";
 import { UserError } from "../../src/engine/errors";
 import { Connection, connectEngine } from "../../src/worker/connect";
 import type { Call, Port, Reply } from "../../src/worker/protocol";
@@ -44,7 +52,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-function connect(create: typeof createEngine = async () => fakeEngine, options: { signal?: AbortSignal } = {}) {
+function connect(create: typeof createEngine = async () => fakeEngine, options: Partial<EngineOptions> = {}) {
   serveEngine(channel.port2 as unknown as Port<Call, Reply>, create);
   return connectEngine(connection, { bundleUrl: "./bundle/", ...options }, release);
 }
@@ -54,6 +62,12 @@ describe("creating", () => {
     const create = vi.fn<typeof createEngine>(async () => fakeEngine);
     expect((await connect(create)).info).toEqual(info);
     expect(create.mock.calls[0][0].bundleUrl).toBe("https://site.example/demo/bundle/");
+  });
+
+  test("passes the choice of memory on", async () => {
+    const create = vi.fn<typeof createEngine>(async () => fakeEngine);
+    await connect(create, { memory: "reduced" });
+    expect(create.mock.calls[0][0].memory).toBe("reduced");
   });
 
   test("tells its progress", async () => {

@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { chooseMemory, gigabytes, MemoryFullError } from "../../src/engine/memory";
+import { MEMORY } from "./sample_bundle";
+
+const GIB = 2 ** 30;
+const plan = {
+  resident: { ...MEMORY.resident, peak_bytes: 3.1e9 },
+  reduced: { ...MEMORY.reduced, peak_bytes: 2.2e9 },
+};
+
+test("all weights stay on a GPU that looks large enough", () => {
+  expect(chooseMemory("auto", plan, GIB)).toEqual({ name: "resident", ...plan.resident });
+});
+
+test("a GPU that grants WebGPU's smallest buffers only gets the reduced mode for gigabytes of weights", () => {
+  expect(chooseMemory("auto", plan, GIB / 4).name).toBe("reduced");
+  expect(chooseMemory("auto", MEMORY, GIB / 4).name).toBe("resident"); // a small model fits everywhere
+});
+
+test("a choice is kept, whatever the GPU grants", () => {
+  expect(chooseMemory("resident", plan, GIB / 4)).toEqual({ name: "resident", ...plan.resident });
+  expect(chooseMemory("reduced", plan, 4 * GIB)).toEqual({ name: "reduced", ...plan.reduced });
+});
+
+test("a full GPU is told how much the model takes, and of the reduced mode where that is left", () => {
+  const resident = new MemoryFullError({ name: "resident", ...plan.resident });
+  expect(resident.message).toBe(
+    "GPU memory: got none left, wanted 3.1 GB for the model; close other tabs and programs that use the GPU and try " +
+      "again, or save GPU memory in the settings: the model is loaded anew",
+  );
+  expect(new MemoryFullError({ name: "reduced", ...plan.reduced }).remedy).not.toContain("settings");
+});
+
+test.each([
+  [2.152e9, "2.2 GB"],
+  [3.1e9, "3.1 GB"],
+  [18.4e6, "19 MB"],
+])("%d bytes are %s", (bytes, text) => {
+  expect(gigabytes(bytes)).toBe(text);
+});
