@@ -39,6 +39,16 @@ from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
 from mlc_controlnet.passes.write_over_operands import MarkOverwritable, WriteOverOperands
 
+CLEAN = (
+    FoldPadIntoConv2d(),
+    CancelPermutes(),
+    DropIdentities(),
+    relax.transform.CanonicalizeBindings(),
+    relax.transform.EliminateCommonSubexpr(call_only=True),
+    PackParams(),
+    relax.transform.BundleModelParams(),
+)
+
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
 GPU_FUSIONS = (FoldGroupNormIntoConv2d(), FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
 
@@ -106,6 +116,18 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
     return (*tuned, rules, KeepLoopsRolled(), ShortenNames())
 
 
+def clean(captured: CapturedModel) -> CapturedModel:
+    """Phase clean, the same for every target. The params of what it returns are those of its functions."""
+    module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
+    params = {}
+    for name, old in captured.params.items():
+        made_of = packed_params(module[name])
+        params[name] = tuple(
+            Param(tuple(rows for number in numbers for rows in old[number].rows)) for numbers in made_of
+        )
+    return dataclasses.replace(captured, module=module, params=params)
+
+
 def run(
     mod: tvm.IRModule,
     target: tvm.target.Target,
@@ -119,18 +141,6 @@ def run(
     Args:
         dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ... : the module as TVMScript after each phase.
     """
-def clean(captured: CapturedModel) -> CapturedModel:
-    """Phase clean, the same for every target. The params of what it returns are those of its functions."""
-    module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
-    params = {}
-    for name, old in captured.params.items():
-        made_of = packed_params(module[name])
-        params[name] = tuple(
-            Param(tuple(rows for number in numbers for rows in old[number].rows)) for numbers in made_of
-        )
-    return dataclasses.replace(captured, module=module, params=params)
-
-
     ordered = [Phase("clean", ()), *phases(target, tuning_records)]
     names = [phase.name for phase in ordered]
     with target, tvm.transform.PassContext(opt_level=3):
