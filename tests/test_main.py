@@ -29,10 +29,10 @@ def ring(tmp_path):
 def generate(tmp_path, linear_bundle, ring):
     """Run `generate` with options that work, and those that a test puts in their place."""
 
-    def run(**options):
+    def run(*flags, **options):
         given = {"bundle": linear_bundle.path, "prompt": "gold", "control-image": ring, "output": tmp_path / "out.png"}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**given, **options}.items()]
-        return main(["generate", *arguments])
+        return main(["generate", *arguments, *flags])
 
     return run
 
@@ -57,6 +57,14 @@ def test_a_drawn_seed_is_told_and_repeats_the_picture(generate, tmp_path, capsys
     seed = int(capsys.readouterr().out.split()[-1])
     first = (tmp_path / "out.png").read_bytes()
     assert generate(seed=seed) == 0
+    assert (tmp_path / "out.png").read_bytes() == first
+
+
+def test_reduced_memory_draws_the_same_picture(generate, tmp_path):
+    assert generate(seed=3) == 0
+    first = (tmp_path / "out.png").read_bytes()
+    (tmp_path / "out.png").unlink()
+    assert generate("--reduced-memory", seed=3) == 0
     assert (tmp_path / "out.png").read_bytes() == first
 
 

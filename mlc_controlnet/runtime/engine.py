@@ -7,11 +7,12 @@ import numpy as np
 import tvm
 from tvm.runtime.vm import VirtualMachine
 
-from mlc_controlnet.bundle.manifest import Library, ParamRecord
+from mlc_controlnet.bundle.manifest import Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.processor import set_thread_count
+from mlc_controlnet.runtime.weights import Weights, free_workspace
 
 # A library's device -> TVM's name for it.
 TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", "vulkan": "vulkan", "opencl": "opencl"}
@@ -44,30 +45,34 @@ class Engine:
     Each component is a method of its own name; shapes are those of the manifest, with batch 1.
     """
 
-    def __init__(self, bundle: Bundle, library: Library, device: Any) -> None:
+    def __init__(self, bundle: Bundle, library: Library, device: Any, reduced_memory: bool = False) -> None:
+        plan = bundle.manifest.memory[library.file]
         self.bundle = bundle
         self.library = library
         self.device = device
+        self.memory: MemoryMode = plan.reduced if reduced_memory else plan.resident
         if library.device == "llvm":
             set_thread_count()
         self._vm: VirtualMachine | None = VirtualMachine(
             tvm.runtime.load_module(str(bundle.verified_path(library.file))), device
         )
-        self._params: dict[str, Any] = _load_params(bundle, library, device)
+        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device)
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str | None = None) -> "Engine":
-        """Load the library for `device` (llvm, cuda, ...), or the first that runs here, and every weight.
+    def load(cls, bundle: Bundle, device: str | None = None, reduced_memory: bool = False) -> "Engine":
+        """Load the library for `device` (llvm, cuda, ...), or the first that runs here, and the weights.
 
+        With `reduced_memory` some of them come to the device for a component's calls: see the manifest's memory plan.
         Every file is checked against its hash. Raises UserError where the bundle has no library for the device, the
         machine has no such device or a file is damaged.
         """
-        return cls(bundle, *_pick_library(bundle, device))
+        return cls(bundle, *_pick_library(bundle, device), reduced_memory)
 
     def unload(self) -> None:
         """Free library and weights. The engine can not be used again."""
         self._vm = None
-        self._params = {}
+        self.weights = None
+        free_workspace()
 
     def __enter__(self) -> "Engine":
         return self
@@ -103,7 +108,9 @@ class Engine:
 
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""
-        return self._call(VAE_DECODER, latents).numpy()
+        image = self._call(VAE_DECODER, latents).numpy()
+        free_workspace()  # the largest, and nothing comes after it
+        return image
 
     def vae_encoder(self, image: np.ndarray) -> np.ndarray:
         """float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]."""
@@ -114,9 +121,9 @@ class Engine:
         self.device.sync()
 
     def _call(self, component: str, *inputs: Any) -> Any:
-        if self._vm is None:
+        if self._vm is None or self.weights is None:
             raise RuntimeError("the engine was unloaded")
-        return self._vm[component](*(self._to_device(value) for value in inputs), self._params[component])
+        return self._vm[component](*(self._to_device(value) for value in inputs), self.weights.take(component))
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -141,26 +148,3 @@ def _pick_library(bundle: Bundle, wanted: str | None) -> tuple[Library, Any]:
             return library, device
     names = ", ".join(library.device for library in runnable)
     raise UserError("device", f"no {names} on this machine or in this TVM", "a device that works", "use an llvm bundle")
-
-
-def _load_params(bundle: Bundle, library: Library, device: Any) -> dict[str, Any]:
-    """Each component's weights as the one tuple that its function takes."""
-    params = bundle.manifest.params
-    tensors: dict[str, Any] = {}
-    for number, shard in enumerate(params.shards):
-        data = bundle.read_file(shard)
-        for record in params.records:
-            if record.shard == number:
-                tensors[record.name] = tvm.runtime.tensor(_read_record(data, record, library.dtype), device)
-    return {
-        name: tvm.runtime.convert([tensors[param] for param in component.params])
-        for name, component in bundle.manifest.components.items()
-    }
-
-
-def _read_record(data: bytes, record: ParamRecord, compute_dtype: str) -> np.ndarray:
-    """One weight; float16 becomes float32 for a float32 library, which is exact."""
-    stored = np.dtype(record.dtype).newbyteorder("<")
-    count = record.bytes // stored.itemsize
-    weight = np.frombuffer(data, stored, count, record.byte_offset).reshape(record.shape)
-    return weight.astype(compute_dtype if record.dtype == "float16" else record.dtype)

@@ -1,0 +1,70 @@
+"""Native weights in the two modes of a bundle's memory plan."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlc_controlnet.runtime.engine import Engine
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from tests.fixtures.linear_bundle import IMAGE, LATENT, TOKENS
+
+TEXT, UNET, DECODER = "text_encoder.embedding", "unet.mixing", "vae_decoder.colors"
+
+
+@pytest.fixture
+def reduced(linear_bundle):
+    with Engine.load(linear_bundle, reduced_memory=True) as engine:
+        yield engine
+
+
+def test_resident_every_weight_is_on_the_device_from_the_first(linear_bundle):
+    with Engine.load(linear_bundle) as engine:
+        assert engine.weights.on_device == {TEXT, UNET, DECODER}
+        engine.vae_decoder(np.zeros(LATENT, np.float32))
+        assert engine.weights.on_device == {TEXT, UNET, DECODER}
+
+
+def test_reduced_a_weight_that_leaves_is_there_in_its_components_turn_alone(reduced):
+    engine, stays = reduced, {UNET}  # the ControlNet of this bundle has no weights that would want the UNet's room
+    assert engine.weights.on_device == stays
+    engine.text_encoder(np.zeros((1, TOKENS), np.int32))
+    assert engine.weights.on_device == stays | {TEXT}
+    engine.control_embedding(np.zeros(IMAGE, np.float32))
+    assert engine.weights.on_device == stays
+    engine.vae_decoder(np.zeros(LATENT, np.float32))
+    assert engine.weights.on_device == stays | {DECODER}
+
+
+def test_a_weight_comes_back_as_it_was(reduced):
+    latents = np.random.default_rng(0).normal(size=LATENT).astype(np.float32)
+    first = reduced.vae_decoder(latents)
+    reduced.text_encoder(np.zeros((1, TOKENS), np.int32))
+    assert np.array_equal(reduced.vae_decoder(latents), first)
+
+
+def test_the_turn_that_did_not_begin_is_begun_again(reduced, monkeypatch):
+    """A device that was full for a moment: the next call uploads the weights that this one did not."""
+    latents = np.ones(LATENT, np.float32)
+    upload, weights = reduced.weights._upload, reduced.weights
+
+    def fail(stored):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(weights, "_upload", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        reduced.vae_decoder(latents)
+    monkeypatch.setattr(weights, "_upload", upload)
+    assert np.isfinite(reduced.vae_decoder(latents)).all()
+
+
+def test_the_picture_is_the_same_in_both_modes(circles_bundle):
+    ring = Image.new("L", (128, 128))
+    ring.paste(255, (30, 30, 80, 80))
+    pictures = []
+    for reduced_memory in (False, True):
+        pipeline = ControlNetPipeline.from_bundle(circles_bundle, reduced_memory=reduced_memory)
+        drawn = [pipeline("gold circle with navy background", ring, 4, seed=7).images[0] for _ in range(2)]
+        assert np.array_equal(*map(np.asarray, drawn))
+        pictures.append(np.asarray(drawn[0]))
+        pipeline.unload()
+    assert np.array_equal(*pictures)
