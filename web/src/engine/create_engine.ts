@@ -4,7 +4,7 @@ import { openDevice } from "./device";
 import { Engine, type EngineStats } from "./engine";
 import { type Bundle, openBundle } from "./load";
 import { checkCanDraw, type Manifest } from "./manifest";
-import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError } from "./memory";
+import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError, type MemoryPlan } from "./memory";
 import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline";
 import type { LoadOptions } from "./progress";
 import { parseSamplers } from "./sampler";
@@ -37,6 +37,8 @@ export interface EngineInfo {
   readonly dtype: string;
   /** Whether all weights stay on the GPU, and how much of its memory a picture takes. */
   readonly memory: Memory;
+  /** What this library would take in either mode. */
+  readonly memoryPlan: MemoryPlan;
   /** For each sampler the numbers of steps that it has a table for. */
   readonly samplers: Readonly<Record<string, readonly number[]>>;
 }
@@ -74,6 +76,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
       device: opened.description,
       dtype: opened.library.dtype,
       memory,
+      memoryPlan: bundle.manifest.memory[opened.library.file],
       samplers: Object.fromEntries([...model.tables].map(([name, tables]) => [name, [...tables.keys()]])),
     };
     return new PipelineEngine(info, new ControlNetPipeline(model), engine);

@@ -18,7 +18,7 @@ export type { EngineStats } from "./engine";
 export { isAbort, UserError } from "./errors";
 export { purgeBundle } from "./load";
 export type { Manifest } from "./manifest";
-export type { Memory, MemoryChoice, MemoryName } from "./memory";
+export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory";
 export type { GeneratedImage, GenerateRequest, Settings, Step } from "./pipeline";
 export { encodePng } from "./png";
 export type { Progress } from "./progress";

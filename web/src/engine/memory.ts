@@ -9,6 +9,9 @@ export type MemoryName = "resident" | "reduced";
 /** `auto`: resident, unless the GPU looks too small for it or turns out to be. */
 export type MemoryChoice = MemoryName | "auto";
 
+/** What a library takes of the GPU in each mode: the manifest's figures. */
+export type MemoryPlan = Manifest["memory"][string];
+
 /** What one library takes of the GPU in one of the two modes. */
 export interface Memory extends MemoryMode {
   readonly name: MemoryName;
@@ -22,7 +25,7 @@ export interface Memory extends MemoryMode {
 const BUFFERS_A_HEAP = 8;
 
 /** The mode to begin with. `maxBufferBytes` is the largest buffer that the adapter grants. */
-export function chooseMemory(choice: MemoryChoice, plan: Manifest["memory"][string], maxBufferBytes: number): Memory {
+export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBytes: number): Memory {
   const small = plan.resident.peak_bytes > BUFFERS_A_HEAP * maxBufferBytes;
   const name = choice === "auto" ? (small ? "reduced" : "resident") : choice;
   return { name, ...plan[name] };

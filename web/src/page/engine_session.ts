@@ -8,6 +8,7 @@ import type {
   GenerateCallbacks,
   GeneratedImage,
   GenerateRequest,
+  MemoryChoice,
   Progress,
 } from "../worker";
 import { isAbort, UserError } from "../worker";
@@ -21,6 +22,11 @@ export interface LoadListener {
 
 export class EngineSession {
   private engine: Promise<ControlNetEngine> | undefined;
+  private memory: MemoryChoice = "auto";
+  /** How often an engine was begun: only the last one is told of. */
+  private loads = 0;
+  /** The GPU's memory once was full with all weights on it. */
+  private outgrown = false;
 
   constructor(
     private readonly create: typeof createEngine,
@@ -30,11 +36,20 @@ export class EngineSession {
 
   /** Load the engine unless it is loaded or loading. A failure is forgotten, so that the next call tries again. */
   load(): Promise<ControlNetEngine> {
-    this.engine ??= this.start().catch((error) => {
-      this.engine = undefined;
-      throw error;
+    if (this.engine !== undefined) return this.engine;
+    const engine = this.start();
+    this.engine = engine;
+    engine.catch(() => {
+      if (this.engine === engine) this.engine = undefined;
     });
-    return this.engine;
+    return engine;
+  }
+
+  /** Load the next engine with this use of the GPU's memory; one that has another is given up. Not while it draws. */
+  useMemory(memory: MemoryChoice): void {
+    if (memory === this.memory) return;
+    this.memory = memory;
+    this.giveUp();
   }
 
   /** Wait until the engine is loaded. An abort ends the waiting; the loading goes on. */
@@ -53,10 +68,8 @@ export class EngineSession {
     try {
       return await engine.generate(request, callbacks);
     } catch (error) {
-      if (breaksEngine(error)) {
-        this.engine = undefined;
-        void engine.unload().catch(() => {}); // it may be past answering
-      }
+      this.outgrown ||= isMemoryFull(error);
+      if (breaksEngine(error)) this.giveUp();
       throw error;
     }
   }
@@ -66,19 +79,32 @@ export class EngineSession {
     return (await this.load()).stats();
   }
 
+  private giveUp(): void {
+    const engine = this.engine;
+    this.engine = undefined;
+    void engine?.then((loaded) => loaded.unload()).catch(() => {}); // it may be past answering, or never have loaded
+  }
+
   private async start(): Promise<ControlNetEngine> {
+    const load = ++this.loads;
     this.listener.onLoadStart();
     const engine = await this.create({
       bundleUrl: this.bundleUrl,
-      onProgress: (progress) => this.listener.onProgress(progress),
+      memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
+      onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
     });
-    this.listener.onLoaded(engine.info);
+    if (load === this.loads) this.listener.onLoaded(engine.info);
     return engine;
   }
 }
 
-/** True for everything but a cancel and a user's mistake; a lost device is told as the latter. */
+/** True for everything but a cancel and a user's mistake; what happens to the GPU is told as the latter. */
 function breaksEngine(error: unknown): boolean {
   if (isAbort(error)) return false;
-  return !(error instanceof UserError) || error.subject === "GPU device";
+  return !(error instanceof UserError) || error.subject === "GPU device" || isMemoryFull(error);
+}
+
+/** Errors lose their class on the way from the worker, not their parts. */
+function isMemoryFull(error: unknown): boolean {
+  return error instanceof UserError && error.subject === "GPU memory";
 }

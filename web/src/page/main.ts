@@ -6,7 +6,9 @@ import {
   encodePng,
   type GeneratedImage,
   type GenerateRequest,
+  gigabytes,
   isAbort,
+  type MemoryChoice,
   type Progress,
 } from "../worker";
 import { paintImage, readPicture, saveFile } from "./canvas";
@@ -24,6 +26,9 @@ const SAMPLES = [
   [0.62, 0.58, 0.34],
   [0.7, 0.3, 0.14],
 ] as const;
+
+/** Bytes of GPU memory from which on the page offers to save some; `?memory=` in its address always does. */
+const MEMORY_WORTH_A_SETTING = 1e9;
 
 /** The names that the bundled model was trained on, where the page is built with it. */
 const palettes = import.meta.glob<Palette>("../../../mlc_controlnet/models/circles/colors.json", {
@@ -63,7 +68,7 @@ function onProgress(progress: Progress): void {
 }
 
 /** Put what the bundle says into the page; what the visitor has typed already stays. */
-function onLoaded({ manifest, samplers, bundleSha256, dtype, device }: EngineInfo): void {
+function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, memoryPlan }: EngineInfo): void {
   performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
   const { model, defaults } = manifest;
   board.setSize(model.width, model.height);
@@ -76,8 +81,14 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device }: EngineInf
   fillIfEmpty("steps", defaults.steps);
   fillIfEmpty("guidanceScale", defaults.guidance_scale);
   fillIfEmpty("conditioningScale", defaults.conditioning_scale);
+  const { resident, reduced } = memoryPlan;
+  const choices = field<HTMLSelectElement>("memory").options;
+  choices[1].text = `Keep the model there: ${gigabytes(resident.peak_bytes)}`;
+  choices[2].text = `Save memory: ${gigabytes(reduced.peak_bytes)}, slower`;
+  if (resident.peak_bytes >= MEMORY_WORTH_A_SETTING) byId("memory-choice").hidden = false;
   byId("about").textContent =
-    `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}. Bundle ${bundleSha256.slice(0, 12)}.`;
+    `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}, ${gigabytes(memory.peak_bytes)} of GPU ` +
+    `memory. Bundle ${bundleSha256.slice(0, 12)}.`;
   showStatus("Ready", 0);
 }
 
@@ -98,6 +109,7 @@ async function generate(): Promise<void> {
   const { signal } = running;
   setRunning(true);
   try {
+    session.useMemory(field("memory").value as MemoryChoice);
     await session.ready(signal);
     const began = performance.now();
     showStatus("Reading the prompt…", 0);
@@ -250,8 +262,19 @@ function listenToBoard(): void {
   document.addEventListener("paste", (event) => void openPicture(event.clipboardData?.files[0]));
 }
 
+/** `?memory=reduced` or `?memory=resident` in the page's address chooses from the first load on. */
+function readAddress(): void {
+  const choice = new URLSearchParams(location.search).get("memory");
+  const select = field<HTMLSelectElement>("memory");
+  if (choice === null || ![...select.options].some(({ value }) => value === choice)) return;
+  select.value = choice;
+  byId("memory-choice").hidden = false;
+  session.useMemory(choice as MemoryChoice);
+}
+
 addSamples();
 listen();
+readAddress();
 board.showRing(...SAMPLES[0]);
 const palette = Object.values(palettes)[0];
 if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("prompt"), palette);

@@ -10,6 +10,7 @@ export type * from "../engine";
 // Not from "../engine" itself: the page would carry the whole runtime, which only the worker needs.
 export { isAbort, UserError } from "../engine/errors";
 export { purgeBundle } from "../engine/load";
+export { gigabytes } from "../engine/memory";
 export { encodePng } from "../engine/png";
 
 /** Start a worker and load a bundle in it; see createEngine of `../engine`. `unload` ends the worker. */

@@ -1,11 +1,13 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { EngineSession } from "../../src/page/engine_session";
-import { type ControlNetEngine, type GenerateRequest, UserError } from "../../src/worker";
+import { type ControlNetEngine, type EngineOptions, type GenerateRequest, UserError } from "../../src/worker";
 
 const request = { prompt: "gold" } as GenerateRequest;
 const listener = { onLoadStart: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
 const engine = { info: { dtype: "float32" }, generate: vi.fn(), unload: vi.fn(async () => {}) };
-const create = vi.fn(async () => engine as unknown as ControlNetEngine);
+const create = vi.fn(async (_: EngineOptions) => engine as unknown as ControlNetEngine);
+/** The use of memory with which each engine was created. */
+const asked = () => create.mock.calls.map(([{ memory }]) => memory);
 let session: EngineSession;
 
 beforeEach(() => {
@@ -61,5 +63,45 @@ describe("after a picture that failed", () => {
     expect(engine.unload).toHaveBeenCalledTimes(1);
     await session.load();
     expect(create).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe("memory", () => {
+  test("once full, is used less of by the next engine", async () => {
+    engine.generate.mockRejectedValueOnce(new UserError("GPU memory", "none left", "3 GB", "close tabs"));
+    await expect(session.generate(request, {})).rejects.toThrow("GPU memory");
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+  });
+
+  test("is used as the visitor chooses, by a new engine", async () => {
+    await session.load();
+    session.useMemory("auto");
+    await session.load();
+    session.useMemory("reduced");
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+    expect(engine.unload).toHaveBeenCalledTimes(1);
+  });
+
+  test("chosen while the model loads, is told of the new load alone", async () => {
+    let finish: (engine: ControlNetEngine) => void = () => {};
+    create.mockImplementationOnce(() => new Promise((resolve) => (finish = resolve)));
+    const first = session.load();
+    session.useMemory("reduced");
+    await session.load();
+    finish({ ...engine, info: { dtype: "stale" } } as unknown as ControlNetEngine);
+    await first;
+    expect(listener.onLoaded.mock.calls).toEqual([[engine.info]]);
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+  });
+
+  test("chosen to hold all weights is not overruled", async () => {
+    session.useMemory("resident");
+    engine.generate.mockRejectedValueOnce(new UserError("GPU memory", "none left", "3 GB", "close tabs"));
+    await expect(session.generate(request, {})).rejects.toThrow("GPU memory");
+    await session.load();
+    expect(asked()).toEqual(["resident", "resident"]);
   });
 });
