@@ -225,6 +225,44 @@ export async function useTheEngine({ visitor, host, options }) {
   }, options);
 }
 
+/** A script without worker makes a picture in each mode, while every buffer that is made or destroyed is counted. @param {Stage} stage */
+export async function countGpuMemory({ visitor, host, options }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async ({ modes, ...request }) => {
+    let live = 0;
+    let peak = 0;
+    const { createBuffer } = GPUDevice.prototype;
+    const { destroy } = GPUBuffer.prototype;
+    const destroyed = new WeakSet();
+    GPUDevice.prototype.createBuffer = function (descriptor) {
+      const buffer = createBuffer.call(this, descriptor);
+      live += buffer.size;
+      peak = Math.max(peak, live);
+      return buffer;
+    };
+    GPUBuffer.prototype.destroy = function () {
+      if (!destroyed.has(this)) live -= this.size;
+      destroyed.add(this);
+      return destroy.call(this);
+    };
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
+    /** @type {Record<string, any>} */
+    const facts = {};
+    for (const memory of modes) {
+      const engine = await createEngine({ bundleUrl: "./bundle/", memory });
+      const { width, height } = engine.info.manifest.model;
+      const controlImage = new ImageData(width, height);
+      const loaded = live;
+      peak = live;
+      const image = await engine.generate({ ...request, controlImage });
+      const drawn = { loaded, peak, planned: engine.info.memory.peak_bytes, after: live, image: [...image.data] };
+      await engine.unload();
+      facts[memory] = { ...drawn, unloaded: live };
+    }
+    return facts;
+  }, options);
+}
+
 /** @param {Visitor} visitor @param {any} options */
 async function draw(visitor, options) {
   if (options.steps !== undefined) await visitor.set("Steps", String(options.steps));
