@@ -40,6 +40,14 @@ class Case:
     work: Work
     is_reduced: bool
 
+    def reference(self) -> list[torch.Tensor]:
+        """What torch computes in float32 on the processor."""
+        module = copy.deepcopy(self.module).float()
+        inputs = (value.float() if value.is_floating_point() else value for value in self.inputs)
+        with torch.inference_mode():
+            outputs = module(*inputs)
+        return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
 
 @dataclass(frozen=True)
 class Cases:

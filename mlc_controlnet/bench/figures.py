@@ -45,7 +45,8 @@ class Row:
         is_reduced: its size is smaller than Stable Diffusion's: the device is slow.
         gflop, megabytes: as bench/work.py counts them.
         times: contestant -> its times; one of them is `ours`.
-        agreement_db: how near our outputs were to the peer's.
+        ours_db: how near our outputs were to torch's in float32: signal to noise.
+        note: what must be known of a peer's times; mostly nothing.
     """
 
     name: str
@@ -54,7 +55,8 @@ class Row:
     gflop: float
     megabytes: float
     times: Mapping[str, Timing]
-    agreement_db: float
+    ours_db: float
+    note: str
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ def measure_in_browser(settings: Settings, folder: Path, tell: Tell) -> Figures:
         host=outcome.host,
         processor=processor_name(),
     )
-    rows = _rows(what.cases, times, [case.agreement_db for case in outcome.cases])
+    decibels, notes = [case.ours_db for case in outcome.cases], [contest.note_on(case, dtype) for case in outcome.cases]
+    rows = _rows(what.cases, times, decibels, notes)
     return _figures(settings, device, dtype, rows, outcome.copy_gigabytes_per_second, {PEER: contest.peer_version()})
 
 
@@ -100,7 +101,7 @@ def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
     dtype = settings.dtype or ("float16" if on_gpu else "float32")
     what = settings.cases(not on_gpu, dtype)
     contestants = native_contest.hold_contest(what, settings.target, dtype, settings.rounds, folder, tell)
-    rows = _rows(what.cases, contestants.times, contestants.agreement_db)
+    rows = _rows(what.cases, contestants.times, contestants.ours_db, [""] * len(what.cases))
     device = Device(
         kind="GPU" if on_gpu else "processor",
         name=contestants.device,
@@ -114,7 +115,9 @@ def _timing(timing: contest.Timing) -> Timing:
     return Timing(timing.load_ms, timing.first_call_ms, timing.wall_ms, timing.gpu_ms)
 
 
-def _rows(cases: Iterable[Case], times: Iterable[dict[str, Timing]], agreement: Iterable[float]) -> tuple[Row, ...]:
+def _rows(
+    cases: Iterable[Case], times: Iterable[dict[str, Timing]], decibels: Iterable[float], notes: Iterable[str]
+) -> tuple[Row, ...]:
     return tuple(
         Row(
             name=case.name,
@@ -123,9 +126,10 @@ def _rows(cases: Iterable[Case], times: Iterable[dict[str, Timing]], agreement: 
             gflop=case.work.gflop,
             megabytes=case.work.megabytes,
             times=of_case,
-            agreement_db=round(db, 1),
+            ours_db=round(db, 1),
+            note=note,
         )
-        for case, of_case, db in zip(cases, times, agreement, strict=True)
+        for case, of_case, db, note in zip(cases, times, decibels, notes, strict=True)
     )
 
 

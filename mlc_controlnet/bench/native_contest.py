@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tvm
 from tvm import relax
@@ -28,12 +27,12 @@ TUNING_DB = Path(__file__).parents[2] / "tuning_db"
 
 @dataclass(frozen=True)
 class NativeOutcome:
-    """In the order of the cases; agreement is with torch eager."""
+    """Times and signal to noise against torch in the order of the cases."""
 
     device: str
     copy_gigabytes_per_second: float
     times: list[dict[str, Timing]]
-    agreement_db: list[float]
+    ours_db: list[float]
 
 
 def hold_contest(
@@ -48,12 +47,14 @@ def hold_contest(
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
     # torch calls a GPU of either vendor cuda; it has no Vulkan or OpenCL: there it stays on the processor, and says so.
     torch_device = torch.device("cuda" if kind in ("cuda", "rocm") else "mps" if kind == "metal" else "cpu")
-    times, agreement = [], []
+    times, decibels = [], []
     for number, case in enumerate(what.cases, 1):
-        sides = [_ours(case, machine, device), *_peers(case, torch_device)]
-        times.append(_take_turns(sides, rounds))
-        ours, eager, _ = (side.read() for side in sides)
-        agreement.append(min(signal_to_noise_db(wanted, got) for wanted, got in zip(eager, ours, strict=True)))
+        reference, ours = case.reference(), _ours(case, machine, device)
+        result = ours.call()
+        outputs = [result] if hasattr(result, "numpy") else list(result)
+        pairs = zip(reference, outputs, strict=True)
+        decibels.append(min(signal_to_noise_db(wanted.numpy(), got.numpy()) for wanted, got in pairs))
+        times.append(_take_turns([ours, *_peers(case, torch_device)], rounds))
         medians = ", ".join(f"{name} {statistics.median(t.wall_ms):.2f} ms" for name, t in times[-1].items())
         tell(f"{case.name}: {medians} ({number} of {len(what.cases)})")
     name = processor_name() if kind == "llvm" else device.device_name
@@ -61,35 +62,24 @@ def hold_contest(
         device=f"{name}, torch on {torch_device}, {torch.get_num_threads()} threads",
         copy_gigabytes_per_second=_copy_rate(torch_device),
         times=times,
-        agreement_db=agreement,
+        ours_db=decibels,
     )
 
 
 @dataclass(frozen=True)
 class _Side:
-    """One contestant at one case: `call` queues the work, `finish` waits for it, `read` gives what it computes."""
+    """One contestant at one case: `call` queues the work, `finish` waits for it."""
 
     name: str
     call: Callable[[], Any]
     finish: Callable[[], None]
-    read: Callable[[], list[np.ndarray]]
 
 
 def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device) -> _Side:
     function = machine[case.name]
-    arguments: list[Any] = [tvm.runtime.tensor(value.numpy(), device) for value in case.inputs]
-    if case.params:
-        arguments.append(tuple(tvm.runtime.tensor(value.numpy(), device) for value in case.params))
-
-    def call() -> Any:
-        return function(*arguments)
-
-    def read() -> list[np.ndarray]:
-        result = call()
-        outputs = [result] if hasattr(result, "numpy") else list(result)
-        return [output.numpy() for output in outputs]
-
-    return _Side(OURS, call, device.sync, read)
+    inputs = [tvm.runtime.tensor(value.numpy(), device) for value in case.inputs]
+    params = tuple(tvm.runtime.tensor(value.numpy(), device) for value in case.params)
+    return _Side(OURS, lambda: function(*inputs, params), device.sync)
 
 
 def _peers(case: Case, device: torch.device) -> list[_Side]:
@@ -101,12 +91,7 @@ def _peers(case: Case, device: torch.device) -> list[_Side]:
             with torch.inference_mode():
                 return run(*inputs)
 
-        def read() -> list[np.ndarray]:
-            result = call()
-            outputs = [result] if isinstance(result, torch.Tensor) else list(result)
-            return [output.cpu().numpy() for output in outputs]
-
-        return _Side(name, call, lambda: _synchronize(device), read)
+        return _Side(name, call, lambda: _synchronize(device))
 
     return [side(EAGER, module), side(COMPILED, torch.compile(module, dynamic=False))]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlc_controlnet.bench.figures import KERNELS, MODEL, OURS, Figures, write_text
+from mlc_controlnet.bench.figures import KERNELS, MODEL, OURS, Figures, Row, write_text
 from mlc_controlnet.bench.plot import THEMES, plot
 from mlc_controlnet.errors import UserError
 
@@ -33,7 +33,8 @@ def table(figures: Figures) -> Iterator[str]:
         times = [_number(figures.median_ms(row, name)) for name in (OURS, *peers)]
         ratios = [f"{figures.ratio(row, peer):.2f}x" for peer in peers]
         share = f"{figures.share(row):.0%}"
-        yield _line([row.title, *times, *ratios, _number(figures.gflops(row)), share])
+        yield _line([row.title + _mark(row), *times, *ratios, _number(figures.gflops(row)), share])
+    yield from _notes([figures])
 
 
 def describe(figures: Figures) -> str:
@@ -85,6 +86,7 @@ def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
     models = [figures for figures in kept if figures.subject == MODEL]
     if models:
         yield from _model_table(models)
+        yield from _notes(models)
         yield ""
     if kernels:
         yield "<picture>"
@@ -93,6 +95,7 @@ def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
         yield "</picture>"
         yield ""
         yield from _kernel_table(kernels)
+        yield from _notes(kernels)
         yield ""
     yield EXPLANATION.format(folder=folder)
     yield ""
@@ -112,7 +115,7 @@ def _model_table(models: Sequence[Figures]) -> Iterator[str]:
                     f"{figures.share(row):.0%}",
                 ]
                 start_up = [_number(row.times[name].start_up_ms / 1000) for name in (OURS, peer)]
-                yield _line([f"{row.title}; {_label(figures, peer)}", *times, *rate, *start_up])
+                yield _line([f"{row.title}{_mark(row)}; {_label(figures, peer)}", *times, *rate, *start_up])
 
 
 def _kernel_table(kernels: Sequence[Figures]) -> Iterator[str]:
@@ -138,7 +141,19 @@ def _cell(figures: Figures, peer: str, name: str) -> str:
     row = next((row for row in figures.rows if row.name == name), None)
     if row is None:
         return ""
-    return f"**{figures.ratio(row, peer):.2f}x**, {_number(figures.gflops(row))}, {figures.share(row):.0%}"
+    return f"**{figures.ratio(row, peer):.2f}x**{_mark(row)}, {_number(figures.gflops(row))}, {figures.share(row):.0%}"
+
+
+def _mark(row: Row) -> str:
+    return "\\*" if row.note else ""
+
+
+def _notes(several: Sequence[Figures]) -> Iterator[str]:
+    """What the marks mean."""
+    notes = dict.fromkeys(f"{row.title}: {row.note}" for figures in several for row in figures.rows if row.note)
+    if notes:
+        yield ""
+        yield "\\* " + "; ".join(notes) + "."
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -27,7 +27,8 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
                 gflop=1.0,
                 megabytes=3.0,
                 times={OURS: timing(10.0, 10.0, 10.0), PEER: timing(11.0, 11.0, 11.0)},
-                agreement_db=120.0,
+                ours_db=120.0,
+                note="",
             ),
             Row(
                 name="matmul",
@@ -36,7 +37,8 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
                 gflop=1.0,
                 megabytes=20.0,
                 times={OURS: timing(20.0, 21.0, 90.0), PEER: timing(42.0, 41.0, 43.0)},
-                agreement_db=120.0,
+                ours_db=120.0,
+                note="",
             ),
             Row(
                 name="norm",
@@ -45,7 +47,8 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
                 gflop=0.1,
                 megabytes=80.0,
                 times={OURS: timing(16.0, 16.0, 16.0), PEER: timing(8.0, 8.0, 8.0)},
-                agreement_db=130.0,
+                ours_db=130.0,
+                note="",
             ),
         ),
     )

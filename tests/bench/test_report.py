@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +35,14 @@ def test_a_table_says_device_kind_versions_and_command():
         "bench kernels --rounds 3",
     ):
         assert words in head
+
+
+def test_a_note_on_a_peer_is_marked_and_told():
+    figures = made_up_figures()
+    noted = dataclasses.replace(figures.rows[1], note="the peer computes something else: -4 dB")
+    lines = list(table(dataclasses.replace(figures, rows=(figures.rows[0], noted))))
+    assert any(line.startswith("| matmul, 64x64\\* |") for line in lines)
+    assert lines[-1] == "\\* matmul, 64x64: the peer computes something else: -4 dB."
 
 
 def test_a_report_replaces_its_section_and_nothing_else(readme: Path):

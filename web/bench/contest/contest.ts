@@ -4,7 +4,8 @@
  */
 
 import { PassClock } from "../pass_clock.mjs";
-import type { Adapter, Case, CaseOutcome, Contestant, Job, LoadedCase, Outcome, Timing } from "./job";
+import type { Adapter, Case, CaseOutcome, Contestant, Job, LoadedCase, Optimizations, Outcome, Timing } from "./job";
+import { tensorBytes } from "./job";
 import { Ours } from "./ours";
 import { Peer } from "./peer";
 
@@ -42,9 +43,10 @@ export async function runContest(
     const [mine, theirs] = [outcome.ours, outcome.peer].map(({ gpu_ms, wall_ms }) =>
       median(gpu_ms.length ? gpu_ms : wall_ms),
     );
+    const peers = outcome.peer_db >= job.least_db ? outcome.peer_optimizations : "wrong";
     onProgress(
-      `${work.name}: ${mine.toFixed(2)} ms against ${theirs.toFixed(2)} ms, ${outcome.agreement_db.toFixed(0)} dB alike ` +
-        `(${cases.length} of ${job.cases.length})`,
+      `${work.name}: ${mine.toFixed(2)} ms, ${outcome.ours_db.toFixed(0)} dB, against ${theirs.toFixed(2)} ms, ` +
+        `${outcome.peer_db.toFixed(0)} dB, optimizations: ${peers} (${cases.length} of ${job.cases.length})`,
     );
   }
   return { adapter: describe(adapter), copy_gigabytes_per_second: copyRate, cases };
@@ -98,7 +100,16 @@ async function compete(
   peer: Peer,
   clocks: Map<GPUDevice, PassClock>,
 ): Promise<CaseOutcome> {
-  const sides = [await Side.load(ours, work, values), await Side.load(peer, work, values)];
+  const wanted = work.outputs.map((entry) => new Float32Array(tensorBytes(values, entry).slice().buffer));
+  const mine = await Side.load(ours, work, values, "all");
+  let theirs = await Side.load(peer, work, values, "all");
+  let peer_optimizations: Optimizations = "all";
+  if (!(signalToNoise(wanted, theirs.outputs) >= job.least_db)) {
+    await theirs.loaded.dispose();
+    peer_optimizations = "basic";
+    theirs = await Side.load(peer, work, values, peer_optimizations);
+  }
+  const sides = [mine, theirs];
   for (const side of sides) await side.calibrate(job.turn_ms);
   for (let round = 0; round < job.rounds; round++) {
     for (const side of sides) await side.takeTurn(job.gpu_clock ? clockOf(side.device, clocks) : undefined);
@@ -106,9 +117,11 @@ async function compete(
   for (const { loaded } of sides) await loaded.dispose();
   return {
     name: work.name,
-    ours: sides[0].timing(),
-    peer: sides[1].timing(),
-    agreement_db: signalToNoise(sides[1].outputs, sides[0].outputs),
+    ours: mine.timing(),
+    peer: theirs.timing(),
+    ours_db: signalToNoise(wanted, mine.outputs),
+    peer_db: signalToNoise(wanted, theirs.outputs),
+    peer_optimizations,
   };
 }
 
@@ -133,9 +146,14 @@ class Side {
     readonly outputs: readonly Float32Array[],
   ) {}
 
-  static async load(contestant: Contestant, work: Case, values: Uint8Array<ArrayBuffer>): Promise<Side> {
+  static async load(
+    contestant: Contestant,
+    work: Case,
+    values: Uint8Array<ArrayBuffer>,
+    optimizations: Optimizations,
+  ): Promise<Side> {
     const began = performance.now();
-    const loaded = await contestant.load(work, values);
+    const loaded = await contestant.load(work, values, optimizations);
     await loaded.finished();
     const ready = performance.now();
     const outputs = await loaded.outputs();

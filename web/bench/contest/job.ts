@@ -14,6 +14,8 @@ export interface Case {
   readonly name: string;
   readonly inputs: readonly TensorEntry[];
   readonly params: readonly TensorEntry[];
+  /** What torch computes in float32. */
+  readonly outputs: readonly TensorEntry[];
   /** Files beside the job. */
   readonly values: string;
   readonly onnx: string;
@@ -26,6 +28,8 @@ export interface Job {
   readonly rounds: number;
   /** A turn repeats a call until it takes about this long: a GPU's clocks need work to rise. */
   readonly turn_ms: number;
+  /** Signal to noise that outputs must have: a peer that misses it is tried again with fewer optimizations. */
+  readonly least_db: number;
   /** Whether the GPU's own clock times every pass, beside the host's. */
   readonly gpu_clock: boolean;
   /** The size of the copy that the ceiling of memory is measured with. */
@@ -48,8 +52,11 @@ export interface CaseOutcome {
   readonly name: string;
   readonly ours: Timing;
   readonly peer: Timing;
-  /** How near our outputs are to the peer's: signal to noise in dB, at most 200. */
-  readonly agreement_db: number;
+  /** How near outputs are to torch's: signal to noise in dB, at most 200. */
+  readonly ours_db: number;
+  readonly peer_db: number;
+  /** `all`, or `basic` where the peer is wrong with all. */
+  readonly peer_optimizations: Optimizations;
 }
 
 export interface Adapter {
@@ -65,11 +72,14 @@ export interface Outcome {
   readonly cases: readonly CaseOutcome[];
 }
 
+/** Of onnxruntime's graph. */
+export type Optimizations = "all" | "basic";
+
 /** One of the two: it is loaded, called, and the device waited for. */
 export interface Contestant {
   /** The device that does its work, once something is loaded. */
   readonly device: GPUDevice;
-  load(work: Case, values: Uint8Array<ArrayBuffer>): Promise<LoadedCase>;
+  load(work: Case, values: Uint8Array<ArrayBuffer>, optimizations: Optimizations): Promise<LoadedCase>;
 }
 
 export interface LoadedCase {

@@ -50,7 +50,7 @@ export class Ours implements Contestant {
     for (const weight of weights) weight.dispose(); // the tuple owns them
     const outputs = (): tvmjs.Tensor[] =>
       inScope(tvm, (scope) => {
-        const result = weights.length ? run(...inputs, params) : run(...inputs);
+        const result = run(...inputs, params);
         const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
         return tensors.map((output) => scope.detachFromCurrentScope(output));
       });

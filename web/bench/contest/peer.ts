@@ -2,7 +2,7 @@
 
 import type * as ort from "onnxruntime-web/webgpu";
 import { widenFloat16 } from "../../src/engine/float16";
-import { type Case, type Contestant, type LoadedCase, tensorBytes } from "./job";
+import { type Case, type Contestant, type LoadedCase, type Optimizations, tensorBytes } from "./job";
 
 type OnnxRuntime = typeof ort;
 
@@ -30,11 +30,12 @@ export class Peer implements Contestant {
     return this.devices[this.devices.length - 1];
   }
 
-  async load(work: Case, values: Uint8Array<ArrayBuffer>): Promise<LoadedCase> {
+  async load(work: Case, values: Uint8Array<ArrayBuffer>, optimizations: Optimizations): Promise<LoadedCase> {
     const model = await this.readFile(work.onnx);
     const session = await this.ort.InferenceSession.create(model, {
       executionProviders: ["webgpu"],
       preferredOutputLocation: "gpu-buffer",
+      graphOptimizationLevel: optimizations,
       logSeverityLevel: 3,
     });
     const { device } = this;
