@@ -32,6 +32,7 @@ from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.pack_params import PackParams, packed_params
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.shorten_names import ShortenNames
+from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
@@ -50,7 +51,13 @@ CLEAN = (
 )
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
-GPU_FUSIONS = (FoldGroupNormIntoConv2d(), FoldResizeIntoConv2d(), UseGatedMatmul(), UsePointwiseMatmul())
+GPU_FUSIONS = (
+    SplitLargePlanes(),
+    FoldGroupNormIntoConv2d(),
+    FoldResizeIntoConv2d(),
+    UseGatedMatmul(),
+    UsePointwiseMatmul(),
+)
 
 
 @dataclass(frozen=True)
