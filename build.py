@@ -24,16 +24,19 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
 from mlc_controlnet.components import DRAWING
 from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.largest_size import find_largest_sizes
 from mlc_controlnet.library import OverLimits, compile_library, plan_library, write_library
 from mlc_controlnet.params import write_params
 from mlc_controlnet.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes import pipeline
 from mlc_controlnet.preview import fit_latent_preview
+from mlc_controlnet.runtime.processor import set_thread_count
 from mlc_controlnet.samplers import build_sampler_tables
 from mlc_controlnet.site import build_site
 
 
 def build(config: BuildConfig) -> Bundle:
+    set_thread_count()  # TVM would leave half of a virtual machine's processors idle
     stage = Stages(config)
     with (
         BundleWriter(config.out) as writer,
@@ -72,7 +75,9 @@ def build(config: BuildConfig) -> Bundle:
                         planned = plan_library(captured.module, dtype, config)
                 except OverLimits as error:
                     if config.every_dtype or not libraries:
-                        raise
+                        with stage("look for the largest size that fits"):
+                            sizes = find_largest_sizes(checkpoint, dtype, config, error)
+                        raise error.with_sizes(sizes) from error
                     print(f"notice: left out {error.subject}: {error.got}", flush=True)
                     continue
             # torch computes what libraries are compared with while TVM compiles them.

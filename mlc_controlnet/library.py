@@ -1,5 +1,6 @@
 """A captured IRModule -> a compiled library, and the figures that describe it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,22 +11,40 @@ from mlc_controlnet.bundle import manifest
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.check_webgpu_limits import Requirements, measure_requirements
+from mlc_controlnet.passes.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 
 POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
 
 
 class OverLimits(UserError):
-    """A model, size and dtype whose kernels a WebGPU device would reject."""
+    """A model, size and dtype whose kernels a WebGPU device would reject.
 
-    def __init__(self, subject: str, error: ValueError) -> None:
+    Attributes:
+        components: those that call such a kernel.
+    """
+
+    def __init__(
+        self, subject: str, error: ValueError, components: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """sizes: height and width of the largest that fit, empty where none does; None: nobody looked."""
         _, first, *others = (line.strip() for line in str(error).splitlines())
+        more = f", and {len(others)} more demands over the limits" if others else ""
         super().__init__(
-            subject,
-            first + (f", and {len(others)} more demands over the limits" if others else ""),
-            "what every WebGPU device grants",
-            "build smaller pictures with --height and --width, or --dtype float16 alone",
+            subject, f"{', '.join(components)}: {first}{more}", "what every WebGPU device grants", _remedy(sizes)
         )
+        self.error = error
+        self.components = tuple(components)
+
+    def with_sizes(self, sizes: Sequence[tuple[int, int]]) -> "OverLimits":
+        return OverLimits(self.subject, self.error, self.components, sizes)
+
+
+def _remedy(sizes: Sequence[tuple[int, int]] | None) -> str:
+    if sizes is None:
+        return "build smaller pictures with --height and --width, or --dtype float16 alone"
+    if not sizes:
+        return "no size is small enough: build --dtype float16 alone"
+    return "the largest that fits is " + ", or ".join(f"--height {height} --width {width}" for height, width in sizes)
 
 
 @dataclass(frozen=True)
@@ -64,16 +83,45 @@ def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped:
     """
     preset = config.preset
     target = tvm_target(preset) if shipped else tvm.target.Target({**preset.tvm_target, "opt-level": 1})
+    checked = schedule_library(module, dtype, config, target)
+    planned = pipeline.run(checked, target, dump_ir=config.dump_ir, after="check")
+    return PlannedLibrary(
+        planned, dtype, preset, target, measure_requirements(checked), *count_launches_and_bytes(planned)
+    )
+
+
+def schedule_library(
+    module: tvm.IRModule, dtype: str, config: BuildConfig, target: tvm.target.Target | None = None
+) -> tvm.IRModule:
+    """Take a `module` captured in `dtype` through the passes up to phase check.
+
+    Args:
+        target: the one of `config`, unless it is compiled otherwise.
+
+    Raises:
+        OverLimits: a kernel wants more than a WebGPU device grants by default.
+    """
+    target = target or tvm_target(config.preset)
     records = config.tuning_db / config.target
     records_here = records if records.is_dir() else None
     scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="schedule")
     try:
-        checked = pipeline.run(scheduled, target, records_here, config.dump_ir, after="schedule", until="check")
+        return pipeline.run(scheduled, target, records_here, config.dump_ir, after="schedule", until="check")
     except ValueError as error:
-        raise OverLimits(f"the {dtype} library for {config.target}", error) from error
-    requirements = measure_requirements(checked)
-    planned = pipeline.run(checked, target, records_here, config.dump_ir, after="check")
-    return PlannedLibrary(planned, dtype, preset, target, requirements, *count_launches_and_bytes(planned))
+        callers = _callers_over_limits(scheduled, target)
+        raise OverLimits(f"the {dtype} library for {config.target}", error, callers) from error
+
+
+def _callers_over_limits(scheduled: tvm.IRModule, target: tvm.target.Target) -> list[str]:
+    """The components that call a kernel which is over a limit."""
+    rejected = {kernel.prim_func for kernel in measure_kernels(scheduled, target) if any(kernel.violations())}
+    callers = []
+    for global_var, function in scheduled.functions_items():
+        if isinstance(function, relax.Function):
+            called = {used.name_hint for used in relax.analysis.all_global_vars(function)}
+            if called & rejected:
+                callers.append(global_var.name_hint)
+    return callers
 
 
 def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tuple[Path, manifest.Library]:

@@ -16,7 +16,18 @@ LAYERS = (
     {"checkpoint"},
     {"capture"},
     {"kernels", "passes", "toolchain"},
-    {"library", "tuning", "params", "preview", "samplers", "parity", "describe", "site", "build_options"},
+    {
+        "library",
+        "largest_size",
+        "tuning",
+        "params",
+        "preview",
+        "samplers",
+        "parity",
+        "describe",
+        "site",
+        "build_options",
+    },
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
