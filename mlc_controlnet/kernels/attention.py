@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 LANES = 4  # a head is read as vectors of four numbers
 
+Operand = Literal["q", "k", "v"]
+Layout = Literal["apart", "together", "shared"]
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -15,6 +18,11 @@ class Attention:
 
     `bias_shape` is the shape of an additive mask that broadcasts to [B, H, S, K], or None. `causal` hides the keys
     after the query: "TopLeft" pairs the first query with the first key, "BottomRight" the last with the last.
+
+    `layout` says where q, k and v lie, heads side by side. "apart": a tensor each. "together": one tensor
+    [B, S, 3 H D], whose rows have q, then k, then v. "shared": q has a tensor, k and v lie in the rows of a tensor
+    [B, K, W] that other attentions read as well; W and the two columns are known when the kernel runs, not before, so
+    that all of these share one kernel.
     """
 
     batch: int
@@ -26,14 +34,22 @@ class Attention:
     scale: float
     bias_shape: tuple[int, ...] | None = None
     causal: Literal["TopLeft", "BottomRight"] | None = None
+    layout: Layout = "apart"
 
     @property
-    def query_shape(self) -> tuple[int, int, int, int]:
-        return (self.batch, self.queries, self.heads, self.head_size)
+    def width(self) -> int:
+        """Of all heads."""
+        return self.heads * self.head_size
 
     @property
-    def key_shape(self) -> tuple[int, int, int, int]:
-        return (self.batch, self.keys, self.heads, self.head_size)
+    def query_shape(self) -> tuple[int, int, int]:
+        """Of the output, and of q unless it lies together with k and v."""
+        return (self.batch, self.queries, self.width)
+
+    @property
+    def key_shape(self) -> tuple[int, int, int]:
+        """Of k and of v, where they lie apart."""
+        return (self.batch, self.keys, self.width)
 
     def is_supported(self) -> bool:
         """Whether there is a kernel: heads of whole vectors, float16 or float32, a bias that broadcasts."""
@@ -44,7 +60,26 @@ class Attention:
             and self.dtype in ("float16", "float32")
             and len(bias) == len(scores)
             and all(has in (1, want) for has, want in zip(bias, scores, strict=True))
+            and (self.bias_shape is None or self.layout == "apart")
         )
+
+    def index(self, operand: Operand, place: Any, b: Any, row: Any, h: Any, number: Any) -> list[Any]:
+        """Where this number of head h in a row of q, k or v lies in the tensor that has it.
+
+        Args:
+            place: of layout "shared": a buffer with what `place_of` gives.
+        """
+        column = h * self.head_size + number
+        if self.layout == "together":
+            column += "qkv".index(operand) * self.width
+        if self.layout != "shared" or operand == "q":
+            return [b, row, column]
+        return [((b * self.keys + row) * place[0] + place[1 + "kv".index(operand)]) * LANES + column]
+
+    def place_of(self, width: int, key_column: int, value_column: int) -> list[int]:
+        """What a kernel of layout "shared" reads as int32 [3], in vectors of LANES: whole ones, or it cannot."""
+        assert not any(number % LANES for number in (width, key_column, value_column))
+        return [number // LANES for number in (width, key_column, value_column)]
 
     def bias_index(self, b: Any, h: Any, query: Any, key: Any) -> list[Any]:
         """Where the score (b, h, query, key) finds its bias: axes of size 1 are shared."""

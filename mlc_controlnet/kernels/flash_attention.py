@@ -14,9 +14,9 @@ from mlc_controlnet.kernels.finished import mark_finished
 
 
 def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
-    """The scheduled PrimFunc (q, k, v[, bias], output) for `target`.
+    """The scheduled PrimFunc for `target`; `flash_attention_signature` says what it takes.
 
-    q and output are [B, S, H, D], k and v [B, K, H, D], all of `attention.dtype`; products and sums are float32.
+    Everything is of `attention.dtype`; products and sums are float32.
     """
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")

@@ -13,8 +13,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LANES, Attention
+from mlc_controlnet.kernels.attention import LANES, Attention, Operand
 from mlc_controlnet.kernels.exponential_cpu import exp2
+from mlc_controlnet.kernels.flash_attention_signature import with_signature
 
 QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
 KEYS = 32
@@ -26,8 +27,7 @@ LOWEST = -1e30  # below every score; finite, so that a tile with every key maske
 
 def build(attention: Attention) -> tirx.PrimFunc:
     """The kernel with its loops as they shall run. See `flash_attention` for its parameters."""
-    B, S, H, D = attention.query_shape
-    K = attention.keys
+    B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     dtype = attention.dtype
     query_tiles = -(-S // QUERIES)
     key_tiles = -(-K // KEYS)
@@ -43,6 +43,13 @@ def build(attention: Attention) -> tirx.PrimFunc:
             score = score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
         return T.Select(attention.is_visible(query, key), score, T.float32(LOWEST))
 
+    rows_there = {"q": S, "k": K, "v": K}
+
+    def at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any, lanes: int = 1) -> Any:
+        """The last row stands in for those past the end."""
+        *outer, first = attention.index(operand, place, b, T.min(row, rows_there[operand] - 1), h, d)
+        return source[(*outer, first if lanes == 1 else T.ramp(first, 1, lanes))]
+
     def across_lanes(combine: Callable[[Any, Any], Any], vector: Any) -> Any:
         numbers = [T.Shuffle([vector], [lane]) for lane in range(VECTOR)]
         while len(numbers) > 1:
@@ -50,7 +57,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
         return numbers[0]
 
     @T.macro
-    def body(q, k, v, bias, output):
+    def body(q, k, v, bias, place, output):
         for task in T.parallel(B * H * query_tiles):
             with T.sblock("flash_attention"):
                 T.reads()
@@ -77,14 +84,14 @@ def build(attention: Attention) -> tirx.PrimFunc:
                     row_sum[i] = T.float32(0)
                     for d in T.serial(D):
                         result[i, d] = T.float32(0)
-                        queries[i, d] = T.cast(q[b, T.min(first_query + i, S - 1), h, d], "float32") * T.float32(
+                        queries[i, d] = T.cast(at("q", q, place, b, first_query + i, h, d), "float32") * T.float32(
                             attention.scale * LOG2_E
                         )
 
                 for key_tile in T.serial(key_tiles):
                     first_key: T.let[T.int32] = key_tile * KEYS
                     for t, d in T.grid(KEYS, D):
-                        keys[d, t] = T.cast(k[b, T.min(first_key + t, K - 1), h, d], "float32")
+                        keys[d, t] = T.cast(at("k", k, place, b, first_key + t, h, d), "float32")
 
                     for row_tile, vector in T.grid(QUERIES // ROWS, KEYS // VECTOR):
                         for i in T.unroll(ROWS):
@@ -130,12 +137,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
                                 result_vectors[i] = result_vectors[i] + T.Broadcast(
                                     scores[row_tile * ROWS + i, t], depth_vector
                                 ) * T.cast(
-                                    v[
-                                        b,
-                                        T.min(first_key + t, K - 1),
-                                        h,
-                                        T.ramp(vector * depth_vector, 1, depth_vector),
-                                    ],
+                                    at("v", v, place, b, first_key + t, h, vector * depth_vector, depth_vector),
                                     f"float32x{depth_vector}",
                                 )
                         for i in T.unroll(ROWS):
@@ -146,29 +148,6 @@ def build(attention: Attention) -> tirx.PrimFunc:
                 for i in T.serial(QUERIES):
                     if first_query + i < S:
                         for d in T.vectorized(D):
-                            output[b, first_query + i, h, d] = T.cast(result[i, d] / row_sum[i], dtype)
+                            output[b, first_query + i, h * D + d] = T.cast(result[i, d] / row_sum[i], dtype)
 
-    if has_bias:
-
-        @T.prim_func(s_tir=True, private=True)
-        def flash_attention_biased(
-            q: T.Buffer((B, S, H, D), dtype),
-            k: T.Buffer((B, K, H, D), dtype),
-            v: T.Buffer((B, K, H, D), dtype),
-            bias: T.Buffer(attention.bias_shape, dtype),
-            output: T.Buffer((B, S, H, D), dtype),
-        ):
-            body(q, k, v, bias, output)
-
-        return flash_attention_biased
-
-    @T.prim_func(s_tir=True, private=True)
-    def flash_attention(
-        q: T.Buffer((B, S, H, D), dtype),
-        k: T.Buffer((B, K, H, D), dtype),
-        v: T.Buffer((B, K, H, D), dtype),
-        output: T.Buffer((B, S, H, D), dtype),
-    ):
-        body(q, k, v, q, output)
-
-    return flash_attention
+    return with_signature(attention, body)

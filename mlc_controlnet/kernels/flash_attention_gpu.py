@@ -22,7 +22,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LANES, Attention
+from mlc_controlnet.kernels.attention import LANES, Attention, Operand
+from mlc_controlnet.kernels.flash_attention_signature import with_signature
 
 WORKGROUP_BYTES = 32 * 1024  # WebGPU as tvmjs requests it
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
@@ -92,8 +93,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     """The kernel as thread-level TIR. See `flash_attention` for its parameters."""
     tile = choose_tile(attention)
     dtype = attention.dtype
-    B, S, H, D = attention.query_shape
-    K = attention.keys
+    B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     TX, TY, rows, columns = tile.threads_x, tile.threads_y, tile.rows, tile.columns
     chunk, stride = tile.chunk, tile.stride
     chunks = D // LANES // chunk
@@ -124,21 +124,24 @@ def build(attention: Attention) -> tirx.PrimFunc:
         index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
         return score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
 
-    @T.macro
-    def load(target, source, b, h, first, last, first_vector, count, thread):
-        """Rows first .. first + count of head h, from depth vector `first_vector` on; past the end the last row."""
-        for step in T.serial(-(-count * chunk // (TX * TY))):
-            item: T.let[T.int32] = step * (TX * TY) + thread
-            if item < count * chunk:
-                target[item // chunk * stride + item % chunk] = source[
-                    b,
-                    T.min(first + item // chunk, last),
-                    h,
-                    T.ramp((first_vector + item % chunk) * LANES, 1, LANES),
-                ]
+    counts, rows_there = {"q": tile.queries, "k": tile.keys, "v": tile.keys}, {"q": S, "k": K, "v": K}
+
+    def vector_at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any) -> Any:
+        *outer, first = attention.index(operand, place, b, T.min(row, rows_there[operand] - 1), h, d * LANES)
+        return source[(*outer, T.ramp(first, 1, LANES))]
 
     @T.macro
-    def body(q, k, v, bias, output):
+    def load(operand, target, source, place, b, h, first, first_vector, thread):
+        """A tile's rows of head h from `first` on, from depth vector `first_vector` on; past the end the last row."""
+        for step in T.serial(-(-counts[operand] * chunk // (TX * TY))):
+            item: T.let[T.int32] = step * (TX * TY) + thread
+            if item < counts[operand] * chunk:
+                target[item // chunk * stride + item % chunk] = vector_at(
+                    operand, source, place, b, first + item // chunk, h, first_vector + item % chunk
+                )
+
+    @T.macro
+    def body(q, k, v, bias, place, output):
         for bx in T.thread_binding(B * H * query_tiles, thread="blockIdx.x"):
             for ty in T.thread_binding(TY, thread="threadIdx.y"):
                 for tx in T.thread_binding(TX, thread="threadIdx.x"):
@@ -177,7 +180,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
                         for n in T.unroll(rows * chunks * parts):
                             result[n] = spread(T.float32(0))
                         if chunks == 1:
-                            load(query_tile, q, b, h, first_query, S - 1, 0, tile.queries, thread)
+                            load("q", query_tile, q, place, b, h, first_query, 0, thread)
 
                         for step in T.serial(key_tiles):
                             first_key: T.let[T.int32] = step * tile.keys
@@ -188,8 +191,8 @@ def build(attention: Attention) -> tirx.PrimFunc:
                             for c in T.serial(chunks):
                                 T.tvm_storage_sync("shared")
                                 if chunks > 1:
-                                    load(query_tile, q, b, h, first_query, S - 1, c * chunk, tile.queries, thread)
-                                load(key_tile, k, b, h, first_key, K - 1, c * chunk, tile.keys, thread)
+                                    load("q", query_tile, q, place, b, h, first_query, c * chunk, thread)
+                                load("k", key_tile, k, place, b, h, first_key, c * chunk, thread)
                                 T.tvm_storage_sync("shared")
                                 for d in T.serial(chunk):
                                     for i in T.unroll(rows):
@@ -236,7 +239,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
                             for c in T.unroll(chunks):
                                 if c > 0:
                                     T.tvm_storage_sync("shared")
-                                load(key_tile, v, b, h, first_key, K - 1, c * chunk, tile.keys, thread)
+                                load("v", key_tile, v, place, b, h, first_key, c * chunk, thread)
                                 T.tvm_storage_sync("shared")
                                 for x in T.serial(TX):
                                     for i in T.unroll(rows):
@@ -267,31 +270,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
                                         output[
                                             b,
                                             first_query + row + i,
-                                            h,
-                                            T.ramp((c * chunk + tx + TX * n) * LANES, 1, LANES),
+                                            T.ramp(h * D + (c * chunk + tx + TX * n) * LANES, 1, LANES),
                                         ] = finished[0]
 
-    if has_bias:
-
-        @T.prim_func(s_tir=True, private=True)
-        def flash_attention_biased(
-            q: T.Buffer((B, S, H, D), dtype),
-            k: T.Buffer((B, K, H, D), dtype),
-            v: T.Buffer((B, K, H, D), dtype),
-            bias: T.Buffer(attention.bias_shape, dtype),
-            output: T.Buffer((B, S, H, D), dtype),
-        ):
-            body(q, k, v, bias, output)
-
-        return flash_attention_biased
-
-    @T.prim_func(s_tir=True, private=True)
-    def flash_attention(
-        q: T.Buffer((B, S, H, D), dtype),
-        k: T.Buffer((B, K, H, D), dtype),
-        v: T.Buffer((B, K, H, D), dtype),
-        output: T.Buffer((B, S, H, D), dtype),
-    ):
-        body(q, k, v, q, output)
-
-    return flash_attention
+    return with_signature(attention, body)

@@ -10,6 +10,7 @@ made, on the user's machine: TVM compiles it without a word.
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -46,6 +47,11 @@ class KernelFacts:
     largest_binding_bytes: int
     grid: tuple[int, int, int]
     dtypes: tuple[str, ...]
+
+    @property
+    def prim_func(self) -> str:
+        """The function of the module that launches it."""
+        return re.sub(r"_kernel(_\d+)?$", "", self.name)
 
     def violations(self) -> Iterator[str]:
         """Each in the words: what, value, limit."""
@@ -169,5 +175,8 @@ def _parameter_bytes(mod: tvm.IRModule) -> Iterator[int]:
 
 
 def _bytes(tensor: tirx.Buffer) -> int:
+    """0 where the kernel takes tensors of any size: then the kernel counts that writes them."""
+    if not all(isinstance(size, tirx.IntImm) for size in tensor.shape):
+        return 0
     dtype = tvm.runtime.DataType(str(tensor.dtype))
     return math.prod(int(size) for size in tensor.shape) * dtype.lanes * -(-dtype.bits // 8)

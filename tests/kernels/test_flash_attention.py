@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from tvm import tirx
 from tvm.target import Target
 
 from mlc_controlnet.kernels.attention import Attention
@@ -32,6 +33,12 @@ CASES = {
     "float16": Attention(1, 64, 77, 2, 40, "float16", 40**-0.5),
     "float16 with mask": Attention(1, 77, 77, 2, 64, "float16", 0.125, bias_shape=(1, 1, 77, 77)),
     "float16 in chunks": Attention(1, 36, 77, 2, 160, "float16", 160**-0.5),
+    "one tensor, batch 2": Attention(2, 50, 50, 3, 12, "float32", 0.3, layout="together"),
+    "one tensor, causal": Attention(1, 77, 77, 2, 16, "float32", 0.25, causal="TopLeft", layout="together"),
+    "one tensor, float16": Attention(1, 64, 64, 2, 40, "float16", 40**-0.5, layout="together"),
+    "shared keys and values, batch 2": Attention(2, 20, 77, 2, 16, "float32", 0.25, layout="shared"),
+    "shared keys and values in chunks": Attention(1, 36, 33, 2, 160, "float32", 160**-0.5, layout="shared"),
+    "shared keys and values, float16": Attention(1, 64, 77, 2, 40, "float16", 40**-0.5, layout="shared"),
 }
 
 
@@ -49,9 +56,23 @@ def make_inputs(attention: Attention) -> dict[str, np.ndarray]:
     return {name: value.astype(attention.dtype) for name, value in inputs.items()}
 
 
+def lay_out(attention: Attention, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The kernel's arguments, of whose rows others take what is NaN here."""
+    if attention.layout == "together":
+        return {"qkv": np.concatenate([inputs[name] for name in "qkv"], axis=2)}
+    if attention.layout == "shared":
+        width = attention.width
+        rows = np.full((attention.batch, attention.keys, 2 * width + 12), np.nan, attention.dtype)
+        rows[:, :, 8 : 8 + width], rows[:, :, 8 + width : -4] = inputs["v"], inputs["k"]
+        place = attention.place_of(rows.shape[2], key_column=8 + width, value_column=8)
+        return {"q": inputs["q"], "shared": rows.reshape(-1), "place": np.array(place, np.int32)}
+    return inputs
+
+
 def attend_in_torch(attention: Attention, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """In float64: both float32 and float16 kernels are measured against the truth."""
-    q, k, v = (torch.tensor(inputs[name]).double().permute(0, 2, 1, 3) for name in "qkv")
+    heads = (attention.heads, attention.head_size)
+    q, k, v = (torch.tensor(inputs[name]).double().unflatten(2, heads).transpose(1, 2) for name in "qkv")
     mask = torch.zeros(1, 1, attention.queries, attention.keys, dtype=torch.float64)
     if attention.bias_shape is not None:
         mask = mask + torch.tensor(inputs["bias"]).double()
@@ -59,7 +80,7 @@ def attend_in_torch(attention: Attention, inputs: dict[str, np.ndarray]) -> np.n
         ahead = 0 if attention.causal == "TopLeft" else attention.keys - attention.queries
         mask = mask.masked_fill(torch.ones(attention.queries, attention.keys).triu(1 + ahead).bool(), -torch.inf)
     output = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale)
-    return output.permute(0, 2, 1, 3).numpy()
+    return output.transpose(1, 2).flatten(2).numpy()
 
 
 def assert_close(attention: Attention, got: np.ndarray, want: np.ndarray) -> None:
@@ -74,7 +95,7 @@ def test_compiled_for_the_processor_it_agrees_with_torch(attention):
         tvm.IRModule({"f": flash_attention(attention, LLVM).with_attr("global_symbol", "f")}), target=LLVM
     )
     output = tvm.runtime.tensor(np.full(attention.query_shape, np.nan, attention.dtype))
-    library["f"](*(tvm.runtime.tensor(array) for array in inputs.values()), output)
+    library["f"](*(tvm.runtime.tensor(array) for array in lay_out(attention, inputs).values()), output)
     assert_close(attention, output.numpy(), attend_in_torch(attention, inputs))
 
 
@@ -82,7 +103,7 @@ def test_compiled_for_the_processor_it_agrees_with_torch(attention):
 def test_as_wgsl_it_agrees_with_torch(attention, tmp_path):
     inputs = make_inputs(attention)
     output = np.full(attention.query_shape, np.nan, attention.dtype)
-    run_on_webgpu([flash_attention(attention, WEBGPU)], inputs, {"output": output}, tmp_path)
+    run_on_webgpu([flash_attention(attention, WEBGPU)], lay_out(attention, inputs), {"output": output}, tmp_path)
     assert_close(attention, output, attend_in_torch(attention, inputs))
 
 
@@ -93,6 +114,16 @@ def test_tile_fits_workgroup_memory_and_256_threads(head_size, dtype, element_by
     assert tile.workgroup_bytes(element_bytes) <= WORKGROUP_BYTES
     assert tile.threads_x * tile.threads_y <= 256
     assert tile.chunk % tile.threads_x == 0 and head_size // 4 % tile.chunk == 0
+
+
+def test_attentions_that_share_keys_in_rows_of_any_length_share_one_kernel():
+    attention = Attention(1, 64, 77, 4, 16, "float32", 0.25, layout="shared")
+    assert isinstance(flash_attention(attention, WEBGPU).params[1].ty.shape[0], tirx.Var)
+
+
+def test_a_bias_has_operands_apart():
+    with pytest.raises(ValueError, match="together"):
+        flash_attention(Attention(1, 8, 8, 1, 4, "float32", 1.0, bias_shape=(1, 1, 8, 8), layout="together"), LLVM)
 
 
 def test_head_of_half_vectors_is_refused():
