@@ -3,8 +3,11 @@
 import argparse
 import contextlib
 import dataclasses
+import errno
+import os
 import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,6 +19,7 @@ from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption
 from mlc_controlnet.errors import UserError
 
+NO_SPACE = os.strerror(errno.ENOSPC)
 ROOT = Path(__file__).parent.parent
 
 
@@ -100,7 +104,11 @@ class Stages:
     def __call__(self, name: str) -> Iterator[None]:
         print(f"{name} ...", end=" ", flush=True)
         started = time.monotonic()
-        yield
+        try:
+            yield
+        except BaseException:
+            print(flush=True)
+            raise
         print(f"{time.monotonic() - started:.1f} s", flush=True)
 
     @property
@@ -122,9 +130,12 @@ def report_errors() -> Iterator[Outcome]:
     try:
         yield outcome
     except UserError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         outcome.exit_code = 2
-    except Exception:
-        print(file=sys.stderr)
-        traceback.print_exc()
+    except Exception as error:
         outcome.exit_code = 1
+        if NO_SPACE in str(error):  # of TVM's and the linker's temporary files, or of the page
+            print(f"error: a full disk ({NO_SPACE}); make room, also in {tempfile.gettempdir()}", file=sys.stderr)
+            outcome.exit_code = 2
+        else:
+            traceback.print_exc()

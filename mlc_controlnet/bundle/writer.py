@@ -4,11 +4,14 @@ Files go into a hidden folder beside the target. The manifest is written last, e
 then the folder takes the target's name. A build that fails or is interrupted leaves the target as it was.
 """
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -18,6 +21,7 @@ from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import UserError
 
 CHUNK_BYTES = 1 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BundleWriter:
@@ -39,25 +43,26 @@ class BundleWriter:
 
     def __enter__(self) -> "BundleWriter":
         _check_replaceable(self.target)
-        self._partial.mkdir(parents=True, exist_ok=True)
+        with self._full_disk_is_named():
+            self._partial.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self._partial, self.target)
         for leftover in self._partial.iterdir():  # of a build that was killed
             _remove(leftover)
-        if self._previous.exists() and not self.target.exists():  # killed between the two renames of `finish`
-            self._previous.rename(self.target)
+        self._put_back()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
+        self._put_back()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def add_bytes(self, path: str, data: bytes | memoryview) -> FileEntry:
         """Write `data` at `path` (relative, with /) and note its size and sha256."""
-        with self._create(path).open("xb") as out:
+        with self._full_disk_is_named(), self._create(path).open("xb") as out:
             out.write(data)
             _flush(out)
         return self._note(path, len(memoryview(data).cast("B")), hashlib.sha256(data).hexdigest())
@@ -66,7 +71,7 @@ class BundleWriter:
         """Copy the file `source` to `path` and note its size and sha256."""
         digest = hashlib.sha256()
         size = 0
-        with source.open("rb") as read, self._create(path).open("xb") as out:
+        with self._full_disk_is_named(), source.open("rb") as read, self._create(path).open("xb") as out:
             while chunk := read.read(CHUNK_BYTES):
                 out.write(chunk)
                 digest.update(chunk)
@@ -86,6 +91,11 @@ class BundleWriter:
         """
         complete = manifest.with_files(tuple(self._files[path] for path in sorted(self._files)))
         complete.validate()
+        with self._full_disk_is_named():
+            self._replace_target(complete)
+        return read_bundle(self.target)
+
+    def _replace_target(self, complete: Manifest) -> None:
         with (self._partial / MANIFEST_NAME).open("xb") as out:
             out.write(complete.to_bytes())
             _flush(out)
@@ -97,7 +107,25 @@ class BundleWriter:
         self._partial.rename(self.target)
         _flush_folder(self.target.parent)
         _remove(self._previous)
-        return read_bundle(self.target)
+
+    def _put_back(self) -> None:
+        """The older bundle, where a build ended between the two renames of `_replace_target`."""
+        if self._previous.exists() and not self.target.exists():
+            self._previous.rename(self.target)
+
+    @contextlib.contextmanager
+    def _full_disk_is_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            raise UserError(
+                str(self.target),
+                f"a disk that takes no more of it ({error.strerror})",
+                "room for a whole bundle",
+                "make room or choose another --out; an older bundle there is intact",
+            ) from error
 
     def _create(self, path: str) -> Path:
         if self._lock is None:

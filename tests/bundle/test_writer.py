@@ -1,7 +1,12 @@
 import dataclasses
+import errno
 import hashlib
+import io
+import os
+import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +56,57 @@ def test_a_build_that_fails_leaves_the_older_bundle_intact(bundle_path):
     with pytest.raises(KeyboardInterrupt), BundleWriter(bundle_path) as writer:
         writer.add_bytes("params/00.bin", b"1234")
         raise KeyboardInterrupt
+    assert tree(bundle_path) == before
+    assert list(bundle_path.parent.iterdir()) == [bundle_path]
+
+
+def test_a_disk_that_fills_at_any_moment_leaves_a_whole_bundle(bundle_path, manifest, monkeypatch):
+    """Each call that needs room fails in a build of its own."""
+    with monkeypatch.context() as patch:
+        needed = len(fill_the_disk(patch, 0, lambda: write_bundle(bundle_path, manifest)))
+    assert needed > 15
+    for fails_at in range(1, needed + 1):
+        before = tree(bundle_path)
+        newer = dataclasses.replace(manifest, versions={"mlc_controlnet": f"0.{fails_at}.0"})
+        with monkeypatch.context() as patch, pytest.raises(UserError, match=r"No space left on device.*make room"):
+            fill_the_disk(patch, fails_at, lambda: write_bundle(bundle_path, newer))  # noqa: B023 - called at once
+        is_newer = verify_bundle(bundle_path).manifest.versions == newer.versions
+        assert is_newer if fails_at == needed else tree(bundle_path) == before  # the last comes after both renames
+    write_bundle(bundle_path, manifest)
+    assert list(bundle_path.parent.iterdir()) == [bundle_path]
+
+
+def fill_the_disk(patch, fails_at, work):
+    """Do `work` while the `fails_at`-th call to the system that needs room fails; returns what calls there were."""
+    calls = []
+
+    def failing(name, real):
+        def call(*arguments, **options):
+            needs_room = {"open": lambda: arguments[1] == "xb", "mkdir": lambda: not Path(arguments[0]).is_dir()}
+            if needs_room.get(name, lambda: True)():
+                calls.append(name)
+                if len(calls) == fails_at:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments, **options)
+
+        return call
+
+    for module, name in ((os, "mkdir"), (os, "rename"), (os, "fsync"), (io, "open")):
+        patch.setattr(module, name, failing(name, getattr(module, name)))
+    work()
+    return calls
+
+
+def test_a_file_that_outgrows_the_disk_is_named(bundle_path, manifest):
+    """A limit on the size of files makes the system refuse a write, as a full disk does."""
+    before = tree(bundle_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(UserError, match="make room"), BundleWriter(bundle_path) as writer:
+            writer.add_bytes("params/00.bin", bytes(2**20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert tree(bundle_path) == before
     assert list(bundle_path.parent.iterdir()) == [bundle_path]
 
