@@ -147,8 +147,11 @@ def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     parser.add_argument("--model", default="circles", help="circles, or sd15: the real shapes with random weights")
     parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
     parser.add_argument("--precision", default="32", help="32, bf16 or fp16 (32)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns each takes, of which the median counts (5)")
-    parser.add_argument("--steps", type=int, default=3, help="training steps of a turn (3)")
+    parser.add_argument("--pixels", type=int, help="height and width of the pictures (circles 128, sd15 512)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns each takes, of which the median counts (20)")
+    parser.add_argument("--steps", type=int, default=1, help="training steps of a turn (1)")
+    parser.add_argument("--one-by-one", action="store_true", help="not in turns: where they do not fit side by side")
+    parser.add_argument("--raw", type=Path, metavar="FILE", help="write every turn's time as JSON")
     parser.add_argument(
         "--options", action="store_true", help="also what flash attention, channels-last, ... are worth"
     )
@@ -167,8 +170,10 @@ def _bench_train(options: argparse.Namespace) -> None:
         options.steps,
         options.options or options.inductor,
         options.inductor,
+        options.one_by_one,
+        options.pixels,
     )
-    for line in measure(settings):
+    for line in measure(settings, options.raw):
         print(line, flush=True)
 
 

@@ -1,40 +1,31 @@
 """Time training steps: ours against diffusers' example, and what each option is worth.
 
-All take turns, a few steps each a round; medians count. Memory is taken with each contestant alone in a process of its
-own. Reading data is left out.
+Contestants take turns, a few steps each a round, so that what else the machine does falls on all of them; medians over
+the rounds count, and a ratio is the median of the rounds' own ratios. Reading data is left out.
 """
 
-import itertools
-import multiprocessing
+import json
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
+import diffusers
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from mlc_controlnet.bench.processor import processor_name
-from mlc_controlnet.bench.random_model import random_stable_diffusion
-from mlc_controlnet.bench.train_peer import make_peer_step
+from mlc_controlnet.bench.train_contestant import Contestant, Loop
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.train import fill50k
-from mlc_controlnet.train.base import Base, find_base, load_base, new_controlnet
-from mlc_controlnet.train.circles.drawing import draw_source, draw_target, random_circle
-from mlc_controlnet.train.config import PRECISIONS, TrainConfig, from_tree
-from mlc_controlnet.train.data import open_data
-from mlc_controlnet.train.metrics import peak_memory_mib
-from mlc_controlnet.train.trainer import FROZEN_DTYPES, Trainer, make_accelerator
+from mlc_controlnet.train.config import PRECISIONS
+from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator
 
 PEER, OURS, CACHED = "diffusers' example", "ours", "ours, latents cached"
-HINT_WIDTHS = {"circles": (8, 16, 24, 32), "sd15": (16, 32, 96, 256)}
 PIXELS = {"circles": 128, "sd15": 512}
-# NeMo's table: each line keeps what the lines above it switched on.
+# Each line keeps what the lines above it switched on, as in NeMo's table.
 LADDER: tuple[tuple[str, dict[str, bool]], ...] = (
     ("baseline (math attention)", {"use_flash_attention": False}),
     ("+ flash attention", {"use_flash_attention": True}),
@@ -42,7 +33,9 @@ LADDER: tuple[tuple[str, dict[str, bool]], ...] = (
     ("+ inductor", {"inductor": True}),
 )
 LARGE_BATCH = 32
-Step = Callable[[], None]
+# samples/s of the same lines on one A100, batch 8 and at last 32, 512 x 512: NeMo Framework User Guide 24.12,
+# multimodalmodels/text2image/controlnet/perf.html
+NEMO = (11.68, 16.40, 20.24, 21.52, 27.20)
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,12 @@ class Settings:
     Attributes:
         model: a key of PIXELS; sd15 has the real shapes and random weights.
         batch: samples a step.
+        pixels: height and width; None: as the model is used.
         rounds: turns each contestant takes after the first, which is not counted.
         steps: of a turn.
         options: also measure what each option is worth, latents cached.
         inductor: among them torch.compile, which takes minutes to compile.
+        one_by_one: one contestant after the other and not in turns, where they do not fit side by side.
     """
 
     model: str
@@ -63,8 +58,10 @@ class Settings:
     precision: str
     rounds: int
     steps: int
-    options: bool
-    inductor: bool
+    options: bool = False
+    inductor: bool = False
+    one_by_one: bool = False
+    pixels: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("model", self.model, tuple(PIXELS)), ("precision", self.precision, PRECISIONS)):
@@ -73,53 +70,110 @@ class Settings:
         for name, count in (("batch", self.batch), ("rounds", self.rounds), ("steps", self.steps)):
             if count < 1:
                 raise UserError(f"--{name}", str(count), "1 or more", "choose another number")
+        if self.pixels is not None and (self.pixels < 64 or self.pixels % 64):
+            raise UserError("--pixels", str(self.pixels), "a positive multiple of 64", "choose another size")
+
+    def loop(self, name: str, batch: int | None = None, **options: Any) -> Loop:
+        pixels = PIXELS[self.model] if self.pixels is None else self.pixels
+        size = self.batch if batch is None else batch
+        return Loop(name, self.model, pixels, size, self.precision, **options)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one contestant. peak_memory_mib: the process's on a processor, allocations on a GPU."""
+    """Of one contestant.
+
+    Attributes:
+        turns: seconds a step of each counted turn.
+        peak_memory_mib: the process's on a processor, allocations on a GPU.
+        tflop: counted operations a sample.
+    """
 
     name: str
     batch: int
-    samples_per_second: float
+    turns: tuple[float, ...]
     peak_memory_mib: float
+    tflop: float
 
-    def line(self, peer: float) -> str:
+    @property
+    def samples_per_second(self) -> float:
+        return self.batch / statistics.median(self.turns)
+
+    def speed_over(self, other: "Figures") -> tuple[float, float, float]:
+        """Samples a second over the other's: the median and both quartiles of the turns that followed each other."""
+        share = self.batch / other.batch
+        ratios = [share * theirs / ours for ours, theirs in zip(self.turns, other.turns, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        return low, middle, high
+
+    def line(self, first: "Figures") -> str:
+        low, middle, high = self.speed_over(first)
         rate = f"{self.samples_per_second:9.2f} samples/s"
-        return f"  {self.name:<44}{rate}  {self.samples_per_second / peer:5.2f}x  {self.peak_memory_mib:8.0f} MiB"
+        return f"  {self.name:<34}{rate}  {middle:5.2f}x ({low:.2f} to {high:.2f})  {self.peak_memory_mib:8.0f} MiB"
 
 
-def measure(settings: Settings) -> Iterator[str]:
-    """Lines to print: both loops, then the options, then the share of the device's measured ceiling."""
+def measure(settings: Settings, raw: Path | None = None) -> Iterator[str]:
+    """Lines to print: both loops, then the options, then the share of the device's measured ceiling.
+
+    raw: a JSON file for every turn's time.
+    """
     device = make_accelerator(settings.precision).device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
-    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    setting = f"{settings.model}, batch {settings.batch}, precision {settings.precision}"
-    yield f"{setting}, {name}{threads}, torch {torch.__version__}"
-    loops = _take_turns(settings, [PEER, OURS, CACHED])
-    peer = loops[0].samples_per_second
+    where = describe_device(device)
+    yield f"{settings.model}, batch {settings.batch}, precision {settings.precision}, {where}"
+    loops = _run(settings, both_loops(settings))
     for figures in loops:
-        yield figures.line(peer)
-    best = loops[-1]
+        yield figures.line(loops[0])
+    rungs: list[Figures] = []
     if settings.options:
-        rungs = _take_turns(settings, list(_ladder(settings)))
+        rungs = _run(settings, ladder(settings))
         yield "  what options are worth, latents cached; each line keeps those above it"
         for figures in rungs:
-            yield figures.line(rungs[0].samples_per_second)
-        best = max([best, *rungs], key=lambda figures: figures.samples_per_second)
-    work = tflop_per_sample(settings)
-    reached, ceiling = work * best.samples_per_second, matmul_ceiling(device, FROZEN_DTYPES[settings.precision])
-    yield f"  {work:.4f} TFLOP a sample with latents cached; the fastest line does {reached:.3f} TFLOP/s,"
+            yield figures.line(rungs[0])
+        if settings.model == "sd15":
+            names = [*(name for name, _ in LADDER), f"+ batch {LARGE_BATCH}"]
+            yield "  NeMo's figures on one A100, at batch 8"
+            for name, rate in zip(names, NEMO, strict=True):
+                yield f"  {name:<34}{rate:9.2f} samples/s  {rate / NEMO[0]:5.2f}x"
+    best = max([loops[-1], *rungs], key=lambda figures: figures.samples_per_second * figures.tflop)
+    reached = best.tflop * best.samples_per_second
+    ceiling = matmul_ceiling(device, FROZEN_DTYPES[settings.precision])
+    yield f"  {loops[-1].tflop:.4f} TFLOP a sample with latents cached; the fastest line does {reached:.3f} TFLOP/s,"
     yield f"  {reached / ceiling:.0%} of the {ceiling:.3f} TFLOP/s that a large matrix product reaches here"
+    if raw is not None:
+        about = {"device": where, "settings": asdict(settings), "matmul_tflops": ceiling}
+        turns = [asdict(figures) for figures in [*loops, *rungs]]
+        raw.write_text(json.dumps({**about, "contestants": turns}, indent=1) + "\n", encoding="utf-8")
+        yield f"  every turn is in {raw}"
 
 
-def tflop_per_sample(settings: Settings) -> float:
-    """Counted operations of one step, forward and backward, latents cached, over its batch."""
-    with TemporaryDirectory() as folder:
-        step = _make_step(settings, CACHED, Path(folder))
-        with FlopCounterMode(display=False) as counter:
-            step()
-    return counter.get_total_flops() / settings.batch / 1e12
+def describe_device(device: torch.device) -> str:
+    """`AMD EPYC, 1 thread, torch 2.13.0, diffusers 0.42.1`."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        threads = torch.get_num_threads()
+        name = f"{processor_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    return f"{name}, torch {torch.__version__}, diffusers {diffusers.__version__}"
+
+
+def both_loops(settings: Settings) -> list[Loop]:
+    return [
+        settings.loop(PEER, is_peer=True),
+        settings.loop(OURS),
+        settings.loop(CACHED, cached=True),
+    ]
+
+
+def ladder(settings: Settings) -> list[Loop]:
+    """NeMo's table, a loop a line."""
+    loops: list[Loop] = []
+    so_far: dict[str, bool] = {}
+    for name, change in LADDER:
+        if "inductor" in change and not settings.inductor:
+            continue
+        so_far = {**so_far, **change}
+        loops.append(settings.loop(name, cached=True, options=so_far))
+    return [*loops, settings.loop(f"+ batch {LARGE_BATCH}", LARGE_BATCH, cached=True, options=so_far)]
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
@@ -128,115 +182,28 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     a, b = torch.randn((n, n), device=device).to(dtype), torch.randn((n, n), device=device).to(dtype)
     seconds = []
     for _ in range(31):
-        _synchronize(device)
         began = time.perf_counter()
         torch.mm(a, b)
-        _synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return 2 * n**3 / min(seconds[1:]) / 1e12
 
 
-def _ladder(settings: Settings) -> dict[str, tuple[dict[str, Any], int]]:
-    """Name of a rung -> its model options and its batch."""
-    rungs: dict[str, tuple[dict[str, Any], int]] = {}
-    so_far: dict[str, bool] = {}
-    for name, change in LADDER:
-        if "inductor" in change and not settings.inductor:
-            continue
-        so_far = {**so_far, **change}
-        rungs[name] = (so_far, settings.batch)
-    rungs[f"+ batch {LARGE_BATCH}"] = (so_far, LARGE_BATCH)
-    return rungs
+def _run(settings: Settings, loops: Sequence[Loop]) -> list[Figures]:
+    if settings.one_by_one:
+        return [figures for loop in loops for figures in take_turns([loop], settings.rounds, settings.steps)]
+    return take_turns(loops, settings.rounds, settings.steps)
 
 
-def _take_turns(settings: Settings, names: list[str]) -> list[Figures]:
-    device = make_accelerator(settings.precision).device
-    with TemporaryDirectory() as folder:
-        steps = [_make_step(settings, name, Path(folder) / str(number)) for number, name in enumerate(names)]
-        seconds: list[list[float]] = [[] for _ in names]
-        for turn in range(settings.rounds + 1):
-            for step, taken in zip(steps, seconds, strict=True):
-                _synchronize(device)
-                began = time.perf_counter()
-                for _ in range(settings.steps):
-                    step()
-                _synchronize(device)
-                if turn:
-                    taken.append((time.perf_counter() - began) / settings.steps)
-    del steps
-    batches = [_ladder(settings).get(name, ({}, settings.batch))[1] for name in names]
-    return [
-        Figures(name, batch, batch / statistics.median(taken), _memory_alone(settings, name))
-        for name, batch, taken in zip(names, batches, seconds, strict=True)
-    ]
-
-
-def _memory_alone(settings: Settings, name: str) -> float:
-    """Peak memory of two steps in a process of its own, MiB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure_memory, (settings, name))
-
-
-def _measure_memory(settings: Settings, name: str) -> float:
-    with TemporaryDirectory() as folder:
-        step = _make_step(settings, name, Path(folder))
-        for _ in range(2):
-            step()
-        return peak_memory_mib(make_accelerator(settings.precision).device)
-
-
-def _make_step(settings: Settings, name: str, folder: Path) -> Step:
-    """A contestant's step, on a batch that is read once."""
-    rungs = _ladder(settings)
-    options, batch = rungs.get(name, ({}, settings.batch))
-    cached = name == CACHED or name in rungs
-    config = _config(settings, folder, options, batch, cached)
-    accelerator, base = make_accelerator(settings.precision), _base(settings.model)
-    if name == PEER:
-        samples = next(iter(open_data(config).stream(config, 0, 1)))
-        controlnet = new_controlnet(base.unet, 3, HINT_WIDTHS[settings.model])
-        return make_peer_step(base, controlnet, samples, accelerator, FROZEN_DTYPES[settings.precision])
-    trainer = Trainer(config, accelerator, _quiet, base)
-    samples = next(iter(trainer.stream))
-    never = threading.Event()
-    batches = itertools.repeat(samples)
-
-    def step() -> None:
-        trainer.take_step(batches, never)
-
-    return step
-
-
-def _base(model: str) -> Base:
-    return random_stable_diffusion() if model == "sd15" else load_base(find_base(model))
-
-
-def _config(settings: Settings, folder: Path, options: dict[str, Any], batch: int, cached: bool) -> TrainConfig:
-    pixels = PIXELS[settings.model]
-    rng = np.random.default_rng(0)
-    circles = [random_circle(rng, pixels) for _ in range(batch + 1)]
-    examples = (fill50k.Example(draw_source(c, pixels), draw_target(c, pixels), c.prompt) for c in circles)
-    fill50k.write(folder / "data", examples)
-    return from_tree(
-        {
-            "model": {"hint_widths": list(HINT_WIDTHS[settings.model]), **options},
-            "data": {
-                "path": str(folder / "data"),
-                "height": pixels,
-                "width": pixels,
-                "cache": str(folder / "cache") if cached else None,
-            },
-            "trainer": {"max_steps": 10**9, "batch_size": batch, "precision": settings.precision},
-            "log": {"tensorboard": False, "images": 1},
-            "out": str(folder / "out"),
-        }
-    )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _quiet(line: str) -> None:
-    pass
+def take_turns(loops: Sequence[Loop], rounds: int, steps: int) -> list[Figures]:
+    """Time all of them; only one works at a time."""
+    with TemporaryDirectory() as folder, ExitStack() as processes:
+        contestants = [
+            processes.enter_context(Contestant(loop, Path(folder) / str(number))) for number, loop in enumerate(loops)
+        ]
+        seconds = [[contestant.seconds_per_step(steps) for contestant in contestants] for _ in range(rounds + 1)][1:]
+        return [
+            Figures(c.loop.name, c.loop.batch, turns, c.peak_memory_mib(), c.tflop_per_sample())
+            for c, turns in zip(contestants, zip(*seconds, strict=True), strict=True)
+        ]

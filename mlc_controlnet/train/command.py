@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from mlc_controlnet.errors import UserError
-    from mlc_controlnet.train.config import load_config, preset_names
+    from mlc_controlnet.train.config_file import load_config, preset_names
     from mlc_controlnet.train.trainer import train
 
     if options.config is None:
@@ -73,7 +73,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _presets(options: argparse.Namespace) -> None:
-    from mlc_controlnet.train.config import PRESETS, preset_names
+    from mlc_controlnet.train.config_file import PRESETS, preset_names
 
     for name in preset_names():
         first = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
@@ -81,7 +81,7 @@ def _presets(options: argparse.Namespace) -> None:
 
 
 def _options(options: argparse.Namespace) -> None:
-    from mlc_controlnet.train.config import documented_options
+    from mlc_controlnet.train.config_file import documented_options
 
     for name, default, meaning in documented_options():
         shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

@@ -60,19 +60,16 @@ class RowSet(Dataset):
 
 
 class RowStream:
-    """This process' batches, from `start` on.
+    """This process' batches, from the one behind the first `taken` on.
 
     Args:
         rank, world: this process' number and how many there are; each takes its own stretch of every global batch.
-        start: batches that this process has taken before.
     """
 
-    def __init__(
-        self, rows: RowSet, batch_size: int, seed: int, rank: int, world: int, workers: int, start: int = 0
-    ) -> None:
+    def __init__(self, rows: RowSet, batch_size: int, seed: int, rank: int, world: int, workers: int) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
         self.rank, self.world, self.workers = rank, world, workers
-        self.taken = start
+        self.taken = 0
 
     def __iter__(self) -> Iterator[Batch]:
         loader = DataLoader(
@@ -84,9 +81,6 @@ class RowStream:
 
     def state(self) -> dict[str, object]:
         return {"taken": self.taken}
-
-    def restore(self, state: dict[str, object]) -> None:
-        self.taken = int(state["taken"])  # type: ignore[call-overload]
 
     def _places(self, taken: int) -> Iterator[list[tuple[int, int]]]:
         while True:

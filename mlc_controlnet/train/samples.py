@@ -77,10 +77,6 @@ class Batch:
     problems: list[str] = field(default_factory=list)
     place: tuple[int, int, int] = (0, 0, 0)
 
-    def to(self, device: torch.device) -> "Batch":
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("pixels", "control", "weight")}
-        return Batch(self.keys, self.epochs, self.indices, self.prompts, **moved, problems=self.problems)
-
 
 def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(

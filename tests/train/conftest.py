@@ -14,7 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.train import fill50k
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
-from mlc_controlnet.train.config import TrainConfig, from_tree
+from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.config_file import from_tree
 
 HEIGHT, WIDTH = 24, 32
 PROMPTS = ("red left", "green right", "blue above")

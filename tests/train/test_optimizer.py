@@ -1,4 +1,6 @@
 import importlib.util
+import sys
+import types
 
 import pytest
 import torch
@@ -32,3 +34,16 @@ def test_adams_settings_arrive() -> None:
 def test_eight_bits_without_bitsandbytes_say_what_to_install() -> None:
     with pytest.raises(UserError, match="pip install bitsandbytes"):
         make_optimizer([torch.nn.Parameter(torch.zeros(1))], OptimOptions(use_8bit_adam=True))
+
+
+def test_eight_bits_are_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class AdamW8bit(torch.optim.AdamW):
+        pass
+
+    package = types.ModuleType("bitsandbytes")
+    package.optim = types.SimpleNamespace(AdamW8bit=AdamW8bit)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    options = OptimOptions(use_8bit_adam=True, learning_rate=0.1, beta2=0.6)
+    optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], options)
+    assert isinstance(optimizer, AdamW8bit)
+    assert optimizer.param_groups[0]["lr"] == 0.1 and optimizer.param_groups[0]["betas"] == (0.9, 0.6)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import TrainConfig
@@ -253,3 +254,78 @@ def test_half_precision_on_a_processor_says_what_to_take(make_config: MakeConfig
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="bf16"):
         train(make_config(trainer__precision="fp16"), quiet)
+
+
+def test_gradients_are_clipped_to_the_norm(make_config: MakeConfig, tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    def note(optimizer, arguments, options) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.nn.utils.get_total_norm(gradients).item())
+
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        train(make_config(out=str(tmp_path / "free"), optim__max_grad_norm=0.0), quiet)
+        free = norms.copy()
+        norms.clear()
+        train(make_config(optim__max_grad_norm=1e-3), quiet)
+    finally:
+        handle.remove()
+    assert len(free) == len(norms) == 4
+    assert min(free) > 1e-2 and max(norms) < 1.001e-3
+
+
+def test_a_scaled_rate_is_multiplied_by_all_samples_of_a_step(make_config: MakeConfig) -> None:
+    config = make_config(optim__scale_lr=True, trainer__gradient_accumulation_steps=3, optim__learning_rate=1e-4)
+    train(config, quiet)
+    assert scalars(config)[-1]["learning_rate"] == pytest.approx(1e-4 * 2 * 3)
+
+
+def test_pictures_are_drawn_with_the_steps_and_the_guidance_asked_for(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    real = StableDiffusionControlNetPipeline.__call__
+
+    def call(self, **options):
+        seen.append((options["num_inference_steps"], options["guidance_scale"], len(options["prompt"])))
+        return real(self, **options)
+
+    monkeypatch.setattr(StableDiffusionControlNetPipeline, "__call__", call)
+    train(
+        make_config(log__image_every=4, log__image_steps=3, log__guidance_scale=2.5, log__images=2),
+        quiet,
+    )
+    assert seen == [(3, 2.5, 2)]
+
+
+def test_what_is_held_out_may_be_a_set_of_its_own(make_config: MakeConfig, tmp_path: Path) -> None:
+    """All ten samples are trained on then: five steps an epoch, and the other set's first two are held out."""
+    other = write_set(tmp_path / "other", 3)
+    lines: list[str] = []
+    options = {"data__held_out_path": str(other), "data__held_out": 2, "trainer__max_steps": None, "trainer__epochs": 1}
+    train(make_config(**options), lines.append)
+    assert any(line.startswith("step 5/5, held-out loss") for line in lines)
+
+
+def test_fields_of_a_set_may_have_other_names(make_config: MakeConfig, tmp_path: Path, tiny_set: Path) -> None:
+    renamed = write_set(tmp_path / "renamed", 10)
+    names = {"source": "hint", "target": "image", "prompt": "caption"}
+    rows = [json.loads(line) for line in (renamed / "prompt.json").read_text().splitlines()]
+    lines = [json.dumps({names[key]: value for key, value in row.items()}) for row in rows]
+    (renamed / "prompt.json").write_text("\n".join(lines))
+    usual = train(make_config(out=str(tmp_path / "usual")), quiet)
+    keys = {
+        f"data__{key}": name
+        for key, name in zip(("control_key", "image_key", "prompt_key"), names.values(), strict=True)
+    }
+    assert same_weights(usual, train(make_config(data__path=str(renamed), **keys), quiet))
+
+
+def test_machines_that_do_not_see_the_same_checkpoint_do_not_begin(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would go on from another step and wait for the others for ever."""
+    monkeypatch.setattr("mlc_controlnet.train.trainer.gather_object", lambda own: [*own, "step-00000004"])
+    with pytest.raises(UserError, match=r"out: got newest checkpoints none, step-00000004.*a disk that they share"):
+        train(make_config(), quiet)

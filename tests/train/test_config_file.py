@@ -1,7 +1,7 @@
 import pytest
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.train.config import documented_options, from_tree, load_config, preset_names
+from mlc_controlnet.train.config_file import documented_options, from_tree, load_config, preset_names
 
 
 def test_the_four_presets_are_complete_configs() -> None:
@@ -58,3 +58,13 @@ def test_an_unknown_preset_lists_those_that_are() -> None:
 def test_an_override_without_a_value_is_named() -> None:
     with pytest.raises(UserError, match=r"section\.option=value"):
         load_config("circles", ["trainer.max_steps"])
+
+
+def test_an_override_below_something_that_is_no_section_is_named() -> None:
+    with pytest.raises(UserError, match="max_steps to be a section"):
+        load_config("circles", ["trainer.max_steps.now=1"])
+
+
+def test_a_section_with_nothing_in_it_can_be_filled(tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text("data: {path: d}\nmodel:\ntrainer: {max_steps: 1}\n")
+    assert load_config(str(tmp_path / "run.yaml"), ["model.hint_channels=1"]).model.hint_channels == 1

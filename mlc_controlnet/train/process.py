@@ -1,0 +1,58 @@
+"""What holds for the whole process: its device and precision, its memory, its end by SIGTERM."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.train.config import RunOptions
+from mlc_controlnet.train.memory import keep_freed_memory
+
+MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
+FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_up_process(options: RunOptions) -> Accelerator:
+    """How exact products are, what becomes of freed memory, which device this process has."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.allow_tf32
+    accelerator = make_accelerator(options.precision)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    return accelerator
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """accelerate's view of this process: its device, its number among the others. precision: 32, bf16 or fp16."""
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("trainer.precision", "fp16 without a GPU", "32 or bf16", "set trainer.precision to bf16")
+    AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
+    return Accelerator(
+        # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=MIXED_PRECISION[precision],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+    )
+
+
+@contextmanager
+def termination() -> Iterator[threading.Event]:
+    """Set the event on SIGTERM, so that a step is finished and saved; elsewhere than in the main thread do nothing."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
