@@ -45,6 +45,64 @@ function countPreviews() {
   });
 }
 
+/** A mistake and a picture on a phone, where not all of the page is in sight. @param {Stage} stage */
+export async function drawOnAPhone({ visitor }) {
+  const { page } = visitor;
+  await page.setViewportSize({ width: 390, height: 844 });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const inSight = (/** @type {string} */ selector) =>
+    page.locator(selector).evaluate(async (element) => {
+      const settled = new Promise((resolve) => document.addEventListener("scrollend", resolve, { once: true }));
+      await Promise.race([settled, new Promise((resolve) => setTimeout(resolve, 1000))]);
+      const { top, bottom } = element.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    });
+  await visitor.generate();
+  const picture = (await inSight("#picture")) && (await inSight("#status"));
+  await visitor.set("Steps", "0");
+  await visitor.generate();
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  return { picture, message: await inSight(".message"), width };
+}
+
+/** Save GPU memory: chosen in the address, then taken back in the settings. @param {Stage} stage */
+export async function saveMemory({ visitor, host }) {
+  const { page } = visitor;
+  const about = () => page.textContent("#about");
+  const choice = page.getByLabel("GPU memory");
+  host.url += "?memory=reduced";
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const reduced = { about: await about(), end: await visitor.generate(), image: await picturePixels(page) };
+  const prices = await choice.locator("option").allTextContents();
+  await page.getByText("Settings").click();
+  await choice.selectOption("resident");
+  const resident = { end: await visitor.generate(), about: await about(), image: await picturePixels(page) };
+  return { reduced, resident, prices };
+}
+
+/** @param {import("playwright-core").Page} page */
+function picturePixels(page) {
+  return page.evaluate(() => /** @type {HTMLCanvasElement} */ (document.querySelector("#picture")).toDataURL());
+}
+
+/** The page with a model that is not the bundled one, and takes gigabytes. @param {Stage} stage */
+export async function openAnotherModel({ visitor, host }) {
+  spoilManifest(host, ({ memory, libraries }) => {
+    memory[libraries[0].file].resident.peak_bytes = 3.1e9;
+  });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const { page } = visitor;
+  return {
+    title: await page.textContent("h1"),
+    prompt: await page.inputValue("#prompt"),
+    colors: await page.isVisible("#colors"),
+    memory: await page.locator("#memory-choice").evaluate((element) => /** @type {HTMLElement} */ (element).hidden),
+  };
+}
+
 /** Use every way to make an outline, and save each. @param {Stage} stage */
 export async function outlineInEveryWay({ visitor, options }) {
   await visitor.open();
@@ -73,7 +131,8 @@ export async function outlineInEveryWay({ visitor, options }) {
 }
 
 /** Choose colours by their swatches. @param {Stage} stage */
-export async function chooseColors({ visitor }) {
+export async function chooseColors({ visitor, host }) {
+  spoilManifest(host, (manifest) => (manifest.model.name = "circles")); // the model that has colours
   await visitor.open();
   await visitor.waitFor("Ready"); // the board takes the model's shape: what lies below it moves
   const prompt = visitor.page.getByRole("textbox", { name: "Prompt", exact: true });
@@ -92,7 +151,7 @@ export async function chooseColors({ visitor }) {
 
 /** The page as the visitor finds it where the engine cannot be loaded. @param {Stage} stage */
 export async function openInVain({ visitor, host, options }) {
-  spoilManifest(host, options.manifestChanges);
+  spoilManifest(host, (manifest) => Object.assign(manifest.libraries[0], options.manifestChanges));
   await visitor.open();
   const messages = await visitor.waitForMessage();
   await visitor.press("Generate"); // the page still answers, with the same message
@@ -269,12 +328,11 @@ async function draw(visitor, options) {
   return visitor.generate();
 }
 
-/** Serve the manifest with other requirements in its first library. @param {Stage["host"]} host @param {any} changes */
-function spoilManifest(host, changes) {
-  if (changes === undefined) return;
+/** Serve the manifest with a change. @param {Stage["host"]} host @param {(manifest: any) => void} change */
+function spoilManifest(host, change) {
   host.faults.set("bundle/manifest.json", (content) => {
     const manifest = JSON.parse(content.toString());
-    Object.assign(manifest.libraries[0], changes);
+    change(manifest);
     return Buffer.from(JSON.stringify(manifest));
   });
 }

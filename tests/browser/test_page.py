@@ -66,3 +66,29 @@ def test_swatches_write_the_prompt(colors: dict[str, Any]):
 def test_swatches_follow_a_prompt_that_is_typed(colors: dict[str, Any]):
     assert colors["checkedByPrompt"]
     assert colors["checkedByOtherText"] == 0
+
+
+def test_on_a_phone_the_picture_and_then_the_message_come_into_sight(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("drawOnAPhone", linear_webgpu_bundle)
+    assert facts["picture"]
+    assert facts["message"]
+    assert facts["width"] <= 390  # nothing to scroll sideways for
+
+
+def test_gpu_memory_is_saved_where_the_visitor_says_so(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("saveMemory", linear_webgpu_bundle)
+    (plan,) = linear_webgpu_bundle.manifest.memory.values()
+    assert plan.reduced.peak_bytes < plan.resident.peak_bytes
+    assert facts["reduced"]["end"].startswith("Done")
+    assert facts["resident"]["end"].startswith("Done")
+    assert facts["reduced"]["image"] == facts["resident"]["image"]
+    assert facts["prices"][0] == "Automatic"
+    assert facts["complaints"] == []
+
+
+def test_another_model_is_not_promised_discs(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("openAnotherModel", linear_webgpu_bundle)
+    assert facts["title"] == "Draw an outline, describe the picture"
+    assert facts["prompt"] == ""
+    assert not facts["colors"]
+    assert not facts["memory"]  # gigabytes: the setting shows

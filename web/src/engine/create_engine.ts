@@ -15,6 +15,8 @@ export interface EngineOptions extends LoadOptions {
   readonly bundleUrl: string | URL;
   /** How much of the GPU's memory the model may take; see `memory` of its manifest. Default: auto. */
   readonly memory?: MemoryChoice;
+  /** Hears what the bundle is, and how large, before anything large is fetched. */
+  readonly onManifest?: (manifest: Manifest) => void;
 }
 
 export interface GenerateCallbacks {
@@ -66,6 +68,7 @@ export interface ControlNetEngine {
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   const bundle = await openBundle(options.bundleUrl, options.signal);
   checkCanDraw(bundle.manifest, bundle.url);
+  options.onManifest?.(bundle.manifest);
   const { engine, opened, memory } = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);

@@ -8,6 +8,7 @@ import type {
   GenerateCallbacks,
   GeneratedImage,
   GenerateRequest,
+  Manifest,
   MemoryChoice,
   Progress,
 } from "../worker";
@@ -16,6 +17,8 @@ import { isAbort, UserError } from "../worker";
 /** Hears of loading, whenever it happens. */
 export interface LoadListener {
   onLoadStart(): void;
+  /** The bundle is known, and being fetched. */
+  onManifest(manifest: Manifest): void;
   onProgress(progress: Progress): void;
   onLoaded(info: EngineInfo): void;
 }
@@ -91,6 +94,7 @@ export class EngineSession {
     const engine = await this.create({
       bundleUrl: this.bundleUrl,
       memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
+      onManifest: (manifest) => load === this.loads && this.listener.onManifest(manifest),
       onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
     });
     if (load === this.loads) this.listener.onLoaded(engine.info);

@@ -8,7 +8,9 @@ import {
   type GenerateRequest,
   gigabytes,
   isAbort,
+  type Manifest,
   type MemoryChoice,
+  type MemoryPlan,
   type Progress,
 } from "../worker";
 import { paintImage, readPicture, saveFile } from "./canvas";
@@ -36,6 +38,9 @@ const palettes = import.meta.glob<Palette>("../../../mlc_controlnet/models/circl
   import: "default",
 });
 
+/** The model whose colours those are. */
+const BUNDLED_MODEL = "circles";
+
 const byId = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const form = byId<HTMLFormElement>("form");
 const generateButton = byId<HTMLButtonElement>("generate");
@@ -45,7 +50,7 @@ const progressBar = byId<HTMLProgressElement>("progress");
 const pictureCanvas = byId<HTMLCanvasElement>("picture");
 const messages = new Messages(byId("messages"));
 const board = new DrawingBoard(byId<HTMLCanvasElement>("board"));
-const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onProgress, onLoaded });
+const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onManifest, onProgress, onLoaded });
 
 let loadProgress = new LoadProgress();
 let picture: GeneratedImage | undefined;
@@ -68,28 +73,48 @@ function onProgress(progress: Progress): void {
 }
 
 /** Put what the bundle says into the page; what the visitor has typed already stays. */
-function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, memoryPlan }: EngineInfo): void {
-  performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
-  const { model, defaults } = manifest;
+function onManifest({ model, defaults }: Manifest): void {
   board.setSize(model.width, model.height);
   document.body.style.setProperty("--aspect", `${model.width} / ${model.height}`);
+  fillIfEmpty("steps", defaults.steps);
+  fillIfEmpty("guidanceScale", defaults.guidance_scale);
+  fillIfEmpty("conditioningScale", defaults.conditioning_scale);
+  if (model.name !== BUNDLED_MODEL) speakOfAnyModel();
+}
+
+/** The page is written for discs of two colours; another model draws something else. */
+function speakOfAnyModel(): void {
+  const title = "Draw an outline, describe the picture";
+  document.title = title;
+  byId("title").textContent = title;
+  byId("subject").textContent = "the picture";
+  byId("colors").hidden = true;
+  const prompt = field("prompt");
+  if (prompt.value === prompt.defaultValue) prompt.value = "";
+  prompt.placeholder = "What the picture shows";
+}
+
+function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, memoryPlan }: EngineInfo): void {
+  performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
+  const { model } = manifest;
   const sampler = field<HTMLSelectElement>("sampler");
   if (sampler.options.length === 0) {
     const isDefault = (name: string) => name === manifest.samplers.default;
     sampler.append(...Object.keys(samplers).map((name) => new Option(name, name, isDefault(name), isDefault(name))));
   }
-  fillIfEmpty("steps", defaults.steps);
-  fillIfEmpty("guidanceScale", defaults.guidance_scale);
-  fillIfEmpty("conditioningScale", defaults.conditioning_scale);
-  const { resident, reduced } = memoryPlan;
-  const choices = field<HTMLSelectElement>("memory").options;
-  choices[1].text = `Keep the model there: ${gigabytes(resident.peak_bytes)}`;
-  choices[2].text = `Save memory: ${gigabytes(reduced.peak_bytes)}, slower`;
-  if (resident.peak_bytes >= MEMORY_WORTH_A_SETTING) byId("memory-choice").hidden = false;
+  offerMemory(memoryPlan);
   byId("about").textContent =
     `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}, ${gigabytes(memory.peak_bytes)} of GPU ` +
     `memory. Bundle ${bundleSha256.slice(0, 12)}.`;
   showStatus("Ready", 0);
+}
+
+/** Name the prices of the two uses of memory; a model that takes little leaves nothing to choose. */
+function offerMemory({ resident, reduced }: MemoryPlan): void {
+  const { options } = field<HTMLSelectElement>("memory");
+  options[1].text = `Keep the model there: ${gigabytes(resident.peak_bytes)}`;
+  options[2].text = `Save memory: ${gigabytes(reduced.peak_bytes)}, slower`;
+  if (resident.peak_bytes >= MEMORY_WORTH_A_SETTING) byId("memory-choice").hidden = false;
 }
 
 function field<T extends HTMLElement = HTMLInputElement>(name: string): T {
@@ -108,6 +133,7 @@ async function generate(): Promise<void> {
   running = new AbortController();
   const { signal } = running;
   setRunning(true);
+  byId("status").scrollIntoView({ block: "nearest" }); // on a phone the picture is below the form
   try {
     session.useMemory(field("memory").value as MemoryChoice);
     await session.ready(signal);

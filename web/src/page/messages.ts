@@ -34,6 +34,7 @@ export class Messages {
     message.className = `message ${kind}`;
     message.append(...content);
     this.container.append(message);
+    if (kind === "error") message.scrollIntoView({ block: "nearest" });
   }
 }
 

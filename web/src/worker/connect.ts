@@ -68,13 +68,17 @@ export class Connection {
 /** Create the engine at the other end. `release` is called when it is unloaded or could not be created. */
 export async function connectEngine(
   connection: Connection,
-  { bundleUrl, memory, onProgress, signal }: EngineOptions,
+  { bundleUrl, memory, onManifest, onProgress, signal }: EngineOptions,
   release: () => void,
 ): Promise<ControlNetEngine> {
+  const onEvent = (event: Reply) => {
+    if (event.kind === "manifest") onManifest?.(event.manifest);
+    if (event.kind === "progress") onProgress?.(event.progress);
+  };
   try {
     const info = await connection.call<EngineInfo>(
       { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href, memory },
-      { signal, onEvent: (event) => event.kind === "progress" && onProgress?.(event.progress) },
+      { signal, onEvent },
     );
     return new RemoteEngine(info, connection, release);
   } catch (error) {

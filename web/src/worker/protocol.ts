@@ -1,6 +1,6 @@
 /** What a page and its worker say to each other. Every message carries the id of the call that it belongs to. */
 
-import type { GenerateRequest, Image, MemoryChoice, Progress, Step } from "../engine";
+import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine";
 import { UserError } from "../engine/errors";
 
 /** From the page. */
@@ -16,6 +16,7 @@ export type StepData = Omit<Step, "preview"> & { readonly preview: Image };
 
 /** From the worker: any number of events, then one result or error. */
 export type Reply =
+  | { readonly kind: "manifest"; readonly id: number; readonly manifest: Manifest }
   | { readonly kind: "progress"; readonly id: number; readonly progress: Progress }
   | { readonly kind: "step"; readonly id: number; readonly step: StepData }
   | { readonly kind: "notice"; readonly id: number; readonly notice: string }

@@ -22,6 +22,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
           bundleUrl: call.bundleUrl,
           memory: call.memory,
           signal,
+          onManifest: (manifest) => port.postMessage({ kind: "manifest", id, manifest }, []),
           onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
         });
         return engine.info;

@@ -67,3 +67,9 @@ test("another failure is not tried again", async () => {
   await expect(createEngine({ bundleUrl: "./" })).rejects.toThrow("params/00.bin");
   expect(tried()).toEqual(["resident"]);
 });
+
+test("what the bundle is, is told before its first large file is fetched", async () => {
+  const onManifest = vi.fn(() => expect(Engine.load).not.toHaveBeenCalled());
+  await createEngine({ bundleUrl: "./", onManifest });
+  expect(onManifest).toHaveBeenCalledTimes(1);
+});

@@ -3,7 +3,7 @@ import { EngineSession } from "../../src/page/engine_session";
 import { type ControlNetEngine, type EngineOptions, type GenerateRequest, UserError } from "../../src/worker";
 
 const request = { prompt: "gold" } as GenerateRequest;
-const listener = { onLoadStart: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
+const listener = { onLoadStart: vi.fn(), onManifest: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
 const engine = { info: { dtype: "float32" }, generate: vi.fn(), unload: vi.fn(async () => {}) };
 const create = vi.fn(async (_: EngineOptions) => engine as unknown as ControlNetEngine);
 /** The use of memory with which each engine was created. */

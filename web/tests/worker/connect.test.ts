@@ -12,6 +12,7 @@ import { UserError } from "../../src/engine/errors";
 import { Connection, connectEngine } from "../../src/worker/connect";
 import type { Call, Port, Reply } from "../../src/worker/protocol";
 import { serveEngine } from "../../src/worker/serve";
+import { makeManifest } from "../engine/sample_bundle";
 
 const pixel = (value: number): Image => ({ width: 1, height: 1, data: Uint8ClampedArray.of(value, 0, 0, 255) });
 const request: GenerateRequest = { prompt: "gold", controlImage: pixel(9) };
@@ -70,15 +71,18 @@ describe("creating", () => {
     expect(create.mock.calls[0][0].memory).toBe("reduced");
   });
 
-  test("tells its progress", async () => {
+  test("tells what the bundle is and then its progress", async () => {
     const progress = { phase: "download", done: 1, total: 2 } as const;
+    const manifest = makeManifest();
     const seen: unknown[] = [];
-    serveEngine(channel.port2 as unknown as Port<Call, Reply>, async ({ onProgress }) => {
+    const create: typeof createEngine = async ({ onManifest, onProgress }) => {
+      onManifest?.(manifest);
       onProgress?.(progress);
       return fakeEngine;
-    });
-    await connectEngine(connection, { bundleUrl: "./", onProgress: (report) => seen.push(report) }, release);
-    expect(seen).toEqual([progress]);
+    };
+    const see = (report: unknown) => seen.push(report);
+    await connect(create, { onManifest: see, onProgress: see });
+    expect(seen).toEqual([manifest, progress]);
   });
 
   test("that fails keeps the error's four parts and releases the worker", async () => {
