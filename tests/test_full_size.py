@@ -3,6 +3,7 @@
 The weights hold no values, so that nothing is downloaded and a gigabyte is enough: no figure here depends on one.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +14,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 from tvm import relax
 
-from mlc_controlnet.capture import capture
+from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.memory_plan import plan_memory
+from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import TARGETS, Defaults
@@ -73,6 +76,8 @@ class Budget:
     launches: dict[str, int]
     activation_megabytes: dict[str, float]
     wgsl_megabytes: float
+    resident_megabytes: float  # of a GPU's memory: everything stays there
+    reduced_megabytes: float  # weights come for a component's turn
     largest_binding_mebibytes: float = 128  # WebGPU's default
     limits: dict[str, int] = field(
         default_factory=lambda: {
@@ -102,6 +107,8 @@ BUDGETS = {
             "vae_encoder": 210,
         },
         wgsl_megabytes=1.93,
+        resident_megabytes=3145,
+        reduced_megabytes=2180,
     ),
 }
 
@@ -110,7 +117,8 @@ BUDGETS = {
 def test_the_whole_set_keeps_its_budget(stable_diffusion: Checkpoint, dtype: str) -> None:
     budget = BUDGETS[dtype]
     target = tvm_target(TARGETS["webgpu"])
-    checked = pipeline.run(pipeline.clean(capture(stable_diffusion, dtype)).module, target, until="check")
+    captured = pipeline.clean(capture(stable_diffusion, dtype))
+    checked = pipeline.run(captured.module, target, until="check")
     needs = measure_requirements(checked)
     planned = pipeline.run(checked, target, after="check")
     launches, activation_bytes = count_launches_and_bytes(planned)
@@ -123,6 +131,24 @@ def test_the_whole_set_keeps_its_budget(stable_diffusion: Checkpoint, dtype: str
     assert set(launches) == set(COMPONENTS)
     assert needs.largest_binding_bytes <= budget.largest_binding_mebibytes * MIB
     assert sum(len(text) for text in wgsl(library.mod)) <= budget.wgsl_megabytes * MEGA
+    memory = memory_plan(stable_diffusion, captured, activation_bytes)
+    assert memory.resident.peak_bytes <= budget.resident_megabytes * MEGA
+    assert memory.reduced.peak_bytes <= budget.reduced_megabytes * MEGA
+
+
+def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_bytes: dict[str, int]) -> MemoryPlan:
+    """As a build plans it, from the shapes alone."""
+    components, records = {}, []
+    for name, spec in checkpoint.specs.items():
+        weights = captured.module[name].params[-1].ty.fields
+        names = tuple(param.name for param in captured.params[name])
+        components[name] = ComponentEntry(spec.inputs, spec.outputs, names)
+        for param, ty in zip(names, weights, strict=True):
+            shape = tuple(map(int, ty.shape))
+            records.append(ParamRecord(param, shape, "float16", 0, 0, 2 * math.prod(shape)))
+    library = Library("sd15.wasm", "webgpu", captured.dtype, (), {}, activation_bytes, {}, 0)
+    params = ParamsSpec("float16", sum(record.bytes for record in records), (), tuple(records))
+    return plan_memory([library], components, params)[library.file]
 
 
 def wgsl(module: tvm.runtime.Module) -> list[str]:
