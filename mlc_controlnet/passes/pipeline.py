@@ -36,6 +36,7 @@ from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
+from mlc_controlnet.passes.use_layer_norm import UseLayerNorm
 from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
 from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
 from mlc_controlnet.passes.write_over_operands import MarkOverwritable, WriteOverOperands
@@ -52,6 +53,7 @@ CLEAN = (
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
 GPU_FUSIONS = (
+    UseLayerNorm(),
     SplitLargePlanes(),
     FoldGroupNormIntoConv2d(),
     FoldResizeIntoConv2d(),

@@ -1,0 +1,123 @@
+# mypy: disable-error-code="no-untyped-def, valid-type"
+"""Layer norm over the last axis for GPUs: a row by 32 threads, four rows a workgroup; few rows by 128 threads each.
+
+A row is read once and stays in registers: 10 numbers a thread for 320 channels, 40 for 1280. Neighbouring threads read
+neighbouring numbers. dlight's rule reads the row three times, from memory or cache, and a sum takes it seven barriers.
+Here it takes two: FOLD threads add what the others left in workgroup memory, then everybody adds FOLD numbers.
+Mean first, then deviations from it: exact where the mean is large.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+THREADS = 128
+NARROW = 32  # threads of a row where there are rows enough
+FOLD = 8
+ENOUGH_WORKGROUPS = 128
+MOST_VALUES = 40  # registers a thread
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """shape: [.., rows, width]; the norm is over the width."""
+
+    shape: tuple[int, ...]
+    epsilon: float
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def threads_a_row(self) -> int:
+        enough = self.rows * NARROW >= ENOUGH_WORKGROUPS * THREADS
+        return NARROW if enough and self.width <= NARROW * MOST_VALUES else THREADS
+
+    def is_supported(self) -> bool:
+        return self.dtype in ("float16", "float32") and self.width <= THREADS * MOST_VALUES
+
+    def place(self, row: Any, column: Any) -> tuple[Any, ...]:
+        """Indices into a tensor of `shape`."""
+        indices: list[Any] = [column]
+        for size in reversed(self.shape[1:-1]):
+            indices.append(row % size)
+            row = row // size
+        return tuple(reversed([*indices, row]))
+
+
+@T.macro
+def add_over_row(total, thread, row, threads, gathered, folded):
+    """total[0] of all threads of a row -> their sum, in every thread's total[0]."""
+    gathered[row, thread] = total[0]
+    T.tvm_storage_sync("shared")
+    if thread < FOLD:
+        total[0] = T.float32(0)
+        for n in T.serial(threads // FOLD):
+            total[0] = total[0] + gathered[row, n * FOLD + thread]
+        folded[row, thread] = total[0]
+    T.tvm_storage_sync("shared")
+    total[0] = T.float32(0)
+    for n in T.serial(FOLD):
+        total[0] = total[0] + folded[row, n]
+
+
+def layer_norm(norm: LayerNorm) -> tirx.PrimFunc:
+    """(x, gamma, beta, y): y = (x - mean) / sqrt(variance + epsilon) * gamma + beta; x and y [.., width]."""
+    threads = norm.threads_a_row
+    rows = THREADS // threads
+    values = -(-norm.width // threads)
+
+    @T.prim_func(s_tir=True, private=True)
+    def layer_norm(
+        x: T.Buffer(norm.shape, norm.dtype),
+        gamma: T.Buffer((norm.width,), norm.dtype),
+        beta: T.Buffer((norm.width,), norm.dtype),
+        y: T.Buffer(norm.shape, norm.dtype),
+    ):
+        for bx in T.thread_binding(-(-norm.rows // rows), thread="blockIdx.x"):
+            for ty in T.thread_binding(rows, thread="threadIdx.y"):
+                for tx in T.thread_binding(threads, thread="threadIdx.x"):
+                    with T.sblock("layer_norm"):
+                        T.reads()
+                        T.writes()
+                        gathered = T.sblock_alloc_buffer((rows, threads), "float32", scope="shared")
+                        folded = T.sblock_alloc_buffer((rows, FOLD), "float32", scope="shared")
+                        held = T.sblock_alloc_buffer((values,), "float32", scope="local")
+                        total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                        mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                        row: T.let[T.int32] = T.min(bx * rows + ty, norm.rows - 1)
+
+                        total[0] = T.float32(0)
+                        for n in T.unroll(values):
+                            if n * threads + tx < norm.width:
+                                held[n] = T.cast(x[norm.place(row, n * threads + tx)], "float32")
+                                total[0] = total[0] + held[n]
+                        add_over_row(total, tx, ty, threads, gathered, folded)
+                        mean[0] = total[0] / T.float32(norm.width)
+
+                        total[0] = T.float32(0)
+                        for n in T.unroll(values):
+                            if n * threads + tx < norm.width:
+                                held[n] = held[n] - mean[0]
+                                total[0] = total[0] + held[n] * held[n]
+                        add_over_row(total, tx, ty, threads, gathered, folded)
+                        total[0] = T.rsqrt(total[0] / T.float32(norm.width) + T.float32(norm.epsilon))
+
+                        for n in T.unroll(values):
+                            if n * threads + tx < norm.width and bx * rows + ty < norm.rows:
+                                y[norm.place(row, n * threads + tx)] = T.cast(
+                                    held[n] * total[0] * T.cast(gamma[n * threads + tx], "float32")
+                                    + T.cast(beta[n * threads + tx], "float32"),
+                                    norm.dtype,
+                                )
+
+    return layer_norm
