@@ -42,7 +42,7 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.measure import Settings, measure_in_browser, measure_natively
+    from mlc_controlnet.bench.measure import Settings, measure_in_browser, measure_natively, row_order
     from mlc_controlnet.bench.report import table
 
     settings = Settings(
@@ -62,7 +62,7 @@ def _measure(options: argparse.Namespace) -> None:
         figures = measure(settings, Path(folder), _tell)
     print("\n".join(table(figures)))
     if options.keep:
-        print(write_figures(figures))
+        print(write_figures(figures, order=row_order(options.bench_command)))
         _report(options)
 
 

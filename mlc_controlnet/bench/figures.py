@@ -1,10 +1,11 @@
 """What a benchmark measured, as it is kept: raw times, with the device, the versions and the command that gave them."""
 
+import dataclasses
 import json
 import os
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,10 +136,25 @@ class Figures:
         return self.ceiling.best_ms(row) / self.median_ms(row, OURS)
 
 
-def write_figures(figures: Figures, folder: Path = FOLDER) -> Path:
-    """Replace what was kept for the same subject, device and dtype."""
+def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FOLDER) -> Path:
+    """Keep `figures`. Of what was kept for the same subject, device and dtype, rows that were not measured again stay
+    if nothing else changed: slow devices can be measured a part at a time.
+
+    order: names of rows; those that are not among them come first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return write_text(folder / figures.file_name, json.dumps(to_json(figures), indent=1) + "\n")
+    path = folder / figures.file_name
+    before = _read(path) if path.exists() else figures
+    if (before.device, before.versions, before.clock) == (figures.device, figures.versions, figures.clock):
+        rows = {row.name: row for row in before.rows} | {row.name: row for row in figures.rows}
+        place = {name: number for number, name in enumerate(order)}
+        in_order = sorted(rows.values(), key=lambda row: place.get(row.name, -1))
+        figures = dataclasses.replace(figures, rows=tuple(in_order))
+    return write_text(path, json.dumps(to_json(figures), indent=1) + "\n")
+
+
+def _read(path: Path) -> Figures:
+    return from_json(Figures, json.loads(path.read_bytes()), path.name)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -153,6 +169,6 @@ def write_text(path: Path, text: str) -> Path:
 
 def read_figures(folder: Path = FOLDER) -> list[Figures]:
     """All that are kept, real devices first. Raises UserError for a file that is damaged."""
-    kept = [from_json(Figures, json.loads(path.read_bytes()), path.name) for path in sorted(folder.glob("*.json"))]
+    kept = [_read(path) for path in sorted(folder.glob("*.json"))]
     kinds = ("GPU", "processor", "software GPU")
     return sorted(kept, key=lambda figures: (kinds.index(figures.device.kind), figures.file_name))

@@ -11,9 +11,12 @@ from mlc_controlnet import __version__
 from mlc_controlnet.bench import contest, native_contest
 from mlc_controlnet.bench.cases import DTYPES, Case, Cases, component_cases, operation_cases
 from mlc_controlnet.bench.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing
+from mlc_controlnet.bench.operations import OPERATIONS
 from mlc_controlnet.bench.processor import processor_name
+from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.processor import count_cores
 
 PEER = "onnxruntime-web"
 # A turn on a GPU repeats its call until the clocks have risen; on a processor one call is long enough.
@@ -85,7 +88,7 @@ def measure_in_browser(settings: Settings, folder: Path, tell: Tell) -> Figures:
         kind="software GPU" if adapter.is_software else "GPU",
         name=adapter.name,
         host=outcome.host,
-        processor=processor_name(),
+        processor=_processor(),
     )
     decibels, notes = [case.ours_db for case in outcome.cases], [contest.note_on(case, dtype) for case in outcome.cases]
     rows = _rows(what.cases, times, decibels, notes)
@@ -106,9 +109,18 @@ def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
         kind="GPU" if on_gpu else "processor",
         name=contestants.device,
         host="Python",
-        processor=processor_name(),
+        processor=_processor(),
     )
     return _figures(settings, device, dtype, rows, contestants.copy_gigabytes_per_second, {})
+
+
+def _processor() -> str:
+    return f"{processor_name()}, {count_cores()} cores"
+
+
+def row_order(subject: str) -> tuple[str, ...]:
+    """The names of all rows that are ever measured but the ceiling's."""
+    return tuple(operation.name for operation in OPERATIONS) if subject == KERNELS else COMPONENTS
 
 
 def _timing(timing: contest.Timing) -> Timing:

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Layer norm over the last axis for GPUs: a row by 32 threads, four rows a workgroup; few rows by 128 threads each.
+"""Layer norm over the last axis for GPUs: 32 threads a row, four rows a workgroup; few or wide rows have 128 threads.
 
-A row is read once and stays in registers: 10 numbers a thread for 320 channels, 40 for 1280. Neighbouring threads read
+A row is read once and stays in registers: 10 numbers a thread for 320 channels, 20 for 640. Neighbouring threads read
 neighbouring numbers. dlight's rule reads the row three times, from memory or cache, and a sum takes it seven barriers.
 Here it takes two: FOLD threads add what the others left in workgroup memory, then everybody adds FOLD numbers.
 Mean first, then deviations from it: exact where the mean is large.
@@ -18,7 +18,7 @@ THREADS = 128
 NARROW = 32  # threads of a row where there are rows enough
 FOLD = 8
 ENOUGH_WORKGROUPS = 128
-MOST_VALUES = 40  # registers a thread
+MOST_VALUES = 20  # registers a thread
 
 
 @dataclass(frozen=True)

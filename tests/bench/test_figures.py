@@ -28,14 +28,38 @@ def test_the_ceiling_is_arithmetic_or_memory_whichever_takes_longer():
 
 
 def test_figures_are_kept_whole(tmp_path: Path):
-    write_figures(made_up_figures(), tmp_path)
+    write_figures(made_up_figures(), folder=tmp_path)
     assert read_figures(tmp_path) == [made_up_figures()]
 
 
 def test_a_new_run_replaces_the_last_on_the_same_device(tmp_path: Path):
     later = dataclasses.replace(made_up_figures(), date="2026-02-01")
-    assert write_figures(made_up_figures(), tmp_path) == write_figures(later, tmp_path)
+    assert write_figures(made_up_figures(), folder=tmp_path) == write_figures(later, folder=tmp_path)
     assert read_figures(tmp_path) == [later]
+
+
+def test_rows_that_are_not_measured_again_stay(tmp_path: Path):
+    whole = made_up_figures()
+    part = dataclasses.replace(whole, rows=(whole.rows[0], dataclasses.replace(whole.rows[2], ours_db=99.0)))
+    write_figures(whole, folder=tmp_path)
+    write_figures(part, folder=tmp_path)
+    (kept,) = read_figures(tmp_path)
+    assert kept.rows == (*whole.rows[:2], part.rows[1])
+
+
+def test_rows_are_kept_in_the_benchmarks_order(tmp_path: Path):
+    whole = made_up_figures()
+    write_figures(dataclasses.replace(whole, rows=(whole.rows[0], whole.rows[2])), folder=tmp_path)
+    write_figures(dataclasses.replace(whole, rows=whole.rows[:2]), order=("matmul", "norm"), folder=tmp_path)
+    assert read_figures(tmp_path) == [whole]
+
+
+def test_rows_of_another_version_do_not_stay(tmp_path: Path):
+    whole = made_up_figures()
+    part = dataclasses.replace(whole, rows=whole.rows[:1], versions={"apache-tvm": "0.28"})
+    write_figures(whole, folder=tmp_path)
+    write_figures(part, folder=tmp_path)
+    assert read_figures(tmp_path) == [part]
 
 
 def test_a_newer_driver_or_browser_is_the_same_device():
@@ -49,12 +73,12 @@ def test_a_newer_driver_or_browser_is_the_same_device():
 
 def test_a_real_gpu_comes_first(tmp_path: Path):
     for figures in (made_up_figures(kind="software GPU", name="A"), made_up_figures(MODEL, name="Z")):
-        write_figures(figures, tmp_path)
+        write_figures(figures, folder=tmp_path)
     assert [figures.device.kind for figures in read_figures(tmp_path)] == ["GPU", "software GPU"]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path):
-    path = write_figures(made_up_figures(), tmp_path)
+    path = write_figures(made_up_figures(), folder=tmp_path)
     path.write_text(path.read_text().replace('"is_reduced": false', '"is_reduced": 0'))
     with pytest.raises(UserError, match=path.name):
         read_figures(tmp_path)
