@@ -59,6 +59,7 @@ GPU_FUSIONS = (
     FoldResizeIntoConv2d(),
     UseGatedMatmul(),
     UsePointwiseMatmul(),
+    ReadSlicesInPlace(),
 )
 
 

@@ -1,0 +1,82 @@
+"""Let the kernel that adds some columns of a packed product to a picture's channels read them where they lie.
+
+Before: s = strided_slice(y, [1], [begin], [end]); e = expand_dims(expand_dims(s, [2]), [3]); z = add(x, e)
+After:  e = call_tir(columns_as_channels, (y, begin)); z = add(x, e)
+
+of y [1, N] and x [B, C, H, W]. In Stable Diffusion y is the time's projections of all residual blocks, and x the
+result of a convolution. FuseOps takes a broadcast into a convolution's kernel, but no slice: the PrimFunc here says
+that it is a broadcast, as nothing but the place that is read differs. `begin` is a constant in memory and not in the
+kernel's text, so that blocks of one shape share a kernel.
+"""
+
+import logging
+
+import numpy as np
+import tvm
+from tvm import relax, te
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from mlc_controlnet.passes.matching import is_call, shape_of
+
+log = logging.getLogger(__name__)
+
+BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes it into the kernel of what it is added to
+
+
+@tvm.transform.module_pass(opt_level=0, name="ReadSlicesInPlace")
+class ReadSlicesInPlace:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        replacer = _Replacer(mod)
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
+                replacer.builder_.update_func(global_var, rewritten)
+        log.info("%d slices are read in place", replacer.fired)
+        return replacer.builder_.get()
+
+
+@mutator
+class _Replacer(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.readers: dict[tuple[int, int, str], tvm.ir.GlobalVar] = {}
+        self.fired = 0
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if not is_call(call, "relax.expand_dims") or len(call.ty.shape) != 4 or _axes(call) != [3]:
+            return call
+        inner = self._bound(call.args[0])
+        if not is_call(inner, "relax.expand_dims") or _axes(inner) != [2]:
+            return call
+        columns = self._bound(inner.args[0])
+        if not is_call(columns, "relax.strided_slice"):
+            return call
+        packed, axes, begin, _, *strides = columns.args
+        if shape_of(packed)[0] != 1 or [int(axis) for axis in axes] != [1] or strides:
+            return call
+        self.fired += 1
+        first = relax.const(np.array([int(begin[0])], np.int32))
+        return relax.call_tir(self._reader(packed, first, shape_of(call)[1]), [packed, first], call.ty)
+
+    def _reader(self, packed: relax.Expr, first: relax.Expr, channels: int) -> tvm.ir.GlobalVar:
+        kind = shape_of(packed)[1], channels, str(packed.ty.dtype)
+        if kind not in self.readers:
+            call = self.builder_.call_te(_columns_as_channels, packed, first, channels)
+            reader = call.args[0]
+            function = self.builder_.get()[reader].with_attr("op_pattern", BROADCAST)
+            self.builder_.update_func(reader, function)
+            self.readers[kind] = reader
+        return self.readers[kind]
+
+    def _bound(self, expr: relax.Expr) -> relax.Expr | None:
+        return self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+
+
+def _axes(expand_dims: relax.Call) -> list[int]:
+    return [int(axis) % len(expand_dims.ty.shape) for axis in expand_dims.attrs.axis]
+
+
+def _columns_as_channels(packed: te.Tensor, first: te.Tensor, channels: int) -> te.Tensor:
+    """[1, N] and int32 [1] -> [1, channels, 1, 1], the columns from that one on."""
+    return te.compute((1, channels, 1, 1), lambda n, c, y, x: packed[n, first[0] + c], "columns")
