@@ -5,7 +5,9 @@ the rounds count, and a ratio is the median of the rounds' own ratios. Reading d
 """
 
 import json
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -140,7 +142,8 @@ def measure(settings: Settings, raw: Path | None = None) -> Iterator[str]:
     yield f"  {loops[-1].tflop:.4f} TFLOP a sample with latents cached; the fastest line does {reached:.3f} TFLOP/s,"
     yield f"  {reached / ceiling:.0%} of the {ceiling:.3f} TFLOP/s that a large matrix product reaches here"
     if raw is not None:
-        about = {"device": where, "settings": asdict(settings), "matmul_tflops": ceiling}
+        command = shlex.join(["python", "-m", "mlc_controlnet", *sys.argv[1:]])
+        about = {"command": command, "device": where, "settings": asdict(settings), "matmul_tflops": ceiling}
         turns = [asdict(figures) for figures in [*loops, *rungs]]
         raw.write_text(json.dumps({**about, "contestants": turns}, indent=1) + "\n", encoding="utf-8")
         yield f"  every turn is in {raw}"

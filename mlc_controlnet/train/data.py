@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +73,7 @@ def _open_rows(config: TrainConfig) -> Data:
     train = RowSet(folder, rows, options)
     held_out = _readable(held[0, index] for index in range(len(held)))
     seen = held if len(held) >= config.log.images else train
-    return Data(train, None, held_out, _first(seen, config.log.images))
-
-
-def _first(rows: RowSet, count: int) -> list[Sample]:
-    samples = (rows[0, index] for index in range(len(rows)))
-    return list(itertools.islice((s for s in samples if s.problem is None), count))
+    return Data(train, None, held_out, _shown((seen[0, index] for index in range(len(seen))), config))
 
 
 def _open_shards(config: TrainConfig) -> Data:
@@ -88,9 +83,24 @@ def _open_shards(config: TrainConfig) -> Data:
     if data.held_out_path is not None:
         shown_from = ShardSource(expand(data.held_out_path), data.keys, 0, 1, source.options)
         held_out = _readable(itertools.islice(read_epoch(shown_from, 0, 0, 1), data.held_out))
-    first = ShardSource(shown_from.urls[:1], source.keys, 0, 1, source.options)
-    shown = _readable(itertools.islice(read_epoch(first, 0, 0, 1), config.log.images))
+    shown = _shown(read_epoch(replace(shown_from, buffer=1), 0, 0, 1), config)
     return Data(None, source, held_out, shown)
+
+
+def _shown(samples: Iterator[Sample], config: TrainConfig) -> list[Sample]:
+    """The first readable ones. Raises UserError where there is none: such a run would learn from nothing."""
+    shown, problems = [], []
+    for sample in samples:
+        if sample.problem is None:
+            shown.append(sample)
+            if len(shown) == config.log.images:
+                return shown
+        else:
+            problems.append(f"{sample.key}: {sample.problem}")
+    if not shown:
+        got = f"{config.data.path} with no sample that can be read; the first is {problems[0]}"
+        raise UserError("data.path", got, "one or more", "check the path, the files and data.control_key")
+    return shown
 
 
 def _readable(samples: Iterator[Sample]) -> list[Sample]:

@@ -1,16 +1,19 @@
 """Grids to look at: control image, generation, target, prompt; a row a sample."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.control import ControlledUNet
 from mlc_controlnet.train.samples import Sample
+
+COLUMNS = ("control image", "generation", "target", "prompt")
+GAP = 4  # pixels
+SMALLEST_LETTER, LARGEST_LETTER = 10, 24  # pixels
 
 
 def generate(
@@ -38,17 +41,43 @@ def generate(
 
 
 def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
-    """Four columns: control image, generation, target, prompt."""
+    """Four columns with their names above: control image, generation, target, prompt."""
     height, width = pictures.shape[1:3]
-    grid = Image.new("RGB", (4 * width, len(samples) * height), "white")
+    font = ImageFont.load_default(min(max(SMALLEST_LETTER, width // 10), LARGEST_LETTER))
+    line = round(1.25 * font.size)
+    heading = line + GAP
+    grid = Image.new("RGB", (4 * width + 3 * GAP, heading + len(samples) * (height + GAP)), "white")
     pen = ImageDraw.Draw(grid)
-    letters = max(8, width // 7)  # a letter of Pillow's own font is about six pixels wide
+    for column, name in enumerate(COLUMNS):
+        pen.text((column * (width + GAP), 0), _lines(name, font, width, 1)[0], font=font, fill="gray")
     for row, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+        top = heading + row * (height + GAP)
         cells = (_control_picture(sample.control), picture, _to_uint8((sample.pixels + 1) / 2))
         for column, cell in enumerate(cells):
-            grid.paste(Image.fromarray(cell), (column * width, row * height))
-        pen.multiline_text((3 * width + 4, row * height + 4), textwrap.fill(sample.prompt, letters), fill="black")
+            grid.paste(Image.fromarray(cell), (column * (width + GAP), top))
+        for number, text in enumerate(_lines(sample.prompt, font, width, height // line)):
+            pen.text((3 * (width + GAP), top + number * line), text, font=font, fill="black")
     return grid
+
+
+def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:
+    """`text` in at most `count` lines of `width` pixels; where it is longer it ends in dots."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    kept = lines[: max(count, 1)]
+    if len(kept) < len(lines):
+        kept[-1] += "..."
+    for number, shown in enumerate(kept):
+        if font.getlength(shown) > width:
+            while shown and font.getlength(f"{shown}...") > width:
+                shown = shown[:-1]
+            kept[number] = f"{shown.removesuffix('...')}..."
+    return kept
 
 
 def write_png(grid: Image.Image, path: Path) -> None:

@@ -4,7 +4,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -55,21 +56,25 @@ class Metrics:
 
 
 class Stopwatch:
-    """Time and samples since the last look."""
+    """Time and samples of the steps since the last look; what happens between steps does not count."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
+        self.seconds = 0.0
         self.steps = self.samples = 0
 
-    def add(self, samples: int) -> None:
+    @contextmanager
+    def step(self, samples: int) -> Iterator[None]:
+        """Around one step."""
+        began = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - began
         self.steps += 1
         self.samples += samples
 
     def read(self) -> dict[str, float]:
-        """samples_per_second and seconds_per_step, and start anew."""
-        elapsed = time.perf_counter() - self.began
-        figures = {"samples_per_second": self.samples / elapsed, "seconds_per_step": elapsed / max(self.steps, 1)}
-        self.began, self.steps, self.samples = time.perf_counter(), 0, 0
+        """samples_per_second and seconds_per_step, and start anew. There was a step."""
+        figures = {"samples_per_second": self.samples / self.seconds, "seconds_per_step": self.seconds / self.steps}
+        self.seconds, self.steps, self.samples = 0.0, 0, 0
         return figures
 
 

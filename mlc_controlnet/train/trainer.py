@@ -4,6 +4,7 @@ Below `out`: config.yaml, checkpoints/step-.../, image_log/, metrics.jsonl, logs
 controlnet/, the result in diffusers' layout.
 """
 
+import errno
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -42,8 +43,14 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
     Raises UserError for what a user can mend: no data, a loss that is not finite, a full disk.
     """
     accelerator = set_up_process(config.trainer)
-    with termination() as asked_to_stop:
-        return Trainer(config, accelerator, log).run(asked_to_stop)
+    try:
+        with termination() as asked_to_stop:
+            return Trainer(config, accelerator, log).run(asked_to_stop)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        remedy = "make room and start again: the run goes on from its newest checkpoint"
+        raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
 
 
 class Trainer:
@@ -103,9 +110,9 @@ class Trainer:
         watch, losses = Stopwatch(), []
         batches = iter(self.stream)
         while self.step < self.steps:
-            loss, stop = self.take_step(batches, asked_to_stop)
+            with watch.step(self.step_samples):
+                loss, stop = self.take_step(batches, asked_to_stop)
             losses.append(loss)
-            watch.add(self.step_samples)
             last = stop or self.step == self.steps
             if self.step % log.every == 0 or last:
                 self._report(losses, watch)

@@ -1,5 +1,6 @@
 """Runs from end to end, on a base of a few thousand weights."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,9 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.metrics import Metrics
 from mlc_controlnet.train.trainer import train
 from tests.train.conftest import same_weights, weights_below, write_set
 
@@ -189,7 +192,7 @@ def test_grids_of_pictures_are_written_and_sent_to_tensorboard(make_config: Make
     train(config, quiet)
     grids = sorted((Path(config.out) / "image_log" / "train").iterdir())
     assert [grid.name for grid in grids] == ["00000002.png", "00000004.png"]
-    assert Image.open(grids[0]).size == (4 * 32, 3 * 24)
+    assert Image.open(grids[0]).size[0] == 4 * 32 + 3 * image_log.GAP
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -329,3 +332,19 @@ def test_machines_that_do_not_see_the_same_checkpoint_do_not_begin(
     monkeypatch.setattr("mlc_controlnet.train.trainer.gather_object", lambda own: [*own, "step-00000004"])
     with pytest.raises(UserError, match=r"out: got newest checkpoints none, step-00000004.*a disk that they share"):
         train(make_config(), quiet)
+
+
+def test_a_full_disk_is_an_error_wherever_it_is_met(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints say so themselves; here it is the log."""
+
+    def full(self, step, values):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = make_config(log__every=3, trainer__checkpoint_every=1)
+    monkeypatch.setattr(Metrics, "scalars", full)
+    with pytest.raises(UserError, match=r"No space left on device.*make room"):
+        train(config, quiet)
+    monkeypatch.undo()
+    lines: list[str] = []
+    train(config, lines.append)
+    assert any(line.startswith("going on from") and line.endswith("step-00000002") for line in lines)
