@@ -44,6 +44,7 @@ def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
     """Four columns with their names above: control image, generation, target, prompt."""
     height, width = pictures.shape[1:3]
     font = ImageFont.load_default(min(max(SMALLEST_LETTER, width // 10), LARGEST_LETTER))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is where a size is given
     line = round(1.25 * font.size)
     heading = line + GAP
     grid = Image.new("RGB", (4 * width + 3 * GAP, heading + len(samples) * (height + GAP)), "white")

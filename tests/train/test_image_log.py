@@ -35,6 +35,7 @@ def test_the_columns_have_names_above_the_pictures() -> None:
 @pytest.mark.parametrize("text", ["gold circle with navy background " * 9, "x" * 200, "", "gold"])
 def test_a_prompt_stays_in_its_cell(text: str) -> None:
     font = ImageFont.load_default(12)
+    assert isinstance(font, ImageFont.FreeTypeFont)
     lines = _lines(text, font, WIDTH, 5)
     assert 1 <= len(lines) <= 5 and all(font.getlength(line) <= WIDTH for line in lines)
     assert lines[-1].endswith("...") == (len(text) > 100)
