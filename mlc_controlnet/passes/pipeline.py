@@ -30,6 +30,7 @@ from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.pack_params import PackParams, packed_params
+from mlc_controlnet.passes.plan_memory import PlanMemory
 from mlc_controlnet.passes.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.shorten_names import ShortenNames
@@ -99,7 +100,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
                 transform.ToNonDataflow(),
                 transform.RemovePurityChecking(),
                 transform.CallTIRRewrite(),
-                transform.StaticPlanBlockMemory(),
+                PlanMemory(),
                 transform.LowerAllocTensor(),
                 transform.KillAfterLastUse(),
                 transform.LowerRuntimeBuiltin(),

@@ -143,8 +143,7 @@ def _free_operands(function: relax.Function) -> dict[relax.Var, set[relax.Var]]:
             made.add(binding.var)
         reader = None if isinstance(binding.value, relax.Tuple) else binding.var
         last_reader |= {tensor_of.get(variable, variable): reader for variable in read}
-    returned = tensor_of.get(function.body.body, function.body.body)
-    last_reader[returned] = None
+    last_reader |= {tensor_of.get(variable, variable): None for variable in _variables(function.body.body)}
 
     free: dict[relax.Var, set[relax.Var]] = {}
     for binding in bindings:

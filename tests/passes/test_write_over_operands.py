@@ -86,13 +86,20 @@ def the_result(emit: Emit, x: relax.Var, w: relax.Var) -> relax.Expr:
     return relax.op.add(emit(conv(emit(conv(a, w)), w)), a)
 
 
+def one_of_two_results(emit: Emit, x: relax.Var, w: relax.Var) -> relax.Expr:
+    a = emit(conv(x, w))
+    b = emit(conv(a, w))
+    return relax.Tuple([emit(relax.op.add(emit(conv(b, w)), a)), b])
+
+
 def read_with_its_neighbours(emit: Emit, x: relax.Var, w: relax.Var) -> relax.Expr:
     a = emit(conv(x, w))
     return conv(emit(relax.op.add(emit(conv(a, w)), a)), w)
 
 
 @pytest.mark.parametrize(
-    "build", [read_again, read_again_as_a_view, the_callers_own, the_result, read_with_its_neighbours]
+    "build",
+    [read_again, read_again_as_a_view, the_callers_own, the_result, one_of_two_results, read_with_its_neighbours],
 )
 def test_an_operand_that_is_needed_stays(build: Build) -> None:
     after = written_over(build)
