@@ -33,6 +33,7 @@ from mlc_controlnet.passes.pack_params import PackParams, packed_params
 from mlc_controlnet.passes.plan_memory import PlanMemory
 from mlc_controlnet.passes.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
+from mlc_controlnet.passes.share_kernels import ShareKernels
 from mlc_controlnet.passes.shorten_names import ShortenNames
 from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
@@ -125,7 +126,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
         dlight.gpu.GeneralReduction(),
         dlight.gpu.Fallback(),
     )
-    return (*tuned, rules, KeepLoopsRolled(), ShortenNames())
+    return (*tuned, rules, KeepLoopsRolled(), ShortenNames(), ShareKernels())
 
 
 def clean(captured: CapturedModel) -> CapturedModel:

@@ -15,6 +15,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
 from mlc_controlnet.passes.matching import is_call
 
@@ -97,8 +98,8 @@ def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Ten
 
     def gated(b: tirx.Var, m: tirx.Var, n: tirx.Var) -> tirx.Expr:
         value, gate = (product[b, m, g, n] + biases[g, n].astype("float32") for g in (0, 1))
-        held = tirx.Var("gate", "float32")  # erf becomes a polynomial that spells its argument out at every power
-        gelu = held * tirx.const(0.5, "float32") * (1 + tirx.erf(held * tirx.const(math.sqrt(0.5), "float32")))
+        held = tirx.Var("gate", "float32")
+        gelu = held * tirx.const(0.5, "float32") * (1 + erf(held * tirx.const(math.sqrt(0.5), "float32")))
         return tirx.Let(held, gate, (value * gelu).astype(x.dtype))
 
     return te.compute((batch, rows, columns), gated, "gate")

@@ -101,10 +101,9 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [64, 16])
-def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
+def gated(shapes: dict[str, tuple[int, ...]]) -> tirx.PrimFunc | None:
+    """GEGLU, scheduled."""
     builder = relax.BlockBuilder()
-    shapes = {"x": (1, rows, 48), "w": (128, 48), "b": (128,)}
     x, w, b = (relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in shapes.items())
     with builder.function("main", [x, w, b]):
         with builder.dataflow():
@@ -112,7 +111,13 @@ def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
             halves = builder.emit(relax.op.split(y, 2, axis=-1))
             out = builder.emit_output(relax.op.multiply(halves[0], relax.op.nn.gelu(halves[1])))
         builder.emit_func_output(out)
-    func = schedule(_product_of(UseGatedMatmul()(transform.Normalize()(builder.get()))))
+    return schedule(_product_of(UseGatedMatmul()(transform.Normalize()(builder.get()))))
+
+
+@pytest.mark.parametrize("rows", [64, 16])
+def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
+    shapes = {"x": (1, rows, 48), "w": (128, 48), "b": (128,)}
+    func = gated(shapes)
     assert func is not None
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
@@ -122,6 +127,14 @@ def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
     inputs = {x_name: values["x"], w_name: values["w"], b_name: values["b"]}
     run_on_webgpu([func], inputs, {output: got}, tmp_path)
     np.testing.assert_allclose(got, (value * F.gelu(gate)).numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_accumulators_of_a_gated_product_are_vectors_to_the_end() -> None:
+    func = gated({"x": (1, 64, 48), "w": (128, 48), "b": (128,)})
+    assert func is not None
+    wgsl = build_wgsl(func)
+    assert re.search(r"var gated_matmul_local : array<vec4<f32>, \d+>", wgsl)
+    assert re.search(r"var gate_local : array<vec4<f32>, \d+>", wgsl)
 
 
 @pytest.mark.parametrize("layouts", ["km,nk", "mk,kn", "km,kn"])

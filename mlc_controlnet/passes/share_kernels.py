@@ -1,0 +1,75 @@
+"""Let kernels that differ only in the length of a row that they read a part of be one.
+
+Before: y = call_tir(f, (x, t)); z = call_tir(g, (x, u)), of t [1, 20160] and u [1, 9600], f and g otherwise equal
+After:  y = call_tir(f, (x, t)); z = call_tir(f, (x, u)), of an f that takes rows [1, n]
+
+No address depends on the length of a single row. In Stable Diffusion the UNet and the ControlNet have the same residual
+blocks, but not as many of them, so that their packed time projections differ in length: six kernels of 12 KB of WGSL.
+Runs on scheduled PrimFuncs whose variables have canonical names.
+"""
+
+import logging
+
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.tirx.buffer import BufferType
+
+log = logging.getLogger(__name__)
+
+
+@tvm.transform.module_pass(opt_level=0, name="ShareKernels")
+class ShareKernels:
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        alike: dict[int, list[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]]] = {}
+        for global_var, function in mod.functions_items():
+            if isinstance(function, tirx.PrimFunc):
+                general = _of_any_row(function)
+                if general is not None:
+                    alike.setdefault(tvm_ffi.structural_hash(general), []).append((global_var, general))
+        redirector = _Redirector(mod)
+        for kernels in alike.values():
+            (first, general), *others = kernels
+            same = [other for other, function in others if tvm_ffi.structural_equal(general, function)]
+            if same:
+                redirector.share([first, *same], general)
+        log.info("%d kernels do what %d did", len(set(redirector.shared.values())), len(redirector.shared))
+        for global_var, function in mod.functions_items():
+            if isinstance(function, relax.Function):
+                redirector.builder_.update_func(global_var, redirector.visit_expr(function))
+        return relax.transform.DeadCodeElimination()(redirector.builder_.get())
+
+
+@mutator
+class _Redirector(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.shared: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
+
+    def share(self, kernels: list[tvm.ir.GlobalVar], general: tirx.PrimFunc) -> None:
+        """Let calls of each of the kernels be calls of this one, under a name of its own: a name has a type."""
+        self.shared |= dict.fromkeys(kernels, self.builder_.add_func(general, kernels[0].name_hint))
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op != tvm.ir.Op.get("relax.call_tir") or call.args[0] not in self.shared:
+            return call
+        return relax.call_tir(self.shared[call.args[0]], list(call.args[1].fields), call.ty)
+
+
+def _of_any_row(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
+    """The kernel with the length of each row [1, N] that it takes left open; None if it takes none."""
+    rows = [param for param in function.params[:-1] if isinstance(param.ty, BufferType) and _is_row(param.ty.shape)]
+    if not rows:
+        return None
+    of_any_length = {}
+    for row in rows:
+        length = tirx.Var(f"{row.name}_length", "int64")
+        of_any_length[row] = tirx.decl_buffer((tirx.IntImm("int64", 1), length), row.ty.dtype, row.name)
+    opened = tvm_ffi.structural_map(function, (tvm.ir.Var, lambda variable: of_any_length.get(variable, variable)))
+    return tirx.PrimFunc(opened.params, opened.body, opened.ret_type, opened.attrs)  # which is of another type
+
+
+def _is_row(shape: list[tirx.Expr]) -> bool:
+    return len(shape) == 2 and all(isinstance(size, tirx.IntImm) for size in shape) and int(shape[0]) == 1
