@@ -120,13 +120,21 @@ def test_two_processes_with_half_the_batch_give_the_gradients_of_one(
     assert max(moment.abs().max().item() for key, moment in moments.items() if key.endswith("exp_avg")) > 1e-3
 
 
-def test_accelerate_launch_starts_a_run_too(tiny_base: Path, tiny_set: Path, tmp_path: Path) -> None:
-    tree = tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "launched"))
-    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "--num_machines", "1"]
-    flags = ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    finish(start(write_config(tmp_path / "launched.yaml", tree), *launcher, *flags))
-    own = train(from_tree({**tree, "out": str(tmp_path / "own")}), quiet)
-    assert own is not None and largest_difference(tmp_path / "launched" / "controlnet" / WEIGHTS, own / WEIGHTS) < 1e-6
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("flag", "processes"), [("--cpu", 1), ("--multi_gpu", 2)])
+def test_accelerate_launch_starts_a_run_too(
+    tiny_base: Path, tiny_set: Path, tmp_path: Path, flag: str, processes: int
+) -> None:
+    """Without a GPU it starts more than one process only where it is told that there are several."""
+    tree = tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "own"))
+    own = train(from_tree(tree), quiet)
+    tree["trainer"]["batch_size"] = 2 // processes
+    config = write_config(tmp_path / "launched.yaml", {**tree, "out": str(tmp_path / "launched")})
+    launcher = ["-m", "accelerate.commands.launch", flag, "--num_processes", str(processes), "--num_machines", "1"]
+    flags = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port())]
+    output = finish(start(config, *launcher, *flags))
+    assert output.count("step 4/4, loss") == 1  # a second process says nothing
+    assert own is not None and largest_difference(tmp_path / "launched" / "controlnet" / WEIGHTS, own / WEIGHTS) < 1e-5
 
 
 def test_two_processes_on_uneven_shards_end_and_go_on(tiny_base: Path, tmp_path: Path) -> None:
