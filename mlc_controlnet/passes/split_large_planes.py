@@ -23,13 +23,12 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.runtime import DataType
 
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
 
 log = logging.getLogger(__name__)
 
-LARGE_PLANE = 64 * 2**20  # bytes; a larger one is split
+LARGE_PLANE = 32 * 2**20  # numbers; a larger one is split: in float32 it would be over WebGPU's default binding
 PIECES = 8
 
 
@@ -84,16 +83,19 @@ class _Finder:
         self.var_of = {binding.value: binding.var for binding in self.bindings}
 
     def planes(self) -> dict[relax.Var, Plane]:
-        found = {}
-        for var in self.readers_of:
-            plane = self._plane(var)
-            if plane is not None:
-                found[var] = plane
+        """In the order of execution. What reads a plane in pieces is not made in pieces itself."""
+        found: dict[relax.Var, Plane] = {}
+        reading: list[relax.Call] = []
+        for binding in self.bindings:
+            plane = self._plane(binding.var) if binding.var in self.readers_of else None
+            if plane is not None and not any(plane.conv.same_as(conv) for conv in reading):
+                found[binding.var] = plane
+                reading += [reader.conv for reader in plane.readers]
         return found
 
     def _plane(self, var: relax.Var) -> Plane | None:
         add = self.value_of[var]
-        if not is_call(add, "relax.add") or _bytes(var) <= self.large_plane:
+        if not is_call(add, "relax.add") or math.prod(shape_of(var)) <= self.large_plane:
             return None
         conv, bias = (self.value_of.get(argument) for argument in add.args)
         if is_call(conv, "relax.astype"):
@@ -197,7 +199,3 @@ def _is_whole_conv2d(expr: relax.Expr | None) -> bool:
         return False
     attrs = expr.attrs
     return attrs.groups == 1 and attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW"
-
-
-def _bytes(expr: relax.Expr) -> int:
-    return math.prod(shape_of(expr)) * DataType(str(expr.ty.dtype)).itemsize

@@ -74,11 +74,33 @@ def calls(mod: tvm.IRModule) -> list[str]:
     return [value.op.name for value in values if isinstance(value, relax.Call)]
 
 
+def test_what_is_made_of_pieces_is_whole() -> None:
+    """`a` is as large as the plane that it is made of, and a convolution reads it."""
+    builder = relax.BlockBuilder()
+    shapes = {"y": (1, 8, 6, 10), "weight": (16, 8, 3, 3), "bias": (16,), "weight_a": (16, 16, 3, 3), "bias_a": (16,)}
+    params = {name: relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in shapes.items()}
+    y, weight, bias, weight_a, bias_a = params.values()
+    with builder.function("main", [*params.values()]):
+        with builder.dataflow():
+            x = builder.emit(relax.op.nn.conv2d(y, weight, padding=1))
+            x = builder.emit(relax.op.add(x, builder.emit(relax.op.reshape(bias, (1, 16, 1, 1)))))
+            a = builder.emit(relax.op.nn.conv2d(x, weight_a, padding=1))
+            a = builder.emit(relax.op.add(a, builder.emit(relax.op.reshape(bias_a, (1, 16, 1, 1)))))
+            result = builder.emit_output(relax.op.nn.conv2d(a, weight_a, padding=1))
+        builder.emit_func_output(result)
+    before = builder.get()
+    after = EVERY_PLANE(before)
+    assert calls(after).count("relax.nn.conv2d") == 2 * PIECES + 1
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape, dtype=np.float32) / 3 for shape in shapes.values()]
+    np.testing.assert_allclose(evaluate(after, *inputs), evaluate(before, *inputs), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("before", [two_readers(groups=4), two_readers(others=True)], ids=["groups", "a reader"])
 def test_what_does_not_fall_into_pieces_stays(before: tvm.IRModule) -> None:
     tvm.ir.assert_structural_equal(EVERY_PLANE(before), before)
 
 
-def test_a_plane_of_64_mebibytes_stays() -> None:
+def test_a_plane_that_can_be_bound_stays() -> None:
     before = two_readers()
     tvm.ir.assert_structural_equal(SplitLargePlanes()(before), before)
