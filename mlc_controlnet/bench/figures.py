@@ -21,7 +21,7 @@ class Timing:
     """Of one contestant at one row, in milliseconds.
 
     Attributes:
-        load_ms: until it could be called. A compiled library, of which every row is a part, counts whole in each.
+        load_ms: until it could be called. What all rows share, such as a compiled library, counts in the first.
         first_call_ms: with what comes only then: compilation, for a peer.
         wall_ms: a call in each round, until the device had done it.
         device_ms: the same on the device's own clock, its passes summed; none where it has no clock.
@@ -31,11 +31,6 @@ class Timing:
     first_call_ms: float
     wall_ms: tuple[float, ...]
     device_ms: tuple[float, ...]
-
-    @property
-    def start_up_ms(self) -> float:
-        """Until the first result is there."""
-        return self.load_ms + self.first_call_ms
 
 
 @dataclass(frozen=True)
@@ -127,6 +122,11 @@ class Figures:
     def ratio(self, row: Row, peer: str) -> float:
         """How many times as fast as the peer we are."""
         return self.median_ms(row, peer) / self.median_ms(row, OURS)
+
+    def start_up_seconds(self, contestant: str) -> float:
+        """Until every row has given its first result; a build, which comes before, is not in it."""
+        times = [row.times[contestant] for row in self.rows]
+        return sum(timing.load_ms + timing.first_call_ms for timing in times) / 1000
 
     def gflops(self, row: Row) -> float:
         return 1000 * row.gflop / self.median_ms(row, OURS)

@@ -43,7 +43,7 @@ def hold_contest(
     kind = TARGETS[target].device
     config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
     library, _ = compile_library(what.module, "bench", dtype, config, folder)
-    device = tvm.device(kind)
+    device = tvm.device("cpu" if kind == "llvm" else kind)
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
     # torch calls a GPU of either vendor cuda; it has no Vulkan or OpenCL: there it stays on the processor, and says so.
     torch_device = torch.device("cuda" if kind in ("cuda", "rocm") else "mps" if kind == "metal" else "cpu")

@@ -88,6 +88,8 @@ def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
         yield from _model_table(models)
         yield from _notes(models)
         yield ""
+        yield from (f"- {_start_up(figures)}" for figures in models)
+        yield ""
     if kernels:
         yield "<picture>"
         yield f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/kernels-dark.svg">'
@@ -103,8 +105,8 @@ def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
 
 
 def _model_table(models: Sequence[Figures]) -> Iterator[str]:
-    yield _line(["", "ours, ms", "peer, ms", "times as fast", "GFLOP/s", "of ceiling", "start-up, s", "peer's, s"])
-    yield _line(["---"] + ["---:"] * 7)
+    yield _line(["", "ours, ms", "peer, ms", "times as fast", "GFLOP/s", "of ceiling"])
+    yield _line(["---"] + ["---:"] * 5)
     for figures in models:
         for row in figures.rows[1:]:  # the first is the ceiling's matrix product
             for peer in figures.peers:
@@ -114,8 +116,12 @@ def _model_table(models: Sequence[Figures]) -> Iterator[str]:
                     _number(figures.gflops(row)),
                     f"{figures.share(row):.0%}",
                 ]
-                start_up = [_number(row.times[name].start_up_ms / 1000) for name in (OURS, peer)]
-                yield _line([f"{row.title}{_mark(row)}; {_label(figures, peer)}", *times, *rate, *start_up])
+                yield _line([f"{row.title}{_mark(row)}; {_label(figures, peer)}", *times, *rate])
+
+
+def _start_up(figures: Figures) -> str:
+    seconds = ", ".join(f"{name} {_number(figures.start_up_seconds(name))} s" for name in (OURS, *figures.peers))
+    return f"start-up until each of these components has run once, {', '.join(figures.device.short_names)}: {seconds}"
 
 
 def _kernel_table(kernels: Sequence[Figures]) -> Iterator[str]:

@@ -37,7 +37,7 @@ export interface Job {
 }
 
 export interface Timing {
-  /** Until the case can be called. Our library, of which every case is a part, counts whole: fetched, its pipelines made. */
+  /** Until the case can be called. Our library, fetched and its pipelines made, counts in the first case. */
   readonly load_ms: number;
   /** Of the first call, its outputs read. */
   readonly first_call_ms: number;
