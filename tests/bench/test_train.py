@@ -77,6 +77,7 @@ def test_a_contestants_own_pixels_are_those_of_its_pictures(tmp_path: Path, monk
         return real(self, model, batch, held_out)
 
     monkeypatch.setattr(Objective, "losses", losses)
+    monkeypatch.setattr("mlc_controlnet.train.process.keep_freed_memory", lambda: None)  # it would stay set
     settings = Settings("circles", batch=2, precision="32", rounds=1, steps=1, pixels=64)
     make_step(settings.loop("ours"), tmp_path)()
     assert seen == [(2, 3, 64, 64)]

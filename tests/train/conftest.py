@@ -1,6 +1,6 @@
 """A base of a few thousand weights and a set of 24 x 32 pictures, so that a training step takes milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from mlc_controlnet.train.config_file import from_tree
 
 HEIGHT, WIDTH = 24, 32
 PROMPTS = ("red left", "green right", "blue above")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_goes_back() -> Iterator[None]:
+    """What a run sets for its process would stay set for every test that follows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlc_controlnet.train.process.keep_freed_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")

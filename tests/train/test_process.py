@@ -47,3 +47,10 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_changed() -> None:
     thread.start()
     thread.join()
     assert seen == [(signal.getsignal(signal.SIGTERM), False)]
+
+
+def test_freed_memory_is_kept_where_a_processor_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+    monkeypatch.setattr("mlc_controlnet.train.process.keep_freed_memory", lambda: kept.append(1))
+    accelerator = set_up_process(RunOptions())
+    assert len(kept) == (1 if accelerator.device.type == "cpu" else 0)
