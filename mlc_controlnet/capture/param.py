@@ -33,6 +33,13 @@ class Param:
         """The param that is this tensor of the checkpoint."""
         return cls((Rows(tensor),))
 
+    def part(self, rows: range | None) -> "Param":
+        """So many of its rows, all where `rows` is None; of a param that is one tensor."""
+        if rows is None:
+            return self
+        (whole,) = self.rows
+        return Param((Rows(whole.tensor, whole.start + rows.start, whole.start + rows.stop),))
+
     @property
     def name(self) -> str:
         """Unique within a bundle: every row of a checkpoint is read once.

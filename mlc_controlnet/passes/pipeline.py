@@ -36,6 +36,7 @@ from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.share_kernels import ShareKernels
 from mlc_controlnet.passes.shorten_names import ShortenNames
 from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
+from mlc_controlnet.passes.split_large_tables import SplitLargeTables, split_params
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
@@ -50,6 +51,7 @@ CLEAN = (
     DropIdentities(),
     relax.transform.CanonicalizeBindings(),
     relax.transform.EliminateCommonSubexpr(call_only=True),
+    SplitLargeTables(),
     PackParams(),
     relax.transform.BundleModelParams(),
 )
@@ -134,9 +136,10 @@ def clean(captured: CapturedModel) -> CapturedModel:
     module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
     params = {}
     for name, old in captured.params.items():
-        made_of = packed_params(module[name])
+        parts = [old[number].part(rows) for number, rows in split_params(module[name])]
         params[name] = tuple(
-            Param(tuple(rows for number in numbers for rows in old[number].rows)) for numbers in made_of
+            Param(tuple(rows for number in numbers for rows in parts[number].rows))
+            for numbers in packed_params(module[name])
         )
     return dataclasses.replace(captured, module=module, params=params)
 
