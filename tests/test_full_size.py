@@ -91,10 +91,10 @@ class Budget:
 BUDGETS = {
     "float16": Budget(
         launches={
-            "text_encoder": 111,
+            "text_encoder": 87,
             "control_embedding": 9,
-            "controlnet": 211,
-            "unet": 470,
+            "controlnet": 175,
+            "unet": 386,
             "vae_decoder": 104,
             "vae_encoder": 80,
         },
