@@ -123,7 +123,9 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
     multiple = factor * 2 ** (len(shape.unet_channels) - 1)
     for axis, pixels in (("height", shape.height), ("width", shape.width)):
         if pixels <= 0 or pixels % multiple:
-            raise UserError(axis, f"{pixels} pixels", f"a positive multiple of {multiple}", f"pass --{axis}")
+            below = max(pixels // multiple, 1) * multiple
+            remedy = f"pass --{axis} {below} or {below + multiple}"
+            raise UserError(axis, f"{pixels} pixels", f"a positive multiple of {multiple}", remedy)
     return shape
 
 
@@ -149,7 +151,10 @@ def _check_against(module: nn.Module, weights: Mapping[str, torch.Tensor], sourc
     if missing or unknown:
         raise UserError(
             subject=f"{part} {source.where}",
-            got=f"a file that lacks {some(missing)} and has {some(unknown)} too many",
+            got="a file that "
+            + " and ".join(
+                [f"lacks {some(missing)}"] * bool(missing) + [f"has {some(unknown)} too many"] * bool(unknown)
+            ),
             wanted=f"the {len(wanted)} tensors of its configuration",
             remedy="check that configuration and weights belong together",
         )
@@ -171,6 +176,14 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Paramete
         tensor = update.added_to(tensor)
     stored = tensor.to(torch.float16)
     if not _is_finite(stored):
+        if tensor.isnan().any():
+            count = int(tensor.isnan().sum())
+            raise UserError(
+                name,
+                f"{count} value(s) that are no numbers (NaN)",
+                "numbers",
+                "copy or download the model again, or take one from before its training diverged",
+            )
         largest = tensor.abs().max().item()
         raise UserError(name, f"a value of {largest}", f"at most {FLOAT16_MAX} (float16)", "train with weight decay")
     return nn.Parameter(stored, requires_grad=False)
