@@ -17,6 +17,7 @@ from mlc_controlnet.kernels.normalization import Normalization
 THREADS = 256
 FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers each, then everybody adds FOLD
 MAX_VALUES = 16  # registers a thread
+FEW_SLICES = 32
 ENOUGH_WORKGROUPS = 128
 MAX_WHOLE = 40 * THREADS  # values of a group that one workgroup takes in 40 rounds; [1280, 16, 16] in 32 groups
 
@@ -81,21 +82,35 @@ def add_over_workgroup(total, thread, gathered, folded):
 
 @T.macro
 def combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded):
-    """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread."""
-    total[0] = T.float32(0)
-    for n in T.serial(-(-slices.count // THREADS)):
-        if n * THREADS + thread < slices.count:
-            total[0] = total[0] + partial[group, n * THREADS + thread, 0] * slices.filled(n * THREADS + thread)
-    add_over_workgroup(total, thread, gathered, folded)
-    mean[0] = total[0] / T.float32(slices.norm.group_size)
+    """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread.
 
-    total[0] = T.float32(0)
-    for n in T.serial(-(-slices.count // THREADS)):
-        if n * THREADS + thread < slices.count:
-            scale[0] = partial[group, n * THREADS + thread, 0] - mean[0]
-            total[0] = total[0] + partial[group, n * THREADS + thread, 1]
-            total[0] = total[0] + scale[0] * scale[0] * slices.filled(n * THREADS + thread)
-    add_over_workgroup(total, thread, gathered, folded)
+    Few slices are added by every thread for itself: all read the same numbers, and nobody waits at four barriers, which
+    cost as much as the normalizing did.
+    """
+    if slices.count <= FEW_SLICES:
+        total[0] = T.float32(0)
+        for n in T.serial(slices.count):
+            total[0] = total[0] + partial[group, n, 0] * slices.filled(n)
+        mean[0] = total[0] / T.float32(slices.norm.group_size)
+        total[0] = T.float32(0)
+        for n in T.serial(slices.count):
+            scale[0] = partial[group, n, 0] - mean[0]
+            total[0] = total[0] + partial[group, n, 1] + scale[0] * scale[0] * slices.filled(n)
+    else:
+        total[0] = T.float32(0)
+        for n in T.serial(-(-slices.count // THREADS)):
+            if n * THREADS + thread < slices.count:
+                total[0] = total[0] + partial[group, n * THREADS + thread, 0] * slices.filled(n * THREADS + thread)
+        add_over_workgroup(total, thread, gathered, folded)
+        mean[0] = total[0] / T.float32(slices.norm.group_size)
+
+        total[0] = T.float32(0)
+        for n in T.serial(-(-slices.count // THREADS)):
+            if n * THREADS + thread < slices.count:
+                scale[0] = partial[group, n * THREADS + thread, 0] - mean[0]
+                total[0] = total[0] + partial[group, n * THREADS + thread, 1]
+                total[0] = total[0] + scale[0] * scale[0] * slices.filled(n * THREADS + thread)
+        add_over_workgroup(total, thread, gathered, folded)
     scale[0] = T.rsqrt(total[0] / T.float32(slices.norm.group_size) + T.float32(slices.norm.epsilon))
 
 
