@@ -6,6 +6,7 @@ four strided ones. Statistics keeps its values in registers between the mean and
 its group three times, twice of them from cache: it is for groups of a few kilobytes, where a second launch costs more.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,7 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
     scale[0] = T.rsqrt(total[0] / T.float32(slices.norm.group_size) + T.float32(slices.norm.epsilon))
 
 
+@functools.cache
 def statistics(norm: Normalization) -> tirx.PrimFunc:
     """(x, partial): mean and sum of squared deviations of every slice."""
     slices = choose_slices(norm)
@@ -154,6 +156,7 @@ def statistics(norm: Normalization) -> tirx.PrimFunc:
     return statistics
 
 
+@functools.cache
 def normalize(norm: Normalization) -> tirx.PrimFunc:
     """(x, partial, gamma, beta, y): every slice combines the slices of its group and normalizes itself."""
     slices = choose_slices(norm)
@@ -193,6 +196,7 @@ def normalize(norm: Normalization) -> tirx.PrimFunc:
     return normalize
 
 
+@functools.cache
 def coefficients(norm: Normalization) -> tirx.PrimFunc:
     """(partial, gamma, mean_and_scale): what a kernel needs that normalizes x [N, C, ...] as it reads it.
 
@@ -229,6 +233,7 @@ def coefficients(norm: Normalization) -> tirx.PrimFunc:
     return coefficients
 
 
+@functools.cache
 def whole(norm: Normalization) -> tirx.PrimFunc:
     """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
     rounds = -(-norm.group_size // THREADS)
