@@ -33,6 +33,7 @@ from mlc_controlnet.preview import fit_latent_preview
 from mlc_controlnet.runtime.processor import set_thread_count
 from mlc_controlnet.samplers import build_sampler_tables
 from mlc_controlnet.site import build_site
+from mlc_controlnet.toolchain.gpu_compilers import check_device
 
 
 def build(config: BuildConfig) -> Bundle:
@@ -44,6 +45,7 @@ def build(config: BuildConfig) -> Bundle:
         ThreadPoolExecutor(max_workers=1) as beside,
     ):
         scratch = Path(folder)
+        check_device(config.target)
         with stage("find the model"):
             path = find_model(config.model, config.components)
             controlnet = None if config.controlnet is None else find_weights(config.controlnet, "--controlnet")

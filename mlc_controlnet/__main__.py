@@ -1,4 +1,4 @@
-"""The command line: python -m mlc_controlnet generate | verify | bench | serve | train | tune.
+"""The command line: python -m mlc_controlnet generate | verify | bench | serve | train | parity | sources | tune.
 
 Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure of ours (a traceback), 130 interrupted.
 """
@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands.add_parser("bench", help="time native bundles"))
     _add_serve(commands.add_parser("serve", help="serve the built page on this machine"))
     _add_train(commands.add_parser("train", help="train a ControlNet on your own pictures"))
+    _add_parity(commands.add_parser("parity", help="compare a compiled model with torch, at any size"))
+    _add_sources(commands.add_parser("sources", help="write every kernel as source for another GPU"))
     _add_tune(commands.add_parser("tune", help="search for schedules and keep them in tuning_db/"))
     return parser
 
@@ -203,6 +205,38 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     from mlc_controlnet.train import command
 
     command.add_arguments(parser)
+
+
+def _add_parity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
+    parser.add_argument("--dtype", action="append", help="float32 or float16; repeat it (both)")
+    parser.add_argument("--height", type=int, help="pixels (what the model was trained on)")
+    parser.add_argument("--width", type=int, help="pixels (what the model was trained on)")
+    parser.add_argument("--component", action="append", metavar="NAME", help="compare this one alone; repeat it")
+    parser.set_defaults(run=_parity)
+
+
+def _parity(options: argparse.Namespace) -> None:
+    from mlc_controlnet.compare import compare_model
+    from mlc_controlnet.components import COMPONENTS
+
+    dtypes, components = options.dtype or ("float32", "float16"), options.component or COMPONENTS
+    for line in compare_model(options.model, dtypes, options.height, options.width, components):
+        print(line, flush=True)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", required=True, help="cuda, rocm, metal or opencl")
+    parser.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
+    parser.add_argument("--dtype", default="float16", help="float16 or float32 (float16)")
+    parser.add_argument("--out", type=Path, default=Path("dist"), help="the folder that gets the file (dist)")
+    parser.set_defaults(run=_sources)
+
+
+def _sources(options: argparse.Namespace) -> None:
+    from mlc_controlnet.sources import write_source
+
+    print(write_source(options.target, options.model, options.dtype, options.out))
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:

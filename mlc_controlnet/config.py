@@ -31,6 +31,7 @@ class TargetPreset:
 
 # x86-64-v3 (AVX2, FMA) runs on every desktop and server processor since 2013; a library tuned on one then runs on all.
 LLVM_TARGET: dict[str, object] = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2}
+THREADS: dict[str, object] = {"max_threads_per_block": 256, "max_num_threads": 256}
 TARGETS: dict[str, TargetPreset] = {
     "webgpu": TargetPreset(
         device="webgpu",
@@ -40,6 +41,35 @@ TARGETS: dict[str, TargetPreset] = {
         tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128},
     ),
     "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET, dtypes=("float32",)),
+    # Native GPUs: the kernels are those of WebGPU, with workgroups of 256 threads.
+    "cuda": TargetPreset(
+        device="cuda",
+        library_suffix=".so",
+        tvm_target={"kind": "cuda", "arch": "sm_80", "max_shared_memory_per_block": 48 * 1024, **THREADS},
+        dtypes=("float16",),
+        tvm_host=LLVM_TARGET,
+    ),
+    "rocm": TargetPreset(
+        device="rocm",
+        library_suffix=".so",
+        tvm_target={"kind": "rocm", "mcpu": "gfx1100", "max_shared_memory_per_block": 48 * 1024, **THREADS},
+        dtypes=("float16",),
+        tvm_host=LLVM_TARGET,
+    ),
+    "metal": TargetPreset(
+        device="metal",
+        library_suffix=".dylib",
+        tvm_target={"kind": "metal", "max_shared_memory_per_block": 32 * 1024, **THREADS},
+        dtypes=("float16",),
+        tvm_host={"kind": "llvm"},
+    ),
+    "opencl": TargetPreset(
+        device="opencl",
+        library_suffix=".so",
+        tvm_target={"kind": "opencl", "max_shared_memory_per_block": 32 * 1024, **THREADS},
+        dtypes=("float16",),
+        tvm_host=LLVM_TARGET,
+    ),
 }
 # Of stored weights and activations; sums are float32 in both.
 DTYPES = ("float16", "float32")

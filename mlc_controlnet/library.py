@@ -1,5 +1,6 @@
 """A captured IRModule -> a compiled library, and the figures that describe it."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 
+ROOM_BYTES = 256 * 10**6  # what compilers and linkers write before a library is done, several times over
 POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
 
 
@@ -130,6 +132,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     Returns the library's file and its description.
     """
     preset, dtype = planned.preset, planned.dtype
+    _check_room(folder)
     executable = relax.build(planned.module, planned.target, relax_pipeline=None)
     path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
     if preset.device == "webgpu":
@@ -148,6 +151,18 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
         launches=planned.launches,
         largest_binding_bytes=planned.requirements.largest_binding_bytes,
     )
+
+
+def _check_room(folder: Path) -> None:
+    """LLVM ends the whole process when it cannot write."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < ROOM_BYTES:
+        raise UserError(
+            f"the temporary folder {folder}",
+            f"{free_bytes / 1e6:.0f} MB of room",
+            f"{ROOM_BYTES / 1e6:.0f} MB",
+            "make room there, or set TMPDIR to another folder",
+        )
 
 
 def tvm_target(preset: TargetPreset) -> tvm.target.Target:

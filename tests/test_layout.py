@@ -19,6 +19,7 @@ LAYERS = (
     {
         "library",
         "largest_size",
+        "sources",
         "tuning",
         "params",
         "preview",

@@ -126,11 +126,12 @@ def measure_kernels(mod: tvm.IRModule, target: Target) -> list[KernelFacts]:
     with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):  # no figure depends on it; 15% of the time
         lowered = lower(tirx.transform.BindTarget(target)(tvm.IRModule(prim_funcs)))
     on_device = tirx.transform.Filter(lambda function: function.attrs["target"].kind.name == target.kind.name)(lowered)
-    kernels = (_measure(global_var.name_hint, function) for global_var, function in on_device.functions_items())
+    kernels = (measure_kernel(global_var.name_hint, function) for global_var, function in on_device.functions_items())
     return sorted(kernels, key=lambda kernel: kernel.name)
 
 
-def _measure(name: str, kernel: tirx.PrimFunc) -> KernelFacts:
+def measure_kernel(name: str, kernel: tirx.PrimFunc) -> KernelFacts:
+    """The figures of one lowered kernel."""
     extents = {}  # thread tag -> count
     workgroup_bytes = 0
     bindings = []  # bytes of each tensor
