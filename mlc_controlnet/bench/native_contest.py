@@ -83,6 +83,7 @@ def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device)
 
 
 def _peers(case: Case, device: torch.device) -> list[_Side]:
+    torch.compiler.reset()  # else what was compiled for earlier cases counts, and after eight it compiles no more
     module = case.module.to(device)
     inputs = tuple(value.to(device) for value in case.inputs)
 
