@@ -57,7 +57,8 @@ for (const { wgsl, grid } of job.kernels) {
   const pass = encoder.beginComputePass();
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries }));
-  pass.dispatchWorkgroups(...grid);
+  const [x, y, z] = grid; // a larger x goes on in z, as in the runtime
+  pass.dispatchWorkgroups(Math.min(x, 65535), y, z * Math.ceil(x / 65535));
   pass.end();
   device.queue.submit([encoder.finish()]);
 }
