@@ -98,6 +98,8 @@ export async function openAnotherModel({ visitor, host }) {
   return {
     title: await page.textContent("h1"),
     prompt: await page.inputValue("#prompt"),
+    end: await visitor.generate(),
+    label: await page.getAttribute("#picture", "aria-label"),
     colors: await page.isVisible("#colors"),
     memory: await page.locator("#memory-choice").evaluate((element) => /** @type {HTMLElement} */ (element).hidden),
   };
@@ -166,6 +168,16 @@ export async function meetAnAlteredShard({ visitor, host, options }) {
   const messages = await visitor.waitForMessage();
   host.faults.clear();
   return { messages, end: await draw(visitor, options), messagesAfter: await visitor.messages() };
+}
+
+/** The connection is gone before the engine's script is there; then it is back. @param {Stage} stage */
+export async function loseTheConnection({ visitor }) {
+  const script = "**/worker-*.js";
+  await visitor.page.route(script, (route) => route.abort("internetdisconnected"));
+  await visitor.open();
+  const messages = await visitor.waitForMessage();
+  await visitor.page.unroute(script);
+  return { messages, end: await visitor.generate(), messagesAfter: await visitor.messages() };
 }
 
 /** The browser's own copy of a shard goes bad between two visits. @param {Stage} stage */

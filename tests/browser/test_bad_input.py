@@ -1,6 +1,7 @@
 """What a visitor sees when something is wrong: a message that says what to do, and a page that goes on working."""
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -41,10 +42,19 @@ def test_an_altered_shard_is_named_with_both_hashes_and_the_page_recovers(visit:
     (shard,) = [entry for entry in linear_webgpu_bundle.manifest.files if entry.path == "params/00.bin"]
     facts = visit("meetAnAlteredShard", linear_webgpu_bundle, steps=STEPS)
     (message,) = facts["messages"]
-    assert "bundle/params/00.bin: got " in message
+    assert re.match(r"http://\S+/bundle/params/00.bin: got ", message)  # an address, not a sentence's beginning
     assert "(altered)" in message
     assert f"wanted {shard.bytes} bytes, sha256 {shard.sha256}" in message
     assert "Load the page again" in message
+    assert facts["end"].startswith("Done")
+    assert facts["messagesAfter"] == []
+
+
+def test_a_connection_that_is_gone_is_told_and_the_next_picture_tries_again(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("loseTheConnection", linear_webgpu_bundle)
+    (message,) = facts["messages"]
+    assert message.startswith("The engine's script: got no answer")
+    assert "Check the connection" in message
     assert facts["end"].startswith("Done")
     assert facts["messagesAfter"] == []
 

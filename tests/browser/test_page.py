@@ -90,5 +90,7 @@ def test_another_model_is_not_promised_discs(visit: Visit, linear_webgpu_bundle:
     facts = visit("openAnotherModel", linear_webgpu_bundle)
     assert facts["title"] == "Draw an outline, describe the picture"
     assert facts["prompt"] == ""
+    assert facts["end"].startswith("Done")
+    assert facts["label"]  # for those who do not see the picture, although no prompt says what it shows
     assert not facts["colors"]
     assert not facts["memory"]  # gigabytes: the setting shows

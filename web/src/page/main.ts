@@ -148,7 +148,7 @@ async function generate(): Promise<void> {
       },
     });
     const ended = performance.now();
-    showPicture(picture, picture.settings.prompt);
+    showPicture(picture, picture.settings.prompt || "Picture without a prompt");
     downloadButton.disabled = false;
     showStatus(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
     const detail = { ...(await session.stats()), steps: picture.settings.steps };
@@ -201,7 +201,7 @@ function showPicture(image: Parameters<typeof paintImage>[1], label: string): vo
 /** After a run without picture: the one before it, or none. */
 function restorePicture(): void {
   if (picture !== undefined) {
-    showPicture(picture, picture.settings.prompt);
+    showPicture(picture, picture.settings.prompt || "Picture without a prompt");
     return;
   }
   pictureCanvas.getContext("2d")?.reset();

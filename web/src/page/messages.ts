@@ -50,6 +50,7 @@ function strong(text: string): HTMLElement {
   return element;
 }
 
+/** "steps" becomes "Steps"; an address and a name such as maxBufferSize stay as they are. */
 function capitalise(text: string): string {
-  return /^[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /^(?!\w+:\/\/)[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }

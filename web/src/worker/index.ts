@@ -4,6 +4,7 @@
  */
 
 import type { ControlNetEngine, EngineOptions } from "../engine";
+import { UserError } from "../engine/errors";
 import { Connection, connectEngine } from "./connect";
 
 export type * from "../engine";
@@ -19,10 +20,16 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   const connection = new Connection(worker);
   worker.onerror = (event) => {
     event.preventDefault();
-    connection.close(new Error(`the engine's worker failed: ${event.message || "its script did not load"}`));
+    connection.close(event.message ? new Error(`the engine's worker failed: ${event.message}`) : notLoaded());
   };
   return connectEngine(connection, options, () => {
     worker.terminate();
     connection.close(new Error("the engine was unloaded"));
   });
+}
+
+/** A worker whose script cannot be fetched, or that a page's policy forbids, fails without a word. */
+function notLoaded(): UserError {
+  const remedy = "check the connection and try again; on a site of your own, its policy must allow worker-src 'self'";
+  return new UserError("the engine's script", "no answer", "a script that runs in a worker", remedy);
 }
