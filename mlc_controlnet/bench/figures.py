@@ -123,11 +123,6 @@ class Figures:
         """How many times as fast as the peer we are."""
         return self.median_ms(row, peer) / self.median_ms(row, OURS)
 
-    def start_up_seconds(self, contestant: str) -> float:
-        """Until every row has given its first result; a build, which comes before, is not in it."""
-        times = [row.times[contestant] for row in self.rows]
-        return sum(timing.load_ms + timing.first_call_ms for timing in times) / 1000
-
     def gflops(self, row: Row) -> float:
         return 1000 * row.gflop / self.median_ms(row, OURS)
 

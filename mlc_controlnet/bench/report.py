@@ -88,8 +88,6 @@ def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
         yield from _model_table(models)
         yield from _notes(models)
         yield ""
-        yield from (f"- {_start_up(figures)}" for figures in models)
-        yield ""
     if kernels:
         yield "<picture>"
         yield f'<source media="(prefers-color-scheme: dark)" srcset="{folder}/kernels-dark.svg">'
@@ -117,11 +115,6 @@ def _model_table(models: Sequence[Figures]) -> Iterator[str]:
                     f"{figures.share(row):.0%}",
                 ]
                 yield _line([f"{row.title}{_mark(row)}; {_label(figures, peer)}", *times, *rate])
-
-
-def _start_up(figures: Figures) -> str:
-    seconds = ", ".join(f"{name} {_number(figures.start_up_seconds(name))} s" for name in (OURS, *figures.peers))
-    return f"start-up until each of these components has run once, {', '.join(figures.device.short_names)}: {seconds}"
 
 
 def _kernel_table(kernels: Sequence[Figures]) -> Iterator[str]:

@@ -27,10 +27,6 @@ def test_the_ceiling_is_arithmetic_or_memory_whichever_takes_longer():
     assert figures.share(norm) == 0.5
 
 
-def test_start_up_is_everything_until_all_rows_have_run_once():
-    assert made_up_figures().start_up_seconds("ours") == pytest.approx(3 * (0.005 + 0.009))
-
-
 def test_figures_are_kept_whole(tmp_path: Path):
     write_figures(made_up_figures(), folder=tmp_path)
     assert read_figures(tmp_path) == [made_up_figures()]
