@@ -78,7 +78,7 @@ class Budget:
     wgsl_megabytes: float
     resident_megabytes: float  # of a GPU's memory: everything stays there
     reduced_megabytes: float  # weights come for a component's turn
-    largest_binding_mebibytes: float = 128  # WebGPU's default
+    largest_binding_mebibytes: float
     limits: dict[str, int] = field(
         default_factory=lambda: {
             "maxComputeInvocationsPerWorkgroup": 256,
@@ -91,24 +91,47 @@ class Budget:
 BUDGETS = {
     "float16": Budget(
         launches={
-            "text_encoder": 87,
+            "text_encoder": 89,
             "control_embedding": 9,
             "controlnet": 175,
             "unet": 386,
-            "vae_decoder": 104,
-            "vae_encoder": 80,
+            "vae_decoder": 186,
+            "vae_encoder": 78,
         },
         activation_megabytes={
-            "text_encoder": 1.1,
+            "text_encoder": 0.84,
             "control_embedding": 19.4,
-            "controlnet": 49.1,
-            "unet": 41,
-            "vae_decoder": 280.2,
-            "vae_encoder": 210,
+            "controlnet": 44.4,
+            "unet": 38.4,
+            "vae_decoder": 187.9,
+            "vae_encoder": 151.2,
         },
-        wgsl_megabytes=1.93,
-        resident_megabytes=3145,
-        reduced_megabytes=2180,
+        wgsl_megabytes=1.98,
+        resident_megabytes=2984,
+        reduced_megabytes=2131,
+        largest_binding_mebibytes=64,
+    ),
+    "float32": Budget(
+        launches={
+            "text_encoder": 89,
+            "control_embedding": 8,
+            "controlnet": 173,
+            "unet": 385,
+            "vae_decoder": 186,
+            "vae_encoder": 77,
+        },
+        activation_megabytes={
+            "text_encoder": 1.7,
+            "control_embedding": 38.8,
+            "controlnet": 88.8,
+            "unet": 76.7,
+            "vae_decoder": 372.6,
+            "vae_encoder": 302.2,
+        },
+        wgsl_megabytes=1.92,
+        resident_megabytes=5959,
+        reduced_megabytes=4255,
+        largest_binding_mebibytes=128,  # WebGPU's default
     ),
 }
 

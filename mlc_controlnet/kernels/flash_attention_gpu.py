@@ -16,7 +16,7 @@ tile of keys; the VAE's single head of 512 fits that way. Only the micro-tiles a
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
@@ -25,7 +25,7 @@ from tvm.script import tirx as T
 from mlc_controlnet.kernels.attention import LANES, Attention, Operand
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
 
-WORKGROUP_BYTES = 32 * 1024  # WebGPU as tvmjs requests it
+WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
 ENOUGH_WORKGROUPS = 64  # below this, smaller tiles of queries: an integrated GPU runs about this many at a time
 LOG2_E = math.log2(math.e)  # exp2 is the hardware's exponential
@@ -76,9 +76,19 @@ def choose_tile(attention: Attention) -> Tile:
         threads_y //= 2
     tile = Tile(threads_x, threads_y, rows, columns, chunk)
     element_bytes = 2 if attention.dtype == "float16" else 4
-    if tile.workgroup_bytes(element_bytes) > WORKGROUP_BYTES:
-        raise ValueError(f"{attention}: {tile} needs {tile.workgroup_bytes(element_bytes)} bytes of workgroup memory")
+    while tile.workgroup_bytes(element_bytes) > WORKGROUP_BYTES:  # float32, of which half as much fits
+        tile = _smaller(tile)
     return tile
+
+
+def _smaller(tile: Tile) -> Tile:
+    """Less of the depth at a time costs nothing but barriers; fewer keys or queries cost reads."""
+    if tile.chunk > tile.threads_x:
+        parts = tile.chunk // tile.threads_x
+        return replace(tile, chunk=tile.threads_x * _largest_divisor(parts, limit=parts - 1))
+    if tile.columns > 2:
+        return replace(tile, columns=tile.columns // 2)
+    return replace(tile, threads_y=tile.threads_y // 2)
 
 
 def _largest_divisor(number: int, limit: int) -> int:

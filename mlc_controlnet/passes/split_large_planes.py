@@ -21,7 +21,7 @@ import math
 from dataclasses import dataclass
 
 import tvm
-from tvm import relax
+from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
@@ -182,7 +182,10 @@ class _Splitter(PyExprMutator):
         return x if str(x.ty.dtype) == dtype else self._emit(relax.op.astype(x, dtype))
 
     def _slice(self, x: relax.Expr, axis: int, rows: tuple[int, int]) -> relax.Var:
-        return self._emit(relax.op.strided_slice(x, [axis], [rows[0]], [rows[1]]))
+        """Where it begins is read from memory, so that all slices of a weight share a kernel."""
+        start, stop = rows
+        begin = relax.const([start], "int32")
+        return self.builder_.emit_te(_slice, x, begin, axis, stop - start, primfunc_name_hint="slice")
 
     def _at_hand(self, x: relax.Expr) -> relax.Expr:
         """What was computed before the plane; a param is taken out of the params, which may come later."""
@@ -191,6 +194,14 @@ class _Splitter(PyExprMutator):
 
     def _emit(self, value: relax.Expr) -> relax.Var:
         return self.builder_.emit(value)
+
+
+def _slice(x: te.Tensor, begin: te.Tensor, axis: int, size: int) -> te.Tensor:
+    """`size` of x along `axis`, from begin[0]."""
+    shape = [size if dim == axis else extent for dim, extent in enumerate(x.shape)]
+    return te.compute(
+        shape, lambda *at: x[tuple(begin[0] + i if dim == axis else i for dim, i in enumerate(at))], "slice"
+    )
 
 
 def _is_whole_conv2d(expr: relax.Expr | None) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import tirx
 
 from tests.kernels.webgpu_device import run_on_webgpu
 
