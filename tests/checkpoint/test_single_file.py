@@ -151,7 +151,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(first: Tiny, tmp_pa
 def test_a_weight_that_is_not_a_number_is_named(first: Tiny, tmp_path: Path) -> None:
     key = "cond_stage_model.transformer.text_model.final_layer_norm.bias"
     path = rewrite(first, tmp_path / "m.safetensors", **{key: torch.full((128,), torch.nan)})
-    with pytest.raises(UserError, match=r"text_encoder\.final_layer_norm\.bias: got 128 value\(s\) that are no numbers"):
+    with pytest.raises(UserError, match=r"text_encoder\.final_layer_norm\.bias: got 128 value\(s\) that are no"):
         load_checkpoint(path, components=BASE)
 
 
