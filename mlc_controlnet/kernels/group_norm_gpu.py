@@ -65,6 +65,26 @@ def is_whole(norm: Normalization) -> bool:
     return norm.group_size <= MAX_WHOLE
 
 
+def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
+    """The index into x of a group's value `offset`; past the end of the group, of its last."""
+    flat = group * norm.group_size + T.min(offset, norm.group_size - 1)
+    index = []
+    for extent in reversed(norm.shape[1:]):
+        index.append(flat % extent)
+        flat = flat // extent
+    return (flat, *reversed(index))
+
+
+def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
+    return group % norm.groups * norm.group_channels + offset // norm.positions
+
+
+def _finish(norm: Normalization, y: Any) -> Any:
+    if norm.silu:
+        y = y / (T.float32(1) + T.exp(-y))
+    return T.cast(y, norm.dtype)
+
+
 @T.macro
 def add_over_workgroup(total, thread, gathered, folded):
     """total[0] of all threads -> their sum, in every thread's total[0]."""
@@ -113,6 +133,20 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
                 total[0] = total[0] + scale[0] * scale[0] * slices.filled(n * THREADS + thread)
         add_over_workgroup(total, thread, gathered, folded)
     scale[0] = T.rsqrt(total[0] / T.float32(slices.norm.group_size) + T.float32(slices.norm.epsilon))
+
+
+@T.macro
+def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale):
+    """Every THREADS-th value of a group, from `first` on."""
+    for n in T.serial(rounds):
+        offset: T.let[T.int32] = first + n * THREADS
+        if offset < norm.group_size:
+            y[_element(norm, group, offset)] = _finish(
+                norm,
+                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
+                * (scale[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
+                + T.cast(beta[_channel(norm, group, offset)], "float32"),
+            )
 
 
 @functools.cache
@@ -183,15 +217,7 @@ def normalize(norm: Normalization) -> tirx.PrimFunc:
                     first: T.let[T.int32] = bx % slices.count * slices.size + thread
 
                     combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
-                    for n in T.serial(slices.values):
-                        offset: T.let[T.int32] = first + n * THREADS
-                        if offset < norm.group_size:
-                            y[_element(norm, group, offset)] = _finish(
-                                norm,
-                                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
-                                * (scale[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
-                                + T.cast(beta[_channel(norm, group, offset)], "float32"),
-                            )
+                    write_normalized(norm, x, gamma, beta, y, group, first, slices.values, mean, scale)
 
     return normalize
 
@@ -271,34 +297,6 @@ def whole(norm: Normalization) -> tirx.PrimFunc:
                     add_over_workgroup(total, thread, gathered, folded)
                     total[0] = T.rsqrt(total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon))
 
-                    for n in T.serial(rounds):
-                        offset: T.let[T.int32] = n * THREADS + thread
-                        if offset < norm.group_size:
-                            y[_element(norm, group, offset)] = _finish(
-                                norm,
-                                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
-                                * (total[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
-                                + T.cast(beta[_channel(norm, group, offset)], "float32"),
-                            )
+                    write_normalized(norm, x, gamma, beta, y, group, thread, rounds, mean, total)
 
     return whole
-
-
-def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
-    """The index into x of a group's value `offset`; past the end of the group, of its last."""
-    flat = group * norm.group_size + T.min(offset, norm.group_size - 1)
-    index = []
-    for extent in reversed(norm.shape[1:]):
-        index.append(flat % extent)
-        flat = flat // extent
-    return (flat, *reversed(index))
-
-
-def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
-    return group % norm.groups * norm.group_channels + offset // norm.positions
-
-
-def _finish(norm: Normalization, y: Any) -> Any:
-    if norm.silu:
-        y = y / (T.float32(1) + T.exp(-y))
-    return T.cast(y, norm.dtype)
