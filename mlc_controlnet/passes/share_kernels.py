@@ -16,6 +16,8 @@ from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx.buffer import BufferType
 
+from mlc_controlnet.passes.matching import is_call
+
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ class _Redirector(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        if call.op != tvm.ir.Op.get("relax.call_tir") or call.args[0] not in self.shared:
+        if not is_call(call, "relax.call_tir") or call.args[0] not in self.shared:
             return call
         return relax.call_tir(self.shared[call.args[0]], list(call.args[1].fields), call.ty)
 

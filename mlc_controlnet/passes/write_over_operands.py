@@ -15,7 +15,7 @@ import tvm
 import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.s_tir import SBlock
+from tvm.s_tir import SBlock, SBlockRealize
 
 from mlc_controlnet.passes.matching import is_call
 
@@ -103,7 +103,7 @@ class _Writer(PyExprMutator):
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         new = super().visit_call_(call)
-        if not is_call(call, "relax.call_tir"):
+        if not is_call(call, "relax.call_tir") or _threads_share_a_sum(self.mod[call.args[0]]):
             return new
         kernel, operands = call.args[:2]
         free = self.free.get(self.result, set())
@@ -116,6 +116,26 @@ class _Writer(PyExprMutator):
             in_place = _in_place(self.mod[kernel], index)
             self.kernels[kernel, index] = self.builder_.add_func(in_place, f"{kernel.name_hint}_in_place")
         return relax.op.call_tir_inplace(self.kernels[kernel, index], new.args[1], index, call.ty)
+
+
+def _threads_share_a_sum(function: tirx.PrimFunc) -> bool:
+    """Whether threads reduce together: then all of them store the result, some of them after others."""
+    threads: set[tvm.ir.Var] = set()
+    shared: list[SBlockRealize] = []
+
+    def note_thread(loop: tirx.For) -> None:
+        if loop.thread_binding is not None and loop.thread_binding.thread_tag.startswith("threadIdx"):
+            threads.add(loop.loop_var)
+
+    def note_sum(realize: SBlockRealize) -> None:
+        axes = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+        summed = [value for axis, value in axes if axis.iter_type == tirx.IterVar.CommReduce]
+        if any(variable in threads for value in summed for variable in tirx.analysis.undefined_vars(value)):
+            shared.append(realize)
+
+    tvm_ffi.structural_walk(function.body, (tirx.For, note_thread), order="pre")
+    tvm_ffi.structural_walk(function.body, (SBlockRealize, note_sum), order="pre")
+    return bool(shared)
 
 
 def _in_place(function: tirx.PrimFunc, index: int) -> tirx.PrimFunc:

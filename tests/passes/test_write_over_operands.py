@@ -104,3 +104,17 @@ def read_with_its_neighbours(emit: Emit, x: relax.Var, w: relax.Var) -> relax.Ex
 def test_an_operand_that_is_needed_stays(build: Build) -> None:
     after = written_over(build)
     assert "relax.call_tir_inplace" not in ops(after["main"])
+
+
+def test_a_sum_that_threads_share_is_not_written_over_an_operand() -> None:
+    """All of them store the result: one would read the operand after another has written there."""
+    builder = relax.BlockBuilder()
+    x, w = (relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", (1, 512)), ("w", (512, 512))))
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            a = builder.emit(relax.op.matmul(x, w))
+            b = builder.emit(relax.op.matmul(relax.op.nn.relu(x), relax.op.permute_dims(w)))
+            result = builder.emit_output(relax.op.matmul(relax.op.add(a, b), w))
+        builder.emit_func_output(result)
+    after = WriteOverOperands()(pipeline.run(builder.get(), WEBGPU, until="check"))
+    assert "relax.call_tir_inplace" not in ops(after["main"])
