@@ -11,7 +11,7 @@ from tvm import relax
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes import pipeline, webgpu_code
 from mlc_controlnet.passes.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 
 ROOM_BYTES = 256 * 10**6  # what compilers and linkers write before a library is done, several times over
@@ -133,7 +133,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     """
     preset, dtype = planned.preset, planned.dtype
     _check_room(folder)
-    executable = relax.build(planned.module, planned.target, relax_pipeline=None)
+    executable = generate_code(planned.module, planned.target)
     path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
     if preset.device == "webgpu":
         from mlc_controlnet.toolchain import link_wasm
@@ -151,6 +151,12 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
         launches=planned.launches,
         largest_binding_bytes=planned.requirements.largest_binding_bytes,
     )
+
+
+def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """Of a module that has been through the last phase."""
+    lowering = webgpu_code.PIPELINE if target.kind.name == "webgpu" else "default"
+    return relax.build(module, target, relax_pipeline=None, tir_pipeline=lowering)
 
 
 def _check_room(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a component takes for weights: rows of the checkpoint's tensors, one under another."""
+"""What a component takes for weights: rows of the checkpoint's tensors, one under another, and how they lie."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,9 +24,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Param:
-    """One argument of a component's function: at least one run of rows, joined along axis 0."""
+    """One argument of a component's function: at least one run of rows, joined along axis 0, then permuted.
+
+    Attributes:
+        axes: as of `torch.permute`; () where the joined rows stay as they are.
+    """
 
     rows: tuple[Rows, ...]
+    axes: tuple[int, ...] = ()
 
     @classmethod
     def whole(cls, tensor: str) -> "Param":
@@ -50,6 +55,7 @@ class Param:
         return f"{first} + {len(more)} more" if more else str(first)
 
     def read(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The param, put together from the checkpoint's `tensors` in their dtype; a view where it is one of them."""
+        """The param, put together from the checkpoint's `tensors` in their dtype; a view where they are all of one."""
         parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined.permute(self.axes) if self.axes else joined

@@ -12,6 +12,8 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import SBlock, Schedule, ScheduleError
 
+from mlc_controlnet.kernels.convolution import STAGED
+
 Block = Any  # a block or loop handle of a Schedule
 
 _has_condition: Callable[[SBlock], bool] = tvm.get_global_func("s_tir.schedule.HasIfThenElse")
@@ -48,7 +50,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
     for block in blocks:
         if schedule.get(block).name_hint in names:
             continue
-        if has_condition(schedule, block):
+        if schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
             pads.append(block)
         elif not try_inline(schedule, block):
             return None

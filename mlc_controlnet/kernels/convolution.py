@@ -1,9 +1,10 @@
-"""A 2-D convolution whose input is computed as it is read; what a fused convolution lowers to."""
+"""A 2-D convolution whose weights lie as its kernels read them, and whose input may be computed as it is read."""
 
 from collections.abc import Callable
 
 from tvm import te, tirx
 
+STAGED = "pad_temp"  # the block that a schedule keeps: what a workgroup brings to its memory
 Value = Callable[[tirx.Var, tirx.Expr, tirx.Expr, tirx.Expr], tirx.Expr]
 
 
@@ -15,7 +16,7 @@ def convolve(
     padding: tuple[int, int, int, int],
     dtypes: tuple[str, str],
 ) -> te.Tensor:
-    """[B, N, H', W'] from an input of `size` [B, C, H, W] that nobody stores, and `weight` [N, C, kh, kw].
+    """[B, N, H', W'] from an input of `size` [B, C, H, W] and `weight` [C, kh, kw, N].
 
     Args:
         value: the input's element at (b, c, y, x).
@@ -25,21 +26,31 @@ def convolve(
     batch, channels, height, width = size
     top, left, bottom, right = (int(p) for p in padding)
     down, across = (int(stride) for stride in strides)
-    out_channels, _, kernel_y, kernel_x = (int(extent) for extent in weight.shape)
+    _, kernel_y, kernel_x, out_channels = (int(extent) for extent in weight.shape)
     rows, columns = height + top + bottom, width + left + right
+    out_rows, out_columns = (rows - kernel_y) // down + 1, (columns - kernel_x) // across + 1
     dtype, sums = dtypes
 
     def padded_value(b: tirx.Var, c: tirx.Var, i: tirx.Var, j: tirx.Var) -> tirx.Expr:
         inside = tirx.all(i >= top, i < height + top, j >= left, j < width + left)
         return tirx.if_then_else(inside, value(b, c, i - top, j - left), tirx.const(0, dtype))
 
-    padded = te.compute((batch, channels, rows, columns), padded_value, "pad_temp")
+    def every_other(b: tirx.Var, c: tirx.Var, i: tirx.Var, j: tirx.Var) -> tirx.Expr:
+        return value(b, c, i * down, j * across)
+
+    read = value
+    if any((top, left, bottom, right)):
+        read = te.compute((batch, channels, rows, columns), padded_value, STAGED).__call__
+    elif (kernel_y, kernel_x) == (1, 1) and (down, across) != (1, 1):
+        # Else a workgroup would bring what lies between as well: three pixels of four for steps of two.
+        read = te.compute((batch, channels, out_rows, out_columns), every_other, STAGED).__call__
+        down = across = 1
     c = te.reduce_axis((0, channels), "c")
     ky, kx = te.reduce_axis((0, kernel_y), "ky"), te.reduce_axis((0, kernel_x), "kx")
     return te.compute(
-        (batch, out_channels, (rows - kernel_y) // down + 1, (columns - kernel_x) // across + 1),
+        (batch, out_channels, out_rows, out_columns),
         lambda b, n, i, j: te.sum(
-            padded[b, c, i * down + ky, j * across + kx].astype(sums) * weight[n, c, ky, kx].astype(sums),
+            read(b, c, i * down + ky, j * across + kx).astype(sums) * weight[c, ky, kx, n].astype(sums),
             axis=[c, ky, kx],
         ),
         "conv2d_nchw",

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
 """Group norm for GPUs: small groups in one kernel, a workgroup each; large ones in slices, a workgroup a slice.
 
-Loads are scalar and neighbouring threads read neighbouring values: WebGPU buffers hold scalars, so a vec4 load would be
-four strided ones. Statistics keeps its values in registers between the mean and the deviations. The one kernel reads
-its group three times, twice of them from cache: it is for groups of a few kilobytes, where a second launch costs more.
+Neighbouring threads read neighbouring vectors of four; single values where four do not divide a picture's row.
+Statistics keeps its values in registers between the mean and the deviations. The one kernel reads its group three
+times, twice of them from cache: it is for groups of a few kilobytes, where a second launch costs more.
 """
 
 import functools
@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.vectors_gpu import neighbours, spread, sum_of, vector_of
 
 THREADS = 256
 FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers each, then everybody adds FOLD
@@ -29,6 +30,11 @@ class Slices:
 
     norm: Normalization
     values: int
+
+    @property
+    def rounds(self) -> int:
+        """Vectors a thread."""
+        return self.values // self.norm.lanes
 
     @property
     def size(self) -> int:
@@ -55,7 +61,8 @@ class Slices:
 def choose_slices(norm: Normalization) -> Slices:
     """As many values a thread as leave enough workgroups to fill a GPU."""
     values = MAX_VALUES
-    while values > 1 and norm.batch * norm.groups * -(-norm.group_size // (THREADS * values)) < ENOUGH_WORKGROUPS:
+    groups = norm.batch * norm.groups
+    while values > norm.lanes and groups * -(-norm.group_size // (THREADS * values)) < ENOUGH_WORKGROUPS:
         values //= 2
     return Slices(norm, values)
 
@@ -66,13 +73,20 @@ def is_whole(norm: Normalization) -> bool:
 
 
 def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
-    """The index into x of a group's value `offset`; past the end of the group, of its last."""
-    flat = group * norm.group_size + T.min(offset, norm.group_size - 1)
+    """The index into x of a group's vector that begins at `offset`; past the end of the group, of its last."""
+    lanes = norm.lanes
+    flat = group * norm.group_size + T.min(offset, norm.group_size - lanes)
     index = []
     for extent in reversed(norm.shape[1:]):
         index.append(flat % extent)
         flat = flat // extent
-    return (flat, *reversed(index))
+    last, *others = index
+    return (flat, *reversed(others), neighbours(last, lanes))
+
+
+def _load(norm: Normalization, x: Any, group: Any, offset: Any) -> Any:
+    """A group's vector that begins at `offset`, in float32."""
+    return T.cast(x[_element(norm, group, offset)], vector_of("float32", norm.lanes))
 
 
 def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
@@ -81,8 +95,8 @@ def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
 
 def _finish(norm: Normalization, y: Any) -> Any:
     if norm.silu:
-        y = y / (T.float32(1) + T.exp(-y))
-    return T.cast(y, norm.dtype)
+        y = y / (spread(T.float32(1), norm.lanes) + T.exp(spread(T.float32(0), norm.lanes) - y))
+    return T.cast(y, vector_of(norm.dtype, norm.lanes))
 
 
 @T.macro
@@ -137,15 +151,15 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
 
 @T.macro
 def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale):
-    """Every THREADS-th value of a group, from `first` on."""
+    """Every THREADS-th vector of a group, from value `first` on."""
     for n in T.serial(rounds):
-        offset: T.let[T.int32] = first + n * THREADS
+        offset: T.let[T.int32] = first + n * (THREADS * norm.lanes)
         if offset < norm.group_size:
             y[_element(norm, group, offset)] = _finish(
                 norm,
-                (T.cast(x[_element(norm, group, offset)], "float32") - mean[0])
-                * (scale[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"))
-                + T.cast(beta[_channel(norm, group, offset)], "float32"),
+                (_load(norm, x, group, offset) - spread(mean[0], norm.lanes))
+                * spread(scale[0] * T.cast(gamma[_channel(norm, group, offset)], "float32"), norm.lanes)
+                + spread(T.cast(beta[_channel(norm, group, offset)], "float32"), norm.lanes),
             )
 
 
@@ -153,6 +167,7 @@ def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale)
 def statistics(norm: Normalization) -> tirx.PrimFunc:
     """(x, partial): mean and sum of squared deviations of every slice."""
     slices = choose_slices(norm)
+    lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def statistics(x: T.Buffer(norm.shape, norm.dtype), partial: T.Buffer(slices.partial_shape, "float32")):
@@ -163,25 +178,26 @@ def statistics(norm: Normalization) -> tirx.PrimFunc:
                     T.writes()
                     gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
                     folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    held = T.sblock_alloc_buffer((slices.values,), "float32", scope="local")
+                    held = T.sblock_alloc_buffer((slices.rounds,), vector, scope="local")
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     group: T.let[T.int32] = bx // slices.count
                     piece: T.let[T.int32] = bx % slices.count
-                    first: T.let[T.int32] = piece * slices.size + thread
+                    first: T.let[T.int32] = piece * slices.size + thread * lanes
 
                     total[0] = T.float32(0)
-                    for n in T.unroll(slices.values):
-                        held[n] = T.cast(x[_element(norm, group, first + n * THREADS)], "float32")
-                        if first + n * THREADS < norm.group_size:
-                            total[0] = total[0] + held[n]
+                    for n in T.unroll(slices.rounds):
+                        held[n] = _load(norm, x, group, first + n * (THREADS * lanes))
+                        if first + n * (THREADS * lanes) < norm.group_size:
+                            total[0] = total[0] + sum_of(held[n], lanes)
                     add_over_workgroup(total, thread, gathered, folded)
                     mean[0] = total[0] / slices.filled(piece)
 
                     total[0] = T.float32(0)
-                    for n in T.unroll(slices.values):
-                        if first + n * THREADS < norm.group_size:
-                            total[0] = total[0] + (held[n] - mean[0]) * (held[n] - mean[0])
+                    for n in T.unroll(slices.rounds):
+                        if first + n * (THREADS * lanes) < norm.group_size:
+                            held[n] = held[n] - spread(mean[0], norm.lanes)
+                            total[0] = total[0] + sum_of(held[n] * held[n], lanes)
                     add_over_workgroup(total, thread, gathered, folded)
                     if thread == 0:
                         partial[group, piece, 0] = mean[0]
@@ -214,10 +230,10 @@ def normalize(norm: Normalization) -> tirx.PrimFunc:
                     mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     group: T.let[T.int32] = bx // slices.count
-                    first: T.let[T.int32] = bx % slices.count * slices.size + thread
+                    first: T.let[T.int32] = bx % slices.count * slices.size + thread * norm.lanes
 
                     combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
-                    write_normalized(norm, x, gamma, beta, y, group, first, slices.values, mean, scale)
+                    write_normalized(norm, x, gamma, beta, y, group, first, slices.rounds, mean, scale)
 
     return normalize
 
@@ -262,7 +278,8 @@ def coefficients(norm: Normalization) -> tirx.PrimFunc:
 @functools.cache
 def whole(norm: Normalization) -> tirx.PrimFunc:
     """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
-    rounds = -(-norm.group_size // THREADS)
+    lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
+    rounds = -(-norm.group_size // (THREADS * lanes))
 
     @T.prim_func(s_tir=True, private=True)
     def whole(
@@ -280,23 +297,25 @@ def whole(norm: Normalization) -> tirx.PrimFunc:
                     folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
                     total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                     mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    value = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    value = T.sblock_alloc_buffer((1,), vector, scope="local")
 
                     total[0] = T.float32(0)
                     for n in T.serial(rounds):
-                        if n * THREADS + thread < norm.group_size:
-                            total[0] = total[0] + T.cast(x[_element(norm, group, n * THREADS + thread)], "float32")
+                        if (n * THREADS + thread) * lanes < norm.group_size:
+                            total[0] = total[0] + sum_of(_load(norm, x, group, (n * THREADS + thread) * lanes), lanes)
                     add_over_workgroup(total, thread, gathered, folded)
                     mean[0] = total[0] / T.float32(norm.group_size)
 
                     total[0] = T.float32(0)
                     for n in T.serial(rounds):
-                        if n * THREADS + thread < norm.group_size:
-                            value[0] = T.cast(x[_element(norm, group, n * THREADS + thread)], "float32") - mean[0]
-                            total[0] = total[0] + value[0] * value[0]
+                        if (n * THREADS + thread) * lanes < norm.group_size:
+                            value[0] = _load(norm, x, group, (n * THREADS + thread) * lanes) - spread(
+                                mean[0], norm.lanes
+                            )
+                            total[0] = total[0] + sum_of(value[0] * value[0], lanes)
                     add_over_workgroup(total, thread, gathered, folded)
                     total[0] = T.rsqrt(total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon))
 
-                    write_normalized(norm, x, gamma, beta, y, group, thread, rounds, mean, total)
+                    write_normalized(norm, x, gamma, beta, y, group, thread * lanes, rounds, mean, total)
 
     return whole

@@ -1,8 +1,9 @@
 """A schedule for matrix products on processors, with whatever elementwise work was fused into them.
 
-Weights come as [N, K], so the numbers that a vector wants, one k of neighbouring columns, lie K apart. A panel of
-columns is packed once as [K, columns] and serves every row; a micro-tile of rows by the panel stays in registers.
-With too few rows to repay the packing, the vector runs along k and its lanes are added at the end.
+A panel of columns is packed once as [K, columns] and serves every row; a micro-tile of rows by the panel stays in
+registers. Weights that lie as [K, N] are copied in vectors; with [N, K] the numbers that a vector wants, one k of
+neighbouring columns, lie K apart. With too few rows to repay the packing, weights are [N, K], the vector runs along k
+and its lanes are added at the end.
 """
 
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def schedule_matmul(schedule: Schedule, tile: MatmulTile | None = None) -> bool:
 
 
 def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
+    product = schedule.get(found.reduction)
+    k_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[-1].var)
     *batch, m, n = schedule.get_loops(found.epilogue)
     n, tile_n = schedule.split(n, [None, tile.columns])
     m, tile_m = schedule.split(m, [None, tile.rows])
@@ -92,7 +95,10 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
     schedule.vectorize(column)
 
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
-    schedule.transform_layout(weights, ("write", 0), lambda *index: (*index[:-2], index[-1], index[-2]))
+    if k_is_last:
+        schedule.transform_layout(weights, ("write", 0), lambda *index: (*index[:-2], index[-1], index[-2]))
+    else:
+        schedule.vectorize(schedule.get_loops(weights)[-1])
 
 
 def _along_k(schedule: Schedule, found: Anchored) -> None:

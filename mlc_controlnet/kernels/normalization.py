@@ -5,6 +5,8 @@ Axes: N batch, C channels, P positions (height times width), G groups.
 
 from dataclasses import dataclass
 
+from mlc_controlnet.kernels.vectors_gpu import lanes_of
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -41,6 +43,11 @@ class Normalization:
     @property
     def group_size(self) -> int:
         return self.group_channels * self.positions
+
+    @property
+    def lanes(self) -> int:
+        """Values in a vector of neighbours in a picture's row."""
+        return lanes_of(self.shape[-1])
 
     def is_supported(self) -> bool:
         """Whether there is a kernel: [N, C, at least one axis], whole groups, float16 or float32."""

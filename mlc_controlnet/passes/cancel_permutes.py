@@ -14,6 +14,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.matching import axes_of, is_call
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,9 @@ log = logging.getLogger(__name__)
 class CancelPermutes:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         canceller = _Canceller(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(canceller.visit_expr(function))
-                canceller.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, canceller)
         log.info("cancelled %d pairs of permute_dims", canceller.fired)
-        return canceller.builder_.get()
+        return rewritten
 
 
 @mutator

@@ -13,6 +13,8 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.rewriting import rewrite
+
 log = logging.getLogger(__name__)
 
 
@@ -20,12 +22,9 @@ log = logging.getLogger(__name__)
 class DropIdentities:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         dropper = _Dropper(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(dropper.visit_expr(function))
-                dropper.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, dropper)
         log.info("dropped %d identities", dropper.fired)
-        return dropper.builder_.get()
+        return rewritten
 
 
 @mutator

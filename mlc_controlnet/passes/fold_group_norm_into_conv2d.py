@@ -2,7 +2,7 @@
 
 Before: y = nn.group_norm(x, gamma, beta); z = nn.silu(y); out = nn.conv2d(z, weight)
 After:  partial = call_tir(statistics, (x,)); mean_and_scale = call_tir(coefficients, (partial, gamma))
-        out = call_tir(normalized_conv2d, (x, mean_and_scale, beta, weight))
+        out = call_tir(normalized_conv2d, (x, mean_and_scale, beta, permute_dims(weight, axes=[1, 2, 3, 0])))
 
 For GPUs, whose convolution brings its input to workgroup memory anyway and normalizes it on the way. That saves the
 plane z and a round trip of it: 128 MiB at the end of Stable Diffusion's decoder. It costs: each workgroup of 64 output
@@ -22,6 +22,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.kernels.group_norm import group_norm_coefficients
 from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.passes.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
 from mlc_controlnet.passes.use_group_norm import describe
 
@@ -78,8 +79,9 @@ class _Folder(PyExprMutator):
         convolution = functools.partial(
             _normalized_conv2d, wanted, tuple(attrs.strides), tuple(attrs.padding), str(call.ty.dtype)
         )
+        weight = self.builder_.normalize(laid_out(call.args[1], self.lookup_binding))
         return self.builder_.call_te(
-            convolution, x, mean_and_scale, beta, call.args[1], primfunc_name_hint="normalized_conv2d"
+            convolution, x, mean_and_scale, beta, weight, primfunc_name_hint="normalized_conv2d"
         )
 
     def _emit(self, kernel: tirx.PrimFunc, name: str, inputs: list[relax.Expr], shape: tuple[int, ...]) -> relax.Var:
@@ -88,9 +90,7 @@ class _Folder(PyExprMutator):
 
     def _pays(self, conv: relax.Call) -> bool:
         """Whether the plane is large, its readers are few, and there is a halo, which the schedule looks for."""
-        attrs = conv.attrs
-        plain = attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW" and attrs.groups == 1
-        if not plain or any(int(d) != 1 for d in attrs.dilation) or not all(int(p) for p in attrs.padding):
+        if not is_direct(conv) or not all(int(p) for p in conv.attrs.padding):
             return False
         plane = conv.args[0].ty
         size = math.prod(shape_of(conv.args[0])) * tvm.runtime.DataType(str(plane.dtype)).itemsize
@@ -107,7 +107,7 @@ def _normalized_conv2d(
     beta: te.Tensor,
     weight: te.Tensor,
 ) -> te.Tensor:
-    """x [B, C, H, W], mean_and_scale float32 [B, C, 2], beta [C] and weight [N, C, kh, kw] -> [B, N, H', W']."""
+    """x [B, C, H, W], mean_and_scale float32 [B, C, 2], beta [C] and weight [C, kh, kw, N] -> [B, N, H', W']."""
     batch, channels, height, width = norm.shape
 
     def normalized(b: tirx.Var, c: tirx.Expr, i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:

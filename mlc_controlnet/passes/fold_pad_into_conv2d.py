@@ -14,6 +14,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +23,9 @@ log = logging.getLogger(__name__)
 class FoldPadIntoConv2d:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         folder = _Folder(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(folder.visit_expr(function))
-                folder.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, folder)
         log.info("folded %d pads into convolutions", folder.fired)
-        return folder.builder_.get()
+        return rewritten
 
 
 @mutator

@@ -1,7 +1,7 @@
 """Let the convolution after a nearest upsampling read the small picture.
 
 Before: y = image.resize2d(x, [2 h, 2 w], method="nearest_neighbor"); z = nn.conv2d(y, w, padding=[1, 1, 1, 1])
-After:  z = call_tir(upsampled_conv2d, (x, w))
+After:  z = call_tir(upsampled_conv2d, (x, permute_dims(w, axes=[1, 2, 3, 0])))
 
 Fires where both axes double, on an unstrided NCHW convolution. Upsampling is a division of the index by two: done while
 a tile is loaded it costs nothing, and a tensor of four times the picture, 134 MB of float16 in the VAE decoder at
@@ -15,7 +15,9 @@ from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.convolution import convolve
+from mlc_controlnet.passes.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,9 @@ log = logging.getLogger(__name__)
 class FoldResizeIntoConv2d:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         folder = _Folder(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(folder.visit_expr(function))
-                folder.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, folder)
         log.info("folded %d upsamplings into convolutions", folder.fired)
-        return folder.builder_.get()
+        return rewritten
 
 
 @mutator
@@ -46,10 +45,11 @@ class _Folder(PyExprMutator):
         if not _doubles(resize) or not _is_plain(call):
             return call
         self.fired += 1
+        weight = self.builder_.normalize(laid_out(call.args[1], self.lookup_binding))
         return self.builder_.call_te(
             _upsampled_conv2d,
             resize.args[0],
-            call.args[1],
+            weight,
             tuple(call.attrs.padding),
             str(call.ty.dtype),
             primfunc_name_hint="upsampled_conv2d",
@@ -57,7 +57,7 @@ class _Folder(PyExprMutator):
 
 
 def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, int, int], out_dtype: str) -> te.Tensor:
-    """[B, C, h, w] and [N, C, kh, kw] -> [B, N, H, W], the convolution of the picture doubled in both axes."""
+    """[B, C, h, w] and [C, kh, kw, N] -> [B, N, H, W], the convolution of the picture doubled in both axes."""
     batch, channels, height, width = (int(size) for size in x.shape)
     return convolve(
         lambda b, c, i, j: x[b, c, i // 2, j // 2],
@@ -87,6 +87,4 @@ def _doubles(expr: relax.Expr | None) -> bool:
 
 
 def _is_plain(conv: relax.Call) -> bool:
-    attrs = conv.attrs
-    steps = [*attrs.strides, *attrs.dilation, attrs.groups]
-    return attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW" and all(int(step) == 1 for step in steps)
+    return is_direct(conv) and all(int(step) == 1 for step in conv.attrs.strides)

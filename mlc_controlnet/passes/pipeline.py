@@ -1,9 +1,9 @@
 """The passes in order, by phase.
 
-clean      what torch says twice or in pieces is said once, and weights that work together are packed: once for all
-           libraries of a bundle, which share their params
+clean      what torch says twice or in pieces is said once, weights that work together are packed, and those of
+           convolutions lie as kernels read them: once for all libraries of a bundle, which share their params
 replace    for GPUs, large norms, upsampling, gates and changes of layout become part of the convolution or product
-           beside them; attention and group norm become kernels of ours
+           beside them; convolution, attention and group norm become kernels of ours
 lower      every other op becomes a PrimFunc; neighbours are fused
 schedule   tuning records where there are any, rules for the rest
 check      no kernel exceeds what a WebGPU device grants by default
@@ -29,6 +29,7 @@ from mlc_controlnet.passes.fold_group_norm_into_conv2d import FoldGroupNormIntoC
 from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
 from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
+from mlc_controlnet.passes.lay_out_weights import LayOutWeights, param_axes
 from mlc_controlnet.passes.pack_params import PackParams, packed_params
 from mlc_controlnet.passes.plan_memory import PlanMemory
 from mlc_controlnet.passes.read_slices_in_place import ReadSlicesInPlace
@@ -37,6 +38,7 @@ from mlc_controlnet.passes.share_kernels import ShareKernels
 from mlc_controlnet.passes.shorten_names import ShortenNames
 from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.split_large_tables import SplitLargeTables, split_params
+from mlc_controlnet.passes.use_direct_conv2d import UseDirectConv2d
 from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.use_group_norm import UseGroupNorm
@@ -53,6 +55,7 @@ CLEAN = (
     relax.transform.EliminateCommonSubexpr(call_only=True),
     SplitLargeTables(),
     PackParams(),
+    LayOutWeights(),
     relax.transform.BundleModelParams(),
 )
 
@@ -79,7 +82,15 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
     transform = relax.transform
     on_gpu = "gpu" in target.keys
     return [
-        Phase("replace", (*(GPU_FUSIONS if on_gpu else ()), UseFlashAttention(target), UseGroupNorm(target))),
+        Phase(
+            "replace",
+            (
+                *(GPU_FUSIONS if on_gpu else ()),
+                UseDirectConv2d(),
+                UseFlashAttention(target),
+                UseGroupNorm(target),
+            ),
+        ),
         Phase(
             "lower",
             (
@@ -138,8 +149,8 @@ def clean(captured: CapturedModel) -> CapturedModel:
     for name, old in captured.params.items():
         parts = [old[number].part(rows) for number, rows in split_params(module[name])]
         params[name] = tuple(
-            Param(tuple(rows for number in numbers for rows in parts[number].rows))
-            for numbers in packed_params(module[name])
+            Param(tuple(rows for number in numbers for rows in parts[number].rows), axes)
+            for numbers, axes in zip(packed_params(module[name]), param_axes(module[name]), strict=True)
         )
     return dataclasses.replace(captured, module=module, params=params)
 

@@ -17,6 +17,7 @@ from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,9 @@ BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes it into the kernel of 
 class ReadSlicesInPlace:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         replacer = _Replacer(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
-                replacer.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, replacer)
         log.info("%d slices are read in place", replacer.fired)
-        return replacer.builder_.get()
+        return rewritten
 
 
 @mutator

@@ -24,6 +24,7 @@ import tvm
 from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.lay_out_weights import AS_TORCH, LAID_OUT, is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
 
 log = logging.getLogger(__name__)
@@ -149,17 +150,15 @@ class _Splitter(PyExprMutator):
 
     def _split(self, plane: Plane, channels: int) -> None:
         """Emit every piece, of so many channels, and what the readers make of it."""
-        y, weight = self._at_hand(plane.conv.args[0]), self._at_hand(plane.conv.args[1])
-        bias = self._at_hand(plane.bias)
+        y, bias = self._at_hand(plane.conv.args[0]), self._at_hand(plane.bias)
         for start in range(0, PIECES * channels, channels):
             rows = start, start + channels
-            conv = self._convolve(plane.conv, y, self._slice(weight, 0, rows))
+            conv = self._convolve(plane.conv, y, 0, rows)
             added = self._emit(relax.op.reshape(self._slice(bias, 0, rows), (1, channels, 1, 1)))
             piece = self._emit(relax.op.add(self._round(conv, added), added))
             for reader in plane.readers:
                 read = piece if reader.norm is None else self._normalize(reader.norm, reader.silu, piece, rows)
-                columns = self._slice(self._at_hand(reader.conv.args[1]), 1, rows)
-                total = self._round(self._convolve(reader.conv, read, columns), reader.total)
+                total = self._round(self._convolve(reader.conv, read, 1, rows), reader.total)
                 if start:
                     total = self._emit(relax.op.add(total, self.totals[reader.total]))
                 # An output of the block, so that FuseOps adds at once and does not keep the pieces' sums for later.
@@ -174,8 +173,11 @@ class _Splitter(PyExprMutator):
         )
         return self._emit(relax.op.nn.silu(y)) if silu else y
 
-    def _convolve(self, like: relax.Call, x: relax.Var, weight: relax.Var) -> relax.Var:
-        return self._emit(relax.Call(like.op, [x, weight], like.attrs))
+    def _convolve(self, like: relax.Call, x: relax.Var, axis: int, rows: tuple[int, int]) -> relax.Var:
+        """With so much of the weight [N, C, kh, kw] along `axis`, cut out where it lies as the param does."""
+        weight = self._at_hand(laid_out(like.args[1], self.value_of.get))
+        piece = self._slice(weight, LAID_OUT.index(axis), rows)
+        return self._emit(relax.Call(like.op, [x, self._emit(relax.op.permute_dims(piece, AS_TORCH))], like.attrs))
 
     def _round(self, x: relax.Var, like: relax.Expr) -> relax.Var:
         dtype = str(like.ty.dtype)
@@ -190,7 +192,9 @@ class _Splitter(PyExprMutator):
     def _at_hand(self, x: relax.Expr) -> relax.Expr:
         """What was computed before the plane; a param is taken out of the params, which may come later."""
         value = self.value_of.get(x)
-        return self._emit(value) if isinstance(value, relax.TupleGetItem) else self.visit_expr(x)
+        if isinstance(x, relax.Var) and not isinstance(value, relax.TupleGetItem):
+            return self.visit_expr(x)
+        return self._emit(x if value is None else value)
 
     def _emit(self, value: relax.Expr) -> relax.Var:
         return self.builder_.emit(value)
@@ -206,7 +210,4 @@ def _slice(x: te.Tensor, begin: te.Tensor, axis: int, size: int) -> te.Tensor:
 
 def _is_whole_conv2d(expr: relax.Expr | None) -> bool:
     """Whether each of its results sums over all input channels."""
-    if not is_call(expr, "relax.nn.conv2d"):
-        return False
-    attrs = expr.attrs
-    return attrs.groups == 1 and attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW"
+    return is_call(expr, "relax.nn.conv2d") and is_direct(expr)

@@ -31,6 +31,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels.attention import LANES, Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,9 @@ class UseFlashAttention:
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         replacer = _Replacer(mod, self.target)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
-                replacer.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, replacer)
         log.info("replaced %d attentions by %d kernels, left %d", replacer.fired, len(replacer.kernels), replacer.left)
-        return replacer.builder_.get()
+        return rewritten
 
 
 @mutator

@@ -1,6 +1,6 @@
 """Compute a linear layer and the gate that halves its output in one kernel.
 
-Before: y = add(astype(matmul(x, permute_dims(w))), b); (a, g) = split(y, 2); z = multiply(a, gelu(g))
+Before: y = add(astype(matmul(x, w)), b); (a, g) = split(y, 2); z = multiply(a, gelu(g))
 After:  z = call_tir(gated_matmul, (x, reshape(w), reshape(b)))
 
 The feed-forward layers of Stable Diffusion's transformers are GEGLU (arXiv 2002.05202, section 2). Apart, the linear
@@ -17,7 +17,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
-from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.kernels.vectors_gpu import LANES
+from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +28,9 @@ log = logging.getLogger(__name__)
 class UseGatedMatmul:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         replacer = _Replacer(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
-                replacer.builder_.update_func(global_var, rewritten)
+        rewritten = rewrite(mod, replacer)
         log.info("replaced %d gated linear layers", replacer.fired)
-        return replacer.builder_.get()
+        return rewritten
 
 
 @mutator
@@ -46,14 +45,14 @@ class _Replacer(PyExprMutator):
         if found is None:
             return call
         x, weight, bias = found
-        width, depth = (int(size) for size in weight.ty.shape)
+        depth, width = shape_of(weight)
         self.fired += 1
-        weights = self.builder_.emit(relax.op.reshape(weight, (2, width // 2, depth)))
+        weights = self.builder_.emit(relax.op.reshape(weight, (depth, 2, width // 2)))
         biases = self.builder_.emit(relax.op.reshape(bias, (2, width // 2)))
         return self.builder_.call_te(_gated_matmul, x, weights, biases, primfunc_name_hint="gated_matmul")
 
     def _gated(self, call: relax.Call) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
-        """x [B, M, K], weight [2 N, K] and bias [2 N], where `call` is the gate of their linear layer."""
+        """x [B, M, K], weight [K, 2 N] and bias [2 N], where `call` is the gate of their linear layer."""
         if not is_call(call, "relax.multiply"):
             return None
         value, gelu = (self._bound(argument) for argument in call.args)
@@ -71,28 +70,27 @@ class _Replacer(PyExprMutator):
         matmul = self._bound(add.args[0])
         if is_call(matmul, "relax.astype"):
             matmul = self._bound(matmul.args[0])
-        if not is_call(matmul, "relax.matmul"):
+        if not is_call(matmul, "relax.matmul") or len(matmul.args[1].ty.shape) != 2:
             return None
-        transposed = self._bound(matmul.args[1])
-        if not is_call(transposed, "relax.permute_dims") or len(transposed.args[0].ty.shape) != 2:
+        x, weight = matmul.args
+        batch, rows, columns = shape_of(call)
+        # No other schedule takes a gated product.
+        if shape_of(weight)[0] % LANES or choose_tile(batch, rows, columns, gated=True) is None:
             return None
-        batch, rows, columns = (int(size) for size in call.ty.shape)
-        if choose_tile(batch, rows, columns, gated=True) is None:  # no other schedule takes a gated product
-            return None
-        return matmul.args[0], transposed.args[0], add.args[1]
+        return x, weight, add.args[1]
 
     def _bound(self, expr: relax.Expr) -> relax.Expr | None:
         return self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
 
 
 def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Tensor:
-    """[B, M, K], [2, N, K] and [2, N] -> [B, M, N]: (x w0 + b0) * gelu(x w1 + b1), in float32 until the end."""
+    """[B, M, K], [K, 2, N] and [2, N] -> [B, M, N]: (x w0 + b0) * gelu(x w1 + b1), in float32 until the end."""
     batch, rows, depth = x.shape
-    _, columns, _ = weights.shape
+    _, _, columns = weights.shape
     k = te.reduce_axis((0, depth), "k")
     product = te.compute(
         (batch, rows, 2, columns),
-        lambda b, m, g, n: te.sum(x[b, m, k].astype("float32") * weights[g, n, k].astype("float32"), axis=k),
+        lambda b, m, g, n: te.sum(x[b, m, k].astype("float32") * weights[k, g, n].astype("float32"), axis=k),
         "gated_matmul",
     )
 

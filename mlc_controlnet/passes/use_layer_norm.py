@@ -15,6 +15,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.layer_norm_gpu import LayerNorm, layer_norm
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +24,9 @@ log = logging.getLogger(__name__)
 class UseLayerNorm:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         replacer = _Replacer(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                replacer.builder_.update_func(global_var, replacer.visit_expr(function))
+        rewritten = rewrite(mod, replacer)
         log.info("replaced %d layer norms by %d kernels", replacer.fired, len(replacer.kernels))
-        return replacer.builder_.get()
+        return rewritten
 
 
 @mutator

@@ -1,4 +1,4 @@
-"""Compute a 1x1 convolution beside a change of layout as the matrix product that it is.
+"""Compute a 1x1 convolution as the matrix product that it is, with the change of layout beside it.
 
 Before: y = conv2d(x, w); z = astype(y); a = add(z, b); t = reshape(permute_dims(a, [0, 2, 3, 1]), [B, h w, N])
 After:  y = product(reshape(x, [B, C, h w]), w); z = astype(y); t = add(z, b)                         # [B, h w, N]
@@ -6,48 +6,58 @@ After:  y = product(reshape(x, [B, C, h w]), w); z = astype(y); t = add(z, b)   
 Before: p = permute_dims(reshape(t, [B, h, w, C]), [0, 3, 1, 2]); y = conv2d(p, w); a = add(y, b); s = add(a, r)
 After:  y = product(w, t); a = add(y, b); s = reshape(add(a, reshape(r)), [B, N, h, w])               # [B, N, h w]
 
+Before: y = conv2d(x, w); a = add(y, b)
+After:  y = product(w, reshape(x, [B, C, h w])); a = reshape(add(y, b), [B, N, h, w])                 # [B, N, h w]
+
 Both ends of every transformer of Stable Diffusion 1.5 look so: pictures are [C, h, w] and tokens [h w, C]. A product
 reads either layout as it lies and writes the other one, so the two kernels that only move data go away, 32 of a UNet's,
 and with them a round trip of their tensors. What follows elementwise is computed before the reshape, and thus fused.
 """
 
 import logging
+import math
+from collections.abc import Callable
 
 import tvm
-from tvm import relax, te
+from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.kernels.matmul_gpu import choose_tile
+from mlc_controlnet.passes.lay_out_weights import laid_out
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
+from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
 
 TO_TOKENS = [0, 2, 3, 1]
 TO_PICTURE = [0, 3, 1, 2]
+LEAST_DEPTH = 32  # input channels; of fewer, or where no tile of a product fits, a convolution's schedule is better
 
 
 @tvm.transform.module_pass(opt_level=0, name="UsePointwiseMatmul")
 class UsePointwiseMatmul:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
-                replacer.builder_.update_func(global_var, rewritten)
-        log.info("replaced %d 1x1 convolutions and the change of layout beside each by products", replacer.fired)
-        return replacer.builder_.get()
+        for with_permutes in (True, False):
+            replacer = _Replacer(mod, with_permutes)
+            mod = rewrite(mod, replacer)
+            log.info("replaced %d 1x1 convolutions", replacer.fired)
+        return mod
 
 
 @mutator
 class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    """with_permutes: whether it is for convolutions beside a change of layout, or for those that are left."""
+
+    def __init__(self, mod: tvm.IRModule, with_permutes: bool) -> None:
         super().__init__(mod)
+        self.rewrites = (self._to_tokens, self._to_picture) if with_permutes else (self._alone,)
         self.fired = 0
         self.products: set[relax.Var] = set()  # [B, N, h w], and what was computed on them so far
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
-        for rewrite in (self._to_tokens, self._to_picture, self._below_reshape):
-            rewritten = rewrite(call)
+        for replace in (*self.rewrites, self._below_reshape):
+            rewritten = replace(call)
             if rewritten is not None:
                 return rewritten
         return call
@@ -66,7 +76,7 @@ class _Replacer(PyExprMutator):
             return None
         depth = shape_of(conv.args[0])[1]
         x = self._emit(relax.op.reshape(conv.args[0], (batch, depth, height * width)))
-        y = self._product(_tokens, x, self._matrix(conv.args[1]))
+        y = self._product(_into_tokens, x, self._matrix(conv.args[1]))
         y = y if cast is None else self._emit(relax.op.astype(y, cast.attrs.dtype))
         bias = self._emit(relax.op.reshape(add.args[1], (columns,)))
         self.fired += 1
@@ -81,24 +91,40 @@ class _Replacer(PyExprMutator):
         if reshape is None or shape_of(reshape.args[0]) != (batch, height * width, channels):
             return None
         self.fired += 1
-        y = self._product(_picture, self._matrix(call.args[1]), reshape.args[0])
+        y = self._product(_of_tokens, self._matrix(call.args[1]), reshape.args[0])
+        self.products.add(y)
+        return relax.op.reshape(y, shape_of(call))
+
+    def _alone(self, call: relax.Call) -> relax.Expr | None:
+        if not is_call(call, "relax.nn.conv2d") or not _is_pointwise(call):
+            return None
+        batch, depth, height, width = shape_of(call.args[0])
+        columns = height * width
+        if depth < LEAST_DEPTH or choose_tile(batch, shape_of(call)[1], columns) is None:
+            return None
+        self.fired += 1
+        x = self._emit(relax.op.reshape(call.args[0], (batch, depth, columns)))
+        y = self._product(_of_picture, self._matrix(call.args[1]), x)
         self.products.add(y)
         return relax.op.reshape(y, shape_of(call))
 
     def _below_reshape(self, call: relax.Call) -> relax.Expr | None:
-        """elementwise(reshape(product)) -> reshape(elementwise(product)): the cast, the bias and the residual."""
+        """elementwise(reshape(product)) -> reshape(elementwise(product)): cast, bias, scale and residual."""
         if is_call(call, "relax.astype"):
             operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
         elif is_call(call, "relax.add"):
             left, right = call.args
             operations = {0: lambda y: self._add(y, right), 1: lambda y: self._add(y, left)}
+        elif is_call(call, "relax.multiply") and math.prod(shape_of(call.args[1])) == 1:
+            scale = call.args[1]
+            operations = {0: lambda y: relax.op.multiply(y, self._emit(relax.op.reshape(scale, (1, 1, 1))))}
         else:
             return None
         for index, operation in operations.items():
             product = self._product_below(call.args[index])
             if product is not None:
                 y = self._emit(operation(product))
-                if is_call(call, "relax.astype") or shape_of(call.args[1 - index])[2:] == (1, 1):
+                if not is_call(call, "relax.add") or shape_of(call.args[1 - index])[2:] == (1, 1):
                     self.products.add(y)  # a residual is the last: what it is added to, others read as well
                 return relax.op.reshape(y, shape_of(call))
         return None
@@ -121,7 +147,9 @@ class _Replacer(PyExprMutator):
         return bound if is_call(bound, producer) else None
 
     def _matrix(self, weight: relax.Expr) -> relax.Expr:
-        return self._emit(relax.op.reshape(weight, shape_of(weight)[:2]))  # [N, C, 1, 1] -> [N, C]
+        """[N, C, 1, 1] -> [C, N], as it lies."""
+        columns, depth, _, _ = shape_of(weight)
+        return self._emit(relax.op.reshape(laid_out(weight, self.lookup_binding), (depth, columns)))
 
     def _product(self, compute: object, left: relax.Expr, right: relax.Expr) -> relax.Var:
         return self._emit(self.builder_.call_te(compute, left, right, primfunc_name_hint="pointwise_matmul"))
@@ -130,24 +158,37 @@ class _Replacer(PyExprMutator):
         return self.builder_.emit(expr)
 
 
-def _tokens(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
-    """[B, C, h w] and [N, C] -> float32 [B, h w, N]."""
+def _into_tokens(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+    """[B, C, h w] and [C, N] -> float32 [B, h w, N]."""
     batch, depth, cells = x.shape
     k = te.reduce_axis((0, depth), "k")
     return te.compute(
-        (batch, cells, weight.shape[0]),
-        lambda b, m, n: te.sum(x[b, k, m].astype("float32") * weight[n, k].astype("float32"), axis=k),
+        (batch, cells, weight.shape[1]),
+        lambda b, m, n: te.sum(x[b, k, m].astype("float32") * weight[k, n].astype("float32"), axis=k),
         "matmul",
     )
 
 
-def _picture(weight: te.Tensor, tokens: te.Tensor) -> te.Tensor:
-    """[N, C] and [B, h w, C] -> float32 [B, N, h w]."""
-    batch, cells, depth = tokens.shape
+def _of_tokens(weight: te.Tensor, tokens: te.Tensor) -> te.Tensor:
+    """[C, N] and [B, h w, C] -> float32 [B, N, h w]."""
+    batch, cells, _ = tokens.shape
+    return _into_picture(weight, (batch, cells), lambda b, k, m: tokens[b, m, k])
+
+
+def _of_picture(weight: te.Tensor, x: te.Tensor) -> te.Tensor:
+    """[C, N] and [B, C, h w] -> float32 [B, N, h w]."""
+    batch, _, cells = x.shape
+    return _into_picture(weight, (batch, cells), lambda b, k, m: x[b, k, m])
+
+
+def _into_picture(weight: te.Tensor, size: tuple[int, int], value: Callable[..., tirx.Expr]) -> te.Tensor:
+    """[C, N] and the value at (b, c, place) of `size` [B, h w] -> float32 [B, N, h w]."""
+    batch, cells = size
+    depth, columns = weight.shape
     k = te.reduce_axis((0, depth), "k")
     return te.compute(
-        (batch, weight.shape[0], cells),
-        lambda b, n, m: te.sum(weight[n, k].astype("float32") * tokens[b, m, k].astype("float32"), axis=k),
+        (batch, columns, cells),
+        lambda b, n, m: te.sum(weight[k, n].astype("float32") * value(b, k, m).astype("float32"), axis=k),
         "matmul",
     )
 

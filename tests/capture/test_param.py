@@ -23,6 +23,11 @@ def test_the_parts_of_a_tensor_have_names_of_their_own() -> None:
     assert torch.cat([top.read(TENSORS), bottom.read(TENSORS)]).equal(TENSORS["q"])
 
 
+def test_a_param_may_lie_otherwise_than_in_the_checkpoint() -> None:
+    param = Param((Rows("q"), Rows("k")), axes=(1, 0))
+    assert param.read(TENSORS).equal(torch.cat([TENSORS["q"], TENSORS["k"]]).T)
+
+
 def test_the_dtype_of_the_checkpoint_stays() -> None:
     half = {name: tensor.half() for name, tensor in TENSORS.items()}
     assert Param((Rows("q"), Rows("k"))).read(half).dtype == torch.float16

@@ -14,6 +14,8 @@ from tvm.relax import transform
 
 from mlc_controlnet.kernels.convolution_gpu import WORKGROUP_BYTES, Convolution, choose_tiling
 from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
+from mlc_controlnet.passes.lay_out_weights import AS_TORCH, LAID_OUT
+from mlc_controlnet.passes.use_direct_conv2d import UseDirectConv2d
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 
@@ -23,6 +25,12 @@ class Case:
     weight: tuple[int, int, int, int]
     stride: int = 1
     padding: tuple[int, int, int, int] = (1, 1, 1, 1)  # top, left, bottom, right
+
+    @property
+    def laid_out(self) -> tuple[int, int, int, int]:
+        """The shape of the weights as the kernel reads them."""
+        channels, depth, height, width = self.weight
+        return depth, height, width, channels
 
     @property
     def output(self) -> tuple[int, int, int, int]:
@@ -38,6 +46,7 @@ CASES = {
     "stride 2, padded on two sides as the VAE does": Case((1, 16, 16, 24), (24, 16, 3, 3), 2, (0, 0, 1, 1)),
     "stride 2, padded on all sides": Case((1, 8, 14, 10), (8, 8, 3, 3), 2),
     "1x1": Case((1, 24, 12, 20), (48, 24, 1, 1), 1, (0, 0, 0, 0)),
+    "1x1, stride 2": Case((1, 24, 12, 20), (48, 24, 1, 1), 2, (0, 0, 0, 0)),
     "a 4x6 latent": Case((1, 96, 4, 6), (96, 96, 3, 3)),
     "wide tiles": Case((1, 12, 64, 64), (128, 12, 3, 3)),
     "batch 2": Case((2, 6, 10, 12), (7, 6, 3, 3)),
@@ -47,10 +56,11 @@ CASES = {
 def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
     """silu(conv(x, w) + b + r) as the pass pipeline fuses it, or the convolution alone."""
     builder = relax.BlockBuilder()
-    shapes = {"x": case.data, "w": case.weight, "b": (1, case.weight[0], 1, 1), "r": case.output}
+    shapes = {"x": case.data, "w": case.laid_out, "b": (1, case.weight[0], 1, 1), "r": case.output}
     x, w, b, r = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items())
     with builder.function("main", [x, w, b, r]):
         with builder.dataflow():
+            w = builder.emit(relax.op.permute_dims(w, AS_TORCH))
             conv = relax.op.nn.conv2d(x, w, strides=case.stride, padding=list(case.padding), out_dtype="float32")
             y = builder.emit(conv)
             if dtype != "float32":
@@ -61,6 +71,7 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
         builder.emit_func_output(out)
     passes = [
         transform.Normalize(),
+        UseDirectConv2d(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
@@ -97,6 +108,7 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
         wanted = F.silu(wanted + torch.tensor(b) + torch.tensor(r))
     *inputs, output = (str(p.name) for p in func.params)
     got = np.zeros(case.output, np.float32)
+    w = w.transpose(LAID_OUT)
     run_on_webgpu([func], dict(zip(inputs, (x, w, b, r)[: len(inputs)], strict=True)), {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
@@ -113,7 +125,7 @@ def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
     wanted = F.conv2d(doubled, torch.tensor(w).double(), padding=1)
     *inputs, output = (str(p.name) for p in func.params)
     got = np.zeros(wanted.shape, np.float32)
-    run_on_webgpu([func], dict(zip(inputs, (x, w), strict=True)), {output: got}, tmp_path)
+    run_on_webgpu([func], dict(zip(inputs, (x, w.transpose(LAID_OUT)), strict=True)), {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
     assert len(func.params) == 3  # the picture, the weights, the result
 
@@ -121,13 +133,14 @@ def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
 def upsampled(case: Case) -> tvm.IRModule:
     builder = relax.BlockBuilder()
     x, w = (
-        relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", case.data), ("w", case.weight))
+        relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", case.data), ("w", case.laid_out))
     )
     _, _, height, width = case.data
     with builder.function("main", [x, w]):
         with builder.dataflow():
             doubled = relax.op.image.resize2d(x, (2 * height, 2 * width), layout="NCHW", method="nearest_neighbor")
             y = builder.emit(doubled)
+            w = builder.emit(relax.op.permute_dims(w, AS_TORCH))
             out = builder.emit_output(relax.op.nn.conv2d(y, w, padding=list(case.padding), out_dtype="float32"))
         builder.emit_func_output(out)
     return transform.Normalize()(builder.get())
@@ -149,7 +162,22 @@ def test_a_micro_tile_lives_in_registers() -> None:
     registers = re.findall(r"var (\w+_local) : array<", wgsl)
     assert len(registers) == 3  # accumulators and then results, pixels, weights
     for name in registers:
-        assert not re.search(rf"{name}\[(?!\d+i\])", wgsl)
+        assert not re.search(rf"{name}\[(?!\d+i( \+ \d+)?\])", wgsl)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_weights_residual_and_result_are_vectors_in_memory(dtype: str) -> None:
+    func = schedule(fuse(CASES["3x3, landscape"], dtype))
+    assert func is not None
+    lines = build_wgsl(func).splitlines()
+    vectors = {re.search(r"(\w+) : array<vec4<", line)[1] for line in lines if re.search(r"var<.*array<vec4<", line)}
+    assert vectors == {"w_ptr", "r_ptr", "w_shared", f"{func.params[-1].name}_ptr"}
+
+
+def test_a_step_of_two_brings_no_pixel_to_workgroup_memory_that_nobody_reads() -> None:
+    func = schedule(fuse(Case((1, 8, 32, 32), (32, 8, 1, 1), 2, (0, 0, 0, 0))))
+    assert func is not None
+    assert f"pad_temp_shared : array<f32, {8 * 8 * 8}>" in build_wgsl(func)
 
 
 def test_a_matrix_product_is_left_to_other_rules() -> None:

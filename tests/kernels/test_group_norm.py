@@ -1,5 +1,7 @@
 """Group norm against torch: compiled for the processor, and as WGSL on a software WebGPU device."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
 from mlc_controlnet.kernels.normalization import Normalization
-from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
+from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
 
@@ -17,6 +19,7 @@ CASES = {
     "unet before attention": Normalization((1, 96, 4, 4), 4, 1e-6, "float32", silu=False),
     "vae, two large groups": Normalization((1, 16, 96, 128), 2, 1e-6, "float32", silu=True),
     "Stable Diffusion": Normalization((1, 320, 16, 24), 32, 1e-5, "float32", silu=True),
+    "rows of 17": Normalization((1, 8, 40, 17), 2, 1e-5, "float32", silu=True),
     "one group, batch 2": Normalization((2, 6, 10, 7), 1, 1e-5, "float32", silu=False),
     "a group of 35 numbers": Normalization((1, 2, 5, 7), 2, 1e-5, "float32", silu=True),
     "more slices than threads": Normalization((1, 1, 1031, 1024), 1, 1e-5, "float32", silu=False),
@@ -77,6 +80,13 @@ def test_as_wgsl_it_agrees_with_torch(norm, tmp_path):
         partial = np.full(kernels.partial_shape, np.nan, "float32")
         run_on_webgpu([kernels.statistics, kernels.normalize], inputs, {"partial": partial, "y": y}, tmp_path)
     assert relative_error(y, normalize_in_torch(norm, inputs)) < (1e-6 if norm.dtype == "float32" else 1e-3)
+
+
+@pytest.mark.parametrize("name", ["unet", "vae, two large groups", "float16"])
+def test_a_gpu_reads_and_writes_vectors(name):
+    kernels = group_norm(CASES[name], WEBGPU)
+    assert "x_ptr : array<vec4<" in build_wgsl(kernels.statistics or kernels.normalize)
+    assert re.search(r"x_ptr : array<vec4<.*\n.*y_ptr : array<vec4<", build_wgsl(kernels.normalize))
 
 
 def test_a_mean_a_thousand_deviations_away_does_not_cancel():

@@ -42,6 +42,10 @@ def test_deviations_survive_a_large_mean(tmp_path: Path) -> None:
     assert np.abs(y - want).max() < 1e-3
 
 
+def test_no_rule_schedules_the_kernel_again() -> None:
+    assert layer_norm(CASES["many rows"]).attrs["tirx.is_scheduled"]
+
+
 def test_a_row_of_few_is_shared_by_more_threads() -> None:
     assert LayerNorm((1, 4096, 320), 1e-5, "float32").threads_a_row == 32
     assert LayerNorm((1, 64, 1280), 1e-5, "float32").threads_a_row == 128

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.matmul_gpu import MatrixProduct, choose_tile
+from mlc_controlnet.kernels.matmul_gpu import MatmulTile, MatrixProduct, choose_step, choose_tile
 from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
@@ -24,7 +24,7 @@ class Case:
 
     @property
     def weights(self) -> tuple[int, int]:
-        return self.columns, self.activations[-1]
+        return self.activations[-1], self.columns
 
     @property
     def output(self) -> tuple[int, ...]:
@@ -35,7 +35,8 @@ CASES = {
     "whole tiles": Case((1, 64, 96), 128),
     "the text's 77 rows": Case((1, 77, 64), 96),
     "few rows": Case((1, 10, 48), 16),
-    "a depth that is no multiple of the step": Case((1, 32, 41), 32),
+    "a depth that half a step divides": Case((1, 32, 40), 32),
+    "a depth of one vector": Case((1, 32, 4), 32),
     "wide tiles": Case((1, 1000, 32), 512),
     "batch 2": Case((2, 24, 32), 48),
     "no batch": Case((40, 64), 64),
@@ -43,13 +44,13 @@ CASES = {
 
 
 def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
-    """silu(x @ w.T + b) + r as the pass pipeline fuses it, or the product alone."""
+    """silu(x @ w + b) + r as the pass pipeline fuses it, or the product alone."""
     builder = relax.BlockBuilder()
     shapes = {"x": case.activations, "w": case.weights, "b": (case.columns,), "r": case.output}
     x, w, b, r = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items())
     with builder.function("main", [x, w, b, r]):
         with builder.dataflow():
-            y = builder.emit(relax.op.matmul(x, relax.op.permute_dims(w), out_dtype="float32"))
+            y = builder.emit(relax.op.matmul(x, w, out_dtype="float32"))
             if dtype != "float32":
                 y = builder.emit(relax.op.astype(y, dtype))
             if epilogue:
@@ -58,7 +59,6 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
         builder.emit_func_output(out)
     passes = [
         transform.Normalize(),
-        transform.FuseTransposeMatmul(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
@@ -91,7 +91,7 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
         rng.standard_normal(shape, dtype=np.float32)
         for shape in (case.activations, case.weights, (case.columns,), case.output)
     )
-    wanted = torch.tensor(x).double() @ torch.tensor(w).double().T
+    wanted = torch.tensor(x).double() @ torch.tensor(w).double()
     if epilogue:
         wanted = F.silu(wanted + torch.tensor(b)) + torch.tensor(r)
     *inputs, output = (str(p.name) for p in func.params)
@@ -107,7 +107,7 @@ def gated(shapes: dict[str, tuple[int, ...]]) -> tirx.PrimFunc | None:
     x, w, b = (relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in shapes.items())
     with builder.function("main", [x, w, b]):
         with builder.dataflow():
-            y = builder.emit(relax.op.add(relax.op.matmul(x, relax.op.permute_dims(w)), b))
+            y = builder.emit(relax.op.add(relax.op.matmul(x, w), b))
             halves = builder.emit(relax.op.split(y, 2, axis=-1))
             out = builder.emit_output(relax.op.multiply(halves[0], relax.op.nn.gelu(halves[1])))
         builder.emit_func_output(out)
@@ -116,12 +116,12 @@ def gated(shapes: dict[str, tuple[int, ...]]) -> tirx.PrimFunc | None:
 
 @pytest.mark.parametrize("rows", [64, 16])
 def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
-    shapes = {"x": (1, rows, 48), "w": (128, 48), "b": (128,)}
+    shapes = {"x": (1, rows, 48), "w": (48, 128), "b": (128,)}
     func = gated(shapes)
     assert func is not None
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
-    value, gate = (torch.tensor(values["x"]) @ torch.tensor(values["w"]).T + torch.tensor(values["b"])).chunk(2, dim=-1)
+    value, gate = (torch.tensor(values["x"]) @ torch.tensor(values["w"]) + torch.tensor(values["b"])).chunk(2, dim=-1)
     got = np.zeros((1, rows, 64), np.float32)
     x_name, w_name, b_name, output = (str(p.name) for p in func.params)
     inputs = {x_name: values["x"], w_name: values["w"], b_name: values["b"]}
@@ -130,43 +130,66 @@ def test_a_gated_product_is_geglu(rows: int, tmp_path: Path) -> None:
 
 
 def test_the_accumulators_of_a_gated_product_are_vectors_to_the_end() -> None:
-    func = gated({"x": (1, 64, 48), "w": (128, 48), "b": (128,)})
+    func = gated({"x": (1, 64, 48), "w": (48, 128), "b": (128,)})
     assert func is not None
     wgsl = build_wgsl(func)
     assert re.search(r"var gated_matmul_local : array<vec4<f32>, \d+>", wgsl)
-    assert re.search(r"var gate_local : array<vec4<f32>, \d+>", wgsl)
+    assert "gate_ptr : array<vec4<f32>>" in wgsl
+    assert len(re.findall(r"gate_ptr\[.*\] = ", wgsl)) == 4  # one a row: nothing is computed lane by lane
 
 
-@pytest.mark.parametrize("layouts", ["km,nk", "mk,kn", "km,kn"])
-def test_either_operand_may_have_k_outermost(layouts: str, tmp_path: Path) -> None:
-    """As pictures do, [C, h w], where tokens have it innermost."""
+LAYOUTS = ["mk,kn", "km,kn", "mk,nk", "km,nk"]
+
+
+def product(layouts: str, sizes: dict[str, int], dtype: str = "float32") -> tirx.PrimFunc | None:
+    """a and b, whose axes are in this order, to float32 c [1, m, n]; scheduled."""
     left, right = layouts.split(",")
-    sizes = {"m": 40, "n": 32, "k": 48}
-    a = te.placeholder([1, *(sizes[axis] for axis in left)], "float32", "a")
-    b = te.placeholder([sizes[axis] for axis in right], "float32", "b")
+    a = te.placeholder([1, *(sizes[axis] for axis in left)], dtype, "a")
+    b = te.placeholder([sizes[axis] for axis in right], dtype, "b")
     k = te.reduce_axis((0, sizes["k"]), "k")
 
     def term(batch: tirx.Var, m: tirx.Var, n: tirx.Var) -> tirx.Expr:
         at = {"m": m, "n": n, "k": k}
-        return te.sum(a[(batch, *(at[axis] for axis in left))] * b[tuple(at[axis] for axis in right)], axis=k)
+        x, y = a[(batch, *(at[axis] for axis in left))], b[tuple(at[axis] for axis in right)]
+        return te.sum(x.astype("float32") * y.astype("float32"), axis=k)
 
-    c = te.compute((1, sizes["m"], sizes["n"]), term, "c")
-    func = schedule(te.create_prim_func([a, b, c]))
+    return schedule(te.create_prim_func([a, b, te.compute((1, sizes["m"], sizes["n"]), term, "c")]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("layouts", LAYOUTS)
+@pytest.mark.parametrize("m", [40, 22])
+def test_either_operand_may_have_k_outermost(layouts: str, m: int, dtype: str, tmp_path: Path) -> None:
+    """As pictures do, [C, h w], where tokens have it innermost."""
+    sizes = {"m": m, "n": 32, "k": 48}
+    func = product(layouts, sizes, dtype)
     assert func is not None
+    left, right = layouts.split(",")
     rng = np.random.default_rng(0)
-    values = {t.name: rng.standard_normal([int(d) for d in t.shape], dtype=np.float32) for t in (a, b)}
-    got = np.zeros((1, sizes["m"], sizes["n"]), np.float32)
-    run_on_webgpu([func], values, {"c": got}, tmp_path)
-    wanted = np.einsum(f"z{left},{right}->zmn", values["a"], values["b"])
+    a = rng.standard_normal([1, *(sizes[axis] for axis in left)], dtype=np.float32).astype(dtype)
+    b = rng.standard_normal([sizes[axis] for axis in right], dtype=np.float32).astype(dtype)
+    got = np.zeros((1, m, 32), np.float32)
+    run_on_webgpu([func], {"a": a, "b": b}, {"c": got}, tmp_path)
+    wanted = np.einsum(f"z{left},{right}->zmn", a.astype(np.float32), b.astype(np.float32))
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("layouts", LAYOUTS)
+def test_memory_is_read_and_written_in_vectors(layouts: str, dtype: str) -> None:
+    func = product(layouts, {"m": 4096, "n": 320, "k": 320}, dtype)
+    assert func is not None
+    arrays = re.findall(r"var<(?:storage|workgroup).*> \w+ : array<(\w+)", build_wgsl(func))
+    assert arrays == ["vec4"] * 5
 
 
 def test_half_precision_is_accumulated_in_single() -> None:
     func = schedule(fuse(CASES["whole tiles"], "float16"))
     assert func is not None
     wgsl = build_wgsl(func)
-    assert re.search(r"var<workgroup> x\w*_shared : array<f16", wgsl)
-    assert re.search(r"var NT_matmul\w*_local : array<vec4<f32>, 4>", wgsl)
+    assert re.search(r"var<workgroup> x\w*_shared : array<vec4<f16>", wgsl)
+    assert re.search(r"var matmul\w*_local : array<vec4<f32>, 4>", wgsl)
+    assert len(re.findall(r"vec4<f32>\(\w+_shared\[", wgsl)) == 8  # converted once each: four vectors of an operand
 
 
 def test_a_micro_tile_lives_in_registers() -> None:
@@ -183,10 +206,18 @@ def test_a_micro_tile_lives_in_registers() -> None:
 def test_neighbouring_threads_write_neighbouring_columns() -> None:
     func = schedule(fuse(CASES["whole tiles"], epilogue=False))
     assert func is not None
-    store = re.search(r"NT_matmul_ptr\[(\w+) \+ 0\]", wgsl := build_wgsl(func))
+    store = re.search(r"\bmatmul_ptr\[(\w+)\] =", wgsl := build_wgsl(func))
     assert store is not None
     (address,) = re.findall(rf"let {store.group(1)} : i32 = (.*);", wgsl)
-    assert "(i32(threadIdx.x) * 4i)" in address
+    assert address.endswith("+ i32(threadIdx.x))")
+
+
+def test_rows_of_workgroup_memory_lie_an_odd_number_of_vectors_apart() -> None:
+    """Else the rows that threads read at once would share banks."""
+    func = schedule(fuse(Case((1, 4096, 320), 320), epilogue=False))
+    assert func is not None
+    wgsl = build_wgsl(func)
+    assert "(i32(threadIdx.y) * 5i)" in wgsl  # a step of 16 is four vectors, and one lies between
 
 
 @pytest.mark.parametrize("rows", [1, 7])
@@ -196,6 +227,18 @@ def test_a_few_rows_are_left_to_other_rules(rows: int) -> None:
 
 def test_columns_that_no_tile_divides_are_left_to_other_rules() -> None:
     assert schedule(fuse(Case((1, 64, 64), 12))) is None
+
+
+def test_a_depth_that_is_no_multiple_of_a_vector_is_left_to_other_rules() -> None:
+    assert schedule(fuse(Case((1, 64, 41), 64))) is None
+
+
+def test_a_step_divides_the_depth() -> None:
+    wide, narrow = MatmulTile(8, 8, 8, 8), MatmulTile(8, 8, 4, 4)
+    assert [choose_step(320, wide, 0, item) for item in (2, 4)] == [32, 16]
+    assert [choose_step(320, narrow, 0, item) for item in (2, 4)] == [64, 32]
+    assert choose_step(1280, MatmulTile(8, 8, 8, 4), 1, 4) == 16
+    assert [choose_step(depth, wide, 0, 2) for depth in (40, 4, 6)] == [8, 4, None]
 
 
 def test_tiles_grow_with_the_work() -> None:

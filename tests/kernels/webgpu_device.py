@@ -12,6 +12,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.target import Target
 
+from mlc_controlnet.passes.webgpu_code import PIPELINE
+
 TESTS = Path(__file__).parent
 WEB = TESTS.parents[1] / "web"  # has the npm package `webgpu`
 CHROMIUM = Path("/usr/lib/chromium")  # Debian's package carries a Vulkan loader and SwiftShader
@@ -20,7 +22,8 @@ WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unkno
 
 def build_wgsl(func: tirx.PrimFunc) -> str:
     """The one shader of a scheduled PrimFunc."""
-    library = tvm.compile(tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")}), target=WEBGPU)
+    module = tvm.IRModule({"kernel": func.with_attr("global_symbol", "kernel")})
+    library = tvm.tirx.build(module, target=WEBGPU, pipeline=PIPELINE)
     shaders = []
 
     def collect(module):
@@ -29,7 +32,7 @@ def build_wgsl(func: tirx.PrimFunc) -> str:
                 shaders.append(imported.inspect_source())
             collect(imported)
 
-    collect(library.mod)
+    collect(library)
     (shader,) = shaders
     return shader
 

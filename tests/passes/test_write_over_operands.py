@@ -10,12 +10,13 @@ from tvm import relax
 
 from mlc_controlnet.library import count_launches_and_bytes
 from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.write_over_operands import WriteOverOperands
 from tests.kernels.webgpu_device import WEBGPU
 from tests.kernels.webgpu_module import run_module_on_webgpu
 from tests.passes.evaluate import ops
 
-PICTURE, WEIGHT = (1, 16, 12, 20), (16, 16, 3, 3)
+PICTURE, WEIGHT = (1, 16, 12, 20), (16, 3, 3, 16)  # the weight as kernels read it
 Emit = Callable[[relax.Expr], relax.Var]
 Build = Callable[[Emit, relax.Var, relax.Var], relax.Expr]
 
@@ -26,7 +27,8 @@ def function_of(build: Build) -> tvm.IRModule:
     x, w = relax.Var("x", relax.TensorType(PICTURE, "float32")), relax.Var("w", relax.TensorType(WEIGHT, "float32"))
     with builder.function("main", [x, w]):
         with builder.dataflow():
-            result = builder.emit_output(build(builder.emit, x, w))
+            weight = builder.emit(relax.op.permute_dims(w, AS_TORCH))
+            result = builder.emit_output(build(builder.emit, x, weight))
         builder.emit_func_output(result)
     return builder.get()
 
@@ -52,7 +54,7 @@ def test_a_residual_is_added_in_place_and_the_device_computes_the_same(tmp_path:
     assert "relax.call_tir_inplace" in ops(after["main"])
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal(PICTURE, dtype=np.float32), rng.standard_normal(WEIGHT, dtype=np.float32) / 12
-    weight = torch.tensor(w).double()
+    weight = torch.tensor(w.transpose(AS_TORCH)).double()
     a = F.conv2d(torch.tensor(x).double(), weight, padding=1)
     b = F.conv2d(F.conv2d(a, weight, padding=1), weight, padding=1)
     wanted = F.conv2d(b + a, weight, padding=1)
