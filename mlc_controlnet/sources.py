@@ -4,6 +4,7 @@ Nothing of the target is needed, neither its compiler nor its driver nor a devic
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tvm.tirx.build import codegen_build
 
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
+from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, TARGETS
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.library import tvm_target
@@ -75,22 +77,27 @@ def generate_source(scheduled: tvm.IRModule, target: Target) -> Source:
     return Source(text, bodies, kernels)
 
 
-def write_source(target_name: str, model: str, dtype: str, folder: Path) -> str:
-    """Write <model>-<dtype><suffix> into `folder` and say what is in it.
+def write_source(target_name: str, model: str, dtype: str, folder: Path, components: Sequence[str] = COMPONENTS) -> str:
+    """Write <model>-<dtype><suffix> into `folder`, with the kernels of `components`, and say what is in it.
 
     Raises:
-        UserError: there is no such target, dtype or model.
+        UserError: there is no such target, dtype, component or model.
     """
-    for option, value, allowed in (("--target", target_name, SUFFIXES), ("--dtype", dtype, DTYPES)):
+    for option, value, allowed in (
+        ("--target", target_name, SUFFIXES),
+        ("--dtype", dtype, DTYPES),
+        *(("--component", name, COMPONENTS) for name in components),
+    ):
         if value not in allowed:
             raise UserError(option, repr(value), f"one of {', '.join(allowed)}", "pass one of these")
     target = tvm_target(TARGETS[target_name])
-    captured = pipeline.clean(capture(load_checkpoint(find_model(model)), dtype))
+    checkpoint = load_checkpoint(find_model(model, components), components=components)
+    folder.mkdir(parents=True, exist_ok=True)
+    captured = pipeline.clean(capture(checkpoint, dtype))
     source = generate_source(pipeline.run(captured.module, target, until="schedule"), target)
     faults = source.faults(target)
     if faults:
         raise RuntimeError("\n".join(faults))
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{model_name(model)}-{dtype}{SUFFIXES[target_name]}"
     file.write_text(source.text)
     threads = max(kernel.threads for kernel in source.kernels.values())

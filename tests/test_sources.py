@@ -41,6 +41,20 @@ def test_a_kernel_without_code_or_over_a_limit_is_named(generated: tuple[Source,
     assert f"{name}: {source.kernels[name].threads} threads a workgroup, the limit is 1" in faults
 
 
+def test_one_components_kernels_are_written(tmp_path: Path) -> None:
+    said = write_source("cuda", "circles", "float32", tmp_path, [CONTROL_EMBEDDING])
+    file = tmp_path / "circles-float32.cu"
+    assert said.startswith(f"{file}: ")
+    kernels = int(said.removeprefix(f"{file}: ").split()[0])
+    definitions = [line for line in file.read_text().splitlines() if "__global__" in line and line.endswith("{")]
+    assert len(definitions) == kernels > 2
+
+
+def test_an_unknown_component_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--component: got 'decoder', wanted one of text_encoder, "):
+        write_source("cuda", "circles", "float16", Path(), ["decoder"])
+
+
 def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(UserError, match=r"--target: got 'vulkan', wanted one of cuda, rocm, metal, opencl"):
         write_source("vulkan", "circles", "float16", Path())
