@@ -17,10 +17,12 @@ from tokenizers import Tokenizer
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from mlc_controlnet.checkpoint.locate import BUNDLED_MODELS, find_model
+from mlc_controlnet.checkpoint.controlnet import read_controlnet
+from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder, read_part_folder
+from mlc_controlnet.checkpoint.locate import BUNDLED_MODELS, find_model, find_weights
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.single_file import read_single_file
-from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
 
@@ -71,6 +73,7 @@ def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | 
     Raises:
         UserError: a part is missing or damaged.
     """
+    transformers_logging.disable_progress_bar()  # of files that are read and written, in the middle of the run's lines
     base = _read_folder(path) if path.is_dir() else _read_file(path, prediction_type, tokenizer)
     if prediction_type is not None:
         base.scheduler.register_to_config(prediction_type=prediction_type)
@@ -86,35 +89,30 @@ def load_base_of(options: ModelOptions) -> Base:
 
 
 def _read_folder(folder: Path) -> Base:
-    transformers_logging.disable_progress_bar()
+    source = read_model_folder(folder)
     try:
-        return Base(
-            tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-            text_encoder=CLIPTextModel.from_pretrained(
-                folder / "text_encoder", dtype=torch.float32, local_files_only=True
-            ),
-            vae=_load(AutoencoderKL, folder / "vae"),
-            unet=_load(UNet2DConditionModel, folder / "unet"),
-            scheduler=_scheduler(DDIMScheduler.load_config(folder / "scheduler", local_files_only=True)),
-        )
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            str(folder), f"a part that can not be read ({reason})", "a whole model", "save it again"
-        ) from error
+        got = f"a tokenizer that can not be read ({str(error).splitlines()[0]})"
+        raise UserError(str(folder), got, "a whole model", "save it again") from error
+    return _base(source, tokenizer)
 
 
 def _read_file(path: Path, prediction_type: str | None, tokenizer: Path | None) -> Base:
     source = read_single_file(path, tokenizer, prediction_type)
     vocabulary = source.read_tokenizer()
-    text_encoder = _build(source.parts["text_encoder"], "text_encoder")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(vocabulary.json.decode()),
+        model_max_length=source.parts["text_encoder"].config["max_position_embeddings"],
+        **vocabulary.special_tokens,
+    )
+    return _base(source, tokenizer)
+
+
+def _base(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> Base:
     return Base(
-        tokenizer=PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(vocabulary.json.decode()),
-            model_max_length=text_encoder.config.max_position_embeddings,
-            **vocabulary.special_tokens,
-        ),
-        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        text_encoder=_build(source.parts["text_encoder"], "text_encoder"),
         vae=_build(source.parts["vae"], "vae"),
         unet=_build(source.parts["unet"], "unet"),
         scheduler=_scheduler(source.scheduler_config),
@@ -126,9 +124,9 @@ def _scheduler(config: Mapping[str, Any]) -> DDIMScheduler:
 
 
 def _build(source: PartSource, part: str) -> Any:
-    """The part's module in float32, as the file has it."""
-    module = build_empty(source, part)
-    weights = {name: tensor.to(torch.float32) for name, tensor in source.read().items()}
+    """The part's module in float32, with weights of its own: what is read is mapped from the file."""
+    module = build_empty(source, part).eval()
+    weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in source.read().items()}
     try:
         module.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -150,20 +148,20 @@ def load_unet(name: str) -> UNet2DConditionModel:
     Raises UserError where there is none.
     """
     if (Path(name) / "config.json").is_file():
-        return _load(UNet2DConditionModel, Path(name))
+        return _build(read_part_folder(Path(name), "unet"), "unet")
     path = find_base(name)
     if path.is_dir():
-        return _load(UNet2DConditionModel, path / "unet")
+        return _build(read_part_folder(path / "unet", "unet"), "unet")
     # What the model predicts does not matter to its UNet.
     return _build(read_single_file(path, None, "epsilon").parts["unet"], "unet")
 
 
-def load_controlnet(folder: Path) -> ControlNetModel:
-    """A ControlNet in diffusers' layout. Raises UserError where there is none."""
-    if not (folder / "config.json").is_file():
-        wanted = "a ControlNet in diffusers' layout"
-        raise UserError(str(folder), "no config.json", wanted, "pass what train add-control wrote, or a trained one")
-    return _load(ControlNetModel, folder)
+def load_controlnet(name: str) -> ControlNetModel:
+    """A ControlNet in float32: a folder in diffusers' layout, a file in diffusers' or the original one, a hub id.
+
+    Raises UserError where there is none.
+    """
+    return _build(read_controlnet(find_weights(name, "model.controlnet")), "controlnet")
 
 
 def new_controlnet(unet: UNet2DConditionModel, hint_channels: int, hint_widths: tuple[int, ...]) -> ControlNetModel:
@@ -179,7 +177,7 @@ def start_controlnet(base: Base, options: ModelOptions) -> ControlNetModel:
     Raises UserError where it does not fit the base.
     """
     if options.controlnet is not None:
-        controlnet = load_controlnet(Path(options.controlnet))
+        controlnet = load_controlnet(options.controlnet)
         subject = f"model.controlnet {options.controlnet}"
     else:
         source = options.from_pretrained_unet
@@ -200,13 +198,3 @@ def start_controlnet(base: Base, options: ModelOptions) -> ControlNetModel:
         got = f"a ControlNet for {controlnet.config.conditioning_channels} channels"
         raise UserError("model.hint_channels", f"{options.hint_channels} with {got}", "the same", "set hint_channels")
     return controlnet
-
-
-def _load(kind: type, folder: Path) -> torch.nn.Module:
-    try:
-        return kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)  # type: ignore[attr-defined]
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            str(folder), f"weights that can not be read ({reason})", "a whole part", "save it again"
-        ) from error

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--image-extension", default="jpg", help="of the pictures; image.png keeps PNGs exact (jpg)")
     convert.set_defaults(run=_convert)
 
+    plot = commands.add_parser("plot", help="draw a run's losses, and what it drew at which step")
+    plot.add_argument("folder", type=Path, help="of the run, finished or not (the config's out)")
+    plot.add_argument("--output", type=Path, help="file to write, .png or .svg (curve.png in the run's folder)")
+    plot.add_argument("--theme", choices=("light", "dark"), default="light", help="of the page it is for (light)")
+    plot.set_defaults(run=_plot)
+
     commands.add_parser("presets", help="list what --config knows").set_defaults(run=_presets)
     commands.add_parser("options", help="list every option with its default").set_defaults(run=_options)
 
@@ -70,6 +76,13 @@ def _convert(options: argparse.Namespace) -> None:
         options.folder, options.output, options.shard_samples, options.image_extension, _log
     )
     _log(f"{options.output}: {samples} samples in {shards} shards, {skipped} skipped")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.plot import write_plot
+
+    output = options.folder / "curve.png" if options.output is None else options.output
+    _log(f"{write_plot(options.folder, output, options.theme)}")
 
 
 def _presets(options: argparse.Namespace) -> None:

@@ -31,9 +31,11 @@ class ModelOptions:
         "circles", "the model to control: bundled, a folder in diffusers' layout, an original file, a hub id"
     )
     tokenizer: str | None = _option(None, "a tokenizer's folder, where base is a file; null: CLIP's")
-    controlnet: str | None = _option(None, "a ControlNet's folder to go on from; null: a copy of the UNet's encoder")
+    controlnet: str | None = _option(
+        None, "a ControlNet to go on from: folder, file or hub id; null: a copy of an encoder"
+    )
     from_pretrained_unet: str | None = _option(
-        None, "UNet whose encoder the ControlNet copies, diffusers folder or original file; null: the base's"
+        None, "UNet whose encoder the ControlNet copies: diffusers folder, original file or hub id; null: the base's"
     )
     hint_channels: int = _option(3, "channels of the control image: 1 grey, 3 RGB, 4 RGBA")
     hint_widths: tuple[int, ...] = _option(
@@ -55,7 +57,9 @@ class DataOptions:
     """Where the pictures come from and how they are read."""
 
     format: str = _option("fill50k", "fill50k (prompt.json, source/, target/) or webdataset (tar shards)")
-    path: str = _option("", "fill50k's folder, or shards with brace expansion: local files, http://... or pipe:...")
+    path: str = _option(
+        "", "fill50k's folder, or shards with braces or a star, several joined by ::, local, http://... or pipe:..."
+    )
     control_key: str | None = _option(
         None, "names the control image in a sample: prompt.json's field (source), or a shard's extension (png)"
     )

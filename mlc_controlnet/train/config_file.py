@@ -45,7 +45,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
             place = place[section]
             if not isinstance(place, dict):
                 raise UserError("--set", repr(override), f"{section} to be a section", "see train options")
-        place[option] = _parse(f"value: {text}", override)["value"]
+        place[option] = _value(text)
     return from_tree(tree)
 
 
@@ -66,6 +66,14 @@ def documented_options() -> Iterator[tuple[str, Any, str]]:
             continue
         for option in dataclasses.fields(typing.get_type_hints(TrainConfig)[entry.name]):
             yield f"{entry.name}.{option.name}", option.default, option.metadata["meaning"]
+
+
+def _value(text: str) -> Any:
+    """What a config would hold; text that is no YAML, as {0..9}.tar and a prompt with a colon, stands for itself."""
+    try:
+        return yaml.safe_load(f"value: {text}")["value"]
+    except yaml.YAMLError:
+        return text
 
 
 def _parse(text: str, subject: str) -> dict[str, Any]:

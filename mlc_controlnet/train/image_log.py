@@ -43,9 +43,7 @@ def generate(
 def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
     """Four columns with their names above: control image, generation, target, prompt."""
     height, width = pictures.shape[1:3]
-    font = ImageFont.load_default(min(max(SMALLEST_LETTER, width // 10), LARGEST_LETTER))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is where a size is given
-    line = round(1.25 * font.size)
+    font, line = _font(width)
     heading = line + GAP
     grid = Image.new("RGB", (4 * width + 3 * GAP, heading + len(samples) * (height + GAP)), "white")
     pen = ImageDraw.Draw(grid)
@@ -59,6 +57,23 @@ def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
         for number, text in enumerate(_lines(sample.prompt, font, width, height // line)):
             pen.text((3 * (width + GAP), top + number * line), text, font=font, fill="black")
     return grid
+
+
+def cut_grid(grid: Image.Image, height: int, width: int) -> list[tuple[Image.Image, Image.Image, Image.Image]]:
+    """What `draw_grid` drew of pictures of height x width: control image, generation and target of each row."""
+    heading = _font(width)[1] + GAP
+    rows = (grid.height - heading) // (height + GAP)
+    tops = [heading + row * (height + GAP) for row in range(rows)]
+    lefts = [column * (width + GAP) for column in range(3)]
+    cells = [[grid.crop((left, top, left + width, top + height)) for left in lefts] for top in tops]
+    return [(control, generation, target) for control, generation, target in cells]
+
+
+def _font(width: int) -> tuple[ImageFont.FreeTypeFont, int]:
+    """The font for cells of `width` pixels, and the height of a line."""
+    font = ImageFont.load_default(min(max(SMALLEST_LETTER, width // 10), LARGEST_LETTER))
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is where a size is given
+    return font, round(1.25 * font.size)
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlc_controlnet.errors import UserError
+
 
 class Metrics:
     """Where figures go. On processes other than the first it says nothing.
@@ -53,6 +55,30 @@ class Metrics:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Figures by step from a run's `metrics.jsonl`, in rising order.
+
+    A run that was killed and went on wrote some steps twice, and its last line perhaps in part: the later one counts,
+    and what an earlier run wrote behind the step from which a later one began is left out.
+    Raises UserError where there is none.
+    """
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        remedy = "pass the folder that the run's config names as out"
+        raise UserError(str(path), "no such file", "the figures of a run", remedy)
+    figures: dict[int, dict[str, float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        step = entry.pop("step")
+        while figures and next(reversed(figures)) > step:
+            figures.popitem()
+        figures.setdefault(step, {}).update(entry)
+    return figures
 
 
 class Stopwatch:

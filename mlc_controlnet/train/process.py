@@ -4,10 +4,11 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from mlc_controlnet.errors import UserError
@@ -16,6 +17,10 @@ from mlc_controlnet.train.memory import keep_freed_memory
 
 MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
 FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Processes wait for the first one while it fills a cache; torch's own patience with GPUs ends after ten minutes. Where
+# a process dies, torchrun ends the others at once.
+LONGEST_WAIT = timedelta(hours=12)
 
 
 def set_up_process(options: RunOptions) -> Accelerator:
@@ -36,7 +41,10 @@ def make_accelerator(precision: str) -> Accelerator:
         # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
         cpu=not torch.accelerator.is_available(),
         mixed_precision=MIXED_PRECISION[precision],
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+        ],
     )
 
 

@@ -163,20 +163,22 @@ class BadSamples:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.names: dict[str, None] = {}  # in the order they were met
+        self.names: dict[str, str] = {}  # problems by sample, in the order they were met
 
-    def add(self, problems: Sequence[str]) -> list[str]:
-        """Returns those that are new."""
-        new = [problem for problem in problems if problem not in self.names]
-        self.names |= dict.fromkeys(new)
-        return new
+    def add(self, batch: Batch) -> list[str]:
+        """Returns the problems of those that are new; a shard may fail in another way each time."""
+        bad = [key for key, weight in zip(batch.keys, batch.weight.tolist(), strict=True) if weight == 0]
+        problems = dict(zip(bad, batch.problems, strict=True))
+        new = {key: problem for key, problem in problems.items() if key not in self.names}
+        self.names |= new
+        return list(new.values())
 
     @property
     def too_many(self) -> bool:
         return len(self.names) > self.limit
 
     def error(self, kept: Path | None) -> UserError:
-        names = "; ".join(list(self.names)[-3:])
+        names = "; ".join(list(self.names.values())[-3:])
         checkpoint = f"the last checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return UserError(
             "data",

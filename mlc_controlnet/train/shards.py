@@ -6,6 +6,7 @@ A reader that has come to the end of its share goes on with the next epoch at on
 shards can not hang a run.
 """
 
+import glob
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -41,11 +42,18 @@ class ShardSource:
 
 
 def expand(path: str) -> tuple[str, ...]:
-    """`data/{000..002}.tar` -> three names. Raises UserError where that gives none."""
-    urls = tuple(expand_urls(path))
+    """`data/{000..002}.tar` -> three names; `data/*.tar` -> the files of today; `a.tar::b.tar` -> both.
+
+    Raises UserError where that gives none.
+    """
+    urls = tuple(name for url in expand_urls(path) for name in _matches(url))
     if not urls:
-        raise UserError("data.path", repr(path), "one shard or more", "check the braces")
+        raise UserError("data.path", repr(path), "one shard or more", "check the braces, or the files")
     return urls
+
+
+def _matches(url: str) -> list[str]:
+    return sorted(glob.glob(url)) if "*" in url and ":" not in url else [url]  # noqa: PTH207 - absolute ones too
 
 
 def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
@@ -76,14 +84,15 @@ def _read(urls: list[str]) -> Iterator[dict[str, Any]]:
             count += 1
             yield raw
         if failures:
-            yield {"__key__": "", "__url__": url, "problem": f"a damaged shard ({failures[0]})"}
+            yield {"__key__": "", "__url__": url, "problem": f"a shard that can not be read ({failures[0]})"}
         elif count == 0:
             yield {"__key__": "", "__url__": url, "problem": "an empty shard"}
 
 
 def _remember(failures: list[str]) -> Callable[[Exception], bool]:
     def handler(error: Exception) -> bool:
-        reason = str(error.args[0]) if error.args else ""
+        # webdataset adds the shard's name to the arguments, and str() would show them all.
+        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
         failures.append(f"{type(error).__name__}: {reason}")
         return True
 

@@ -36,6 +36,8 @@ from mlc_controlnet.train.rows import RowSet, RowStream
 from mlc_controlnet.train.samples import BadSamples, Batch, collate
 from mlc_controlnet.train.shards import ShardStream
 
+BUILT_CHANNELS = 3  # of the control images that a bundle takes
+
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
     """Run or go on with a training; returns the result's folder, or None where SIGTERM ended it early.
@@ -69,6 +71,9 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
         self.metrics.say(config.to_yaml())
+        if config.model.hint_channels != BUILT_CHANNELS:
+            channels = config.model.hint_channels
+            self.metrics.say(f"notice: diffusers runs a ControlNet for {channels} channels, build.py takes three alone")
         if accelerator.is_main_process:
             generate_circles(config, log)
             (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
@@ -160,11 +165,13 @@ class Trainer:
         )
         mean_loss, broken, stop, too_bad = accelerator.reduce(news, "sum").tolist()
         if broken:
-            self._stop_on_nan(total.item(), keys)
+            self._stop_on_nan("loss", total.item(), keys)
         if too_bad:
             raise self.bad.error(checkpoints.newest(self.checkpoints))
         if config.optim.max_grad_norm:
-            accelerator.clip_grad_norm_(self.weights, config.optim.max_grad_norm)
+            norm = float(accelerator.clip_grad_norm_(self.weights, config.optim.max_grad_norm))
+            if accelerator.scaler is None and not math.isfinite(norm):  # a scaler skips such a step itself
+                self._stop_on_nan("gradient", norm, keys)  # before it is in the weights, and they in a checkpoint
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -173,15 +180,17 @@ class Trainer:
         return mean_loss / accelerator.num_processes, bool(stop)
 
     def _note_problems(self, batch: Batch) -> None:
-        for problem in self.bad.add(batch.problems):
+        for problem in self.bad.add(batch):
             self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # every process speaks for its own
 
-    def _stop_on_nan(self, loss: float, keys: list[str]) -> None:
+    def _stop_on_nan(self, what: str, value: float, keys: list[str]) -> None:
         before = checkpoints.newest(self.checkpoints)
         kept = f"the last checkpoint is {before}" if before else "there is no checkpoint yet"
         raise UserError(
-            f"loss of step {self.step + 1}",
-            f"{loss} on {', '.join(keys)}" if not math.isfinite(loss) else "one that is not finite on another process",
+            f"{what} of step {self.step + 1}",
+            f"{value} on {', '.join(keys)}"
+            if not math.isfinite(value)
+            else "one that is not finite on another process",
             "a finite number",
             f"look at these samples, lower optim.learning_rate or raise trainer.precision ({kept})",
         )
@@ -275,9 +284,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self._averaged():
                 write_result(self.out, self.base, self.model, not self.config.model.sd_locked)
-            self.metrics.say(
-                f"{folder}: build it with python build.py --model {self.config.model.base} --controlnet {folder}"
-            )
+            base = self.config.model.base if self.config.model.sd_locked else self.out / "model"
+            self.metrics.say(f"{folder}: build it with python build.py --model {base} --controlnet {folder}")
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from safetensors.torch import save_file
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.add_control import add_control, changes_nothing
-from mlc_controlnet.train.base import load_base, load_controlnet, load_unet
+from mlc_controlnet.train.base import load_base, load_base_of, load_controlnet, load_unet, start_controlnet
+from mlc_controlnet.train.config import ModelOptions
 from mlc_controlnet.train.objective import encode_prompts
 from tests.checkpoint.conftest import Tiny, build_tiny, write_vocabulary
 
@@ -37,6 +39,13 @@ def test_a_file_gives_the_modules_it_was_made_of(tiny: Tiny, file: Path) -> None
         assert not any(p.requires_grad for p in module.parameters())
 
 
+def test_a_file_is_read_with_the_tokenizer_that_the_config_names(file: Path) -> None:
+    options = ModelOptions(base=str(file), tokenizer=str(file.parent / "tokenizer"), prediction_type="epsilon")
+    tokenizer = load_base_of(options).tokenizer
+    assert len(tokenizer) == len(json.loads((file.parent / "tokenizer" / "vocab.json").read_text()))
+    assert tokenizer("red").input_ids != tokenizer("blue").input_ids
+
+
 def test_prompts_are_encoded_as_the_modules_themselves_do(tiny: Tiny, file: Path) -> None:
     """Positions are in no file: a text encoder that forgot them would give each token the first one's."""
     base = load_base(file, "epsilon", file.parent / "tokenizer")
@@ -47,9 +56,37 @@ def test_prompts_are_encoded_as_the_modules_themselves_do(tiny: Tiny, file: Path
     assert context.shape[1] == 77
 
 
+def test_a_folder_with_half_precision_weights_alone_is_read(tiny: Tiny, tmp_path: Path) -> None:
+    """What a hub id gives: the smallest form of every part. It is trained on in whole precision."""
+    folder = tiny.save_folder(tmp_path / "model")
+    for weights in folder.glob("*/*.safetensors"):
+        weights.rename(weights.with_suffix(".fp16.safetensors"))
+    base = load_base(folder)
+    for part in ("unet", "vae", "text_encoder"):
+        module = getattr(base, part)
+        assert same(module.state_dict(), getattr(tiny, part).state_dict())
+        assert {p.dtype for p in module.parameters()} == {torch.float32}
+    assert same(load_unet(str(folder / "unet")).state_dict(), tiny.unet.state_dict())
+
+
+def test_a_controlnet_to_go_on_from_may_be_an_original_file(tiny: Tiny, tmp_path: Path) -> None:
+    tensors = {key: tensor.contiguous() for key, tensor in tiny.original_controlnet("").items()}
+    save_file(tensors, tmp_path / "control_v11p.safetensors")
+    assert same(load_controlnet(str(tmp_path / "control_v11p.safetensors")).state_dict(), tiny.controlnet.state_dict())
+
+
+def test_the_encoder_of_an_original_file_can_be_copied(tiny: Tiny, file: Path, tmp_path: Path) -> None:
+    """`from_pretrained_unet`, for a base in diffusers' layout whose own encoder is another one."""
+    folder = tiny.save_folder(tmp_path / "model")
+    base = load_base(folder)
+    torch.nn.init.zeros_(base.unet.conv_in.weight)
+    start = start_controlnet(base, ModelOptions(from_pretrained_unet=str(file), hint_widths=(8, 16, 24, 32)))
+    assert torch.equal(start.conv_in.weight, tiny.unet.conv_in.weight.float())
+
+
 def test_a_new_controlnet_for_a_file_changes_nothing(tiny: Tiny, file: Path, tmp_path: Path) -> None:
     folder = add_control(str(file), tmp_path / "new", 3, (8, 16, 24, 32), 0)
-    controlnet, unet = load_controlnet(folder), load_unet(str(file))
+    controlnet, unet = load_controlnet(str(folder)), load_unet(str(file))
     assert changes_nothing(controlnet, unet)
     assert torch.equal(controlnet.conv_in.weight, tiny.unet.conv_in.weight.float())
 

@@ -26,6 +26,11 @@ def test_the_command_line_wins_over_the_file() -> None:
     assert (config.trainer.max_steps, config.optim.learning_rate, config.model.hint_widths) == (7, 1e-5, (4, 8))
 
 
+@pytest.mark.parametrize("text", ["{0..9}.tar", "pipe:ssh host: cat {0..9}.tar", "C:\\data", "x: y: z"])
+def test_what_is_no_yaml_on_the_command_line_stands_for_itself(text: str) -> None:
+    assert load_config("circles", [f"data.path={text}"]).data.path == text
+
+
 def test_numbers_that_yaml_reads_as_words_are_numbers() -> None:
     assert from_tree({"data": {"path": "d"}, "trainer": {"max_steps": 1, "precision": 32}}).trainer.precision == "32"
 

@@ -66,7 +66,9 @@ def test_a_locked_base_learns_nothing_and_an_unlocked_one_its_decoder(base: Base
 
 def test_an_unlocked_run_leaves_the_whole_model_beside_the_controlnet(make_config: MakeConfig, tiny_base: Path) -> None:
     config = make_config(model__sd_locked=False)
-    train(config, quiet)
+    lines: list[str] = []
+    train(config, lines.append)
+    assert lines[-1].endswith(f"build.py --model {config.out}/model --controlnet {config.out}/controlnet")
     unet = UNet2DConditionModel.from_pretrained(Path(config.out) / "model" / "unet")
     before = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
     assert not torch.equal(unet.conv_out.weight, before.conv_out.weight)
@@ -156,7 +158,9 @@ def test_a_run_goes_on_from_a_controlnet(make_config: MakeConfig, tmp_path: Path
 @pytest.mark.parametrize("channels", [1, 4])
 def test_control_images_have_as_many_channels_as_asked_for(make_config: MakeConfig, channels: int) -> None:
     config = make_config(model__hint_channels=channels, log__image_every=4, log__image_steps=1, log__images=1)
-    folder = train(config, quiet)
+    lines: list[str] = []
+    folder = train(config, lines.append)
+    assert any(line.startswith("notice: ") and "build.py takes three" in line for line in lines)
     assert weights_below(folder)["controlnet_cond_embedding.conv_in.weight"].shape[1] == channels
 
 

@@ -1,10 +1,13 @@
 import os
 import signal
 import threading
+from datetime import timedelta
 
 import pytest
 import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
 
+from mlc_controlnet.train import process
 from mlc_controlnet.train.config import RunOptions
 from mlc_controlnet.train.process import set_up_process, termination
 
@@ -54,3 +57,16 @@ def test_freed_memory_is_kept_where_a_processor_computes(monkeypatch: pytest.Mon
     monkeypatch.setattr("mlc_controlnet.train.process.keep_freed_memory", lambda: kept.append(1))
     accelerator = set_up_process(RunOptions())
     assert len(kept) == (1 if accelerator.device.type == "cpu" else 0)
+
+
+def test_processes_wait_long_enough_for_the_one_that_fills_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = []
+
+    def note(**options) -> Accelerator:
+        handlers.extend(options["kwargs_handlers"])
+        return Accelerator(**options)
+
+    monkeypatch.setattr(process, "Accelerator", note)
+    set_up_process(RunOptions())
+    (group,) = (handler for handler in handlers if isinstance(handler, InitProcessGroupKwargs))
+    assert group.timeout > timedelta(hours=6)

@@ -116,10 +116,20 @@ def test_what_can_not_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> No
     assert problems["0.tar/1"] == "no .png"
     assert problems["1.tar"] == "an empty shard"
     assert problems["2.tar/1"] == "a picture that can not be decoded"
-    assert "a damaged shard" in (problems["3.tar"] or "")
-    assert "FileNotFoundError" in (problems["4.tar"] or "")
+    assert "a shard that can not be read" in (problems["3.tar"] or "")
+    assert problems["4.tar"] == "a shard that can not be read (FileNotFoundError: No such file or directory)"
     readable = [s for s in read_epoch(shards, 0, 0, 1) if not s.problem]
     assert [s.prompt for s in readable] == ["good", "good"]
+
+
+def test_shards_are_named_by_braces_stars_and_both_at_once(tmp_path: Path) -> None:
+    write_shards(tmp_path, [1, 1, 1])
+    every = tuple(f"{tmp_path}/00{number}.tar" for number in range(3))
+    assert expand(f"{tmp_path}/*.tar") == expand(f"{tmp_path}/00{{0..2}}.tar") == every
+    assert expand(f"{tmp_path}/*0.tar::{tmp_path}/00{{1..2}}.tar") == every
+    assert expand("pipe:cat a*.tar") == ("pipe:cat a*.tar",)
+    with pytest.raises(UserError, match="one shard or more"):
+        expand(f"{tmp_path}/*.zip")
 
 
 def test_the_control_image_may_have_any_extension(tmp_path: Path) -> None:

@@ -36,6 +36,12 @@ def test_a_run_ends_in_a_controlnet_that_diffusers_reads(make_config: MakeConfig
     assert controlnet.controlnet_mid_block.weight.any()
 
 
+def test_without_tensorboard_the_figures_are_in_a_file_alone(make_config: MakeConfig) -> None:
+    config = make_config(log__tensorboard=False)
+    train(config, quiet)
+    assert scalars(config) and not (Path(config.out) / "logs").exists()
+
+
 def test_the_base_is_not_changed_by_a_run(make_config: MakeConfig, tiny_base: Path) -> None:
     before = (tiny_base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
     train(make_config(), quiet)
@@ -185,6 +191,25 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_samples_and_keeps_the_che
     with pytest.raises(UserError, match=r"loss of step 4: got nan on target/\d\.png, target/\d\.png.*step-00000003"):
         train(config, quiet)
     assert (Path(config.out) / "checkpoints" / "step-00000003" / "state.json").is_file()
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_in_the_weights(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlc_controlnet.train.objective import Objective
+
+    real = Objective.losses
+
+    def losses(self, model, batch, held_out=False):
+        losses = real(self, model, batch, held_out)
+        losses.register_hook(lambda gradient: gradient * float("inf"))
+        return losses
+
+    train(make_config(trainer__max_steps=3), quiet)
+    monkeypatch.setattr(Objective, "losses", losses)
+    config = make_config(trainer__checkpoint_every=1, trainer__max_steps=10)
+    with pytest.raises(UserError, match=r"gradient of step 4: got (nan|inf) on target/\d\.png.*step-00000003"):
+        train(config, quiet)
 
 
 def test_grids_of_pictures_are_written_and_sent_to_tensorboard(make_config: MakeConfig) -> None:
