@@ -101,8 +101,14 @@ export async function openAnotherModel({ visitor, host }) {
     end: await visitor.generate(),
     label: await page.getAttribute("#picture", "aria-label"),
     colors: await page.isVisible("#colors"),
-    memory: await page.locator("#memory-choice").evaluate((element) => /** @type {HTMLElement} */ (element).hidden),
+    memory: await openSettings(page),
   };
+}
+
+/** Open the settings; returns whether GPU memory is among them. @param {import("playwright-core").Page} page */
+async function openSettings(page) {
+  await page.getByText("Settings").click();
+  return page.getByLabel("GPU memory").isVisible();
 }
 
 /** Use every way to make an outline, and save each. @param {Stage} stage */
@@ -127,9 +133,19 @@ export async function outlineInEveryWay({ visitor, options }) {
   for (const key of ["ArrowRight", "ArrowRight", "ArrowDown", "+"]) await board.press(key);
   await save("moved");
   await visitor.choosePicture({ ...options.picture, buffer: Buffer.from(options.picture.base64, "base64") });
-  await page.getByRole("button", { name: "Invert" }).click();
+  await page.getByLabel("Invert").check();
   await save("inverted");
-  return { outlines };
+  await page.getByLabel("Edges only").check();
+  await page.getByLabel("Invert").uncheck();
+  await save("edges");
+  for (const _ of ["invert", "edges", "invert", "open"]) await visitor.press("Undo");
+  await save("undone");
+  const toolsAfterUndo = await page.getByLabel("Edges only").isVisible();
+  await page.keyboard.press("Control+z"); // all four keys at once
+  await save("keys undone");
+  while (await page.getByRole("button", { name: "Undo" }).isEnabled()) await visitor.press("Undo");
+  await save("first");
+  return { outlines, toolsAfterUndo };
 }
 
 /** Choose colours by their swatches. @param {Stage} stage */
@@ -148,7 +164,8 @@ export async function chooseColors({ visitor, host }) {
   const checkedByOtherText = await visitor.page.locator("#colors input:checked").count();
   await prompt.fill("gold circle with navy background");
   const checkedByPrompt = await radio("Circle", "gold").isChecked();
-  return { afterCircle, afterBackground, checkedByOtherText, checkedByPrompt };
+  const memory = await openSettings(visitor.page);
+  return { afterCircle, afterBackground, checkedByOtherText, checkedByPrompt, memory };
 }
 
 /** The page as the visitor finds it where the engine cannot be loaded. @param {Stage} stage */
@@ -222,12 +239,30 @@ function cancelAtStepOne() {
   observer.observe(status, { childList: true });
 }
 
+/** A promise, and what keeps it. @returns {{ promise: Promise<void>, resolve: () => void }} */
+function signal() {
+  let resolve = () => {};
+  const promise = new Promise((/** @type {(value: void) => void} */ keep) => {
+    resolve = keep;
+  });
+  return { promise, resolve };
+}
+
 /** Cancel while the model loads; it loads on, and the next picture is drawn. @param {Stage} stage */
 export async function cancelWhileLoading({ visitor }) {
+  const asked = signal();
+  const cancelled = signal();
+  await visitor.page.route("**/params/*.bin", async (route) => {
+    asked.resolve();
+    await cancelled.promise; // a small model would be there before anybody can press
+    await route.continue();
+  });
   await visitor.open();
   await visitor.press("Generate");
+  await asked.promise;
   await visitor.press("Cancel");
   await visitor.page.getByRole("button", { name: "Generate" }).waitFor();
+  cancelled.resolve();
   return { messages: await visitor.messages(), end: await visitor.generate() };
 }
 

@@ -16,10 +16,14 @@ DARK_ON_LIGHT[4:8, 6:10] = 0
 
 
 @pytest.fixture(scope="module")
-def outlines(visit: Visit, linear_webgpu_bundle: Bundle) -> dict[str, np.ndarray]:
+def drawn(visit: Visit, linear_webgpu_bundle: Bundle) -> dict[str, Any]:
+    return visit("outlineInEveryWay", linear_webgpu_bundle, picture=png_file(DARK_ON_LIGHT))
+
+
+@pytest.fixture(scope="module")
+def outlines(drawn: dict[str, Any]) -> dict[str, np.ndarray]:
     """Name of the way -> the control image that the page made, [H, W] of 0..255."""
-    facts = visit("outlineInEveryWay", linear_webgpu_bundle, picture=png_file(DARK_ON_LIGHT))
-    return {name: np.asarray(Image.open(path).convert("L")) for name, path in facts["outlines"].items()}
+    return {name: np.asarray(Image.open(path).convert("L")) for name, path in drawn["outlines"].items()}
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,28 @@ def test_a_dark_drawing_on_light_paper_can_be_inverted(outlines: dict[str, np.nd
     assert np.array_equal(outlines["inverted"], 255 - DARK_ON_LIGHT[:, :, 0])
 
 
+def test_of_a_picture_the_edges_can_be_taken(outlines: dict[str, np.ndarray]):
+    edges = outlines["edges"]
+    assert edges.shape == (HEIGHT, WIDTH)
+    assert set(np.unique(edges)) == {0, 255}
+    rows, columns = np.nonzero(edges)
+    assert rows.min() in (3, 4) and rows.max() in (7, 8)  # around the dark square
+    assert columns.min() in (5, 6) and columns.max() in (9, 10)
+    assert edges[5:7, 7:9].max() == 0
+
+
+def test_what_was_drawn_comes_back_change_by_change(drawn: dict[str, Any], outlines: dict[str, np.ndarray]):
+    assert np.array_equal(outlines["undone"], outlines["moved"])
+    assert not drawn["toolsAfterUndo"]  # a ring has no edges to find
+    assert np.array_equal(outlines["keys undone"], outlines["sample"])
+    center, _ = ring(outlines["first"])
+    np.testing.assert_allclose(center, [WIDTH / 2, HEIGHT / 2], atol=0.2)  # what the page begins with
+
+
+def test_a_small_model_leaves_no_choice_of_memory(colors: dict[str, Any]):
+    assert not colors["memory"]
+
+
 def test_swatches_write_the_prompt(colors: dict[str, Any]):
     assert colors["afterCircle"] == "red circle with navy background"
     assert colors["afterBackground"] == "red circle with white background"
@@ -93,4 +119,4 @@ def test_another_model_is_not_promised_discs(visit: Visit, linear_webgpu_bundle:
     assert facts["end"].startswith("Done")
     assert facts["label"]  # for those who do not see the picture, although no prompt says what it shows
     assert not facts["colors"]
-    assert not facts["memory"]  # gigabytes: the setting shows
+    assert facts["memory"]  # gigabytes

@@ -49,9 +49,19 @@ export function prepareControlImage(image: Image, height: number, width: number)
   return { pixels, notices };
 }
 
-function checkImage({ width, height, data }: Image, wantedHeight: number, wantedWidth: number): void {
-  if (!(width > 0 && height > 0) || data?.length !== 4 * width * height) {
-    const got = `${width}x${height} with ${data?.length ?? "no"} bytes`;
+/** Throws UserError for what holds no pixels, such as a canvas, which could not be sent to a worker either. */
+export function checkPixels(image: Partial<Image> | undefined): void {
+  if (ArrayBuffer.isView(image?.data)) return;
+  const got = typeof image === "object" ? `${image?.constructor.name ?? null} without pixels` : String(image);
+  const remedy = "pass context.getImageData(0, 0, width, height) of a canvas";
+  throw new UserError("control image", got, "pixels as in ImageData", remedy);
+}
+
+function checkImage(image: Image, wantedHeight: number, wantedWidth: number): void {
+  checkPixels(image);
+  const { width, height, data } = image;
+  if (!(width > 0 && height > 0) || data.length !== 4 * width * height) {
+    const got = `${width}x${height} with ${data.length} bytes`;
     throw new UserError("control image", got, "RGBA, four bytes a pixel", "pass ImageData");
   }
   if (Math.min(width, height) < MIN_SIDE) {

@@ -129,6 +129,9 @@ export class ControlNetPipeline {
       conditioningScale: finite(request.conditioningScale ?? defaults.conditioning_scale, "conditioning scale"),
       sampler: request.sampler ?? samplers.default,
     };
+    if (typeof settings.prompt !== "string") {
+      throw new UserError("prompt", String(settings.prompt), "a text", 'pass a string; "" draws without a prompt');
+    }
     checkSeed(settings.seed);
     this.table(settings);
     return settings;

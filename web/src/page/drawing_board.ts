@@ -2,7 +2,7 @@
 
 import type { Image } from "../worker";
 import { toCanvas } from "./canvas";
-import { drawShape, EMPTY, LINE_WIDTH, type Point, type Ring, type Shape } from "./outline";
+import { drawShape, LINE_WIDTH, moveShape, type Point, type Ring, type Shape } from "./outline";
 
 export type Tool = "ring" | "pencil";
 
@@ -15,13 +15,23 @@ export class DrawingBoard {
   tool: Tool = "ring";
   /** Called whenever another shape is on the board. */
   onChange: (shape: Shape) => void = () => {};
-  private shape: Shape = EMPTY;
+  private shape: Shape;
+  /** What was there before, the last one last. */
+  private earlier: Shape[] = [];
+  /** Of which gesture the last change was; its changes are undone together. */
+  private gesture: unknown;
   private width: number;
   private height: number;
 
-  constructor(private readonly canvas: HTMLCanvasElement) {
+  /** A board with a ring, whose numbers are fractions of the board's width. */
+  constructor(
+    private readonly canvas: HTMLCanvasElement,
+    ...ring: readonly [x: number, y: number, radius: number]
+  ) {
     this.width = canvas.width;
     this.height = canvas.height;
+    this.shape = this.ringAt(...ring);
+    this.present(this.shape);
     canvas.addEventListener("pointerdown", (event) => this.startDrag(event));
     canvas.addEventListener("keydown", (event) => this.pressKey(event));
     new ResizeObserver(() => this.paint()).observe(canvas);
@@ -29,28 +39,40 @@ export class DrawingBoard {
 
   /** Pixels of the control image; what is drawn already keeps its place in proportion. */
   setSize(width: number, height: number): void {
-    const scale = Math.min(width / this.width, height / this.height);
+    const before = this.size;
+    if (width === before.width && height === before.height) return;
     this.width = width;
     this.height = height;
-    if (scale !== 1 && this.shape.kind === "ring") {
-      const { center, radius } = this.shape.ring;
-      const ring = { center: { x: center.x * scale, y: center.y * scale }, radius: radius * scale };
-      this.show({ kind: "ring", ring });
-    }
+    this.earlier = this.earlier.map((shape) => moveShape(shape, before, this.size));
+    this.present(moveShape(this.shape, before, this.size));
   }
 
-  /** Put a shape on the board in place of what is there. */
-  show(shape: Shape): void {
-    this.shape = shape;
-    this.canvas.setAttribute("aria-label", describe(shape));
-    this.paint();
-    this.onChange(shape);
+  /** Pixels of the control image. */
+  get size(): { width: number; height: number } {
+    return { width: this.width, height: this.height };
+  }
+
+  /** Put a shape on the board in place of what is there. Changes of one `gesture` are undone together. */
+  show(shape: Shape, gesture?: unknown): void {
+    if (gesture === undefined || gesture !== this.gesture) this.earlier.push(this.shape);
+    this.gesture = gesture;
+    this.present(shape);
+  }
+
+  get canUndo(): boolean {
+    return this.earlier.length > 0;
+  }
+
+  /** Put back what was there before the last change, if there was one. */
+  undo(): void {
+    const before = this.earlier.pop();
+    this.gesture = undefined;
+    if (before !== undefined) this.present(before);
   }
 
   /** A ring whose numbers are fractions of the board's width. */
   showRing(x: number, y: number, radius: number): void {
-    const ring = { center: { x: x * this.width, y: y * this.height }, radius: radius * this.width };
-    this.show({ kind: "ring", ring });
+    this.show(this.ringAt(x, y, radius));
   }
 
   /** What the model is given. */
@@ -59,7 +81,20 @@ export class DrawingBoard {
   }
 
   isEmpty(): boolean {
-    return this.shape.kind === "strokes" && this.shape.strokes.length === 0;
+    if (this.shape.kind === "strokes") return this.shape.strokes.length === 0;
+    return this.shape.kind === "picture" && this.shape.look.edges && !this.shape.picture.data.some(isLit);
+  }
+
+  private ringAt(x: number, y: number, radius: number): Shape {
+    const ring = { center: { x: x * this.width, y: y * this.height }, radius: radius * this.width };
+    return { kind: "ring", ring };
+  }
+
+  private present(shape: Shape): void {
+    this.shape = shape;
+    this.canvas.setAttribute("aria-label", describe(shape));
+    this.paint();
+    this.onChange(shape);
   }
 
   private startDrag(event: PointerEvent): void {
@@ -67,35 +102,36 @@ export class DrawingBoard {
     event.preventDefault(); // no text selection; focus is set by hand
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
-    const before = this.shape;
-    const drag = this.tool === "ring" ? this.dragRing(this.pointOf(event)) : this.dragPencil(this.pointOf(event));
+    const gesture = Symbol("drag");
+    const from = this.pointOf(event);
+    const drag = this.tool === "ring" ? this.dragRing(from, gesture) : this.dragPencil(from, gesture);
     const stop = new AbortController();
     const { signal } = stop;
     this.canvas.addEventListener("pointermove", (move) => drag(this.pointOf(move)), { signal });
     this.canvas.addEventListener("pointerup", () => stop.abort(), { signal });
     const giveUp = () => {
       stop.abort();
-      this.show(before);
+      if (this.gesture === gesture) this.undo();
     };
     this.canvas.addEventListener("pointercancel", giveUp, { signal });
   }
 
   /** From the middle outwards. */
-  private dragRing(center: Point): (to: Point) => void {
+  private dragRing(center: Point, gesture: symbol): (to: Point) => void {
     return (to) => {
       const radius = Math.hypot(to.x - center.x, to.y - center.y);
-      if (radius >= MIN_RADIUS) this.show({ kind: "ring", ring: { center, radius } });
+      if (radius >= MIN_RADIUS) this.show({ kind: "ring", ring: { center, radius } }, gesture);
     };
   }
 
-  private dragPencil(from: Point): (to: Point) => void {
+  private dragPencil(from: Point, gesture: symbol): (to: Point) => void {
     const earlier = this.shape.kind === "strokes" ? this.shape.strokes : [];
     const stroke = [from];
     return (to) => {
       const last = stroke[stroke.length - 1];
       if (Math.hypot(to.x - last.x, to.y - last.y) < PENCIL_SPACING) return;
       stroke.push(to);
-      this.show({ kind: "strokes", strokes: [...earlier, stroke] });
+      this.show({ kind: "strokes", strokes: [...earlier, stroke] }, gesture);
     };
   }
 
@@ -105,7 +141,7 @@ export class DrawingBoard {
     event.preventDefault();
     const middle: Ring = { center: { x: this.width / 2, y: this.height / 2 }, radius: this.width / 4 };
     const ring = this.shape.kind === "ring" ? move(this.shape.ring) : middle;
-    this.show({ kind: "ring", ring: { ...ring, radius: Math.max(MIN_RADIUS, ring.radius) } });
+    this.show({ kind: "ring", ring: { ...ring, radius: Math.max(MIN_RADIUS, ring.radius) } }, "keys");
   }
 
   private pointOf(event: PointerEvent): Point {
@@ -166,8 +202,16 @@ function paintLines(context: CanvasRenderingContext2D, shape: Exclude<Shape, { k
   context.stroke();
 }
 
+/** Of RGBA. */
+function isLit(value: number, i: number): boolean {
+  return i % 4 !== 3 && value > 0;
+}
+
 function describe(shape: Shape): string {
-  if (shape.kind === "picture") return `Drawing board: a picture of ${shape.picture.width} by ${shape.picture.height}`;
+  if (shape.kind === "picture") {
+    const { width, height } = shape.source;
+    return `Drawing board: ${shape.look.edges ? "the edges of " : ""}a picture of ${width} by ${height}`;
+  }
   if (shape.kind === "strokes") return shape.strokes.length ? "Drawing board: pencil lines" : "Drawing board: empty";
   const { center, radius } = shape.ring;
   const [x, y, r] = [center.x, center.y, radius].map(Math.round);

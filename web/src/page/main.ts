@@ -15,9 +15,11 @@ import {
 } from "../worker";
 import { paintImage, readPicture, saveFile } from "./canvas";
 import { DrawingBoard, type Tool } from "./drawing_board";
+import { isOutline } from "./edges";
 import { EngineSession } from "./engine_session";
 import { Messages } from "./messages";
-import { drawShape, EMPTY, invert } from "./outline";
+import { drawShape, EMPTY } from "./outline";
+import { linkPictureTools, openedPicture } from "./picture_tools";
 import { LoadProgress, seconds, stepText } from "./progress_text";
 import { linkSwatches, type Palette } from "./prompt_colors";
 
@@ -28,6 +30,13 @@ const SAMPLES = [
   [0.62, 0.58, 0.34],
   [0.7, 0.3, 0.14],
 ] as const;
+
+const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "Euler", dpmpp_2m: "DPM-Solver++" };
+
+const HINTS: Readonly<Record<Tool, string>> = {
+  ring: "Drag from the middle outwards",
+  pencil: "Draw a closed line",
+};
 
 /** Bytes of GPU memory from which on the page offers to save some; `?memory=` in its address always does. */
 const MEMORY_WORTH_A_SETTING = 1e9;
@@ -49,11 +58,13 @@ const downloadButton = byId<HTMLButtonElement>("download");
 const progressBar = byId<HTMLProgressElement>("progress");
 const pictureCanvas = byId<HTMLCanvasElement>("picture");
 const messages = new Messages(byId("messages"));
-const board = new DrawingBoard(byId<HTMLCanvasElement>("board"));
+const board = new DrawingBoard(byId<HTMLCanvasElement>("board"), ...SAMPLES[0]);
 const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onManifest, onProgress, onLoaded });
 
 let loadProgress = new LoadProgress();
 let picture: GeneratedImage | undefined;
+/** Whether the model was trained on outlines alone: of a photo it then wants the edges. */
+let wantsOutlines = true;
 let running: AbortController | undefined;
 
 function showStatus(text: string, fraction: number): void {
@@ -84,6 +95,7 @@ function onManifest({ model, defaults }: Manifest): void {
 
 /** The page is written for discs of two colours; another model draws something else. */
 function speakOfAnyModel(): void {
+  wantsOutlines = false;
   const title = "Draw an outline, describe the picture";
   document.title = title;
   byId("title").textContent = title;
@@ -100,7 +112,11 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   const sampler = field<HTMLSelectElement>("sampler");
   if (sampler.options.length === 0) {
     const isDefault = (name: string) => name === manifest.samplers.default;
-    sampler.append(...Object.keys(samplers).map((name) => new Option(name, name, isDefault(name), isDefault(name))));
+    sampler.append(
+      ...Object.keys(samplers).map(
+        (name) => new Option(SAMPLER_NAMES[name] ?? name, name, isDefault(name), isDefault(name)),
+      ),
+    );
   }
   offerMemory(memoryPlan);
   byId("about").textContent =
@@ -213,7 +229,8 @@ async function openPicture(file: File | undefined): Promise<void> {
   if (file === undefined) return;
   messages.clear();
   try {
-    board.show({ kind: "picture", picture: await readPicture(file) });
+    const source = await readPicture(file);
+    board.show(openedPicture(source, wantsOutlines && !isOutline(source), board.size));
   } catch (error) {
     messages.error(error);
   }
@@ -257,6 +274,7 @@ function listen(): void {
   for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=tool]")) {
     radio.addEventListener("change", () => {
       board.tool = radio.value as Tool;
+      byId("gesture").textContent = HINTS[board.tool];
     });
   }
   listenToBoard();
@@ -264,13 +282,20 @@ function listen(): void {
 
 function listenToBoard(): void {
   const file = byId<HTMLInputElement>("file");
-  const invertButton = byId<HTMLButtonElement>("invert");
+  const undoButton = byId<HTMLButtonElement>("undo");
+  const showPictureTools = linkPictureTools(byId("picture-tools"), board);
   board.onChange = (shape) => {
-    invertButton.hidden = shape.kind !== "picture";
-    invertButton.onclick = () => {
-      if (shape.kind === "picture") board.show({ kind: "picture", picture: invert(shape.picture) });
-    };
+    undoButton.disabled = !board.canUndo;
+    showPictureTools(shape);
   };
+  undoButton.addEventListener("click", () => board.undo());
+  document.addEventListener("keydown", (event) => {
+    const isText =
+      event.target instanceof HTMLInputElement && !["radio", "checkbox", "range"].includes(event.target.type);
+    if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey || isText) return;
+    event.preventDefault();
+    board.undo();
+  });
   byId("clear").addEventListener("click", () => board.show(EMPTY));
   byId("save-outline").addEventListener("click", async () =>
     saveFile(await encodePng(board.controlImage()), "outline.png"),
@@ -301,7 +326,6 @@ function readAddress(): void {
 addSamples();
 listen();
 readAddress();
-board.showRing(...SAMPLES[0]);
 const palette = Object.values(palettes)[0];
 if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("prompt"), palette);
 session.load().catch((error) => {

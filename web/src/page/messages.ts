@@ -34,7 +34,9 @@ export class Messages {
     message.className = `message ${kind}`;
     message.append(...content);
     this.container.append(message);
-    if (kind === "error") message.scrollIntoView({ block: "nearest" });
+    if (kind !== "error") return;
+    scrollTo({ top: scrollY, behavior: "instant" }); // a scroll to the picture that is under way would go on
+    message.scrollIntoView({ block: "nearest" });
   }
 }
 

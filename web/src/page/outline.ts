@@ -17,7 +17,24 @@ export interface Ring {
 export type Shape =
   | { readonly kind: "ring"; readonly ring: Ring }
   | { readonly kind: "strokes"; readonly strokes: readonly (readonly Point[])[] }
-  | { readonly kind: "picture"; readonly picture: Image };
+  | PictureShape;
+
+export interface PictureShape {
+  readonly kind: "picture";
+  /** As it was opened. */
+  readonly source: Image;
+  readonly look: Look;
+  /** What `look` makes of it: the control image. */
+  readonly picture: Image;
+}
+
+/** What is made of an opened picture. */
+export interface Look {
+  readonly edges: boolean;
+  /** 0..1: how faint an edge may be. */
+  readonly detail: number;
+  readonly inverted: boolean;
+}
 
 /** Pixels; the model was trained on one to two. */
 export const LINE_WIDTH = 1.5;
@@ -38,6 +55,23 @@ export function drawShape(shape: Shape, width: number, height: number): Image {
   const data = new Uint8ClampedArray(4 * coverage.length).fill(255);
   coverage.forEach((value, i) => void data.fill(Math.round(255 * value), 4 * i, 4 * i + 3));
   return { width, height, data };
+}
+
+type Size = Pick<Image, "width" | "height">;
+
+/** A shape from a board of one size on a board of another, whole and in its middle. A picture fits every board. */
+export function moveShape(shape: Shape, from: Size, to: Size): Shape {
+  const scale = Math.min(to.width / from.width, to.height / from.height);
+  const along = (value: number, size: keyof Size) => to[size] / 2 + (value - from[size] / 2) * scale;
+  const movePoint = ({ x, y }: Point) => ({ x: along(x, "width"), y: along(y, "height") });
+  if (shape.kind === "ring") {
+    const { center, radius } = shape.ring;
+    return { kind: "ring", ring: { center: movePoint(center), radius: radius * scale } };
+  }
+  if (shape.kind === "strokes") {
+    return { kind: "strokes", strokes: shape.strokes.map((stroke) => stroke.map(movePoint)) };
+  }
+  return shape;
 }
 
 /** The same picture with black and white exchanged: dark lines on a bright ground become what the model knows. */

@@ -9,6 +9,8 @@ import type {
   GeneratedImage,
   GenerateRequest,
 } from "../engine";
+import { checkPixels } from "../engine/control_image";
+import { UserError } from "../engine/errors";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol";
 
 /** Hears what a running call tells. */
@@ -76,6 +78,7 @@ export async function connectEngine(
     if (event.kind === "progress") onProgress?.(event.progress);
   };
   try {
+    checkAddress(bundleUrl);
     const info = await connection.call<EngineInfo>(
       { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href, memory },
       { signal, onEvent },
@@ -87,6 +90,17 @@ export async function connectEngine(
   }
 }
 
+/** Throws UserError for an address that a script without types forgot. */
+function checkAddress(bundleUrl: string | URL | undefined): void {
+  if (bundleUrl !== undefined) return;
+  throw new UserError(
+    "bundleUrl",
+    "undefined",
+    "the address of a bundle's folder",
+    'pass for example "./circles-webgpu/"',
+  );
+}
+
 class RemoteEngine implements ControlNetEngine {
   constructor(
     readonly info: EngineInfo,
@@ -94,7 +108,8 @@ class RemoteEngine implements ControlNetEngine {
     private readonly release: () => void,
   ) {}
 
-  generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+  async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+    checkPixels(request.controlImage);
     const { onStep, onNotice, signal } = callbacks;
     const onEvent = (event: Reply) => {
       if (event.kind === "step") onStep?.(withPreview(event.step));

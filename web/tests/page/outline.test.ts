@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { drawShape, EMPTY, invert, type Ring } from "../../src/page/outline";
+import { drawShape, EMPTY, invert, moveShape, type Ring } from "../../src/page/outline";
 
 const WIDTH = 40;
 const HEIGHT = 30;
@@ -53,7 +53,25 @@ test("an empty board is black", () => {
 
 test("a picture stays as it is, whatever its size", () => {
   const picture = { width: 2, height: 1, data: Uint8ClampedArray.of(1, 2, 3, 4, 5, 6, 7, 8) };
-  expect(drawShape({ kind: "picture", picture }, WIDTH, HEIGHT)).toBe(picture);
+  const look = { edges: false, detail: 0.5, inverted: false };
+  expect(drawShape({ kind: "picture", source: picture, look, picture }, WIDTH, HEIGHT)).toBe(picture);
+});
+
+test("rings and strokes stay whole and in the middle on a board of another size and shape", () => {
+  const [from, to] = [
+    { width: 10, height: 10 },
+    { width: 60, height: 40 },
+  ];
+  const strokes = [[{ x: 5, y: 5 }], [{ x: 0, y: 10 }]];
+  expect(moveShape({ kind: "strokes", strokes }, from, to)).toEqual({
+    kind: "strokes",
+    strokes: [[{ x: 30, y: 20 }], [{ x: 10, y: 40 }]],
+  });
+  const small = { center: { x: 5, y: 4 }, radius: 2 };
+  expect(moveShape({ kind: "ring", ring: small }, from, to)).toEqual({
+    kind: "ring",
+    ring: { center: { x: 30, y: 16 }, radius: 8 },
+  });
 });
 
 test("inverting exchanges black and white and keeps transparency", () => {

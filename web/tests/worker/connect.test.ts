@@ -182,3 +182,18 @@ test("a worker that dies ends running calls and later ones", async () => {
   await expect(run).rejects.toThrow("the worker failed");
   await expect(engine.stats()).rejects.toThrow("the worker failed");
 });
+
+test("a canvas, which cannot be sent to a worker, is refused with a word on what can", async () => {
+  const engine = await connect();
+  const canvas = { width: 1, height: 1, getContext: () => null };
+  await expect(engine.generate({ ...request, controlImage: canvas as never })).rejects.toThrow(
+    "control image: got Object without pixels, wanted pixels as in ImageData; pass context.getImageData(",
+  );
+});
+
+test("an engine without a bundle's address is refused", async () => {
+  await expect(connect(undefined, { bundleUrl: undefined as never })).rejects.toThrow(
+    "bundleUrl: got undefined, wanted",
+  );
+  expect(release).toHaveBeenCalled();
+});
