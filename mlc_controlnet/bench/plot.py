@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from mlc_controlnet.bench.figures import Figures
+from mlc_controlnet.themes import THEMES
 
-THEMES = {"light": ("#1f2328", "#d1d9e0"), "dark": ("#f0f6fc", "#3d444d")}  # text, grid: GitHub's own
 COLORS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#e5534b", "#9e8c00")  # each read on white and on black
 MARKERS = "osD^vP"
 ROW_INCHES = 0.24
@@ -18,7 +18,7 @@ RATIOS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 
 def plot(kernels: Sequence[Figures], theme: str) -> str:
     """A line an operation, a mark a device and peer, on a logarithmic axis. The same figures give the same text."""
-    text, grid = THEMES[theme]
+    text, grid = THEMES[theme].text, THEMES[theme].grid
     titles = {row.name: row.title for figures in kernels for row in figures.rows[1:]}
     heights = {name: -place for place, name in enumerate(titles)}
     settings = {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.size": 8, "text.color": text}

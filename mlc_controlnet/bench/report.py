@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlc_controlnet.bench.figures import KERNELS, MODEL, OURS, Figures, Row, write_text
-from mlc_controlnet.bench.plot import THEMES, plot
+from mlc_controlnet.bench.plot import plot
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.themes import THEMES
 
 PREFACE = """# Figures
 
