@@ -4,6 +4,10 @@ python build.py --target webgpu        the bundled model `circles`, and the demo
 python build.py --target llvm          the same model for this machine's processor
 """
 
+# isort: off
+import mlc_controlnet.build_environment  # noqa: F401  first: it names a package that is not installed
+# isort: on
+
 import sys
 import tempfile
 from collections import defaultdict

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlc_controlnet import __version__
+from mlc_controlnet.environment import explain
 from mlc_controlnet.errors import UserError
 
 DEFAULT_BUNDLE = Path("dist/circles-llvm")
@@ -37,6 +38,12 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
         run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (ImportError, OSError) as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -230,13 +237,15 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
     parser.add_argument("--dtype", default="float16", help="float16 or float32 (float16)")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="the folder that gets the file (dist)")
+    parser.add_argument("--component", action="append", metavar="NAME", help="write this one's alone; repeat it")
     parser.set_defaults(run=_sources)
 
 
 def _sources(options: argparse.Namespace) -> None:
+    from mlc_controlnet.components import COMPONENTS
     from mlc_controlnet.sources import write_source
 
-    print(write_source(options.target, options.model, options.dtype, options.out))
+    print(write_source(options.target, options.model, options.dtype, options.out, options.component or COMPONENTS))
 
 
 def _add_tune(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from mlc_controlnet.checkpoint import model_name
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption
+from mlc_controlnet.environment import explain
 from mlc_controlnet.errors import UserError
 
 NO_SPACE = os.strerror(errno.ENOSPC)
@@ -136,6 +137,9 @@ def report_errors() -> Iterator[Outcome]:
         outcome.exit_code = 1
         if NO_SPACE in str(error):  # of TVM's and the linker's temporary files, or of the page
             print(f"error: a full disk ({NO_SPACE}); make room, also in {tempfile.gettempdir()}", file=sys.stderr)
+            outcome.exit_code = 2
+        elif (explained := explain(error)) is not None:
+            print(f"error: {explained}", file=sys.stderr)
             outcome.exit_code = 2
         else:
             traceback.print_exc()
