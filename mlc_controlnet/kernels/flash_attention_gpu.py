@@ -29,6 +29,7 @@ from mlc_controlnet.kernels.vectors_gpu import sum_of
 WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
 ENOUGH_WORKGROUPS = 64  # below this, smaller tiles of queries: an integrated GPU runs about this many at a time
+LEAST_QUERIES = 16  # of a tile: with fewer, bringing keys and values takes as long as the arithmetic
 LOG2_E = math.log2(math.e)  # exp2 is the hardware's exponential
 LOWEST = -1e30  # below every score; finite, since WGSL has no infinity
 
@@ -73,7 +74,7 @@ def choose_tile(attention: Attention) -> Tile:
         rows, columns, threads_y = 2, 4, 16
     else:
         rows, columns, threads_y = 2, 2, 16
-    while threads_y > 4 and _workgroups(attention, threads_y * rows) < ENOUGH_WORKGROUPS:
+    while threads_y * rows > LEAST_QUERIES and _workgroups(attention, threads_y * rows) < ENOUGH_WORKGROUPS:
         threads_y //= 2
     tile = Tile(threads_x, threads_y, rows, columns, chunk)
     element_bytes = 2 if attention.dtype == "float16" else 4

@@ -245,3 +245,8 @@ def test_tiles_grow_with_the_work() -> None:
     """Stable Diffusion 1.5 at 512x512: the finest level fills a GPU with wide tiles, the coarsest with small ones."""
     assert choose_tile(1, 4096, 320).shape == (64, 64)
     assert choose_tile(1, 64, 1280).shape == (32, 32)
+
+
+def test_the_tokens_of_a_prompt_are_one_tile_high() -> None:
+    """A multiple of 32 would be 96 rows for 77."""
+    assert [choose_tile(1, 77, columns).shape for columns in (320, 768, 1280)] == [(80, 32)] * 3
