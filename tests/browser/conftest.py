@@ -19,17 +19,18 @@ TIMEOUT_S = 1800  # one scenario, on a software adapter that shares its cores
 Visit = Callable[..., dict[str, Any]]
 
 
-def build_with_vite(folder: Path, *options: str) -> None:
+def run_npx(*command: str) -> None:
+    """Run a program of web/node_modules in web/."""
     if not (WEB / "node_modules").is_dir() or shutil.which("npx") is None:
         pytest.fail("the browser tests need Node 20 and `npm ci` in web/ (`make test` does it)")
-    subprocess.run(["npx", "vite", "build", *options, "--outDir", str(folder)], cwd=WEB, check=True)
+    subprocess.run(["npx", *command], cwd=WEB, check=True)
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page, built by Vite."""
     folder = tmp_path_factory.mktemp("site")
-    build_with_vite(folder)
+    run_npx("vite", "build", "--outDir", str(folder))
     return folder
 
 
@@ -56,9 +57,10 @@ def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_mode
 
 @pytest.fixture(scope="session")
 def engine_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty page of somebody else's, with the engine built as a library in `engine/`."""
+    """An empty page of somebody else's, with what `npm run build:engine` writes in `engine/`."""
     folder = tmp_path_factory.mktemp("engine-site")
-    build_with_vite(folder / "engine", "--config", "vite.engine.config.ts")
+    run_npx("vite", "build", "--config", "vite.engine.config.ts", "--outDir", str(folder / "engine"))
+    run_npx("tsc", "-p", "tsconfig.types.json", "--outDir", str(folder / "engine" / "types"))
     (folder / "index.html").write_text("<!doctype html><title>Somebody's site</title>")
     return folder
 

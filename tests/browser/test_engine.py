@@ -1,10 +1,28 @@
 """The engine as a library: another site's script uses what `npm run build:engine` writes, without a bundler."""
 
+import json
+import subprocess
 from pathlib import Path
 
+import pytest
+
 from mlc_controlnet.bundle.reader import Bundle
-from tests.browser.conftest import Visit
+from tests.browser.conftest import WEB, Visit
 from tests.fixtures.linear_bundle import HEIGHT, WIDTH
+
+SITE_TS = """
+import { createEngine, type Progress, UserError } from "mlc-controlnet-engine";
+import * as here from "mlc-controlnet-engine/engine";
+
+const onProgress = ({ done, total }: Progress) => console.log(done / total);
+const engine: here.ControlNetEngine = await createEngine({ bundleUrl: "./bundle/", onProgress });
+const controlImage = new ImageData(8, 8) as here.Image;
+const { data } = await engine.generate({ prompt: "gold", controlImage }, { onStep: (step) => step.preview() });
+export const bytes: number = data.length;
+export const isOurs = (error: unknown): error is UserError => error instanceof here.UserError;
+// @ts-expect-error: a type that is not found would be any, and take every argument
+await engine.generate({ prompt: 7 });
+"""
 
 
 def test_another_site_makes_a_picture_with_the_built_engine(
@@ -17,3 +35,17 @@ def test_another_site_makes_a_picture_with_the_built_engine(
     assert facts["settings"]["seed"] == 0
     assert facts["pngBytes"] > 100
     assert facts["refused"] == "Error: the engine was unloaded"
+
+
+@pytest.mark.parametrize("resolution", ["bundler", "node16", "nodenext"])
+def test_another_site_in_typescript_finds_every_type(engine_site: Path, tmp_path: Path, resolution: str):
+    options = {"module": "esnext" if resolution == "bundler" else resolution, "moduleResolution": resolution}
+    checks = {"strict": True, "skipLibCheck": False, "noEmit": True, "types": []}
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": {"target": "es2022", **options, **checks}}))
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "site.ts").write_text(SITE_TS)
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "mlc-controlnet-engine").symlink_to(engine_site / "engine")
+    tsc = [str(WEB / "node_modules" / ".bin" / "tsc"), "--project", str(tmp_path)]
+    checked = subprocess.run(tsc, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout

@@ -3,7 +3,7 @@
  * The twin of mlc_controlnet/runtime/control_image.py.
  */
 
-import { UserError } from "./errors";
+import { UserError } from "./errors.ts";
 
 /** Pixels: less than one latent cell carries nothing. */
 const MIN_SIDE = 8;

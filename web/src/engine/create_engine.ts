@@ -1,14 +1,14 @@
 /** The engine as a site uses it: load a bundle, make pictures, unload. */
 
-import { openDevice } from "./device";
-import { Engine, type EngineStats } from "./engine";
-import { type Bundle, openBundle } from "./load";
-import { checkCanDraw, type Manifest } from "./manifest";
-import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError, type MemoryPlan } from "./memory";
-import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline";
-import type { LoadOptions } from "./progress";
-import { parseSamplers } from "./sampler";
-import { PromptTokenizer } from "./tokenizer";
+import { openDevice } from "./device.ts";
+import { Engine } from "./engine.ts";
+import { type Bundle, openBundle } from "./load.ts";
+import { checkCanDraw, type Manifest } from "./manifest.ts";
+import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError, type MemoryPlan } from "./memory.ts";
+import { ControlNetPipeline, type GeneratedImage, type GenerateRequest, type Model, type Step } from "./pipeline.ts";
+import type { LoadOptions } from "./progress.ts";
+import { parseSamplers } from "./sampler.ts";
+import { PromptTokenizer } from "./tokenizer.ts";
 
 export interface EngineOptions extends LoadOptions {
   /** The bundle's folder on a static host; a relative address is relative to the page. */
@@ -43,6 +43,12 @@ export interface EngineInfo {
   readonly memoryPlan: MemoryPlan;
   /** For each sampler the numbers of steps that it has a table for. */
   readonly samplers: Readonly<Record<string, readonly number[]>>;
+}
+
+/** What the GPU did since the engine was loaded. */
+export interface EngineStats {
+  readonly dispatches: number;
+  readonly peakGpuMebibytes: number;
 }
 
 export interface ControlNetEngine {

@@ -1,9 +1,9 @@
 /** Find a WebGPU device for one of a bundle's libraries, or say exactly what this browser or GPU lacks. */
 
-import { UserError } from "./errors";
-import type { Library } from "./manifest";
-import { type Memory, MemoryFullError } from "./memory";
-import type { Progress } from "./progress";
+import { UserError } from "./errors.ts";
+import type { Library } from "./manifest.ts";
+import { type Memory, MemoryFullError } from "./memory.ts";
+import type { Progress } from "./progress.ts";
 
 /** A device that was opened for one library; `close` gives it back. */
 export interface OpenDevice {

@@ -12,21 +12,15 @@ import {
   type ControlEmbedding,
   type FloatArray,
   type Residuals,
-} from "./components";
-import { lostDevice, type OpenDevice, watchPipelines } from "./device";
-import type { Bundle } from "./load";
-import { COMPUTE, type Manifest } from "./manifest";
-import type { Memory } from "./memory";
-import { type LoadOptions, withDownloadMeter } from "./progress";
-import { arrayItems, bytesOf, createTensor, inScope, toFloats } from "./tensor";
-import { createWasi } from "./wasi";
-import { Weights } from "./weights";
-
-/** What the GPU did since the engine was loaded. */
-export interface EngineStats {
-  readonly dispatches: number;
-  readonly peakGpuMebibytes: number;
-}
+} from "./components.ts";
+import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
+import type { Bundle } from "./load.ts";
+import { COMPUTE, type Manifest } from "./manifest.ts";
+import type { Memory } from "./memory.ts";
+import { type LoadOptions, withDownloadMeter } from "./progress.ts";
+import { arrayItems, bytesOf, createTensor, inScope, toFloats } from "./tensor.ts";
+import { createWasi } from "./wasi.ts";
+import { Weights } from "./weights.ts";
 
 /** A component's function and what it is called with each time. */
 interface LoadedComponent {
@@ -151,7 +145,7 @@ export class Engine implements Components {
     return image;
   }
 
-  stats(): EngineStats {
+  stats() {
     const text = this.tvm.runtimeStatsText(); // "peak-memory=21 MB, all-memory=40 MB, shader-submissions=1234"
     const field = (name: string) => Number(new RegExp(`${name}=(\\d+)`).exec(text)?.[1] ?? 0);
     return { dispatches: field("shader-submissions"), peakGpuMebibytes: field("peak-memory") };

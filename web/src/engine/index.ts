@@ -6,19 +6,19 @@
  *     await engine.unload();
  */
 
-export type { Image } from "./control_image";
+export type { Image } from "./control_image.ts";
 export {
   type ControlNetEngine,
   createEngine,
   type EngineInfo,
   type EngineOptions,
+  type EngineStats,
   type GenerateCallbacks,
-} from "./create_engine";
-export type { EngineStats } from "./engine";
-export { isAbort, UserError } from "./errors";
-export { purgeBundle } from "./load";
-export type { Manifest } from "./manifest";
-export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory";
-export type { GeneratedImage, GenerateRequest, Settings, Step } from "./pipeline";
-export { encodePng } from "./png";
-export type { Progress } from "./progress";
+} from "./create_engine.ts";
+export { isAbort, UserError } from "./errors.ts";
+export { purgeBundle } from "./load.ts";
+export type { Manifest } from "./manifest.ts";
+export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
+export type { GeneratedImage, GenerateRequest, Settings, Step } from "./pipeline.ts";
+export { encodePng } from "./png.ts";
+export type { Progress } from "./progress.ts";

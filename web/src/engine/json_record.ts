@@ -3,7 +3,7 @@
  * The twin of mlc_controlnet/bundle/json_record.py.
  */
 
-import { UserError } from "./errors";
+import { UserError } from "./errors.ts";
 
 export const REMEDY = "the file is damaged or from another version: build the bundle again with python build.py";
 

@@ -3,9 +3,9 @@
  * The twin of mlc_controlnet/bundle/manifest.py.
  */
 
-import { COMPONENTS } from "./components";
-import { UserError } from "./errors";
-import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record";
+import { COMPONENTS } from "./components.ts";
+import { UserError } from "./errors.ts";
+import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record.ts";
 
 export const FORMAT_VERSION = 2;
 export const MANIFEST_NAME = "manifest.json";

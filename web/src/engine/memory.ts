@@ -1,7 +1,7 @@
 /** How a bundle's weights share the GPU's memory: which of the manifest's two modes a device can have. */
 
-import { UserError } from "./errors";
-import type { Manifest, MemoryMode } from "./manifest";
+import { UserError } from "./errors.ts";
+import type { Manifest, MemoryMode } from "./manifest.ts";
 
 /** All weights stay on the GPU, or a part of them comes for a component's calls: slower, and a third less memory. */
 export type MemoryName = "resident" | "reduced";

@@ -8,7 +8,7 @@
  * Twin: mlc_controlnet/runtime/noise.py. Both are tested with tests/fixtures/noise.json.
  */
 
-import { UserError } from "./errors";
+import { UserError } from "./errors.ts";
 
 type Words = [number, number, number, number];
 

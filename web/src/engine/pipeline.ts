@@ -12,13 +12,13 @@ import type {
   FloatArray,
   OnDevice,
   Residuals,
-} from "./components";
-import { type Image, prepareControlImage } from "./control_image";
-import { UserError } from "./errors";
-import type { LatentPreview, Manifest } from "./manifest";
-import { checkSeed, standardNormal } from "./noise";
-import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler";
-import type { PromptTokenizer } from "./tokenizer";
+} from "./components.ts";
+import { type Image, prepareControlImage } from "./control_image.ts";
+import { UserError } from "./errors.ts";
+import type { LatentPreview, Manifest } from "./manifest.ts";
+import { checkSeed, standardNormal } from "./noise.ts";
+import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
+import type { PromptTokenizer } from "./tokenizer.ts";
 
 /** A call's arguments; what is left out comes from the bundle's defaults. */
 export interface GenerateRequest {

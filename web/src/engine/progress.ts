@@ -1,8 +1,8 @@
 /** How far loading is. */
 
-import type { Bundle, ReadOptions } from "./load";
-import type { Library } from "./manifest";
-import { neededShards } from "./weights";
+import type { Bundle, ReadOptions } from "./load.ts";
+import type { Library } from "./manifest.ts";
+import { neededShards } from "./weights.ts";
 
 /** Bytes downloaded, or kernels compiled; the two phases overlap. */
 export interface Progress {

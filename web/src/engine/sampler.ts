@@ -9,8 +9,8 @@
  *     x <- next_sample * x + next_x0 * x0 + next_previous_x0 * x0_of_the_step_before
  */
 
-import { UserError } from "./errors";
-import { list, mapping, number, parseJson, REMEDY, record } from "./json_record";
+import { UserError } from "./errors.ts";
+import { list, mapping, number, parseJson, REMEDY, record } from "./json_record.ts";
 
 /** One step's timestep and coefficients. */
 export interface SamplerRow {

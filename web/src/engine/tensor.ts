@@ -1,8 +1,8 @@
 /** tvmjs tensors: made, filled and read without leaving anything behind. */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
-import type { FloatArray } from "./components";
-import { widenFloat16 } from "./float16";
+import type { FloatArray } from "./components.ts";
+import { widenFloat16 } from "./float16.ts";
 
 /** Run `action` in a scope of tvmjs that ends in any case: what is made in it and not detached is freed. */
 export function inScope<T>(tvm: tvmjs.Instance, action: (tvm: tvmjs.Instance) => T): T {

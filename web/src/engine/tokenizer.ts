@@ -1,8 +1,8 @@
 /** Prompt to token ids. The twin of mlc_controlnet/runtime/tokenizer.py. */
 
 import { Tokenizer } from "@huggingface/tokenizers";
-import { parseJson } from "./json_record";
-import type { Manifest } from "./manifest";
+import { parseJson } from "./json_record.ts";
+import type { Manifest } from "./manifest.ts";
 
 export interface TokenizedPrompt {
   /** int32 [1, T]: begin, the prompt, end, then padding. */

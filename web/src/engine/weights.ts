@@ -4,12 +4,12 @@
  */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
-import { COMPONENTS, type ComponentName } from "./components";
-import { UserError } from "./errors";
-import { widenFloat16 } from "./float16";
-import type { Bundle, ReadOptions } from "./load";
-import type { Library, Manifest, MemoryMode, ParamRecord } from "./manifest";
-import { bytesOf, createTensor, fillTensor, inScope } from "./tensor";
+import { COMPONENTS, type ComponentName } from "./components.ts";
+import { UserError } from "./errors.ts";
+import { widenFloat16 } from "./float16.ts";
+import type { Bundle, ReadOptions } from "./load.ts";
+import type { Library, Manifest, MemoryMode, ParamRecord } from "./manifest.ts";
+import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** Downloads that run side by side: enough to fill a connection, few enough to keep memory low. */
 const PARALLEL_DOWNLOADS = 3;

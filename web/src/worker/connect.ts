@@ -1,5 +1,7 @@
 /** The page's side: an engine on the other end of a port, with the interface of one that is here. */
 
+import { checkPixels } from "../engine/control_image.ts";
+import { UserError } from "../engine/errors.ts";
 import type {
   ControlNetEngine,
   EngineInfo,
@@ -8,10 +10,8 @@ import type {
   GenerateCallbacks,
   GeneratedImage,
   GenerateRequest,
-} from "../engine";
-import { checkPixels } from "../engine/control_image";
-import { UserError } from "../engine/errors";
-import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol";
+} from "../engine/index.ts";
+import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Hears what a running call tells. */
 interface Listener {

@@ -3,16 +3,16 @@
  * pictures are made.
  */
 
-import type { ControlNetEngine, EngineOptions } from "../engine";
-import { UserError } from "../engine/errors";
-import { Connection, connectEngine } from "./connect";
+import { UserError } from "../engine/errors.ts";
+import type { ControlNetEngine, EngineOptions } from "../engine/index.ts";
+import { Connection, connectEngine } from "./connect.ts";
 
-export type * from "../engine";
-// Not from "../engine" itself: the page would carry the whole runtime, which only the worker needs.
-export { isAbort, UserError } from "../engine/errors";
-export { purgeBundle } from "../engine/load";
-export { gigabytes } from "../engine/memory";
-export { encodePng } from "../engine/png";
+// Not from "../engine/index.ts" itself: the page would carry the whole runtime, which only the worker needs.
+export { isAbort, UserError } from "../engine/errors.ts";
+export type * from "../engine/index.ts";
+export { purgeBundle } from "../engine/load.ts";
+export { gigabytes } from "../engine/memory.ts";
+export { encodePng } from "../engine/png.ts";
 
 /** Start a worker and load a bundle in it; see createEngine of `../engine`. `unload` ends the worker. */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {

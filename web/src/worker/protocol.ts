@@ -1,7 +1,7 @@
 /** What a page and its worker say to each other. Every message carries the id of the call that it belongs to. */
 
-import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine";
-import { UserError } from "../engine/errors";
+import { UserError } from "../engine/errors.ts";
+import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine/index.ts";
 
 /** From the page. */
 export type Call =

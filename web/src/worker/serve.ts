@@ -1,8 +1,8 @@
 /** The worker's side: an engine behind a port. */
 
-import type { ControlNetEngine, Image, Step } from "../engine";
-import { createEngine } from "../engine/create_engine";
-import { type Call, type Port, packError, type Reply, type StepData } from "./protocol";
+import { createEngine } from "../engine/create_engine.ts";
+import type { ControlNetEngine, Image, Step } from "../engine/index.ts";
+import { type Call, type Port, packError, type Reply, type StepData } from "./protocol.ts";
 
 /** Answer calls on `port`; `create` makes the engine. */
 export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine = createEngine): void {

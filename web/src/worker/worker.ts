@@ -1,6 +1,6 @@
 /** The script that the worker runs. */
 
-import type { Call, Port, Reply } from "./protocol";
-import { serveEngine } from "./serve";
+import type { Call, Port, Reply } from "./protocol.ts";
+import { serveEngine } from "./serve.ts";
 
 serveEngine(self as unknown as Port<Call, Reply>);
