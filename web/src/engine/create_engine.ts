@@ -2,6 +2,7 @@
 
 import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
+import { checkOptions } from "./known_keys.ts";
 import { type Bundle, openBundle } from "./load.ts";
 import { checkCanDraw, type Manifest } from "./manifest.ts";
 import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError, type MemoryPlan } from "./memory.ts";
@@ -72,6 +73,7 @@ export interface ControlNetEngine {
  * AbortError where the signal says so.
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
+  checkOptions(options);
   const bundle = await openBundle(options.bundleUrl, options.signal);
   checkCanDraw(bundle.manifest, bundle.url);
   options.onManifest?.(bundle.manifest);

@@ -15,6 +15,7 @@ import type {
 } from "./components.ts";
 import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
+import { checkRequest } from "./known_keys.ts";
 import type { LatentPreview, Manifest } from "./manifest.ts";
 import { checkSeed, standardNormal } from "./noise.ts";
 import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
@@ -119,6 +120,7 @@ export class ControlNetPipeline {
 
   /** Put the bundle's defaults in place of what was left out and check every value. Throws UserError for what can not be. */
   resolve(request: GenerateRequest): Settings {
+    checkRequest(request);
     const { defaults, samplers } = this.model.manifest;
     const settings: Settings = {
       prompt: request.prompt,

@@ -11,6 +11,7 @@ import type {
   GeneratedImage,
   GenerateRequest,
 } from "../engine/index.ts";
+import { checkOptions, checkRequest } from "../engine/known_keys.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Hears what a running call tells. */
@@ -70,15 +71,17 @@ export class Connection {
 /** Create the engine at the other end. `release` is called when it is unloaded or could not be created. */
 export async function connectEngine(
   connection: Connection,
-  { bundleUrl, memory, onManifest, onProgress, signal }: EngineOptions,
+  options: EngineOptions,
   release: () => void,
 ): Promise<ControlNetEngine> {
-  const onEvent = (event: Reply) => {
-    if (event.kind === "manifest") onManifest?.(event.manifest);
-    if (event.kind === "progress") onProgress?.(event.progress);
-  };
   try {
+    checkOptions(options);
+    const { bundleUrl, memory, onManifest, onProgress, signal } = options;
     checkAddress(bundleUrl);
+    const onEvent = (event: Reply) => {
+      if (event.kind === "manifest") onManifest?.(event.manifest);
+      if (event.kind === "progress") onProgress?.(event.progress);
+    };
     const info = await connection.call<EngineInfo>(
       { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href, memory },
       { signal, onEvent },
@@ -109,6 +112,7 @@ class RemoteEngine implements ControlNetEngine {
   ) {}
 
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+    checkRequest(request);
     checkPixels(request.controlImage);
     const { onStep, onNotice, signal } = callbacks;
     const onEvent = (event: Reply) => {

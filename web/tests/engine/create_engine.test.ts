@@ -68,6 +68,11 @@ test("another failure is not tried again", async () => {
   expect(tried()).toEqual(["resident"]);
 });
 
+test("a misspelt option is refused before anything is fetched", async () => {
+  await expect(createEngine({ bundleUrl: "./", memroy: "reduced" } as never)).rejects.toThrow("did you mean memory?");
+  expect(openBundle).not.toHaveBeenCalled();
+});
+
 test("what the bundle is, is told before its first large file is fetched", async () => {
   const onManifest = vi.fn(() => expect(Engine.load).not.toHaveBeenCalled());
   await createEngine({ bundleUrl: "./", onManifest });

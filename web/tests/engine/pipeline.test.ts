@@ -176,6 +176,7 @@ describe("settings", () => {
   test.each([
     ["no prompt", { prompt: undefined as never }, "prompt: got undefined, wanted a text;"],
     ["no control image", { controlImage: undefined as never }, "control image: got undefined, wanted pixels as in"],
+    ["a misspelt key", { stpes: 4 } as never, "key of the request: got 'stpes', wanted one of prompt, controlImage,"],
     ["steps of 0", { steps: 0 }, "steps: got 0, wanted 1 or 2;"],
     ["steps of 1001", { steps: 1001 }, "steps: got 1001, wanted 1 or 2;"],
     ["a sampler that is not there", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim;"],

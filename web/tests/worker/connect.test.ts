@@ -191,6 +191,15 @@ test("a canvas, which cannot be sent to a worker, is refused with a word on what
   );
 });
 
+test("a misspelt key is named before anything is sent, even where its value could not be", async () => {
+  const engine = await connect();
+  const canvas = { getContext: () => null };
+  const typo = { prompt: "gold", control_image: canvas } as unknown as GenerateRequest;
+  await expect(engine.generate(typo)).rejects.toThrow("did you mean controlImage?");
+  await expect(connect(undefined, { memroy: "reduced" } as never)).rejects.toThrow("did you mean memory?");
+  expect(release).toHaveBeenCalledTimes(1);
+});
+
 test("an engine without a bundle's address is refused", async () => {
   await expect(connect(undefined, { bundleUrl: undefined as never })).rejects.toThrow(
     "bundleUrl: got undefined, wanted",
