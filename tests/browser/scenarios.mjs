@@ -125,6 +125,11 @@ export async function outlineInEveryWay({ visitor, options }) {
   await visitor.drag([0.25, 0.25], [0.75, 0.25], [0.75, 0.75]);
   await visitor.drag([0.75, 0.75], [0.25, 0.25]);
   await save("pencil");
+  await page.getByLabel("Pencil").press("ArrowRight"); // the eraser
+  await visitor.drag([0.5, 0], [0.5, 0.5]);
+  await save("erased");
+  await page.keyboard.press("Control+z");
+  await save("not erased");
   await visitor.press("Clear");
   await save("cleared");
   await visitor.press("Sample outline 2");
@@ -138,7 +143,9 @@ export async function outlineInEveryWay({ visitor, options }) {
   await page.getByLabel("Edges only").check();
   await page.getByLabel("Invert").uncheck();
   await save("edges");
-  for (const _ of ["invert", "edges", "invert", "open"]) await visitor.press("Undo");
+  await visitor.drag([0.25, 0], [0.25, 1]);
+  await save("edges erased");
+  for (const _ of ["eraser", "invert", "edges", "invert", "open"]) await visitor.press("Undo");
   await save("undone");
   const toolsAfterUndo = await page.getByLabel("Edges only").isVisible();
   await page.keyboard.press("Control+z"); // all four keys at once

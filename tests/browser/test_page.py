@@ -47,6 +47,22 @@ def test_pencil_strokes_add_up_to_a_closed_line(outlines: dict[str, np.ndarray])
     assert drawn[int(0.6 * HEIGHT), int(0.3 * WIDTH)] == 0
 
 
+def test_the_eraser_takes_a_part_of_what_was_drawn_and_can_be_undone(outlines: dict[str, np.ndarray]):
+    drawn, erased = outlines["pencil"], outlines["erased"]
+    across = slice(WIDTH // 2 - 1, WIDTH // 2 + 1)  # where the eraser went, a sixteenth of the board wide
+    assert drawn[: HEIGHT // 2, across].max() > 100
+    assert erased[: HEIGHT // 2, across].max() <= 64  # its soft edge
+    assert np.array_equal(erased[:, : WIDTH // 2 - 3], drawn[:, : WIDTH // 2 - 3])
+    assert np.array_equal(outlines["not erased"], drawn)
+
+
+def test_edges_of_a_picture_can_be_erased(outlines: dict[str, np.ndarray]):
+    edges, erased = outlines["edges"], outlines["edges erased"]
+    assert edges[:, WIDTH // 4].max() == 255
+    assert erased[:, WIDTH // 4].max() <= 64
+    assert np.array_equal(erased[:, WIDTH // 4 + 3 :], edges[:, WIDTH // 4 + 3 :])
+
+
 def test_a_cleared_board_is_black(outlines: dict[str, np.ndarray]):
     assert not outlines["cleared"].any()
 

@@ -1,15 +1,23 @@
-/** The canvas that the visitor draws on: rings and pencil strokes as vectors, pictures as pixels. */
+/** The canvas that the visitor draws on: rings and strokes as vectors, pictures as pixels. */
 
 import type { Image } from "../worker";
 import { toCanvas } from "./canvas";
-import { drawShape, LINE_WIDTH, moveShape, type Point, type Ring, type Shape } from "./outline";
+import {
+  drawShape,
+  moveShape,
+  type Point,
+  type Ring,
+  type Shape,
+  SPACING,
+  type Stroke,
+  strokeWidth,
+  traceRing,
+} from "./outline";
 
-export type Tool = "ring" | "pencil";
+export type Tool = "ring" | "pencil" | "eraser";
 
 /** Pixels of the control image: a shorter drag is a click, and draws nothing. */
 const MIN_RADIUS = 3;
-/** Pixels between two points of a pencil stroke. */
-const PENCIL_SPACING = 0.75;
 
 export class DrawingBoard {
   tool: Tool = "ring";
@@ -81,8 +89,8 @@ export class DrawingBoard {
   }
 
   isEmpty(): boolean {
-    if (this.shape.kind === "strokes") return this.shape.strokes.length === 0;
-    return this.shape.kind === "picture" && this.shape.look.edges && !this.shape.picture.data.some(isLit);
+    const isPhoto = this.shape.kind === "picture" && !this.shape.look.edges;
+    return !isPhoto && !this.controlImage().data.some(isLit);
   }
 
   private ringAt(x: number, y: number, radius: number): Shape {
@@ -104,7 +112,8 @@ export class DrawingBoard {
     this.canvas.setPointerCapture(event.pointerId);
     const gesture = Symbol("drag");
     const from = this.pointOf(event);
-    const drag = this.tool === "ring" ? this.dragRing(from, gesture) : this.dragPencil(from, gesture);
+    const drag =
+      this.tool === "ring" ? this.dragRing(from, gesture) : this.dragStroke(from, gesture, this.tool === "eraser");
     const stop = new AbortController();
     const { signal } = stop;
     this.canvas.addEventListener("pointermove", (move) => drag(this.pointOf(move)), { signal });
@@ -124,14 +133,16 @@ export class DrawingBoard {
     };
   }
 
-  private dragPencil(from: Point, gesture: symbol): (to: Point) => void {
-    const earlier = this.shape.kind === "strokes" ? this.shape.strokes : [];
-    const stroke = [from];
+  private dragStroke(from: Point, gesture: symbol, erases: boolean): (to: Point) => void {
+    const before = this.shape;
+    const points = [from];
+    const showStroke = () => this.show(addStroke(before, { points, erases }), gesture);
+    if (erases) showStroke(); // a click rubs out a dot
     return (to) => {
-      const last = stroke[stroke.length - 1];
-      if (Math.hypot(to.x - last.x, to.y - last.y) < PENCIL_SPACING) return;
-      stroke.push(to);
-      this.show({ kind: "strokes", strokes: [...earlier, stroke] }, gesture);
+      const last = points[points.length - 1];
+      if (Math.hypot(to.x - last.x, to.y - last.y) < SPACING) return;
+      points.push(to);
+      showStroke();
     };
   }
 
@@ -163,7 +174,8 @@ export class DrawingBoard {
     const scale = pixels / this.width;
     context.scale(scale, scale);
     if (this.shape.kind === "picture") this.paintPicture(context, this.shape.picture);
-    else paintLines(context, this.shape);
+    const strokes = this.shape.kind === "ring" ? [traceRing(this.shape.ring)] : this.shape.strokes;
+    for (const stroke of strokes) paintStroke(context, stroke, strokeWidth(stroke.erases, this.size));
   }
 
   /** As the engine will cut it: covering the board, centred. */
@@ -184,21 +196,20 @@ const RING_KEYS: Record<string, (ring: Ring) => Ring> = {
   "-": ({ center, radius }) => ({ center, radius: radius - 1 }),
 };
 
-function paintLines(context: CanvasRenderingContext2D, shape: Exclude<Shape, { kind: "picture" }>): void {
-  context.strokeStyle = "white";
-  context.lineWidth = LINE_WIDTH;
+/** The pencil begins anew where a ring was: a model of rings knows one. */
+function addStroke(shape: Shape, stroke: Stroke): Shape {
+  if (shape.kind !== "ring") return { ...shape, strokes: [...shape.strokes, stroke] };
+  return { kind: "strokes", strokes: stroke.erases ? [traceRing(shape.ring), stroke] : [stroke] };
+}
+
+function paintStroke(context: CanvasRenderingContext2D, { points, erases }: Stroke, width: number): void {
+  context.strokeStyle = erases ? "black" : "white";
+  context.lineWidth = width;
   context.lineCap = "round";
   context.lineJoin = "round";
   context.beginPath();
-  if (shape.kind === "ring") {
-    const { center, radius } = shape.ring;
-    context.arc(center.x, center.y, radius, 0, 2 * Math.PI);
-  } else {
-    for (const [first, ...others] of shape.strokes) {
-      context.moveTo(first.x, first.y);
-      for (const point of others) context.lineTo(point.x, point.y);
-    }
-  }
+  for (const { x, y } of points) context.lineTo(x, y);
+  if (points.length === 1) context.lineTo(points[0].x, points[0].y); // a dot
   context.stroke();
 }
 
@@ -212,7 +223,8 @@ function describe(shape: Shape): string {
     const { width, height } = shape.source;
     return `Drawing board: ${shape.look.edges ? "the edges of " : ""}a picture of ${width} by ${height}`;
   }
-  if (shape.kind === "strokes") return shape.strokes.length ? "Drawing board: pencil lines" : "Drawing board: empty";
+  if (shape.kind === "strokes")
+    return `Drawing board: ${shape.strokes.some(({ erases }) => !erases) ? "lines" : "empty"}`;
   const { center, radius } = shape.ring;
   const [x, y, r] = [center.x, center.y, radius].map(Math.round);
   return `Drawing board: a ring of radius ${r} around ${x}, ${y}`;

@@ -36,6 +36,7 @@ const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "
 const HINTS: Readonly<Record<Tool, string>> = {
   ring: "Drag from the middle outwards",
   pencil: "Draw a closed line",
+  eraser: "Rub out what is too much",
 };
 
 /** Bytes of GPU memory from which on the page offers to save some; `?memory=` in its address always does. */

@@ -13,10 +13,17 @@ export interface Ring {
   readonly radius: number;
 }
 
-/** What is on the drawing board. */
+/** A line of the pencil, or where the eraser went. */
+export interface Stroke {
+  readonly points: readonly Point[];
+  /** Black and broad, instead of white and thin. */
+  readonly erases: boolean;
+}
+
+/** What is on the drawing board. Each stroke changes what the ones before it left. */
 export type Shape =
   | { readonly kind: "ring"; readonly ring: Ring }
-  | { readonly kind: "strokes"; readonly strokes: readonly (readonly Point[])[] }
+  | { readonly kind: "strokes"; readonly strokes: readonly Stroke[] }
   | PictureShape;
 
 export interface PictureShape {
@@ -24,8 +31,10 @@ export interface PictureShape {
   /** As it was opened. */
   readonly source: Image;
   readonly look: Look;
-  /** What `look` makes of it: the control image. */
+  /** What `look` makes of it. */
   readonly picture: Image;
+  /** Drawn and rubbed out on it, in pixels of the board. */
+  readonly strokes: readonly Stroke[];
 }
 
 /** What is made of an opened picture. */
@@ -37,41 +46,79 @@ export interface Look {
 }
 
 /** Pixels; the model was trained on one to two. */
-export const LINE_WIDTH = 1.5;
+const LINE_WIDTH = 1.5;
+/** Of the board's width. */
+const ERASER_WIDTH = 1 / 16;
+/** Pixels between two points of a stroke. */
+export const SPACING = 0.75;
 
 export const EMPTY: Shape = { kind: "strokes", strokes: [] };
 
-/** The control image for a shape: a picture as it is, lines drawn at the model's size. */
-export function drawShape(shape: Shape, width: number, height: number): Image {
-  if (shape.kind === "picture") return shape.picture;
-  const coverage = new Float32Array(width * height); // 0..1
-  if (shape.kind === "ring") {
-    const { center, radius } = shape.ring;
-    cover(coverage, width, height, (x, y) => Math.abs(Math.hypot(x - center.x, y - center.y) - radius));
-  }
-  if (shape.kind === "strokes") {
-    for (const stroke of shape.strokes) cover(coverage, width, height, (x, y) => distanceToStroke(x, y, stroke));
-  }
-  const data = new Uint8ClampedArray(4 * coverage.length).fill(255);
-  coverage.forEach((value, i) => void data.fill(Math.round(255 * value), 4 * i, 4 * i + 3));
-  return { width, height, data };
+type Size = Pick<Image, "width" | "height">;
+
+/** In pixels of a board of that size. */
+export function strokeWidth(erases: boolean, board: Size): number {
+  return erases ? ERASER_WIDTH * board.width : LINE_WIDTH;
 }
 
-type Size = Pick<Image, "width" | "height">;
+/** The control image for a shape on a board of that size: lines at the model's size, a picture at its own. */
+export function drawShape(shape: Shape, width: number, height: number): Image {
+  const board = { width, height };
+  if (shape.kind === "picture") return drawOnPicture(shape, board);
+  const image = {
+    width,
+    height,
+    data: new Uint8ClampedArray(4 * width * height).map((_, i) => (i % 4 === 3 ? 255 : 0)),
+  };
+  if (shape.kind === "ring") {
+    const { center, radius } = shape.ring;
+    const corner = (sign: number) => ({ x: center.x + sign * radius, y: center.y + sign * radius });
+    const distance = (x: number, y: number) => Math.abs(Math.hypot(x - center.x, y - center.y) - radius);
+    cover(image, corner(-1), corner(1), LINE_WIDTH, false, distance);
+  } else {
+    for (const stroke of shape.strokes) drawStroke(image, stroke, strokeWidth(stroke.erases, board));
+  }
+  return image;
+}
+
+function drawOnPicture({ picture, strokes }: PictureShape, board: Size): Image {
+  if (strokes.length === 0) return picture;
+  const image = { ...picture, data: picture.data.slice() };
+  const scale = scaleOf(board, picture); // pixels of the picture in one of the board, which it covers
+  for (const stroke of moveStrokes(strokes, board, picture)) {
+    drawStroke(image, stroke, scale * strokeWidth(stroke.erases, board));
+  }
+  return image;
+}
 
 /** A shape from a board of one size on a board of another, whole and in its middle. A picture fits every board. */
 export function moveShape(shape: Shape, from: Size, to: Size): Shape {
-  const scale = Math.min(to.width / from.width, to.height / from.height);
-  const along = (value: number, size: keyof Size) => to[size] / 2 + (value - from[size] / 2) * scale;
-  const movePoint = ({ x, y }: Point) => ({ x: along(x, "width"), y: along(y, "height") });
-  if (shape.kind === "ring") {
-    const { center, radius } = shape.ring;
-    return { kind: "ring", ring: { center: movePoint(center), radius: radius * scale } };
-  }
-  if (shape.kind === "strokes") {
-    return { kind: "strokes", strokes: shape.strokes.map((stroke) => stroke.map(movePoint)) };
-  }
-  return shape;
+  if (shape.kind !== "ring") return { ...shape, strokes: moveStrokes(shape.strokes, from, to) };
+  const { center, radius } = shape.ring;
+  return { kind: "ring", ring: { center: movePoint(center, from, to), radius: radius * scaleOf(from, to) } };
+}
+
+function moveStrokes(strokes: readonly Stroke[], from: Size, to: Size): Stroke[] {
+  return strokes.map(({ points, erases }) => ({ points: points.map((point) => movePoint(point, from, to)), erases }));
+}
+
+function movePoint({ x, y }: Point, from: Size, to: Size): Point {
+  const scale = scaleOf(from, to);
+  return { x: to.width / 2 + (x - from.width / 2) * scale, y: to.height / 2 + (y - from.height / 2) * scale };
+}
+
+function scaleOf(from: Size, to: Size): number {
+  return Math.min(to.width / from.width, to.height / from.height);
+}
+
+/** The ring as a line that can be rubbed out in part. */
+export function traceRing({ center, radius }: Ring): Stroke {
+  const count = Math.max(3, Math.ceil((2 * Math.PI * radius) / SPACING));
+  const points = Array.from({ length: count + 1 }, (_, i) => {
+    const angle = (2 * Math.PI * i) / count;
+    return { x: center.x + radius * Math.cos(angle), y: center.y + radius * Math.sin(angle) };
+  });
+  return { points, erases: false };
 }
 
 /** The same picture with black and white exchanged: dark lines on a bright ground become what the model knows. */
@@ -79,27 +126,38 @@ export function invert({ width, height, data }: Image): Image {
   return { width, height, data: data.map((value, i) => (i % 4 === 3 ? value : 255 - value)) };
 }
 
-/** A line's edge is soft over one pixel, as in the pictures that the model was trained on. */
-function cover(
-  coverage: Float32Array,
-  width: number,
-  height: number,
-  distance: (x: number, y: number) => number,
-): void {
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const value = Math.min(1, Math.max(0, LINE_WIDTH / 2 - distance(x + 0.5, y + 0.5) + 0.5));
-      coverage[y * width + x] = Math.max(coverage[y * width + x], value);
-    }
+function drawStroke(image: Image, { points, erases }: Stroke, width: number): void {
+  for (const [i, to] of points.entries()) {
+    const from = points[Math.max(0, i - 1)];
+    cover(image, from, to, width, erases, (x, y) => distanceToSegment(x, y, from, to));
   }
 }
 
-function distanceToStroke(x: number, y: number, stroke: readonly Point[]): number {
-  let nearest = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < stroke.length; i++) {
-    nearest = Math.min(nearest, distanceToSegment(x, y, stroke[Math.max(0, i - 1)], stroke[i]));
+/**
+ * Whiten or blacken what is near a line that lies between two corners; `distance` is that from its middle. Its edge is soft
+ * over one pixel, as in the pictures that the model was trained on.
+ */
+function cover(
+  { width, height, data }: Image,
+  one: Point,
+  other: Point,
+  lineWidth: number,
+  erases: boolean,
+  distance: (x: number, y: number) => number,
+): void {
+  const reach = lineWidth / 2 + 1;
+  const first = (a: number, b: number) => Math.max(0, Math.floor(Math.min(a, b) - reach));
+  const end = (a: number, b: number, size: number) => Math.min(size, Math.ceil(Math.max(a, b) + reach));
+  for (let y = first(one.y, other.y); y < end(one.y, other.y, height); y++) {
+    for (let x = first(one.x, other.x); x < end(one.x, other.x, width); x++) {
+      const covered = 255 * Math.min(1, Math.max(0, lineWidth / 2 - distance(x + 0.5, y + 0.5) + 0.5));
+      const pixel = 4 * (y * width + x);
+      for (let i = pixel; i < pixel + 3; i++) {
+        data[i] = erases ? Math.min(data[i], 255 - covered) : Math.max(data[i], covered);
+      }
+      data[pixel + 3] = Math.max(data[pixel + 3], covered); // a line on what is transparent is seen
+    }
   }
-  return nearest;
 }
 
 function distanceToSegment(x: number, y: number, from: Point, to: Point): number {

@@ -12,31 +12,33 @@ type Size = Pick<Image, "width" | "height">;
 
 /** A picture as it comes onto the board; its edges are found at the board's size. */
 export function openedPicture(source: Image, edges: boolean, size: Size): PictureShape {
-  return withLook(source, { edges, detail: DETAIL, inverted: false }, size);
+  const look = { edges, detail: DETAIL, inverted: false };
+  return { kind: "picture", source, look, picture: applyLook(source, look, size), strokes: [] };
 }
 
-function withLook(source: Image, look: Look, { width, height }: Size): PictureShape {
+function applyLook(source: Image, look: Look, { width, height }: Size): Image {
   const lines = look.edges ? findEdges(coverSize(source, width, height), look.detail) : source;
-  return { kind: "picture", source, look, picture: look.inverted ? invert(lines) : lines };
+  return look.inverted ? invert(lines) : lines;
 }
 
 /** Make the controls in `container` change the picture on the board. Call what is returned with every new shape. */
 export function linkPictureTools(container: HTMLElement, board: DrawingBoard): (shape: Shape) => void {
   const control = (name: string) => container.querySelector(`[name=${name}]`) as HTMLInputElement;
   const [edges, detail, inverted] = ["edges", "detail", "inverted"].map(control);
-  let source: Image | undefined;
+  let shown: PictureShape | undefined;
   container.addEventListener("input", ({ target }) => {
-    if (source === undefined) return;
+    if (shown === undefined) return;
     const look = { edges: edges.checked, detail: detail.valueAsNumber, inverted: inverted.checked };
-    board.show(withLook(source, look, board.size), target === detail ? detail : undefined);
+    const picture = applyLook(shown.source, look, board.size);
+    board.show({ ...shown, look, picture }, target === detail ? detail : undefined);
   });
   return (shape) => {
     container.hidden = shape.kind !== "picture";
-    source = shape.kind === "picture" ? shape.source : undefined;
-    if (shape.kind !== "picture") return;
-    edges.checked = shape.look.edges;
-    detail.valueAsNumber = shape.look.detail;
-    detail.disabled = !shape.look.edges;
-    inverted.checked = shape.look.inverted;
+    shown = shape.kind === "picture" ? shape : undefined;
+    if (shown === undefined) return;
+    edges.checked = shown.look.edges;
+    detail.valueAsNumber = shown.look.detail;
+    detail.disabled = !shown.look.edges;
+    inverted.checked = shown.look.inverted;
   };
 }

@@ -1,9 +1,19 @@
 import { expect, test } from "vitest";
-import { drawShape, EMPTY, invert, moveShape, type Ring } from "../../src/page/outline";
+import {
+  drawShape,
+  EMPTY,
+  invert,
+  moveShape,
+  type Point,
+  type Ring,
+  type Stroke,
+  traceRing,
+} from "../../src/page/outline";
 
 const WIDTH = 40;
 const HEIGHT = 30;
 const ring: Ring = { center: { x: 16.5, y: 10.5 }, radius: 8 };
+const look = { edges: false, detail: 0.5, inverted: false };
 
 /** The red of pixel (x, y). */
 function pixel(image: { width: number; data: Uint8ClampedArray }, x: number, y: number): number {
@@ -35,15 +45,35 @@ test("every pixel is grey and opaque", () => {
   }
 });
 
-test("strokes follow their points, corners included", () => {
-  const corner = [
+/** Across, then down. */
+const corner: Stroke = {
+  points: [
     { x: 5.5, y: 5.5 },
     { x: 25.5, y: 5.5 },
     { x: 25.5, y: 20.5 },
-  ];
+  ],
+  erases: false,
+};
+
+test("strokes follow their points, corners included", () => {
   const image = drawShape({ kind: "strokes", strokes: [corner] }, WIDTH, HEIGHT);
   expect([pixel(image, 15, 5), pixel(image, 25, 5), pixel(image, 25, 15)]).toEqual([255, 255, 255]);
   expect(pixel(image, 15, 15)).toBe(0);
+});
+
+test("the eraser takes what was drawn before it, a sixteenth of the board wide, and nothing that is drawn after", () => {
+  const rubbed: Stroke = { points: [{ x: 15.5, y: 5.5 }], erases: true };
+  const erased = drawShape({ kind: "strokes", strokes: [corner, rubbed] }, WIDTH, HEIGHT);
+  expect([13, 14, 15, 16, 17].map((x) => pixel(erased, x, 5))).toEqual([255, 64, 0, 64, 255]);
+  const again = drawShape({ kind: "strokes", strokes: [rubbed, corner] }, WIDTH, HEIGHT);
+  expect(pixel(again, 15, 5)).toBe(255);
+});
+
+test("a ring that was traced looks like the ring", () => {
+  const round = drawShape({ kind: "ring", ring }, WIDTH, HEIGHT);
+  const traced = drawShape({ kind: "strokes", strokes: [traceRing(ring)] }, WIDTH, HEIGHT);
+  const difference = round.data.map((value, i) => Math.abs(value - traced.data[i]));
+  expect(Math.max(...difference)).toBeLessThanOrEqual(3);
 });
 
 test("an empty board is black", () => {
@@ -53,8 +83,23 @@ test("an empty board is black", () => {
 
 test("a picture stays as it is, whatever its size", () => {
   const picture = { width: 2, height: 1, data: Uint8ClampedArray.of(1, 2, 3, 4, 5, 6, 7, 8) };
-  const look = { edges: false, detail: 0.5, inverted: false };
-  expect(drawShape({ kind: "picture", source: picture, look, picture }, WIDTH, HEIGHT)).toBe(picture);
+  expect(drawShape({ kind: "picture", source: picture, look, picture, strokes: [] }, WIDTH, HEIGHT)).toBe(picture);
+});
+
+test("strokes on a picture that is larger than the board, and wider, lie where the visitor sees them", () => {
+  const [width, height] = [3 * WIDTH, 2 * HEIGHT]; // its sides are cut: it covers the board from x = 20 on
+  const picture = { width, height, data: new Uint8ClampedArray(4 * width * height).fill(100) };
+  const rubbed: Stroke = { points: [{ x: 5.5, y: 20.5 }], erases: true };
+  const image = drawShape(
+    { kind: "picture", source: picture, look, picture, strokes: [corner, rubbed] },
+    WIDTH,
+    HEIGHT,
+  );
+  expect(pixel(image, 20 + 2 * 15, 11)).toBe(255);
+  expect(image.data[4 * (11 * width + 20 + 2 * 15) + 3]).toBe(255); // no longer transparent
+  expect(pixel(image, 20 + 11, 41)).toBe(0);
+  expect(pixel(image, 20 + 11, 30)).toBe(100);
+  expect(picture.data.every((value) => value === 100)).toBe(true);
 });
 
 test("rings and strokes stay whole and in the middle on a board of another size and shape", () => {
@@ -62,10 +107,10 @@ test("rings and strokes stay whole and in the middle on a board of another size 
     { width: 10, height: 10 },
     { width: 60, height: 40 },
   ];
-  const strokes = [[{ x: 5, y: 5 }], [{ x: 0, y: 10 }]];
-  expect(moveShape({ kind: "strokes", strokes }, from, to)).toEqual({
+  const dots = (...points: Point[]) => points.map((point) => ({ points: [point], erases: false }));
+  expect(moveShape({ kind: "strokes", strokes: dots({ x: 5, y: 5 }, { x: 0, y: 10 }) }, from, to)).toEqual({
     kind: "strokes",
-    strokes: [[{ x: 30, y: 20 }], [{ x: 10, y: 40 }]],
+    strokes: dots({ x: 30, y: 20 }, { x: 10, y: 40 }),
   });
   const small = { center: { x: 5, y: 4 }, radius: 2 };
   expect(moveShape({ kind: "ring", ring: small }, from, to)).toEqual({
