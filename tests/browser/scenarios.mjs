@@ -45,12 +45,16 @@ function countPreviews() {
   });
 }
 
-/** A mistake and a picture on a phone, where not all of the page is in sight. @param {Stage} stage */
+/** A picture and a mistake on a phone, where not all of the page is in sight. @param {Stage} stage */
 export async function drawOnAPhone({ visitor }) {
   const { page } = visitor;
+  const seen = signal();
+  await page.route("**/params/*.bin", async (route) => {
+    await seen.promise;
+    await route.continue();
+  });
   await page.setViewportSize({ width: 390, height: 844 });
   await visitor.open();
-  await visitor.waitFor("Ready");
   const inSight = (/** @type {string} */ selector) =>
     page.locator(selector).evaluate(async (element) => {
       const settled = new Promise((resolve) => document.addEventListener("scrollend", resolve, { once: true }));
@@ -58,12 +62,17 @@ export async function drawOnAPhone({ visitor }) {
       const { top, bottom } = element.getBoundingClientRect();
       return top >= 0 && bottom <= innerHeight;
     });
-  await visitor.generate();
+  await visitor.waitFor("Loading");
+  const opening = (await inSight("#progress")) && (await inSight("#status"));
+  await visitor.press("Generate");
+  const pressed = (await inSight("#picture")) && (await inSight("#progress")) && (await inSight("#status"));
+  seen.resolve();
+  await visitor.waitFor("Done");
   const picture = (await inSight("#picture")) && (await inSight("#status"));
   await visitor.set("Steps", "0");
   await visitor.generate();
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
-  return { picture, message: await inSight(".message"), width };
+  return { opening, pressed, picture, message: await inSight(".message"), width };
 }
 
 /** Save GPU memory: chosen in the address, then taken back in the settings. @param {Stage} stage */

@@ -110,8 +110,10 @@ def test_swatches_follow_a_prompt_that_is_typed(colors: dict[str, Any]):
     assert colors["checkedByOtherText"] == 0
 
 
-def test_on_a_phone_the_picture_and_then_the_message_come_into_sight(visit: Visit, linear_webgpu_bundle: Bundle):
+def test_on_a_phone_progress_picture_and_message_come_into_sight(visit: Visit, linear_webgpu_bundle: Bundle):
     facts = visit("drawOnAPhone", linear_webgpu_bundle)
+    assert facts["opening"]  # how far the model is, while the outline is drawn
+    assert facts["pressed"]
     assert facts["picture"]
     assert facts["message"]
     assert facts["width"] <= 390  # nothing to scroll sideways for

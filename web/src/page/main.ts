@@ -68,20 +68,28 @@ let picture: GeneratedImage | undefined;
 let wantsOutlines = true;
 let running: AbortController | undefined;
 
-function showStatus(text: string, fraction: number): void {
+/** Something is going on: a phone keeps this in sight. */
+function showProgress(text: string, fraction: number): void {
+  byId("progress-bar").classList.add("busy");
   byId("status").textContent = text;
   progressBar.value = fraction;
+}
+
+/** Nothing is going on. */
+function showResult(text: string, fraction = 0): void {
+  showProgress(text, fraction);
+  byId("progress-bar").classList.remove("busy");
 }
 
 function onLoadStart(): void {
   performance.mark("load begins");
   loadProgress = new LoadProgress();
-  showStatus(loadProgress.text, 0);
+  showProgress(loadProgress.text, 0);
 }
 
 function onProgress(progress: Progress): void {
   loadProgress.add(progress);
-  showStatus(loadProgress.text, loadProgress.fraction);
+  showProgress(loadProgress.text, loadProgress.fraction);
 }
 
 /** Put what the bundle says into the page; what the visitor has typed already stays. */
@@ -123,7 +131,7 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   byId("about").textContent =
     `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}, ${gigabytes(memory.peak_bytes)} of GPU ` +
     `memory. Bundle ${bundleSha256.slice(0, 12)}.`;
-  showStatus("Ready", 0);
+  showResult("Ready");
 }
 
 /** Name the prices of the two uses of memory; a model that takes little leaves nothing to choose. */
@@ -150,33 +158,33 @@ async function generate(): Promise<void> {
   running = new AbortController();
   const { signal } = running;
   setRunning(true);
-  byId("status").scrollIntoView({ block: "nearest" }); // on a phone the picture is below the form
+  pictureCanvas.scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   try {
     session.useMemory(field("memory").value as MemoryChoice);
     await session.ready(signal);
     const began = performance.now();
-    showStatus("Reading the prompt…", 0);
+    showProgress("Reading the prompt…", 0);
     picture = await session.generate(readRequest(), {
       signal,
       onNotice: (notice) => messages.notice(notice),
       onStep: (step) => {
-        showStatus(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
+        showProgress(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
         showPicture(step.preview(), "Preview");
       },
     });
     const ended = performance.now();
     showPicture(picture, picture.settings.prompt || "Picture without a prompt");
     downloadButton.disabled = false;
-    showStatus(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
+    showResult(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
     const detail = { ...(await session.stats()), steps: picture.settings.steps };
     performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
   } catch (error) {
     restorePicture();
     if (isAbort(error)) {
-      showStatus("Cancelled", 0);
+      showResult("Cancelled");
     } else {
       messages.error(error);
-      showStatus("Stopped", 0);
+      showResult("Stopped");
     }
   } finally {
     running = undefined;
@@ -263,7 +271,7 @@ function listen(): void {
   });
   cancelButton.addEventListener("click", () => {
     cancelButton.disabled = true;
-    showStatus("Cancelling after this step…", progressBar.value);
+    showProgress("Cancelling after this step…", progressBar.value);
     running?.abort();
   });
   downloadButton.addEventListener("click", async () => {
@@ -332,5 +340,5 @@ if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("
 session.load().catch((error) => {
   if (running !== undefined) return; // the run that waits for it tells
   messages.error(error);
-  showStatus("The model is not loaded", 0);
+  showResult("The model is not loaded");
 });
