@@ -1,6 +1,7 @@
-import { createReadStream, existsSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { extname, join, normalize, resolve, sep } from "node:path";
-import type { Plugin } from "vite";
+import type { Plugin, Rolldown } from "vite";
 import { defineConfig } from "vitest/config";
 
 const repository = resolve(import.meta.dirname, "..");
@@ -44,6 +45,25 @@ function relaxPolicyInDevelopment(): Plugin {
   };
 }
 
+/** Puts src/page/offline.js beside the page, with the names of the page's files. */
+function emitServiceWorker(): Plugin {
+  return {
+    name: "emit-service-worker",
+    apply: "build",
+    generateBundle: {
+      order: "post", // the page itself is among the files by then
+      handler(_, files) {
+        const page = files["index.html"] as Rolldown.OutputAsset;
+        const names = ["./", "./favicon.svg", ...Object.keys(files).filter((name) => name !== "index.html")];
+        const source = readFileSync(join(import.meta.dirname, "src", "page", "offline.js"), "utf8")
+          .replace('["%FILES%"]', JSON.stringify(names))
+          .replace("%VERSION%", createHash("sha256").update(page.source).digest("hex").slice(0, 12));
+        this.emitFile({ type: "asset", fileName: "offline.js", source });
+      },
+    },
+  };
+}
+
 export default defineConfig({
   base: "./", // the site works from any folder of any host
   build: {
@@ -53,6 +73,6 @@ export default defineConfig({
     modulePreload: { polyfill: false },
   },
   worker: { format: "es", plugins: () => [leaveOutNodeModules()] },
-  plugins: [leaveOutNodeModules(), serveBundle(), relaxPolicyInDevelopment()],
+  plugins: [leaveOutNodeModules(), serveBundle(), relaxPolicyInDevelopment(), emitServiceWorker()],
   test: { include: ["tests/**/*.test.ts"] },
 });

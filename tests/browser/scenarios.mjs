@@ -213,6 +213,28 @@ export async function loseTheConnection({ visitor }) {
   return { messages, end: await visitor.generate(), messagesAfter: await visitor.messages() };
 }
 
+/** Load the page with a network, without one, and with one again after the page was changed. @param {Stage} stage */
+export async function loadWithoutANetwork({ visitor, host }) {
+  const { page } = visitor;
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await page.context().setOffline(true);
+  const requestsBefore = host.requests.length;
+  await page.goto(`${host.url}?memory=auto`);
+  await visitor.waitFor("Ready");
+  const end = await visitor.generate();
+  // Whether there is a newer service worker the browser asks past this network.
+  const requests = host.requests.slice(requestsBefore).filter((path) => path !== "offline.js");
+  await page.context().setOffline(false);
+  host.faults.set("index.html", (content) => Buffer.from(content.toString().replace("Your picture", "A new page")));
+  await page.reload();
+  await visitor.waitFor("Ready");
+  const caches = await page.evaluate(() => globalThis.caches.keys());
+  const placeholder = await page.textContent("#placeholder");
+  return { end, requests, caches, placeholder, requestsAgain: host.requests.slice(requestsBefore) };
+}
+
 /** The browser's own copy of a shard goes bad between two visits. @param {Stage} stage */
 export async function meetADamagedCache({ visitor, host }) {
   const shard = "bundle/params/00.bin";

@@ -80,7 +80,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   const { engine, opened, memory } = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
-    await bundle.dropStaleFiles();
+    await bundle.keep();
     const info: EngineInfo = {
       manifest: bundle.manifest,
       bundleSha256: bundle.sha256,

@@ -22,8 +22,8 @@ export interface Bundle {
    * `onBytes` is told the bytes as they arrive. Throws UserError where the host's file is missing, short, long or altered.
    */
   readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
-  /** Drop what the cache holds of earlier versions of this bundle. */
-  dropStaleFiles(): Promise<void>;
+  /** Let the cache hold this version of the bundle, manifest and all, and nothing of earlier ones. */
+  keep(): Promise<void>;
 }
 
 export interface ReadOptions {
@@ -33,21 +33,17 @@ export interface ReadOptions {
 }
 
 /**
- * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet.
+ * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet. Where the host does not
+ * answer, the manifest is that of the version that was kept.
  *
  * Throws UserError where there is no bundle or its manifest is not sound.
  */
 export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal): Promise<Bundle> {
   const base = folderUrl(bundleUrl);
   const url = new URL(MANIFEST_NAME, base).href;
-  const wanted = "a bundle's manifest.json";
-  const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
-  const bytes = await withRetries(
-    async () => readBody(await request(url, wanted, remedy, signal), url, wanted),
-    signal,
-  );
-  const manifest = parseManifest(bytes, url);
   const cache = await openCache(base);
+  const bytes = await readManifest(cache, url, signal);
+  const manifest = parseManifest(bytes, url);
   const entries = new Map(manifest.files.map((entry) => [entry.path, entry]));
   return {
     url: base,
@@ -58,11 +54,12 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
       if (entry === undefined) throw new Error(`${path} is not listed in ${url}`);
       return (await readCached(cache, entry, options)) ?? (await readFromHost(cache, base, entry, options));
     },
-    async dropStaleFiles() {
-      const current = new Set(manifest.files.map(cacheKey));
+    async keep() {
+      const current = new Set([url, ...manifest.files.map(cacheKey)]);
       for (const cached of (await cache?.keys()) ?? []) {
         if (!current.has(cached.url)) await cache?.delete(cached);
       }
+      await putCached(cache, url, bytes);
     },
   };
 }
@@ -76,6 +73,23 @@ export async function purgeBundle(bundleUrl: string | URL): Promise<void> {
 export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+async function readManifest(
+  cache: Cache | undefined,
+  url: string,
+  signal?: AbortSignal,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const wanted = "a bundle's manifest.json";
+  const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
+  const download = async () => readBody(await request(url, wanted, remedy, signal), url, wanted);
+  try {
+    return await withRetries(download, signal);
+  } catch (error) {
+    const kept = error instanceof BrokenConnection ? await cache?.match(url) : undefined;
+    if (kept === undefined) throw error;
+    return new Uint8Array(await kept.arrayBuffer());
+  }
 }
 
 async function readCached(
@@ -109,12 +123,16 @@ async function readFromHost(
     onBytes?.(-bytes.length);
     throw new UserError(url, found, wanted, REMEDY);
   }
+  await putCached(cache, cacheKey(entry), bytes);
+  return bytes;
+}
+
+async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
   try {
-    await cache?.put(cacheKey(entry), new Response(bytes));
+    await cache?.put(key, new Response(bytes));
   } catch {
     // No room: the bundle still works, and is fetched again at the next visit.
   }
-  return bytes;
 }
 
 /** What was found, in words; undefined where it is what the manifest lists. */

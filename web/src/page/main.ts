@@ -337,6 +337,8 @@ listen();
 readAddress();
 const palette = Object.values(palettes)[0];
 if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("prompt"), palette);
+// Only the built page has it; browsers offer it to https and localhost alone. Without it the page works, but not offline.
+if (import.meta.env.PROD) navigator.serviceWorker?.register("./offline.js").catch(console.warn);
 session.load().catch((error) => {
   if (running !== undefined) return; // the run that waits for it tells
   messages.error(error);

@@ -26,7 +26,7 @@ beforeEach(() => {
     manifest,
     sha256: "abc",
     readFile: async (path) => FILES[path],
-    dropStaleFiles: async () => {},
+    keep: async () => {},
   });
   const [library] = manifest.libraries;
   vi.mocked(openDevice).mockImplementation(async () => {

@@ -116,6 +116,17 @@ describe("a connection that breaks", () => {
     expect(String(await afterWaiting(openBundle(URL_BASE)))).toContain("got no answer (Failed to fetch)");
   });
 
+  test("for good opens the version that was kept whole, and only that", async () => {
+    const bundle = await openBundle(URL_BASE);
+    await bundle.readFile(SHARD);
+    await bundle.keep();
+    files["manifest.json"] = manifestBytes({ ...makeManifest(), format: 0 } as never);
+    breakOff(9, noAnswer);
+    const kept = (await afterWaiting(openBundle(URL_BASE))) as typeof bundle;
+    expect(kept.sha256).toBe(bundle.sha256);
+    expect(await kept.readFile(SHARD)).toEqual(FILES[SHARD]);
+  });
+
   test("for good in the middle is told with what came", async () => {
     const bundle = await openBundle(URL_BASE);
     breakOff(9, halfAnAnswer);
@@ -192,8 +203,8 @@ describe("the cache", () => {
     cache.entries.set("https://sha256.invalid/old", Uint8Array.of(1));
     const bundle = await openBundle(URL_BASE);
     await bundle.readFile(SHARD);
-    await bundle.dropStaleFiles();
-    expect([...cache.entries.keys()]).toEqual([key]);
+    await bundle.keep();
+    expect([...cache.entries.keys()]).toEqual([key, `${URL_BASE}manifest.json`]);
   });
 
   test("is deleted by purgeBundle", async () => {
