@@ -57,6 +57,8 @@ class ModelShape:
             mask and the latents of the masked picture; its ControlNet takes the latents alone.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
+        global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as
+            the kind shuffle does: each is one number a channel, which the UNet adds everywhere.
     """
 
     height: int
@@ -68,6 +70,7 @@ class ModelShape:
     unet_channels: tuple[int, ...]
     layers_per_block: int
     vae_scale_factor: int = 8
+    global_pool_conditions: bool = False
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -83,8 +86,11 @@ class ModelShape:
             if level < len(self.unet_channels) - 1:
                 rows, columns = (rows + 1) // 2, (columns + 1) // 2
                 shapes.append((1, channels, rows, columns))
-        down = tuple(TensorSpec(f"down_residual_{i}", shape, COMPUTE) for i, shape in enumerate(shapes))
-        return (*down, TensorSpec("mid_residual", (1, self.unet_channels[-1], rows, columns), COMPUTE))
+        shapes.append((1, self.unet_channels[-1], rows, columns))
+        if self.global_pool_conditions:
+            shapes = [(1, channels, 1, 1) for _, channels, _, _ in shapes]
+        names = (*(f"down_residual_{i}" for i in range(len(shapes) - 1)), "mid_residual")
+        return tuple(TensorSpec(name, shape, COMPUTE) for name, shape in zip(names, shapes, strict=True))
 
 
 def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
@@ -99,8 +105,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     batch, _, rows, columns = shape.latent
     unet_sample = TensorSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
-    first, *_ = shape.residuals  # a residual of the finest level has the shape of the embedded control image
-    embedding = TensorSpec("control_embedding", first.shape, COMPUTE)
+    embedding = TensorSpec("control_embedding", (batch, shape.unet_channels[0], rows, columns), COMPUTE)
     specs = (
         ComponentSpec(TEXT_ENCODER, (TensorSpec("token_ids", (1, shape.tokens), "int32"),), (context,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),

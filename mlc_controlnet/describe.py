@@ -21,6 +21,7 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
         latent_channels=checkpoint.shape.latent_channels,
         vae_scale_factor=checkpoint.shape.vae_scale_factor,
         prediction_type=checkpoint.scheduler_config.get("prediction_type", "epsilon"),
+        global_pool_conditions=checkpoint.shape.global_pool_conditions,
     )
 
 

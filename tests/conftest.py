@@ -22,37 +22,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusers folder whose every weight is random: no zero convolution hides a mistake."""
-    import torch
-    from diffusers import StableDiffusionControlNetPipeline
-    from torch import nn
+    """A diffusers folder; see tests/fixtures/random_model.py."""
+    from tests.fixtures.random_model import save_random_model
 
-    from mlc_controlnet.train.circles import architecture
-    from mlc_controlnet.train.circles.colors import COLORS
-    from mlc_controlnet.train.circles.tokenizer import train_tokenizer
-
-    folder = tmp_path_factory.mktemp("random") / "model"
-    torch.manual_seed(0)
-    prompts = [f"{fill} circle with {ground} background" for fill in COLORS for ground in COLORS]
-    tokenizer = train_tokenizer(prompts, folder.parent / "tokenizer")
-    unet = architecture.build_unet()
-    pipeline = StableDiffusionControlNetPipeline(
-        vae=architecture.build_vae(),
-        text_encoder=architecture.build_text_encoder(tokenizer),
-        tokenizer=tokenizer,
-        unet=unet,
-        controlnet=architecture.build_controlnet(unet),
-        scheduler=architecture.build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    for module in (pipeline.vae, pipeline.unet, pipeline.controlnet, pipeline.text_encoder):
-        for parameter in module.parameters():
-            if not parameter.any():
-                nn.init.normal_(parameter, std=0.02)
-    pipeline.to(torch.float16).save_pretrained(folder)
-    return folder
+    return save_random_model(tmp_path_factory.mktemp("random") / "model")
 
 
 @pytest.fixture(scope="session")

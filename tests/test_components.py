@@ -1,3 +1,5 @@
+import dataclasses
+
 from mlc_controlnet.components import (
     COMPONENTS,
     COMPUTE,
@@ -41,6 +43,13 @@ def test_the_embedded_control_image_has_the_shape_of_the_finest_level() -> None:
     specs = component_specs(SD15)
     assert specs[CONTROL_EMBEDDING].outputs == (specs[CONTROLNET].inputs[3],)
     assert specs[CONTROL_EMBEDDING].outputs[0].shape == (1, 320, 64, 96)
+
+
+def test_a_residual_that_is_pooled_is_one_number_a_channel() -> None:
+    pooled = dataclasses.replace(SD15, global_pool_conditions=True)
+    assert [spec.name for spec in pooled.residuals] == [spec.name for spec in SD15.residuals]
+    assert [spec.shape for spec in pooled.residuals] == [(1, spec.shape[1], 1, 1) for spec in SD15.residuals]
+    assert component_specs(pooled)[CONTROL_EMBEDDING] == component_specs(SD15)[CONTROL_EMBEDDING]
 
 
 def test_what_the_controlnet_gives_is_what_the_unet_takes() -> None:

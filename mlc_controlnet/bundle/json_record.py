@@ -1,4 +1,7 @@
-"""Frozen dataclasses from JSON and back: every field checked against its annotation, no key missing, none unknown."""
+"""Frozen dataclasses from JSON and back: every field checked against its annotation, no key missing, none unknown.
+
+A field with a default may be missing: files from before it was there have the default's meaning.
+"""
 
 import dataclasses
 import types
@@ -63,11 +66,13 @@ def _record(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise _misfit(where, value, "an object")
     annotations = typing.get_type_hints(cls)
-    if missing := sorted(annotations.keys() - value.keys()):
+    needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+    if missing := sorted(needed - value.keys()):
         raise UserError(where, f"no {', '.join(missing)}", "every key of the format", REMEDY)
     if unknown := sorted(value.keys() - annotations.keys()):
         raise UserError(where, f"unknown {', '.join(unknown)}", "only the keys of the format", REMEDY)
-    return cls(**{name: from_json(kind, value[name], f"{where}.{name}") for name, kind in annotations.items()})
+    there = {name: kind for name, kind in annotations.items() if name in value}
+    return cls(**{name: from_json(kind, value[name], f"{where}.{name}") for name, kind in there.items()})
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -26,6 +26,7 @@ class ModelSummary:
     latent_channels: int
     vae_scale_factor: int  # pixels a latent cell
     prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
+    global_pool_conditions: bool = False  # the ControlNet averages its residuals, for the prompt alone
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,15 @@ def _pair(value: int | Sequence[int]) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
+def _mean(node: fx.Node, importer: Any) -> relax.Expr:
+    """A mean over some axes, accumulated in float32; the importer's own overflows where a float16 sum does."""
+    emit = importer.block_builder.emit
+    x = importer.env[node.args[0]]
+    wide = emit(relax.op.astype(x, "float32"))
+    y = emit(relax.op.mean(wide, list(node.args[1]), keepdims=_argument(node, 2, "keepdim", False)))
+    return _narrow(importer.block_builder, y, str(x.ty.dtype))
+
+
 def _embedding(node: fx.Node, importer: Any) -> relax.Expr:
     """Rows of a table. Clipped: an id outside the table must not read outside its memory."""
     weight, ids = importer.env[node.args[0]], importer.env[node.args[1]]
@@ -91,6 +100,7 @@ def _same(node: fx.Node, importer: Any) -> relax.Expr:
 CONVERTERS: dict[str, Converter] = {
     "linear.default": _linear,
     "conv2d.default": _conv2d,
+    "mean.dim": _mean,
     "embedding.default": _embedding,
     "scaled_dot_product_attention.default": _scaled_dot_product_attention,
     "to.device": _same,

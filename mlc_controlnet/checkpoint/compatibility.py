@@ -58,13 +58,6 @@ def _check_controlnet(controlnet: PartSource, unet: Mapping[str, Any], vae: Mapp
             f"{wanted}, as the base model has",
             f"take a ControlNet that was trained for {_FAMILIES.get(unet.get('cross_attention_dim', 0), 'this model')}",
         )
-    if config.get("global_pool_conditions"):
-        raise UserError(
-            f"controlnet {controlnet.where}",
-            "one that averages its residuals over the picture (global_pool_conditions, the kind shuffle)",
-            "residuals that keep their place",
-            "not supported yet: take another kind",
-        )
 
 
 def _differences(

@@ -101,6 +101,11 @@ class Engine:
         outputs = self._call(CONTROLNET, sample, scalars[0], context.tensor, control.tensor, scalars[1])
         return Residuals(tuple(outputs))
 
+    def zero_residuals(self) -> Residuals:
+        """Residuals that leave the UNet as it is, in place of the ControlNet's."""
+        specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.components[CONTROLNET].outputs]
+        return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
+
     def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:
         """float32 sample [1, C, h, w] -> model output, float32 of the same shape."""
         timesteps = np.array([timestep], np.float32)

@@ -246,7 +246,11 @@ class ControlNetPipeline:
         """The UNet's output under control, for each context: float32 [1, C, h, w]."""
         # The ControlNet for every context, then the UNet: where their weights take turns, one turn a step.
         scale = settings.conditioning_scale
-        residuals = [self.engine.controlnet(scaled_x, timestep, context, control, scale) for context in contexts]
+        # As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
+        free = len(contexts) - 1 if self.manifest.model.global_pool_conditions else 0
+        residuals = [self.engine.zero_residuals() for _ in range(free)]
+        for context in contexts[free:]:
+            residuals.append(self.engine.controlnet(scaled_x, timestep, context, control, scale))
         outputs = [self.engine.unet(scaled_x, timestep, *inputs) for inputs in zip(contexts, residuals, strict=True)]
         for context, residual, output in zip(contexts, residuals, outputs, strict=True):
             if np.isfinite(output).all():

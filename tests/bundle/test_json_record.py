@@ -23,6 +23,21 @@ TREE = Tree({"a": Leaf("first", (1, 2)), "b": Leaf("second", ())}, (0.5, "x"))
 JSON = {"leaves": {"a": {"name": "first", "sizes": [1, 2]}, "b": {"name": "second", "sizes": []}}, "pair": [0.5, "x"]}
 
 
+@dataclass(frozen=True)
+class Grown:
+    name: str
+    leaves: int = 0  # in no file that was written before
+
+
+def test_a_field_with_a_default_may_be_missing():
+    assert from_json(Grown, {"name": "old"}, "file") == Grown("old", 0)
+    assert from_json(Grown, {"name": "new", "leaves": 3}, "file") == Grown("new", 3)
+    with pytest.raises(UserError, match=r"file: got no name, wanted every key of the format"):
+        from_json(Grown, {"leaves": 3}, "file")
+    with pytest.raises(UserError, match=r"file.leaves: got 'many', wanted an integer"):
+        from_json(Grown, {"name": "new", "leaves": "many"}, "file")
+
+
 def test_a_record_becomes_json_and_back():
     assert to_json(TREE) == JSON
     assert from_json(Tree, JSON, "file") == TREE

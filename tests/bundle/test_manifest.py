@@ -42,6 +42,11 @@ def test_a_missing_key_is_named(raw):
         parse(raw)
 
 
+def test_a_bundle_from_before_residuals_were_pooled_pools_none(raw):
+    del raw["model"]["global_pool_conditions"]
+    assert parse(raw).model.global_pool_conditions is False
+
+
 def test_an_unknown_key_is_named(raw):
     raw["params"]["colour"] = 1
     with pytest.raises(UserError, match=r"manifest.json.params: got unknown colour"):
@@ -54,6 +59,7 @@ def test_an_unknown_key_is_named(raw):
         (("model", "height"), "16", "model.height: got '16', wanted an integer"),
         (("model", "height"), True, "model.height: got True, wanted an integer"),
         (("model", "name"), 3, "model.name: got 3, wanted a string"),
+        (("model", "global_pool_conditions"), 1, "global_pool_conditions: got 1, wanted true or false"),
         (("defaults", "guidance_scale"), None, "guidance_scale: got None, wanted a number"),
         (("defaults", "guidance_scale"), float("nan"), "guidance_scale: got nan, wanted a number"),
         (("params", "shards"), "params/00.bin", "params.shards: got 'params/00.bin', wanted a list"),

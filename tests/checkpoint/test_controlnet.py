@@ -1,5 +1,6 @@
 """ControlNets in the forms in which they are published."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,14 +86,11 @@ def test_the_widths_of_the_real_families_are_told_by_name(second: Tiny, first_fo
         ({"layers_per_block": 1}, "layers per block 1, wanted 2"),
         ({"in_channels": 9}, "input channels 9, wanted 4"),
         ({"conditioning_channels": 6}, "control image channels 6, wanted 3"),
-        ({"global_pool_conditions": True}, "not supported yet"),
     ],
 )
 def test_a_controlnet_of_another_shape_is_refused_by_name(
     first: Tiny, first_folder: Path, tmp_path: Path, change: dict, complaint: str
 ) -> None:
-    import json
-
     first.controlnet.save_pretrained(tmp_path / "canny")
     config = tmp_path / "canny" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
@@ -100,10 +98,22 @@ def test_a_controlnet_of_another_shape_is_refused_by_name(
         load_checkpoint(first_folder, controlnet=tmp_path / "canny")
 
 
-def test_the_kind_that_pools_its_residuals_is_told_by_its_name(first: Tiny, first_folder: Path, tmp_path: Path) -> None:
-    path = write(first.original_controlnet(), tmp_path / "control_v11e_sd15_shuffle.pth")
-    with pytest.raises(UserError, match="averages its residuals"):
-        load_checkpoint(first_folder, controlnet=path)
+@pytest.mark.parametrize(("kind", "pools"), [("p_sd15_canny", False), ("e_sd15_shuffle", True)])
+def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
+    first: Tiny, first_folder: Path, tmp_path: Path, kind: str, pools: bool
+) -> None:
+    path = write(first.original_controlnet(), tmp_path / f"control_v11{kind}.pth")
+    checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=path, components=("control_embedding", "controlnet"))
+    assert checkpoint.shape.global_pool_conditions is pools
+    assert checkpoint.parts["controlnet"].config.global_pool_conditions is pools
+
+
+def test_a_folder_says_whether_it_pools_its_residuals(first: Tiny, first_folder: Path, tmp_path: Path) -> None:
+    first.controlnet.save_pretrained(tmp_path / "shuffle")
+    config = tmp_path / "shuffle" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "global_pool_conditions": True}))
+    checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=tmp_path / "shuffle", components=("controlnet",))
+    assert checkpoint.shape.global_pool_conditions
 
 
 def test_a_whole_model_given_as_controlnet_is_refused(first: Tiny, tmp_path: Path) -> None:

@@ -40,18 +40,19 @@ def tokens(prompt):
     return np.array([ids + [END_ID] * (TOKENS - len(ids))])
 
 
-def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampler="ddim"):
+def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None):
     """The pipeline's semantics once more, in float64 and in as few words as possible."""
     model, table = linear_model(), sampler_tables()[sampler][steps]
     control = model.control_embedding(np.asarray(image).transpose(2, 0, 1)[None] / 255)
     contexts = [model.text_encoder(tokens(text)) for text in (negative, prompt)]
+    scales = [scale if negative_scale is None else negative_scale, scale]
     x = standard_normal(LATENT, seed).astype(np.float64) * table.init_noise_sigma
     x0_before = np.zeros(LATENT)
     for row in table.rows:
         scaled = x * row.model_input_scale
         outputs = [
-            model.unet(scaled, row.timestep, c, *model.controlnet(scaled, row.timestep, c, control, scale))
-            for c in contexts
+            model.unet(scaled, row.timestep, c, *model.controlnet(scaled, row.timestep, c, control, s))
+            for c, s in zip(contexts, scales, strict=True)
         ]
         m = outputs[0] + guidance * (outputs[1] - outputs[0])
         x0 = row.x0_sample * x + row.x0_output * m
@@ -88,6 +89,21 @@ def test_without_guidance_the_negative_prompt_is_not_read(pipeline, ring):
     ]
     assert np.array_equal(*pictures)
     assert np.abs(pictures[0] - draw_with_numpy("gold", "navy", ring, 4, 1.0, 1.0, 5)).max() <= 1
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_controlnet_that_pools_its_residuals_is_called_for_the_prompt_alone(
+    linear_bundle, ring, monkeypatch, guidance
+):
+    manifest = linear_bundle.manifest
+    pools = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, global_pool_conditions=True))
+    pipeline = ControlNetPipeline.from_bundle(dataclasses.replace(linear_bundle, manifest=pools))
+    calls, sound = [], pipeline.engine._call
+    monkeypatch.setattr(pipeline.engine, "_call", lambda name, *inputs: [calls.append(name), sound(name, *inputs)][1])
+    output = pipeline("gold", ring, 4, guidance, "navy", seed=5)
+    expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, negative_scale=0.0)
+    assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
+    assert (calls.count("controlnet"), calls.count("unet")) == (4, 4 * guidance)
 
 
 def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):

@@ -1,0 +1,65 @@
+"""Models that `circles` is not, with random weights: the compiled library's picture is diffusers' own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+from PIL import Image
+
+from build import build
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from tests.conftest import ROOT
+from tests.fixtures.random_model import save_random_model
+from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
+
+PROMPT, NEGATIVE_PROMPT = "gold circle with navy background", "red circle with white background"
+HEIGHT, WIDTH, STEPS = 96, 128, 4
+SCALE = 8.0  # what a ControlNet of random weights gives is small; its mean is smaller
+LATENTS = standard_normal((1, 4, HEIGHT // 8, WIDTH // 8), seed=7)
+
+
+def random_picture(seed: int) -> Image.Image:
+    """Blocks of 8 x 8 pixels, so that a picture survives its latents."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    return Image.fromarray(blocks).resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)
+
+
+def build_random(folder: Path, **options: object) -> tuple[Path, Bundle]:
+    """The model's folder and its bundle for this processor."""
+    model = save_random_model(folder / "model", **options)  # type: ignore[arg-type]
+    out = folder / "bundle"
+    config = BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", height=HEIGHT, width=WIDTH)
+    return model, build(config)
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    return build_random(tmp_path_factory.mktemp("pooled"), global_pool_conditions=True)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_a_controlnet_that_pools_its_residuals_draws_diffusers_picture(
+    pooled: tuple[Path, Bundle], guidance_scale: float
+) -> None:
+    model, bundle = pooled
+    reference = StableDiffusionControlNetPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    reference.set_progress_bar_config(disable=True)
+    wanted = reference(
+        PROMPT,
+        image=random_picture(1),
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        negative_prompt=NEGATIVE_PROMPT,
+        controlnet_conditioning_scale=SCALE,
+        latents=torch.from_numpy(LATENTS),
+    ).images[0]
+    drawn = ControlNetPipeline.from_bundle(bundle)(
+        PROMPT, random_picture(1), STEPS, guidance_scale, NEGATIVE_PROMPT, SCALE, latents=LATENTS
+    ).images[0]
+    assert np.asarray(wanted).std() > 10  # not a flat picture
+    assert psnr_db(np.asarray(drawn), np.asarray(wanted)) >= MIN_PSNR_DB
