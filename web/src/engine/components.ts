@@ -47,6 +47,8 @@ export interface Components {
     control: ControlEmbedding,
     conditioningScale: number,
   ): Promise<Residuals>;
+  /** Residuals that leave the UNet as it is, in place of the ControlNet's. */
+  zeroResiduals(): Promise<Residuals>;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape. */
   unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */

@@ -15,10 +15,10 @@ import {
 } from "./components.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import type { Bundle } from "./load.ts";
-import { COMPUTE, type Manifest } from "./manifest.ts";
+import { COMPUTE, type ComponentSpec, type Library, type Manifest } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
-import { arrayItems, bytesOf, createTensor, inScope, toFloats } from "./tensor.ts";
+import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } from "./tensor.ts";
 import { createWasi } from "./wasi.ts";
 import { Weights } from "./weights.ts";
 
@@ -27,6 +27,8 @@ interface LoadedComponent {
   readonly run: tvmjs.PackedFunc;
   /** One tensor for each input that the host writes before a call; none where another component's output goes in. */
   readonly slots: readonly (tvmjs.Tensor | undefined)[];
+  /** What it returns, in the library's own dtypes. */
+  readonly outputs: ComponentSpec["outputs"];
 }
 
 type Input = FloatArray | Int32Array<ArrayBuffer> | tvmjs.Tensor;
@@ -91,7 +93,8 @@ export class Engine implements Components {
         ]),
       ]);
       options.signal?.throwIfAborted();
-      return new Engine(tvm, gpu, vm, loadComponents(tvm, gpu, vm, bundle.manifest), weights, memory, device);
+      const loaded = loadComponents(tvm, gpu, vm, bundle.manifest, library);
+      return new Engine(tvm, gpu, vm, loaded, weights, memory, device);
     } catch (error) {
       tvm?.dispose();
       device.destroy();
@@ -132,6 +135,12 @@ export class Engine implements Components {
     const [time, scale] = [Float32Array.of(timestep), Float32Array.of(conditioningScale)];
     const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scale];
     return this.keep(await this.call("controlnet", inputs));
+  }
+
+  async zeroResiduals(): Promise<Residuals> {
+    const { outputs } = this.loaded.get("controlnet") as LoadedComponent;
+    const zeros = () => outputs.map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtype));
+    return this.keep(this.guarded(zeros));
   }
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
@@ -247,13 +256,17 @@ function loadComponents(
   gpu: tvmjs.DLDevice,
   vm: tvmjs.VirtualMachine,
   { components }: Manifest,
+  library: Library,
 ): Map<ComponentName, LoadedComponent> {
   const slots = (name: ComponentName) =>
     components[name].inputs.map(({ shape, dtype }) =>
       dtype === COMPUTE ? undefined : createTensor(tvm, gpu, shape, dtype),
     );
+  const outputs = (name: ComponentName) =>
+    components[name].outputs.map((spec) => (spec.dtype === COMPUTE ? { ...spec, dtype: library.dtype } : spec));
   return inScope(tvm, (scope) => {
     const run = (name: ComponentName) => scope.detachFromCurrentScope(vm.getFunction(name));
-    return new Map(COMPONENTS.map((name) => [name, { run: run(name), slots: slots(name) }]));
+    const load = (name: ComponentName) => ({ run: run(name), slots: slots(name), outputs: outputs(name) });
+    return new Map(COMPONENTS.map((name) => [name, load(name)]));
   });
 }

@@ -1,5 +1,5 @@
 /**
- * Typed records from JSON: every field checked, no key missing, none unknown.
+ * Typed records from JSON: every field checked, no key missing but those that older files lack, none unknown.
  * The twin of mlc_controlnet/bundle/json_record.py.
  */
 
@@ -28,6 +28,16 @@ export const integer: Parser<number> = (value, where) => {
   return value as number;
 };
 
+export const boolean: Parser<boolean> = (value, where) => {
+  if (typeof value !== "boolean") throw misfit(where, value, "true or false");
+  return value;
+};
+
+/** For a key that older files lack: `value` is what its absence means. */
+export function absentMeans<T>(value: T, item: Parser<T>): Parser<T> {
+  return Object.assign((...read: Parameters<Parser<T>>) => item(...read), { absentMeans: value });
+}
+
 export function list<T>(item: Parser<T>): Parser<readonly T[]> {
   return (value, where) => {
     if (!Array.isArray(value)) throw misfit(where, value, "a list");
@@ -47,13 +57,16 @@ export function record<T extends Record<string, Parser<unknown>>>(
 ): Parser<{ readonly [K in keyof T]: Parsed<T[K]> }> {
   return (value, where) => {
     if (!isObject(value)) throw misfit(where, value, "an object");
-    const missing = Object.keys(fields).filter((key) => !Object.hasOwn(value, key));
+    const missing = Object.keys(fields).filter((key) => !Object.hasOwn(value, key) && !("absentMeans" in fields[key]));
     if (missing.length) throw new UserError(where, `no ${missing.join(", ")}`, "every key of the format", REMEDY);
     const unknown = Object.keys(value).filter((key) => !Object.hasOwn(fields, key));
     if (unknown.length) {
       throw new UserError(where, `unknown ${unknown.join(", ")}`, "only the keys of the format", REMEDY);
     }
-    const entries = Object.entries(fields).map(([key, parse]) => [key, parse(value[key], `${where}.${key}`)]);
+    const entries = Object.entries(fields).map(([key, parse]) => {
+      const there = Object.hasOwn(value, key) || !("absentMeans" in parse);
+      return [key, there ? parse(value[key], `${where}.${key}`) : parse.absentMeans];
+    });
     return Object.fromEntries(entries);
   };
 }

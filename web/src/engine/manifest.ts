@@ -5,13 +5,25 @@
 
 import { COMPONENTS } from "./components.ts";
 import { UserError } from "./errors.ts";
-import { integer, list, mapping, number, type Parsed, parseJson, REMEDY, record, string } from "./json_record.ts";
+import {
+  absentMeans,
+  boolean,
+  integer,
+  list,
+  mapping,
+  number,
+  type Parsed,
+  parseJson,
+  REMEDY,
+  record,
+  string,
+} from "./json_record.ts";
 
 export const FORMAT_VERSION = 2;
 export const MANIFEST_NAME = "manifest.json";
 /** A dtype that is the library's own: float32 in a float32 library, float16 in a float16 one. */
 export const COMPUTE = "compute";
-const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
+export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
 /** WebGPU copies multiples of four bytes only. */
 const RECORD_ALIGNMENT_BYTES = 4;
 
@@ -22,6 +34,7 @@ const modelSummary = record({
   latent_channels: integer,
   vae_scale_factor: integer, // pixels a latent cell
   prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
+  global_pool_conditions: absentMeans(false, boolean), // the ControlNet averages its residuals, for the prompt alone
 });
 
 /** One compiled library and what a device must offer to run it. */

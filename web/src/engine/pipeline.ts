@@ -222,7 +222,10 @@ export class ControlNetPipeline {
     const residuals: Residuals[] = [];
     try {
       // The ControlNet for every context, then the UNet: where their weights take turns on the device, one turn a step.
-      for (const context of contexts) {
+      // As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
+      const free = this.model.manifest.model.global_pool_conditions ? contexts.length - 1 : 0;
+      for (let i = 0; i < free; i++) residuals.push(await components.zeroResiduals());
+      for (const context of contexts.slice(free)) {
         residuals.push(await components.controlnet(scaledX, timestep, context, control, settings.conditioningScale));
       }
       // All are queued before one is waited for: the device never idles between them.

@@ -3,6 +3,7 @@
 import type * as tvmjs from "@mlc-ai/web-runtime";
 import type { FloatArray } from "./components.ts";
 import { widenFloat16 } from "./float16.ts";
+import { DTYPE_BYTES } from "./manifest.ts";
 
 /** Run `action` in a scope of tvmjs that ends in any case: what is made in it and not detached is freed. */
 export function inScope<T>(tvm: tvmjs.Instance, action: (tvm: tvmjs.Instance) => T): T {
@@ -22,6 +23,19 @@ export function createTensor(
   dtype: string,
 ): tvmjs.Tensor {
   return inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.empty([...shape], dtype, device)));
+}
+
+/** The same, filled with zeros. */
+export function createZeros(
+  tvm: tvmjs.Instance,
+  device: tvmjs.DLDevice,
+  shape: readonly number[],
+  dtype: string,
+): tvmjs.Tensor {
+  const tensor = createTensor(tvm, device, shape, dtype);
+  const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype]);
+  fillTensor(tvm, tensor, new Uint8Array(bytes));
+  return tensor;
 }
 
 /** Fill a tensor on the GPU. The bytes go to queue.writeBuffer as they are, past the wasm heap. */

@@ -137,7 +137,7 @@ const manifest: Manifest = {
         compute("control_embedding"),
         host("conditioning_scale"),
       ],
-      outputs: [],
+      outputs: [compute("down"), compute("mid")],
       params: [],
     },
     unet: {
@@ -268,6 +268,23 @@ describe("a component", () => {
     const context = await engine.textEncoder(Int32Array.of(1));
     await drawStep(engine, context);
     expect(unet.mock.calls[0].slice(3, 5).map((tensor) => floats(tensor as FakeTensor))).toEqual([[7], [8]]);
+  });
+
+  test("finds zeros in place of the ControlNet's residuals where it is not called", async () => {
+    const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
+    tvm.state.run.unet = unet;
+    const engine = await load({ dtype: "float16" });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const before = tvm.state.tensors;
+    const residuals = await engine.zeroResiduals();
+    await engine.unet(sample, 9, context, residuals);
+    const seen = unet.mock.calls[0].slice(3, 5) as FakeTensor[];
+    expect(seen.map(({ shape, dtype, bytes }) => [shape, dtype, ...bytes])).toEqual([
+      [[2], "float16", 0, 0, 0, 0],
+      [[2], "float16", 0, 0, 0, 0],
+    ]);
+    residuals.dispose();
+    expect(tvm.state.tensors).toBe(before);
   });
 
   test("that throws leaves the engine usable and no scope open", async () => {

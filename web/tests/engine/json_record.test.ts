@@ -1,5 +1,15 @@
 import { expect, test } from "vitest";
-import { integer, list, mapping, number, parseJson, record, string } from "../../src/engine/json_record";
+import {
+  absentMeans,
+  boolean,
+  integer,
+  list,
+  mapping,
+  number,
+  parseJson,
+  record,
+  string,
+} from "../../src/engine/json_record";
 
 const parse = record({ name: string, sizes: list(integer), scores: mapping(number) });
 const sound = { name: "a", sizes: [1, 2], scores: { b: 0.5 } };
@@ -19,6 +29,14 @@ test.each([
   ["an object in place of a list", { ...sound, sizes: {} }, "x.sizes: got {}, wanted a list"],
 ])("%s is refused with its place", (_, value, complaint) => {
   expect(() => parse(value, "x")).toThrow(complaint);
+});
+
+test("a key that older files lack is absent, or as good as any other", () => {
+  const grown = record({ name: string, shuffles: absentMeans(false, boolean) });
+  expect(grown({ name: "old" }, "x")).toEqual({ name: "old", shuffles: false });
+  expect(grown({ name: "new", shuffles: true }, "x")).toEqual({ name: "new", shuffles: true });
+  expect(() => grown({ shuffles: true }, "x")).toThrow("x: got no name, wanted every key of the format");
+  expect(() => grown({ name: "new", shuffles: 1 }, "x")).toThrow("x.shuffles: got 1, wanted true or false");
 });
 
 test("a long value is shown by its beginning", () => {

@@ -15,6 +15,11 @@ test("another format version is refused before anything else", () => {
   expect(() => parse({ format_version: 1 })).toThrow("manifest.json: format_version: got 1, wanted 2;");
 });
 
+test("a bundle from before residuals were pooled pools none", () => {
+  const { global_pool_conditions: _, ...model } = sound.model;
+  expect(parse({ ...sound, model }).model).toEqual(sound.model);
+});
+
 test("what is no JSON is refused", () => {
   expect(() => parseManifest(new TextEncoder().encode("<html>"))).toThrow(/^manifest.json: got no JSON/);
 });

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
 import type { Image } from "../../src/engine/control_image";
+import type { Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
 import {
   advance,
@@ -53,6 +54,11 @@ class FakeComponents implements Components {
     ]);
   }
 
+  async zeroResiduals(): Promise<Residuals> {
+    this.calls.push("zero residuals");
+    return this.onDevice([Float32Array.of(0)]);
+  }
+
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
@@ -78,7 +84,10 @@ const controlImage: Image = { width: WIDTH, height: HEIGHT, data: new Uint8Clamp
 const request: GenerateRequest = { prompt: "c", controlImage, seed: 3, guidanceScale: 1 };
 
 beforeEach(() => {
-  const manifest = makeManifest();
+  load(makeManifest());
+});
+
+function load(manifest: Manifest) {
   components = new FakeComponents();
   pipeline = new ControlNetPipeline({
     manifest,
@@ -87,7 +96,7 @@ beforeEach(() => {
     tables: parseSamplers(FILES["samplers.json"], "samplers.json"),
     components,
   });
-});
+}
 
 async function run(changes: Partial<GenerateRequest> = {}) {
   const steps: Step[] = [];
@@ -117,6 +126,17 @@ test("guidance asks for the negative prompt first and mixes both outputs", async
   const { steps } = await run({ guidanceScale: 3, negativePrompt: "b" });
   expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "text_encoder 6,2,7,7,7"]);
   expect(steps[0].x0[0]).toBe(1 + 3 * (2 - 1)); // m = b + 3 (c - b), and the table's x0 is m
+});
+
+test("a ControlNet that pools its residuals is called for the prompt alone", async () => {
+  const { model } = makeManifest();
+  load(makeManifest(undefined, { model: { ...model, global_pool_conditions: true } }));
+  await run({ guidanceScale: 3 });
+  const names = components.calls.map((call) => (call.startsWith("zero") ? call : call.split(" ")[0]));
+  expect(names.slice(3, 7)).toEqual(["zero residuals", "controlnet", "unet", "unet"]);
+  expect(components.alive).toBe(0);
+  await run({ guidanceScale: 1 });
+  expect(components.calls.filter((call) => call === "zero residuals")).toHaveLength(2);
 });
 
 test("a step is yielded after each row", async () => {

@@ -75,6 +75,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       latent_channels: 4,
       vae_scale_factor: 8,
       prediction_type: "v_prediction",
+      global_pool_conditions: false,
     },
     target: "webgpu",
     libraries,
