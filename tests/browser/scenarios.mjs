@@ -369,6 +369,21 @@ export async function useTheEngine({ visitor, host, options }) {
   }, options);
 }
 
+/** Another site's script draws with pictures that are given as numbers. @param {Stage} stage */
+export async function drawWithTheEngine({ visitor, host, options }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async ({ pictures, ...request }) => {
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/index.js", location.href).href));
+    for (const [name, { width, data }] of Object.entries(pictures)) {
+      request[name] = new ImageData(Uint8ClampedArray.from(data), width);
+    }
+    const engine = await createEngine({ bundleUrl: "./bundle/" });
+    const image = await engine.generate(request);
+    await engine.unload();
+    return { pixels: [...image.data] };
+  }, options);
+}
+
 /** A script without worker makes a picture in each mode, while every buffer that is made or destroyed is counted. @param {Stage} stage */
 export async function countGpuMemory({ visitor, host, options }) {
   await visitor.page.goto(host.url);

@@ -1,12 +1,19 @@
 """The engine as a library: another site's script uses what `npm run build:engine` writes, without a bundler."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME
+from mlc_controlnet.bundle.reader import Bundle, read_bundle
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.browser.conftest import WEB, Visit
 from tests.fixtures.linear_bundle import HEIGHT, WIDTH
 
@@ -49,3 +56,43 @@ def test_another_site_in_typescript_finds_every_type(engine_site: Path, tmp_path
     tsc = [str(WEB / "node_modules" / ".bin" / "tsc"), "--project", str(tmp_path)]
     checked = subprocess.run(tsc, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
+
+
+def random_picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+def numbers(picture: Image.Image) -> dict[str, Any]:
+    """As the scenario takes a picture."""
+    return {"width": picture.width, "data": np.asarray(picture.convert("RGBA")).flatten().tolist()}
+
+
+def that_pools_its_residuals(bundle: Bundle, folder: Path) -> Bundle:
+    """A copy whose manifest says so; its residuals keep their shapes."""
+    model = dataclasses.replace(bundle.manifest.model, global_pool_conditions=True)
+    shutil.copytree(bundle.path, folder)
+    (folder / MANIFEST_NAME).write_bytes(dataclasses.replace(bundle.manifest, model=model).to_bytes())
+    return read_bundle(folder)
+
+
+@pytest.mark.parametrize("pools", [False, True])
+def test_the_engine_draws_what_the_native_library_draws(
+    visit: Visit, engine_site: Path, linear_bundle: Bundle, linear_webgpu_bundle: Bundle, tmp_path: Path, pools: bool
+):
+    native, web = linear_bundle, linear_webgpu_bundle
+    if pools:
+        native = that_pools_its_residuals(native, tmp_path / "native")
+        web = that_pools_its_residuals(web, tmp_path / "web")
+    facts = visit(
+        "drawWithTheEngine",
+        web,
+        site=engine_site,
+        prompt="gold",
+        negativePrompt="navy",
+        seed=5,
+        pictures={"controlImage": numbers(random_picture(2))},
+    )
+    drawn = ControlNetPipeline.from_bundle(native)("gold", random_picture(2), negative_prompt="navy", seed=5).images[0]
+    pixels = np.array(facts["pixels"]).reshape(HEIGHT, WIDTH, 4)[..., :3]
+    assert np.abs(pixels - np.asarray(drawn, int)).max() <= 1  # a value near .5 may round the other way
+    assert np.asarray(drawn).std() > 10
