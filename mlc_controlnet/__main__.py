@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, help="for example: gold circle with navy background")
     parser.add_argument("--control-image", required=True, type=Path, help="the picture that conditions")
+    parser.add_argument("--image", type=Path, help="of an inpainting model: the picture to repaint")
+    parser.add_argument("--mask-image", type=Path, help="likewise: white where it is to be repainted")
     parser.add_argument("--output", type=Path, default=Path("out.png"), help="PNG file to write (out.png)")
     parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"a native bundle ({DEFAULT_BUNDLE})")
     parser.add_argument("--negative-prompt", default="", help="what to move away from")
@@ -90,11 +92,14 @@ def _generate(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from mlc_controlnet.runtime.control_image import open_control_image
+    from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
     from mlc_controlnet.runtime.png import check_output_path, write_png
 
     check_output_path(options.output)
     control_image = open_control_image(options.control_image)
+    image = None if options.image is None else open_control_image(options.image, IMAGE)
+    mask_image = None if options.mask_image is None else open_control_image(options.mask_image, MASK_IMAGE)
     pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
     settings = pipeline.resolve(
         options.prompt,
@@ -108,7 +113,7 @@ def _generate(options: argparse.Namespace) -> None:
     with tqdm(total=settings.steps, unit="step", file=sys.stderr) as progress:
         output = pipeline(
             settings.prompt,
-            control_image,
+            image,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             negative_prompt=settings.negative_prompt,
@@ -116,6 +121,8 @@ def _generate(options: argparse.Namespace) -> None:
             seed=settings.seed,
             sampler=settings.sampler,
             on_step=lambda step: progress.update(),
+            mask_image=mask_image,
+            control_image=control_image,
         )
     for notice in output.notices:
         print(f"notice: {notice}", file=sys.stderr)

@@ -21,6 +21,7 @@ UNET = "unet"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
+INPAINTING_CHANNELS = 9  # of an inpainting UNet's sample: latents, a mask, and the latents of the masked picture
 DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # what a picture from a prompt takes
 
 COMPUTE = "compute"
@@ -53,8 +54,8 @@ class ModelShape:
         tokens: T.
         text_width: D.
         latent_channels: C of the latents.
-        sample_channels: C of the UNet's sample: `latent_channels`, or 9 for an inpainting UNet, which takes latents, a
-            mask and the latents of the masked picture; its ControlNet takes the latents alone.
+        sample_channels: C of the UNet's sample: `latent_channels` or INPAINTING_CHANNELS. The ControlNet takes the
+            latents alone.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
         global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as

@@ -22,6 +22,7 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
         vae_scale_factor=checkpoint.shape.vae_scale_factor,
         prediction_type=checkpoint.scheduler_config.get("prediction_type", "epsilon"),
         global_pool_conditions=checkpoint.shape.global_pool_conditions,
+        scaling_factor=checkpoint.parts["vae"].config.scaling_factor,
     )
 
 

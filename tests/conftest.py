@@ -71,6 +71,16 @@ def linear_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so")
 
 
+@pytest.fixture(scope="session")
+def linear_inpainting_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an inpainting model's UNet."""
+    from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
+
+    folder = tmp_path_factory.mktemp("linear-inpainting")
+    compile_linear_library(folder / "linear.so", inpaints=True)
+    return write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so", inpaints=True)
+
+
 @pytest.fixture
 def linear_bundle_copy(tmp_path: Path, linear_bundle: Bundle) -> Path:
     """The folder of a copy, to be broken."""

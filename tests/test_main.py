@@ -137,6 +137,48 @@ def test_a_prompt_that_is_cut_is_told(generate, capsys):
     assert "notice: prompt: longer than 77 tokens, this end was cut: 'the rest'\n" in capsys.readouterr().err
 
 
+@pytest.fixture
+def inpainting_files(tmp_path):
+    """A picture and a mask of the linear bundle's size."""
+    rng = np.random.default_rng(3)
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photo.png")
+    Image.fromarray(255 * rng.integers(0, 2, (HEIGHT, WIDTH), np.uint8)).save(tmp_path / "mask.png")
+    return {"image": tmp_path / "photo.png", "mask_image": tmp_path / "mask.png"}
+
+
+def test_generate_repaints_a_picture(generate, tmp_path, linear_inpainting_bundle, inpainting_files, ring):
+    assert generate(bundle=linear_inpainting_bundle.path, seed=0, **inpainting_files) == 0
+    pictures = {name: Image.open(path) for name, path in inpainting_files.items()}
+    pipeline = ControlNetPipeline.from_bundle(linear_inpainting_bundle)
+    expected = pipeline("gold", **pictures, control_image=Image.open(ring), seed=0)
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert np.array_equal(np.asarray(drawn), expected.images[0])
+
+
+@pytest.mark.parametrize(
+    ("inpaints", "given", "message"),
+    [
+        (True, (), "error: image: got none, wanted a picture and a mask, white where it is to be repainted; pass both"),
+        (True, ("image",), "error: mask image: got none, wanted a picture and a mask"),
+        (True, ("mask_image",), "error: image: got none, wanted a picture and a mask"),
+        (False, ("image",), "error: image: got one, wanted none: linear is no inpainting model; leave it out"),
+        (False, ("mask_image",), "error: mask image: got one, wanted none"),
+    ],
+)
+def test_a_picture_to_repaint_is_for_inpainting_models_and_they_need_it(
+    generate, tmp_path, capsys, linear_bundle, linear_inpainting_bundle, inpainting_files, inpaints, given, message
+):
+    bundle = linear_inpainting_bundle if inpaints else linear_bundle
+    code = generate(bundle=bundle.path, **{name: inpainting_files[name] for name in given})
+    assert_refused(code, tmp_path, capsys, message)
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image"])
+def test_a_picture_that_is_not_there_is_named_for_what_it_is(generate, tmp_path, capsys, inpainting_files, name):
+    code = generate(**{**inpainting_files, name: tmp_path / "none.png"})
+    assert_refused(code, tmp_path, capsys, rf"error: {name.replace('_', ' ')} .*none.png: got no such file")
+
+
 DAMAGES = {
     "no such file": lambda path: path.unlink(),
     "short": lambda path: path.write_bytes(path.read_bytes()[:-4]),

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
-from mlc_controlnet.components import DRAWING, UNET, TensorSpec
+from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, UNET, VAE_ENCODER, TensorSpec
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
@@ -27,6 +27,7 @@ class ModelSummary:
     vae_scale_factor: int  # pixels a latent cell
     prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
     global_pool_conditions: bool = False  # the ControlNet averages its residuals, for the prompt alone
+    scaling_factor: float = 0.0  # times what the VAE's encoder gives are latents; 0 where a build did not write it yet
 
 
 @dataclass(frozen=True)
@@ -165,24 +166,47 @@ class Manifest:
             subject, got, wanted = complaint
             raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether it is an inpainting model's: the pipeline takes a picture and a mask as well."""
+        return inpaints(self.components)
+
     def check_can_draw(self, where: str) -> None:
-        """Raises UserError where a component that drawing takes was not built, or the UNet takes more than latents."""
-        missing = [name for name in DRAWING if name not in self.components]
-        if missing:
+        """Raises UserError where a component that drawing takes was not built, or the UNet takes what nobody has."""
+        drawing = drawing_components(self.components)
+        if missing := [name for name in drawing if name not in self.components]:
             raise UserError(
-                where, f"no {', '.join(missing)}", f"{', '.join(DRAWING)}", "build the bundle again without --component"
+                where, f"no {', '.join(missing)}", f"{', '.join(drawing)}", "build the bundle again without --component"
             )
-        sample = next((tensor.shape for tensor in self.components[UNET].inputs if tensor.name == "sample"), ())
-        if len(sample) != 4 or sample[1] != self.model.latent_channels:
+        sample = _sample_shape(self.components)
+        if len(sample) != 4 or sample[1] not in (self.model.latent_channels, INPAINTING_CHANNELS):
             raise UserError(
                 f"{where}: unet",
-                f"a sample of {list(sample)} (nine channels are an inpainting model's)",
-                f"{self.model.latent_channels} channels, the latents alone",
-                "call the components yourself: the pipeline draws with text-to-image models only",
+                f"a sample of {list(sample)}",
+                f"{self.model.latent_channels} channels, the latents, or an inpainting model's {INPAINTING_CHANNELS}",
+                "call the components yourself: the pipeline draws with these models only",
             )
+        if self.inpaints and not self.model.scaling_factor > 0:
+            factor = self.model.scaling_factor
+            raise UserError(f"{where}: scaling_factor", str(factor), "the VAE's, for an inpainting model", REMEDY)
 
     def with_files(self, files: tuple[FileEntry, ...]) -> "Manifest":
         return dataclasses.replace(self, files=files)
+
+
+def inpaints(components: Mapping[str, ComponentEntry]) -> bool:
+    """Whether the UNet takes a mask and the latents of a masked picture beside the latents that it denoises."""
+    return _sample_shape(components)[1:2] == (INPAINTING_CHANNELS,)
+
+
+def drawing_components(components: Mapping[str, ComponentEntry]) -> tuple[str, ...]:
+    """The components that a picture takes: an inpainting model's masked picture goes through the encoder."""
+    return (*DRAWING, VAE_ENCODER) if inpaints(components) else DRAWING
+
+
+def _sample_shape(components: Mapping[str, ComponentEntry]) -> tuple[int, ...]:
+    inputs = components[UNET].inputs if UNET in components else ()
+    return next((tensor.shape for tensor in inputs if tensor.name == "sample"), ())
 
 
 def is_inside(path: str) -> bool:

@@ -2,9 +2,10 @@
 
 `resident`: every weight of the components that draw stays on the device.
 
-`reduced`: a component's weights are on the device while it runs, and some stay between its calls. The text encoder, the
-control embedding and the decoder run once a picture: they come, run and go. ControlNet and UNet take turns at every
-step, so what leaves must be uploaded again 20 to 40 times a picture, and two thoughts keep that small:
+`reduced`: a component's weights are on the device while it runs, and some stay between its calls. The text encoder, an
+inpainting model's encoder, the control embedding and the decoder run once a picture: they come, run and go. ControlNet
+and UNet take turns at every step, so what leaves must be uploaded again 20 to 40 times a picture, and two thoughts keep
+that small:
 
 - The peak is that of the UNet's turn. To take more of the UNet away in the ControlNet's turn than the ControlNet needs
   room for saves nothing: as many bytes of the UNet leave as come back of the ControlNet, and no more.
@@ -30,15 +31,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlc_controlnet.bundle.manifest import DTYPE_BYTES, ComponentEntry, Library, MemoryMode, MemoryPlan, ParamsSpec
+from mlc_controlnet.bundle.manifest import (
+    DTYPE_BYTES,
+    ComponentEntry,
+    Library,
+    MemoryMode,
+    MemoryPlan,
+    ParamsSpec,
+    drawing_components,
+)
 from mlc_controlnet.components import (
     COMPUTE,
     CONTROL_EMBEDDING,
     CONTROLNET,
-    DRAWING,
     TEXT_ENCODER,
     UNET,
     VAE_DECODER,
+    VAE_ENCODER,
     TensorSpec,
 )
 
@@ -58,7 +67,7 @@ class _Planner:
         self.library = library
         self.components = components
         self.records = {record.name: record for record in params.records}
-        self.drawing = [name for name in DRAWING if name in components]
+        self.drawing = [name for name in drawing_components(components) if name in components]
 
     def plan(self) -> MemoryPlan:
         everything = {name: len(self.components[name].params) for name in self.drawing}
@@ -91,6 +100,7 @@ class _Planner:
         work = self.library.activation_bytes.get(name, 0)  # its own outputs are among them
         alive = {
             TEXT_ENCODER: context,
+            VAE_ENCODER: GUIDED * context,
             CONTROL_EMBEDDING: GUIDED * context,
             CONTROLNET: GUIDED * context + embedding + (GUIDED - 1) * residuals,
             UNET: GUIDED * context + embedding + GUIDED * residuals,

@@ -1,4 +1,4 @@
-"""The picture that conditions: from any image to what the ControlNet reads."""
+"""The picture that conditions: from any image to what the ControlNet reads; and any other that is given."""
 
 import io
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from mlc_controlnet.errors import UserError
 
 MIN_SIDE = 8  # pixels: less than one latent cell carries nothing
+SUBJECT = "control image"  # what a picture is called in errors and notices
 
 
 @dataclass(frozen=True)
@@ -19,23 +20,24 @@ class ControlImage:
     notices: tuple[str, ...]  # what was done to make it fit
 
 
-def open_control_image(path: Path) -> Image.Image:
+def open_control_image(path: Path, subject: str = SUBJECT) -> Image.Image:
     """Read an image file whole. Raises UserError where it is missing, no image, broken off or absurdly large."""
+    where = f"{subject} {path}"
     if not path.is_file():
-        raise UserError(f"control image {path}", "no such file", "an image file", "check the path")
+        raise UserError(where, "no such file", "an image file", "check the path")
     try:
         image = Image.open(io.BytesIO(path.read_bytes()))
         image.load()
     except UnidentifiedImageError:
-        raise _unreadable(path, "a file that is no image") from None
+        raise _unreadable(where, "a file that is no image") from None
     except Image.DecompressionBombError as error:
-        raise _unreadable(path, str(error)) from None
+        raise _unreadable(where, str(error)) from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's readers raise all three for broken files
-        raise _unreadable(path, f"a broken image ({error})") from None
+        raise _unreadable(where, f"a broken image ({error})") from None
     return image
 
 
-def prepare_control_image(image: Image.Image, height: int, width: int) -> ControlImage:
+def prepare_control_image(image: Image.Image | None, height: int, width: int, subject: str = SUBJECT) -> ControlImage:
     """Turn any picture into RGB of the model's size.
 
     The camera's rotation is applied, transparency is composited on black (no outline, no control), grey of 16 bits is
@@ -44,15 +46,15 @@ def prepare_control_image(image: Image.Image, height: int, width: int) -> Contro
     Raises UserError for what is not a picture or has less than 8 pixels on a side.
     """
     if not isinstance(image, Image.Image):
-        raise UserError("control image", type(image).__name__, "a PIL.Image.Image", "open the file with PIL.Image.open")
+        raise UserError(subject, type(image).__name__, "a PIL.Image.Image", "open the file with PIL.Image.open")
     if min(image.size) < MIN_SIDE:
         size = f"{image.width}x{image.height} pixels"
-        raise UserError("control image", size, f"{MIN_SIDE}x{MIN_SIDE} at least", f"draw one of {width}x{height}")
+        raise UserError(subject, size, f"{MIN_SIDE}x{MIN_SIDE} at least", f"draw one of {width}x{height}")
     notices: list[str] = []
-    picture = _to_rgb(ImageOps.exif_transpose(image), notices)
+    picture = _to_rgb(ImageOps.exif_transpose(image), notices, subject)
     if picture.size != (width, height):
         notices.append(
-            f"control image: {picture.width}x{picture.height} was scaled to cover {width}x{height}"
+            f"{subject}: {picture.width}x{picture.height} was scaled to cover {width}x{height}"
             + (" and cropped around its centre" if picture.width * height != picture.height * width else "")
         )
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
@@ -60,19 +62,19 @@ def prepare_control_image(image: Image.Image, height: int, width: int) -> Contro
     return ControlImage(np.ascontiguousarray(array), picture, tuple(notices))
 
 
-def _to_rgb(image: Image.Image, notices: list[str]) -> Image.Image:
+def _to_rgb(image: Image.Image, notices: list[str], subject: str) -> Image.Image:
     if image.mode.startswith("I"):  # I;16, I;16B and I: 16-bit grey
-        notices.append("control image: 16-bit grey was scaled to 8 bits")
+        notices.append(f"{subject}: 16-bit grey was scaled to 8 bits")
         grey = np.rint(np.clip(np.asarray(image, np.float64), 0, 65535) / 257).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
-        raise UserError("control image", "floating-point pixels", "8 or 16 bits a channel", "save it as PNG")
+        raise UserError(subject, "floating-point pixels", "8 or 16 bits a channel", "save it as PNG")
     if image.has_transparency_data:
-        notices.append("control image: its transparency was composited on black")
+        notices.append(f"{subject}: its transparency was composited on black")
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "black"), rgba).convert("RGB")
     return image.convert("RGB")
 
 
-def _unreadable(path: Path, got: str) -> UserError:
-    return UserError(f"control image {path}", got, "a PNG, JPEG, WebP, GIF, BMP or TIFF file", "save it again as PNG")
+def _unreadable(where: str, got: str) -> UserError:
+    return UserError(where, got, "a PNG, JPEG, WebP, GIF, BMP or TIFF file", "save it again as PNG")

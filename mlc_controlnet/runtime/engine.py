@@ -107,7 +107,10 @@ class Engine:
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 
     def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:
-        """float32 sample [1, C, h, w] -> model output, float32 of the same shape."""
+        """float32 sample [1, C, h, w] -> model output, float32 of the same shape.
+
+        An inpainting model's sample has nine channels: `mlc_controlnet.runtime.inpainting`.
+        """
         timesteps = np.array([timestep], np.float32)
         return self._call(UNET, sample, timesteps, context.tensor, *residuals.tensors).numpy()
 

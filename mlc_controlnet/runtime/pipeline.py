@@ -1,11 +1,11 @@
-"""Prompt + control image + seed -> picture.
+"""Prompt + control image + seed -> picture; of an inpainting model, a picture of which a part is repainted.
 
 Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +16,18 @@ from PIL import Image
 from mlc_controlnet.bundle.manifest import LatentPreview
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_table, tables_from_json
-from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.engine import Context, ControlEmbedding, Engine
+from mlc_controlnet.runtime.inpainting import Inpainting, prepare_inpainting
 from mlc_controlnet.runtime.noise import MAX_SEED, check_seed, standard_normal
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a picture beside the control image and the bundle; no field is left open."""
+    """Everything that decides a picture beside the pictures given and the bundle; no field is left open."""
 
     prompt: str
     negative_prompt: str
@@ -98,7 +99,7 @@ class ControlNetPipeline:
     def __call__(
         self,
         prompt: str,
-        image: Image.Image,
+        image: Image.Image | None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
@@ -107,12 +108,17 @@ class ControlNetPipeline:
         latents: np.ndarray | None = None,
         sampler: str | None = None,
         on_step: Callable[[Step], None] | None = None,
+        mask_image: Image.Image | None = None,
+        control_image: Image.Image | None = None,
     ) -> PipelineOutput:
-        """Draw one picture. The names are those of diffusers' StableDiffusionControlNetPipeline.
+        """Draw one picture. The names are those of diffusers' StableDiffusionControlNetPipeline and, for a bundle of an
+        inpainting model, of its StableDiffusionControlNetInpaintPipeline.
 
         Args:
             prompt, negative_prompt: texts; the negative one is "" by default and read where guidance_scale > 1.
-            image: the control image, any size and mode.
+            image: the control image, any size and mode; where `control_image` is given, the picture to repaint.
+            mask_image, control_image: of an inpainting model. Where the mask is white the picture is repainted; what is
+                not repainted goes through the VAE and is close to the original, not equal to it.
             num_inference_steps, guidance_scale, controlnet_conditioning_scale, sampler: the bundle's own defaults.
             seed: 0 to 2**53 - 1 in place of diffusers' generator; drawn at random where None, see `settings.seed`.
             latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
@@ -130,18 +136,22 @@ class ControlNetPipeline:
             seed,
             sampler,
         )
-        prepared = prepare_control_image(image, self.manifest.model.height, self.manifest.model.width)
+        if mask_image is None and control_image is None:
+            control_image, image = image, None
+        prepared = prepare_control_image(control_image, self.manifest.model.height, self.manifest.model.width)
+        inpainting = prepare_inpainting(image, mask_image, self.manifest)
         x = self.initial_latents(settings, latents)
         contexts, cut_notices = self.encode_prompts(settings)
+        beside = () if inpainting is None else (inpainting.mask, self.encode_masked_image(inpainting))
         control = self.engine.control_embedding(prepared.array)
-        for step in self.denoise(settings, control, contexts, x):
+        for step in self.denoise(settings, control, contexts, x, beside):
             x = step.x
             if on_step is not None:
                 on_step(step)
         return PipelineOutput(
             images=[self.decode(x, settings)],
             settings=settings,
-            notices=(*cut_notices, *prepared.notices),
+            notices=(*cut_notices, *prepared.notices, *(() if inpainting is None else inpainting.notices)),
             metadata=self.describe(settings),
         )
 
@@ -200,16 +210,34 @@ class ControlNetPipeline:
         ]
         return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
 
+    def encode_masked_image(self, inpainting: Inpainting) -> np.ndarray:
+        """The latents of what is not repainted: float32 [1, C, h, w].
+
+        They are the mode of the VAE's posterior, which diffusers draws a sample from: the seed decides the noise alone.
+        """
+        moments = self.engine.vae_encoder(inpainting.masked_image)  # [1, 2 C, h, w]
+        _check_finite(VAE_ENCODER, moments, "before step 1")
+        mean = moments[:, : self.manifest.model.latent_channels]
+        return (mean.astype(np.float64) * self.manifest.model.scaling_factor).astype(np.float32)
+
     def denoise(
-        self, settings: Settings, control: ControlEmbedding, contexts: list[Context], x: np.ndarray
+        self,
+        settings: Settings,
+        control: ControlEmbedding,
+        contexts: list[Context],
+        x: np.ndarray,
+        beside: Sequence[np.ndarray] = (),
     ) -> Iterator[Step]:
-        """The denoising loop: yields after every step, so progress, preview and cancelling belong to the caller."""
+        """The denoising loop: yields after every step, so progress, preview and cancelling belong to the caller.
+
+        `beside`: the further channels of an inpainting UNet's sample, float32 [1, _, h, w] each.
+        """
         rows = self._table(settings).rows
         previous_x0 = np.zeros_like(x)
         for index, row in enumerate(rows):
             where = f"step {index + 1} of {len(rows)}"
             scaled_x = (x.astype(np.float64) * row.model_input_scale).astype(np.float32)
-            outputs = self._predict(scaled_x, row.timestep, contexts, control, settings, where)
+            outputs = self._predict(scaled_x, row.timestep, contexts, control, beside, settings, where)
             m = guide(outputs, settings.guidance_scale)
             x, previous_x0 = advance(row, x, m, previous_x0)
             yield Step(index, len(rows), row.timestep, x, previous_x0, self.manifest.latent_preview)
@@ -240,6 +268,7 @@ class ControlNetPipeline:
         timestep: float,
         contexts: list[Context],
         control: ControlEmbedding,
+        beside: Sequence[np.ndarray],
         settings: Settings,
         where: str,
     ) -> list[np.ndarray]:
@@ -251,7 +280,8 @@ class ControlNetPipeline:
         residuals = [self.engine.zero_residuals() for _ in range(free)]
         for context in contexts[free:]:
             residuals.append(self.engine.controlnet(scaled_x, timestep, context, control, scale))
-        outputs = [self.engine.unet(scaled_x, timestep, *inputs) for inputs in zip(contexts, residuals, strict=True)]
+        sample = np.concatenate([scaled_x, *beside], axis=1)
+        outputs = [self.engine.unet(sample, timestep, *inputs) for inputs in zip(contexts, residuals, strict=True)]
         for context, residual, output in zip(contexts, residuals, outputs, strict=True):
             if np.isfinite(output).all():
                 continue

@@ -5,7 +5,7 @@ import pytest
 
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Manifest, is_inside
 from mlc_controlnet.bundle.reader import read_bundle
-from mlc_controlnet.components import DRAWING
+from mlc_controlnet.components import DRAWING, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 
 
@@ -137,13 +137,40 @@ def test_a_bundle_of_some_components_cannot_draw(manifest):
         manifest.check_can_draw("dist/x")
 
 
-def test_an_inpainting_bundle_cannot_draw_from_a_prompt(manifest):
-    with pytest.raises(UserError, match=r"dist/x: unet: got a sample of \[1, 9, 2, 3\] .*wanted 4 channels"):
+def inpainting_manifest(manifest: Manifest, scaling_factor: float) -> Manifest:
+    drawing = drawing_manifest(manifest, 9)
+    components = {**drawing.components, VAE_ENCODER: drawing.components["vae_decoder"]}
+    model = dataclasses.replace(drawing.model, scaling_factor=scaling_factor)
+    return dataclasses.replace(drawing, components=components, model=model)
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_a_unet_of_another_kind_cannot_draw(manifest, channels):
+    with pytest.raises(UserError, match=rf"unet: got a sample of \[1, {channels}, 2, 3\], wanted 4 channels, .* 9; "):
+        drawing_manifest(manifest, channels).check_can_draw("dist/x")
+
+
+def test_an_inpainting_bundle_cannot_draw_without_the_encoder(manifest):
+    with pytest.raises(UserError, match=r"dist/x: got no vae_encoder, wanted .*vae_decoder, vae_encoder; build"):
         drawing_manifest(manifest, 9).check_can_draw("dist/x")
+
+
+def test_an_inpainting_bundle_from_before_the_scaling_factor_was_written_cannot_draw(raw, manifest):
+    del raw["model"]["scaling_factor"]
+    factor = parse(raw).model.scaling_factor
+    with pytest.raises(UserError, match=r"dist/x: scaling_factor: got 0.0, wanted the VAE's.*build the bundle again"):
+        inpainting_manifest(manifest, factor).check_can_draw("dist/x")
 
 
 def test_a_whole_bundle_can_draw(manifest):
     drawing_manifest(manifest, 4).check_can_draw("dist/x")
+    inpainting_manifest(manifest, 0.18215).check_can_draw("dist/x")
+
+
+def test_nine_channels_are_an_inpainting_models(manifest):
+    assert inpainting_manifest(manifest, 0.18215).inpaints
+    assert not drawing_manifest(manifest, 4).inpaints
+    assert not manifest.with_files(()).inpaints
 
 
 def test_a_figure_that_json_cannot_hold_is_refused_when_written(manifest):

@@ -4,7 +4,7 @@ import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.memory_plan import plan_memory
-from mlc_controlnet.components import COMPUTE, DRAWING, TensorSpec
+from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
 
 # Elements of each param, in the order of the component's function.
 PARAMS = {
@@ -69,6 +69,21 @@ def test_resident_every_weight_of_what_draws_stays():
     # In the UNet's turn: two contexts, the embedding, two sets of residuals, and the ControlNet's workspace without its
     # own residuals, which waits for the next step.
     assert resident.peak_bytes == weights + 48 + 2 * 4 + 6 + 2 * 10 + (64 - 10) + HOST
+
+
+def test_of_an_inpainting_model_the_encoder_draws_too():
+    components, params = bundle()
+    unet = components["unet"]
+    sample = TensorSpec("sample", (1, INPAINTING_CHANNELS, 1, 1), "float32")
+    components["unet"] = ComponentEntry((sample, *unet.inputs[1:]), unet.outputs, unet.params)
+    library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
+    planned = plan_memory([library], components, params)["x.wasm"]
+    assert planned.resident.kept_params == {name: len(PARAMS[name]) for name in PARAMS}
+    host = HOST + (INPAINTING_CHANNELS - 1) * 4 + 4  # the UNet's sample, and the encoder's input
+    # The peak is the encoder's turn: with all weights, or its own and the halves that stay, and two contexts.
+    assert planned.resident.peak_bytes == 2 * sum(map(sum, PARAMS.values())) + 5000 + 2 * 4 + host
+    assert planned.reduced.kept_params["vae_encoder"] == 0
+    assert planned.reduced.peak_bytes == 2 * (50 + 200 + 1000) + 5000 + 2 * 4 + host
 
 
 def test_reduced_half_the_controlnet_changes_places_with_as_much_of_the_unet():

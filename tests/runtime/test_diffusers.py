@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionControlNetPipeline
+from diffusers import StableDiffusionControlNetInpaintPipeline, StableDiffusionControlNetPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from build import build
@@ -63,3 +64,52 @@ def test_a_controlnet_that_pools_its_residuals_draws_diffusers_picture(
     ).images[0]
     assert np.asarray(wanted).std() > 10  # not a flat picture
     assert psnr_db(np.asarray(drawn), np.asarray(wanted)) >= MIN_PSNR_DB
+
+
+@pytest.fixture(scope="module")
+def inpainting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    return build_random(tmp_path_factory.mktemp("inpainting"), sample_channels=9)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_an_inpainting_model_draws_diffusers_picture(
+    inpainting: tuple[Path, Bundle], monkeypatch: pytest.MonkeyPatch, guidance_scale: float
+) -> None:
+    """diffusers draws a sample of the masked picture's latents; here it takes their mode, as the pipeline does."""
+    model, bundle = inpainting
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    mask = random_picture(3)
+    reference = StableDiffusionControlNetInpaintPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    reference.set_progress_bar_config(disable=True)
+    wanted = reference(
+        PROMPT,
+        image=random_picture(2),
+        mask_image=mask,
+        control_image=random_picture(1),
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        negative_prompt=NEGATIVE_PROMPT,
+        controlnet_conditioning_scale=1.0,
+        latents=torch.from_numpy(LATENTS),
+    ).images[0]
+    wanted = np.asarray(wanted)
+    pipeline = ControlNetPipeline.from_bundle(bundle)
+
+    def draw(picture: Image.Image, mask: Image.Image) -> np.ndarray:
+        drawn = pipeline(
+            PROMPT,
+            picture,
+            STEPS,
+            guidance_scale,
+            NEGATIVE_PROMPT,
+            1.0,
+            latents=LATENTS,
+            mask_image=mask,
+            control_image=random_picture(1),
+        )
+        return np.asarray(drawn.images[0])
+
+    assert wanted.std() > 10  # not a flat picture
+    assert psnr_db(draw(random_picture(2), mask), wanted) >= MIN_PSNR_DB
+    assert psnr_db(draw(random_picture(4), mask), wanted) < MIN_PSNR_DB - 10  # what is kept counts, and where that is
+    assert psnr_db(draw(random_picture(2), random_picture(4)), wanted) < MIN_PSNR_DB - 10

@@ -16,6 +16,7 @@ from tests.fixtures.linear_bundle import (
     END_ID,
     HEIGHT,
     LATENT,
+    SCALING_FACTOR,
     TEXT_WIDTH,
     TOKENS,
     WIDTH,
@@ -40,7 +41,9 @@ def tokens(prompt):
     return np.array([ids + [END_ID] * (TOKENS - len(ids))])
 
 
-def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None):
+def draw_with_numpy(
+    prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None, beside=()
+):
     """The pipeline's semantics once more, in float64 and in as few words as possible."""
     model, table = linear_model(), sampler_tables()[sampler][steps]
     control = model.control_embedding(np.asarray(image).transpose(2, 0, 1)[None] / 255)
@@ -50,10 +53,11 @@ def draw_with_numpy(prompt, negative, image, steps, guidance, scale, seed, sampl
     x0_before = np.zeros(LATENT)
     for row in table.rows:
         scaled = x * row.model_input_scale
-        outputs = [
-            model.unet(scaled, row.timestep, c, *model.controlnet(scaled, row.timestep, c, control, s))
-            for c, s in zip(contexts, scales, strict=True)
+        residuals = [
+            model.controlnet(scaled, row.timestep, c, control, s) for c, s in zip(contexts, scales, strict=True)
         ]
+        sample = np.concatenate([scaled, *beside], axis=1)
+        outputs = [model.unet(sample, row.timestep, c, *r) for c, r in zip(contexts, residuals, strict=True)]
         m = outputs[0] + guidance * (outputs[1] - outputs[0])
         x0 = row.x0_sample * x + row.x0_output * m
         x = row.next_sample * x + row.next_x0 * x0 + row.next_previous_x0 * x0_before
@@ -104,6 +108,77 @@ def test_a_controlnet_that_pools_its_residuals_is_called_for_the_prompt_alone(
     expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, negative_scale=0.0)
     assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
     assert (calls.count("controlnet"), calls.count("unet")) == (4, 4 * guidance)
+
+
+@pytest.fixture(scope="module")
+def inpainting_pipeline(linear_inpainting_bundle):
+    return ControlNetPipeline.from_bundle(linear_inpainting_bundle)
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+@pytest.fixture
+def mask():
+    """White but for the last column of cells."""
+    mask = Image.new("L", (WIDTH, HEIGHT), 255)
+    mask.paste(0, (WIDTH - 8, 0, WIDTH, HEIGHT))
+    return mask
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_an_inpainting_models_picture_is_what_numpy_draws(inpainting_pipeline, ring, picture, mask, guidance):
+    output = inpainting_pipeline("gold", picture, 4, guidance, "navy", seed=5, mask_image=mask, control_image=ring)
+    kept = (np.asarray(picture) / 127.5 - 1) * (np.asarray(mask) < 128)[..., None]
+    moments = linear_model().vae_encoder(kept.transpose(2, 0, 1)[None])
+    beside = [(np.asarray(mask) > 127)[None, None, ::8, ::8], moments[:, : LATENT[1]] * SCALING_FACTOR]
+    expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, beside=beside)
+    assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
+    without = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5)
+    assert np.abs(without - expected).max() > 10
+
+
+def test_what_was_done_to_the_picture_and_the_mask_is_told(inpainting_pipeline, ring, picture, mask):
+    double = (2 * WIDTH, 2 * HEIGHT)
+    output = inpainting_pipeline("a", picture.resize(double), mask_image=mask.resize(double), control_image=ring)
+    assert output.notices == tuple(f"{name}: 48x32 was scaled to cover 24x16" for name in ("image", "mask image"))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        ("image", "^image: got none, wanted a picture and a mask, white where it is to be repainted; pass both"),
+        ("mask_image", "^mask image: got none, wanted a picture and a mask"),
+        ("control_image", "^control image: got NoneType, wanted a PIL.Image.Image"),
+    ],
+)
+def test_an_inpainting_model_needs_three_pictures(
+    inpainting_pipeline, ring, picture, mask, monkeypatch, lacking, message
+):
+    monkeypatch.setattr(inpainting_pipeline.engine, "_call", lambda *_: pytest.fail("a component was called"))
+    with pytest.raises(UserError, match=message):
+        inpainting_pipeline("a", **{"image": picture, "mask_image": mask, "control_image": ring, lacking: None})
+
+
+def test_an_inpainting_model_does_not_draw_from_a_control_image_alone(inpainting_pipeline, ring):
+    with pytest.raises(UserError, match="image: got none, wanted a picture and a mask"):
+        inpainting_pipeline("gold", ring)
+
+
+def test_another_model_takes_no_picture_to_repaint(pipeline, ring, picture, mask):
+    with pytest.raises(UserError, match=r"^image: got one, wanted none: linear is no inpainting model; leave it out"):
+        pipeline("gold", picture, mask_image=mask, control_image=ring)
+    with pytest.raises(UserError, match=r"^mask image: got one, wanted none"):
+        pipeline("gold", None, mask_image=mask, control_image=ring)
+
+
+def test_a_nan_in_the_encoder_is_named(linear_inpainting_bundle, ring, picture, mask, monkeypatch):
+    pipeline = ControlNetPipeline.from_bundle(linear_inpainting_bundle)
+    monkeypatch.setattr(pipeline.engine, "vae_encoder", lambda image: np.full((1, 2 * LATENT[1], 2, 3), np.nan))
+    with pytest.raises(UserError, match="vae_encoder, before step 1: got NaN or infinity in 48 of 48 numbers"):
+        pipeline("gold", picture, mask_image=mask, control_image=ring)
 
 
 def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):

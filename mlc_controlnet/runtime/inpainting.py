@@ -1,0 +1,53 @@
+"""What an inpainting model takes beside a prompt and a control image: a picture, and where it is to be repainted.
+
+The semantics are those of diffusers' StableDiffusionControlNetInpaintPipeline with strength 1 and a UNet of nine
+channels. Twin: web/src/engine/inpainting.ts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.control_image import prepare_control_image
+
+IMAGE, MASK_IMAGE = "image", "mask image"  # in errors and notices
+WHITE = 128  # grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1, 0 where it is to be repainted
+    mask: np.ndarray  # float32 [1, 1, h, w]: 1 where it is to be repainted, else 0
+    notices: tuple[str, ...]  # what was done to make them fit
+
+
+def prepare_inpainting(
+    image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest
+) -> Inpainting | None:
+    """Mask the picture where `mask_image` is white; None for a model that does not inpaint.
+
+    Both are made to fit as a control image is. A latent cell has its upper left pixel's mask.
+
+    Raises UserError where an inpainting model lacks one of them or another is given one, and for what is no picture.
+    """
+    model = manifest.model
+    given = ((IMAGE, image), (MASK_IMAGE, mask_image))
+    if not manifest.inpaints:
+        for subject, picture in given:
+            if picture is not None:
+                remedy = "leave it out, or build a bundle of an inpainting model"
+                raise UserError(subject, "one", f"none: {model.name} is no inpainting model", remedy)
+        return None
+    for subject, picture in given:
+        if picture is None:
+            remedy = "pass both, and a control image"
+            raise UserError(subject, "none", "a picture and a mask, white where it is to be repainted", remedy)
+    whole = prepare_control_image(image, model.height, model.width, IMAGE)
+    mask = prepare_control_image(mask_image, model.height, model.width, MASK_IMAGE)
+    repainted = np.asarray(mask.picture.convert("L")) >= WHITE  # [H, W]
+    masked_image = np.where(repainted, np.float32(0), 2 * whole.array - 1)  # [1, 3, H, W]
+    cells = repainted[:: model.vae_scale_factor, :: model.vae_scale_factor]  # [h, w]
+    return Inpainting(masked_image, cells[None, None].astype(np.float32), (*whole.notices, *mask.notices))
