@@ -26,6 +26,15 @@ def run_npx(*command: str) -> None:
     subprocess.run(["npx", *command], cwd=WEB, check=True)
 
 
+def build_linear_bundle(folder: Path, inpaints: bool = False) -> Bundle:
+    from mlc_controlnet.library import compile_library
+    from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
+
+    config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
+    library, description = compile_library(linear_module(inpaints=inpaints), "linear", "float32", config, folder)
+    return write_linear_bundle(folder / "bundle", linear_model(), library, description=description, inpaints=inpaints)
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page, built by Vite."""
@@ -37,13 +46,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def linear_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Linear components of 24 x 16 pixels for WebGPU: they load in a second or two."""
-    from mlc_controlnet.library import compile_library
-    from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
+    return build_linear_bundle(tmp_path_factory.mktemp("linear-webgpu"))
 
-    folder = tmp_path_factory.mktemp("linear-webgpu")
-    config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
-    library, description = compile_library(linear_module(), "linear", "float32", config, folder)
-    return write_linear_bundle(folder / "bundle", linear_model(), library, description=description)
+
+@pytest.fixture(scope="session")
+def linear_inpainting_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with an inpainting model's UNet."""
+    return build_linear_bundle(tmp_path_factory.mktemp("linear-inpainting-webgpu"), inpaints=True)
 
 
 @pytest.fixture(scope="session")

@@ -83,16 +83,26 @@ def test_the_engine_draws_what_the_native_library_draws(
     if pools:
         native = that_pools_its_residuals(native, tmp_path / "native")
         web = that_pools_its_residuals(web, tmp_path / "web")
-    facts = visit(
-        "drawWithTheEngine",
-        web,
-        site=engine_site,
-        prompt="gold",
-        negativePrompt="navy",
-        seed=5,
-        pictures={"controlImage": numbers(random_picture(2))},
-    )
     drawn = ControlNetPipeline.from_bundle(native)("gold", random_picture(2), negative_prompt="navy", seed=5).images[0]
+    assert_draws(drawn, visit, web, engine_site, controlImage=random_picture(2))
+
+
+def test_the_engine_repaints_as_the_native_library_does(
+    visit: Visit, engine_site: Path, linear_inpainting_bundle: Bundle, linear_inpainting_webgpu_bundle: Bundle
+):
+    """The mask is in colours, and cut by its brightness."""
+    picture, mask, control = random_picture(3), random_picture(4), random_picture(2)
+    pipeline = ControlNetPipeline.from_bundle(linear_inpainting_bundle)
+    drawn = pipeline("gold", picture, negative_prompt="navy", seed=5, mask_image=mask, control_image=control).images[0]
+    pictures = {"controlImage": control, "image": picture, "maskImage": mask}
+    assert_draws(drawn, visit, linear_inpainting_webgpu_bundle, engine_site, **pictures)
+
+
+def assert_draws(wanted: Image.Image, visit: Visit, bundle: Bundle, site: Path, **pictures: Image.Image) -> None:
+    """Whether the engine makes the `wanted` picture of these."""
+    request = {"prompt": "gold", "negativePrompt": "navy", "seed": 5}
+    given = {name: numbers(picture) for name, picture in pictures.items()}
+    facts = visit("drawWithTheEngine", bundle, site=site, pictures=given, **request)
     pixels = np.array(facts["pixels"]).reshape(HEIGHT, WIDTH, 4)[..., :3]
-    assert np.abs(pixels - np.asarray(drawn, int)).max() <= 1  # a value near .5 may round the other way
-    assert np.asarray(drawn).std() > 10
+    assert np.abs(pixels - np.asarray(wanted, int)).max() <= 1  # a value near .5 may round the other way
+    assert np.asarray(wanted).std() > 10  # not a flat picture

@@ -1,8 +1,8 @@
 /** What a pipeline asks of an engine: a bundle's components as functions. */
 
-/** The components that make a picture from a prompt. A bundle's vae_encoder is not among them and is not loaded. */
+/** The components that make a picture from a prompt. A bundle's vae_encoder is loaded for an inpainting model alone. */
 export const COMPONENTS = ["text_encoder", "control_embedding", "controlnet", "unet", "vae_decoder"] as const;
-export type ComponentName = (typeof COMPONENTS)[number];
+export type ComponentName = (typeof COMPONENTS)[number] | "vae_encoder";
 
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;
@@ -49,8 +49,10 @@ export interface Components {
   ): Promise<Residuals>;
   /** Residuals that leave the UNet as it is, in place of the ControlNet's. */
   zeroResiduals(): Promise<Residuals>;
-  /** float32 sample [1, C, h, w] -> model output, float32 of the same shape. */
+  /** float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. */
   unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */
   vaeDecoder(latents: FloatArray): Promise<FloatArray>;
+  /** float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]. */
+  vaeEncoder(image: FloatArray): Promise<FloatArray>;
 }

@@ -1,5 +1,5 @@
 /**
- * The picture that conditions: from any image to what the ControlNet reads.
+ * The picture that conditions: from any image to what the ControlNet reads; and any other that is given.
  * The twin of mlc_controlnet/runtime/control_image.py.
  */
 
@@ -8,6 +8,8 @@ import { UserError } from "./errors.ts";
 /** Pixels: less than one latent cell carries nothing. */
 const MIN_SIDE = 8;
 const LANCZOS_LOBES = 3;
+/** What a picture is called in errors and notices. */
+const SUBJECT = "control image";
 
 /** Pixels as ImageData has them: RGBA, 8 bits each, not premultiplied, rows from the top. */
 export interface Image {
@@ -31,15 +33,20 @@ export interface ControlImage {
  *
  * Throws UserError for what is not a picture or has less than 8 pixels on a side.
  */
-export function prepareControlImage(image: Image, height: number, width: number): ControlImage {
-  checkImage(image, height, width);
+export function prepareControlImage(
+  image: Image,
+  height: number,
+  width: number,
+  subject: string = SUBJECT,
+): ControlImage {
+  checkImage(image, height, width, subject);
   const notices: string[] = [];
   const { planes, transparent } = compositeOnBlack(image);
-  if (transparent) notices.push("control image: its transparency was composited on black");
+  if (transparent) notices.push(`${subject}: its transparency was composited on black`);
   let fitted = planes;
   if (image.width !== width || image.height !== height) {
     const cropped = image.width * height !== image.height * width ? " and cropped around its centre" : "";
-    notices.push(`control image: ${image.width}x${image.height} was scaled to cover ${width}x${height}${cropped}`);
+    notices.push(`${subject}: ${image.width}x${image.height} was scaled to cover ${width}x${height}${cropped}`);
     fitted = planes.map((plane) => resizeToCover(plane, image, { width, height }));
   }
   const pixels = new Float32Array(3 * height * width); // [1, 3, H, W]
@@ -50,28 +57,23 @@ export function prepareControlImage(image: Image, height: number, width: number)
 }
 
 /** Throws UserError for what holds no pixels, such as a canvas, which could not be sent to a worker either. */
-export function checkPixels(image: Partial<Image> | undefined): void {
+export function checkPixels(image: Partial<Image> | undefined, subject: string = SUBJECT): void {
   if (ArrayBuffer.isView(image?.data)) return;
   const got = typeof image === "object" ? `${image?.constructor.name ?? null} without pixels` : String(image);
   const remedy = "pass context.getImageData(0, 0, width, height) of a canvas";
-  throw new UserError("control image", got, "pixels as in ImageData", remedy);
+  throw new UserError(subject, got, "pixels as in ImageData", remedy);
 }
 
-function checkImage(image: Image, wantedHeight: number, wantedWidth: number): void {
-  checkPixels(image);
+function checkImage(image: Image, wantedHeight: number, wantedWidth: number, subject: string): void {
+  checkPixels(image, subject);
   const { width, height, data } = image;
   if (!(width > 0 && height > 0) || data.length !== 4 * width * height) {
     const got = `${width}x${height} with ${data.length} bytes`;
-    throw new UserError("control image", got, "RGBA, four bytes a pixel", "pass ImageData");
+    throw new UserError(subject, got, "RGBA, four bytes a pixel", "pass ImageData");
   }
   if (Math.min(width, height) < MIN_SIDE) {
     const wanted = `${MIN_SIDE}x${MIN_SIDE} at least`;
-    throw new UserError(
-      "control image",
-      `${width}x${height} pixels`,
-      wanted,
-      `draw one of ${wantedWidth}x${wantedHeight}`,
-    );
+    throw new UserError(subject, `${width}x${height} pixels`, wanted, `draw one of ${wantedWidth}x${wantedHeight}`);
   }
 }
 

@@ -4,18 +4,10 @@
  */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
-import {
-  COMPONENTS,
-  type ComponentName,
-  type Components,
-  type Context,
-  type ControlEmbedding,
-  type FloatArray,
-  type Residuals,
-} from "./components.ts";
+import type { ComponentName, Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import type { Bundle } from "./load.ts";
-import { COMPUTE, type ComponentSpec, type Library, type Manifest } from "./manifest.ts";
+import { COMPUTE, type ComponentSpec, drawingComponents, type Library, type Manifest } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } from "./tensor.ts";
@@ -154,6 +146,10 @@ export class Engine implements Components {
     return image;
   }
 
+  async vaeEncoder(image: FloatArray): Promise<FloatArray> {
+    return this.readOnce(await this.call("vae_encoder", [image]));
+  }
+
   stats() {
     const text = this.tvm.runtimeStatsText(); // "peak-memory=21 MB, all-memory=40 MB, shader-submissions=1234"
     const field = (name: string) => Number(new RegExp(`${name}=(\\d+)`).exec(text)?.[1] ?? 0);
@@ -255,9 +251,10 @@ function loadComponents(
   tvm: tvmjs.Instance,
   gpu: tvmjs.DLDevice,
   vm: tvmjs.VirtualMachine,
-  { components }: Manifest,
+  manifest: Manifest,
   library: Library,
 ): Map<ComponentName, LoadedComponent> {
+  const { components } = manifest;
   const slots = (name: ComponentName) =>
     components[name].inputs.map(({ shape, dtype }) =>
       dtype === COMPUTE ? undefined : createTensor(tvm, gpu, shape, dtype),
@@ -267,6 +264,6 @@ function loadComponents(
   return inScope(tvm, (scope) => {
     const run = (name: ComponentName) => scope.detachFromCurrentScope(vm.getFunction(name));
     const load = (name: ComponentName) => ({ run: run(name), slots: slots(name), outputs: outputs(name) });
-    return new Map(COMPONENTS.map((name) => [name, load(name)]));
+    return new Map(drawingComponents(manifest).map((name) => [name, load(name)]));
   });
 }

@@ -17,7 +17,7 @@ export {
 } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";
 export { purgeBundle } from "./load.ts";
-export type { Manifest } from "./manifest.ts";
+export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
 export type { GeneratedImage, GenerateRequest, Settings, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";

@@ -14,6 +14,8 @@ const OPTIONS: Readonly<Record<keyof EngineOptions, true>> = {
 const REQUEST: Readonly<Record<keyof GenerateRequest, true>> = {
   prompt: true,
   controlImage: true,
+  image: true,
+  maskImage: true,
   negativePrompt: true,
   steps: true,
   guidanceScale: true,

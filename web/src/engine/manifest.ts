@@ -3,7 +3,7 @@
  * The twin of mlc_controlnet/bundle/manifest.py.
  */
 
-import { COMPONENTS } from "./components.ts";
+import { COMPONENTS, type ComponentName } from "./components.ts";
 import { UserError } from "./errors.ts";
 import {
   absentMeans,
@@ -24,6 +24,8 @@ export const MANIFEST_NAME = "manifest.json";
 /** A dtype that is the library's own: float32 in a float32 library, float16 in a float16 one. */
 export const COMPUTE = "compute";
 export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
+/** Of an inpainting UNet's sample: latents, a mask, and the latents of the masked picture. */
+const INPAINTING_CHANNELS = 9;
 /** WebGPU copies multiples of four bytes only. */
 const RECORD_ALIGNMENT_BYTES = 4;
 
@@ -35,6 +37,7 @@ const modelSummary = record({
   vae_scale_factor: integer, // pixels a latent cell
   prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
   global_pool_conditions: absentMeans(false, boolean), // the ControlNet averages its residuals, for the prompt alone
+  scaling_factor: absentMeans(0, number), // times what the VAE's encoder gives are latents; 0 where a build did not write it yet
 });
 
 /** One compiled library and what a device must offer to run it. */
@@ -142,22 +145,46 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
   return parsed;
 }
 
-/** Throws UserError where a component that a picture takes was not built, or the UNet takes more than latents. */
+/** Throws UserError where a component that a picture takes was not built, or the UNet takes what nobody has. */
 export function checkCanDraw(parsed: Manifest, where: string): void {
-  const missing = COMPONENTS.filter((name) => parsed.components[name] === undefined);
+  const drawing = drawingComponents(parsed);
+  const missing = drawing.filter((name) => parsed.components[name] === undefined);
   if (missing.length) {
     const remedy = "build the bundle again without --component";
-    throw new UserError(where, `no ${missing.join(", ")}`, COMPONENTS.join(", "), remedy);
+    throw new UserError(where, `no ${missing.join(", ")}`, drawing.join(", "), remedy);
   }
-  const sample = parsed.components.unet.inputs.find((tensor) => tensor.name === "sample")?.shape ?? [];
-  if (sample.length !== 4 || sample[1] !== parsed.model.latent_channels) {
+  const sample = sampleShape(parsed);
+  const { latent_channels, scaling_factor } = parsed.model;
+  if (sample.length !== 4 || ![latent_channels, INPAINTING_CHANNELS].includes(sample[1])) {
     throw new UserError(
       `${where}: unet`,
-      `a sample of [${sample.join(", ")}] (nine channels are an inpainting model's)`,
-      `${parsed.model.latent_channels} channels, the latents alone`,
-      "call the components yourself: the pipeline draws with text-to-image models only",
+      `a sample of [${sample.join(", ")}]`,
+      `${latent_channels} channels, the latents, or an inpainting model's ${INPAINTING_CHANNELS}`,
+      "call the components yourself: the pipeline draws with these models only",
     );
   }
+  if (inpaints(parsed) && !(scaling_factor > 0)) {
+    throw new UserError(
+      `${where}: scaling_factor`,
+      String(scaling_factor),
+      "the VAE's, for an inpainting model",
+      REMEDY,
+    );
+  }
+}
+
+/** Whether it is an inpainting model's: the pipeline takes a picture and a mask as well. */
+export function inpaints(parsed: Manifest): boolean {
+  return sampleShape(parsed)[1] === INPAINTING_CHANNELS;
+}
+
+/** The components that a picture takes: an inpainting model's masked picture goes through the encoder. */
+export function drawingComponents(parsed: Manifest): readonly ComponentName[] {
+  return inpaints(parsed) ? [...COMPONENTS, "vae_encoder"] : COMPONENTS;
+}
+
+function sampleShape({ components }: Manifest): readonly number[] {
+  return components.unet?.inputs.find((tensor) => tensor.name === "sample")?.shape ?? [];
 }
 
 /** True for a plain relative path that cannot leave its folder on any system. */

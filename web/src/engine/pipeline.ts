@@ -1,5 +1,5 @@
 /**
- * Prompt + control image + seed -> picture.
+ * Prompt + control image + seed -> picture; of an inpainting model, a picture of which a part is repainted.
  *
  * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
  */
@@ -15,6 +15,7 @@ import type {
 } from "./components.ts";
 import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
+import { type Inpainting, prepareInpainting } from "./inpainting.ts";
 import { checkRequest } from "./known_keys.ts";
 import type { LatentPreview, Manifest } from "./manifest.ts";
 import { checkSeed, standardNormal } from "./noise.ts";
@@ -26,6 +27,10 @@ export interface GenerateRequest {
   readonly prompt: string;
   /** The picture that conditions: for the bundled model a white outline on black. */
   readonly controlImage: Image;
+  /** Of an inpainting model: the picture to repaint. What is kept of it goes through the VAE: close to it, not equal. */
+  readonly image?: Image;
+  /** Likewise: white where it is to be repainted. */
+  readonly maskImage?: Image;
   /** What the picture should not be; read where guidanceScale is over 1. Default: "". */
   readonly negativePrompt?: string;
   /** Denoising steps. */
@@ -40,7 +45,7 @@ export interface GenerateRequest {
   readonly sampler?: string;
 }
 
-/** Everything that decides a picture beside the control image and the bundle; no field is left open. */
+/** Everything that decides a picture beside the pictures given and the bundle; no field is left open. */
 export interface Settings {
   readonly prompt: string;
   readonly negativePrompt: string;
@@ -100,15 +105,17 @@ export class ControlNetPipeline {
     const settings = this.resolve(request);
     const { height, width } = this.model.manifest.model;
     const prepared = prepareControlImage(request.controlImage, height, width);
-    for (const notice of prepared.notices) onNotice(notice);
+    const inpainting = prepareInpainting(request.image, request.maskImage, this.model.manifest);
+    for (const notice of [...prepared.notices, ...(inpainting?.notices ?? [])]) onNotice(notice);
     const held: OnDevice[] = [];
     try {
       const contexts = await this.encodePrompts(settings, onNotice);
       held.push(...contexts);
+      const beside = inpainting && [inpainting.mask, await this.encodeMaskedImage(inpainting)];
       const control = await this.model.components.controlEmbedding(prepared.pixels);
       held.push(control);
       let x = this.initialLatents(settings);
-      for await (const step of this.denoise(settings, control, contexts, x)) {
+      for await (const step of this.denoise(settings, control, contexts, x, beside)) {
         x = step.x;
         yield step;
       }
@@ -152,6 +159,17 @@ export class ControlNetPipeline {
     return Promise.all(tokenized.map((tokenIds) => this.model.components.textEncoder(tokenIds)));
   }
 
+  /**
+   * The latents of what is not repainted: float32 [1, C, h, w].
+   *
+   * They are the mode of the VAE's posterior, which diffusers draws a sample from: the seed decides the noise alone.
+   */
+  async encodeMaskedImage(inpainting: Inpainting): Promise<FloatArray> {
+    const moments = await this.model.components.vaeEncoder(inpainting.maskedImage); // [1, 2 C, h, w]
+    checkFinite("vae_encoder", moments, "before step 1");
+    return moments.slice(0, moments.length / 2).map((mean) => mean * this.model.manifest.model.scaling_factor);
+  }
+
   /** Noise of the seed times the sampler's first deviation: float32 [1, C, h, w]. */
   initialLatents(settings: Settings): FloatArray {
     const { latent_channels, height, width, vae_scale_factor } = this.model.manifest.model;
@@ -160,19 +178,20 @@ export class ControlNetPipeline {
     return standardNormal(count, settings.seed).map((normal) => normal * initNoiseSigma);
   }
 
-  /** The denoising loop. */
+  /** The denoising loop. `beside`: the further channels of an inpainting UNet's sample, float32 [1, _, h, w] each. */
   async *denoise(
     settings: Settings,
     control: ControlEmbedding,
     contexts: readonly Context[],
     x: FloatArray,
+    beside: readonly FloatArray[] = [],
   ): AsyncGenerator<Step, void, void> {
     const { rows } = this.table(settings);
     let previousX0: FloatArray = new Float32Array(x.length);
     for (const [index, row] of rows.entries()) {
       const where = `step ${index + 1} of ${rows.length}`;
       const scaledX = x.map((value) => value * row.modelInputScale);
-      const outputs = await this.predict(scaledX, row.timestep, contexts, control, settings, where);
+      const outputs = await this.predict(scaledX, row.timestep, contexts, control, beside, settings, where);
       const m = guide(outputs, settings.guidanceScale);
       const [next, x0] = advance(row, x, m, previousX0);
       x = next;
@@ -215,6 +234,7 @@ export class ControlNetPipeline {
     timestep: number,
     contexts: readonly Context[],
     control: ControlEmbedding,
+    beside: readonly FloatArray[],
     settings: Settings,
     where: string,
   ): Promise<FloatArray[]> {
@@ -228,9 +248,10 @@ export class ControlNetPipeline {
       for (const context of contexts.slice(free)) {
         residuals.push(await components.controlnet(scaledX, timestep, context, control, settings.conditioningScale));
       }
+      const sample = concatenate([scaledX, ...beside]);
       // All are queued before one is waited for: the device never idles between them.
       const outputs = await Promise.all(
-        contexts.map((context, i) => components.unet(scaledX, timestep, context, residuals[i])),
+        contexts.map((context, i) => components.unet(sample, timestep, context, residuals[i])),
       );
       for (const [i, output] of outputs.entries()) {
         if (output.every(Number.isFinite)) continue;
@@ -294,6 +315,16 @@ function colorLatents(x0: FloatArray, cells: number, { weight, bias }: LatentPre
     }
   }
   return rgb;
+}
+
+function concatenate(parts: readonly FloatArray[]): FloatArray {
+  const whole = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
 }
 
 /** 2 as Python writes the float: 2.0. */

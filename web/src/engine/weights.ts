@@ -4,11 +4,11 @@
  */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
-import { COMPONENTS, type ComponentName } from "./components.ts";
+import type { ComponentName } from "./components.ts";
 import { UserError } from "./errors.ts";
 import { widenFloat16 } from "./float16.ts";
 import type { Bundle, ReadOptions } from "./load.ts";
-import type { Library, Manifest, MemoryMode, ParamRecord } from "./manifest.ts";
+import { drawingComponents, type Library, type Manifest, type MemoryMode, type ParamRecord } from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** Downloads that run side by side: enough to fill a connection, few enough to keep memory low. */
@@ -56,8 +56,9 @@ export class Weights {
     options: ReadOptions,
   ): Promise<Weights> {
     const { components } = bundle.manifest;
-    const params = Object.fromEntries(COMPONENTS.map((name) => [name, components[name].params]));
-    const staying = new Set(COMPONENTS.flatMap((name) => params[name].slice(0, mode.kept_params[name])));
+    const drawing = drawingComponents(bundle.manifest);
+    const params = Object.fromEntries(drawing.map((name) => [name, components[name].params]));
+    const staying = new Set(drawing.flatMap((name) => params[name].slice(0, mode.kept_params[name])));
     const kept = new Map<string, tvmjs.Tensor>();
     const waiting = new Map<string, HostWeight>();
     await fetchRecords(bundle, options, async (bytes, records) => {
@@ -133,12 +134,13 @@ export class Weights {
  * Throws UserError where the bundle lacks a component.
  */
 export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
-  const lacking = COMPONENTS.filter((component) => !Object.hasOwn(manifest.components, component));
+  const drawing = drawingComponents(manifest);
+  const lacking = drawing.filter((component) => !Object.hasOwn(manifest.components, component));
   if (lacking.length) {
     const remedy = "build the bundle from a model with a ControlNet";
-    throw new UserError("bundle", `no ${lacking.join(", ")}`, COMPONENTS.join(", "), remedy);
+    throw new UserError("bundle", `no ${lacking.join(", ")}`, drawing.join(", "), remedy);
   }
-  const needed = new Set(COMPONENTS.flatMap((component) => manifest.components[component].params));
+  const needed = new Set(drawing.flatMap((component) => manifest.components[component].params));
   const shards = new Map<string, ParamRecord[]>();
   for (const record of manifest.params.records) {
     if (!needed.has(record.name)) continue;

@@ -11,6 +11,7 @@ import type {
   GeneratedImage,
   GenerateRequest,
 } from "../engine/index.ts";
+import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
 import { checkOptions, checkRequest } from "../engine/known_keys.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
@@ -114,6 +115,8 @@ class RemoteEngine implements ControlNetEngine {
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkRequest(request);
     checkPixels(request.controlImage);
+    if (request.image !== undefined) checkPixels(request.image, IMAGE);
+    if (request.maskImage !== undefined) checkPixels(request.maskImage, MASK_IMAGE);
     const { onStep, onNotice, signal } = callbacks;
     const onEvent = (event: Reply) => {
       if (event.kind === "step") onStep?.(withPreview(event.step));

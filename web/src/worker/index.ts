@@ -11,6 +11,7 @@ import { Connection, connectEngine } from "./connect.ts";
 export { isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
+export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
 export { encodePng } from "../engine/png.ts";
 

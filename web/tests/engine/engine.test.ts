@@ -6,7 +6,7 @@ import type { Bundle } from "../../src/engine/load";
 import type { Manifest } from "../../src/engine/manifest";
 import { type Memory, MemoryFullError } from "../../src/engine/memory";
 import type { Progress } from "../../src/engine/progress";
-import { FILES, keptParams, makeLibrary, makeManifest } from "./sample_bundle";
+import { FILES, keptParams, makeInpaintingManifest, makeLibrary, makeManifest } from "./sample_bundle";
 
 /** tvmjs, as far as the engine uses it: tensors hold bytes, and what is alive is counted. */
 const tvm = vi.hoisted(() => {
@@ -189,10 +189,14 @@ interface LoadTestOptions {
   dtype?: string;
   signal?: AbortSignal;
   memory?: Memory;
+  manifest?: Manifest;
 }
 
 function load(options: LoadTestOptions = {}) {
-  const bundle = { manifest, readFile: (path: string, read: object) => readFile(path, read) } as Bundle;
+  const bundle = {
+    manifest: options.manifest ?? manifest,
+    readFile: (path: string, read: object) => readFile(path, read),
+  } as Bundle;
   const library = makeLibrary({ dtype: options.dtype ?? "float32" });
   const opened = { device, library, description: "fake", maxBufferBytes: 2 ** 28 };
   return Engine.load(bundle, opened, options.memory ?? keeping({ unet: 2 }), options);
@@ -285,6 +289,17 @@ describe("a component", () => {
     ]);
     residuals.dispose();
     expect(tvm.state.tensors).toBe(before);
+  });
+
+  test("that encodes pictures is there for an inpainting model", async () => {
+    tvm.state.run.vae_encoder = (image) => gpuTensor(...floats(image as FakeTensor).map((value) => 2 * value));
+    const { unet } = makeInpaintingManifest().components;
+    const vae_encoder = { inputs: [host("image")], outputs: [host("moments")], params: [] };
+    const components = { ...manifest.components, unet, vae_encoder };
+    const engine = await load({ manifest: { ...manifest, components } });
+    expect([...(await engine.vaeEncoder(sample))]).toEqual([1, 0.5]);
+    engine.unload();
+    expect(tvm.state.alive).toBe(0);
   });
 
   test("that throws leaves the engine usable and no scope open", async () => {

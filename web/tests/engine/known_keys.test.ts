@@ -10,14 +10,14 @@ test.each([
   ["step", "steps"],
   ["Seed", "seed"],
   ["control_image", "controlImage"],
-  ["image", "controlImage"],
+  ["mask_image", "maskImage"],
   ["negativPrompt", "negativePrompt"],
   ["num_inference_steps", "steps"],
   ["controlnet_conditioning_scale", "conditioningScale"],
 ])("a request with %s is asked whether it means %s", (wrong, right) => {
   expect(() => checkRequest({ ...request, [wrong]: 4 })).toThrow(
-    `key of the request: got '${wrong}', wanted one of prompt, controlImage, negativePrompt, steps, guidanceScale, ` +
-      `conditioningScale, seed, sampler; did you mean ${right}?`,
+    `key of the request: got '${wrong}', wanted one of prompt, controlImage, image, maskImage, negativePrompt, steps, ` +
+      `guidanceScale, conditioningScale, seed, sampler; did you mean ${right}?`,
   );
 });
 
@@ -28,6 +28,8 @@ test.each(["onStep", "width", "x", "toString"])("%s, which is near to no key, is
 test("every key of a request is known", () => {
   const all: Required<GenerateRequest> = {
     ...request,
+    image: request.controlImage,
+    maskImage: request.controlImage,
     negativePrompt: "",
     steps: 4,
     guidanceScale: 1,

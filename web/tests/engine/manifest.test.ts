@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import { checkCanDraw, isInside, parseManifest } from "../../src/engine/manifest";
-import { keptParams, MEMORY, makeManifest, manifestBytes } from "./sample_bundle";
+import { COMPONENTS } from "../../src/engine/components";
+import { checkCanDraw, drawingComponents, inpaints, isInside, parseManifest } from "../../src/engine/manifest";
+import { keptParams, MEMORY, makeInpaintingManifest, makeManifest, manifestBytes } from "./sample_bundle";
 
 const parse = (value: unknown) => parseManifest(manifestBytes(value));
 const sound = makeManifest();
@@ -86,12 +87,32 @@ test("a bundle of some components cannot draw", () => {
   );
 });
 
-test("an inpainting bundle cannot draw from a prompt", () => {
-  expect(() => checkCanDraw(withSample(9), "x")).toThrow("x: unet: got a sample of [1, 9, 2, 3]");
+test("a UNet of another kind cannot draw", () => {
+  const complaint =
+    "x: unet: got a sample of [1, 5, 2, 3], wanted 4 channels, the latents, or an inpainting model's 9;";
+  expect(() => checkCanDraw(withSample(5), "x")).toThrow(complaint);
+});
+
+test("an inpainting bundle cannot draw without the encoder", () => {
+  expect(() => checkCanDraw(withSample(9), "x")).toThrow("x: got no vae_encoder, wanted");
+});
+
+test("an inpainting bundle from before the scaling factor was written cannot draw", () => {
+  const { scaling_factor: _, ...model } = sound.model;
+  const old = { ...makeInpaintingManifest(), model: parse({ ...sound, model }).model };
+  expect(() => checkCanDraw(old, "x")).toThrow("x: scaling_factor: got 0, wanted the VAE's, for an inpainting model;");
 });
 
 test("a whole bundle can draw", () => {
   checkCanDraw(withSample(4), "x");
+  checkCanDraw(makeInpaintingManifest(), "x");
+});
+
+test("an inpainting model's pictures take the encoder as well", () => {
+  expect(inpaints(makeInpaintingManifest())).toBe(true);
+  expect(drawingComponents(makeInpaintingManifest())).toEqual([...COMPONENTS, "vae_encoder"]);
+  expect(inpaints(withSample(4))).toBe(false);
+  expect(drawingComponents(withSample(4))).toEqual(COMPONENTS);
 });
 
 test("paths that leave the folder are told from those that do not", () => {

@@ -14,7 +14,7 @@ import {
 } from "../../src/engine/pipeline";
 import { parseSamplers } from "../../src/engine/sampler";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
-import { FILES, HEIGHT, makeManifest, WIDTH } from "./sample_bundle";
+import { FILES, HEIGHT, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
 const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 
@@ -25,6 +25,8 @@ const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 class FakeComponents implements Components {
   readonly calls: string[] = [];
   alive = 0;
+  /** What the unet's sample held after the latents. */
+  beside: number[] = [];
   /** The component that returns NaN. */
   broken = "";
 
@@ -61,6 +63,7 @@ class FakeComponents implements Components {
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
+    this.beside = [...sample.subarray(LATENTS)];
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
     const finite = [number, ...parts.map(([part]) => part)].every(Number.isFinite) && this.broken !== "unet";
     return new Float32Array(LATENTS).fill(finite ? number : Number.NaN);
@@ -69,6 +72,12 @@ class FakeComponents implements Components {
   async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
     this.calls.push("vae_decoder");
     return new Float32Array(3 * HEIGHT * WIDTH).fill(this.broken === "vae_decoder" ? Number.NaN : latents[0]);
+  }
+
+  async vaeEncoder(image: FloatArray): Promise<FloatArray> {
+    this.calls.push(`vae_encoder ${image[0]} ${image[image.length - 1]}`);
+    const moments = new Float32Array(2 * LATENTS).fill(99); // log-variances, which nobody reads
+    return moments.fill(this.broken === "vae_encoder" ? Number.NaN : image[image.length - 1], 0, LATENTS);
   }
 
   private onDevice(values: FloatArray[]) {
@@ -137,6 +146,50 @@ test("a ControlNet that pools its residuals is called for the prompt alone", asy
   expect(components.alive).toBe(0);
   await run({ guidanceScale: 1 });
   expect(components.calls.filter((call) => call === "zero residuals")).toHaveLength(2);
+});
+
+describe("an inpainting model", () => {
+  const image: Image = controlImage; // white
+  const maskImage: Image = { ...image, data: image.data.slice() };
+  for (let i = 0; i < WIDTH * HEIGHT; i++) {
+    if (i % WIDTH >= WIDTH - 8) maskImage.data.fill(0, 4 * i, 4 * i + 3); // the last column of cells is kept
+  }
+  beforeEach(() => load(makeInpaintingManifest()));
+
+  test("gets the mask and the latents of the masked picture beside its own, unscaled", async () => {
+    await run({ image, maskImage });
+    expect(components.calls.slice(1, 3)).toEqual(["vae_encoder 0 1", `control_embedding ${3 * HEIGHT * WIDTH}`]);
+    const kept = Array(LATENTS).fill(1 * 0.25); // the encoder's mean times the scaling factor
+    expect(components.beside).toEqual([1, 1, 0, 1, 1, 0, ...kept]);
+    expect(components.calls.filter((call) => call.startsWith("vae_encoder"))).toHaveLength(1);
+  });
+
+  test("tells what was done to both pictures", async () => {
+    const small = { width: 48, height: 32, data: new Uint8ClampedArray(4 * 48 * 32).fill(255) };
+    const { notices } = await run({ image: small, maskImage: small });
+    expect(notices).toEqual(["image", "mask image"].map((name) => `${name}: 48x32 was scaled to cover 24x16`));
+  });
+
+  test.each([
+    ["no picture", { maskImage }, "image: got none, wanted a picture and a mask, white where it is to be repainted;"],
+    ["no mask", { image }, "mask image: got none, wanted a picture and a mask"],
+    ["a mask that is none", { image, maskImage: {} as never }, "mask image: got Object without pixels, wanted pixels"],
+  ])("refuses %s before anything runs", async (_, pictures, complaint) => {
+    await expect(run(pictures)).rejects.toThrow(complaint);
+    expect(components.calls).toEqual([]);
+  });
+
+  test("is the only one that takes a picture to repaint", async () => {
+    load(makeManifest());
+    await expect(run({ image })).rejects.toThrow("image: got one, wanted none: circles is no inpainting model;");
+    await expect(run({ maskImage })).rejects.toThrow("mask image: got one, wanted none");
+  });
+
+  test("names the encoder where it makes what is no number", async () => {
+    components.broken = "vae_encoder";
+    await expect(run({ image, maskImage })).rejects.toThrow("vae_encoder, before step 1: got NaN or infinity in 24");
+    expect(components.alive).toBe(0);
+  });
 });
 
 test("a step is yielded after each row", async () => {

@@ -61,6 +61,14 @@ export function keptParams(count: number): Record<string, number> {
   return Object.fromEntries(COMPONENTS.map((name) => [name, count]));
 }
 
+/** The same of an inpainting model: the UNet's sample has nine channels, and the encoder is needed. */
+export function makeInpaintingManifest(): Manifest {
+  const { components } = makeManifest();
+  const sample = { name: "sample", shape: [1, 9, HEIGHT / 8, WIDTH / 8], dtype: "float32" };
+  const unet = { ...components.unet, inputs: [sample] };
+  return makeManifest(FILES, { components: { ...components, unet, vae_encoder: components.vae_decoder }, memory: {} });
+}
+
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
   const params = ["unet.weight"];
@@ -76,6 +84,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       vae_scale_factor: 8,
       prediction_type: "v_prediction",
       global_pool_conditions: false,
+      scaling_factor: 0.25,
     },
     target: "webgpu",
     libraries,

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Manifest } from "../../src/engine/manifest";
 import { decodeRecord, neededShards } from "../../src/engine/weights";
-import { makeManifest } from "./sample_bundle";
+import { makeInpaintingManifest, makeManifest } from "./sample_bundle";
 
 const record = { name: "w", shape: [2], dtype: "float16", shard: 0, byte_offset: 4, bytes: 4 };
 const shard = Uint8Array.of(9, 9, 9, 9, 0x00, 0x3c, 0x00, 0xc0); // 1 and -2 from byte 4 on
@@ -36,6 +36,13 @@ function manifestWith(vaeEncoderParam: string): Manifest {
 
 test("a shard that only the VAE's encoder needs is not fetched", () => {
   expect([...neededShards(manifestWith("vae_encoder.weight")).keys()]).toEqual(["params/00.bin"]);
+});
+
+test("an inpainting model needs it", () => {
+  const inpainting = makeInpaintingManifest();
+  const needed = manifestWith("vae_encoder.weight");
+  const components = { ...needed.components, unet: inpainting.components.unet };
+  expect([...neededShards({ ...needed, components }).keys()]).toEqual(["params/00.bin", "params/01.bin"]);
 });
 
 test("a bundle without ControlNet is refused", () => {
