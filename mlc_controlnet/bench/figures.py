@@ -34,12 +34,21 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Ceiling:
+    """The most that was measured on a device: of a large matrix product, and of a large copy, read and written."""
+
+    gflops: float
+    gigabytes_per_second: float
+
+
+@dataclass(frozen=True)
 class Row:
     """One computation.
 
     Attributes:
         is_reduced: its size is smaller than Stable Diffusion's: the device is slow.
         gflop, megabytes: as bench/work.py counts them.
+        ceiling: of the run that measured it: rows may be measured on different days.
         times: contestant -> its times; one of them is `ours`.
         ours_db: how near our outputs were to torch's in float32: signal to noise.
         note: what must be known of a peer's times; mostly nothing.
@@ -50,21 +59,16 @@ class Row:
     is_reduced: bool
     gflop: float
     megabytes: float
+    ceiling: Ceiling
     times: Mapping[str, Timing]
     ours_db: float
     note: str
 
-
-@dataclass(frozen=True)
-class Ceiling:
-    """The most that was measured on this device: of a large matrix product, and of a large copy, read and written."""
-
-    gflops: float
-    gigabytes_per_second: float
-
-    def best_ms(self, row: Row) -> float:
+    @property
+    def best_ms(self) -> float:
         """Nothing that does the row's arithmetic and moves its memory is faster."""
-        return 1000 * max(row.gflop / self.gflops, row.megabytes / 1000 / self.gigabytes_per_second)
+        arithmetic, memory = self.gflop / self.ceiling.gflops, self.megabytes / 1000 / self.ceiling.gigabytes_per_second
+        return 1000 * max(arithmetic, memory)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,6 @@ class Figures:
     dtype: str
     versions: Mapping[str, str]
     clock: str
-    ceiling: Ceiling
     rows: tuple[Row, ...]
 
     @property
@@ -112,12 +115,16 @@ class Figures:
         return re.sub(r"[^a-z0-9]+", "-", words.lower()) + ".json"
 
     @property
+    def ceiling(self) -> Ceiling:
+        """Of the latest run, whose first row it is measured with."""
+        return self.rows[0].ceiling
+
+    @property
     def peers(self) -> tuple[str, ...]:
         return tuple(name for name in self.rows[0].times if name != OURS)
 
     def median_ms(self, row: Row, contestant: str) -> float:
-        times = row.times[contestant]
-        return statistics.median(times.device_ms if self.clock == "device" else times.wall_ms)
+        return median_ms(row.times[contestant], self.clock)
 
     def ratio(self, row: Row, peer: str) -> float:
         """How many times as fast as the peer we are."""
@@ -128,7 +135,11 @@ class Figures:
 
     def share(self, row: Row) -> float:
         """Of the measured ceiling, 0 to about 1."""
-        return self.ceiling.best_ms(row) / self.median_ms(row, OURS)
+        return row.best_ms / self.median_ms(row, OURS)
+
+
+def median_ms(timing: Timing, clock: str) -> float:
+    return statistics.median(timing.device_ms if clock == "device" else timing.wall_ms)
 
 
 def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FOLDER) -> Path:

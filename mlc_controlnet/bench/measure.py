@@ -1,8 +1,7 @@
 """Cases, measured in a browser or natively -> figures."""
 
-import dataclasses
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from mlc_controlnet import __version__
 from mlc_controlnet.bench import contest, native_contest
 from mlc_controlnet.bench.cases import DTYPES, Case, Cases, component_cases, operation_cases
-from mlc_controlnet.bench.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing
+from mlc_controlnet.bench.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing, median_ms
 from mlc_controlnet.bench.operations import OPERATIONS
 from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.components import COMPONENTS
@@ -91,8 +90,8 @@ def measure_in_browser(settings: Settings, folder: Path, tell: Tell) -> Figures:
         processor=_processor(),
     )
     decibels, notes = [case.ours_db for case in outcome.cases], [contest.note_on(case, dtype) for case in outcome.cases]
-    rows = _rows(what.cases, times, decibels, notes)
-    return _figures(settings, device, dtype, rows, outcome.copy_gigabytes_per_second, {PEER: contest.peer_version()})
+    rows = _rows(what.cases, times, decibels, notes, outcome.copy_gigabytes_per_second)
+    return _figures(settings, device, dtype, rows, {PEER: contest.peer_version()})
 
 
 def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
@@ -104,14 +103,15 @@ def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
     dtype = settings.dtype or ("float16" if on_gpu else "float32")
     what = settings.cases(not on_gpu, dtype)
     contestants = native_contest.hold_contest(what, settings.target, dtype, settings.rounds, folder, tell)
-    rows = _rows(what.cases, contestants.times, contestants.ours_db, [""] * len(what.cases))
+    notes, copy_rate = [""] * len(what.cases), contestants.copy_gigabytes_per_second
+    rows = _rows(what.cases, contestants.times, contestants.ours_db, notes, copy_rate)
     device = Device(
         kind="GPU" if on_gpu else "processor",
         name=contestants.device,
         host="Python",
         processor=_processor(),
     )
-    return _figures(settings, device, dtype, rows, contestants.copy_gigabytes_per_second, {})
+    return _figures(settings, device, dtype, rows, {})
 
 
 def _processor() -> str:
@@ -128,8 +128,15 @@ def _timing(timing: contest.Timing) -> Timing:
 
 
 def _rows(
-    cases: Iterable[Case], times: Iterable[dict[str, Timing]], decibels: Iterable[float], notes: Iterable[str]
+    cases: Sequence[Case],
+    times: Sequence[dict[str, Timing]],
+    decibels: Iterable[float],
+    notes: Iterable[str],
+    copy_rate: float,
 ) -> tuple[Row, ...]:
+    """The ceiling is what the fastest contestant reaches at the first case, the large matrix product."""
+    fastest = min(median_ms(timing, _clock(times)) for timing in times[0].values())
+    ceiling = Ceiling(1000 * cases[0].work.gflop / fastest, copy_rate)
     return tuple(
         Row(
             name=case.name,
@@ -137,6 +144,7 @@ def _rows(
             is_reduced=case.is_reduced,
             gflop=case.work.gflop,
             megabytes=case.work.megabytes,
+            ceiling=ceiling,
             times=of_case,
             ours_db=round(db, 1),
             note=note,
@@ -145,24 +153,20 @@ def _rows(
     )
 
 
-def _figures(
-    settings: Settings, device: Device, dtype: str, rows: tuple[Row, ...], copy_rate: float, more: dict[str, str]
-) -> Figures:
-    """The ceiling is what the fastest contestant reaches at the first row, the large matrix product."""
-    clock = "device" if all(timing.device_ms for row in rows for timing in row.times.values()) else "wall"
+def _clock(times: Iterable[Mapping[str, Timing]]) -> str:
+    """The device's, where every contestant has it at every row."""
+    return "device" if all(timing.device_ms for row in times for timing in row.values()) else "wall"
+
+
+def _figures(settings: Settings, device: Device, dtype: str, rows: tuple[Row, ...], more: dict[str, str]) -> Figures:
     versions = {name: version(name) for name in ("apache-tvm", "torch")}
-    figures = Figures(
+    return Figures(
         subject=settings.subject,
         command=settings.command,
         date=datetime.date.today().isoformat(),
         device=device,
         dtype=dtype,
         versions={"mlc-controlnet": __version__, **versions, **more},
-        clock=clock,
-        ceiling=Ceiling(1.0, copy_rate),
+        clock=_clock(row.times for row in rows),
         rows=rows,
     )
-    product = rows[0]
-    fastest = min(figures.median_ms(product, contestant) for contestant in product.times)
-    ceiling = Ceiling(1000 * product.gflop / fastest, copy_rate)
-    return dataclasses.replace(figures, ceiling=ceiling)

@@ -1,6 +1,6 @@
 """Execute every distinct kernel of a model's WebGPU library, each alone, and compare it with the same function on llvm.
 
-    VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.json \
+    VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.json GALLIVM_PERF=nopt \
         python -m tests.kernels.execute_all --model FOLDER --dtype float16 --height 128 --width 128
 
 The reference is the PrimFunc before it was scheduled for GPUs, scheduled for processors instead. Kernels that are
