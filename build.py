@@ -138,7 +138,10 @@ def main() -> int:
         bundle = build(config)
         print(f"{bundle.path}: sha256 {bundle.sha256}")
         if config.target == "webgpu" and set(DRAWING) <= set(config.components):
-            build_site(bundle)
+            if bundle.manifest.inpaints:
+                print("no site: the demo page does not repaint; the engine in your own page does (web/README.md)")
+            else:
+                build_site(bundle)
     return outcome.exit_code
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from mlc_controlnet.errors import UserError
 
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def check_packages(names: Sequence[str]) -> None:
@@ -34,7 +35,10 @@ def explain(error: Exception) -> UserError | None:
         name = error.name.partition(".")[0]
         ours = name == "mlc_controlnet" or name in sys.modules  # there is None where we have shut a package out
         return None if ours else missing_package(name)
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        place = "disk" if error.filename is None else str(error.filename)  # a write does not say where
+        return UserError(place, os.strerror(error.errno), "a disk that takes it", "make room there, or choose another")
     if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is not None:
         reason = os.strerror(error.errno)
-        return UserError(str(error.filename), reason, "a place to write to", "choose another, or make room there")
+        return UserError(str(error.filename), reason, "a place that may be used", "choose another, or its permissions")
     return None

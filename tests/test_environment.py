@@ -41,14 +41,20 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     place = tmp_path / "file" / "run"
     assert main(["train", "--config", "circles", "--output", str(place)]) == 2
-    assert f"error: {place}: got Not a directory, wanted a place to write to; " in capsys.readouterr().err
+    assert f"error: {place}: got Not a directory, wanted a place that may be used; " in capsys.readouterr().err
 
 
 def test_what_the_system_refuses_is_the_users_to_put_right() -> None:
     error = explain(PermissionError(errno.EACCES, "Permission denied", "/srv/out"))
     assert (
-        str(error) == "/srv/out: got Permission denied, wanted a place to write to; choose another, or make room there"
+        str(error)
+        == "/srv/out: got Permission denied, wanted a place that may be used; choose another, or its permissions"
     )
+
+
+def test_a_full_disk_is_told_where_the_system_does_not_say_which() -> None:
+    error = explain(OSError(errno.ENOSPC, "No space left on device"))
+    assert str(error).startswith("disk: got No space left on device, wanted a disk that takes it; make room")
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,10 @@ def measure(
     if rounds < 1:
         raise UserError("rounds", str(rounds), "1 or more", "choose another number")
     pipelines = [ControlNetPipeline.from_bundle(path, device) for path in bundles]
+    for pipeline in pipelines:
+        if pipeline.manifest.inpaints:
+            path = str(pipeline.engine.bundle.path)
+            raise UserError(path, "an inpainting model", "one that draws from a prompt", "choose another bundle")
     contestants = [_native(pipeline, steps) for pipeline in pipelines]
     if diffusers_model is not None:
         contestants.append(_diffusers(diffusers_model, pipelines[0], steps))

@@ -5,7 +5,6 @@ then the folder takes the target's name. A build that fails or is interrupted le
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -18,10 +17,10 @@ from typing import Any, BinaryIO
 
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
+from mlc_controlnet.environment import FULL_DISK
 from mlc_controlnet.errors import UserError
 
 CHUNK_BYTES = 1 << 20
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BundleWriter:

@@ -12,7 +12,8 @@ tile of keys,
 
 Rows in workgroup memory are an odd number of vec4s apart, so that neighbouring keys lie in different banks. Keys and
 values take turns in one buffer. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries anew for each
-tile of keys; the VAE's single head of 512 fits that way. Only the micro-tiles are unrolled: WGSL text is start-up time.
+tile of keys; the VAE's single head of 512 fits that way. A second chunk of values then takes the queries' place, where
+it fits: each probability that is read serves both. Only the micro-tiles are unrolled: WGSL text is start-up time.
 """
 
 import math
@@ -114,6 +115,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     chunk, stride = tile.chunk, tile.stride
     chunks = D // LANES // chunk
     parts = chunk // TX  # output vectors a thread and row in one chunk
+    value_chunks = 2 if chunks % 2 == 0 and tile.keys <= tile.queries else 1  # in workgroup memory at a time
     query_tiles = -(-S // tile.queries)
     key_tiles = -(-K // tile.keys)
     vector = f"{dtype}x{LANES}"
@@ -151,6 +153,16 @@ def build(attention: Attention) -> tirx.PrimFunc:
             if item < counts[operand] * chunk:
                 target[item // chunk * stride + item % chunk] = vector_at(
                     operand, source, place, b, first + item // chunk, h, first_vector + item % chunk
+                )
+
+    @T.macro
+    def add(result, row_weights, values, operand, c, x, j, tx):
+        """P V of chunk c, for one key a thread of x."""
+        for n in T.unroll(parts):
+            operand[0] = T.cast(values[(x + TX * j) * stride + tx + TX * n], sums)
+            for i in T.unroll(rows):
+                result[(i * chunks + c) * parts + n] = (
+                    result[(i * chunks + c) * parts + n] + spread(lane(row_weights[i], j)) * operand[0]
                 )
 
     @T.macro
@@ -249,22 +261,20 @@ def build(attention: Attention) -> tirx.PrimFunc:
                                 weights[(row + i) * TX + tx] = pack(scores, i)
 
                             # 3. output
-                            for c in T.unroll(chunks):
+                            for c in T.unroll(chunks // value_chunks):
                                 if c > 0:
                                     T.tvm_storage_sync("shared")
-                                load("v", key_tile, v, place, b, h, first_key, c * chunk, thread)
+                                load("v", key_tile, v, place, b, h, first_key, c * value_chunks * chunk, thread)
+                                if value_chunks == 2:
+                                    load("v", query_tile, v, place, b, h, first_key, (2 * c + 1) * chunk, thread)
                                 T.tvm_storage_sync("shared")
                                 for x in T.serial(TX):
                                     for i in T.unroll(rows):
                                         row_weights[i] = weights[(row + i) * TX + x]
                                     for j in T.unroll(columns):
-                                        for n in T.unroll(parts):
-                                            operand[0] = T.cast(key_tile[(x + TX * j) * stride + tx + TX * n], sums)
-                                            for i in T.unroll(rows):
-                                                result[(i * chunks + c) * parts + n] = (
-                                                    result[(i * chunks + c) * parts + n]
-                                                    + spread(lane(row_weights[i], j)) * operand[0]
-                                                )
+                                        add(result, row_weights, key_tile, operand, c * value_chunks, x, j, tx)
+                                        if value_chunks == 2:
+                                            add(result, row_weights, query_tile, operand, 2 * c + 1, x, j, tx)
 
                         T.tvm_storage_sync("shared")
                         for i in T.unroll(rows):

@@ -21,7 +21,9 @@ FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers e
 MAX_VALUES = 16  # registers a thread
 FEW_SLICES = 32
 ENOUGH_WORKGROUPS = 128
-MAX_WHOLE = 40 * THREADS  # values of a group that one workgroup takes in 40 rounds; [1280, 16, 16] in 32 groups
+MAX_WHOLE = (
+    40 * THREADS
+)  # values of a group that one workgroup takes in 10 rounds of vectors; [1280, 16, 16] in 32 groups
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,8 @@ class _Replacer(PyExprMutator):
             operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
         elif is_call(call, "relax.add"):
             left, right = call.args
+            if not len(shape_of(left)) == len(shape_of(right)) == 4:
+                return None
             operations = {0: lambda y: self._add(y, right), 1: lambda y: self._add(y, left)}
         elif is_call(call, "relax.multiply") and math.prod(shape_of(call.args[1])) == 1:
             scale = call.args[1]

@@ -50,14 +50,14 @@ def save(folder: Path, step: int, write: Callable[[Path], None], limit: int) -> 
     return target
 
 
-def set_aside(folder: Path) -> Path | None:
-    """Rename the folder of an earlier run's checkpoints, so that a new run can start; returns its new name."""
-    if newest(folder) is None:
+def set_aside(path: Path) -> Path | None:
+    """Rename what an earlier run left there, so that a new run can start; returns its new name."""
+    if not path.exists():
         return None
     aside = next(
-        name for number in itertools.count(1) if not (name := folder.with_name(f"{folder.name}-{number}")).exists()
+        name for number in itertools.count(1) if not (name := path.with_name(f"{path.name}-{number}")).exists()
     )
-    return folder.rename(aside)
+    return path.rename(aside)
 
 
 def write_folder(target: Path, write: Callable[[Path], None], remedy: str = "nothing else is lost") -> Path:

@@ -23,6 +23,10 @@ class Metrics:
 
     def __init__(self, folder: Path, speaks: bool, tensorboard: bool, log: Callable[[str], None]) -> None:
         self.folder, self.speaks, self._log = folder, speaks, log
+        self._file = folder / "metrics.jsonl"
+        if speaks and self._file.exists() and not self._file.read_bytes().endswith(b"\n"):
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write("\n")  # a run was killed in the middle of a line
         self._board = None
         if speaks and tensorboard:
             try:
@@ -39,7 +43,7 @@ class Metrics:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         if not self.speaks:
             return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is not None:
             for name, value in values.items():

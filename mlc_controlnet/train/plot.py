@@ -70,8 +70,10 @@ def read_run(folder: Path) -> Run:
     data = load_config(str(folder / "config.yaml")).data
     grids = {int(path.stem): path for path in sorted((folder / "image_log" / "train").glob("*.png"))}
     grids = {step: path for step, path in grids.items() if step <= max(losses)}  # else an earlier run's
-    stride = -(-len(grids) // MOST_PICTURES)
-    steps = list(grids)[::-1][:: max(stride, 1)][::-1]  # evenly, the last one among them
+    steps: list[int] = []  # from the last one back, as far apart as a picture is wide
+    for step in reversed(grids):
+        if not steps or steps[0] - step >= max(losses) / MOST_PICTURES:
+            steps.insert(0, step)
     rows = {}
     for step in steps:
         with Image.open(grids[step]) as grid:

@@ -4,7 +4,6 @@ Below `out`: config.yaml, checkpoints/step-.../, image_log/, metrics.jsonl, logs
 controlnet/, the result in diffusers' layout.
 """
 
-import errno
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from mlc_controlnet.environment import FULL_DISK
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints, image_log
 from mlc_controlnet.train.average import Average
@@ -37,6 +37,12 @@ from mlc_controlnet.train.samples import BadSamples, Batch, collate
 from mlc_controlnet.train.shards import ShardStream
 
 BUILT_CHANNELS = 3  # of the control images that a bundle takes
+LEFT_BEHIND = (
+    "checkpoints",
+    "metrics.jsonl",
+    "image_log",
+    "logs",
+)  # not to be mixed with another run's
 
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
@@ -49,7 +55,7 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
         with termination() as asked_to_stop:
             return Trainer(config, accelerator, log).run(asked_to_stop)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL_DISK:
             raise
         remedy = "make room and start again: the run goes on from its newest checkpoint"
         raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
@@ -69,6 +75,11 @@ class Trainer:
         self.out = Path(config.out)
         self.checkpoints = self.out / "checkpoints"
         self.out.mkdir(parents=True, exist_ok=True)
+        if accelerator.is_main_process and not config.trainer.resume:
+            for name in LEFT_BEHIND:
+                aside = checkpoints.set_aside(self.out / name)
+                if aside is not None:
+                    log(f"notice: an earlier run's {name} is now {aside}")
         self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
         self.metrics.say(config.to_yaml())
         if config.model.hint_channels != BUILT_CHANNELS:
@@ -78,9 +89,6 @@ class Trainer:
             generate_circles(config, log)
             (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             checkpoints.clean(self.checkpoints)
-            aside = None if config.trainer.resume else checkpoints.set_aside(self.checkpoints)
-            if aside is not None:
-                log(f"notice: an earlier run's checkpoints are now in {aside}")
         accelerator.wait_for_everyone()
         self.data = open_data(config)
 

@@ -8,7 +8,11 @@ from tests.passes.evaluate import evaluate, ops
 
 
 def upsampled(
-    size: tuple[int, int] = (12, 20), strides: int = 1, mode: str = "half_pixel", rounding: str = "round"
+    size: tuple[int, int] = (12, 20),
+    strides: int = 1,
+    mode: str = "half_pixel",
+    rounding: str = "round",
+    padding: int = 1,
 ) -> tvm.IRModule:
     """A picture of 6x10 resized to `size`, then a 3x3 convolution."""
     builder = relax.BlockBuilder()
@@ -26,7 +30,7 @@ def upsampled(
                     rounding_method=rounding,
                 )
             )
-            out = builder.emit_output(relax.op.nn.conv2d(y, w, strides=strides, padding=1, out_dtype="float32"))
+            out = builder.emit_output(relax.op.nn.conv2d(y, w, strides=strides, padding=padding, out_dtype="float32"))
         builder.emit_func_output(out)
     return builder.get()
 
@@ -43,8 +47,14 @@ def test_the_convolution_reads_the_small_picture_and_computes_the_same(mode: str
 
 @pytest.mark.parametrize(
     "before",
-    [upsampled(size=(18, 30)), upsampled(size=(12, 10)), upsampled(strides=2), upsampled(rounding="ceil")],
-    ids=["three times", "one axis", "a stride", "another rounding"],
+    [
+        upsampled(size=(18, 30)),
+        upsampled(size=(12, 10)),
+        upsampled(strides=2),
+        upsampled(rounding="ceil"),
+        upsampled(padding=0),
+    ],
+    ids=["three times", "one axis", "a stride", "another rounding", "no halo"],
 )
 def test_anything_else_stays(before: tvm.IRModule) -> None:
     tvm.ir.assert_structural_equal(FoldResizeIntoConv2d()(before), before)

@@ -1,7 +1,6 @@
 import re
 
 import pytest
-import tvm
 from tvm import tirx
 from tvm.script import tirx as T
 
@@ -60,12 +59,3 @@ def test_an_index_is_computed_once() -> None:
                     z[tx * 5 % 64] = x[tx * 5 % 64] + y[tx * 5 % 64]
 
     assert build_wgsl(func).count("* 5i") == 1
-
-
-def test_the_callers_module_stays_as_it_was() -> None:
-    from mlc_controlnet.passes.use_vector_storage import UseVectorStorage
-
-    mod = tvm.IRModule({"main": copy()})
-    before = mod.script()
-    UseVectorStorage()(mod)
-    assert mod.script() == before

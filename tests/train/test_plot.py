@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from mlc_controlnet.__main__ import main
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config_file import from_tree
+from mlc_controlnet.train.metrics import Metrics
 from mlc_controlnet.train.plot import MOST_PICTURES, draw_run, read_run
 from mlc_controlnet.train.samples import Sample
 
@@ -61,11 +63,20 @@ def test_of_many_grids_as_many_as_there_is_room_for_are_shown_evenly_up_to_the_l
     assert {after - before for before, after in pairwise(steps)} == {6}
 
 
+def test_a_run_that_ends_just_behind_a_grid_has_its_pictures_apart(tmp_path: Path) -> None:
+    make_run(tmp_path, steps=42)
+    grids = tmp_path / "image_log" / "train"
+    shutil.copy(grids / "00000040.png", grids / "00000042.png")
+    run = read_run(tmp_path)
+    assert list(run.generations) == [10, 20, 30, 42]
+    assert draw_run(run, "light", "png")
+
+
 def test_where_a_killed_run_went_on_its_later_figures_count(tmp_path: Path) -> None:
     make_run(tmp_path, steps=40)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 42, "lo')  # killed in the middle of a line, and resumed at step 20
-        file.write("\n" + json.dumps({"step": 22, "loss": 9.0}) + "\n")
+    Metrics(tmp_path, speaks=True, tensorboard=False, log=print).scalars(22, {"loss": 9.0})
     run = read_run(tmp_path)
     assert max(run.losses) == 22 and run.losses[22] == 9.0 and run.losses[20] == 1 / 20
     assert max(run.held_out) == max(run.generations) == 20

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config import TrainConfig
-from mlc_controlnet.train.metrics import Metrics
+from mlc_controlnet.train.metrics import Metrics, read_metrics
 from mlc_controlnet.train.trainer import train
 from tests.train.conftest import same_weights, weights_below, write_set
 
@@ -134,6 +134,7 @@ def test_a_run_that_may_not_resume_starts_anew(make_config: MakeConfig, tmp_path
     assert same_weights(whole, train(config, quiet))
     assert [path.name for path in (Path(config.out) / "checkpoints").iterdir()] == ["step-00000004"]
     assert [path.name for path in (Path(config.out) / "checkpoints-1").iterdir()] == ["step-00000006"]
+    assert max(read_metrics(Path(config.out))) == 4
 
 
 def test_a_checkpoint_of_another_model_is_refused(make_config: MakeConfig) -> None:

@@ -1,35 +1,44 @@
-"""The records that the repository ships."""
-
+import json
 from pathlib import Path
 
-import tvm_ffi
-from tvm import tirx
+import tvm
+from tvm.target import Target
 
-from mlc_controlnet.capture import capture
-from mlc_controlnet.checkpoint import find_model, load_checkpoint
-from mlc_controlnet.config import TARGETS
-from mlc_controlnet.library import tvm_target
-from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.apply_tuning_records import as_workload, is_scheduled, open_database
+from mlc_controlnet.passes.apply_tuning_records import open_database
+from mlc_controlnet.tuning.records import write_records
+from mlc_controlnet.tuning.search import Found
+from mlc_controlnet.tuning.tasks import Task, list_candidates
+from tests.tuning.test_search import Product
 
-RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
+LLVM = Target({"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2})
 
 
-def test_every_record_is_of_a_kernel_that_the_bundled_model_has() -> None:
-    """One whose kernel has changed would never be found again, and nobody would notice."""
-    target = tvm_target(TARGETS["llvm"])
-    cleaned = pipeline.clean(capture(load_checkpoint(find_model("circles")), "float32"))
-    lowered = pipeline.run(cleaned.module, target, until="lower")
-    kernels = [
-        as_workload(function)
-        for function in lowered.functions.values()
-        if isinstance(function, tirx.PrimFunc) and not is_scheduled(function)
+def find(count: int) -> list[Found]:
+    schedule = next(iter(list_candidates(Product["main"])))
+    return [Found(Task("product", Product["main"], 40), schedule, 2e-6, 1.5e-6)] * count
+
+
+def test_set_says_where_it_is_from(tmp_path: Path) -> None:
+    write_records(tmp_path, find(1), LLVM, "python -m mlc_controlnet tune --tasks 1")
+    about = json.loads((tmp_path / "about.json").read_text())
+    assert about["command"] == "python -m mlc_controlnet tune --tasks 1"
+    assert about["apache_tvm"] == tvm.__version__
+    assert about["target"]["mcpu"] == "x86-64-v3"
+    assert about["device"] and about["date"]
+    assert about["records"] == [
+        {
+            "name": "product",
+            "shapes": [[16, 8], [24, 8], [16, 24]],
+            "calls_a_picture": 40,
+            "rules_us": 2.0,
+            "tuned_us": 1.5,
+        }
     ]
-    records = open_database(RECORDS).get_all_tuning_records()
-    assert records
-    lost = [
-        record.workload.mod.script()
-        for record in records
-        if not any(tvm_ffi.structural_equal(record.workload.mod, kernel) for kernel in kernels)
-    ]
-    assert not lost
+
+
+def test_new_set_replaces_the_old_one(tmp_path: Path) -> None:
+    write_records(tmp_path, find(1), LLVM, "tune")
+    write_records(tmp_path, find(1), LLVM, "tune")
+    assert len(open_database(tmp_path)) == 1
+    write_records(tmp_path, [], LLVM, "tune")
+    assert len(open_database(tmp_path)) == 0
