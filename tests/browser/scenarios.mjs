@@ -1,5 +1,7 @@
 /** What visitors do. Each scenario returns facts, which the Python tests judge. */
 
+import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Visitor } from "./visitor.mjs";
 
 /**
@@ -213,7 +215,7 @@ export async function loseTheConnection({ visitor }) {
   return { messages, end: await visitor.generate(), messagesAfter: await visitor.messages() };
 }
 
-/** Load the page with a network, without one, and with one again after the page was changed. @param {Stage} stage */
+/** Load the page with a network, without one, and with one again while two new versions of it are published. @param {Stage} stage */
 export async function loadWithoutANetwork({ visitor, host }) {
   const { page } = visitor;
   await visitor.open();
@@ -227,12 +229,58 @@ export async function loadWithoutANetwork({ visitor, host }) {
   // Whether there is a newer service worker the browser asks past this network.
   const requests = host.requests.slice(requestsBefore).filter((path) => path !== "offline.js");
   await page.context().setOffline(false);
-  host.faults.set("index.html", (content) => Buffer.from(content.toString().replace("Your picture", "A new page")));
+
+  const placeholder = () => page.textContent("#placeholder");
+  const entry = publishNext(host, join(visitor.folder, "second"), "second");
+  host.faults.set("index.html", 503); // of the first version the host has nothing left
   await page.reload();
   await visitor.waitFor("Ready");
-  const caches = await page.evaluate(() => globalThis.caches.keys());
-  const placeholder = await page.textContent("#placeholder");
-  return { end, requests, caches, placeholder, requestsAgain: host.requests.slice(requestsBefore) };
+  const kept = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  host.faults.clear();
+  await page.reload();
+  await visitor.waitFor("Ready");
+  await waitForVersion(page, "second");
+  const newer = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  const earlierEntry = await page.evaluate(async (path) => (await fetch(path)).status, entry);
+  publishNext(host, join(visitor.folder, "third"), "third");
+  await page.reload();
+  await visitor.waitFor("Ready");
+  await waitForVersion(page, "third");
+  const newest = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  return { end, requests, kept, newer, earlierEntry, newest, requestsAgain: host.requests.slice(requestsBefore) };
+}
+
+/** Serve another version of the page from `folder`; returns the entry script that it no longer has. @param {Stage["host"]} host @param {string} folder @param {string} version */
+function publishNext(host, folder, version) {
+  cpSync(host.site, folder, { recursive: true });
+  const page = readFileSync(join(folder, "index.html"), "utf8");
+  const [entry] = /** @type {string[]} */ (page.match(/assets\/index-[\w-]+\.js/));
+  const next = `assets/index-${version}.js`;
+  renameSync(join(folder, entry), join(folder, next));
+  const title = /(?<=id="placeholder"[^>]*>)[^<]*/;
+  writeFileSync(join(folder, "index.html"), page.replaceAll(entry, next).replace(title, `The ${version} page`));
+  const worker = readFileSync(join(folder, "offline.js"), "utf8").replaceAll(entry, next);
+  writeFileSync(join(folder, "offline.js"), worker.replace(/(?<=VERSION = ")[^"]*/, version));
+  host.site = folder;
+  return entry;
+}
+
+/** Wait until the service worker of a version has taken over. @param {import("playwright-core").Page} page @param {string} version */
+async function waitForVersion(page, version) {
+  await page.evaluate(async (version) => {
+    const registration = await navigator.serviceWorker.ready;
+    for (let patience = 300; patience > 0; patience--) {
+      const { installing, waiting, active } = registration;
+      const isKept = (await caches.keys()).some((name) => name.endsWith(` ${version}`));
+      if (isKept && !installing && !waiting && active?.state === "activated") return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }, version);
+}
+
+/** @param {import("playwright-core").Page} page */
+function cacheNames(page) {
+  return page.evaluate(() => caches.keys());
 }
 
 /** The browser's own copy of a shard goes bad between two visits. @param {Stage} stage */
@@ -245,6 +293,7 @@ export async function meetADamagedCache({ visitor, host }) {
   const fetchedInTwoVisits = host.requests.filter((path) => path === shard).length;
   await visitor.page.evaluate(async () => {
     for (const name of await caches.keys()) {
+      if (name.includes(" page ")) continue; // not the engine's
       const cache = await caches.open(name);
       for (const request of await cache.keys()) await cache.put(request, new Response("damaged"));
     }

@@ -18,11 +18,31 @@ def test_without_a_network_the_page_opens_and_draws(facts: dict[str, Any]):
     assert facts["requests"] == []
 
 
+def test_where_the_host_is_down_the_kept_page_opens_whole(facts: dict[str, Any]):
+    assert facts["kept"]["placeholder"] == "Your picture appears here"
+    assert len(versions(facts["kept"]["caches"])) == 1  # the host's new version, whose page is missing, is not kept
+
+
 def test_with_a_network_the_page_is_the_hosts(facts: dict[str, Any]):
-    assert facts["placeholder"] == "A new page appears here"
+    assert facts["newer"]["placeholder"] == "The second page"
     assert {"index.html", "bundle/manifest.json"} <= set(facts["requestsAgain"])
 
 
+def test_the_version_before_is_kept_for_tabs_that_have_it_open(facts: dict[str, Any]):
+    assert versions(facts["newer"]["caches"]) == [*versions(facts["kept"]["caches"]), "second"]
+    assert facts["earlierEntry"] == 200  # which the host has no longer
+
+
+def test_earlier_versions_are_dropped(facts: dict[str, Any]):
+    assert facts["newest"]["placeholder"] == "The third page"
+    assert versions(facts["newest"]["caches"]) == ["second", "third"]
+
+
 def test_the_model_is_kept_once_by_the_engine(facts: dict[str, Any]):
-    assert sorted(name.split(" http")[0] for name in facts["caches"]) == ["mlc-controlnet", "mlc-controlnet page"]
+    assert [name.split(" http")[0] for name in facts["newest"]["caches"]].count("mlc-controlnet") == 1
     assert not [path for path in facts["requestsAgain"] if path.endswith((".bin", ".wasm"))]
+
+
+def versions(caches: list[str]) -> list[str]:
+    """Of the page, in the order in which they were kept."""
+    return [name.split()[-1] for name in caches if name.startswith("mlc-controlnet page ")]

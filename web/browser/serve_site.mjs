@@ -17,30 +17,33 @@ const TYPES = {
 /**
  * Serve the folder `site`, and the folder `bundle` as its `bundle/`.
  *
- * `faults` gives, by path below the site, what a path is served as instead of its file; it may be changed while the server
- * runs. `requests` lists the paths that were asked for.
+ * `faults` gives, by path below the site, what a path is served as instead of its file, or an HTTP status. It and `site` may
+ * be changed while the server runs. `requests` lists the paths that were asked for.
  *
  * @param {{ site: string, bundle: string }} folders
  */
 export async function serveSite({ site, bundle }) {
-  /** @type {Map<string, (content: Buffer) => Buffer>} */
+  /** @type {Map<string, number | ((content: Buffer) => Buffer)>} */
   const faults = new Map();
   /** @type {string[]} */
   const requests = [];
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? "/", "http://localhost").pathname).slice(1) || "index.html";
     requests.push(path);
-    const [root, relative] = path.startsWith("bundle/") ? [bundle, path.slice("bundle/".length)] : [site, path];
+    const [root, relative] = path.startsWith("bundle/") ? [bundle, path.slice("bundle/".length)] : [host.site, path];
     const file = normalize(join(root, relative));
-    if (!file.startsWith(root + sep) || !existsSync(file) || !statSync(file).isFile()) {
-      response.writeHead(404).end();
+    const fault = faults.get(path);
+    const exists = file.startsWith(root + sep) && existsSync(file) && statSync(file).isFile();
+    if (!exists || typeof fault === "number") {
+      response.writeHead(typeof fault === "number" ? fault : 404).end();
       return;
     }
     const content = readFileSync(file);
     const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
-    response.writeHead(200, { "content-type": type }).end(faults.get(path)?.(content) ?? content);
+    response.writeHead(200, { "content-type": type }).end(fault?.(content) ?? content);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
   const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
-  return { url: `http://127.0.0.1:${port}/`, requests, faults, close: () => server.close() };
+  const host = { url: `http://127.0.0.1:${port}/`, site, requests, faults, close: () => server.close() };
+  return host;
 }
