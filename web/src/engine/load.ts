@@ -10,6 +10,9 @@ import { type FileEntry, MANIFEST_NAME, type Manifest, parseManifest } from "./m
 const RETRY_DELAYS_MS = [200, 1000];
 const REMEDY = "load the page again; if it stays, the bundle was changed after its build: copy it to the host again";
 
+/** Cache what was verified, if there is room. */
+type Put = (key: string, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
+
 /** A bundle whose manifest was fetched and is sound; its files are checked as they are read. */
 export interface Bundle {
   readonly url: string;
@@ -22,7 +25,10 @@ export interface Bundle {
    * `onBytes` is told the bytes as they arrive. Throws UserError where the host's file is missing, short, long or altered.
    */
   readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
-  /** Let the cache hold this version of the bundle, manifest and all, and nothing of earlier ones. */
+  /**
+   * Let the cache hold this version of the bundle, manifest and all, and nothing of others. Does nothing where there was no
+   * room for all that was read.
+   */
   keep(): Promise<void>;
 }
 
@@ -42,9 +48,21 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
   const base = folderUrl(bundleUrl);
   const url = new URL(MANIFEST_NAME, base).href;
   const cache = await openCache(base);
-  const bytes = await readManifest(cache, url, signal);
+  const { bytes, isKept } = await readManifest(cache, url, signal);
   const manifest = parseManifest(bytes, url);
   const entries = new Map(manifest.files.map((entry) => [entry.path, entry]));
+  const current = new Set(manifest.files.map(cacheKey));
+  let isWhole = true;
+  const dropOthers = async () => {
+    for (const cached of (await cache?.keys()) ?? []) {
+      if (!current.has(cached.url)) await cache?.delete(cached);
+    }
+  };
+  const put: Put = async (key, content) => {
+    if (await putCached(cache, key, content)) return;
+    await dropOthers(); // and the manifest of the version before, which is no longer whole
+    if (!(await putCached(cache, key, content))) isWhole = false;
+  };
   return {
     url: base,
     manifest,
@@ -52,14 +70,12 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
     async readFile(path, options = {}) {
       const entry = entries.get(path);
       if (entry === undefined) throw new Error(`${path} is not listed in ${url}`);
-      return (await readCached(cache, entry, options)) ?? (await readFromHost(cache, base, entry, options));
+      return (await readCached(cache, entry, options)) ?? (await readFromHost(put, base, entry, options));
     },
     async keep() {
-      const current = new Set([url, ...manifest.files.map(cacheKey)]);
-      for (const cached of (await cache?.keys()) ?? []) {
-        if (!current.has(cached.url)) await cache?.delete(cached);
-      }
-      await putCached(cache, url, bytes);
+      if (!isWhole) return;
+      if (!isKept) await dropOthers(); // else a newer version may be on its way
+      await put(url, bytes);
     },
   };
 }
@@ -79,16 +95,16 @@ async function readManifest(
   cache: Cache | undefined,
   url: string,
   signal?: AbortSignal,
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<{ bytes: Uint8Array<ArrayBuffer>; isKept: boolean }> {
   const wanted = "a bundle's manifest.json";
   const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
   const download = async () => readBody(await request(url, wanted, remedy, signal), url, wanted);
   try {
-    return await withRetries(download, signal);
+    return { bytes: await withRetries(download, signal), isKept: false };
   } catch (error) {
     const kept = error instanceof BrokenConnection ? await cache?.match(url) : undefined;
     if (kept === undefined) throw error;
-    return new Uint8Array(await kept.arrayBuffer());
+    return { bytes: new Uint8Array(await kept.arrayBuffer()), isKept: true };
   }
 }
 
@@ -109,7 +125,7 @@ async function readCached(
 }
 
 async function readFromHost(
-  cache: Cache | undefined,
+  put: Put,
   base: string,
   entry: FileEntry,
   { signal, onBytes }: ReadOptions,
@@ -123,15 +139,17 @@ async function readFromHost(
     onBytes?.(-bytes.length);
     throw new UserError(url, found, wanted, REMEDY);
   }
-  await putCached(cache, cacheKey(entry), bytes);
+  await put(cacheKey(entry), bytes);
   return bytes;
 }
 
-async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+/** Whether there was room; without a cache there is nothing to fill. */
+async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
   try {
     await cache?.put(key, new Response(bytes));
+    return true;
   } catch {
-    // No room: the bundle still works, and is fetched again at the next visit.
+    return false;
   }
 }
 

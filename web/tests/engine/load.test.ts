@@ -12,12 +12,17 @@ let requests: string[];
 /** The Cache API, as far as it is used. */
 class MemoryCache {
   readonly entries = new Map<string, Uint8Array<ArrayBuffer>>();
+  /** Bytes. */
+  room = Number.POSITIVE_INFINITY;
   async match(key: string) {
     const bytes = this.entries.get(key);
     return bytes && new Response(bytes);
   }
   async put(key: string, response: Response) {
-    this.entries.set(key, new Uint8Array(await response.arrayBuffer()));
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    const taken = [...this.entries.values()].reduce((sum, { length }) => sum + length, bytes.length);
+    if (taken > this.room) throw new DOMException("full", "QuotaExceededError");
+    this.entries.set(key, bytes);
   }
   async delete(key: string | { url: string }) {
     return this.entries.delete(typeof key === "string" ? key : key.url);
@@ -127,6 +132,15 @@ describe("a connection that breaks", () => {
     expect(await kept.readFile(SHARD)).toEqual(FILES[SHARD]);
   });
 
+  test("for good leaves what was downloaded of a newer version", async () => {
+    await (await openBundle(URL_BASE)).keep();
+    cache.entries.set("https://sha256.invalid/newer", Uint8Array.of(1));
+    breakOff(9, noAnswer);
+    const kept = (await afterWaiting(openBundle(URL_BASE))) as Awaited<ReturnType<typeof openBundle>>;
+    await kept.keep();
+    expect([...cache.entries.keys()].sort()).toEqual(["https://sha256.invalid/newer", `${URL_BASE}manifest.json`]);
+  });
+
   test("for good in the middle is told with what came", async () => {
     const bundle = await openBundle(URL_BASE);
     breakOff(9, halfAnAnswer);
@@ -205,6 +219,23 @@ describe("the cache", () => {
     await bundle.readFile(SHARD);
     await bundle.keep();
     expect([...cache.entries.keys()]).toEqual([key, `${URL_BASE}manifest.json`]);
+  });
+
+  test("that is full drops the version before, manifest and all, before the present one goes without", async () => {
+    cache.entries.set("https://sha256.invalid/old", new Uint8Array(9));
+    cache.entries.set(`${URL_BASE}manifest.json`, new Uint8Array(9));
+    cache.room = 20;
+    await (await openBundle(URL_BASE)).readFile(SHARD);
+    expect([...cache.entries.keys()]).toEqual([key]);
+  });
+
+  test("records no version that it has no room for", async () => {
+    const bundle = await openBundle(URL_BASE);
+    cache.room = 7;
+    await bundle.readFile(SHARD);
+    cache.room = Number.POSITIVE_INFINITY;
+    await bundle.keep();
+    expect([...cache.entries.keys()]).toEqual([]);
   });
 
   test("is deleted by purgeBundle", async () => {
