@@ -120,6 +120,12 @@ def test_a_picture_of_another_size_is_scaled_with_a_notice(visit: Visit, linear_
     ]
 
 
+def test_a_large_picture_is_held_at_four_times_the_models_size(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.zeros((320, 480, 3), np.uint8)))
+    assert facts["end"].startswith("Done")
+    assert facts["messagesAfter"] == ["Control image: 96x64 was scaled to cover 24x16"]
+
+
 def test_transparency_is_put_on_black_with_a_notice(visit: Visit, linear_webgpu_bundle: Bundle):
     facts = visit("chooseAPicture", linear_webgpu_bundle, file=png_file(np.full((16, 24, 4), 128, np.uint8)))
     assert facts["end"].startswith("Done")

@@ -33,6 +33,12 @@ export function toCanvas(image: Image): OffscreenCanvas {
   return canvas;
 }
 
+/** The picture, whole, scaled down until it only just covers that size. */
+export function shrink(image: Image, width: number, height: number): Image {
+  const scale = Math.max(width / image.width, height / image.height);
+  return scale < 1 ? coverSize(image, Math.round(scale * image.width), Math.round(scale * image.height)) : image;
+}
+
 /** The picture scaled until it covers that size, its aspect kept, and cropped around its centre, as the engine does it. */
 export function coverSize(image: Image, width: number, height: number): Image {
   const scale = Math.max(width / image.width, height / image.height);

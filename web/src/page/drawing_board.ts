@@ -13,11 +13,14 @@ import {
   strokeWidth,
   traceRing,
 } from "./outline";
+import { fitPicture } from "./picture_tools";
 
 export type Tool = "ring" | "pencil" | "eraser";
 
 /** Pixels of the control image: a shorter drag is a click, and draws nothing. */
 const MIN_RADIUS = 3;
+/** Changes that can be undone: a picture holds megabytes. */
+const HISTORY = 50;
 
 export class DrawingBoard {
   tool: Tool = "ring";
@@ -28,6 +31,9 @@ export class DrawingBoard {
   private earlier: Shape[] = [];
   /** Of which gesture the last change was; its changes are undone together. */
   private gesture: unknown;
+  private isDragging = false;
+  /** The picture that was painted last. */
+  private painted: { picture: Image; canvas: OffscreenCanvas } | undefined;
   private width: number;
   private height: number;
 
@@ -62,7 +68,7 @@ export class DrawingBoard {
 
   /** Put a shape on the board in place of what is there. Changes of one `gesture` are undone together. */
   show(shape: Shape, gesture?: unknown): void {
-    if (gesture === undefined || gesture !== this.gesture) this.earlier.push(this.shape);
+    if (gesture === undefined || gesture !== this.gesture) this.earlier = [...this.earlier, this.shape].slice(-HISTORY);
     this.gesture = gesture;
     this.present(shape);
   }
@@ -99,14 +105,15 @@ export class DrawingBoard {
   }
 
   private present(shape: Shape): void {
-    this.shape = shape;
-    this.canvas.setAttribute("aria-label", describe(shape));
+    this.shape = fitPicture(shape, this.size);
+    this.canvas.setAttribute("aria-label", describe(this.shape));
     this.paint();
-    this.onChange(shape);
+    this.onChange(this.shape);
   }
 
   private startDrag(event: PointerEvent): void {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || this.isDragging) return;
+    this.isDragging = true;
     event.preventDefault(); // no text selection; focus is set by hand
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
@@ -114,15 +121,19 @@ export class DrawingBoard {
     const from = this.pointOf(event);
     const drag =
       this.tool === "ring" ? this.dragRing(from, gesture) : this.dragStroke(from, gesture, this.tool === "eraser");
-    const stop = new AbortController();
-    const { signal } = stop;
-    this.canvas.addEventListener("pointermove", (move) => drag(this.pointOf(move)), { signal });
-    this.canvas.addEventListener("pointerup", () => stop.abort(), { signal });
-    const giveUp = () => {
-      stop.abort();
-      if (this.gesture === gesture) this.undo();
+    const over = new AbortController();
+    const listen = (type: "pointermove" | "pointerup" | "pointercancel", hear: (event: PointerEvent) => void) =>
+      this.canvas.addEventListener(type, (heard) => heard.pointerId === event.pointerId && hear(heard), over);
+    const stop = () => {
+      over.abort();
+      this.isDragging = false;
     };
-    this.canvas.addEventListener("pointercancel", giveUp, { signal });
+    listen("pointermove", (move) => drag(this.pointOf(move)));
+    listen("pointerup", stop);
+    listen("pointercancel", () => {
+      stop();
+      if (this.gesture === gesture) this.undo();
+    });
   }
 
   /** From the middle outwards. */
@@ -183,7 +194,8 @@ export class DrawingBoard {
     const scale = Math.max(this.width / picture.width, this.height / picture.height);
     const [width, height] = [picture.width * scale, picture.height * scale];
     context.imageSmoothingQuality = "high";
-    context.drawImage(toCanvas(picture), (this.width - width) / 2, (this.height - height) / 2, width, height);
+    if (this.painted?.picture !== picture) this.painted = { picture, canvas: toCanvas(picture) };
+    context.drawImage(this.painted.canvas, (this.width - width) / 2, (this.height - height) / 2, width, height);
   }
 }
 
