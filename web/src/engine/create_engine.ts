@@ -2,7 +2,7 @@
 
 import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
-import { checkOptions } from "./known_keys.ts";
+import { checkCallbacks, checkOptions } from "./known_keys.ts";
 import { type Bundle, openBundle } from "./load.ts";
 import { checkCanDraw, type Manifest } from "./manifest.ts";
 import { chooseMemory, type Memory, type MemoryChoice, MemoryFullError, type MemoryPlan } from "./memory.ts";
@@ -157,10 +157,9 @@ class PipelineEngine implements ControlNetEngine {
     this.engine.unload();
   }
 
-  private async run(
-    request: GenerateRequest,
-    { onStep, onNotice, signal }: GenerateCallbacks,
-  ): Promise<GeneratedImage> {
+  private async run(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
+    checkCallbacks(callbacks);
+    const { onStep, onNotice, signal } = callbacks;
     const checkAborted = () => {
       signal?.throwIfAborted();
       this.unloading.signal.throwIfAborted();

@@ -33,23 +33,23 @@ export interface Inpainting {
  * Throws UserError where an inpainting model lacks one of them or another is given one, and for what is no picture.
  */
 export function prepareInpainting(
-  image: Image | undefined,
-  maskImage: Image | undefined,
+  image: Image | null | undefined,
+  maskImage: Image | null | undefined,
   manifest: Manifest,
 ): Inpainting | undefined {
   const { name, height, width, vae_scale_factor } = manifest.model;
   const needed = inpaints(manifest);
   for (const [subject, picture] of [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const]) {
-    if (!needed && picture !== undefined) {
+    if (!needed && picture != null) {
       const remedy = "leave it out, or build a bundle of an inpainting model";
       throw new UserError(subject, "one", `none: ${name} is no inpainting model`, remedy);
     }
-    if (needed && picture === undefined) {
+    if (needed && picture == null) {
       const wanted = "a picture and a mask, white where it is to be repainted";
       throw new UserError(subject, "none", wanted, "pass both, and a control image");
     }
   }
-  if (image === undefined || maskImage === undefined) return undefined;
+  if (image == null || maskImage == null) return undefined;
   const whole = prepareControlImage(image, height, width, IMAGE);
   const mask = prepareControlImage(maskImage, height, width, MASK_IMAGE);
   const repainted = greyLevels(mask.pixels).map((grey) => Number(grey >= WHITE)); // [H, W]

@@ -1,6 +1,6 @@
 /** The keys of what a site passes in: one that a script without types misspelt would be ignored without a word. */
 
-import type { EngineOptions } from "./create_engine.ts";
+import type { EngineOptions, GenerateCallbacks } from "./create_engine.ts";
 import { UserError } from "./errors.ts";
 import type { GenerateRequest } from "./pipeline.ts";
 
@@ -23,6 +23,11 @@ const REQUEST: Readonly<Record<keyof GenerateRequest, true>> = {
   seed: true,
   sampler: true,
 };
+const CALLBACKS: Readonly<Record<keyof GenerateCallbacks, true>> = {
+  onStep: true,
+  onNotice: true,
+  signal: true,
+};
 /** Of a key's letters: how many a misspelt one may differ in. */
 const MAX_DIFFERENCE = 0.4;
 
@@ -34,6 +39,11 @@ export function checkOptions(options: EngineOptions): void {
 /** Throws UserError for a request with a key that is none, or that is no object. */
 export function checkRequest(request: GenerateRequest): void {
   checkKeys("request", request, REQUEST);
+}
+
+/** Throws UserError for callbacks of generate with a key that is none, or that are no object. */
+export function checkCallbacks(callbacks: GenerateCallbacks): void {
+  checkKeys("callbacks", callbacks, CALLBACKS);
 }
 
 function checkKeys(subject: string, given: unknown, known: Readonly<Record<string, true>>): void {

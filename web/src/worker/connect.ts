@@ -12,7 +12,7 @@ import type {
   GenerateRequest,
 } from "../engine/index.ts";
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
-import { checkOptions, checkRequest } from "../engine/known_keys.ts";
+import { checkCallbacks, checkOptions, checkRequest } from "../engine/known_keys.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Hears what a running call tells. */
@@ -114,9 +114,10 @@ class RemoteEngine implements ControlNetEngine {
 
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkRequest(request);
+    checkCallbacks(callbacks);
     checkPixels(request.controlImage);
-    if (request.image !== undefined) checkPixels(request.image, IMAGE);
-    if (request.maskImage !== undefined) checkPixels(request.maskImage, MASK_IMAGE);
+    if (request.image != null) checkPixels(request.image, IMAGE);
+    if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
     const { onStep, onNotice, signal } = callbacks;
     const onEvent = (event: Reply) => {
       if (event.kind === "step") onStep?.(withPreview(event.step));

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Image } from "../../src/engine/control_image";
 import { prepareInpainting } from "../../src/engine/inpainting";
-import { HEIGHT, makeInpaintingManifest, WIDTH } from "./sample_bundle";
+import { HEIGHT, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
 const manifest = makeInpaintingManifest();
 
@@ -62,4 +62,9 @@ test("a coloured mask counts by its brightness", () => {
       ).mask,
     ),
   ).toEqual(new Set([0]));
+});
+
+test("null is no picture", () => {
+  expect(prepareInpainting(null, null, makeManifest())).toBeUndefined();
+  expect(() => prepareInpainting(picture, null, manifest)).toThrow("mask image: got none, wanted a picture and a mask");
 });

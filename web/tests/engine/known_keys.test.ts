@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { EngineOptions } from "../../src/engine/create_engine";
-import { checkOptions, checkRequest } from "../../src/engine/known_keys";
+import { checkCallbacks, checkOptions, checkRequest } from "../../src/engine/known_keys";
 import type { GenerateRequest } from "../../src/engine/pipeline";
 
 const request = { prompt: "c", controlImage: { width: 1, height: 1, data: new Uint8ClampedArray(4) } };
@@ -45,6 +45,14 @@ test("options are held to their own keys", () => {
   expect(() => checkOptions({ bundleURL: "./" } as never)).toThrow(
     "key of the options: got 'bundleURL', wanted one of bundleUrl, memory, onManifest, onProgress, signal; did you mean bundleUrl?",
   );
+});
+
+test("callbacks are held to their own keys", () => {
+  expect(() => checkCallbacks({ onStep: undefined, onNotice: undefined, signal: undefined })).not.toThrow();
+  expect(() => checkCallbacks({ onProgress: () => {} } as never)).toThrow(
+    "key of the callbacks: got 'onProgress', wanted one of onStep, onNotice, signal; leave it out",
+  );
+  expect(() => checkCallbacks((() => {}) as never)).toThrow("callbacks: got () => {}, wanted an object");
 });
 
 test.each(["./bundle/", undefined, null])("options that are %s are no object", (options) => {

@@ -196,8 +196,15 @@ test("a misspelt key is named before anything is sent, even where its value coul
   const canvas = { getContext: () => null };
   const typo = { prompt: "gold", control_image: canvas } as unknown as GenerateRequest;
   await expect(engine.generate(typo)).rejects.toThrow("did you mean controlImage?");
+  await expect(engine.generate(request, { onsteps: canvas } as never)).rejects.toThrow("did you mean onStep?");
   await expect(connect(undefined, { memroy: "reduced" } as never)).rejects.toThrow("did you mean memory?");
   expect(release).toHaveBeenCalledTimes(1);
+});
+
+test("pictures that are null are none", async () => {
+  const engine = await connect();
+  const without = { ...request, image: null, maskImage: null } as unknown as GenerateRequest;
+  expect((await engine.generate(without)).width).toBe(1);
 });
 
 test("an engine without a bundle's address is refused", async () => {
