@@ -43,6 +43,9 @@ def test_the_page_says_that_it_does_not_repaint(visit: Visit, linear_inpainting_
     (message,) = facts["messages"]
     assert message.startswith("The model linear: got one for inpainting, wanted a model that draws a whole picture.")
     assert facts["messagesAgain"] == facts["messages"]
+    assert "bundle/manifest.json" in facts["requests"]
+    # The worker goes on until it hears the refusal: the library may have been asked for by then, weights come after it.
+    assert not [path for path in facts["requests"] if path.endswith(".bin")]
 
 
 def test_an_altered_shard_is_named_with_both_hashes_and_the_page_recovers(visit: Visit, linear_webgpu_bundle: Bundle):
