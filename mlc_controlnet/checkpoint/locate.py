@@ -21,10 +21,11 @@ def model_name(model: str) -> str:
     return path.stem if path.suffix in SUFFIXES else path.name
 
 
-def find_model(model: str, components: Sequence[str] = COMPONENTS) -> Path:
+def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool = False) -> Path:
     """The folder or file of a bundled model's name, a path or a hub id.
 
-    From the hub only the weights that `components` need are downloaded.
+    From the hub only the weights that `components` need are downloaded; `exact`: as they were trained, where the hub
+    has them, and not rounded to float16, as a bundle stores them.
 
     Raises:
         UserError: there is no such model.
@@ -37,7 +38,8 @@ def find_model(model: str, components: Sequence[str] = COMPONENTS) -> Path:
         return path
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
-        return download(hub) if hub.file else _download_model(hub, {PART_OF[name] for name in components} | {"vae"})
+        parts = {PART_OF[name] for name in components} | {"vae"}
+        return download(hub) if hub.file else _download_model(hub, parts, exact)
     bundled = ", ".join(sorted(p.parent.name for p in BUNDLED_MODELS.glob("*/model_index.json")))
     raise UserError(
         subject="model",
@@ -47,8 +49,8 @@ def find_model(model: str, components: Sequence[str] = COMPONENTS) -> Path:
     )
 
 
-def find_weights(text: str, option: str) -> Path:
-    """The file or folder that a ControlNet or a LoRA is in: a path or a hub id.
+def find_weights(text: str, option: str, exact: bool = False) -> Path:
+    """The file or folder that a ControlNet or a LoRA is in: a path or a hub id. `exact`: see `find_model`.
 
     Raises:
         UserError: there is none; `option` names the option at fault.
@@ -62,10 +64,10 @@ def find_weights(text: str, option: str) -> Path:
     if hub.file:
         return download(hub)
     files = list_files(hub)
-    return download_folder(hub, ["config.json", *_pick_weights(files, "", "controlnet", hub)])
+    return download_folder(hub, ["config.json", *_pick_weights(files, "", "controlnet", hub, exact)])
 
 
-def _download_model(hub: HubFile, parts: set[str]) -> Path:
+def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:
     files = list_files(hub)
     if "model_index.json" not in files:
         raise UserError(
@@ -79,14 +81,19 @@ def _download_model(hub: HubFile, parts: set[str]) -> Path:
         weights
         for part in PARTS
         if part in parts and f"{part}/config.json" in files
-        for weights in _pick_weights(files, f"{part}/", part, hub)
+        for weights in _pick_weights(files, f"{part}/", part, hub, exact)
     ]
     return download_folder(hub, [*light, *heavy])
 
 
-def _pick_weights(files: Sequence[str], folder: str, part: str, hub: HubFile) -> list[str]:
-    """The smallest form: a bundle stores float16 anyway."""
-    names = sorted(weight_files(part), key=lambda name: (".safetensors" not in name, ".fp16." not in name))
+def _pick_weights(files: Sequence[str], folder: str, part: str, hub: HubFile, exact: bool) -> list[str]:
+    """The smallest form, since a bundle stores float16 anyway, or the exact one."""
+
+    def rank(name: str) -> tuple[bool, bool]:
+        pickled, rounded = ".safetensors" not in name, ".fp16." in name
+        return (rounded, pickled) if exact else (pickled, not rounded)
+
+    names = sorted(weight_files(part), key=rank)
     for name in names:
         if folder + name in files:
             return [folder + name]

@@ -57,7 +57,7 @@ def find_base(name: str) -> Path:
     for folder in (BUNDLED_MODELS / name, Path(name)):
         if (folder / "unet" / "config.json").is_file():
             return folder
-    return find_model(name)
+    return find_model(name, exact=True)
 
 
 def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | None = None) -> Base:
@@ -161,7 +161,7 @@ def load_controlnet(name: str) -> ControlNetModel:
 
     Raises UserError where there is none.
     """
-    return _build(read_controlnet(find_weights(name, "model.controlnet")), "controlnet")
+    return _build(read_controlnet(find_weights(name, "model.controlnet", exact=True)), "controlnet")
 
 
 def new_controlnet(unet: UNet2DConditionModel, hint_channels: int, hint_widths: tuple[int, ...]) -> ControlNetModel:

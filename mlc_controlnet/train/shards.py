@@ -7,9 +7,11 @@ shards can not hang a run.
 """
 
 import glob
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -54,6 +56,12 @@ def expand(path: str) -> tuple[str, ...]:
 
 def _matches(url: str) -> list[str]:
     return sorted(glob.glob(url)) if "*" in url and ":" not in url else [url]  # noqa: PTH207 - absolute ones too
+
+
+def _fingerprint(urls: tuple[str, ...]) -> str:
+    """Of the shards' names in their order; where they lie may change, and so may a signed address."""
+    names = "\n".join(PurePosixPath(url.partition("?")[0]).name for url in urls)
+    return hashlib.sha256(names.encode()).hexdigest()
 
 
 def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
@@ -179,16 +187,27 @@ class ShardStream:
             yield batch
 
     def state(self) -> dict[str, object]:
-        return {"taken": self.taken, "places": [list(place) for place in self.places]}
+        return {
+            "taken": self.taken,
+            "places": [list(place) for place in self.places],
+            "shards": _fingerprint(self.source.urls),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the run before had another number of workers."""
+        """Raises UserError where the run before had another number of workers or other shards."""
         if len(state["places"]) != len(self.places):
             raise UserError(
                 "data.workers",
                 f"{self.workers}, and the checkpoint is of a run with {len(state['places'])}",
                 "the same number: shards are dealt to workers",
                 f"set data.workers to {len(state['places'])}",
+            )
+        if state.get("shards", _fingerprint(self.source.urls)) != _fingerprint(self.source.urls):
+            raise UserError(
+                "data.path",
+                f"{len(self.source.urls)} shards, not those that the checkpoint's run had",
+                "the same: the place in the epoch is counted in them",
+                "bring them back, or start anew with trainer.resume: false",
             )
         self.taken = state["taken"]
         self.places = [(epoch, offset) for epoch, offset in state["places"]]

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 from mlc_controlnet.checkpoint import find_model, find_weights, model_name
 from mlc_controlnet.checkpoint.hub import HubFile, parse_hub_id
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.train.base import find_base
 
 MODEL_FILES = [
     "README.md",
@@ -78,6 +79,12 @@ def test_a_model_is_downloaded_at_its_revision_and_in_its_smallest_form(hub: Hub
         "vae/config.json",
         "vae/diffusion_pytorch_model.bin",
     ]
+
+
+def test_a_training_begins_with_weights_that_were_not_rounded(hub: Hub) -> None:
+    assert find_base("org/sd") == hub.folder
+    assert "unet/diffusion_pytorch_model.safetensors" in hub.asked[1][3]
+    assert not any(".fp16." in file for file in hub.asked[1][3])
 
 
 def test_without_a_revision_the_newest_is_asked_for(hub: Hub) -> None:

@@ -105,6 +105,14 @@ def test_a_stream_that_goes_on_with_other_workers_is_refused(tmp_path: Path) -> 
         ShardStream(shards, 2, 0, 1, 0).restore(ShardStream(shards, 2, 0, 1, 2).state())
 
 
+def test_a_stream_that_goes_on_with_other_shards_is_refused(tmp_path: Path) -> None:
+    before = ShardStream(source(write_shards(tmp_path, [5, 3])), 2, 0, 1, 0).state()
+    (tmp_path / "moved").mkdir()
+    ShardStream(source(write_shards(tmp_path / "moved", [5, 3])), 2, 0, 1, 0).restore(before)
+    with pytest.raises(UserError, match=r"data\.path: got 3 shards.*trainer\.resume: false"):
+        ShardStream(source(write_shards(tmp_path, [5, 3, 4])), 2, 0, 1, 0).restore(before)
+
+
 def test_what_can_not_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> None:
     good = {"0.jpg": png(0), "0.png": png(0), "0.txt": b"good"}
     write_shard(tmp_path / "0.tar", good | {"1.jpg": png(1), "1.txt": b"no control"})
