@@ -86,3 +86,8 @@ def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
 def divisors(number: int, limit: int) -> list[int]:
     """Ascending."""
     return [candidate for candidate in range(1, min(number, limit) + 1) if number % candidate == 0]
+
+
+def next_power_of_two(size: int) -> int:
+    """The smallest that is not below `size`."""
+    return 1 << (size - 1).bit_length()

@@ -6,7 +6,7 @@ Axes: B batch, S queries, K keys, H heads, D head size.
 from dataclasses import dataclass
 from typing import Any, Literal
 
-LANES = 4  # a head is read as vectors of four numbers
+from mlc_controlnet.kernels.vectors import LANES
 
 Operand = Literal["q", "k", "v"]
 Layout = Literal["apart", "together", "shared"]

@@ -33,8 +33,8 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor
-from mlc_controlnet.kernels.vectors_gpu import LANES
+from mlc_controlnet.kernels.anchored import Anchored, anchor, next_power_of_two
+from mlc_controlnet.kernels.vectors import LANES
 
 WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 ROWS = COLUMNS = 8  # output pixels a workgroup
@@ -76,10 +76,10 @@ def choose_tiling(
         window: rows and columns of the input that ROWS x COLUMNS outputs read.
     """
     channels, height, width = output
-    rows, columns = min(ROWS, _power_of_two(height)), min(COLUMNS, _power_of_two(width))
+    rows, columns = min(ROWS, next_power_of_two(height)), min(COLUMNS, next_power_of_two(width))
     tiles = math.ceil(height / rows) * math.ceil(width / columns)
     wide = channels >= 64 and tiles * math.ceil(channels / 64) >= ENOUGH_WORKGROUPS
-    tile_channels = min(64 if wide else 32, _power_of_two(channels))
+    tile_channels = min(64 if wide else 32, next_power_of_two(channels))
     channel_bytes = item_bytes * (tile_channels * math.prod(kernel) + math.prod(window))
     fits = max(1, WORKGROUP_BYTES // channel_bytes)
     return Tiling(
@@ -88,7 +88,7 @@ def choose_tiling(
         rows=rows,
         columns=columns,
         pixels_a_thread=min(PIXELS_A_THREAD, columns),
-        channel_step=min(1 << (fits.bit_length() - 1), MAX_CHANNEL_STEP, _power_of_two(input_channels)),
+        channel_step=min(1 << (fits.bit_length() - 1), MAX_CHANNEL_STEP, next_power_of_two(input_channels)),
     )
 
 
@@ -201,8 +201,3 @@ def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:
 
 def _shape(schedule: Schedule, block: SBlockRV) -> tuple[int, ...]:
     return tuple(int(v.dom.extent) for v in schedule.get(block).iter_vars)
-
-
-def _power_of_two(size: int) -> int:
-    """The smallest power of two that is not below `size`."""
-    return 1 << (size - 1).bit_length()

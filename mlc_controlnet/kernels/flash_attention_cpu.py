@@ -13,9 +13,10 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LANES, Attention, Operand
+from mlc_controlnet.kernels.attention import Attention, Operand
 from mlc_controlnet.kernels.exponential_cpu import exp2
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
+from mlc_controlnet.kernels.vectors import LANES
 
 QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
 KEYS = 32

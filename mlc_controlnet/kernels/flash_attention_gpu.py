@@ -23,9 +23,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LANES, Attention, Operand
+from mlc_controlnet.kernels.attention import Attention, Operand
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
-from mlc_controlnet.kernels.vectors_gpu import sum_of
+from mlc_controlnet.kernels.vectors import LANES, sum_of
 
 WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time

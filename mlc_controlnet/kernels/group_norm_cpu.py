@@ -12,6 +12,7 @@ from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.exponential_cpu import exp2
 from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 SLICE = 4096  # values: 16 KiB
 LANES = 16
@@ -26,23 +27,6 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
     group_lanes = math.gcd(LANES, size)
     row_lanes = math.gcd(LANES, norm.positions)
 
-    def kind(element: str, lanes: int) -> str:
-        return element if lanes == 1 else f"{element}x{lanes}"
-
-    def span(first: Any, lanes: int) -> Any:
-        return first if lanes == 1 else T.ramp(first, 1, lanes)
-
-    def spread(value: Any, lanes: int) -> Any:
-        return value if lanes == 1 else T.Broadcast(value, lanes)
-
-    def lane_sum(vector: Any, lanes: int) -> Any:
-        if lanes == 1:
-            return vector
-        numbers = [T.Shuffle([vector], [i]) for i in range(lanes)]
-        while len(numbers) > 1:
-            numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
-        return numbers[0]
-
     def count(piece: Any) -> Any:
         """Values in a slice: all but the last are full."""
         return T.min(SLICE, size - piece * SLICE)
@@ -52,7 +36,7 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
             y = y / (
                 spread(T.float32(1), row_lanes) + exp2(y * spread(T.float32(-1 / math.log(2)), row_lanes), row_lanes)
             )
-        return T.Cast(kind(dtype, row_lanes), y)
+        return T.Cast(vector_of(dtype, row_lanes), y)
 
     @T.prim_func(s_tir=True, private=True)
     def statistics(x: T.Buffer(shape, dtype), partial: T.Buffer((groups, slices, 2), "float32")):
@@ -61,8 +45,8 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
                 T.reads()
                 T.writes()
                 flat = T.decl_buffer((values,), dtype, data=x.data)
-                total = T.sblock_alloc_buffer((1,), kind("float32", group_lanes), scope="local")
-                deviation = T.sblock_alloc_buffer((1,), kind("float32", group_lanes), scope="local")
+                total = T.sblock_alloc_buffer((1,), vector_of("float32", group_lanes), scope="local")
+                deviation = T.sblock_alloc_buffer((1,), vector_of("float32", group_lanes), scope="local")
                 mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 group: T.let[T.int32] = task // slices
                 piece: T.let[T.int32] = task % slices
@@ -71,18 +55,18 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
                 total[0] = spread(T.float32(0), group_lanes)
                 for n in T.serial(count(piece) // group_lanes):
                     total[0] = total[0] + T.Cast(
-                        kind("float32", group_lanes), flat[span(first + n * group_lanes, group_lanes)]
+                        vector_of("float32", group_lanes), flat[neighbours(first + n * group_lanes, group_lanes)]
                     )
-                mean[0] = lane_sum(total[0], group_lanes) / T.cast(count(piece), "float32")
+                mean[0] = sum_of(total[0], group_lanes) / T.cast(count(piece), "float32")
 
                 total[0] = spread(T.float32(0), group_lanes)
                 for n in T.serial(count(piece) // group_lanes):
                     deviation[0] = T.Cast(
-                        kind("float32", group_lanes), flat[span(first + n * group_lanes, group_lanes)]
+                        vector_of("float32", group_lanes), flat[neighbours(first + n * group_lanes, group_lanes)]
                     ) - spread(mean[0], group_lanes)
                     total[0] = total[0] + deviation[0] * deviation[0]
                 partial[group, piece, 0] = mean[0]
-                partial[group, piece, 1] = lane_sum(total[0], group_lanes)
+                partial[group, piece, 1] = sum_of(total[0], group_lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def normalize(
@@ -101,7 +85,7 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
                 total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                normal = T.sblock_alloc_buffer((1,), kind("float32", row_lanes), scope="local")
+                normal = T.sblock_alloc_buffer((1,), vector_of("float32", row_lanes), scope="local")
                 channel: T.let[T.int32] = row % norm.channels
                 group: T.let[T.int32] = row // norm.group_channels
 
@@ -120,11 +104,12 @@ def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
 
                 for n in T.serial(norm.positions // row_lanes):
                     normal[0] = T.Cast(
-                        kind("float32", row_lanes), x_flat[span(row * norm.positions + n * row_lanes, row_lanes)]
+                        vector_of("float32", row_lanes),
+                        x_flat[neighbours(row * norm.positions + n * row_lanes, row_lanes)],
                     )
                     normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(scale[0], row_lanes) + spread(
                         T.cast(beta[channel], "float32"), row_lanes
                     )
-                    y_flat[span(row * norm.positions + n * row_lanes, row_lanes)] = finish(normal[0])
+                    y_flat[neighbours(row * norm.positions + n * row_lanes, row_lanes)] = finish(normal[0])
 
     return statistics, normalize, slices

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.normalization import Normalization
-from mlc_controlnet.kernels.vectors_gpu import neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 THREADS = 256
 FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers each, then everybody adds FOLD

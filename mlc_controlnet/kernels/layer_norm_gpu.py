@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.finished import mark_finished
-from mlc_controlnet.kernels.vectors_gpu import lanes_of, neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.vectors import lanes_of, neighbours, spread, sum_of, vector_of
 
 THREADS = 128
 NARROW = 32  # threads of a row where there are rows enough

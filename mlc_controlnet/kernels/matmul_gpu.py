@@ -43,8 +43,8 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
-from mlc_controlnet.kernels.vectors_gpu import LANES
+from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, next_power_of_two, try_inline
+from mlc_controlnet.kernels.vectors import LANES
 
 STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
 # A GPU with fewer workgroups than this to run leaves most of its cores idle: smaller tiles are better then.
@@ -75,7 +75,7 @@ def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> Mat
     if rows < LEAST_ROWS:
         return None
     for size in (8, 4):
-        threads_y = min(8, _power_of_two(-(-rows // size)))
+        threads_y = min(8, next_power_of_two(-(-rows // size)))
         if size == LANES and _padded(rows, TALL * size) < _padded(rows, threads_y * size):
             threads_y = TALL
         for threads_x in (8, 4):
@@ -298,8 +298,3 @@ def _k_is_last(schedule: Schedule, block: Block, gates: int) -> tuple[bool, bool
 
 def _same(indices: list[tirx.Expr], variables: list[tirx.Var]) -> bool:
     return len(indices) == len(variables) and all(i.same_as(v) for i, v in zip(indices, variables, strict=True))
-
-
-def _power_of_two(size: int) -> int:
-    """The smallest power of two that is not below `size`."""
-    return 1 << (size - 1).bit_length()

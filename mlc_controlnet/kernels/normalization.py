@@ -5,7 +5,7 @@ Axes: N batch, C channels, P positions (height times width), G groups.
 
 from dataclasses import dataclass
 
-from mlc_controlnet.kernels.vectors_gpu import lanes_of
+from mlc_controlnet.kernels.vectors import lanes_of
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
-from mlc_controlnet.kernels.attention import LANES, Attention
+from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
+from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 

@@ -17,7 +17,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
-from mlc_controlnet.kernels.vectors_gpu import LANES
+from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 TO_TOKENS = [0, 2, 3, 1]
 TO_PICTURE = [0, 3, 1, 2]
-LEAST_DEPTH = 32  # input channels; of fewer, or where no tile of a product fits, a convolution's schedule is better
+# Input channels of a convolution on its own: with fewer, or where no tile of a product fits, its schedule is better.
+LEAST_DEPTH = 32
 
 
 @tvm.transform.module_pass(opt_level=0, name="UsePointwiseMatmul")

@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.sym import Analyzer
 
-from mlc_controlnet.kernels.vectors_gpu import LANES
+from mlc_controlnet.kernels.vectors import LANES
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ def neighbours(first: Any, lanes: int) -> Any:
 
 
 def sum_of(vector: Any, lanes: int) -> Any:
-    """A number."""
-    if lanes == 1:
-        return vector
-    first, second, third, fourth = (T.Shuffle([vector], [lane]) for lane in range(LANES))
-    return (first + second) + (third + fourth)
+    """A number, of neighbours first; `lanes` is a power of two."""
+    numbers = [vector] if lanes == 1 else [T.Shuffle([vector], [lane]) for lane in range(lanes)]
+    while len(numbers) > 1:
+        numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
+    return numbers[0]
