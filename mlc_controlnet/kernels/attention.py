@@ -3,6 +3,7 @@
 Axes: B batch, S queries, K keys, H heads, D head size.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,9 @@ from mlc_controlnet.kernels.vectors import LANES
 
 Operand = Literal["q", "k", "v"]
 Layout = Literal["apart", "together", "shared"]
+
+LOG2_E = math.log2(math.e)  # the exponential of processors and GPUs is exp2
+LOWEST = -1e30  # below every score; finite: WGSL has no infinity, and a tile with every key masked gives no NaN
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ A task owns a tile of queries of one head. Per tile of keys it packs the keys tr
 query are neighbours and fill vectors; micro-tiles of ROWS queries by one vector stay in registers in both products.
 """
 
-import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import Attention, Operand
+from mlc_controlnet.kernels.attention import LOG2_E, LOWEST, Attention, Operand
 from mlc_controlnet.kernels.exponential_cpu import exp2
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
 from mlc_controlnet.kernels.vectors import LANES
@@ -22,8 +21,6 @@ QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, 
 KEYS = 32
 ROWS = 4  # micro-tile: ROWS vectors of VECTOR float32 are eight of AVX2's sixteen registers
 VECTOR = 16
-LOG2_E = math.log2(math.e)
-LOWEST = -1e30  # below every score; finite, so that a tile with every key masked gives no NaN
 
 
 def build(attention: Attention) -> tirx.PrimFunc:

@@ -11,19 +11,18 @@ tile of keys,
 3. output: thread (ty, tx) has its rows' depth vectors tx, tx + TX, ... in registers and adds P V.
 
 Rows in workgroup memory are an odd number of vec4s apart, so that neighbouring keys lie in different banks. Keys and
-values take turns in one buffer. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries anew for each
-tile of keys; the VAE's single head of 512 fits that way. A second chunk of values then takes the queries' place, where
-it fits: each probability that is read serves both. Only the micro-tiles are unrolled: WGSL text is start-up time.
+values take turns in one place. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries anew for each tile
+of keys; the VAE's single head of 512 fits that way. Values then take the queries' place too, in chunks as deep as fit:
+each probability that is read serves all of a chunk. Only the micro-tiles are unrolled: WGSL text is start-up time.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import Attention, Operand
+from mlc_controlnet.kernels.attention import LOG2_E, LOWEST, Attention, Operand
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
 from mlc_controlnet.kernels.vectors import LANES, sum_of
 
@@ -31,19 +30,18 @@ WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
 ENOUGH_WORKGROUPS = 64  # below this, smaller tiles of queries: an integrated GPU runs about this many at a time
 LEAST_QUERIES = 16  # of a tile: with fewer, bringing keys and values takes as long as the arithmetic
-LOG2_E = math.log2(math.e)  # exp2 is the hardware's exponential
-LOWEST = -1e30  # below every score; finite, since WGSL has no infinity
 
 
 @dataclass(frozen=True)
 class Tile:
     """How a workgroup divides its work; counts of vec4s where depth is meant."""
 
+    depth: int
     threads_x: int  # along keys, then along depth
     threads_y: int  # along queries
     rows: int  # queries a thread
     columns: int  # keys a thread
-    chunk: int  # depth vectors in workgroup memory at a time
+    chunk: int  # depth vectors of queries and keys in workgroup memory at a time
 
     @property
     def queries(self) -> int:
@@ -54,18 +52,45 @@ class Tile:
         return self.threads_x * self.columns
 
     @property
-    def stride(self) -> int:
-        """Distance of two rows in workgroup memory: odd, against bank conflicts."""
-        return self.chunk | 1
+    def keeps_queries(self) -> bool:
+        """Whether the queries, read whole, stay in workgroup memory for all keys."""
+        return self.chunk == self.depth
+
+    @property
+    def value_chunk(self) -> int:
+        """Depth vectors of values at a time: as many as fit where queries and keys were, and a vector a thread."""
+        if self.keeps_queries:
+            return self.depth
+        parts = self.depth // self.threads_x
+        room = (self.queries + self.keys) * odd(self.chunk) // self.keys
+        fitting = (
+            n * self.threads_x for n in range(parts, 1, -1) if parts % n == 0 and odd(n * self.threads_x) <= room
+        )
+        return next(fitting, self.threads_x)
+
+    @property
+    def vectors(self) -> int:
+        """Of queries, keys and values in workgroup memory."""
+        return max((self.queries + self.keys) * odd(self.chunk), self.keys * odd(self.value_chunk))
 
     def workgroup_bytes(self, element_bytes: int) -> int:
         """Queries, keys or values, probabilities, and a float32 of each thread for each of its rows."""
-        vectors = (self.queries + self.keys) * self.stride * LANES * element_bytes
-        return vectors + self.queries * self.keys * element_bytes + self.queries * self.threads_x * 4
+        elements = self.vectors * LANES + self.queries * self.keys
+        return elements * element_bytes + self.queries * self.threads_x * 4
+
+
+def odd(vectors: int) -> int:
+    """Distance of two rows of so many vectors in workgroup memory: odd, against bank conflicts."""
+    return vectors | 1
 
 
 def choose_tile(attention: Attention) -> Tile:
-    """Large enough for 8 to 16 FMAs a read, small enough for workgroup memory and about 100 registers."""
+    """Large enough for 8 to 16 FMAs a read, small enough for workgroup memory and about 100 registers.
+
+    Heads deeper than 2 * MAX_CHUNK have a result of `rows * depth / threads_x` vectors a thread. In float16, the
+    library of phones too, that is 64 registers. In float32, for desktop GPUs that lack shader-f16 but not registers, it
+    is 128: half as many threads that each read a key once for four queries, where workgroup memory is the bottleneck.
+    """
     depth = attention.head_size // LANES
     threads_x = _largest_divisor(depth, limit=10 if depth <= 40 else 16)
     chunk = threads_x * _largest_divisor(depth // threads_x, limit=max(1, MAX_CHUNK // threads_x))
@@ -73,11 +98,13 @@ def choose_tile(attention: Attention) -> Tile:
         rows, columns, threads_y = 4, 4, 8
     elif depth <= 2 * MAX_CHUNK:
         rows, columns, threads_y = 2, 4, 16
-    else:
+    elif attention.dtype == "float16":
         rows, columns, threads_y = 2, 2, 16
+    else:
+        rows, columns, threads_y = 4, 2, 8
     while threads_y * rows > LEAST_QUERIES and _workgroups(attention, threads_y * rows) < ENOUGH_WORKGROUPS:
         threads_y //= 2
-    tile = Tile(threads_x, threads_y, rows, columns, chunk)
+    tile = Tile(depth, threads_x, threads_y, rows, columns, chunk)
     element_bytes = 2 if attention.dtype == "float16" else 4
     while tile.workgroup_bytes(element_bytes) > WORKGROUP_BYTES:  # float32, of which half as much fits
         tile = _smaller(tile)
@@ -95,6 +122,8 @@ def _smaller(tile: Tile) -> Tile:
         return replace(tile, columns=tile.columns // 2, rows=tile.rows * 2, threads_y=tile.threads_y // 2)
     if tile.columns > 2:
         return replace(tile, columns=tile.columns // 2)
+    if tile.chunk == tile.threads_x and tile.chunk % 2 == 0:
+        return replace(tile, chunk=tile.chunk // 2)
     return replace(tile, threads_y=tile.threads_y // 2)
 
 
@@ -112,10 +141,12 @@ def build(attention: Attention) -> tirx.PrimFunc:
     dtype = attention.dtype
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     TX, TY, rows, columns = tile.threads_x, tile.threads_y, tile.rows, tile.columns
-    chunk, stride = tile.chunk, tile.stride
-    chunks = D // LANES // chunk
-    parts = chunk // TX  # output vectors a thread and row in one chunk
-    value_chunks = 2 if chunks % 2 == 0 and tile.keys <= tile.queries else 1  # in workgroup memory at a time
+    chunk, value_chunk = tile.chunk, tile.value_chunk
+    stride, value_stride = odd(chunk), odd(value_chunk)
+    first_key_vector = tile.queries * stride
+    first_value_vector = first_key_vector if tile.keeps_queries else 0
+    parts = tile.depth // TX  # output vectors a thread and row
+    chunk_parts = value_chunk // TX  # of them in one chunk
     query_tiles = -(-S // tile.queries)
     key_tiles = -(-K // tile.keys)
     vector = f"{dtype}x{LANES}"
@@ -139,30 +170,27 @@ def build(attention: Attention) -> tirx.PrimFunc:
         index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
         return score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
 
-    counts, rows_there = {"q": tile.queries, "k": tile.keys, "v": tile.keys}, {"q": S, "k": K, "v": K}
+    # Rows of a tile, rows there are, depth vectors at a time, place in workgroup memory.
+    layout = {
+        "q": (tile.queries, S, chunk, 0),
+        "k": (tile.keys, K, chunk, first_key_vector),
+        "v": (tile.keys, K, value_chunk, first_value_vector),
+    }
 
     def vector_at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any) -> Any:
-        *outer, first = attention.index(operand, place, b, T.min(row, rows_there[operand] - 1), h, d * LANES)
+        *outer, first = attention.index(operand, place, b, T.min(row, layout[operand][1] - 1), h, d * LANES)
         return source[(*outer, T.ramp(first, 1, LANES))]
 
     @T.macro
-    def load(operand, target, source, place, b, h, first, first_vector, thread):
+    def load(operand, tiles, source, place, b, h, first, first_vector, thread):
         """A tile's rows of head h from `first` on, from depth vector `first_vector` on; past the end the last row."""
-        for step in T.serial(-(-counts[operand] * chunk // (TX * TY))):
+        for step in T.serial(-(-layout[operand][0] * layout[operand][2] // (TX * TY))):
             item: T.let[T.int32] = step * (TX * TY) + thread
-            if item < counts[operand] * chunk:
-                target[item // chunk * stride + item % chunk] = vector_at(
-                    operand, source, place, b, first + item // chunk, h, first_vector + item % chunk
-                )
-
-    @T.macro
-    def add(result, row_weights, values, operand, c, x, j, tx):
-        """P V of chunk c, for one key a thread of x."""
-        for n in T.unroll(parts):
-            operand[0] = T.cast(values[(x + TX * j) * stride + tx + TX * n], sums)
-            for i in T.unroll(rows):
-                result[(i * chunks + c) * parts + n] = (
-                    result[(i * chunks + c) * parts + n] + spread(lane(row_weights[i], j)) * operand[0]
+            row: T.let[T.int32] = item // layout[operand][2]
+            vector: T.let[T.int32] = item % layout[operand][2]
+            if item < layout[operand][0] * layout[operand][2]:
+                tiles[layout[operand][3] + row * odd(layout[operand][2]) + vector] = vector_at(
+                    operand, source, place, b, first + row, h, first_vector + vector
                 )
 
     @T.macro
@@ -173,13 +201,12 @@ def build(attention: Attention) -> tirx.PrimFunc:
                     with T.sblock("flash_attention"):
                         T.reads()
                         T.writes()
-                        query_tile = T.sblock_alloc_buffer((tile.queries * stride,), vector, scope="shared")
-                        key_tile = T.sblock_alloc_buffer((tile.keys * stride,), vector, scope="shared")  # then values
+                        tiles = T.sblock_alloc_buffer((tile.vectors,), vector, scope="shared")
                         weights = T.sblock_alloc_buffer((tile.queries * TX,), weight_vector, scope="shared")
                         exchange = T.sblock_alloc_buffer((tile.queries * TX,), "float32", scope="shared")
                         products = T.sblock_alloc_buffer((rows * columns,), sums, scope="local")
                         scores = T.sblock_alloc_buffer((rows * columns,), "float32", scope="local")
-                        result = T.sblock_alloc_buffer((rows * chunks * parts,), sums, scope="local")
+                        result = T.sblock_alloc_buffer((rows * parts,), sums, scope="local")
                         row_max = T.sblock_alloc_buffer((rows,), "float32", scope="local")
                         row_sum = T.sblock_alloc_buffer((rows,), "float32", scope="local")
                         new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
@@ -198,14 +225,14 @@ def build(attention: Attention) -> tirx.PrimFunc:
                         for i in T.unroll(rows):
                             row_max[i] = T.float32(LOWEST)
                             row_sum[i] = T.float32(0)
-                            # Written here so that they live beside query_tile: with one tile of keys, TVM's
+                            # Written here so that they live beside the tiles: with one tile of keys, TVM's
                             # StorageRewrite gives them its memory in spite of another vector width.
                             exchange[(row + i) * TX + tx] = T.float32(0)
                             weights[(row + i) * TX + tx] = T.Broadcast(T.Cast(dtype, T.float32(0)), columns)
-                        for n in T.unroll(rows * chunks * parts):
+                        for n in T.unroll(rows * parts):
                             result[n] = spread(T.float32(0))
-                        if chunks == 1:
-                            load("q", query_tile, q, place, b, h, first_query, 0, thread)
+                        if tile.keeps_queries:
+                            load("q", tiles, q, place, b, h, first_query, 0, thread)
 
                         for step in T.serial(key_tiles):
                             first_key: T.let[T.int32] = step * tile.keys
@@ -213,17 +240,17 @@ def build(attention: Attention) -> tirx.PrimFunc:
                             # 1. scores
                             for ij in T.unroll(rows * columns):
                                 products[ij] = spread(T.float32(0))
-                            for c in T.serial(chunks):
+                            for c in T.serial(tile.depth // chunk):
                                 T.tvm_storage_sync("shared")
-                                if chunks > 1:
-                                    load("q", query_tile, q, place, b, h, first_query, c * chunk, thread)
-                                load("k", key_tile, k, place, b, h, first_key, c * chunk, thread)
+                                if not tile.keeps_queries:
+                                    load("q", tiles, q, place, b, h, first_query, c * chunk, thread)
+                                load("k", tiles, k, place, b, h, first_key, c * chunk, thread)
                                 T.tvm_storage_sync("shared")
                                 for d in T.serial(chunk):
                                     for i in T.unroll(rows):
-                                        row_vectors[i] = T.cast(query_tile[(row + i) * stride + d], sums)
+                                        row_vectors[i] = T.cast(tiles[(row + i) * stride + d], sums)
                                     for j in T.unroll(columns):
-                                        operand[0] = T.cast(key_tile[(tx + TX * j) * stride + d], sums)
+                                        operand[0] = T.cast(tiles[first_key_vector + (tx + TX * j) * stride + d], sums)
                                         for i in T.unroll(rows):
                                             products[i * columns + j] = (
                                                 products[i * columns + j] + row_vectors[i] * operand[0]
@@ -253,28 +280,33 @@ def build(attention: Attention) -> tirx.PrimFunc:
                                 decay[0] = T.exp2(row_max[i] - new_max[0])
                                 row_max[i] = new_max[0]
                                 row_sum[i] = row_sum[i] * decay[0]
-                                for n in T.unroll(chunks * parts):
-                                    result[i * chunks * parts + n] = result[i * chunks * parts + n] * spread(decay[0])
+                                for n in T.unroll(parts):
+                                    result[i * parts + n] = result[i * parts + n] * spread(decay[0])
                                 for j in T.unroll(columns):
                                     scores[i * columns + j] = T.exp2(scores[i * columns + j] - new_max[0])
                                     row_sum[i] = row_sum[i] + scores[i * columns + j]
                                 weights[(row + i) * TX + tx] = pack(scores, i)
 
                             # 3. output
-                            for c in T.unroll(chunks // value_chunks):
+                            for c in T.unroll(tile.depth // value_chunk):
                                 if c > 0:
                                     T.tvm_storage_sync("shared")
-                                load("v", key_tile, v, place, b, h, first_key, c * value_chunks * chunk, thread)
-                                if value_chunks == 2:
-                                    load("v", query_tile, v, place, b, h, first_key, (2 * c + 1) * chunk, thread)
+                                load("v", tiles, v, place, b, h, first_key, c * value_chunk, thread)
                                 T.tvm_storage_sync("shared")
                                 for x in T.serial(TX):
                                     for i in T.unroll(rows):
                                         row_weights[i] = weights[(row + i) * TX + x]
                                     for j in T.unroll(columns):
-                                        add(result, row_weights, key_tile, operand, c * value_chunks, x, j, tx)
-                                        if value_chunks == 2:
-                                            add(result, row_weights, query_tile, operand, 2 * c + 1, x, j, tx)
+                                        for n in T.unroll(chunk_parts):
+                                            operand[0] = T.cast(
+                                                tiles[first_value_vector + (x + TX * j) * value_stride + tx + TX * n],
+                                                sums,
+                                            )
+                                            for i in T.unroll(rows):
+                                                result[i * parts + c * chunk_parts + n] = (
+                                                    result[i * parts + c * chunk_parts + n]
+                                                    + spread(lane(row_weights[i], j)) * operand[0]
+                                                )
 
                         T.tvm_storage_sync("shared")
                         for i in T.unroll(rows):
@@ -285,15 +317,12 @@ def build(attention: Attention) -> tirx.PrimFunc:
                             for x in T.serial(TX):
                                 row_sum[i] = row_sum[i] + exchange[(row + i) * TX + x]
                             if first_query + row + i < S:
-                                for c in T.unroll(chunks):
-                                    for n in T.unroll(parts):
-                                        finished[0] = T.cast(
-                                            result[(i * chunks + c) * parts + n] / spread(row_sum[i]), vector
-                                        )
-                                        output[
-                                            b,
-                                            first_query + row + i,
-                                            T.ramp(h * D + (c * chunk + tx + TX * n) * LANES, 1, LANES),
-                                        ] = finished[0]
+                                for n in T.unroll(parts):
+                                    finished[0] = T.cast(result[i * parts + n] / spread(row_sum[i]), vector)
+                                    output[
+                                        b,
+                                        first_query + row + i,
+                                        T.ramp(h * D + (tx + TX * n) * LANES, 1, LANES),
+                                    ] = finished[0]
 
     return with_signature(attention, body)

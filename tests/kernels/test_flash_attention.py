@@ -20,7 +20,7 @@ CASES = {
     "queries that do not fill a tile": Attention(1, 50, 33, 3, 12, "float32", 0.3),
     "fewer keys than a tile, batch 2": Attention(2, 17, 3, 2, 40, "float32", 40**-0.5),
     "head size 80": Attention(1, 40, 77, 2, 80, "float32", 80**-0.5),
-    "head size 160 in two chunks": Attention(1, 36, 77, 2, 160, "float32", 160**-0.5),
+    "head size 160 in four chunks": Attention(1, 36, 77, 2, 160, "float32", 160**-0.5),
     "the VAE's head of 64": Attention(1, 256, 256, 1, 64, "float32", 0.125),
     "the VAE's head of 512": Attention(1, 48, 48, 1, 512, "float32", 512**-0.5),
     "one tile of keys, one chunk": Attention(1, 16, 16, 4, 24, "float32", 24**-0.5),
@@ -30,6 +30,11 @@ CASES = {
     "mask per key": Attention(2, 20, 77, 2, 16, "float32", 0.25, bias_shape=(2, 1, 1, 77)),
     "causal from the first key": Attention(1, 77, 77, 2, 16, "float32", 0.25, causal="TopLeft"),
     "causal to the last key": Attention(1, 20, 77, 2, 16, "float32", 0.25, causal="BottomRight"),
+    # 32 heads are workgroups enough for the tiles that 4096 tokens have: values come in other chunks than keys.
+    "many heads of 64": Attention(1, 40, 33, 32, 64, "float32", 0.125),
+    "many heads of 160": Attention(1, 40, 33, 32, 160, "float32", 160**-0.5),
+    "many heads of 512": Attention(1, 40, 33, 32, 512, "float32", 512**-0.5),
+    "many heads of 512, float16": Attention(1, 40, 33, 32, 512, "float16", 512**-0.5),
     "float16": Attention(1, 64, 77, 2, 40, "float16", 40**-0.5),
     "float16 with mask": Attention(1, 77, 77, 2, 64, "float16", 0.125, bias_shape=(1, 1, 77, 77)),
     "float16 in chunks": Attention(1, 36, 77, 2, 160, "float16", 160**-0.5),
@@ -113,7 +118,16 @@ def test_tile_fits_workgroup_memory_and_256_threads(head_size, dtype, element_by
     tile = choose_tile(Attention(1, 4096, 4096, 8, head_size, dtype, 1.0))
     assert tile.workgroup_bytes(element_bytes) <= WORKGROUP_BYTES
     assert tile.threads_x * tile.threads_y <= 256
-    assert tile.chunk % tile.threads_x == 0 and head_size // 4 % tile.chunk == 0
+    assert tile.depth == head_size // 4 and tile.depth % tile.chunk == 0
+    assert tile.value_chunk % tile.threads_x == 0 and tile.depth % tile.value_chunk == 0
+    assert tile.queries >= 32, "so many FMAs for each key that is brought"
+
+
+def test_many_heads_have_the_tile_of_many_tokens():
+    for head_size, dtype in [(64, "float32"), (160, "float32"), (512, "float32"), (512, "float16")]:
+        tile = choose_tile(Attention(1, 40, 33, 32, head_size, dtype, 1.0))
+        assert tile == choose_tile(Attention(1, 4096, 4096, 1, head_size, dtype, 1.0))
+        assert tile.value_chunk > tile.chunk
 
 
 def test_attentions_that_share_keys_in_rows_of_any_length_share_one_kernel():
