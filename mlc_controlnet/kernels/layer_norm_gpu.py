@@ -7,82 +7,46 @@ barriers. Here it takes two: FOLD threads add what the others left in workgroup 
 numbers. Mean first, then deviations from it: exact where the mean is large.
 """
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.finished import mark_finished
+from mlc_controlnet.kernels.normalization import LayerNorm
+from mlc_controlnet.kernels.row_reduction import FOLD, add, combine_over_row
 from mlc_controlnet.kernels.vectors import lanes_of, neighbours, spread, sum_of, vector_of
 
 THREADS = 128
 NARROW = 32  # threads of a row where there are rows enough
-FOLD = 8
 ENOUGH_WORKGROUPS = 128
 MOST_VALUES = 20  # registers a thread
 
 
-@dataclass(frozen=True)
-class LayerNorm:
-    """shape: [.., rows, width]; the norm is over the width."""
-
-    shape: tuple[int, ...]
-    epsilon: float
-    dtype: str
-
-    @property
-    def width(self) -> int:
-        return self.shape[-1]
-
-    @property
-    def rows(self) -> int:
-        return math.prod(self.shape[:-1])
-
-    @property
-    def threads_a_row(self) -> int:
-        enough = self.rows * NARROW >= ENOUGH_WORKGROUPS * THREADS
-        return NARROW if enough and self.width <= NARROW * MOST_VALUES else THREADS
-
-    @property
-    def lanes(self) -> int:
-        """Values in a vector."""
-        return lanes_of(self.width)
-
-    def is_supported(self) -> bool:
-        return self.dtype in ("float16", "float32") and self.width <= THREADS * MOST_VALUES
-
-    def place(self, row: Any, column: Any) -> tuple[Any, ...]:
-        """Indices into a tensor of `shape`."""
-        indices: list[Any] = [neighbours(column, self.lanes)]
-        for size in reversed(self.shape[1:-1]):
-            indices.append(row % size)
-            row = row // size
-        return tuple(reversed([*indices, row]))
+def is_supported(norm: LayerNorm) -> bool:
+    """Whether a row fits into a workgroup's registers."""
+    return norm.width <= THREADS * MOST_VALUES
 
 
-@T.macro
-def add_over_row(total, thread, row, threads, gathered, folded):
-    """total[0] of all threads of a row -> their sum, in every thread's total[0]."""
-    gathered[row, thread] = total[0]
-    T.tvm_storage_sync("shared")
-    if thread < FOLD:
-        total[0] = T.float32(0)
-        for n in T.serial(threads // FOLD):
-            total[0] = total[0] + gathered[row, n * FOLD + thread]
-        folded[row, thread] = total[0]
-    T.tvm_storage_sync("shared")
-    total[0] = T.float32(0)
-    for n in T.serial(FOLD):
-        total[0] = total[0] + folded[row, n]
+def threads_a_row(norm: LayerNorm) -> int:
+    enough = norm.rows * NARROW >= ENOUGH_WORKGROUPS * THREADS
+    return NARROW if enough and norm.width <= NARROW * MOST_VALUES else THREADS
 
 
-def layer_norm(norm: LayerNorm) -> tirx.PrimFunc:
-    """(x, gamma, beta, y): y = (x - mean) / sqrt(variance + epsilon) * gamma + beta; x and y [.., width]."""
-    threads = norm.threads_a_row
+def _place(norm: LayerNorm, row: Any, column: Any, lanes: int) -> tuple[Any, ...]:
+    """Indices into a tensor of `norm.shape`."""
+    indices: list[Any] = [neighbours(column, lanes)]
+    for size in reversed(norm.shape[1:-1]):
+        indices.append(row % size)
+        row = row // size
+    return tuple(reversed([*indices, row]))
+
+
+def build(norm: LayerNorm) -> tirx.PrimFunc:
+    """See `layer_norm` for its parameters."""
+    threads = threads_a_row(norm)
     rows = THREADS // threads
-    lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
+    lanes = lanes_of(norm.width)
+    vector = vector_of("float32", lanes)
     step = threads * lanes  # values of a row at a time
     rounds = -(-norm.width // step)
 
@@ -110,9 +74,9 @@ def layer_norm(norm: LayerNorm) -> tirx.PrimFunc:
                         total[0] = T.float32(0)
                         for n in T.unroll(rounds):
                             if n * step + first < norm.width:
-                                held[n] = T.cast(x[norm.place(row, n * step + first)], vector)
+                                held[n] = T.cast(x[_place(norm, row, n * step + first, lanes)], vector)
                                 total[0] = total[0] + sum_of(held[n], lanes)
-                        add_over_row(total, tx, ty, threads, gathered, folded)
+                        combine_over_row(total, tx, ty, threads, gathered, folded, add, 0.0)
                         mean[0] = total[0] / T.float32(norm.width)
 
                         total[0] = T.float32(0)
@@ -120,12 +84,12 @@ def layer_norm(norm: LayerNorm) -> tirx.PrimFunc:
                             if n * step + first < norm.width:
                                 held[n] = held[n] - spread(mean[0], lanes)
                                 total[0] = total[0] + sum_of(held[n] * held[n], lanes)
-                        add_over_row(total, tx, ty, threads, gathered, folded)
+                        combine_over_row(total, tx, ty, threads, gathered, folded, add, 0.0)
                         total[0] = T.rsqrt(total[0] / T.float32(norm.width) + T.float32(norm.epsilon))
 
                         for n in T.unroll(rounds):
                             if n * step + first < norm.width and bx * rows + ty < norm.rows:
-                                y[norm.place(row, n * step + first)] = T.cast(
+                                y[_place(norm, row, n * step + first, lanes)] = T.cast(
                                     held[n]
                                     * spread(total[0], lanes)
                                     * T.cast(gamma[neighbours(n * step + first, lanes)], vector)
@@ -133,4 +97,4 @@ def layer_norm(norm: LayerNorm) -> tirx.PrimFunc:
                                     vector_of(norm.dtype, lanes),
                                 )
 
-    return mark_finished(layer_norm)
+    return layer_norm

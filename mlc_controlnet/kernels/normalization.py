@@ -1,8 +1,9 @@
-"""The group norm that a kernel is asked for: every size known when the kernel is made.
+"""The group norm or layer norm that a kernel is asked for: every size known when the kernel is made.
 
 Axes: N batch, C channels, P positions (height times width), G groups.
 """
 
+import math
 from dataclasses import dataclass
 
 from mlc_controlnet.kernels.vectors import lanes_of
@@ -52,3 +53,20 @@ class Normalization:
     def is_supported(self) -> bool:
         """Whether there is a kernel: [N, C, at least one axis], whole groups, float16 or float32."""
         return len(self.shape) > 2 and self.channels % self.groups == 0 and self.dtype in ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, mean and variance over each row of x [.., rows, width]."""
+
+    shape: tuple[int, ...]
+    epsilon: float
+    dtype: str
+
+    @property
+    def width(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])

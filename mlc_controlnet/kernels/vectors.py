@@ -27,9 +27,13 @@ def neighbours(first: Any, lanes: int) -> Any:
     return first if lanes == 1 else T.ramp(first, 1, lanes)
 
 
+def numbers_of(vector: Any, lanes: int) -> list[Any]:
+    return [vector] if lanes == 1 else [T.Shuffle([vector], [lane]) for lane in range(lanes)]
+
+
 def sum_of(vector: Any, lanes: int) -> Any:
     """A number, of neighbours first; `lanes` is a power of two."""
-    numbers = [vector] if lanes == 1 else [T.Shuffle([vector], [lane]) for lane in range(lanes)]
+    numbers = numbers_of(vector, lanes)
     while len(numbers) > 1:
         numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
     return numbers[0]

@@ -1,10 +1,9 @@
-"""Replace layer norm by the layer norm kernel, on GPUs.
+"""Replace layer norm by the layer norm kernel.
 
 Before: y = nn.layer_norm(x, gamma, beta, axes=[-1])
 After:  y = call_tir(layer_norm, (x, gamma, beta))
 
-Fires on static shapes, float16 or float32, with scale and shift, over the last axis. The default schedule reads every
-row three times and waits for fourteen barriers.
+Fires on static shapes, float16 or float32, with scale and shift, over the last axis.
 """
 
 import logging
@@ -12,8 +11,10 @@ import logging
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.target import Target
 
-from mlc_controlnet.kernels.layer_norm_gpu import LayerNorm, layer_norm
+from mlc_controlnet.kernels.layer_norm import is_supported, layer_norm
+from mlc_controlnet.kernels.normalization import LayerNorm
 from mlc_controlnet.passes.matching import is_call
 from mlc_controlnet.passes.rewriting import rewrite
 
@@ -22,8 +23,11 @@ log = logging.getLogger(__name__)
 
 @tvm.transform.module_pass(opt_level=0, name="UseLayerNorm")
 class UseLayerNorm:
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod)
+        replacer = _Replacer(mod, self.target)
         rewritten = rewrite(mod, replacer)
         log.info("replaced %d layer norms by %d kernels", replacer.fired, len(replacer.kernels))
         return rewritten
@@ -31,24 +35,25 @@ class UseLayerNorm:
 
 @mutator
 class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
+    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
         super().__init__(mod)
+        self.target = target
         self.kernels: dict[LayerNorm, tvm.ir.GlobalVar] = {}
         self.fired = 0
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         norm = _describe(call)
-        if norm is None:
+        if norm is None or not is_supported(norm, self.target):
             return call
         self.fired += 1
         if norm not in self.kernels:
-            self.kernels[norm] = self.builder_.add_func(layer_norm(norm), "layer_norm")
+            self.kernels[norm] = self.builder_.add_func(layer_norm(norm, self.target), "layer_norm")
         return relax.call_tir(self.kernels[norm], list(call.args), call.ty)
 
 
 def _describe(call: relax.Call) -> LayerNorm | None:
-    """The layer norm that `call` is, None for anything else or where there is no kernel."""
+    """The layer norm that `call` is, None for anything else."""
     if not is_call(call, "relax.nn.layer_norm"):
         return None
     attrs, shape = call.attrs, call.ty.shape
@@ -56,5 +61,4 @@ def _describe(call: relax.Call) -> LayerNorm | None:
         return None
     if len(shape) < 2 or [int(axis) % len(shape) for axis in attrs.axes] != [len(shape) - 1]:
         return None
-    norm = LayerNorm(tuple(int(size) for size in shape), float(attrs.epsilon), str(call.ty.dtype))
-    return norm if norm.is_supported() else None
+    return LayerNorm(tuple(int(size) for size in shape), float(attrs.epsilon), str(call.ty.dtype))

@@ -1,0 +1,26 @@
+"""Layer norm over the last axis as one kernel that reads a row from memory once; sums are float32.
+
+Mean first, then deviations from it: exact where the mean is large. A default schedule reads each row three times from
+memory, on a GPU with fourteen barriers, on a processor one number at a time.
+"""
+
+from tvm import tirx
+from tvm.target import Target
+
+from mlc_controlnet.kernels import layer_norm_cpu, layer_norm_gpu
+from mlc_controlnet.kernels.finished import mark_finished
+from mlc_controlnet.kernels.normalization import LayerNorm
+
+
+def is_supported(norm: LayerNorm, target: Target) -> bool:
+    """Whether there is a kernel: float16 or float32, and on a GPU a row that fits into registers."""
+    fits = "gpu" not in target.keys or layer_norm_gpu.is_supported(norm)
+    return norm.dtype in ("float16", "float32") and fits
+
+
+def layer_norm(norm: LayerNorm, target: Target) -> tirx.PrimFunc:
+    """The scheduled PrimFunc (x, gamma, beta, y) for `target`: x and y of `norm.shape`, gamma and beta [width]."""
+    if not is_supported(norm, target):
+        raise ValueError(f"no layer norm kernel for {norm}")
+    variant = layer_norm_gpu if "gpu" in target.keys else layer_norm_cpu
+    return mark_finished(variant.build(norm))
