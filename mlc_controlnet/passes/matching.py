@@ -1,14 +1,22 @@
 """What a pass that replaces ops asks of an expression."""
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import tvm
 from tvm import relax
 
+Lookup = Callable[[relax.Var], relax.Expr | None]  # a mutator's lookup_binding
+
 
 def is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
     """Whether it is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
     return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)
+
+
+def bound_to(expr: relax.Expr, lookup: Lookup) -> relax.Expr | None:
+    """What `expr` was bound to, where it is a variable."""
+    return lookup(expr) if isinstance(expr, relax.Var) else None
 
 
 def axes_of(permute: relax.Call) -> list[int]:

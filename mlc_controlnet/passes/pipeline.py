@@ -3,7 +3,7 @@
 clean      what torch says twice or in pieces is said once, weights that work together are packed, and those of
            convolutions lie as kernels read them: once for all libraries of a bundle, which share their params
 replace    for GPUs, large norms, upsampling, gates and changes of layout become part of the convolution or product
-           beside them; convolution, attention and group norm become kernels of ours
+           beside them, and very deep attention two products; convolution, attention and norms become kernels of ours
 lower      every other op becomes a PrimFunc; neighbours are fused
 schedule   tuning records where there are any, rules for the rest
 check      no kernel exceeds what a WebGPU device grants by default
@@ -36,6 +36,7 @@ from mlc_controlnet.passes.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.share_kernels import ShareKernels
 from mlc_controlnet.passes.shorten_names import ShortenNames
+from mlc_controlnet.passes.split_deep_attention import SplitDeepAttention
 from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.split_large_tables import SplitLargeTables, split_params
 from mlc_controlnet.passes.use_direct_conv2d import UseDirectConv2d
@@ -61,8 +62,8 @@ CLEAN = (
 
 # What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
 GPU_FUSIONS = (
-    UseLayerNorm(),
     SplitLargePlanes(),
+    SplitDeepAttention(),
     FoldGroupNormIntoConv2d(),
     FoldResizeIntoConv2d(),
     UseGatedMatmul(),
@@ -85,6 +86,7 @@ def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase
         Phase(
             "replace",
             (
+                UseLayerNorm(target),
                 *(GPU_FUSIONS if on_gpu else ()),
                 UseDirectConv2d(),
                 UseFlashAttention(target),

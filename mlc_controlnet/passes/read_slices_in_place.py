@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.matching import bound_to, is_call, shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class _Replacer(PyExprMutator):
         return self.readers[kind]
 
     def _bound(self, expr: relax.Expr) -> relax.Expr | None:
-        return self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        return bound_to(expr, self.lookup_binding)
 
 
 def _axes(expand_dims: relax.Call) -> list[int]:

@@ -20,7 +20,6 @@ lowers to a PrimFunc that allocates all scores inside itself, unseen by the memo
 import dataclasses
 import logging
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import tvm
@@ -31,7 +30,8 @@ from tvm.target import Target
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.attention_operands import Columns, columns_of, describe, rows_of
+from mlc_controlnet.passes.matching import shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class _Replacer(PyExprMutator):
         call = super().visit_call_(call)
         if call.op not in (tvm.ir.Op.get("relax.nn.attention"), tvm.ir.Op.get("relax.nn.attention_bias")):
             return call
-        attention = _describe(call)
+        attention = describe(call)
         if attention is None or not attention.is_supported():
             self.left += 1
             return call
@@ -80,7 +80,7 @@ class _Replacer(PyExprMutator):
         """The attention by where its operands lie, and what its kernel takes."""
         width = attention.width
         rows = [self._rows(argument, width) for argument in call.args[:3]]
-        q, k, v = (self._columns(row) for row in rows)
+        q, k, v = (columns_of(row, self.lookup_binding) for row in rows)
         if attention.bias_shape is None and k is not None and v is not None and k.tensor == v.tensor:
             total = shape_of(k.tensor)[2]
             if q == Columns(k.tensor, 0) and (k.first, v.first, total) == (width, 2 * width, 3 * width):
@@ -92,64 +92,11 @@ class _Replacer(PyExprMutator):
         return attention, [*rows, *call.args[3:]]
 
     def _rows(self, heads: relax.Expr, width: int) -> relax.Expr:
-        """[B, S, H, D] as [B, S, H D]; what it was reshaped from, if it was."""
-        wanted = (*shape_of(heads)[:2], width)
-        bound = self.lookup_binding(heads) if isinstance(heads, relax.Var) else None
-        if is_call(bound, "relax.reshape") and shape_of(bound.args[0]) == wanted:
-            return bound.args[0]
-        return self.builder_.emit(relax.op.reshape(heads, wanted))
-
-    def _columns(self, rows: relax.Expr) -> "Columns | None":
-        """The tensor that `rows` [B, S, C] are some columns of."""
-        bound = self.lookup_binding(rows) if isinstance(rows, relax.Var) else None
-        if not is_call(bound, "relax.strided_slice"):
-            return None
-        tensor, axes, begin, _, *strides = bound.args
-        if [int(axis) for axis in axes] != [2] or any(int(step) != 1 for steps in strides for step in steps):
-            return None
-        return Columns(tensor, int(begin[0]))
+        rows = rows_of(heads, self.lookup_binding)
+        return self.builder_.emit(relax.op.reshape(heads, (*shape_of(heads)[:2], width))) if rows is None else rows
 
     def _flat(self, tensor: relax.Expr) -> relax.Expr:
         """One view for all kernels that read it."""
         if tensor not in self.flat:
             self.flat[tensor] = self.builder_.emit(relax.op.reshape(tensor, (math.prod(shape_of(tensor)),)))
         return self.flat[tensor]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a tensor [B, S, W] from `first` on."""
-
-    tensor: relax.Expr
-    first: int
-
-
-def _describe(call: relax.Call) -> Attention | None:
-    """What the call asks for, None if a size is unknown or it asks for a sliding window."""
-    shapes = [_static_shape(argument) for argument in call.args]
-    if None in shapes or call.attrs.window_size is not None:
-        return None
-    query, key, value, *bias = shapes
-    assert query is not None and key is not None
-    if value != key:  # heads of another size for the values
-        return None
-    batch, queries, heads, head_size = query
-    scale = call.attrs.scale
-    return Attention(
-        batch=batch,
-        queries=queries,
-        keys=key[1],
-        heads=heads,
-        head_size=head_size,
-        dtype=str(call.args[0].ty.dtype),
-        scale=head_size**-0.5 if scale is None else float(scale),
-        bias_shape=bias[0] if bias else None,
-        causal=call.attrs.causal_mask,
-    )
-
-
-def _static_shape(tensor: relax.Expr) -> tuple[int, ...] | None:
-    shape = tensor.ty.shape
-    if shape is None or not all(isinstance(size, tvm.tirx.IntImm) for size in shape):
-        return None
-    return tuple(int(size) for size in shape)

@@ -18,7 +18,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.matching import bound_to, is_call, shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class _Replacer(PyExprMutator):
         return x, weight, add.args[1]
 
     def _bound(self, expr: relax.Expr) -> relax.Expr | None:
-        return self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        return bound_to(expr, self.lookup_binding)
 
 
 def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Tensor:

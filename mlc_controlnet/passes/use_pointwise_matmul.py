@@ -24,7 +24,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
 from mlc_controlnet.passes.lay_out_weights import laid_out
-from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
+from mlc_controlnet.passes.matching import axes_of, bound_to, is_call, shape_of
 from mlc_controlnet.passes.rewriting import rewrite
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class _Replacer(PyExprMutator):
 
     def _product_below(self, expr: relax.Expr) -> relax.Var | None:
         """y, where `expr` is reshape(y) and y one of the products."""
-        bound = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        bound = bound_to(expr, self.lookup_binding)
         return bound.args[0] if is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
 
     def _input(self, call: relax.Call, op: str | None, producer: str) -> relax.Call | None:
