@@ -1,6 +1,6 @@
 """Figures -> a table to print, and README.md's section with its plot, in a light and a dark version."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mlc_controlnet.bench.figures import KERNELS, MODEL, OURS, Figures, Row, write_text
@@ -13,8 +13,8 @@ PREFACE = """# Figures
 Raw times are in the JSON files; `python -m mlc_controlnet bench report` writes this page and the plots from them.
 *Against* a peer says how many times as fast as it we are. A row's ceiling is the time that its arithmetic takes at the
 rate of a large matrix product, or its memory at that of a large copy, whichever is longer; both are measured in the
-same run. A software GPU computes a GPU's work on the processor and ranks schedules wrongly: it shows gross faults only,
-and operations have a smaller size on it."""
+same run as the row, and rows may be of several runs. A software GPU computes a GPU's work on the processor and ranks
+schedules wrongly: it shows gross faults only, and operations have a smaller size on it."""
 EXPLANATION = """\
 Medians of runs in turns; [all times]({folder}/README.md). The ceiling is what a large matrix product reaches on the
 device, or a large copy where memory takes longer. Software GPUs compute a GPU's work on the processor: they rank
@@ -44,12 +44,20 @@ def describe(figures: Figures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items())
     clock = "the device's clock" if figures.clock == "device" else "wall clock"
     on = f"{device.kind}: {device.name}" + (f", on {device.processor}" if device.kind == "software GPU" else "")
+    rounds = _range((len(timing.wall_ms) for row in figures.rows for timing in row.times.values()), str)
+    gflops = _range((row.ceiling.gflops for row in figures.rows), _number)
+    gigabytes = _range((row.ceiling.gigabytes_per_second for row in figures.rows), _number)
     return (
-        f"**{on}**, {device.host}, {figures.dtype}, {figures.date}; {versions}; medians of "
-        f"{len(next(iter(figures.rows[0].times.values())).wall_ms)} rounds in turns, {clock}; ceiling "
-        f"{_number(figures.ceiling.gflops)} GFLOP/s and {_number(figures.ceiling.gigabytes_per_second)} GB/s. "
-        f"`{figures.command}`"
+        f"**{on}**, {device.host}, {figures.dtype}, {figures.date}; {versions}; medians of {rounds} rounds in turns, "
+        f"{clock}; ceiling {gflops} GFLOP/s and {gigabytes} GB/s. `{figures.command}`"
     )
+
+
+def _range(values: Iterable[float], write: Callable[[float], str]) -> str:
+    """Rows may be of several runs."""
+    ordered = sorted(values)
+    least, most = write(ordered[0]), write(ordered[-1])
+    return least if least == most else f"{least} to {most}"
 
 
 def write_report(kept: Sequence[Figures], readme: Path, folder: Path) -> list[Path]:

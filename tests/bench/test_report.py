@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mlc_controlnet.bench.figures import FOLDER, MODEL, read_figures
+from mlc_controlnet.bench.figures import FOLDER, MODEL, Ceiling, read_figures
 from mlc_controlnet.bench.plot import plot
-from mlc_controlnet.bench.report import BEGIN, END, table, write_report
+from mlc_controlnet.bench.report import BEGIN, END, describe, table, write_report
 from mlc_controlnet.errors import UserError
 from tests.bench.made_up_figures import made_up_figures
 
@@ -35,6 +35,15 @@ def test_a_table_says_device_kind_versions_and_command():
         "bench kernels --rounds 3",
     ):
         assert words in head
+
+
+def test_rows_of_several_runs_have_ceilings_of_several_days():
+    figures = made_up_figures()
+    first, *others = figures.rows
+    slower = dataclasses.replace(first, ceiling=Ceiling(gflops=50.0, gigabytes_per_second=10.0))
+    assert "3 rounds in turns, the device's clock; ceiling 100 GFLOP/s and 10.0 GB/s." in describe(figures)
+    mixed = describe(dataclasses.replace(figures, rows=(slower, *others)))
+    assert "ceiling 50.0 to 100 GFLOP/s and 10.0 GB/s." in mixed
 
 
 def test_a_note_on_a_peer_is_marked_and_told():
