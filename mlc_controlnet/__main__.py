@@ -80,6 +80,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps (the bundle's default)")
     parser.add_argument("--guidance-scale", type=float, help="how much the prompt counts (the bundle's default)")
     parser.add_argument("--conditioning-scale", type=float, help="how much the control image counts (likewise)")
+    parser.add_argument(
+        "--control-guidance-start", type=float, default=0.0, help="share of the steps before it counts (0)"
+    )
+    parser.add_argument(
+        "--control-guidance-end", type=float, default=1.0, help="share of the steps it counts until (1)"
+    )
     parser.add_argument("--sampler", help="ddim, euler or dpmpp_2m (likewise)")
     parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
     parser.add_argument(
@@ -109,6 +115,8 @@ def _generate(options: argparse.Namespace) -> None:
         options.conditioning_scale,
         options.seed,
         options.sampler,
+        options.control_guidance_start,
+        options.control_guidance_end,
     )
     with tqdm(total=settings.steps, unit="step", file=sys.stderr) as progress:
         output = pipeline(
@@ -123,6 +131,8 @@ def _generate(options: argparse.Namespace) -> None:
             on_step=lambda step: progress.update(),
             mask_image=mask_image,
             control_image=control_image,
+            control_guidance_start=settings.control_guidance_start,
+            control_guidance_end=settings.control_guidance_end,
         )
     for notice in output.notices:
         print(f"notice: {notice}", file=sys.stderr)

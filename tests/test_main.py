@@ -52,6 +52,13 @@ def test_generate_draws_what_the_pipeline_draws_and_says_how(generate, tmp_path,
     assert captured.out == f"{tmp_path / 'out.png'}: seed 0\n"
 
 
+def test_the_share_of_the_steps_that_is_steered_reaches_the_pipeline(generate, tmp_path):
+    assert generate(control_guidance_start=0.25, control_guidance_end=0.75) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        said = image.text
+    assert (said["control_guidance_start"], said["control_guidance_end"]) == ("0.25", "0.75")
+
+
 def test_a_drawn_seed_is_told_and_repeats_the_picture(generate, tmp_path, capsys):
     assert generate() == 0
     seed = int(capsys.readouterr().out.split()[-1])

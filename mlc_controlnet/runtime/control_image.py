@@ -23,6 +23,8 @@ class ControlImage:
 def open_control_image(path: Path, subject: str = SUBJECT) -> Image.Image:
     """Read an image file whole. Raises UserError where it is missing, no image, broken off or absurdly large."""
     where = f"{subject} {path}"
+    if path.is_dir():
+        raise UserError(where, "a folder", "an image file", "pass one of its files")
     if not path.is_file():
         raise UserError(where, "no such file", "an image file", "check the path")
     try:

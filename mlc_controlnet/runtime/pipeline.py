@@ -19,7 +19,7 @@ from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_t
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.control_image import prepare_control_image
-from mlc_controlnet.runtime.engine import Context, ControlEmbedding, Engine
+from mlc_controlnet.runtime.engine import Context, ControlEmbedding, Engine, Residuals
 from mlc_controlnet.runtime.inpainting import Inpainting, prepare_inpainting
 from mlc_controlnet.runtime.noise import MAX_SEED, check_seed, standard_normal
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
@@ -35,6 +35,8 @@ class Settings:
     steps: int
     guidance_scale: float
     conditioning_scale: float
+    control_guidance_start: float
+    control_guidance_end: float
     sampler: str
 
 
@@ -110,6 +112,8 @@ class ControlNetPipeline:
         on_step: Callable[[Step], None] | None = None,
         mask_image: Image.Image | None = None,
         control_image: Image.Image | None = None,
+        control_guidance_start: float = 0.0,
+        control_guidance_end: float = 1.0,
     ) -> PipelineOutput:
         """Draw one picture. The names are those of diffusers' StableDiffusionControlNetPipeline and, for a bundle of an
         inpainting model, of its StableDiffusionControlNetInpaintPipeline.
@@ -123,6 +127,8 @@ class ControlNetPipeline:
             seed: 0 to 2**53 - 1 in place of diffusers' generator; drawn at random where None, see `settings.seed`.
             latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
             on_step: called after every step; what it raises ends the loop.
+            control_guidance_start, control_guidance_end: the share of the steps, 0..1, that the control image steers.
+                The ControlNet does not run in the others, nor where its scale is 0.
 
         Raises UserError for every argument that can not be used, before anything is computed, and for a component
         that returns NaN or infinity.
@@ -135,6 +141,8 @@ class ControlNetPipeline:
             controlnet_conditioning_scale,
             seed,
             sampler,
+            control_guidance_start,
+            control_guidance_end,
         )
         if mask_image is None and control_image is None:
             control_image, image = image, None
@@ -164,6 +172,8 @@ class ControlNetPipeline:
         controlnet_conditioning_scale: float | None = None,
         seed: int | None = None,
         sampler: str | None = None,
+        control_guidance_start: float = 0.0,
+        control_guidance_end: float = 1.0,
     ) -> Settings:
         """Put the bundle's defaults in place of None and check every value. Raises UserError for what can not be."""
         defaults = self.manifest.defaults
@@ -178,9 +188,12 @@ class ControlNetPipeline:
             steps=defaults.steps if num_inference_steps is None else num_inference_steps,
             guidance_scale=_finite(guidance, "guidance scale"),
             conditioning_scale=_finite(conditioning, "conditioning scale"),
+            control_guidance_start=_finite(control_guidance_start, "control guidance start"),
+            control_guidance_end=_finite(control_guidance_end, "control guidance end"),
             sampler=self.manifest.samplers.default if sampler is None else sampler,
         )
         check_seed(settings.seed)
+        _check_interval(settings.control_guidance_start, settings.control_guidance_end)
         self._table(settings)
         return settings
 
@@ -234,10 +247,16 @@ class ControlNetPipeline:
         """
         rows = self._table(settings).rows
         previous_x0 = np.zeros_like(x)
+        unsteered: Residuals | None = None  # made once, when a step wants it
         for index, row in enumerate(rows):
             where = f"step {index + 1} of {len(rows)}"
+            scale = scale_at(settings, index)
+            free = self._free_contexts(len(contexts), scale)
+            if free and unsteered is None:
+                unsteered = self.engine.zero_residuals()
+            left_alone = [unsteered] * free if unsteered is not None else []
             scaled_x = (x.astype(np.float64) * row.model_input_scale).astype(np.float32)
-            outputs = self._predict(scaled_x, row.timestep, contexts, control, beside, settings, where)
+            outputs = self._predict(scaled_x, row.timestep, contexts, control, beside, scale, left_alone, where)
             m = guide(outputs, settings.guidance_scale)
             x, previous_x0 = advance(row, x, m, previous_x0)
             yield Step(index, len(rows), row.timestep, x, previous_x0, self.manifest.latent_preview)
@@ -257,6 +276,8 @@ class ControlNetPipeline:
             "steps": str(settings.steps),
             "guidance_scale": str(settings.guidance_scale),
             "conditioning_scale": str(settings.conditioning_scale),
+            "control_guidance_start": str(settings.control_guidance_start),
+            "control_guidance_end": str(settings.control_guidance_end),
             "sampler": settings.sampler,
             "model": self.manifest.model.name,
             "bundle_sha256": self.engine.bundle.sha256,
@@ -269,16 +290,17 @@ class ControlNetPipeline:
         contexts: list[Context],
         control: ControlEmbedding,
         beside: Sequence[np.ndarray],
-        settings: Settings,
+        scale: float,
+        left_alone: Sequence[Residuals],
         where: str,
     ) -> list[np.ndarray]:
-        """The UNet's output under control, for each context: float32 [1, C, h, w]."""
+        """The UNet's output under control, for each context: float32 [1, C, h, w].
+
+        `left_alone`: the residuals of the first contexts, for which the ControlNet does not run.
+        """
         # The ControlNet for every context, then the UNet: where their weights take turns, one turn a step.
-        scale = settings.conditioning_scale
-        # As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
-        free = len(contexts) - 1 if self.manifest.model.global_pool_conditions else 0
-        residuals = [self.engine.zero_residuals() for _ in range(free)]
-        for context in contexts[free:]:
+        residuals = [*left_alone]
+        for context in contexts[len(left_alone) :]:
             residuals.append(self.engine.controlnet(scaled_x, timestep, context, control, scale))
         sample = np.concatenate([scaled_x, *beside], axis=1)
         outputs = [self.engine.unet(sample, timestep, *inputs) for inputs in zip(contexts, residuals, strict=True)]
@@ -293,8 +315,22 @@ class ControlNetPipeline:
             _check_finite(UNET, output, where)
         return outputs
 
+    def _free_contexts(self, contexts: int, scale: float) -> int:
+        """How many, from the first, the ControlNet leaves alone."""
+        if scale == 0:
+            return contexts
+        # As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
+        return contexts - 1 if self.manifest.model.global_pool_conditions else 0
+
     def _table(self, settings: Settings) -> SamplerTable:
         return pick_table(self._tables, settings.sampler, settings.steps)
+
+
+def scale_at(settings: Settings, index: int) -> float:
+    """The conditioning scale of step `index`: 0 before and after the share of the steps that is steered."""
+    begins, ends = index / settings.steps, (index + 1) / settings.steps
+    is_steered = begins >= settings.control_guidance_start and ends <= settings.control_guidance_end
+    return settings.conditioning_scale if is_steered else 0.0
 
 
 def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
@@ -325,6 +361,12 @@ def _finite(value: float, subject: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(subject, repr(value), "a finite number", "choose another number")
     return float(value)
+
+
+def _check_interval(start: float, end: float) -> None:
+    if not 0 <= start < end <= 1:
+        remedy = "leave both out to steer every step"
+        raise UserError("control guidance", f"from {start} to {end}", "0 <= start < end <= 1", remedy)
 
 
 def _check_finite(component: str, values: np.ndarray, where: str) -> None:

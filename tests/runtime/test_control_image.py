@@ -99,6 +99,11 @@ def test_what_is_no_picture_is_refused(thing):
         prepare_control_image(thing, HEIGHT, WIDTH)
 
 
+def test_a_folder_is_told_from_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"got a folder, wanted an image file"):
+        open_control_image(tmp_path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none.png: got no such file"):
         open_control_image(tmp_path / "none.png")

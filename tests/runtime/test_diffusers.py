@@ -67,6 +67,34 @@ def test_a_controlnet_that_pools_its_residuals_draws_diffusers_picture(
 
 
 @pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    return build_random(tmp_path_factory.mktemp("plain"))
+
+
+def test_a_control_image_that_steers_a_share_of_the_steps_draws_diffusers_picture(plain: tuple[Path, Bundle]) -> None:
+    model, bundle = plain
+    reference = StableDiffusionControlNetPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    reference.set_progress_bar_config(disable=True)
+    pipeline = ControlNetPipeline.from_bundle(bundle)
+
+    def draw_both(start: float, end: float) -> tuple[np.ndarray, np.ndarray]:
+        share = {"control_guidance_start": start, "control_guidance_end": end}
+        scale = {"controlnet_conditioning_scale": SCALE, "guidance_scale": 3.0, "negative_prompt": NEGATIVE_PROMPT}
+        latents = torch.from_numpy(LATENTS)
+        wanted = reference(
+            PROMPT, image=random_picture(1), num_inference_steps=STEPS, latents=latents, **scale, **share
+        ).images[0]
+        drawn = pipeline(PROMPT, random_picture(1), STEPS, latents=LATENTS, **scale, **share).images[0]
+        return np.asarray(drawn), np.asarray(wanted)
+
+    always, _ = draw_both(0.0, 1.0)
+    for start, end in [(0.0, 0.5), (0.25, 1.0)]:
+        drawn, wanted = draw_both(start, end)
+        assert psnr_db(drawn, wanted) >= MIN_PSNR_DB
+        assert psnr_db(always, wanted) < MIN_PSNR_DB
+
+
+@pytest.fixture(scope="module")
 def inpainting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     return build_random(tmp_path_factory.mktemp("inpainting"), sample_channels=9)
 

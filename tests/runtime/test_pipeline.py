@@ -192,6 +192,26 @@ def test_seed_zero_is_kept(pipeline, ring):
     assert pipeline("gold", ring, seed=0).settings.seed == 0
 
 
+@pytest.mark.parametrize(
+    ("interval", "steered"),
+    [((0.0, 1.0), [0, 1, 2, 3]), ((0.0, 0.5), [0, 1]), ((0.25, 0.75), [1, 2]), ((0.3, 1.0), [2, 3]), ((0.9, 1.0), [])],
+)
+def test_only_the_steps_of_its_share_run_the_controlnet(pipeline, ring, monkeypatch, interval, steered):
+    calls, sound = [], pipeline.engine._call
+    monkeypatch.setattr(pipeline.engine, "_call", lambda name, *inputs: [calls.append(name), sound(name, *inputs)][1])
+    zeros, make_zeros = [], pipeline.engine.zero_residuals
+    monkeypatch.setattr(pipeline.engine, "zero_residuals", lambda: [zeros.append(1), make_zeros()][1])
+    start, end = interval
+    pipeline("gold", ring, 4, 1.0, seed=5, control_guidance_start=start, control_guidance_end=end)
+    steps = [[]]
+    for name in (name for name in calls if name in ("controlnet", "unet")):
+        steps[-1].append(name)
+        if name == "unet":
+            steps.append([])
+    assert [index for index, step in enumerate(steps) if "controlnet" in step] == steered
+    assert len(zeros) == (len(steered) < 4), "once a picture, where a step wants them"
+
+
 def test_a_seed_that_is_not_given_is_drawn_and_told(pipeline, ring):
     first, second = pipeline("gold", ring), pipeline("gold", ring)
     assert first.settings.seed != second.settings.seed
@@ -251,6 +271,8 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "steps": "4",
         "guidance_scale": "7.25",
         "conditioning_scale": "1.0",
+        "control_guidance_start": "0.0",
+        "control_guidance_end": "1.0",
         "sampler": "ddim",
         "model": "linear",
         "bundle_sha256": linear_bundle.sha256,
@@ -274,6 +296,9 @@ BAD_ARGUMENTS = [
     ({"sampler": "plms"}, "sampler: got 'plms', wanted one of ddim, euler"),
     ({"guidance_scale": float("nan")}, "guidance scale: got nan, wanted a finite number"),
     ({"controlnet_conditioning_scale": float("inf")}, "conditioning scale: got inf"),
+    ({"control_guidance_start": float("nan")}, "control guidance start: got nan, wanted a finite number"),
+    ({"control_guidance_end": 1.5}, "control guidance: got from 0.0 to 1.5, wanted 0 <= start < end <= 1; leave both"),
+    ({"control_guidance_start": 0.6, "control_guidance_end": 0.6}, "control guidance: got from 0.6 to 0.6"),
     ({"seed": -1}, "seed: got -1"),
     ({"prompt": ["gold"]}, "prompt: got list, wanted one string"),
     ({"negative_prompt": 3}, "negative prompt: got int, wanted one string"),

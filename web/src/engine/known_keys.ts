@@ -20,6 +20,8 @@ const REQUEST: Readonly<Record<keyof GenerateRequest, true>> = {
   steps: true,
   guidanceScale: true,
   conditioningScale: true,
+  controlGuidanceStart: true,
+  controlGuidanceEnd: true,
   seed: true,
   sampler: true,
 };

@@ -39,6 +39,10 @@ export interface GenerateRequest {
   readonly guidanceScale?: number;
   /** How much the control image counts; 0 ignores it. */
   readonly conditioningScale?: number;
+  /** The share of the steps, 0 to 1, before which the control image counts for nothing. Default: 0. */
+  readonly controlGuidanceStart?: number;
+  /** Likewise after which. Default: 1. The ControlNet does not run where it counts for nothing: such a step is faster. */
+  readonly controlGuidanceEnd?: number;
   /** 0 to 2^53 - 1; drawn at random where left out, see `settings.seed` of the picture. */
   readonly seed?: number;
   /** One of the bundle's samplers: ddim, euler, dpmpp_2m. */
@@ -53,6 +57,8 @@ export interface Settings {
   readonly steps: number;
   readonly guidanceScale: number;
   readonly conditioningScale: number;
+  readonly controlGuidanceStart: number;
+  readonly controlGuidanceEnd: number;
   readonly sampler: string;
 }
 
@@ -136,12 +142,15 @@ export class ControlNetPipeline {
       steps: request.steps ?? defaults.steps,
       guidanceScale: finite(request.guidanceScale ?? defaults.guidance_scale, "guidance scale"),
       conditioningScale: finite(request.conditioningScale ?? defaults.conditioning_scale, "conditioning scale"),
+      controlGuidanceStart: finite(request.controlGuidanceStart ?? 0, "control guidance start"),
+      controlGuidanceEnd: finite(request.controlGuidanceEnd ?? 1, "control guidance end"),
       sampler: request.sampler ?? samplers.default,
     };
     if (typeof settings.prompt !== "string") {
       throw new UserError("prompt", String(settings.prompt), "a text", 'pass a string; "" draws without a prompt');
     }
     checkSeed(settings.seed);
+    checkInterval(settings.controlGuidanceStart, settings.controlGuidanceEnd);
     this.table(settings);
     return settings;
   }
@@ -188,16 +197,25 @@ export class ControlNetPipeline {
   ): AsyncGenerator<Step, void, void> {
     const { rows } = this.table(settings);
     let previousX0: FloatArray = new Float32Array(x.length);
-    for (const [index, row] of rows.entries()) {
-      const where = `step ${index + 1} of ${rows.length}`;
-      const scaledX = x.map((value) => value * row.modelInputScale);
-      const outputs = await this.predict(scaledX, row.timestep, contexts, control, beside, settings, where);
-      const m = guide(outputs, settings.guidanceScale);
-      const [next, x0] = advance(row, x, m, previousX0);
-      x = next;
-      previousX0 = x0;
-      const preview = () => previewLatents(x0, this.model.manifest);
-      yield { index, count: rows.length, timestep: row.timestep, x: next, x0, preview };
+    let unsteered: Residuals | undefined; // made once, when a step wants it
+    try {
+      for (const [index, row] of rows.entries()) {
+        const where = `step ${index + 1} of ${rows.length}`;
+        const scale = scaleAt(settings, index);
+        const free = this.freeContexts(contexts.length, scale);
+        if (free > 0) unsteered ??= await this.model.components.zeroResiduals();
+        const leftAlone = unsteered === undefined ? [] : Array<Residuals>(free).fill(unsteered);
+        const scaledX = x.map((value) => value * row.modelInputScale);
+        const outputs = await this.predict(scaledX, row.timestep, contexts, control, beside, scale, leftAlone, where);
+        const m = guide(outputs, settings.guidanceScale);
+        const [next, x0] = advance(row, x, m, previousX0);
+        x = next;
+        previousX0 = x0;
+        const preview = () => previewLatents(x0, this.model.manifest);
+        yield { index, count: rows.length, timestep: row.timestep, x: next, x0, preview };
+      }
+    } finally {
+      unsteered?.dispose();
     }
   }
 
@@ -222,32 +240,36 @@ export class ControlNetPipeline {
       steps: String(settings.steps),
       guidance_scale: pythonFloat(settings.guidanceScale),
       conditioning_scale: pythonFloat(settings.conditioningScale),
+      control_guidance_start: pythonFloat(settings.controlGuidanceStart),
+      control_guidance_end: pythonFloat(settings.controlGuidanceEnd),
       sampler: settings.sampler,
       model: this.model.manifest.model.name,
       bundle_sha256: this.model.bundleSha256,
     };
   }
 
-  /** The UNet's output under control, for each context: float32 [1, C, h, w]. */
+  /**
+   * The UNet's output under control, for each context: float32 [1, C, h, w]. `leftAlone`: the residuals of the first
+   * contexts, for which the ControlNet does not run.
+   */
   private async predict(
     scaledX: FloatArray,
     timestep: number,
     contexts: readonly Context[],
     control: ControlEmbedding,
     beside: readonly FloatArray[],
-    settings: Settings,
+    scale: number,
+    leftAlone: readonly Residuals[],
     where: string,
   ): Promise<FloatArray[]> {
     const { components } = this.model;
-    const residuals: Residuals[] = [];
+    const made: Residuals[] = [];
     try {
       // The ControlNet for every context, then the UNet: where their weights take turns on the device, one turn a step.
-      // As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
-      const free = this.model.manifest.model.global_pool_conditions ? contexts.length - 1 : 0;
-      for (let i = 0; i < free; i++) residuals.push(await components.zeroResiduals());
-      for (const context of contexts.slice(free)) {
-        residuals.push(await components.controlnet(scaledX, timestep, context, control, settings.conditioningScale));
+      for (const context of contexts.slice(leftAlone.length)) {
+        made.push(await components.controlnet(scaledX, timestep, context, control, scale));
       }
+      const residuals = [...leftAlone, ...made];
       const sample = concatenate([scaledX, ...beside]);
       // All are queued before one is waited for: the device never idles between them.
       const outputs = await Promise.all(
@@ -263,13 +285,27 @@ export class ControlNetPipeline {
       }
       return outputs;
     } finally {
-      for (const value of residuals) value.dispose();
+      for (const value of made) value.dispose();
     }
+  }
+
+  /** How many, from the first, the ControlNet leaves alone. */
+  private freeContexts(contexts: number, scale: number): number {
+    if (scale === 0) return contexts;
+    // As in diffusers, a ControlNet that pools its residuals is for the prompt alone.
+    return this.model.manifest.model.global_pool_conditions ? contexts - 1 : 0;
   }
 
   private table(settings: Settings): SamplerTable {
     return pickTable(this.model.tables, settings.sampler, settings.steps);
   }
+}
+
+/** The conditioning scale of step `index`: 0 before and after the share of the steps that is steered. */
+export function scaleAt(settings: Settings, index: number): number {
+  const [begins, ends] = [index / settings.steps, (index + 1) / settings.steps];
+  const isSteered = begins >= settings.controlGuidanceStart && ends <= settings.controlGuidanceEnd;
+  return isSteered ? settings.conditioningScale : 0;
 }
 
 /** Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. */
@@ -335,6 +371,12 @@ function pythonFloat(value: number): string {
 function finite(value: number, subject: string): number {
   if (!Number.isFinite(value)) throw new UserError(subject, String(value), "a finite number", "choose another number");
   return value;
+}
+
+function checkInterval(start: number, end: number): void {
+  if (0 <= start && start < end && end <= 1) return;
+  const got = `from ${pythonFloat(start)} to ${pythonFloat(end)}`;
+  throw new UserError("control guidance", got, "0 <= start < end <= 1", "leave both out to steer every step");
 }
 
 function checkFinite(component: ComponentName, values: FloatArray, where: string): void {

@@ -17,7 +17,7 @@ test.each([
 ])("a request with %s is asked whether it means %s", (wrong, right) => {
   expect(() => checkRequest({ ...request, [wrong]: 4 })).toThrow(
     `key of the request: got '${wrong}', wanted one of prompt, controlImage, image, maskImage, negativePrompt, steps, ` +
-      `guidanceScale, conditioningScale, seed, sampler; did you mean ${right}?`,
+      `guidanceScale, conditioningScale, controlGuidanceStart, controlGuidanceEnd, seed, sampler; did you mean ${right}?`,
   );
 });
 
@@ -34,6 +34,8 @@ test("every key of a request is known", () => {
     steps: 4,
     guidanceScale: 1,
     conditioningScale: 1,
+    controlGuidanceStart: 0,
+    controlGuidanceEnd: 1,
     seed: 0,
     sampler: "ddim",
   };

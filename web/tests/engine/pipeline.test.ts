@@ -145,7 +145,7 @@ test("a ControlNet that pools its residuals is called for the prompt alone", asy
   expect(names.slice(3, 7)).toEqual(["zero residuals", "controlnet", "unet", "unet"]);
   expect(components.alive).toBe(0);
   await run({ guidanceScale: 1 });
-  expect(components.calls.filter((call) => call === "zero residuals")).toHaveLength(2);
+  expect(components.calls.filter((call) => call === "zero residuals")).toHaveLength(1);
 });
 
 describe("an inpainting model", () => {
@@ -212,6 +212,22 @@ test("the picture is the decoder's -1..1 as 0..255, opaque", async () => {
   expect([image.width, image.height, ...image.data.subarray(0, 4)]).toEqual([WIDTH, HEIGHT, 128, 128, 128, 255]);
 });
 
+test.each([
+  ["the first half of the steps", { controlGuidanceEnd: 0.5 }, ["controlnet", "unet", "zero", "unet"]],
+  ["the second half", { controlGuidanceStart: 0.5 }, ["zero", "unet", "controlnet", "unet"]],
+  ["nothing at scale 0", { conditioningScale: 0 }, ["zero", "unet", "unet"]],
+  [
+    "no context of a step that is left out",
+    { controlGuidanceEnd: 0.5, guidanceScale: 2 },
+    ["controlnet", "controlnet", "unet", "unet", "zero", "unet", "unet"],
+  ],
+])("the control image steers %s", async (_, changes, calls) => {
+  await run(changes);
+  const names = components.calls.map((call) => call.split(" ")[0]);
+  expect(names.filter((name) => ["controlnet", "zero", "unet"].includes(name))).toEqual(calls);
+  expect(components.alive).toBe(0);
+});
+
 test("settings and metadata say what made the picture", async () => {
   const { image } = await run();
   expect(image.settings).toEqual({
@@ -221,6 +237,8 @@ test("settings and metadata say what made the picture", async () => {
     steps: 2,
     guidanceScale: 1,
     conditioningScale: 1,
+    controlGuidanceStart: 0,
+    controlGuidanceEnd: 1,
     sampler: "ddim",
   });
   expect(image.metadata).toEqual({
@@ -230,6 +248,8 @@ test("settings and metadata say what made the picture", async () => {
     steps: "2",
     guidance_scale: "1.0",
     conditioning_scale: "1.0",
+    control_guidance_start: "0.0",
+    control_guidance_end: "1.0",
     sampler: "ddim",
     model: "circles",
     bundle_sha256: "abc",
@@ -264,6 +284,12 @@ describe("settings", () => {
       { conditioningScale: Infinity },
       "conditioning scale: got Infinity, wanted a finite",
     ],
+    [
+      "control that ends before it begins",
+      { controlGuidanceStart: 0.5, controlGuidanceEnd: 0.25 },
+      "control guidance: got from 0.5 to 0.25, wanted 0 <= start < end <= 1; leave both out",
+    ],
+    ["control that begins before the steps", { controlGuidanceStart: -1 }, "control guidance: got from -1.0 to 1.0"],
   ])("%s is refused before anything runs", async (_, changes, complaint) => {
     await expect(run(changes)).rejects.toThrow(complaint);
     expect(components.calls).toEqual([]);
