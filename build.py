@@ -19,14 +19,13 @@ import numpy as np
 
 from mlc_controlnet import describe
 from mlc_controlnet.build_options import Stages, parse_options, report_errors
-from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec, drawing_components
 from mlc_controlnet.bundle.memory_plan import plan_memory
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_table import tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
-from mlc_controlnet.components import DRAWING
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.largest_size import find_largest_sizes
 from mlc_controlnet.library import OverLimits, compile_library, plan_library, write_library
@@ -137,11 +136,8 @@ def main() -> int:
         config = parse_options(sys.argv[1:])
         bundle = build(config)
         print(f"{bundle.path}: sha256 {bundle.sha256}")
-        if config.target == "webgpu" and set(DRAWING) <= set(config.components):
-            if bundle.manifest.inpaints:
-                print("no site: the demo page does not repaint; the engine in your own page does (web/README.md)")
-            else:
-                build_site(bundle)
+        if config.target == "webgpu" and set(drawing_components(bundle.manifest.components)) <= set(config.components):
+            build_site(bundle)
     return outcome.exit_code
 
 

@@ -68,13 +68,18 @@ export async function drawOnAPhone({ visitor }) {
   const opening = (await inSight("#progress")) && (await inSight("#status"));
   await visitor.press("Generate");
   const pressed = (await inSight("#picture")) && (await inSight("#progress")) && (await inSight("#status"));
+  const cancel = page.locator("#cancel-in-sight");
+  const cancelling = (await cancel.isVisible()) && (await inSight("#cancel-in-sight"));
+  await cancel.click();
+  const cancelled = await visitor.waitFor("Cancelled");
   seen.resolve();
+  await visitor.press("Generate");
   await visitor.waitFor("Done");
   const picture = (await inSight("#picture")) && (await inSight("#status"));
   await visitor.set("Steps", "0");
   await visitor.generate();
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
-  return { opening, pressed, picture, message: await inSight(".message"), width };
+  return { opening, pressed, cancelling, cancelled, picture, message: await inSight(".message"), width };
 }
 
 /** Save GPU memory: chosen in the address, then taken back in the settings. @param {Stage} stage */
@@ -120,6 +125,39 @@ export async function openAnotherModel({ visitor, host }) {
 async function openSettings(page) {
   await page.getByText("Settings").click();
   return page.getByLabel("GPU memory").isVisible();
+}
+
+/** Brush over the left half of a photo and have it repainted; before that, without a photo. @param {Stage} stage */
+export async function repaintAPhoto({ visitor, options }) {
+  const { page } = visitor;
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const title = await page.textContent("h1");
+  await visitor.press("Generate");
+  const withoutPhoto = await visitor.waitForMessage();
+  const text = { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") };
+  await visitor.choosePicture(text, "Open photo…");
+  await page.getByText("notes.txt").waitFor();
+  const wrongFile = await visitor.messages();
+  await visitor.choosePicture({ ...options.photo, buffer: Buffer.from(options.photo.base64, "base64") }, "Open photo…");
+  const photo = page.getByRole("img", { name: "Picture to repaint" });
+  await photo.and(page.getByLabel("nothing brushed over")).waitFor();
+  await page.getByLabel("Size").fill("0.3");
+  for (const x of options.strokes) await visitor.dragOn("Picture to repaint", [x, 0], [x, 1]);
+  const brushed = await photo.getAttribute("aria-label");
+  await visitor.press("All");
+  await page.keyboard.press("Control+z"); // of the photo, which changed last, and not of the outline
+  await visitor.writePrompt(options.prompt);
+  await visitor.set("Seed", String(options.seed));
+  await visitor.set("Outline counts until", "0.5");
+  const end = await visitor.generate();
+  const messages = await visitor.messages();
+  const [picture, outline] = [await visitor.save("Download PNG"), await visitor.save("Save")];
+  await visitor.press("Repaint it");
+  const again = await photo.getAttribute("aria-label");
+  await visitor.press("Trace edges");
+  const board = await page.getByRole("img", { name: "Drawing board" }).getAttribute("aria-label");
+  return { title, withoutPhoto, wrongFile, brushed, end, messages, picture, outline, again, board };
 }
 
 /** Use every way to make an outline, and save each. @param {Stage} stage */

@@ -38,16 +38,6 @@ def test_a_limit_that_is_too_low_is_named_with_value_and_need(visit: Visit, line
     assert "cannot run the bundle" in message
 
 
-def test_the_page_says_that_it_does_not_repaint(visit: Visit, linear_inpainting_webgpu_bundle: Bundle):
-    facts = visit("openInVain", linear_inpainting_webgpu_bundle)
-    (message,) = facts["messages"]
-    assert message.startswith("The model linear: got one for inpainting, wanted a model that draws a whole picture.")
-    assert facts["messagesAgain"] == facts["messages"]
-    assert "bundle/manifest.json" in facts["requests"]
-    # The worker goes on until it hears the refusal: the library may have been asked for by then, weights come after it.
-    assert not [path for path in facts["requests"] if path.endswith(".bin")]
-
-
 def test_an_altered_shard_is_named_with_both_hashes_and_the_page_recovers(visit: Visit, linear_webgpu_bundle: Bundle):
     (shard,) = [entry for entry in linear_webgpu_bundle.manifest.files if entry.path == "params/00.bin"]
     facts = visit("meetAnAlteredShard", linear_webgpu_bundle, steps=STEPS)

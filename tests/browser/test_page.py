@@ -114,6 +114,7 @@ def test_on_a_phone_progress_picture_and_message_come_into_sight(visit: Visit, l
     facts = visit("drawOnAPhone", linear_webgpu_bundle)
     assert facts["opening"]  # how far the model is, while the outline is drawn
     assert facts["pressed"]
+    assert facts["cancelling"] and facts["cancelled"]
     assert facts["picture"]
     assert facts["message"]
     assert facts["width"] <= 390  # nothing to scroll sideways for

@@ -51,13 +51,19 @@ export class Visitor {
     return String(await handle.jsonValue());
   }
 
+  /** Drag on the drawing board. @param {[number, number][]} points as in dragOn */
+  async drag(...points) {
+    await this.dragOn("Drawing board", ...points);
+  }
+
   /**
-   * Drag on the drawing board; numbers are fractions of its width and height.
+   * Drag on the board whose name begins so; numbers are fractions of its width and height.
    *
+   * @param {string} name
    * @param {[number, number][]} points
    */
-  async drag(...points) {
-    const board = this.page.getByRole("img", { name: "Drawing board" });
+  async dragOn(name, ...points) {
+    const board = this.page.getByRole("img", { name });
     await board.scrollIntoViewIfNeeded();
     const box = /** @type {{ x: number, y: number, width: number, height: number }} */ (await board.boundingBox());
     const [first, ...others] = points.map(([x, y]) => [box.x + x * box.width, box.y + y * box.height]);
@@ -85,9 +91,9 @@ export class Visitor {
   }
 
   /** Give the page a file as picture. @param {{ name: string, mimeType: string, buffer: Buffer }} file */
-  async choosePicture(file) {
+  async choosePicture(file, button = "Open…") {
     const chooser = this.page.waitForEvent("filechooser");
-    await this.press("Open…");
+    await this.press(button);
     await (await chooser).setFiles(file);
   }
 

@@ -2,15 +2,16 @@
 
 import type { Image } from "../worker";
 import { UserError } from "../worker";
+import type { Stroke } from "./outline";
 
-/** Decode a picture's file. Throws UserError for a file that the browser cannot show. */
-export async function readPicture(file: File): Promise<Image> {
+/** Decode a picture's file. Throws UserError, which calls it `subject`, for a file that the browser cannot show. */
+export async function readPicture(file: File, subject: string): Promise<Image> {
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
     const got = file.type && !file.type.startsWith("image/") ? file.type : "a file that is no picture, or broken";
-    throw new UserError(`control image ${file.name}`, got, "a picture such as PNG or JPEG", "choose another file");
+    throw new UserError(`${subject} ${file.name}`, got, "a picture such as PNG or JPEG", "choose another file");
   }
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d") as OffscreenCanvasRenderingContext2D;
@@ -24,6 +25,22 @@ export function paintImage(canvas: HTMLCanvasElement, image: Image): void {
   canvas.width = image.width;
   canvas.height = image.height;
   canvas.getContext("2d")?.putImageData(new ImageData(image.data, image.width, image.height), 0, 0);
+}
+
+/** Draw a stroke's line, its ends round; a single point is a dot. */
+export function paintStroke(
+  context: CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D,
+  { points, width }: Stroke,
+  color: string,
+): void {
+  context.strokeStyle = color;
+  context.lineWidth = width;
+  context.lineCap = "round";
+  context.lineJoin = "round";
+  context.beginPath();
+  for (const { x, y } of points) context.lineTo(x, y);
+  if (points.length === 1) context.lineTo(points[0].x, points[0].y);
+  context.stroke();
 }
 
 /** A canvas of the image's size that holds it. */

@@ -1,7 +1,8 @@
 /** The canvas that the visitor draws on: rings and strokes as vectors, pictures as pixels. */
 
 import type { Image } from "../worker";
-import { toCanvas } from "./canvas";
+import { paintStroke, toCanvas } from "./canvas";
+import { type Drag, listenToDrags } from "./drag";
 import {
   drawShape,
   moveShape,
@@ -31,7 +32,6 @@ export class DrawingBoard {
   private earlier: Shape[] = [];
   /** Of which gesture the last change was; its changes are undone together. */
   private gesture: unknown;
-  private isDragging = false;
   /** The picture that was painted last. */
   private painted: { picture: Image; canvas: OffscreenCanvas } | undefined;
   private width: number;
@@ -46,7 +46,7 @@ export class DrawingBoard {
     this.height = canvas.height;
     this.shape = this.ringAt(...ring);
     this.present(this.shape);
-    canvas.addEventListener("pointerdown", (event) => this.startDrag(event));
+    listenToDrags(canvas, (from) => this.startDrag(from));
     canvas.addEventListener("keydown", (event) => this.pressKey(event));
     new ResizeObserver(() => this.paint()).observe(canvas);
   }
@@ -111,29 +111,15 @@ export class DrawingBoard {
     this.onChange(this.shape);
   }
 
-  private startDrag(event: PointerEvent): void {
-    if (event.button !== 0 || this.isDragging) return;
-    this.isDragging = true;
-    event.preventDefault(); // no text selection; focus is set by hand
-    this.canvas.focus({ preventScroll: true });
-    this.canvas.setPointerCapture(event.pointerId);
+  private startDrag(from: Point): Drag {
     const gesture = Symbol("drag");
-    const from = this.pointOf(event);
-    const drag =
-      this.tool === "ring" ? this.dragRing(from, gesture) : this.dragStroke(from, gesture, this.tool === "eraser");
-    const over = new AbortController();
-    const listen = (type: "pointermove" | "pointerup" | "pointercancel", hear: (event: PointerEvent) => void) =>
-      this.canvas.addEventListener(type, (heard) => heard.pointerId === event.pointerId && hear(heard), over);
-    const stop = () => {
-      over.abort();
-      this.isDragging = false;
+    const start = this.pixelAt(from);
+    const move =
+      this.tool === "ring" ? this.dragRing(start, gesture) : this.dragStroke(start, gesture, this.tool === "eraser");
+    return {
+      move: (to) => move(this.pixelAt(to)),
+      cancel: () => this.gesture === gesture && this.undo(),
     };
-    listen("pointermove", (move) => drag(this.pointOf(move)));
-    listen("pointerup", stop);
-    listen("pointercancel", () => {
-      stop();
-      if (this.gesture === gesture) this.undo();
-    });
   }
 
   /** From the middle outwards. */
@@ -147,7 +133,8 @@ export class DrawingBoard {
   private dragStroke(from: Point, gesture: symbol, erases: boolean): (to: Point) => void {
     const before = this.shape;
     const points = [from];
-    const showStroke = () => this.show(addStroke(before, { points, erases }), gesture);
+    const width = strokeWidth(erases, this.size);
+    const showStroke = () => this.show(addStroke(before, { points, width, erases }), gesture);
     if (erases) showStroke(); // a click rubs out a dot
     return (to) => {
       const last = points[points.length - 1];
@@ -166,12 +153,8 @@ export class DrawingBoard {
     this.show({ kind: "ring", ring: { ...ring, radius: Math.max(MIN_RADIUS, ring.radius) } }, "keys");
   }
 
-  private pointOf(event: PointerEvent): Point {
-    const box = this.canvas.getBoundingClientRect();
-    return {
-      x: ((event.clientX - box.left) / box.width) * this.width,
-      y: ((event.clientY - box.top) / box.height) * this.height,
-    };
+  private pixelAt({ x, y }: Point): Point {
+    return { x: x * this.width, y: y * this.height };
   }
 
   /** Paint at the screen's resolution; the model gets its own, coarser drawing. */
@@ -186,7 +169,7 @@ export class DrawingBoard {
     context.scale(scale, scale);
     if (this.shape.kind === "picture") this.paintPicture(context, this.shape.picture);
     const strokes = this.shape.kind === "ring" ? [traceRing(this.shape.ring)] : this.shape.strokes;
-    for (const stroke of strokes) paintStroke(context, stroke, strokeWidth(stroke.erases, this.size));
+    for (const stroke of strokes) paintStroke(context, stroke, stroke.erases ? "black" : "white");
   }
 
   /** As the engine will cut it: covering the board, centred. */
@@ -212,17 +195,6 @@ const RING_KEYS: Record<string, (ring: Ring) => Ring> = {
 function addStroke(shape: Shape, stroke: Stroke): Shape {
   if (shape.kind !== "ring") return { ...shape, strokes: [...shape.strokes, stroke] };
   return { kind: "strokes", strokes: stroke.erases ? [traceRing(shape.ring), stroke] : [stroke] };
-}
-
-function paintStroke(context: CanvasRenderingContext2D, { points, erases }: Stroke, width: number): void {
-  context.strokeStyle = erases ? "black" : "white";
-  context.lineWidth = width;
-  context.lineCap = "round";
-  context.lineJoin = "round";
-  context.beginPath();
-  for (const { x, y } of points) context.lineTo(x, y);
-  if (points.length === 1) context.lineTo(points[0].x, points[0].y); // a dot
-  context.stroke();
 }
 
 /** Of RGBA. */

@@ -12,7 +12,7 @@ import type {
   MemoryChoice,
   Progress,
 } from "../worker";
-import { inpaints, isAbort, UserError } from "../worker";
+import { isAbort, UserError } from "../worker";
 
 /** Hears of loading, whenever it happens. */
 export interface LoadListener {
@@ -91,32 +91,15 @@ export class EngineSession {
   private async start(): Promise<ControlNetEngine> {
     const load = ++this.loads;
     this.listener.onLoadStart();
-    const refusal = new AbortController();
-    const creating = this.create({
+    const engine = await this.create({
       bundleUrl: this.bundleUrl,
       memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
-      signal: refusal.signal,
-      onManifest: (manifest) => {
-        if (inpaints(manifest))
-          refusal.abort(repaintsElsewhere(manifest)); // before anything large is fetched
-        else if (load === this.loads) this.listener.onManifest(manifest);
-      },
+      onManifest: (manifest) => load === this.loads && this.listener.onManifest(manifest),
       onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
-    });
-    const engine = await creating.catch((error) => {
-      refusal.signal.throwIfAborted();
-      throw error;
     });
     if (load === this.loads) this.listener.onLoaded(engine.info);
     return engine;
   }
-}
-
-/** The page has nothing to choose a picture and to paint a mask with. */
-function repaintsElsewhere({ model }: Manifest): UserError {
-  const wanted = "a model that draws a whole picture";
-  const remedy = "repaint a picture with python -m mlc_controlnet generate, or with the engine in a page of your own";
-  return new UserError(`the model ${model.name}`, "one for inpainting", wanted, remedy);
 }
 
 /** True for everything but a cancel and a user's mistake; what happens to the GPU is told as the latter. */

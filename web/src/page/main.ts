@@ -7,11 +7,14 @@ import {
   type GeneratedImage,
   type GenerateRequest,
   gigabytes,
+  type Image,
+  inpaints,
   isAbort,
   type Manifest,
   type MemoryChoice,
   type MemoryPlan,
   type Progress,
+  UserError,
 } from "../worker";
 import { paintImage, readPicture, saveFile } from "./canvas";
 import { DrawingBoard, type Tool } from "./drawing_board";
@@ -22,6 +25,8 @@ import { drawShape, EMPTY } from "./outline";
 import { linkPictureTools, openedPicture } from "./picture_tools";
 import { LoadProgress, seconds, stepText } from "./progress_text";
 import { linkSwatches, type Palette } from "./prompt_colors";
+import { RepaintBoard } from "./repaint_board";
+import { linkRepaintCard } from "./repaint_card";
 
 /** Outlines to start from: centre and radius as fractions of the board. */
 const SAMPLES = [
@@ -55,18 +60,27 @@ const byId = <T extends HTMLElement>(id: string) => document.getElementById(id) 
 const form = byId<HTMLFormElement>("form");
 const generateButton = byId<HTMLButtonElement>("generate");
 const cancelButton = byId<HTMLButtonElement>("cancel");
+/** On a phone, where the other one is above the picture. */
+const cancelInSight = byId<HTMLButtonElement>("cancel-in-sight");
+const cancelButtons = [cancelButton, cancelInSight];
+const repaintButton = byId<HTMLButtonElement>("repaint-picture");
 const downloadButton = byId<HTMLButtonElement>("download");
 const progressBar = byId<HTMLProgressElement>("progress");
 const pictureCanvas = byId<HTMLCanvasElement>("picture");
 const messages = new Messages(byId("messages"));
 const board = new DrawingBoard(byId<HTMLCanvasElement>("board"), ...SAMPLES[0]);
+const photo = new RepaintBoard(byId<HTMLCanvasElement>("photo"));
 const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onManifest, onProgress, onLoaded });
 
 let loadProgress = new LoadProgress();
 let picture: GeneratedImage | undefined;
+/** Whether the model repaints a part of a picture. */
+let repaints = false;
 /** Whether the model was trained on outlines alone: of a photo it then wants the edges. */
 let wantsOutlines = true;
 let running: AbortController | undefined;
+/** What Ctrl+Z undoes. */
+let lastChanged: DrawingBoard | RepaintBoard = board;
 
 /** Something is going on: a phone keeps this in sight. */
 function showProgress(text: string, fraction: number): void {
@@ -93,8 +107,12 @@ function onProgress(progress: Progress): void {
 }
 
 /** Put what the bundle says into the page; what the visitor has typed already stays. */
-function onManifest({ model, defaults }: Manifest): void {
+function onManifest(manifest: Manifest): void {
+  const { model, defaults } = manifest;
+  repaints = inpaints(manifest);
   board.setSize(model.width, model.height);
+  photo.setSize(model.width, model.height);
+  byId("repaint").hidden = byId("repaint-picture").hidden = !repaints;
   document.body.style.setProperty("--aspect", `${model.width} / ${model.height}`);
   fillIfEmpty("steps", defaults.steps);
   fillIfEmpty("guidanceScale", defaults.guidance_scale);
@@ -105,14 +123,14 @@ function onManifest({ model, defaults }: Manifest): void {
 /** The page is written for discs of two colours; another model draws something else. */
 function speakOfAnyModel(): void {
   wantsOutlines = false;
-  const title = "Draw an outline, describe the picture";
+  const title = repaints ? "Brush over a part, describe what belongs there" : "Draw an outline, describe the picture";
   document.title = title;
   byId("title").textContent = title;
-  byId("subject").textContent = "the picture";
+  byId("subject").textContent = repaints ? "repaints a part of your photo" : "paints the picture";
   byId("colors").hidden = true;
   const prompt = field("prompt");
   if (prompt.value === prompt.defaultValue) prompt.value = "";
-  prompt.placeholder = "What the picture shows";
+  prompt.placeholder = repaints ? "What belongs there" : "What the picture shows";
 }
 
 function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, memoryPlan }: EngineInfo): void {
@@ -162,19 +180,23 @@ async function generate(): Promise<void> {
   try {
     session.useMemory(field("memory").value as MemoryChoice);
     await session.ready(signal);
+    const repainted = repaints ? readPhoto() : {};
     const began = performance.now();
     showProgress("Reading the prompt…", 0);
-    picture = await session.generate(readRequest(), {
-      signal,
-      onNotice: (notice) => messages.notice(notice),
-      onStep: (step) => {
-        showProgress(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
-        showPicture(step.preview(), "Preview");
+    picture = await session.generate(
+      { ...readRequest(), ...repainted },
+      {
+        signal,
+        onNotice: (notice) => messages.notice(notice),
+        onStep: (step) => {
+          showProgress(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
+          showPicture(step.preview(), "Preview");
+        },
       },
-    });
+    );
     const ended = performance.now();
     showPicture(picture, picture.settings.prompt || "Picture without a prompt");
-    downloadButton.disabled = false;
+    downloadButton.disabled = repaintButton.disabled = false;
     showResult(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
     const detail = { ...(await session.stats()), steps: picture.settings.steps };
     performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
@@ -203,17 +225,29 @@ function readRequest(): GenerateRequest {
     steps: number("steps"),
     guidanceScale: number("guidanceScale"),
     conditioningScale: number("conditioningScale"),
+    controlGuidanceStart: number("controlGuidanceStart"),
+    controlGuidanceEnd: number("controlGuidanceEnd"),
     seed: number("seed"),
     sampler: text("sampler"),
   };
 }
 
+/** What an inpainting model takes besides. Throws UserError where there is no photo. */
+function readPhoto(): Pick<GenerateRequest, "image" | "maskImage"> {
+  const { image } = photo;
+  if (image === undefined) throw new UserError("photo", "none", "a picture of which a part is repainted", "open one");
+  const maskImage = photo.maskImage();
+  if (maskImage === undefined) messages.notice("Nothing is brushed over: nothing will be repainted.");
+  return { image, maskImage: maskImage ?? drawShape(EMPTY, board.size.width, board.size.height) };
+}
+
 function setRunning(isRunning: boolean): void {
   const [shown, hidden] = isRunning ? [cancelButton, generateButton] : [generateButton, cancelButton];
-  const hadFocus = document.activeElement === hidden;
+  const hadFocus = [hidden, cancelInSight].some((button) => document.activeElement === button);
   shown.hidden = false;
   hidden.hidden = true;
-  cancelButton.disabled = false;
+  cancelInSight.hidden = !isRunning;
+  for (const button of cancelButtons) button.disabled = false;
   if (hadFocus) shown.focus({ preventScroll: true });
 }
 
@@ -235,14 +269,29 @@ function restorePicture(): void {
 }
 
 async function openPicture(file: File | undefined): Promise<void> {
+  await withPicture(file, "control image", (source) =>
+    board.show(openedPicture(source, wantsOutlines && !isOutline(source), board.size)),
+  );
+}
+
+async function openPhoto(file: File | undefined): Promise<void> {
+  await withPicture(file, "photo", (source) => photo.open(source));
+}
+
+async function withPicture(file: File | undefined, subject: string, use: (source: Image) => void): Promise<void> {
   if (file === undefined) return;
   messages.clear();
   try {
-    const source = await readPicture(file);
-    board.show(openedPicture(source, wantsOutlines && !isOutline(source), board.size));
+    use(await readPicture(file, subject));
   } catch (error) {
     messages.error(error);
   }
+}
+
+/** Where a picture goes that was dropped or pasted: the first of an inpainting model's is the photo. */
+function openPictureAt(target: EventTarget | null, file: File | undefined): void {
+  const isPhoto = repaints && (photo.image === undefined || byId("repaint").contains(target as Node | null));
+  void (isPhoto ? openPhoto(file) : openPicture(file));
 }
 
 function addSamples(): void {
@@ -269,11 +318,13 @@ function listen(): void {
     event.preventDefault();
     if (running === undefined) void generate();
   });
-  cancelButton.addEventListener("click", () => {
-    cancelButton.disabled = true;
-    showProgress("Cancelling after this step…", progressBar.value);
-    running?.abort();
-  });
+  for (const button of cancelButtons) {
+    button.addEventListener("click", () => {
+      for (const either of cancelButtons) either.disabled = true;
+      showProgress("Cancelling after this step…", progressBar.value);
+      running?.abort();
+    });
+  }
   downloadButton.addEventListener("click", async () => {
     if (picture !== undefined) saveFile(await encodePng(picture, picture.metadata), fileName(picture));
   });
@@ -281,11 +332,23 @@ function listen(): void {
     field("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   });
   for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=tool]")) {
-    radio.addEventListener("change", () => {
+    const take = () => {
       board.tool = radio.value as Tool;
       byId("gesture").textContent = HINTS[board.tool];
-    });
+    };
+    if (radio.checked) take(); // a browser may put back what was chosen before the page was loaded again
+    radio.addEventListener("change", take);
   }
+  linkRepaintCard(byId("repaint"), photo, {
+    onFile: (file) => void openPhoto(file),
+    onOutline: (source) => board.show(openedPicture(source, true, board.size)),
+    onChange: () => {
+      lastChanged = photo;
+    },
+  });
+  repaintButton.addEventListener("click", () => {
+    if (picture !== undefined) photo.open(picture);
+  });
   listenToBoard();
 }
 
@@ -294,6 +357,7 @@ function listenToBoard(): void {
   const undoButton = byId<HTMLButtonElement>("undo");
   const showPictureTools = linkPictureTools(byId("picture-tools"), board);
   board.onChange = (shape) => {
+    lastChanged = board;
     undoButton.disabled = !board.canUndo;
     showPictureTools(shape);
   };
@@ -303,7 +367,7 @@ function listenToBoard(): void {
       event.target instanceof HTMLInputElement && !["radio", "checkbox", "range"].includes(event.target.type);
     if (event.key !== "z" || !(event.ctrlKey || event.metaKey) || event.shiftKey || isText) return;
     event.preventDefault();
-    board.undo();
+    (lastChanged.canUndo ? lastChanged : board).undo();
   });
   byId("clear").addEventListener("click", () => board.show(EMPTY));
   byId("save-outline").addEventListener("click", async () =>
@@ -317,9 +381,9 @@ function listenToBoard(): void {
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    void openPicture(event.dataTransfer?.files[0]);
+    openPictureAt(event.target, event.dataTransfer?.files[0]);
   });
-  document.addEventListener("paste", (event) => void openPicture(event.clipboardData?.files[0]));
+  document.addEventListener("paste", (event) => openPictureAt(event.target, event.clipboardData?.files[0]));
 }
 
 /** `?memory=reduced` or `?memory=resident` in the page's address chooses from the first load on. */

@@ -13,10 +13,12 @@ export interface Ring {
   readonly radius: number;
 }
 
-/** A line of the pencil, or where the eraser went. */
+/** A line of the pencil or the brush, or where the eraser went. */
 export interface Stroke {
   readonly points: readonly Point[];
-  /** Black and broad, instead of white and thin. */
+  /** In pixels of the control image. */
+  readonly width: number;
+  /** Black instead of white. */
   readonly erases: boolean;
 }
 
@@ -56,15 +58,14 @@ export const EMPTY: Shape = { kind: "strokes", strokes: [] };
 
 type Size = Pick<Image, "width" | "height">;
 
-/** In pixels of a board of that size. */
+/** Of the pencil or the eraser, in pixels of a board of that size. */
 export function strokeWidth(erases: boolean, board: Size): number {
   return erases ? ERASER_WIDTH * board.width : LINE_WIDTH;
 }
 
 /** The control image for a shape on a board of that size: lines at the model's size, a picture at its own. */
 export function drawShape(shape: Shape, width: number, height: number): Image {
-  const board = { width, height };
-  if (shape.kind === "picture") return drawOnPicture(shape, board);
+  if (shape.kind === "picture") return drawOnPicture(shape, { width, height });
   const image = {
     width,
     height,
@@ -76,7 +77,7 @@ export function drawShape(shape: Shape, width: number, height: number): Image {
     const distance = (x: number, y: number) => Math.abs(Math.hypot(x - center.x, y - center.y) - radius);
     cover(image, corner(-1), corner(1), LINE_WIDTH, false, distance);
   } else {
-    for (const stroke of shape.strokes) drawStroke(image, stroke, strokeWidth(stroke.erases, board));
+    for (const stroke of shape.strokes) drawStroke(image, stroke);
   }
   return image;
 }
@@ -84,22 +85,30 @@ export function drawShape(shape: Shape, width: number, height: number): Image {
 function drawOnPicture({ picture, strokes }: PictureShape, board: Size): Image {
   if (strokes.length === 0) return picture;
   const image = { ...picture, data: picture.data.slice() };
-  const scale = scaleOf(board, picture); // pixels of the picture in one of the board, which it covers
-  for (const stroke of moveStrokes(strokes, board, picture)) {
-    drawStroke(image, stroke, scale * strokeWidth(stroke.erases, board));
-  }
+  for (const stroke of moveStrokes(strokes, board, picture)) drawStroke(image, stroke);
   return image;
 }
 
-/** A shape from a board of one size on a board of another, whole and in its middle. A picture fits every board. */
+/**
+ * A shape from a board of one size on a board of another, whole and in its middle; lines stay as thin as the model knows
+ * them. A picture fits every board.
+ */
 export function moveShape(shape: Shape, from: Size, to: Size): Shape {
-  if (shape.kind !== "ring") return { ...shape, strokes: moveStrokes(shape.strokes, from, to) };
+  if (shape.kind !== "ring") {
+    const strokes = moveStrokes(shape.strokes, from, to);
+    return { ...shape, strokes: strokes.map((stroke) => ({ ...stroke, width: strokeWidth(stroke.erases, to) })) };
+  }
   const { center, radius } = shape.ring;
   return { kind: "ring", ring: { center: movePoint(center, from, to), radius: radius * scaleOf(from, to) } };
 }
 
+/** Strokes from a board of one size on a board of another, whole, in its middle and as broad in proportion. */
 function moveStrokes(strokes: readonly Stroke[], from: Size, to: Size): Stroke[] {
-  return strokes.map(({ points, erases }) => ({ points: points.map((point) => movePoint(point, from, to)), erases }));
+  return strokes.map(({ points, width, erases }) => ({
+    points: points.map((point) => movePoint(point, from, to)),
+    width: width * scaleOf(from, to),
+    erases,
+  }));
 }
 
 function movePoint({ x, y }: Point, from: Size, to: Size): Point {
@@ -118,7 +127,7 @@ export function traceRing({ center, radius }: Ring): Stroke {
     const angle = (2 * Math.PI * i) / count;
     return { x: center.x + radius * Math.cos(angle), y: center.y + radius * Math.sin(angle) };
   });
-  return { points, erases: false };
+  return { points, width: LINE_WIDTH, erases: false };
 }
 
 /** The same picture with black and white exchanged: dark lines on a bright ground become what the model knows. */
@@ -126,7 +135,7 @@ export function invert({ width, height, data }: Image): Image {
   return { width, height, data: data.map((value, i) => (i % 4 === 3 ? value : 255 - value)) };
 }
 
-function drawStroke(image: Image, { points, erases }: Stroke, width: number): void {
+function drawStroke(image: Image, { points, width, erases }: Stroke): void {
   for (const [i, to] of points.entries()) {
     const from = points[Math.max(0, i - 1)];
     cover(image, from, to, width, erases, (x, y) => distanceToSegment(x, y, from, to));

@@ -7,8 +7,8 @@ import { findEdges } from "./edges";
 import { invert, type Look, type PictureShape, type Shape } from "./outline";
 
 const DETAIL = 0.5;
-/** Of the board's size: how large an opened picture stays, for a model whose size is not known yet. */
-const SPARE = 4;
+/** Of the board's size: how large an opened picture stays. A model whose size is not known yet may want that much. */
+export const SPARE = 4;
 
 type Size = Pick<Image, "width" | "height">;
 

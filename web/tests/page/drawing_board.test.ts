@@ -1,60 +1,16 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import type { Image } from "../../src/engine";
 import { DrawingBoard } from "../../src/page/drawing_board";
 import { EMPTY, type Shape } from "../../src/page/outline";
-
-/** Anything can be called on it; what is asked for as pixels is black. */
-const context = new Proxy({} as Record<string, unknown>, {
-  get: (_, name) =>
-    name === "getImageData" ? (_x: number, _y: number, w: number, h: number) => blank(w, h) : () => {},
-  set: () => true,
-});
-
-function blank(width: number, height: number): Image {
-  return { width, height, data: new Uint8ClampedArray(4 * width * height) };
-}
-
-/** An element of 64 by 48 on the page, and as many pixels. */
-class FakeCanvas extends EventTarget {
-  width = 64;
-  height = 48;
-  clientWidth = 64;
-  getContext = () => context;
-  setAttribute = () => {};
-  focus = () => {};
-  setPointerCapture = () => {};
-  getBoundingClientRect = () => ({ left: 0, top: 0, width: 64, height: 48 });
-
-  point(type: string, pointerId: number, clientX: number, clientY: number): void {
-    this.dispatchEvent(Object.assign(new Event(type), { pointerId, clientX, clientY, button: 0 }));
-  }
-}
+import { blank, FakeCanvas, stubBrowser } from "./fake_canvas";
 
 let canvas: FakeCanvas;
 let board: DrawingBoard;
 let shape: Shape;
 /** Canvases that pixels were copied to. */
-let copies: number;
+let copies: () => number;
 
 beforeEach(() => {
-  copies = 0;
-  vi.stubGlobal("devicePixelRatio", 1);
-  vi.stubGlobal(
-    "ResizeObserver",
-    class {
-      observe() {}
-    },
-  );
-  vi.stubGlobal("ImageData", class {});
-  vi.stubGlobal(
-    "OffscreenCanvas",
-    class {
-      getContext() {
-        copies++;
-        return context;
-      }
-    },
-  );
+  copies = stubBrowser();
   canvas = new FakeCanvas();
   board = new DrawingBoard(canvas as unknown as HTMLCanvasElement, 0.5, 0.5, 0.25);
   board.onChange = (changed) => {
@@ -80,7 +36,7 @@ test("of two fingers the first draws, and lifting the second does not end its li
   canvas.point("pointerup", 1, 30, 10);
   canvas.point("pointermove", 1, 60, 10);
   const points = [10, 20, 30].map((x) => ({ x, y: 10 }));
-  expect(shape).toEqual({ kind: "strokes", strokes: [{ points, erases: false }] });
+  expect(shape).toEqual({ kind: "strokes", strokes: [{ points, width: 1.5, erases: false }] });
 });
 
 test("a drag that the browser cancels is taken back, and the next one draws", () => {
@@ -98,7 +54,7 @@ test("a picture is copied once, however long the line on it", () => {
   board.tool = "pencil";
   canvas.point("pointerdown", 1, 0, 10);
   for (let x = 1; x < 20; x++) canvas.point("pointermove", 1, x, 10);
-  expect(copies).toBe(1);
+  expect(copies()).toBe(1);
 });
 
 test("fifty changes can be undone", () => {

@@ -1,7 +1,6 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { EngineSession } from "../../src/page/engine_session";
 import { type ControlNetEngine, type EngineOptions, type GenerateRequest, UserError } from "../../src/worker";
-import { makeInpaintingManifest } from "../engine/sample_bundle";
 
 const request = { prompt: "gold" } as GenerateRequest;
 const listener = { onLoadStart: vi.fn(), onManifest: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
@@ -30,16 +29,6 @@ test("a load that failed is tried again at the next call", async () => {
   await expect(session.load()).rejects.toThrow("offline");
   await session.load();
   expect(create).toHaveBeenCalledTimes(2);
-});
-
-test("an inpainting model is refused before anything large is fetched: the page has no mask", async () => {
-  create.mockImplementation(async ({ onManifest, signal }) => {
-    onManifest?.(makeInpaintingManifest());
-    signal?.throwIfAborted();
-    return engine as unknown as ControlNetEngine;
-  });
-  await expect(session.load()).rejects.toThrow("the model circles: got one for inpainting, wanted a model that draws");
-  expect(listener.onManifest).not.toHaveBeenCalled();
 });
 
 test("a cancel ends the waiting for the engine and lets it load on", async () => {

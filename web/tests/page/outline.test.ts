@@ -7,6 +7,7 @@ import {
   type Point,
   type Ring,
   type Stroke,
+  strokeWidth,
   traceRing,
 } from "../../src/page/outline";
 
@@ -52,6 +53,7 @@ const corner: Stroke = {
     { x: 25.5, y: 5.5 },
     { x: 25.5, y: 20.5 },
   ],
+  width: 1.5,
   erases: false,
 };
 
@@ -62,7 +64,11 @@ test("strokes follow their points, corners included", () => {
 });
 
 test("the eraser takes what was drawn before it, a sixteenth of the board wide, and nothing that is drawn after", () => {
-  const rubbed: Stroke = { points: [{ x: 15.5, y: 5.5 }], erases: true };
+  const rubbed: Stroke = {
+    points: [{ x: 15.5, y: 5.5 }],
+    width: strokeWidth(true, { width: WIDTH, height: HEIGHT }),
+    erases: true,
+  };
   const erased = drawShape({ kind: "strokes", strokes: [corner, rubbed] }, WIDTH, HEIGHT);
   expect([13, 14, 15, 16, 17].map((x) => pixel(erased, x, 5))).toEqual([255, 64, 0, 64, 255]);
   const again = drawShape({ kind: "strokes", strokes: [rubbed, corner] }, WIDTH, HEIGHT);
@@ -89,7 +95,7 @@ test("a picture stays as it is, whatever its size", () => {
 test("strokes on a picture that is larger than the board, and wider, lie where the visitor sees them", () => {
   const [width, height] = [3 * WIDTH, 2 * HEIGHT]; // its sides are cut: it covers the board from x = 20 on
   const picture = { width, height, data: new Uint8ClampedArray(4 * width * height).fill(100) };
-  const rubbed: Stroke = { points: [{ x: 5.5, y: 20.5 }], erases: true };
+  const rubbed: Stroke = { points: [{ x: 5.5, y: 20.5 }], width: 2.5, erases: true };
   const image = drawShape(
     { kind: "picture", source: picture, look, picture, strokes: [corner, rubbed] },
     WIDTH,
@@ -107,7 +113,7 @@ test("rings and strokes stay whole and in the middle on a board of another size 
     { width: 10, height: 10 },
     { width: 60, height: 40 },
   ];
-  const dots = (...points: Point[]) => points.map((point) => ({ points: [point], erases: false }));
+  const dots = (...points: Point[]) => points.map((point) => ({ points: [point], width: 1.5, erases: false }));
   expect(moveShape({ kind: "strokes", strokes: dots({ x: 5, y: 5 }, { x: 0, y: 10 }) }, from, to)).toEqual({
     kind: "strokes",
     strokes: dots({ x: 30, y: 20 }, { x: 10, y: 40 }),
