@@ -27,14 +27,7 @@ import { LoadProgress, seconds, stepText } from "./progress_text";
 import { linkSwatches, type Palette } from "./prompt_colors";
 import { RepaintBoard } from "./repaint_board";
 import { linkRepaintCard } from "./repaint_card";
-
-/** Outlines to start from: centre and radius as fractions of the board. */
-const SAMPLES = [
-  [0.5, 0.5, 0.28],
-  [0.34, 0.36, 0.19],
-  [0.62, 0.58, 0.34],
-  [0.7, 0.3, 0.14],
-] as const;
+import { addSamples, SAMPLES } from "./samples";
 
 const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "Euler", dpmpp_2m: "DPM-Solver++" };
 
@@ -294,20 +287,6 @@ function openPictureAt(target: EventTarget | null, file: File | undefined): void
   void (isPhoto ? openPhoto(file) : openPicture(file));
 }
 
-function addSamples(): void {
-  for (const [number, [x, y, radius]] of SAMPLES.entries()) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.ariaLabel = `Sample outline ${number + 1}`;
-    const thumbnail = document.createElement("canvas");
-    const ring = { center: { x: 48 * x, y: 48 * y }, radius: 48 * radius };
-    paintImage(thumbnail, drawShape({ kind: "ring", ring }, 48, 48));
-    button.append(thumbnail);
-    button.addEventListener("click", () => board.showRing(x, y, radius));
-    byId("samples").append(button);
-  }
-}
-
 function fileName(image: GeneratedImage): string {
   const words = image.settings.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
   return `${words.join("-").slice(0, 60)}-${image.settings.seed}.png`;
@@ -396,7 +375,7 @@ function readAddress(): void {
   session.useMemory(choice as MemoryChoice);
 }
 
-addSamples();
+addSamples(byId("samples"), board);
 listen();
 readAddress();
 const palette = Object.values(palettes)[0];
