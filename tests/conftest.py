@@ -53,8 +53,8 @@ def cleaned(captured: CapturedModel) -> CapturedModel:
 @pytest.fixture(scope="session")
 def llvm_library(cleaned: CapturedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model's library for this machine's processor, through the whole pass pipeline."""
+    from mlc_controlnet.compile.library import compile_library
     from mlc_controlnet.config import BuildConfig
-    from mlc_controlnet.library import compile_library
 
     folder = tmp_path_factory.mktemp("library")
     config = BuildConfig(model="random", target="llvm", dtypes=("float32",), out=folder, tuning_db=ROOT / "tuning_db")
@@ -98,7 +98,7 @@ def circles_model() -> Path:
 @pytest.fixture(scope="session")
 def circles_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
     """The bundled model, built for llvm as a user builds it."""
-    from build import build
+    from mlc_controlnet.build import build
     from mlc_controlnet.config import BuildConfig
 
     out = tmp_path_factory.mktemp("circles") / "circles-llvm"

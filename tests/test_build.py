@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from build import build
+from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError

@@ -14,14 +14,14 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
-from mlc_controlnet.bundle.memory_plan import plan_memory
 from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import TARGETS, Defaults
-from mlc_controlnet.library import count_launches_and_bytes, generate_code, tvm_target
+from mlc_controlnet.export.weight_residency import plan_memory
 from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.check_webgpu_limits import measure_requirements
+from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 
 MEGA = 1e6
 MIB = 2**20

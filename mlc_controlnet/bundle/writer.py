@@ -17,8 +17,7 @@ from typing import Any, BinaryIO
 
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
-from mlc_controlnet.environment import FULL_DISK
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import FULL_DISK, UserError
 
 CHUNK_BYTES = 1 << 20
 

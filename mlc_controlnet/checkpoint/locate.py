@@ -10,8 +10,7 @@ from mlc_controlnet.checkpoint.source import PARTS
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError
-
-BUNDLED_MODELS = Path(__file__).parent.parent / "models"
+from mlc_controlnet.locations import BUNDLED_MODELS
 
 
 def model_name(model: str) -> str:

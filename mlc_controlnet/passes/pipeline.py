@@ -21,32 +21,32 @@ from tvm.s_tir import dlight
 from mlc_controlnet.capture import CapturedModel, Param
 from mlc_controlnet.kernels.convolution_gpu import Convolution
 from mlc_controlnet.kernels.matmul_gpu import MatrixProduct
-from mlc_controlnet.passes.apply_tuning_records import ApplyTuningRecords
-from mlc_controlnet.passes.cancel_permutes import CancelPermutes
-from mlc_controlnet.passes.check_webgpu_limits import CheckWebGPULimits
-from mlc_controlnet.passes.drop_identities import DropIdentities
-from mlc_controlnet.passes.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
-from mlc_controlnet.passes.fold_pad_into_conv2d import FoldPadIntoConv2d
-from mlc_controlnet.passes.fold_resize_into_conv2d import FoldResizeIntoConv2d
-from mlc_controlnet.passes.keep_loops_rolled import KeepLoopsRolled
-from mlc_controlnet.passes.lay_out_weights import LayOutWeights, param_axes
-from mlc_controlnet.passes.pack_params import PackParams, packed_params
-from mlc_controlnet.passes.plan_memory import PlanMemory
-from mlc_controlnet.passes.read_slices_in_place import ReadSlicesInPlace
-from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
-from mlc_controlnet.passes.share_kernels import ShareKernels
-from mlc_controlnet.passes.shorten_names import ShortenNames
-from mlc_controlnet.passes.split_deep_attention import SplitDeepAttention
-from mlc_controlnet.passes.split_large_planes import SplitLargePlanes
-from mlc_controlnet.passes.split_large_tables import SplitLargeTables, split_params
-from mlc_controlnet.passes.use_direct_conv2d import UseDirectConv2d
-from mlc_controlnet.passes.use_flash_attention import UseFlashAttention
-from mlc_controlnet.passes.use_gated_matmul import UseGatedMatmul
-from mlc_controlnet.passes.use_group_norm import UseGroupNorm
-from mlc_controlnet.passes.use_layer_norm import UseLayerNorm
-from mlc_controlnet.passes.use_pointwise_matmul import UsePointwiseMatmul
-from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
-from mlc_controlnet.passes.write_over_operands import MarkOverwritable, WriteOverOperands
+from mlc_controlnet.passes.check.check_webgpu_limits import CheckWebGPULimits
+from mlc_controlnet.passes.clean.cancel_permutes import CancelPermutes
+from mlc_controlnet.passes.clean.drop_identities import DropIdentities
+from mlc_controlnet.passes.clean.fold_pad_into_conv2d import FoldPadIntoConv2d
+from mlc_controlnet.passes.clean.lay_out_weights import LayOutWeights, param_axes
+from mlc_controlnet.passes.clean.pack_params import PackParams, packed_params
+from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables, split_params
+from mlc_controlnet.passes.plan.plan_memory import PlanMemory
+from mlc_controlnet.passes.plan.write_over_operands import MarkOverwritable, WriteOverOperands
+from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
+from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
+from mlc_controlnet.passes.replace.read_slices_in_place import ReadSlicesInPlace
+from mlc_controlnet.passes.replace.split_deep_attention import SplitDeepAttention
+from mlc_controlnet.passes.replace.split_large_planes import SplitLargePlanes
+from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
+from mlc_controlnet.passes.replace.use_flash_attention import UseFlashAttention
+from mlc_controlnet.passes.replace.use_gated_matmul import UseGatedMatmul
+from mlc_controlnet.passes.replace.use_group_norm import UseGroupNorm
+from mlc_controlnet.passes.replace.use_layer_norm import UseLayerNorm
+from mlc_controlnet.passes.replace.use_pointwise_matmul import UsePointwiseMatmul
+from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
+from mlc_controlnet.passes.schedule.keep_loops_rolled import KeepLoopsRolled
+from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
+from mlc_controlnet.passes.schedule.share_kernels import ShareKernels
+from mlc_controlnet.passes.schedule.shorten_names import ShortenNames
+from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
 
 CLEAN = (
     FoldPadIntoConv2d(),

@@ -11,7 +11,7 @@ from mlc_controlnet.bundle.manifest import Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.processor import set_thread_count
+from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
 
 # A library's device -> TVM's name for it.

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.control import ControlledUNet
-from mlc_controlnet.train.samples import Sample
+from mlc_controlnet.train.data.samples import Sample
 
 COLUMNS = ("control image", "generation", "target", "prompt")
 GAP = 4  # pixels

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from mlc_controlnet.train.base import Base
-from mlc_controlnet.train.cache import ConditionCache
-from mlc_controlnet.train.chance import draw
 from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.data.cache import ConditionCache
+from mlc_controlnet.train.data.samples import Batch
 from mlc_controlnet.train.diffusion import min_snr_weight, target_of
-from mlc_controlnet.train.samples import Batch
+from mlc_controlnet.train.randomness import draw
 
 HELD_OUT_EPOCH = -1  # held-out samples get the same noise and timesteps every time
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.themes import THEMES, Theme
+from mlc_controlnet.plot_themes import THEMES, Theme
 from mlc_controlnet.train.config_file import load_config
 from mlc_controlnet.train.image_log import cut_grid
 from mlc_controlnet.train.metrics import read_metrics

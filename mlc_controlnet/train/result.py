@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints
-from mlc_controlnet.train.average import Average
 from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.ema import Average
 
 
 @dataclass(frozen=True)

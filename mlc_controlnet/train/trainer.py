@@ -17,24 +17,23 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from mlc_controlnet.environment import FULL_DISK
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import FULL_DISK, UserError
 from mlc_controlnet.train import checkpoints, image_log
-from mlc_controlnet.train.average import Average
 from mlc_controlnet.train.base import Base, load_base_of, start_controlnet
-from mlc_controlnet.train.cache import ConditionCache, open_cache, read_cache
-from mlc_controlnet.train.chance import seed_of
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.control import ControlledUNet
-from mlc_controlnet.train.data import Data, generate_circles, open_data
+from mlc_controlnet.train.data.cache import ConditionCache, open_cache, read_cache
+from mlc_controlnet.train.data.loader import Data, generate_circles, open_data
+from mlc_controlnet.train.data.rows import RowSet, RowStream
+from mlc_controlnet.train.data.samples import BadSamples, Batch, collate
+from mlc_controlnet.train.data.shards import ShardStream
+from mlc_controlnet.train.ema import Average
 from mlc_controlnet.train.metrics import Metrics, Stopwatch, peak_memory_mib
 from mlc_controlnet.train.objective import Objective, encode_pictures, encode_prompts
 from mlc_controlnet.train.optimizer import learning_rate_factor, make_optimizer
 from mlc_controlnet.train.process import FROZEN_DTYPES, set_up_process, termination
+from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
-from mlc_controlnet.train.rows import RowSet, RowStream
-from mlc_controlnet.train.samples import BadSamples, Batch, collate
-from mlc_controlnet.train.shards import ShardStream
 
 BUILT_CHANNELS = 3  # of the control images that a bundle takes
 LEFT_BEHIND = (

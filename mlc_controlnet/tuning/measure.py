@@ -5,7 +5,7 @@ import tvm
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from mlc_controlnet.passes.use_vector_exponentials import UseVectorExponentials
+from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
 
 REPEATS = 5
 LEAST_MS = 10  # of each repeat

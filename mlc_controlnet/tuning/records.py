@@ -11,7 +11,7 @@ import tvm
 from tvm.s_tir import meta_schedule
 from tvm.target import Target
 
-from mlc_controlnet.passes.apply_tuning_records import as_workload
+from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 from mlc_controlnet.tuning.search import Found
 
 

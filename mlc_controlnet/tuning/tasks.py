@@ -11,7 +11,7 @@ from tvm.s_tir import Schedule
 
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
 from mlc_controlnet.kernels import convolution_cpu, matmul_cpu
-from mlc_controlnet.passes.apply_tuning_records import as_workload, is_scheduled
+from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled
 
 # One picture: 20 steps with guidance.
 CALLS_A_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}

@@ -1,6 +1,6 @@
 """Figures of a device that there is not, with round numbers."""
 
-from mlc_controlnet.bench.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing
+from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing
 
 PEER = "onnxruntime-web"
 CEILING = Ceiling(gflops=100.0, gigabytes_per_second=10.0)

@@ -27,7 +27,7 @@ def run_npx(*command: str) -> None:
 
 
 def build_linear_bundle(folder: Path, inpaints: bool = False) -> Bundle:
-    from mlc_controlnet.library import compile_library
+    from mlc_controlnet.compile.library import compile_library
     from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
 
     config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
@@ -58,7 +58,7 @@ def linear_inpainting_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
     """The bundled model, built for WebGPU as a user builds it."""
-    from build import build
+    from mlc_controlnet.build import build
 
     out = tmp_path_factory.mktemp("circles") / "circles-webgpu"
     return build(BuildConfig(str(circles_model), "webgpu", ("float16", "float32"), out, ROOT / "tuning_db"))

@@ -21,12 +21,12 @@ from tvm import tirx
 
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.library import tvm_target
-from mlc_controlnet.parity import THRESHOLD_DB, signal_to_noise_db
+from mlc_controlnet.parity.parity import THRESHOLD_DB, signal_to_noise_db
 from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.schedule_for_cpu import ScheduleForCPU
+from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 from tests.kernels.webgpu_device import run_on_webgpu
 
 ANY_LENGTH = 40960  # of a row of which a kernel that others share reads a part

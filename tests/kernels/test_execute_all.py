@@ -3,8 +3,8 @@ from pathlib import Path
 
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.library import tvm_target
 from mlc_controlnet.passes import pipeline
 from tests.kernels.execute_all import Outcome, execute_all
 

@@ -12,7 +12,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.target import Target
 
-from mlc_controlnet.passes.webgpu_code import PIPELINE
+from mlc_controlnet.passes.generate.webgpu_code import PIPELINE
 
 TESTS = Path(__file__).parent
 WEB = TESTS.parents[1] / "web"  # has the npm package `webgpu`

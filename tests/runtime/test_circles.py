@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mlc_controlnet.export.samplers import SAMPLERS
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from mlc_controlnet.samplers import SAMPLERS
 from mlc_controlnet.train.circles.drawing import draw_source
 from mlc_controlnet.train.circles.quality import measure
 from mlc_controlnet.train.circles.recipe import load_model, unseen_circles

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionControlNetInpaintPipeline, StableDiffusionC
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from build import build
+from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.noise import standard_normal

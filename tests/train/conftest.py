@@ -12,10 +12,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mlc_controlnet.train import fill50k
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.config_file import from_tree
+from mlc_controlnet.train.data import fill50k
 
 HEIGHT, WIDTH = 24, 32
 PROMPTS = ("red left", "green right", "blue above")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel
 
-from mlc_controlnet.__main__ import main
+from mlc_controlnet.cli.main import main
 from mlc_controlnet.train.add_control import changes_nothing
 from mlc_controlnet.train.base import load_unet
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import ImageFont
 
+from mlc_controlnet.train.data.samples import Sample
 from mlc_controlnet.train.image_log import GAP, _lines, draw_grid
-from mlc_controlnet.train.samples import Sample
 
 HEIGHT, WIDTH = 96, 128
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mlc_controlnet.__main__ import main
+from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config_file import from_tree
+from mlc_controlnet.train.data.samples import Sample
 from mlc_controlnet.train.metrics import Metrics
 from mlc_controlnet.train.plot import MOST_PICTURES, draw_run, read_run
-from mlc_controlnet.train.samples import Sample
 
 HEIGHT, WIDTH = 24, 32
 GREY = 100  # of the first generation; each step's is one brighter

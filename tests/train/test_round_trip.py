@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mlc_controlnet.__main__ import main
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.cli.main import main
 from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, draw_source, random_circle
 from tests.conftest import ROOT
 from tests.train.conftest import weights_below
@@ -47,7 +47,7 @@ def test_the_result_takes_the_place_of_the_bundled_controlnet(trained: Path) -> 
 
 
 def test_the_compiled_library_draws_with_it(trained: Path, tmp_path: Path) -> None:
-    from build import build
+    from mlc_controlnet.build import build
     from mlc_controlnet.config import BuildConfig
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 

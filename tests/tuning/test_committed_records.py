@@ -7,10 +7,10 @@ from tvm import tirx
 
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.library import tvm_target
 from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.apply_tuning_records import as_workload, is_scheduled, open_database
+from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled, open_database
 
 RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import tvm
 from tvm.target import Target
 
-from mlc_controlnet.passes.apply_tuning_records import open_database
+from mlc_controlnet.passes.schedule.apply_tuning_records import open_database
 from mlc_controlnet.tuning.records import write_records
 from mlc_controlnet.tuning.search import Found
 from mlc_controlnet.tuning.tasks import Task, list_candidates

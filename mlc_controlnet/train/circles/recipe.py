@@ -25,16 +25,16 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from mlc_controlnet.train import fill50k
 from mlc_controlnet.train.circles import architecture
 from mlc_controlnet.train.circles.colors import COLORS
+from mlc_controlnet.train.circles.controlnet import train_controlnet
 from mlc_controlnet.train.circles.drawing import Circle, draw_source, draw_target, random_circle
+from mlc_controlnet.train.circles.loop import LoopConfig
 from mlc_controlnet.train.circles.quality import Quality, measure
+from mlc_controlnet.train.circles.text_to_image import train_text_to_image
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
-from mlc_controlnet.train.controlnet import train_controlnet
-from mlc_controlnet.train.loop import LoopConfig
-from mlc_controlnet.train.text_to_image import train_text_to_image
-from mlc_controlnet.train.vae import latent_scale, train_vae
+from mlc_controlnet.train.circles.vae import latent_scale, train_vae
+from mlc_controlnet.train.data import fill50k
 
 GUIDANCE_SCALE = 2.0  # what the model card recommends; flat colours need little
 

@@ -1,4 +1,4 @@
-/** What mlc_controlnet/bench/contest.py writes for a contest, and what it reads of the outcome. */
+/** What mlc_controlnet/bench/operations/contest.py writes for a contest, and what it reads of the outcome. */
 
 export interface TensorEntry {
   readonly dtype: "float32" | "float16" | "int32";

@@ -1,6 +1,6 @@
 /**
  * Weights: from a bundle's shards into the GPU's memory, to stay there or to come for a component's calls.
- * Which do what is planned in Python and written into the manifest; why so: mlc_controlnet/bundle/memory_plan.py.
+ * Which do what is planned in Python and written into the manifest; why so: mlc_controlnet/export/weight_residency.py.
  */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";

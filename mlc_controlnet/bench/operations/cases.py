@@ -1,0 +1,126 @@
+"""What is measured: the operations of Stable Diffusion 1.5, or a model's components, as cases of a contest."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import tvm
+from torch import nn
+
+from mlc_controlnet.bench.operations.operations import Operation, select
+from mlc_controlnet.bench.operations.work import Work, count_work
+from mlc_controlnet.capture import CapturedModel, Param, capture, capture_module, example_inputs, wrap
+from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.passes import pipeline
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One computation.
+
+    Attributes:
+        name: of its function in the compiled library.
+        title: for people.
+        module: what torch runs, and what the peer's model is exported from; with its weights, in the contest's dtype.
+        inputs: in the order of the module's arguments.
+        params: in the order of the function's, which takes them as one tuple after the inputs.
+        is_reduced: it is smaller than in the real model, because the device is slow.
+    """
+
+    name: str
+    title: str
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    params: tuple[torch.Tensor, ...]
+    work: Work
+    is_reduced: bool
+
+    def reference(self) -> list[torch.Tensor]:
+        """What torch computes in float32 on the processor."""
+        module = copy.deepcopy(self.module).float()
+        inputs = (value.float() if value.is_floating_point() else value for value in self.inputs)
+        with torch.inference_mode():
+            outputs = module(*inputs)
+        return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Attributes:
+    cases: the first is a large matrix product, which the ceiling is measured with.
+    module: one function a case, through phase clean.
+    """
+
+    cases: tuple[Case, ...]
+    module: tvm.IRModule
+
+
+def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cases:
+    """The operations whose name contains one of `patterns`, or all.
+
+    Raises UserError where there is none.
+    """
+    chosen = select(patterns, reduced)
+    if len(chosen) == 1:
+        names = ", ".join(operation.name for operation in select((), reduced)[1:])
+        raise UserError("--only", ", ".join(patterns), f"a part of one of {names}", "pass one of these")
+    return _captured(chosen, reduced, dtype)
+
+
+def component_cases(model: str, components: Sequence[str], reduced: bool, dtype: str) -> Cases:
+    """Components of a model that `build.py --model` takes, on random inputs; `reduced` is the ceiling's matrix product.
+
+    Raises UserError for a model that can not be loaded and for components that there are not.
+    """
+    for name in components:
+        if name not in COMPONENTS:
+            raise UserError("--component", repr(name), f"one of {', '.join(COMPONENTS)}", "pass one of these")
+    ceiling = _captured(select((), reduced)[:1], reduced, dtype)
+    checkpoint = load_checkpoint(find_model(model), name=model_name(model))
+    captured = pipeline.clean(capture(checkpoint, dtype))
+    tensors, modules = checkpoint.tensors(), wrap(checkpoint)
+    cases = list(ceiling.cases)
+    functions = dict(ceiling.module.functions_items())
+    for name in components:
+        module = copy.deepcopy(modules[name]).to(DTYPES[dtype]).eval()
+        inputs = example_inputs(checkpoint.specs[name], dtype)
+        params = tuple(param.read(tensors).detach().to(DTYPES[dtype]) for param in captured.params[name])
+        title = f"{checkpoint.name}, {name.replace('_', ' ')}"
+        cases.append(Case(name, title, module, inputs, params, count_work(module, inputs), is_reduced=False))
+        functions[tvm.ir.GlobalVar(name)] = captured.module[name]
+    return Cases(tuple(cases), tvm.IRModule(functions))
+
+
+def _captured(operations: Sequence[Operation], reduced: bool, dtype: str) -> Cases:
+    modules, inputs = {}, {}
+    functions, params = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    for operation in operations:
+        torch.manual_seed(0)
+        name = operation.name
+        modules[name] = operation.make().to(DTYPES[dtype]).eval()
+        shapes = operation.shapes(operation.size_on(reduced))
+        inputs[name] = tuple(torch.randn(shape).to(DTYPES[dtype]) for shape in shapes)
+        function, own_names = capture_module(modules[name], inputs[name])
+        functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
+        tensors |= {f"{name}.{own}": modules[name].get_parameter(own).detach() for own in own_names}
+        params[name] = tuple(Param.whole(f"{name}.{own}") for own in own_names)
+    captured = pipeline.clean(CapturedModel(dtype, tvm.IRModule(functions), params))
+    cases = tuple(
+        Case(
+            name=operation.name,
+            title=operation.title(operation.size_on(reduced)),
+            module=modules[operation.name],
+            inputs=inputs[operation.name],
+            params=tuple(param.read(tensors) for param in captured.params[operation.name]),
+            work=count_work(modules[operation.name], inputs[operation.name], operation.flops_an_element),
+            is_reduced=operation.size_on(reduced) != operation.size,
+        )
+        for operation in operations
+    )
+    return Cases(cases, captured.module)

@@ -1,0 +1,140 @@
+"""Our native library against torch on the same device, eager and through torch.compile, in turns."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tvm
+from tvm import relax
+
+from mlc_controlnet.bench.operations.cases import Case, Cases
+from mlc_controlnet.bench.operations.figures import OURS, Timing
+from mlc_controlnet.bench.processor import processor_name
+from mlc_controlnet.compile.library import compile_library
+from mlc_controlnet.config import TARGETS, BuildConfig
+from mlc_controlnet.locations import TUNING_DB
+from mlc_controlnet.parity.parity import signal_to_noise_db
+
+EAGER, COMPILED = "torch eager", "torch.compile"
+TURN_SECONDS = 0.05
+COPY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class NativeOutcome:
+    """Times and signal to noise against torch in the order of the cases."""
+
+    device: str
+    copy_gigabytes_per_second: float
+    times: list[dict[str, Timing]]
+    ours_db: list[float]
+
+
+def hold_contest(
+    what: Cases, target: str, dtype: str, rounds: int, folder: Path, tell: Callable[[str], None]
+) -> NativeOutcome:
+    """Compile the cases in `folder` for a native `target` of config.TARGETS and time them."""
+    tell(f"compiling {len(what.cases)} cases for {target}")
+    kind = TARGETS[target].device
+    config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
+    library, _ = compile_library(what.module, "bench", dtype, config, folder)
+    device = tvm.device("cpu" if kind == "llvm" else kind)
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
+    # torch calls a GPU of either vendor cuda; it has no Vulkan or OpenCL: there it stays on the processor, and says so.
+    torch_device = torch.device("cuda" if kind in ("cuda", "rocm") else "mps" if kind == "metal" else "cpu")
+    times, decibels = [], []
+    for number, case in enumerate(what.cases, 1):
+        reference, ours = case.reference(), _ours(case, machine, device)
+        result = ours.call()
+        outputs = [result] if hasattr(result, "numpy") else list(result)
+        pairs = zip(reference, outputs, strict=True)
+        decibels.append(min(signal_to_noise_db(wanted.numpy(), got.numpy()) for wanted, got in pairs))
+        times.append(_take_turns([ours, *_peers(case, torch_device)], rounds))
+        medians = ", ".join(f"{name} {statistics.median(t.wall_ms):.2f} ms" for name, t in times[-1].items())
+        tell(f"{case.name}: {medians} ({number} of {len(what.cases)})")
+    name = processor_name() if kind == "llvm" else device.device_name
+    return NativeOutcome(
+        device=f"{name}, torch on {torch_device}, {torch.get_num_threads()} threads",
+        copy_gigabytes_per_second=_copy_rate(torch_device),
+        times=times,
+        ours_db=decibels,
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One contestant at one case: `call` queues the work, `finish` waits for it."""
+
+    name: str
+    call: Callable[[], Any]
+    finish: Callable[[], None]
+
+
+def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device) -> _Side:
+    function = machine[case.name]
+    inputs = [tvm.runtime.tensor(value.numpy(), device) for value in case.inputs]
+    params = tuple(tvm.runtime.tensor(value.numpy(), device) for value in case.params)
+    return _Side(OURS, lambda: function(*inputs, params), device.sync)
+
+
+def _peers(case: Case, device: torch.device) -> list[_Side]:
+    torch.compiler.reset()  # else what was compiled for earlier cases counts, and after eight it compiles no more
+    module = case.module.to(device)
+    inputs = tuple(value.to(device) for value in case.inputs)
+
+    def side(name: str, run: Callable[..., Any]) -> _Side:
+        def call() -> Any:
+            with torch.inference_mode():
+                return run(*inputs)
+
+        return _Side(name, call, lambda: _synchronize(device))
+
+    return [side(EAGER, module), side(COMPILED, torch.compile(module, dynamic=False))]
+
+
+def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
+    """The first call of each, which compiles and warms up, is told apart; a turn is about TURN_SECONDS of calls."""
+
+    def seconds(side: _Side, calls: int) -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            side.call()
+        side.finish()
+        return (time.perf_counter() - began) / calls
+
+    first = [seconds(side, 1) for side in sides]
+    calls = [max(1, math.ceil(TURN_SECONDS / seconds(side, 1))) for side in sides]
+    taken: list[list[float]] = [[] for _ in sides]
+    for _ in range(rounds):
+        for side, count, times in zip(sides, calls, taken, strict=True):
+            times.append(1000 * seconds(side, count))
+    return {
+        side.name: Timing(load_ms=0.0, first_call_ms=1000 * began, wall_ms=tuple(times), device_ms=())
+        for side, began, times in zip(sides, first, taken, strict=True)
+    }
+
+
+def _copy_rate(device: torch.device) -> float:
+    """Gigabytes a second, those that are read and those that are written."""
+    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = []
+    for _ in range(6):
+        _synchronize(device)
+        began = time.perf_counter()
+        target.copy_(source)
+        _synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    return 2 * COPY_BYTES / min(seconds[1:]) / 1e9
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

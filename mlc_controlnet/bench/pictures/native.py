@@ -1,0 +1,171 @@
+"""Time native bundles and, beside them, diffusers.
+
+All take turns, one picture each a round, so that a machine which slows down slows all of them. The medians are
+reported; the first picture of each, which warms caches and threads up, is not counted.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from PIL import Image, ImageDraw
+
+from mlc_controlnet.bench.processor import processor_name
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.engine import Engine
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+
+PROMPT = "gold circle with navy background"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something that draws a picture."""
+
+    name: str
+    device: str
+    guidance_scale: float
+    draw: Callable[[], Any]
+    engine: Engine | None = None  # whose components are timed one by one
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Medians for one contestant."""
+
+    contestant: Contestant
+    steps: int
+    picture_seconds: float
+    slowest_picture_seconds: float
+    component_ms: dict[str, float]  # one call; none for a peer
+
+    def lines(self) -> Iterator[str]:
+        yield f"{self.contestant.name}, {self.contestant.device}"
+        guidance = self.contestant.guidance_scale
+        guided = f"guidance {guidance:g}" if guidance > 1 else "no guidance"
+        seconds = f"{self.picture_seconds:.2f} s (slowest {self.slowest_picture_seconds:.2f} s)"
+        yield f"  picture, {self.steps} steps, {guided:<14} {seconds}"
+        for name, milliseconds in self.component_ms.items():
+            yield f"  {name:<14} {milliseconds:8.2f} ms"
+
+
+def measure(
+    bundles: Sequence[Path], device: str | None, steps: int, rounds: int, diffusers_model: Path | None = None
+) -> list[Figures]:
+    """Draw `rounds` pictures with each bundle and with diffusers, in turn, then time each bundle's components.
+
+    Raises UserError for bundles and models that can not be loaded, and for numbers of steps or rounds that can not be.
+    """
+    if rounds < 1:
+        raise UserError("rounds", str(rounds), "1 or more", "choose another number")
+    pipelines = [ControlNetPipeline.from_bundle(path, device) for path in bundles]
+    for pipeline in pipelines:
+        if pipeline.manifest.inpaints:
+            path = str(pipeline.engine.bundle.path)
+            raise UserError(path, "an inpainting model", "one that draws from a prompt", "choose another bundle")
+    contestants = [_native(pipeline, steps) for pipeline in pipelines]
+    if diffusers_model is not None:
+        contestants.append(_diffusers(diffusers_model, pipelines[0], steps))
+    seconds = _take_turns([contestant.draw for contestant in contestants], rounds)
+    return [
+        Figures(
+            contestant=contestant,
+            steps=steps,
+            picture_seconds=statistics.median(taken),
+            slowest_picture_seconds=max(taken),
+            component_ms={} if contestant.engine is None else _time_components(contestant.engine, rounds),
+        )
+        for contestant, taken in zip(contestants, seconds, strict=True)
+    ]
+
+
+def describe_device(engine: Engine) -> str:
+    """`llvm float32 on AMD EPYC 7B13, 2 of 4 logical processors`: what a figure must be read with."""
+    kind = f"{engine.library.device} {engine.library.dtype}"
+    if engine.library.device != "llvm":
+        return f"{kind} on {engine.device.device_name}"
+    return f"{kind} on {processor_name()}, {tvm.get_global_func('runtime.NumThreads')()} threads"
+
+
+def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
+    control_image = _ring(pipeline)
+    settings = pipeline.resolve(PROMPT, num_inference_steps=steps)  # refuses a number of steps that can not be
+    return Contestant(
+        name=str(pipeline.engine.bundle.path),
+        device=describe_device(pipeline.engine),
+        guidance_scale=settings.guidance_scale,
+        draw=lambda: pipeline(PROMPT, control_image, num_inference_steps=steps),
+        engine=pipeline.engine,
+    )
+
+
+def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Contestant:
+    """The peer draws what `pipeline` draws."""
+    from mlc_controlnet.bench.pictures.diffusers_peer import describe_peer, load_peer
+
+    control_image, guidance_scale = _ring(pipeline), pipeline.manifest.defaults.guidance_scale
+    draw = load_peer(model)
+    return Contestant(
+        name=str(model),
+        device=f"{describe_peer()} on {processor_name()}",
+        guidance_scale=guidance_scale,
+        draw=lambda: draw(PROMPT, control_image, steps, guidance_scale),
+    )
+
+
+def _ring(pipeline: ControlNetPipeline) -> Image.Image:
+    """A white ring on black, of the model's size."""
+    width, height = pipeline.manifest.model.width, pipeline.manifest.model.height
+    image = Image.new("RGB", (width, height))
+    ImageDraw.Draw(image).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), outline="white")
+    return image
+
+
+def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Seconds of each call in each round but the first."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for round_number in range(rounds + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if round_number > 0:
+                taken.append(time.perf_counter() - started)
+    return seconds
+
+
+def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
+    """Median milliseconds of one call, transfers between host and device included."""
+    arrays = {
+        spec.name: np.zeros(spec.shape, spec.dtype)
+        for component in engine.bundle.manifest.components.values()
+        for spec in component.inputs
+        if spec.dtype in ("float32", "int32")
+    }
+    sample, control_image = arrays["sample"], arrays["control_image"]
+    context = engine.text_encoder(arrays["token_ids"])
+    control = engine.control_embedding(control_image)
+    residuals = engine.controlnet(sample, 500.0, context, control, 1.0)
+    calls: dict[str, Callable[[], Any]] = {
+        TEXT_ENCODER: lambda: engine.text_encoder(arrays["token_ids"]),
+        CONTROL_EMBEDDING: lambda: engine.control_embedding(control_image),
+        CONTROLNET: lambda: engine.controlnet(sample, 500.0, context, control, 1.0),
+        UNET: lambda: engine.unet(sample, 500.0, context, residuals),
+        VAE_DECODER: lambda: engine.vae_decoder(arrays["latents"]),
+        VAE_ENCODER: lambda: engine.vae_encoder(arrays["image"]),
+    }
+
+    def finished(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            call()
+            engine.synchronize()
+
+        return run
+
+    taken = _take_turns([finished(call) for call in calls.values()], rounds)
+    return {name: 1000 * statistics.median(seconds) for name, seconds in zip(calls, taken, strict=True)}

@@ -1,0 +1,1 @@
+"""Training steps, timed against diffusers' example."""

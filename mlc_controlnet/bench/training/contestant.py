@@ -1,0 +1,181 @@
+"""A training loop in a process of its own, that takes steps when it is told to.
+
+Contestants share neither memory nor allocator nor threads, so one's peak memory is its own and what it sets for its
+process does not help the others.
+"""
+
+import itertools
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mlc_controlnet.bench.training.peer import make_peer_step
+from mlc_controlnet.bench.training.random_model import random_stable_diffusion
+from mlc_controlnet.train.base import Base, find_base, load_base, new_controlnet
+from mlc_controlnet.train.circles.drawing import draw_source, draw_target, random_circle
+from mlc_controlnet.train.config import TrainConfig
+from mlc_controlnet.train.config_file import from_tree
+from mlc_controlnet.train.data import fill50k
+from mlc_controlnet.train.data.loader import open_data
+from mlc_controlnet.train.metrics import peak_memory_mib
+from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator, set_up_process
+from mlc_controlnet.train.trainer import Trainer
+
+HINT_WIDTHS = {"circles": (8, 16, 24, 32), "sd15": (16, 32, 96, 256)}
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a contestant runs.
+
+    Attributes:
+        model: circles, or sd15: the real shapes with random weights.
+        pixels: height and width of the pictures.
+        batch: samples a step.
+        is_peer: diffusers' example in the place of our loop.
+        cached: latents and text states from a cache.
+        options: of our config's `model`.
+    """
+
+    name: str
+    model: str
+    pixels: int
+    batch: int
+    precision: str
+    is_peer: bool = False
+    cached: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Contestant:
+    """The process of one loop; `with` ends it.
+
+    Args:
+        folder: for its data; not shared with another contestant.
+    """
+
+    def __init__(self, loop: Loop, folder: Path) -> None:
+        self.loop = loop
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self._call(_start, loop, folder)
+
+    def seconds_per_step(self, steps: int) -> float:
+        """Let it take `steps` steps."""
+        seconds: float = self._call(_time_steps, steps)
+        return seconds
+
+    def peak_memory_mib(self) -> float:
+        """So far: the process' on a processor, allocations on a GPU."""
+        mebibytes: float = self._call(_peak_memory)
+        return mebibytes
+
+    def tflop_per_sample(self) -> float:
+        """Counted operations of one step, forward and backward, over its batch."""
+        work: float = self._call(_count_work)
+        return work / self.loop.batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.shutdown()
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._process.submit(function, *arguments).result()
+
+
+# What follows runs in the contestant's process, which has one step.
+_step: Step
+_device: torch.device
+
+
+def _start(loop: Loop, folder: Path) -> None:
+    global _step, _device
+    _device = make_accelerator(loop.precision).device
+    _step = make_step(loop, folder)
+
+
+def _time_steps(steps: int) -> float:
+    _synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        _step()
+    _synchronize()
+    return (time.perf_counter() - began) / steps
+
+
+def _peak_memory() -> float:
+    return peak_memory_mib(_device)
+
+
+def _count_work() -> float:
+    with FlopCounterMode(display=False) as counter:
+        _step()
+    return counter.get_total_flops() / 1e12
+
+
+def _synchronize() -> None:
+    if _device.type == "cuda":
+        torch.cuda.synchronize(_device)
+
+
+def make_step(loop: Loop, folder: Path) -> Step:
+    """A function that takes one step of `loop`, on a batch that is read once. Sets up the process for our loop."""
+    config = _config(loop, folder)
+    base = _base(loop.model)
+    if loop.is_peer:
+        samples = next(iter(open_data(config).stream(config, 0, 1)))
+        controlnet = new_controlnet(base.unet, 3, HINT_WIDTHS[loop.model])
+        accelerator = make_accelerator(loop.precision)
+        return make_peer_step(base, controlnet, samples, accelerator, FROZEN_DTYPES[loop.precision])
+    accelerator = set_up_process(config.trainer)
+    trainer = Trainer(config, accelerator, _quiet, base)
+    batches = itertools.repeat(next(iter(trainer.stream)))
+    never = threading.Event()
+
+    def step() -> None:
+        trainer.take_step(batches, never)
+
+    return step
+
+
+def _base(model: str) -> Base:
+    return random_stable_diffusion() if model == "sd15" else load_base(find_base(model))
+
+
+def _config(loop: Loop, folder: Path) -> TrainConfig:
+    rng = np.random.default_rng(0)
+    circles = [random_circle(rng, loop.pixels) for _ in range(loop.batch + 1)]
+    examples = (fill50k.Example(draw_source(c, loop.pixels), draw_target(c, loop.pixels), c.prompt) for c in circles)
+    fill50k.write(folder / "data", examples)
+    return from_tree(
+        {
+            "model": {"hint_widths": list(HINT_WIDTHS[loop.model]), **loop.options},
+            "data": {
+                "path": str(folder / "data"),
+                "height": loop.pixels,
+                "width": loop.pixels,
+                "cache": str(folder / "cache") if loop.cached else None,
+            },
+            "trainer": {"max_steps": 10**9, "batch_size": loop.batch, "precision": loop.precision},
+            "log": {"tensorboard": False, "images": 1},
+            "out": str(folder / "out"),
+        }
+    )
+
+
+def _quiet(line: str) -> None:
+    pass

@@ -1,0 +1,143 @@
+"""python -m mlc_controlnet bench [train | kernels | model | report]."""
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
+from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
+from mlc_controlnet.components import UNET
+from mlc_controlnet.locations import README
+
+HOSTS = ("chromium", "node", "native")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, action="append", help=f"repeat it to compare ({DEFAULT_BUNDLE})")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture (20)")
+    parser.add_argument("--rounds", type=int, default=5, help="pictures a bundle, of which the median counts (5)")
+    parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
+    parser.add_argument("--diffusers", type=Path, metavar="MODEL", help="also time diffusers in torch on this folder")
+    parser.set_defaults(run=run)
+    commands = parser.add_subparsers(dest="bench_command", metavar="command")
+    _add_bench_train(commands)
+    _add_operations(commands)
+
+
+def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("train", help="time training steps against diffusers' example")
+    parser.add_argument("--model", default="circles", help="circles, or sd15: the real shapes with random weights")
+    parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
+    parser.add_argument("--precision", default="32", help="32, bf16 or fp16 (32)")
+    parser.add_argument("--pixels", type=int, help="height and width of the pictures (circles 128, sd15 512)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns each takes, of which the median counts (20)")
+    parser.add_argument("--steps", type=int, default=1, help="training steps of a turn (1)")
+    parser.add_argument("--one-by-one", action="store_true", help="not in turns: where they do not fit side by side")
+    parser.add_argument("--raw", type=Path, metavar="FILE", help="write every turn's time as JSON")
+    parser.add_argument(
+        "--options", action="store_true", help="also what flash attention, channels-last, ... are worth"
+    )
+    parser.add_argument("--inductor", action="store_true", help="among them torch.compile: minutes of compiling")
+    parser.set_defaults(run=_bench_train, needs_torch=True)
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.training.measure import Settings, measure
+
+    settings = Settings(
+        model=options.model,
+        batch=options.batch,
+        precision=options.precision,
+        rounds=options.rounds,
+        steps=options.steps,
+        options=options.options or options.inductor,
+        inductor=options.inductor,
+        one_by_one=options.one_by_one,
+        pixels=options.pixels,
+    )
+    for line in measure(settings, options.raw):
+        print(line, flush=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.pictures.native import measure
+
+    bundles = [DEFAULT_BUNDLE] if options.bundle is None else options.bundle
+    for figures in measure(bundles, options.device, options.steps, options.rounds, options.diffusers):
+        print("\n".join(figures.lines()))
+
+
+def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    kernels = commands.add_parser(KERNELS, help="time single operations against onnxruntime-web or torch")
+    _add_contest(kernels)
+    kernels.add_argument("--only", action="append", default=[], metavar="PART", help="those with this in their name")
+    model = commands.add_parser(MODEL, help="time a model's components against onnxruntime-web or torch")
+    _add_contest(model)
+    model.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
+    model.add_argument("--component", action="append", default=[], help=f"repeat it for more ({UNET})")
+    report = commands.add_parser("report", help="write README.md's table and plots from the figures that are kept")
+    report.set_defaults(run=_report, needs_torch=True)
+
+
+def _add_contest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host",
+        choices=HOSTS,
+        default="chromium",
+        help="chromium; node: WebGPU without a browser; native: against torch, eager and compiled (chromium)",
+    )
+    parser.add_argument("--gpu", action="store_true", help="in Chromium the machine's GPU, not the software adapter")
+    parser.add_argument("--target", default="llvm", help="of the native library, as build.py --target (llvm)")
+    parser.add_argument("--dtype", help="float32 or float16 (float16 on GPUs that have it)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns each takes, of which the median counts (5)")
+    parser.add_argument("--keep", action="store_true", help="keep the figures, and write README.md's table and plots")
+    parser.set_defaults(run=_run_operations, needs_torch=True)
+
+
+def _run_operations(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.operations.measure import Settings, measure_in_browser, measure_natively, row_order
+    from mlc_controlnet.bench.operations.report import table
+
+    settings = Settings(
+        subject=options.bench_command,
+        host=options.host,
+        gpu=options.gpu,
+        target=options.target,
+        dtype=options.dtype,
+        rounds=options.rounds,
+        only=tuple(getattr(options, "only", ())),
+        model=getattr(options, "model", ""),
+        components=tuple(getattr(options, "component", ())) or (UNET,),
+        command=_command(options),
+    )
+    measure = measure_natively if options.host == "native" else measure_in_browser
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(settings, Path(folder), _tell)
+    print("\n".join(table(figures)))
+    if options.keep:
+        print(write_figures(figures, order=row_order(options.bench_command)))
+        _report(options)
+
+
+def _report(_options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.operations.report import write_report
+
+    for path in write_report(read_figures(), README, FOLDER):
+        print(path)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The words that measure the same again."""
+    words = ["python", "-m", "mlc_controlnet", "bench", options.bench_command, "--host", options.host]
+    words += ["--gpu"] if options.gpu else []
+    words += ["--target", options.target] if options.host == "native" else []
+    words += ["--dtype", options.dtype] if options.dtype else []
+    if options.bench_command == MODEL:
+        words += ["--model", options.model, *(word for name in options.component for word in ("--component", name))]
+    return shlex.join([*words, "--rounds", str(options.rounds), "--keep"])
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,77 @@
+"""Dispatches to one command and turns its errors into exit codes.
+
+Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure of ours (a traceback), 130 interrupted.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from mlc_controlnet import __version__
+from mlc_controlnet.errors import UserError, explain
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+COMMANDS = {
+    "build": "compile a model into a bundle for WebGPU or for this machine",
+    "generate": "draw a picture with a native bundle",
+    "verify": "check every file of a bundle against its hash",
+    "serve": "serve the built page on this machine",
+    "train": "train a ControlNet on your own pictures",
+    "parity": "compare a compiled model with torch, at any size",
+    "sources": "write every kernel as source code for another GPU",
+    "tune": "search for schedules and keep them in tuning_db/",
+    "bench": "measure native bundles, kernels and training",
+}
+
+# Commands that must not import torch. TVM's ffi imports torch if it is installed, which costs three seconds and 200 MB;
+# drawing a picture needs none of it. An option or subcommand that does need it sets `needs_torch`.
+WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve"})
+
+
+def main(arguments: Sequence[str], owns_process: bool = False) -> int:
+    """Run one command and return its exit code.
+
+    owns_process: the process ends with this call, so that torch may be blocked for the rest of it.
+    """
+    options = _parser().parse_args(arguments)
+    needs_torch = getattr(options, "needs_torch", False) or getattr(options, "diffusers", None) is not None
+    if owns_process and options.command in WITHOUT_TORCH and not needs_torch:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail
+    # diffusers asks transformers for image processors that nothing here uses, and those complain without torchvision.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        print(f"error: {explained}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def console() -> None:
+    """The entry point of the installed script `mlc-controlnet`."""
+    sys.exit(main(sys.argv[1:], owns_process=True))
+
+
+def _parser() -> argparse.ArgumentParser:
+    prog = "python -m mlc_controlnet" if sys.argv[0].endswith("__main__.py") else "mlc-controlnet"
+    parser = argparse.ArgumentParser(prog=prog, description="Train, build and run a ControlNet.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary in COMMANDS.items():
+        command = importlib.import_module(f"mlc_controlnet.cli.{name}")
+        description = f"{summary[0].upper()}{summary[1:]}."
+        command.add_arguments(commands.add_parser(name, help=summary, description=description))
+    return parser

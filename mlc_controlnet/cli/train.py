@@ -1,0 +1,125 @@
+"""The command line's `train`: a run, and what comes before one."""
+
+import argparse
+from pathlib import Path
+
+HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 16, 24, 32)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`train --config ...` itself, and its subcommands."""
+    parser.add_argument("--config", help="a preset's name (see train presets) or a YAML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="in the place of the config's value"
+    )
+    parser.add_argument("--output", type=Path, help="folder for checkpoints, logs and the result (the config's out)")
+    parser.set_defaults(run=_train)
+    commands = parser.add_subparsers(dest="train_command", metavar="command")
+
+    add_control = commands.add_parser("add-control", help="write a new ControlNet that changes nothing yet")
+    add_control.add_argument("--base", required=True, help="a bundled model, a folder in diffusers' layout or a file")
+    add_control.add_argument("--output", required=True, type=Path, help="folder of the new ControlNet")
+    add_control.add_argument("--hint-channels", type=int, default=3, help="channels of the control image (3)")
+    add_control.add_argument(
+        "--hint-widths", type=_widths, default=HINT_WIDTHS, help="layers that embed it (16,32,96,256)"
+    )
+    add_control.add_argument("--seed", type=int, default=0, help="of those layers' start (0)")
+    add_control.set_defaults(run=_add_control)
+
+    convert = commands.add_parser("convert", help="write a fill50k set as WebDataset shards")
+    convert.add_argument("folder", type=Path, help="with prompt.json, source/ and target/")
+    convert.add_argument("--output", required=True, type=Path, help="folder of the shards")
+    convert.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (1000)")
+    convert.add_argument("--image-extension", default="jpg", help="of the pictures; image.png keeps PNGs exact (jpg)")
+    convert.set_defaults(run=_convert)
+
+    plot = commands.add_parser("plot", help="draw a run's losses, and what it drew at which step")
+    plot.add_argument("folder", type=Path, help="of the run, finished or not (the config's out)")
+    plot.add_argument("--output", type=Path, help="file to write, .png or .svg (curve.png in the run's folder)")
+    plot.add_argument("--theme", choices=("light", "dark"), default="light", help="of the page it is for (light)")
+    plot.set_defaults(run=_plot)
+
+    commands.add_parser("presets", help="list what --config knows").set_defaults(run=_presets)
+    commands.add_parser("options", help="list every option with its default").set_defaults(run=_options)
+
+    circles = commands.add_parser("circles", help="train the bundled model from nothing, all three stages")
+    circles.add_argument("--out", type=Path, required=True, help="folder for data, stages and the finished model")
+    circles.add_argument("--data-only", action="store_true", help="write the data set, in fill50k's format, and stop")
+    circles.set_defaults(run=_circles)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from mlc_controlnet.errors import UserError
+    from mlc_controlnet.train.config_file import load_config, preset_names
+    from mlc_controlnet.train.trainer import train
+
+    if options.config is None:
+        wanted = f"a preset ({', '.join(preset_names())}) or a YAML file"
+        raise UserError("--config", "nothing", wanted, "for example train --config circles")
+    overrides = list(options.set)
+    if options.output is not None:
+        overrides.append(f"out={str(options.output)!r}")
+    train(load_config(options.config, overrides), _log)
+
+
+def _add_control(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.add_control import add_control
+
+    folder = add_control(options.base, options.output, options.hint_channels, options.hint_widths, options.seed)
+    _log(f"{folder}: a ControlNet for {options.base}; the UNet's output with it equals the one without, bit for bit")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.data.convert import fill50k_to_shards
+
+    samples, shards, skipped = fill50k_to_shards(
+        options.folder, options.output, options.shard_samples, options.image_extension, _log
+    )
+    _log(f"{options.output}: {samples} samples in {shards} shards, {skipped} skipped")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.plot import write_plot
+
+    output = options.folder / "curve.png" if options.output is None else options.output
+    _log(f"{write_plot(options.folder, output, options.theme)}")
+
+
+def _presets(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.config_file import PRESETS, preset_names
+
+    for name in preset_names():
+        first = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        _log(f"{name:<16} {first.removeprefix('# ')}")
+
+
+def _options(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.config_file import documented_options
+
+    for name, default, meaning in documented_options():
+        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+        _log(f"{name:<34} {shown or repr(''):<20} {meaning}")
+
+
+def _circles(options: argparse.Namespace) -> None:
+    from mlc_controlnet.train.circles import recipe
+
+    if options.data_only:
+        recipe.write_data(options.out / "data", recipe.Recipe(), _log)
+        return
+    pipeline = recipe.train_circles(options.out, recipe.Recipe(), _log)
+    model = options.out / "circles"
+    recipe.write_model(pipeline, model)
+    circles = recipe.unseen_circles(64)
+    for scale in (1.0, 0.0):
+        quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
+        _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
+    _log(f"{model}: build it with python build.py --model {model} --target llvm")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(width) for width in text.split(","))
+
+
+def _log(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,1 @@
+"""From a captured IRModule to compiled libraries and their figures."""

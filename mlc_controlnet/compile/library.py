@@ -1,0 +1,204 @@
+"""A captured IRModule -> a compiled library, and the figures that describe it."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import relax
+
+from mlc_controlnet.bundle import manifest
+from mlc_controlnet.config import BuildConfig, TargetPreset
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
+from mlc_controlnet.passes.generate import webgpu_code
+
+ROOM_BYTES = 256 * 10**6  # what compilers and linkers write before a library is done, several times over
+POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
+
+
+class OverLimits(UserError):
+    """A model, size and dtype whose kernels a WebGPU device would reject.
+
+    Attributes:
+        components: those that call such a kernel.
+    """
+
+    def __init__(
+        self, subject: str, error: ValueError, components: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        """sizes: height and width of the largest that fit, empty where none does; None: nobody looked."""
+        _, first, *others = (line.strip() for line in str(error).splitlines())
+        more = f", and {len(others)} more demands over the limits" if others else ""
+        super().__init__(
+            subject, f"{', '.join(components)}: {first}{more}", "what every WebGPU device grants", _remedy(sizes)
+        )
+        self.error = error
+        self.components = tuple(components)
+
+    def with_sizes(self, sizes: Sequence[tuple[int, int]]) -> "OverLimits":
+        return OverLimits(self.subject, self.error, self.components, sizes)
+
+
+def _remedy(sizes: Sequence[tuple[int, int]] | None) -> str:
+    if sizes is None:
+        return "build smaller pictures with --height and --width, or --dtype float16 alone"
+    if not sizes:
+        return "no size is small enough: build --dtype float16 alone"
+    return "the largest that fits is " + ", or ".join(f"--height {height} --width {width}" for height, width in sizes)
+
+
+@dataclass(frozen=True)
+class PlannedLibrary:
+    """A module that has been through every pass: what is left is to generate code.
+
+    Attributes:
+        requirements: what it asks of its device.
+        launches, activation_bytes: of each component.
+    """
+
+    module: tvm.IRModule
+    dtype: str
+    preset: TargetPreset
+    target: tvm.target.Target
+    requirements: Requirements
+    launches: dict[str, int]
+    activation_bytes: dict[str, int]
+
+
+def compile_library(
+    module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path, shipped: bool = True
+) -> tuple[Path, manifest.Library]:
+    """`plan_library`, then `write_library`."""
+    return write_library(plan_library(module, dtype, config, shipped), model_name, folder)
+
+
+def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped: bool = True) -> PlannedLibrary:
+    """Take a `module` captured in `dtype` through every pass.
+
+    Args:
+        shipped: False for a processor's library that is only compared: LLVM then takes two thirds of the time.
+
+    Raises:
+        OverLimits: a kernel wants more than a WebGPU device grants by default.
+    """
+    preset = config.preset
+    target = tvm_target(preset) if shipped else tvm.target.Target({**preset.tvm_target, "opt-level": 1})
+    checked = schedule_library(module, dtype, config, target)
+    planned = pipeline.run(checked, target, dump_ir=config.dump_ir, after="check")
+    return PlannedLibrary(
+        planned, dtype, preset, target, measure_requirements(checked), *count_launches_and_bytes(planned)
+    )
+
+
+def schedule_library(
+    module: tvm.IRModule, dtype: str, config: BuildConfig, target: tvm.target.Target | None = None
+) -> tvm.IRModule:
+    """Take a `module` captured in `dtype` through the passes up to phase check.
+
+    Args:
+        target: the one of `config`, unless it is compiled otherwise.
+
+    Raises:
+        OverLimits: a kernel wants more than a WebGPU device grants by default.
+    """
+    target = target or tvm_target(config.preset)
+    records = config.tuning_db / config.target
+    records_here = records if records.is_dir() else None
+    scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="schedule")
+    try:
+        return pipeline.run(scheduled, target, records_here, config.dump_ir, after="schedule", until="check")
+    except ValueError as error:
+        callers = _callers_over_limits(scheduled, target)
+        raise OverLimits(f"the {dtype} library for {config.target}", error, callers) from error
+
+
+def _callers_over_limits(scheduled: tvm.IRModule, target: tvm.target.Target) -> list[str]:
+    """The components that call a kernel which is over a limit."""
+    rejected = {kernel.prim_func for kernel in measure_kernels(scheduled, target) if any(kernel.violations())}
+    callers = []
+    for global_var, function in scheduled.functions_items():
+        if isinstance(function, relax.Function):
+            called = {used.name_hint for used in relax.analysis.all_global_vars(function)}
+            if called & rejected:
+                callers.append(global_var.name_hint)
+    return callers
+
+
+def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tuple[Path, manifest.Library]:
+    """Generate code and link it in `folder`; a WebGPU library is a wasm that holds the TVM runtime.
+
+    Returns the library's file and its description.
+    """
+    preset, dtype = planned.preset, planned.dtype
+    _check_room(folder)
+    executable = generate_code(planned.module, planned.target)
+    path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
+    if preset.device == "webgpu":
+        from mlc_controlnet.toolchain import link_wasm
+
+        executable.export_library(str(path), fcompile=link_wasm)
+    else:
+        executable.export_library(str(path))
+    return path, manifest.Library(
+        file=path.name,
+        device=preset.device,
+        dtype=dtype,
+        required_features=("shader-f16",) if preset.device == "webgpu" and dtype == "float16" else (),
+        required_limits=planned.requirements.limits,
+        activation_bytes=planned.activation_bytes,
+        launches=planned.launches,
+        largest_binding_bytes=planned.requirements.largest_binding_bytes,
+    )
+
+
+def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
+    """Of a module that has been through the last phase."""
+    lowering = webgpu_code.PIPELINE if target.kind.name == "webgpu" else "default"
+    return relax.build(module, target, relax_pipeline=None, tir_pipeline=lowering)
+
+
+def _check_room(folder: Path) -> None:
+    """LLVM ends the whole process when it cannot write."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < ROOM_BYTES:
+        raise UserError(
+            f"the temporary folder {folder}",
+            f"{free_bytes / 1e6:.0f} MB of room",
+            f"{ROOM_BYTES / 1e6:.0f} MB",
+            "make room there, or set TMPDIR to another folder",
+        )
+
+
+def tvm_target(preset: TargetPreset) -> tvm.target.Target:
+    if preset.tvm_host is None:
+        return tvm.target.Target(preset.tvm_target)
+    return tvm.target.Target(preset.tvm_target, host=preset.tvm_host)
+
+
+def count_launches_and_bytes(planned: tvm.IRModule) -> tuple[dict[str, int], dict[str, int]]:
+    """Launches and planned bytes (whole pages) of each component of a module that has been through the last phase."""
+    launches, planned_bytes = {}, {}
+    for global_var, function in planned.functions_items():
+        if isinstance(function, relax.Function):
+            counter = _Counter(planned)
+            counter.visit_expr(function)
+            launches[global_var.name_hint] = counter.launches
+            planned_bytes[global_var.name_hint] = counter.bytes
+    return launches, planned_bytes
+
+
+@relax.expr_functor.visitor
+class _Counter(relax.PyExprVisitor):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.mod = mod
+        self.launches = 0
+        self.bytes = 0
+
+    def visit_call_(self, call: relax.Call) -> None:
+        if isinstance(call.op, tvm.ir.GlobalVar) and isinstance(self.mod[call.op], tvm.tirx.PrimFunc):
+            self.launches += 1
+        elif isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.vm.alloc_storage":
+            self.bytes += -(-int(call.args[0].values[0]) // POOL_PAGE_BYTES) * POOL_PAGE_BYTES

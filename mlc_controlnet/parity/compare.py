@@ -1,0 +1,49 @@
+"""python -m mlc_controlnet parity: compiled against torch at any size, without building a bundle."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from mlc_controlnet.capture import capture
+from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
+from mlc_controlnet.compile.library import compile_library
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.locations import TUNING_DB
+from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.parity.parity import THRESHOLD_DB, check_parity, measure_parity, run_references
+from mlc_controlnet.passes import pipeline
+
+
+def compare_model(
+    model: str, dtypes: Sequence[str], height: int | None, width: int | None, components: Sequence[str] = COMPONENTS
+) -> Iterator[str]:
+    """Say, a line a dtype, how far each component for this processor is from torch in float32, in dB.
+
+    Args:
+        model: what build.py --model takes.
+        height, width: of the picture in pixels; None: what the model was trained on.
+
+    Raises:
+        UserError: the model, a dtype or a component is not there.
+        ParityError: a component is below THRESHOLD_DB; its line has been given.
+    """
+    set_thread_count()
+    with tempfile.TemporaryDirectory() as folder:
+        configs = [
+            BuildConfig(model, "llvm", (dtype,), Path(folder), TUNING_DB, components=tuple(components))
+            for dtype in dtypes
+        ]
+        checkpoint = load_checkpoint(find_model(model, components), height, width, components=components)
+        captured = [pipeline.clean(capture(checkpoint, dtype)) for dtype in dtypes]
+        shape = checkpoint.shape
+        yield f"{model_name(model)}, {shape.height} x {shape.width}, against torch {torch.__version__} in float32, dB"
+        references = run_references(checkpoint)
+        for config, compiled in zip(configs, captured, strict=True):
+            library, _ = compile_library(compiled.module, "compared", compiled.dtype, config, Path(folder), False)
+            measured = measure_parity(checkpoint, compiled, library, references)
+            figures = ", ".join(f"{name} {db}" for name, db in measured.items())
+            yield f"  {compiled.dtype} (at least {THRESHOLD_DB[compiled.dtype]:g}): {figures}"
+            check_parity(measured, compiled.dtype)

@@ -1,0 +1,1 @@
+"""Phase check: no kernel exceeds what a WebGPU device grants."""

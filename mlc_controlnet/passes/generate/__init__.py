@@ -1,0 +1,1 @@
+"""Code generation: passes over single kernels that run inside TVM's code generator."""

@@ -1,0 +1,30 @@
+"""How scheduled PrimFuncs become WGSL: TVM's pipeline, with vectors in memory and every index computed once.
+
+TVM eliminates common subexpressions before it splits kernels from their host, and then simplifies kernels once more,
+which writes every subexpression out again: a quarter of the text. Here they are eliminated at the end.
+"""
+
+import tvm
+from tvm import tirx
+
+from mlc_controlnet.passes.generate.use_vector_storage import UseVectorStorage
+
+PIPELINE = "webgpu"  # what `relax.build` and `tirx.build` take as their pipeline for scheduled PrimFuncs
+
+
+def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
+    lower, finalize_host, finalize_device = tirx.get_tir_pipeline("s_tir")
+
+    @tvm.transform.module_pass(opt_level=0)
+    def lower_without_elimination(mod: tvm.IRModule, context: tvm.transform.PassContext) -> tvm.IRModule:
+        with tvm.transform.PassContext(context.opt_level, config={**context.config, "tirx.disable_cse_tir": True}):
+            return lower(mod)
+
+    def finalize_kernels() -> tvm.transform.Pass:
+        eliminate = tirx.transform.CommonSubexprElim()
+        return tvm.transform.Sequential([UseVectorStorage(), finalize_device(), eliminate])
+
+    return lower_without_elimination, finalize_host, finalize_kernels
+
+
+tirx.register_tir_pipeline(PIPELINE, _pipeline)

@@ -1,0 +1,1 @@
+"""Phase plan: memory is planned statically."""

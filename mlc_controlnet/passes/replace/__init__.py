@@ -1,0 +1,1 @@
+"""Phase replace: operators become kernels of ours, or part of their neighbours."""

@@ -1,0 +1,1 @@
+"""Phase schedule: tuning records if there are any, rules for the rest."""

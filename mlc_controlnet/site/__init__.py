@@ -1,0 +1,1 @@
+"""The demo site: built with a bundle beside the page, and served on this machine."""

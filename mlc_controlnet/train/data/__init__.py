@@ -1,0 +1,1 @@
+"""Training sets: read, converted, cached and streamed."""

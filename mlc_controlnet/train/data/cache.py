@@ -1,0 +1,139 @@
+"""Latents and text states of a whole set, computed once.
+
+What is kept is the posterior's mean and log-variance, not a draw from it, so that training sees fresh latents every
+epoch, the same ones as without the cache. A cache belongs to one set, one VAE, one text encoder, one size and one
+precision; its fingerprint says which, and another one is computed where it does not match.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mlc_controlnet.train import checkpoints
+from mlc_controlnet.train.data.fill50k import Row
+from mlc_controlnet.train.data.rows import RowSet
+from mlc_controlnet.train.data.samples import collate
+
+_BATCH = 16
+_STORED = {torch.float32: torch.float32, torch.bfloat16: torch.int16, torch.float16: torch.int16}  # numpy has no bf16
+
+
+@dataclass(frozen=True)
+class ConditionCache:
+    """Moments by row and text states by prompt, read from the disk as they are needed.
+
+    Attributes:
+        moments: [N, 2c, h, w].
+        states: [P, T, D], with the empty prompt among them.
+        problems: `key: reason` of every row that could not be read, by row.
+    """
+
+    moments: np.ndarray
+    states: np.ndarray
+    dtype: torch.dtype
+    prompts: dict[str, int]
+    problems: dict[int, str]
+
+    def lookup(self, indices: Sequence[int], prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Moments of these rows and text states of these prompts."""
+        rows = [self.prompts[prompt] for prompt in prompts]
+        return self._tensor(self.moments, indices), self._tensor(self.states, rows)
+
+    def _tensor(self, bank: np.ndarray, rows: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(bank[list(rows)]).view(self.dtype)
+
+
+def open_cache(
+    folder: Path,
+    rows: RowSet,
+    parts: Sequence[nn.Module],
+    encode_pictures: Callable[[torch.Tensor], torch.Tensor],
+    encode_prompts: Callable[[list[str]], torch.Tensor],
+    workers: int,
+    log: Callable[[str], None],
+) -> None:
+    """Compute the cache at `folder` unless it is there already.
+
+    parts: what the result depends on, VAE and text encoder. encode_pictures: [B, 3, H, W] -> moments [B, 2c, h, w].
+    encode_prompts: B prompts -> [B, T, D].
+    """
+    fingerprint = _fingerprint(rows, parts)
+    description = folder / "cache.json"
+    if description.is_file() and json.loads(description.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+        return
+    log(f"cache: latents and text states of {len(rows)} samples to {folder}")
+
+    def write(partial: Path) -> None:
+        prompts = sorted({"", *(row.prompt for row in rows.rows if isinstance(row, Row))})
+        dtype, states = _write(partial / "states", len(prompts), _chunks(prompts, encode_prompts))
+        problems: dict[int, str] = {}
+        _, moments = _write(partial / "moments", len(rows), _pictures(rows, encode_pictures, workers, problems))
+        about = {
+            "fingerprint": fingerprint,
+            "dtype": str(dtype).removeprefix("torch."),
+            "states": states,
+            "moments": moments,
+            "prompts": prompts,
+            "problems": problems,
+        }
+        (partial / "cache.json").write_text(json.dumps(about), encoding="utf-8")
+
+    checkpoints.write_folder(folder, write)
+
+
+def read_cache(folder: Path) -> ConditionCache:
+    """Map what `open_cache` left below `folder`."""
+    about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, about["dtype"])
+    stored = np.float32 if dtype == torch.float32 else np.int16
+    return ConditionCache(
+        moments=np.memmap(folder / "moments", stored, "r", shape=tuple(about["moments"])),
+        states=np.memmap(folder / "states", stored, "r", shape=tuple(about["states"])),
+        dtype=dtype,
+        prompts={prompt: row for row, prompt in enumerate(about["prompts"])},
+        problems={int(row): problem for row, problem in about["problems"].items()},
+    )
+
+
+def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
+    digest = hashlib.sha256(repr((rows.options, rows.rows)).encode())
+    for part in parts:
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _chunks(prompts: list[str], encode: Callable[[list[str]], torch.Tensor]) -> Iterator[torch.Tensor]:
+    for start in range(0, len(prompts), _BATCH):
+        yield encode(prompts[start : start + _BATCH])
+
+
+def _pictures(
+    rows: RowSet, encode: Callable[[torch.Tensor], torch.Tensor], workers: int, problems: dict[int, str]
+) -> Iterator[torch.Tensor]:
+    places = [(0, index) for index in range(len(rows))]
+    for batch in DataLoader(rows, batch_size=_BATCH, sampler=places, collate_fn=collate, num_workers=workers):
+        bad = [index for index, weight in zip(batch.indices, batch.weight, strict=True) if weight == 0]
+        problems.update(zip(bad, batch.problems, strict=True))
+        yield encode(batch.pixels)
+
+
+def _write(path: Path, count: int, chunks: Iterable[torch.Tensor]) -> tuple[torch.dtype, list[int]]:
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(_bytes(chunk))
+    return chunk.dtype, [count, *chunk.shape[1:]]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    """The elements in logical order, whatever the memory order is."""
+    tensor = tensor.detach().cpu()
+    return tensor.view(_STORED.get(tensor.dtype, tensor.dtype)).numpy().tobytes()

@@ -1,0 +1,99 @@
+"""A fill50k set as a stream of batches that never ends, in an order that needs no memory.
+
+Sample number k of the run is row `order(epoch)[k mod n]` of epoch `k div n`: a batch may hold the end of one epoch and
+the start of the next, so that no sample is lost or seen twice and every process always has a full batch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mlc_controlnet.train.data.fill50k import Row
+from mlc_controlnet.train.data.samples import Batch, ReadOptions, Sample, bad_sample, collate, make_control, make_sample
+from mlc_controlnet.train.randomness import seed_of
+
+
+class RowSet(Dataset):
+    """Rows by (epoch, index).
+
+    Args:
+        cached: None, or the rows that were found unreadable when latents were cached: pictures are not read then.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        rows: Sequence[Row | str],
+        options: ReadOptions,
+        cached: Mapping[int, str] | None = None,
+    ) -> None:
+        self.directory, self.rows, self.options, self.cached = directory, rows, options, cached
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, where: tuple[int, int]) -> Sample:
+        sample = self._read(*where)
+        return sample if self.cached is None else replace(sample, pixels=torch.empty(0))
+
+    def _read(self, epoch: int, index: int) -> Sample:
+        row = self.rows[index]
+        if isinstance(row, str):
+            return bad_sample(f"prompt.json {row}", epoch, "names no sample", self.options, index)
+        if self.cached is not None and index in self.cached:
+            return bad_sample(row.target, epoch, self.cached[index].partition(": ")[2], self.options, index)
+        drawn = self.options.annotator is not None
+        try:
+            control = None if drawn or not row.source else (self.directory / row.source).read_bytes()
+            if self.cached is not None and control is not None:
+                return make_control(row.target, epoch, control, row.prompt, self.options, index)
+            image = (self.directory / row.target).read_bytes()
+        except OSError as error:
+            problem = f"{error.strerror}: {Path(str(error.filename)).name}"
+            return bad_sample(row.target, epoch, problem, self.options, index)
+        return make_sample(row.target, epoch, image, control, row.prompt, self.options, index)
+
+
+class RowStream:
+    """This process' batches, from the one behind the first `taken` on.
+
+    Args:
+        rank, world: this process' number and how many there are; each takes its own stretch of every global batch.
+    """
+
+    def __init__(self, rows: RowSet, batch_size: int, seed: int, rank: int, world: int, workers: int) -> None:
+        self.rows, self.batch_size, self.seed = rows, batch_size, seed
+        self.rank, self.world, self.workers = rank, world, workers
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        loader = DataLoader(
+            self.rows, batch_sampler=self._places(self.taken), collate_fn=collate, num_workers=self.workers
+        )
+        for batch in loader:
+            self.taken += 1
+            yield batch
+
+    def state(self) -> dict[str, object]:
+        return {"taken": self.taken}
+
+    def _places(self, taken: int) -> Iterator[list[tuple[int, int]]]:
+        while True:
+            first = (taken * self.world + self.rank) * self.batch_size
+            yield [self._place(number) for number in range(first, first + self.batch_size)]
+            taken += 1
+
+    def _place(self, number: int) -> tuple[int, int]:
+        epoch, position = divmod(number, len(self.rows))
+        return epoch, int(_order(self.seed, epoch, len(self.rows))[position])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """A permutation of the rows for this epoch.  # [N] int64"""
+    return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(count)

@@ -1,0 +1,213 @@
+"""WebDataset shards as a stream of batches that never ends: `000001.jpg`, `000001.txt`, `000001.png` in tar files.
+
+Every epoch shuffles the shards and deals them to the readers (processes times their workers); where there are fewer
+shards than readers, all read all of them and each keeps every n-th sample. Either way a sample is read once an epoch.
+A reader that has come to the end of its share goes on with the next epoch at once: nobody waits for anybody, so uneven
+shards can not hang a run.
+"""
+
+import glob
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset.filters import _shuffle as shuffle_stream
+from webdataset.shardlists import expand_urls
+from webdataset.tariterators import tarfile_samples
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.train.data.samples import Batch, ReadOptions, Sample, bad_sample, collate, make_sample
+from mlc_controlnet.train.randomness import seed_of
+
+EMPTY_EPOCHS = 2  # after so many in a row without a sample a reader gives up
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """Where samples are read from and what they are called there.
+
+    Attributes:
+        urls: files, http://... or pipe:..., braces already expanded.
+        keys: extensions of control image, picture and prompt.
+        buffer: samples among which the next is drawn.
+    """
+
+    urls: tuple[str, ...]
+    keys: tuple[str, str, str]
+    seed: int
+    buffer: int
+    options: ReadOptions
+
+
+def expand(path: str) -> tuple[str, ...]:
+    """`data/{000..002}.tar` -> three names; `data/*.tar` -> the files of today; `a.tar::b.tar` -> both.
+
+    Raises UserError where that gives none.
+    """
+    urls = tuple(name for url in expand_urls(path) for name in _matches(url))
+    if not urls:
+        raise UserError("data.path", repr(path), "one shard or more", "check the braces, or the files")
+    return urls
+
+
+def _matches(url: str) -> list[str]:
+    return sorted(glob.glob(url)) if "*" in url and ":" not in url else [url]  # noqa: PTH207 - absolute ones too
+
+
+def _fingerprint(urls: tuple[str, ...]) -> str:
+    """Of the shards' names in their order; where they lie may change, and so may a signed address."""
+    names = "\n".join(PurePosixPath(url.partition("?")[0]).name for url in urls)
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
+    """The samples of one reader's share of one epoch, in their order; what can not be read is a bad sample."""
+    for raw in _raw_epoch(source, epoch, reader, readers):
+        yield _decode(source, raw, epoch)
+
+
+def _raw_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[dict[str, Any]]:
+    """As `read_epoch`, not yet decoded."""
+    rng = random.Random(seed_of(source.seed, "shards", epoch))  # noqa: S311 - an order, not a secret
+    urls = list(source.urls)
+    rng.shuffle(urls)
+    whole_shards = len(urls) >= readers
+    samples = _read(urls[reader::readers] if whole_shards else urls)
+    if not whole_shards:
+        samples = (raw for number, raw in enumerate(samples) if number % readers == reader)
+    own = random.Random(seed_of(source.seed, "samples", epoch, reader))  # noqa: S311
+    yield from shuffle_stream(samples, bufsize=source.buffer, initial=source.buffer, rng=own)
+
+
+def _read(urls: list[str]) -> Iterator[dict[str, Any]]:
+    """Every sample of every shard; a shard that fails or is empty leaves one sample that says so."""
+    for url in urls:
+        failures: list[str] = []
+        count = 0
+        for raw in tarfile_samples(iter([{"url": url}]), handler=_remember(failures)):
+            count += 1
+            yield raw
+        if failures:
+            yield {"__key__": "", "__url__": url, "problem": f"a shard that can not be read ({failures[0]})"}
+        elif count == 0:
+            yield {"__key__": "", "__url__": url, "problem": "an empty shard"}
+
+
+def _remember(failures: list[str]) -> Callable[[Exception], bool]:
+    def handler(error: Exception) -> bool:
+        # webdataset adds the shard's name to the arguments, and str() would show them all.
+        reason = getattr(error, "strerror", None) or (error.args[0] if error.args else "")
+        failures.append(f"{type(error).__name__}: {reason}")
+        return True
+
+    return handler
+
+
+def _decode(source: ShardSource, raw: dict[str, Any], epoch: int) -> Sample:
+    shard = raw["__url__"]
+    key = f"{shard}/{raw['__key__']}" if raw["__key__"] else shard
+    if "problem" in raw:
+        return bad_sample(key, epoch, raw["problem"], source.options)
+    control_key, image_key, prompt_key = source.keys
+    wanted = [image_key, prompt_key] if source.options.annotator else list(source.keys)
+    missing = [name for name in wanted if name not in raw]
+    if missing:
+        return bad_sample(key, epoch, f"no .{' and no .'.join(missing)}", source.options)
+    try:
+        prompt = raw[prompt_key].decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return bad_sample(key, epoch, f"its .{prompt_key} is no UTF-8", source.options)
+    return make_sample(key, epoch, raw[image_key], raw.get(control_key), prompt, source.options)
+
+
+class _Readers(IterableDataset):
+    """What a worker of the loader runs.
+
+    places: for each of this process' workers, the epoch and the offset in it where that worker goes on.
+    turn: the worker whose batch is next; the loader asks its own worker 0 first.
+    """
+
+    def __init__(
+        self, source: ShardSource, batch_size: int, rank: int, world: int, places: list[tuple[int, int]], turn: int
+    ) -> None:
+        self.source, self.batch_size, self.rank, self.world = source, batch_size, rank, world
+        self.places, self.turn = places, turn
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        asked = 0 if info is None else info.id
+        worker = (asked + self.turn) % len(self.places)
+        reader, readers = self.rank * len(self.places) + worker, self.world * len(self.places)
+        epoch, offset = self.places[worker]
+        samples: list[Sample] = []
+        empty_epochs = 0
+        while True:
+            skip, start = offset, offset
+            for raw in _raw_epoch(self.source, epoch, reader, readers):
+                if skip:
+                    skip -= 1
+                    continue
+                samples.append(_decode(self.source, raw, epoch))
+                offset += 1
+                if len(samples) == self.batch_size:
+                    yield replace(collate(samples), place=(worker, epoch, offset))
+                    samples = []
+            empty_epochs = empty_epochs + 1 if offset == start else 0
+            if empty_epochs == EMPTY_EPOCHS:
+                names = ", ".join(self.source.urls[:3])
+                raise UserError(
+                    "data.path",
+                    f"no sample for reader {reader} of {readers} in {names}",
+                    "samples",
+                    "use fewer workers or processes, or more samples",
+                )
+            epoch, offset = epoch + 1, 0
+
+
+class ShardStream:
+    """This process' batches. `state` and `restore` go on in the middle of an epoch, sample for sample."""
+
+    def __init__(self, source: ShardSource, batch_size: int, rank: int, world: int, workers: int) -> None:
+        self.source, self.batch_size, self.rank, self.world, self.workers = source, batch_size, rank, world, workers
+        self.places = [(0, 0)] * max(workers, 1)
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        readers = _Readers(
+            self.source, self.batch_size, self.rank, self.world, list(self.places), self.taken % len(self.places)
+        )
+        for batch in DataLoader(readers, batch_size=None, num_workers=self.workers):
+            worker, epoch, offset = batch.place
+            self.places[worker] = (epoch, offset)
+            self.taken += 1
+            yield batch
+
+    def state(self) -> dict[str, object]:
+        return {
+            "taken": self.taken,
+            "places": [list(place) for place in self.places],
+            "shards": _fingerprint(self.source.urls),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Raises UserError where the run before had another number of workers or other shards."""
+        if len(state["places"]) != len(self.places):
+            raise UserError(
+                "data.workers",
+                f"{self.workers}, and the checkpoint is of a run with {len(state['places'])}",
+                "the same number: shards are dealt to workers",
+                f"set data.workers to {len(state['places'])}",
+            )
+        if state.get("shards", _fingerprint(self.source.urls)) != _fingerprint(self.source.urls):
+            raise UserError(
+                "data.path",
+                f"{len(self.source.urls)} shards, not those that the checkpoint's run had",
+                "the same: the place in the epoch is counted in them",
+                "bring them back, or start anew with trainer.resume: false",
+            )
+        self.taken = state["taken"]
+        self.places = [(epoch, offset) for epoch, offset in state["places"]]

@@ -1,0 +1,41 @@
+"""Tune the heaviest tasks of a model and write what was found as records."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlc_controlnet.capture import capture
+from mlc_controlnet.checkpoint import find_model, load_checkpoint
+from mlc_controlnet.compile.library import tvm_target
+from mlc_controlnet.config import TARGETS
+from mlc_controlnet.passes import pipeline
+from mlc_controlnet.tuning.measure import Stopwatch
+from mlc_controlnet.tuning.records import write_records
+from mlc_controlnet.tuning.search import search
+from mlc_controlnet.tuning.tasks import find_tasks, schedule_by_rules
+
+
+def tune(target_name: str, model: str, count: int, folder: Path, command: str) -> Iterator[str]:
+    """Tune the `count` heaviest tasks, replace the target's records in `folder`, and say a line per task.
+
+    Args:
+        target_name: a key of TARGETS whose device is this machine's.
+        model: what build.py --model takes.
+        command: how to search again, kept with the records.
+    """
+    target = tvm_target(TARGETS[target_name])
+    captured = pipeline.clean(capture(load_checkpoint(find_model(model))))
+    tasks = find_tasks(pipeline.run(captured.module, target, until="lower"))
+    weights = {task.name: task.calls * Stopwatch(schedule_by_rules(task.function), target).seconds() for task in tasks}
+    tasks.sort(key=lambda task: -weights[task.name])
+    total_ms = 1e3 * sum(weights.values())
+    yield f"{len(tasks)} tasks take {total_ms:.0f} ms a picture under the rules; tuning the heaviest {count}"
+    found = []
+    for task in tasks[:count]:
+        best = search(task, target)
+        outcome = "no better" if best is None else f"{best.seconds_by_rules * 1e6:.1f} -> {best.seconds * 1e6:.1f} us"
+        yield f"  {task.name}, {task.calls} calls: {outcome}"
+        if best is not None:
+            found.append(best)
+    saved_ms = 1e3 * sum((best.seconds_by_rules - best.seconds) * best.task.calls for best in found)
+    yield f"{len(found)} records save {saved_ms:.0f} ms a picture"
+    write_records(folder / target_name, found, target, command)

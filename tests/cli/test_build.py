@@ -1,0 +1,73 @@
+"""build.py's command line: what it makes of its options."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.cli.build import add_arguments, resolve
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.config import BuildConfig, LoraOption
+from mlc_controlnet.errors import UserError
+
+
+def parse_options(arguments: list[str]) -> BuildConfig:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return resolve(parser.parse_args(arguments))
+
+
+def test_the_bundled_model_is_built_whole() -> None:
+    config = parse_options(["--target", "webgpu"])
+    assert (config.model, config.controlnet, config.loras) == ("circles", None, ())
+    assert config.components == COMPONENTS
+    assert config.out == Path("dist/circles-webgpu")
+
+
+def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
+    config = parse_options(
+        [
+            "--target",
+            "llvm",
+            "--model",
+            "org/sd@main",
+            "--controlnet",
+            "canny.pth",
+            "--lora",
+            "a.safetensors:0.5",
+            "--lora",
+            "b.safetensors",
+            "--tokenizer",
+            "clip",
+            "--prediction-type",
+            "v_prediction",
+        ]
+    )
+    assert config.model == "org/sd@main"
+    assert config.out.name == "sd-llvm"
+    assert config.controlnet == "canny.pth"
+    assert config.loras == (LoraOption("a.safetensors", 0.5), LoraOption("b.safetensors", 1.0))
+    assert (config.tokenizer, config.prediction_type) == (Path("clip"), "v_prediction")
+
+
+def test_a_single_file_gives_the_bundle_its_name_without_the_suffix() -> None:
+    config = parse_options(["--target", "llvm", "--model", "/models/v1-5-pruned-emaonly.safetensors"])
+    assert config.out.name == "v1-5-pruned-emaonly-llvm"
+
+
+def test_components_are_repeated() -> None:
+    config = parse_options(["--target", "llvm", "--component", "text_encoder", "--component", "unet"])
+    assert config.components == ("text_encoder", "unet")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--component decoder", r"--component: got 'decoder', wanted one of text_encoder, "),
+        ("--prediction-type x0", r"--prediction-type: got 'x0', wanted one of epsilon, v_prediction"),
+        ("--controlnet a.pth --controlnet b.pth", r"--controlnet: got 2 of them, wanted one: .*not supported yet"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_its_option(options: str, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        parse_options(["--target", "llvm", *options.split()])

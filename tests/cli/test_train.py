@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.cli.main import main
+from tests.train.conftest import tiny_tree, write_config
+
+
+def test_a_run_from_a_yaml_file_with_changes_and_its_own_output(
+    tiny_base: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path / "run.yaml", tiny_tree(tiny_base, tiny_set, out=str(tmp_path / "unused")))
+    arguments = ["train", "--config", str(config), "--set", "trainer.max_steps=2", "--output", str(tmp_path / "it's")]
+    assert main(arguments) == 0
+    assert "step 2/2, loss" in capsys.readouterr().out
+    assert (tmp_path / "it's" / "controlnet" / "config.json").is_file()
+    assert "max_steps: 2" in (tmp_path / "it's" / "config.yaml").read_text()
+    assert not (tmp_path / "unused").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "--config: got nothing"),
+        (["train", "--config", "nowhere"], "circles, fill50k-sd15, fill50k-sd21, webdataset-sd15"),
+        (["train", "--config", "circles", "--set", "trainer.maxsteps=1"], "did you mean trainer.max_steps?"),
+        (["train", "--config", "fill50k-sd15"], "prompt.json"),
+        (["train", "convert", "nowhere", "--output", "x"], "nowhere/prompt.json"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_presets_and_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "presets"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert main(["train", "options"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["model.sd_locked", "true"] for line in lines)
+    assert any(line.split()[:2] == ["optim.learning_rate", "1e-05"] for line in lines)
+
+
+def test_a_set_is_converted(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "convert", str(tiny_set), "--output", str(tmp_path / "s"), "--shard-samples", "6"]) == 0
+    assert "10 samples in 2 shards, 0 skipped" in capsys.readouterr().out

@@ -1,0 +1,33 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.cli import tune as command
+from mlc_controlnet.errors import UserError
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_defaults_are_the_bundled_model_on_llvm() -> None:
+    options = parse()
+    assert (options.target, options.model, options.out) == ("llvm", "circles", Path("tuning_db"))
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (("--target", "webgpu"), "--target: got 'webgpu', wanted one of llvm"),
+        (("--tasks", "0"), "--tasks: got 0, wanted 1 or more"),
+        (("--model", "no-such-model"), "no-such-model"),
+    ],
+    ids=["target", "tasks", "model"],
+)
+def test_a_mistake_writes_nothing(arguments, words, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        command.run(parse(*arguments, "--out", str(tmp_path)))
+    assert not list(tmp_path.iterdir())

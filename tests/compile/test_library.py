@@ -1,0 +1,40 @@
+import pytest
+import tvm
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from mlc_controlnet.compile.library import OverLimits, compile_library
+from mlc_controlnet.config import BuildConfig
+
+
+@I.ir_module
+class Huge:
+    """One kernel on 256 MiB."""
+
+    @R.function
+    def double(x: R.Tensor((64, 1024, 1024), "float32"), w: R.Tensor((1,), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            out = R.add(x, w)
+            R.output(out)
+        return out
+
+
+def test_a_kernel_over_webgpus_limits_is_named_with_value_limit_and_remedy(tmp_path) -> None:
+    config = BuildConfig("huge", "webgpu", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    with pytest.raises(OverLimits) as raised:
+        compile_library(Huge, "huge", "float32", config, tmp_path)
+    assert raised.value.subject == "the float32 library for webgpu"
+    assert raised.value.components == ("double",)
+    assert raised.value.got.startswith("double: add_kernel: maxStorageBufferBindingSize is 268435456, the limit is 134")
+    assert "--height" in raised.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shipped", [True, False], ids=["to be shipped", "to be compared only"])
+def test_a_processor_has_no_such_limits(tmp_path, shipped: bool) -> None:
+    config = BuildConfig("huge", "llvm", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    library, description = compile_library(Huge, "huge", "float32", config, tmp_path, shipped)
+    assert library.is_file()
+    assert description.launches == {"double": 1}
+    assert tvm.runtime.load_module(str(library)) is not None

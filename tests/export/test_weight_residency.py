@@ -1,0 +1,110 @@
+"""Components of round numbers: what is alive in each one's turn can be added up by hand."""
+
+import pytest
+
+from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
+from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
+from mlc_controlnet.export.weight_residency import plan_memory
+
+# Elements of each param, in the order of the component's function.
+PARAMS = {
+    "text_encoder": [40],
+    "control_embedding": [4],
+    "controlnet": [30, 20, 30, 20],
+    "unet": [100, 100, 40, 5, 30],
+    "vae_decoder": [20, 10],
+    "vae_encoder": [1000],
+}
+ACTIVATION_BYTES = {
+    "text_encoder": 8,
+    "control_embedding": 8,
+    "controlnet": 64,
+    "unet": 48,
+    "vae_decoder": 90,
+    "vae_encoder": 5000,
+}
+
+
+def tensor(size: int, dtype: str = COMPUTE) -> TensorSpec:
+    return TensorSpec("tensor", (1, size), dtype)
+
+
+def bundle(names: tuple[str, ...] = tuple(PARAMS)) -> tuple[dict[str, ComponentEntry], ParamsSpec]:
+    """Each component has a float32 input of one number; a context has 2, residuals 4 + 1, the picture 6."""
+    outputs = {
+        "text_encoder": (tensor(2),),
+        "control_embedding": (tensor(3),),
+        "controlnet": (tensor(4), tensor(1)),
+        "vae_decoder": (tensor(6, "float32"),),
+    }
+    components = {
+        name: ComponentEntry(
+            (tensor(1, "float32"), tensor(9)),
+            outputs.get(name, ()),
+            tuple(f"{name}.{i}" for i in range(len(PARAMS[name]))),
+        )
+        for name in names
+    }
+    records = tuple(
+        ParamRecord(f"{name}.{i}", (size,), "float16", 0, 0, 2 * size)
+        for name in names
+        for i, size in enumerate(PARAMS[name])
+    )
+    return components, ParamsSpec("float16", sum(record.bytes for record in records), ("params/00.bin",), records)
+
+
+def plan(dtype: str = "float16", names: tuple[str, ...] = tuple(PARAMS)) -> MemoryPlan:
+    library = Library("x.wasm", "webgpu", dtype, (), {}, ACTIVATION_BYTES, {}, 0)
+    return plan_memory([library], *bundle(names))["x.wasm"]
+
+
+HOST = len(DRAWING) * 4 + 6 * 4  # an input each, and the picture that the host reads
+
+
+def test_resident_every_weight_of_what_draws_stays():
+    resident = plan().resident
+    assert resident.kept_params == {name: len(PARAMS[name]) for name in DRAWING} | {"vae_encoder": 0}
+    assert resident.step_upload_bytes == 0
+    weights = 2 * sum(sum(PARAMS[name]) for name in DRAWING)
+    # In the UNet's turn: two contexts, the embedding, two sets of residuals, and the ControlNet's workspace without its
+    # own residuals, which waits for the next step.
+    assert resident.peak_bytes == weights + 48 + 2 * 4 + 6 + 2 * 10 + (64 - 10) + HOST
+
+
+def test_of_an_inpainting_model_the_encoder_draws_too():
+    components, params = bundle()
+    unet = components["unet"]
+    sample = TensorSpec("sample", (1, INPAINTING_CHANNELS, 1, 1), "float32")
+    components["unet"] = ComponentEntry((sample, *unet.inputs[1:]), unet.outputs, unet.params)
+    library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
+    planned = plan_memory([library], components, params)["x.wasm"]
+    assert planned.resident.kept_params == {name: len(PARAMS[name]) for name in PARAMS}
+    host = HOST + (INPAINTING_CHANNELS - 1) * 4 + 4  # the UNet's sample, and the encoder's input
+    # The peak is the encoder's turn: with all weights, or its own and the halves that stay, and two contexts.
+    assert planned.resident.peak_bytes == 2 * sum(map(sum, PARAMS.values())) + 5000 + 2 * 4 + host
+    assert planned.reduced.kept_params["vae_encoder"] == 0
+    assert planned.reduced.peak_bytes == 2 * (50 + 200 + 1000) + 5000 + 2 * 4 + host
+
+
+def test_reduced_half_the_controlnet_changes_places_with_as_much_of_the_unet():
+    reduced = plan().reduced
+    # 50 of the ControlNet's 100 stay; 30 + 5 of the UNet's last would be too little for the other 50.
+    assert reduced.kept_params == dict.fromkeys(PARAMS, 0) | {"controlnet": 2, "unet": 2}
+    assert reduced.step_upload_bytes == 2 * (30 + 20) + 2 * (40 + 5 + 30)
+    # In the UNet's turn: all of the UNet, half of the ControlNet, two contexts, the embedding, two sets of residuals.
+    assert reduced.peak_bytes == 2 * (275 + 50) + 48 + 2 * 4 + 6 + 2 * 10 + HOST
+
+
+def test_float32_weights_and_what_passes_between_components_are_twice_as_large():
+    half, full = plan("float16"), plan("float32")
+    assert full.reduced.kept_params == half.reduced.kept_params
+    assert full.reduced.step_upload_bytes == 2 * half.reduced.step_upload_bytes
+    fixed = 48 + HOST  # planned activations are the library's own figure
+    assert full.reduced.peak_bytes - fixed == 2 * (half.reduced.peak_bytes - fixed)
+
+
+@pytest.mark.parametrize("names", [("text_encoder",), ("unet", "vae_decoder"), ("vae_encoder",)])
+def test_a_bundle_of_some_components_has_a_plan(names: tuple[str, ...]):
+    planned = plan(names=names)
+    assert planned.reduced.kept_params == dict.fromkeys(names, 0)
+    assert planned.reduced.peak_bytes <= planned.resident.peak_bytes

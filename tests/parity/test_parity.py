@@ -1,0 +1,67 @@
+"""The gate: every component, compiled for llvm by the whole pass pipeline, against torch."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlc_controlnet.capture import CapturedModel, capture
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.compile.library import compile_library
+from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.parity.parity import ParityError, check_parity, measure_parity, run_references, signal_to_noise_db
+from mlc_controlnet.passes import pipeline
+
+References = dict[str, list[np.ndarray]]
+
+
+@pytest.fixture(scope="module")
+def references(checkpoint: Checkpoint) -> References:
+    return run_references(checkpoint)
+
+
+def test_every_component_reaches_sixty_decibels(
+    checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path, references: References
+) -> None:
+    measured = measure_parity(checkpoint, cleaned, llvm_library, references)
+    assert set(measured) == set(COMPONENTS)
+    check_parity(measured, "float32")
+
+
+def test_every_component_in_float16_reaches_forty_decibels(
+    checkpoint: Checkpoint, references: References, tmp_path: Path
+) -> None:
+    cleaned = pipeline.clean(capture(checkpoint, "float16"))
+    config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    library, _ = compile_library(cleaned.module, "random", "float16", config, tmp_path)
+    check_parity(measure_parity(checkpoint, cleaned, library, references), "float16")
+
+
+def test_a_component_below_the_threshold_is_named() -> None:
+    with pytest.raises(ParityError, match="unet"):
+        check_parity({"unet": 59.9, "vae_decoder": 80.0}, "float32")
+
+
+def test_nan_is_below_every_threshold() -> None:
+    reference = np.ones(4, np.float32)
+    got = np.array([1, 1, np.nan, 1], np.float32)
+    assert signal_to_noise_db(reference, got) == -np.inf
+    with pytest.raises(ParityError):
+        check_parity({"unet": signal_to_noise_db(reference, got)}, "float32")
+
+
+def test_a_tenth_of_noise_is_twenty_decibels() -> None:
+    reference = np.full(100, 3.0)
+    assert signal_to_noise_db(reference, reference * 1.1) == pytest.approx(20.0, abs=1e-6)
+
+
+def test_one_weight_that_differs_is_noticed(checkpoint: Checkpoint, cleaned: CapturedModel, llvm_library: Path) -> None:
+    vae = copy.deepcopy(checkpoint.parts["vae"])
+    vae.post_quant_conv.weight.data *= 1.1
+    altered = dataclasses.replace(checkpoint, parts={**checkpoint.parts, "vae": vae}, components=("vae_decoder",))
+    measured = measure_parity(checkpoint, cleaned, llvm_library, run_references(altered))
+    with pytest.raises(ParityError, match="vae_decoder"):
+        check_parity(measured, "float32")

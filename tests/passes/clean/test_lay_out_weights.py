@@ -1,0 +1,124 @@
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT, TRANSPOSED, LayOutWeights, param_axes
+from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
+from tests.passes.evaluate import evaluate, ops
+
+
+@I.ir_module
+class Convolutions:
+    """With a weight of its own, with one that is shared, with one that something else reads, and one with groups."""
+
+    @R.function
+    def main(
+        x: R.Tensor((1, 4, 6, 10), "float32"),
+        own: R.Tensor((8, 4, 3, 3), "float32"),
+        shared: R.Tensor((8, 8, 1, 1), "float32"),
+        read: R.Tensor((8, 8, 3, 3), "float32"),
+        grouped: R.Tensor((8, 4, 3, 3), "float32"),
+    ):
+        R.func_attr({"global_symbol": "main", "num_input": 1})
+        with R.dataflow():
+            a = R.nn.conv2d(x, own, strides=[2, 2], padding=[1, 1, 1, 1])
+            b = R.nn.conv2d(R.nn.conv2d(a, shared), shared)
+            doubled = R.add(read, read)
+            c = R.nn.conv2d(b, read, padding=[0, 1, 2, 0])
+            d = R.nn.conv2d(c, R.add(doubled, read), padding=[1, 1, 1, 1])
+            out = R.nn.conv2d(d, grouped, groups=2, padding=[1, 1, 1, 1])
+            R.output(out)
+        return out
+
+
+def random_inputs() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    params = Convolutions["main"].params
+    return [rng.standard_normal([int(d) for d in p.ty.shape], dtype=np.float32) for p in params]
+
+
+def test_weights_that_only_convolutions_read_lie_with_their_channels_innermost() -> None:
+    main = LayOutWeights()(Convolutions)["main"]
+    assert param_axes(main) == [tuple(LAID_OUT), tuple(LAID_OUT), (), ()]
+    assert [tuple(map(int, p.ty.shape)) for p in main.params[1:3]] == [(4, 3, 3, 8), (8, 1, 1, 8)]
+
+
+def test_the_function_computes_the_same_from_the_permuted_params() -> None:
+    x, own, shared, *others = random_inputs()
+    wanted = evaluate(Convolutions, x, own, shared, *others)
+    after = LayOutWeights()(Convolutions)
+    inputs = (x, own.transpose(LAID_OUT), shared.transpose(LAID_OUT), *others)
+    np.testing.assert_allclose(evaluate(after, *inputs), wanted, rtol=1e-4, atol=1e-4)
+    direct = UseDirectConv2d()(after)
+    np.testing.assert_allclose(evaluate(direct, *inputs), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_lies_as_it_is_read_is_not_permuted_again() -> None:
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 4, 6, 10), "float32"), w: R.Tensor((8, 4, 3, 3), "float32")):
+            R.func_attr({"global_symbol": "main", "num_input": 1})
+            with R.dataflow():
+                out = R.nn.conv2d(x, w)
+                R.output(out)
+            return out
+
+    after = UseDirectConv2d()(LayOutWeights()(Before))
+    assert ops(after["main"]) == {"relax.call_tir"}
+
+
+def test_convolutions_with_groups_are_left_to_tvm() -> None:
+    assert "relax.nn.conv2d" in ops(UseDirectConv2d()(Convolutions)["main"])
+
+
+@I.ir_module
+class LinearLayers:
+    """Of many rows; of few; one weight for both; and one that something else reads."""
+
+    @R.function
+    def main(
+        x: R.Tensor((1, 12, 20), "float32"),
+        v: R.Tensor((1, 20), "float32"),
+        many: R.Tensor((16, 20), "float32"),
+        few: R.Tensor((16, 20), "float32"),
+        both: R.Tensor((16, 20), "float32"),
+        read: R.Tensor((16, 20), "float32"),
+    ):
+        R.func_attr({"global_symbol": "main", "num_input": 2})
+        with R.dataflow():
+            a = R.matmul(x, R.permute_dims(many))
+            b = R.matmul(v, R.permute_dims(few))
+            shared = R.permute_dims(both)
+            c = R.add(R.matmul(x, shared), R.matmul(v, shared))
+            d = R.matmul(x, R.permute_dims(read))
+            e = R.sum(read, axis=[1])
+            out = R.add(R.add(R.add(a, b), R.add(c, d)), e)
+            R.output(out)
+        return out
+
+
+def test_a_linear_layer_of_many_rows_has_its_outputs_innermost_and_needs_no_permutation() -> None:
+    before = relax.transform.Normalize()(LinearLayers)
+    after = LayOutWeights()(before)
+    assert param_axes(after["main"]) == [tuple(TRANSPOSED), (), (), ()]
+    assert after["main"].script().count("R.permute_dims") == 3
+    rng = np.random.default_rng(0)
+    x, v, many, *others = (
+        rng.standard_normal([int(d) for d in p.ty.shape], dtype=np.float32) for p in before["main"].params
+    )
+    wanted = evaluate(before, x, v, many, *others)
+    np.testing.assert_allclose(evaluate(after, x, v, many.T, *others), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_two_permutations_cancel() -> None:
+    assert [LAID_OUT[axis] for axis in AS_TORCH] == [0, 1, 2, 3]
+
+
+def test_the_callers_module_stays_as_it_was() -> None:
+    before = Convolutions.script()
+    LayOutWeights()(Convolutions)
+    assert Convolutions.script() == before
+    assert isinstance(Convolutions, tvm.IRModule)

@@ -1,0 +1,148 @@
+"""What the processor schedules compute, against torch, and what they leave alone."""
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch.nn import functional
+from tvm import relax, tirx
+from tvm.script import ir as I
+from tvm.script import tirx as T
+from tvm.target import Target
+
+from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
+
+LLVM = Target({"kind": "llvm", "num-cores": 2})
+
+
+def lower_and_schedule(mod: tvm.IRModule) -> tvm.IRModule:
+    transform = relax.transform
+    with LLVM:
+        for step in (
+            transform.FuseTransposeMatmul(),
+            transform.LegalizeOps(),
+            transform.AnnotateTIROpPattern(),
+            transform.FuseOps(),
+            transform.FuseTIR(),
+            transform.DeadCodeElimination(),
+            ScheduleForCPU(),
+        ):
+            mod = step(mod)
+    return mod
+
+
+def run(mod: tvm.IRModule, *inputs: torch.Tensor) -> torch.Tensor:
+    machine = relax.VirtualMachine(tvm.compile(mod, LLVM), tvm.cpu())
+    return torch.tensor(machine["main"](*(tvm.runtime.tensor(x.numpy()) for x in inputs)).numpy())
+
+
+def prim_funcs(mod: tvm.IRModule) -> list[tirx.PrimFunc]:
+    return [function for _, function in mod.functions_items() if isinstance(function, tirx.PrimFunc)]
+
+
+def random(*shape: int) -> torch.Tensor:
+    return torch.tensor(np.random.default_rng(sum(shape)).standard_normal(shape).astype("float32"))
+
+
+def close(got: torch.Tensor, want: torch.Tensor) -> bool:
+    return bool((got - want).norm() < 1e-6 * want.norm())
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 16), (4, 4), (5, 7), (17, 9)], ids=str)
+@pytest.mark.parametrize("kernel,stride,padding", [(3, 1, 1), (3, 2, 1), (1, 1, 0)], ids=str)
+def test_convolution_with_bias_residual_and_silu(size, kernel, stride, padding) -> None:
+    x, weight, bias = random(1, 6, *size), random(10, 6, kernel, kernel), random(10)
+    want = functional.conv2d(x, weight, bias, stride, padding)
+    residual = random(*want.shape)
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(name, relax.TensorType(tuple(value.shape), "float32"))
+        for name, value in (("x", x), ("weight", weight), ("bias", bias), ("residual", residual))
+    ]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            y = builder.emit(relax.op.nn.conv2d(variables[0], variables[1], strides=stride, padding=padding))
+            y = builder.emit(relax.op.add(y, builder.emit(relax.op.reshape(variables[2], [1, 10, 1, 1]))))
+            y = builder.emit(relax.op.add(y, variables[3]))
+            y = builder.emit_output(relax.op.nn.silu(y))
+        builder.emit_func_output(y)
+    mod = lower_and_schedule(builder.get())
+    assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
+    assert close(run(mod, x, weight, bias, residual), functional.silu(want + residual))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 77])
+@pytest.mark.parametrize("depth,columns", [(64, 96), (24, 10), (7, 5)], ids=str)
+def test_linear_with_bias(rows, depth, columns) -> None:
+    x, weight, bias = random(1, rows, depth), random(columns, depth), random(columns)
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(name, relax.TensorType(tuple(value.shape), "float32"))
+        for name, value in (("x", x), ("weight", weight), ("bias", bias))
+    ]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            y = builder.emit(relax.op.matmul(variables[0], builder.emit(relax.op.permute_dims(variables[1]))))
+            y = builder.emit_output(relax.op.add(y, variables[2]))
+        builder.emit_func_output(y)
+    mod = lower_and_schedule(builder.get())
+    assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
+    assert close(run(mod, x, weight, bias), functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_matmul_of_two_activations(batch) -> None:
+    x, y = random(batch, 20, 12), random(batch, 12, 18)
+    builder = relax.BlockBuilder()
+    a = relax.Var("a", relax.TensorType(tuple(x.shape), "float32"))
+    b = relax.Var("b", relax.TensorType(tuple(y.shape), "float32"))
+    with builder.function("main", [a, b]):
+        with builder.dataflow():
+            out = builder.emit_output(relax.op.matmul(a, b))
+        builder.emit_func_output(out)
+    assert close(run(lower_and_schedule(builder.get()), x, y), x @ y)
+
+
+def test_layer_norm_gelu_and_concatenation() -> None:
+    x, gamma, beta = random(1, 9, 48), random(48), random(48)
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(name, relax.TensorType(tuple(value.shape), "float32"))
+        for name, value in (("x", x), ("gamma", gamma), ("beta", beta))
+    ]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            norm = builder.emit(relax.op.nn.layer_norm(*variables, axes=-1))
+            gelu = builder.emit(relax.op.nn.gelu(variables[0]))
+            out = builder.emit_output(relax.op.concat([norm, gelu], axis=1))
+        builder.emit_func_output(out)
+    mod = lower_and_schedule(builder.get())
+    assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
+    want = torch.cat([functional.layer_norm(x, (48,), gamma, beta), functional.gelu(x)], 1)
+    assert close(run(mod, x, gamma, beta), want)
+
+
+def test_scheduled_functions_and_unknown_forms_are_left_alone() -> None:
+    @I.ir_module
+    class Before:
+        @T.prim_func(s_tir=True, private=True)
+        def scheduled(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32")):
+            T.func_attr({"tirx.is_scheduled": True})
+            for i in range(64):
+                with T.sblock("copy"):
+                    v = T.axis.spatial(64, i)
+                    y[v] = x[v]
+
+        @T.prim_func(s_tir=True, private=True)
+        def two_outputs(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32"), z: T.Buffer((64,), "float32")):
+            for i in range(64):
+                with T.sblock("once"):
+                    v = T.axis.spatial(64, i)
+                    y[v] = x[v]
+            for i in range(64):
+                with T.sblock("twice"):
+                    v = T.axis.spatial(64, i)
+                    z[v] = x[v] + x[v]
+
+    with LLVM:
+        tvm.ir.assert_structural_equal(ScheduleForCPU()(Before), Before)

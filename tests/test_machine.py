@@ -1,0 +1,62 @@
+import os
+
+import pytest
+
+from mlc_controlnet.machine import THREADS_VARIABLES, count_cores, set_thread_count
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A Linux machine of four logical processors, as /sys describes it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+
+    def describe(siblings, quota=None):
+        for number, text in enumerate(siblings):
+            topology = tmp_path / f"devices/system/cpu/cpu{number}/topology"
+            topology.mkdir(parents=True)
+            (topology / "thread_siblings_list").write_text(text + "\n")
+        if quota is not None:
+            (tmp_path / "fs/cgroup").mkdir(parents=True)
+            (tmp_path / "fs/cgroup/cpu.max").write_text(quota + "\n")
+        return tmp_path
+
+    return describe
+
+
+def test_two_threads_of_one_core_count_once(machine):
+    assert count_cores(machine(["0,2", "1,3", "0,2", "1,3"])) == 2
+
+
+def test_a_virtual_processor_is_a_core(machine):
+    assert count_cores(machine(["0", "1", "2", "3"])) == 4
+
+
+def test_a_containers_quota_counts(machine):
+    assert count_cores(machine(["0", "1", "2", "3"], "250000 100000")) == 2
+
+
+def test_half_a_processor_is_one_thread(machine):
+    assert count_cores(machine(["0", "1", "2", "3"], "50000 100000")) == 1
+
+
+def test_no_quota_is_no_limit(machine):
+    assert count_cores(machine(["0", "1", "2", "3"], "max 100000")) == 4
+
+
+def test_a_machine_that_says_nothing_is_counted_by_its_processors(machine):
+    assert count_cores(machine([])) == 4
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    set_thread_count()
+    assert "TVM_NUM_THREADS" not in os.environ
+
+
+def test_tvm_is_told_where_nobody_has(monkeypatch):
+    for name in THREADS_VARIABLES:
+        monkeypatch.setenv(name, "restored after the test")
+        monkeypatch.delenv(name)
+    set_thread_count()
+    assert int(os.environ["TVM_NUM_THREADS"]) == count_cores()
