@@ -1,0 +1,121 @@
+"""Write a file or a folder whole or not at all.
+
+New content is written under a hidden name next to the target, flushed to the disk, and then renamed. Whatever stops the
+program, even a power cut, the target holds its old content or its new content and never a mixture. Two processes must
+not write one target at the same time.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+PARTIAL, PREVIOUS = ".partial-", ".previous-"  # prefixes, so that a name keeps its suffix: some libraries read it
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file; when the block ends without an error, that file replaces `path`.
+
+        with whole_file(Path("ring.png")) as partial:
+            picture.save(partial)
+
+    If the block raises, `path` keeps its old content and the new file is removed. The folder of `path` must exist.
+    A symbolic link at `path` stays; the file that it points to is replaced.
+    """
+    target = path.resolve()
+    partial = partial_of(target)
+    try:
+        yield partial
+        flush(partial)
+        partial.replace(target)
+        flush(target.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to the file `path`, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to the file `path` as UTF-8, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder; when the block ends without an error, that folder replaces `path`.
+
+    If the block raises, `path` keeps its old content and the new folder is removed. Missing parents are created.
+    """
+    target = path.resolve()
+    partial = partial_of(target)
+    restore_folder(target)
+    remove(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        flush_tree(partial)
+        replace_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Give the folder `new`, already flushed to the disk, the name `target`, and delete what had that name before.
+
+    A folder cannot replace another one in a single step. If the program stops between the two renames, the old content
+    is still there under a hidden name, and `restore_folder(target)` brings it back.
+    """
+    previous = previous_of(target)
+    remove(previous)
+    if target.exists():
+        target.rename(previous)
+    new.rename(target)
+    flush(target.parent)
+    remove(previous)
+
+
+def restore_folder(target: Path) -> None:
+    """Give `target` its old content back, if a program stopped in the middle of `replace_folder`."""
+    previous = previous_of(target)
+    if previous.exists() and not target.exists():
+        previous.rename(target)
+
+
+def partial_of(target: Path) -> Path:
+    """Return the hidden name that new content has until it is complete."""
+    return target.with_name(f"{PARTIAL}{target.name}")
+
+
+def previous_of(target: Path) -> Path:
+    """Return the hidden name that old content has while it is replaced."""
+    return target.with_name(f"{PREVIOUS}{target.name}")
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file, or the list of a folder's entries, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Wait until everything below `folder`, and the folder itself, is on the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        if not path.is_symlink():
+            flush(path)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder with its content; do nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,118 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.files import remove, whole_file, whole_folder, write_bytes, write_text
+
+CHANGES = ("mkdir", "rename", "replace", "rmdir", "unlink", "fsync", "open")  # calls that change the disk
+
+
+def die_at(call: int, work) -> bool:
+    """Do `work` in a forked process that gets SIGKILL just before its `call`-th change of the disk.
+
+    Returns whether it died; a `work` with fewer changes finishes.
+    """
+    child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def counted(real):
+            def count_and_call(*arguments, **options):
+                nonlocal calls
+                calls += 1
+                if calls == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return count_and_call
+
+        for name in CHANGES:
+            setattr(os, name, counted(getattr(os, name)))
+        work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_a_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
+    write_text(tmp_path / "name.json", "alt")
+    write_text(tmp_path / "name.json", "neu, ü")
+    assert (tmp_path / "name.json").read_bytes() == "neu, ü".encode()
+    assert list(tmp_path.iterdir()) == [tmp_path / "name.json"]
+
+
+def test_an_error_leaves_the_older_file(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.png", b"old")
+    with pytest.raises(KeyboardInterrupt), whole_file(tmp_path / "a.png") as partial:
+        partial.write_bytes(b"ne")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
+
+
+def test_the_name_in_between_keeps_the_suffix(tmp_path: Path) -> None:
+    """Pillow and numpy choose the format by it."""
+    with whole_file(tmp_path / "a.png") as partial:
+        partial.touch()
+    assert partial.suffix == ".png"
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "whole", b"")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    write_bytes(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_folder_is_replaced_with_everything_in_it(tmp_path: Path) -> None:
+    (tmp_path / "result" / "deep").mkdir(parents=True)
+    with whole_folder(tmp_path / "result") as partial:
+        (partial / "new").touch()
+    assert [path.name for path in (tmp_path / "result").iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "result"]
+
+
+def test_an_error_leaves_the_older_folder(tmp_path: Path) -> None:
+    (tmp_path / "result" / "old").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "result") as partial:
+        (partial / "new").touch()
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "result").iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "result"]
+
+
+def test_death_at_any_moment_leaves_the_older_or_the_newer_folder(tmp_path: Path) -> None:
+    target = tmp_path / "result"
+
+    def write(number: int) -> None:
+        with whole_folder(target) as partial:
+            for name in ("a", "b"):
+                (partial / name).write_text(str(number))
+
+    write(0)
+    for dies_at in range(1, 100):
+        died = die_at(dies_at, lambda: write(dies_at))  # noqa: B023 - called at once
+        with pytest.raises(ZeroDivisionError), whole_folder(target):
+            raise ZeroDivisionError  # the next writer restores a folder that was between two names
+        contents = {(target / name).read_text() for name in ("a", "b")}
+        assert len(contents) == 1
+        if not died:
+            break
+    assert dies_at > 10 and contents == {str(dies_at)}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_removing_a_link_keeps_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    remove(tmp_path / "link")
+    remove(tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
