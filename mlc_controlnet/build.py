@@ -1,121 +1,200 @@
-"""Build a bundle: model -> library, params, tables and, last, the manifest."""
+"""Builds a bundle: the stages in order, from a model to its libraries, weights, tables and manifest.
+
+`build` is the table of contents; every stage is a function below it.
+"""
 
 import tempfile
-from collections import defaultdict
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, ParamsSpec, SamplersSpec
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.bundle.sampler_table import tables_to_json
+from mlc_controlnet.bundle.sampler_table import SamplerTable, tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
-from mlc_controlnet.capture import capture
-from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
+from mlc_controlnet.capture import CapturedModel, capture
+from mlc_controlnet.checkpoint import Checkpoint, find_model, find_weights, load_checkpoint, model_name
+from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
-from mlc_controlnet.compile.library import OverLimits, compile_library, plan_library, write_library
+from mlc_controlnet.compile.library import (
+    OverLimits,
+    PlannedLibrary,
+    compile_library,
+    plan_library,
+    write_library,
+)
 from mlc_controlnet.compile.stage_log import StageLog
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.export import description as describe
+from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.export.samplers import build_sampler_tables
 from mlc_controlnet.export.weight_residency import plan_memory
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.toolchain.gpu_compilers import check_device
+
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+SAMPLERS_FILE = "samplers.json"
+
+Parity = dict[str, dict[str, float]]  # component -> dtype -> dB
+
+
+@dataclass(frozen=True)
+class BuiltLibrary:
+    """One compiled library: its file, its description for the manifest, and the components it was made from."""
+
+    path: Path
+    description: Library
+    model: CapturedModel
 
 
 def build(config: BuildConfig) -> Bundle:
-    set_thread_count()  # TVM would leave half of a virtual machine's processors idle
+    """Build the bundle that `config` describes and write it to `config.out`, whole or not at all.
+
+    Raises:
+        UserError: an option, the model or the machine does not allow this build.
+        ParityError: a compiled component does not compute what torch computes.
+    """
+    set_thread_count()  # TVM would use half of a virtual machine's processors
+    check_device(config.target)
     stage = StageLog(config)
-    with (
-        BundleWriter(config.out) as writer,
-        tempfile.TemporaryDirectory() as folder,
-        ThreadPoolExecutor(max_workers=1) as beside,
-    ):
-        scratch = Path(folder)
-        check_device(config.target)
-        with stage("find the model"):
-            path = find_model(config.model, config.components)
-            controlnet = None if config.controlnet is None else find_weights(config.controlnet, "--controlnet")
-        with stage("load the checkpoint"):
-            checkpoint = load_checkpoint(
-                path,
-                config.height,
-                config.width,
-                name=model_name(config.model),
-                controlnet=controlnet,
-                loras=config.loras,
-                components=config.components,
-                tokenizer=config.tokenizer,
-                prediction_type=config.prediction_type,
-            )
-        models = []
-        for dtype in config.dtypes:
-            with stage(f"capture the components in {dtype}"):
-                models.append(pipeline.clean(capture(checkpoint, dtype)))
-        tables = beside.submit(build_sampler_tables, checkpoint.scheduler_config)  # while TVM compiles
-        references: Future[dict[str, list[np.ndarray]]] | None = None
-        libraries: list[Library] = []
-        parity_db = defaultdict[str, dict[str, float]](dict)
-        for captured in models:
-            dtype = captured.dtype
-            if config.target != "llvm":
-                try:
-                    with stage(f"plan for {config.target}"):
-                        planned = plan_library(captured.module, dtype, config)
-                except OverLimits as error:
-                    if config.every_dtype or not libraries:
-                        with stage("look for the largest size that fits"):
-                            sizes = find_largest_sizes(checkpoint, dtype, config, error)
-                        raise error.with_sizes(sizes) from error
-                    print(f"notice: left out {error.subject}: {error.got}", flush=True)
-                    continue
-            # torch computes what libraries are compared with while TVM compiles them.
-            references = references or beside.submit(run_references, checkpoint)
-            if config.target != "llvm":
-                with stage(f"compile for {config.target}"):
-                    path, library = write_library(planned, checkpoint.name, scratch)
-            with stage("compile for llvm"):
-                native = config.for_target("llvm")
-                native_path, native_library = compile_library(
-                    captured.module, checkpoint.name, dtype, native, scratch, shipped=config.target == "llvm"
-                )
-            with stage("compare with torch"):
-                parity = measure_parity(checkpoint, captured, native_path, references.result())
-                check_parity(parity, dtype)
-            for name, db in parity.items():
-                parity_db[name][dtype] = db
-            if config.target == "llvm":
-                path, library = native_path, native_library
-            writer.add_file(library.file, path)
-            libraries.append(library)
-        with stage("write params and tables"):
-            params = write_params(writer, chain.from_iterable(captured.params.values()), checkpoint.tensors())
-            writer.add_bytes("tokenizer/tokenizer.json", checkpoint.tokenizer_json)
-            writer.add_json("samplers.json", tables_to_json(tables.result()))
+    with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder, Background() as background:
+        with stage("load the model"):
+            checkpoint = load_model(config)
+        with stage("capture its components"):
+            models = [clean(capture(checkpoint, dtype)) for dtype in config.dtypes]
+        tables = background.start(build_sampler_tables, checkpoint.scheduler_config)
+        with stage(f"plan for {config.target}"):
+            planned = plan_libraries(models, checkpoint, config)
+        references = background.start(run_references, checkpoint)
+        with stage(f"compile for {config.target}"):
+            libraries = compile_libraries(planned, checkpoint.name, Path(folder))
+        with stage("compare with torch"):
+            parity = compare_with_torch(libraries, checkpoint, config, references())
+        with stage("write weights and tables"):
+            params = write_data(writer, libraries, checkpoint, tables())
         with stage("write the manifest"):
-            components = describe.describe_components(checkpoint, captured)
-            bundle = writer.finish(
-                Manifest(
-                    format_version=FORMAT_VERSION,
-                    model=describe.describe_model(checkpoint),
-                    target=config.target,
-                    libraries=tuple(libraries),
-                    components=components,
-                    params=params,
-                    tokenizer=describe.describe_tokenizer(checkpoint, "tokenizer/tokenizer.json"),
-                    samplers=SamplersSpec(file="samplers.json", default="ddim"),
-                    defaults=checkpoint.defaults,
-                    latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
-                    memory=plan_memory(libraries, components, params),
-                    parity_db=dict(parity_db),
-                    versions=describe.describe_versions(),
-                )
-            )
+            bundle = writer.finish(describe_bundle(libraries, checkpoint, config, params, parity))
     print(stage.summary, flush=True)
     return bundle
+
+
+def load_model(config: BuildConfig) -> Checkpoint:
+    """Find the model and its ControlNet, by name, path or hub id, and account for every tensor of them."""
+    return load_checkpoint(
+        find_model(config.model, config.components),
+        config.height,
+        config.width,
+        name=model_name(config.model),
+        controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
+        loras=config.loras,
+        components=config.components,
+        tokenizer=config.tokenizer,
+        prediction_type=config.prediction_type,
+    )
+
+
+def plan_libraries(
+    models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig
+) -> list[tuple[CapturedModel, PlannedLibrary]]:
+    """Take each dtype's module through the passes.
+
+    If a library after the first exceeds WebGPU's default limits, and its dtype was not asked for by name, it is left
+    out with a notice.
+
+    Raises:
+        OverLimits: any other library exceeds them. The error names the largest picture sizes that fit.
+    """
+    planned: list[tuple[CapturedModel, PlannedLibrary]] = []
+    for model in models:
+        try:
+            planned.append((model, plan_library(model.module, model.dtype, config)))
+        except OverLimits as error:
+            if config.every_dtype or not planned:
+                print("\nlooking for the largest size that fits ...", end=" ", flush=True)
+                raise error.with_sizes(find_largest_sizes(checkpoint, model.dtype, config, error)) from error
+            print(f"\nnotice: left out {error.subject}: {error.got}", flush=True)
+    return planned
+
+
+def compile_libraries(
+    planned: Sequence[tuple[CapturedModel, PlannedLibrary]], name: str, folder: Path
+) -> list[BuiltLibrary]:
+    """Generate code for each library and link it in `folder`."""
+    return [BuiltLibrary(*write_library(library, name, folder), model) for model, library in planned]
+
+
+def compare_with_torch(
+    libraries: Sequence[BuiltLibrary],
+    checkpoint: Checkpoint,
+    config: BuildConfig,
+    references: Mapping[str, Sequence[np.ndarray]],
+) -> Parity:
+    """Measure each component against torch in float32, on this machine's processor.
+
+    A library for another target cannot run here, so the same module is compiled for llvm and takes its place.
+
+    Raises:
+        ParityError: a component is below the threshold of its dtype.
+    """
+    parity: Parity = {}
+    for library in libraries:
+        model = library.model
+        with tempfile.TemporaryDirectory() as folder:
+            path = library.path
+            if config.target != "llvm":
+                native = config.for_target("llvm")
+                path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
+            measured = measure_parity(checkpoint, model, path, references)
+        check_parity(measured, model.dtype)
+        for component, decibels in measured.items():
+            parity.setdefault(component, {})[model.dtype] = decibels
+    return parity
+
+
+def write_data(
+    writer: BundleWriter,
+    libraries: Sequence[BuiltLibrary],
+    checkpoint: Checkpoint,
+    tables: Mapping[str, Mapping[int, SamplerTable]],
+) -> ParamsSpec:
+    """Write the libraries, the weights in shards, the tokenizer and the sampler tables."""
+    for library in libraries:
+        writer.add_file(library.description.file, library.path)
+    params = libraries[0].model.params  # the same for every dtype
+    written = write_params(writer, chain.from_iterable(params.values()), checkpoint.tensors())
+    writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
+    writer.add_json(SAMPLERS_FILE, tables_to_json(tables))
+    return written
+
+
+def describe_bundle(
+    libraries: Sequence[BuiltLibrary],
+    checkpoint: Checkpoint,
+    config: BuildConfig,
+    params: ParamsSpec,
+    parity: Parity,
+) -> Manifest:
+    """Collect what manifest.json says. The writer adds the files with their hashes."""
+    described = tuple(library.description for library in libraries)
+    components = description.describe_components(checkpoint, libraries[0].model)
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        model=description.describe_model(checkpoint),
+        target=config.target,
+        libraries=described,
+        components=components,
+        params=params,
+        tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
+        samplers=SamplersSpec(file=SAMPLERS_FILE, default="ddim"),
+        defaults=checkpoint.defaults,
+        latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
+        memory=plan_memory(described, components, params),
+        parity_db=parity,
+        versions=description.describe_versions(),
+    )

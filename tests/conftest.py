@@ -45,9 +45,9 @@ def captured(checkpoint: Checkpoint) -> CapturedModel:
 
 @pytest.fixture(scope="session")
 def cleaned(captured: CapturedModel) -> CapturedModel:
-    from mlc_controlnet.passes import pipeline
+    from mlc_controlnet.passes.pipeline import clean
 
-    return pipeline.clean(captured)
+    return clean(captured)
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from mlc_controlnet.compile.library import count_launches_and_bytes, generate_co
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import TARGETS, Defaults
 from mlc_controlnet.export.weight_residency import plan_memory
-from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
+from mlc_controlnet.passes.pipeline import Pipeline, clean
 
 MEGA = 1e6
 MIB = 2**20
@@ -139,12 +139,11 @@ BUDGETS = {
 def test_the_whole_set_keeps_its_budget(stable_diffusion: Checkpoint, dtype: str) -> None:
     budget = BUDGETS[dtype]
     target = tvm_target(TARGETS["webgpu"])
-    captured = pipeline.clean(capture(stable_diffusion, dtype))
-    checked = pipeline.run(captured.module, target, until="check")
-    needs = measure_requirements(checked)
-    planned = pipeline.run(checked, target, after="check")
-    launches, activation_bytes = count_launches_and_bytes(planned)
-    library = generate_code(planned, target)
+    captured = clean(capture(stable_diffusion, dtype))
+    after = dict(Pipeline(target).walk(captured.module))
+    needs = measure_requirements(after["check"])
+    launches, activation_bytes = count_launches_and_bytes(after["plan"])
+    library = generate_code(after["plan"], target)
 
     over = {name: count for name, count in launches.items() if count > budget.launches[name]}
     over |= {name: size for name, size in activation_bytes.items() if size > budget.activation_megabytes[name] * MEGA}

@@ -1,4 +1,4 @@
-"""The largest picture whose kernels every WebGPU device accepts, for a size that is too large."""
+"""Finds the largest picture whose kernels every WebGPU device accepts, if the size asked for is too large."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,46 +7,47 @@ import tvm
 
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.compile.library import OverLimits, schedule_library, tvm_target
+from mlc_controlnet.compile.library import OverLimits, pipeline_of
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_requirements
+from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_kernels, measure_requirements
+from mlc_controlnet.passes.pipeline import clean
 
-STEP = 64  # pixels; every Stable Diffusion can halve a multiple of it as often as it does
+STEP = 64  # pixels; a UNet and its VAE halve a picture six times at most
 
 Size = tuple[int, int]  # height, width in pixels
 
 
 def find_largest_sizes(checkpoint: Checkpoint, dtype: str, config: BuildConfig, over: OverLimits) -> list[Size]:
-    """The largest multiples of STEP in the shape that was asked for, and square where that is another.
+    """Find the largest multiples of STEP that fit: in the aspect ratio of `checkpoint`, and square.
 
     Only the components that `over` names are captured, and no weight is read. The search looks at the tensors of the
-    lowered kernels, which grow with the size; scheduling, which takes ten times as long, confirms what it finds. Empty
-    where a kernel is over the limits at every size.
+    lowered kernels, which grow with the size. Scheduling takes ten times as long and confirms the result.
+
+    Returns:
+        One or two sizes; none if a kernel is over the limits at every size.
     """
 
     def captured(size: Size) -> tvm.IRModule:
         shape = dataclasses.replace(checkpoint.shape, height=size[0], width=size[1])
         smaller = dataclasses.replace(checkpoint, shape=shape, components=over.components)
-        return pipeline.clean(capture(smaller, dtype)).module
+        return clean(capture(smaller, dtype)).module
+
+    pipeline = pipeline_of(dataclasses.replace(config, dump_ir=None))
 
     def tensors_fit(size: Size) -> bool:
-        lowered = pipeline.run(captured(size), tvm_target(config.preset), until="lower")
+        lowered = pipeline.run(captured(size), until="lower")
         return measure_requirements(lowered).largest_binding_bytes <= LIMITS["maxStorageBufferBindingSize"]
 
     def fits(size: Size) -> bool:
-        try:
-            schedule_library(captured(size), dtype, config)
-        except OverLimits:
-            return False
-        return True
+        scheduled = pipeline.run(captured(size), until="schedule")
+        return not any(any(kernel.violations()) for kernel in measure_kernels(scheduled, pipeline.target))
 
     height, width = checkpoint.shape.height, checkpoint.shape.width
-    ways = [_smaller_sizes(height, width)]
+    ladders = [_smaller_sizes(height, width)]
     if height != width:
-        ways.append(_smaller_sizes(max(height, width), max(height, width)))
+        ladders.append(_smaller_sizes(max(height, width), max(height, width)))
     found = []
-    for sizes in ways:
+    for sizes in ladders:
         count = _count_that_fit(sizes, tensors_fit)
         if count and not fits(sizes[count - 1]):
             count = _count_that_fit(sizes[: count - 1], fits)
@@ -55,7 +56,7 @@ def find_largest_sizes(checkpoint: Checkpoint, dtype: str, config: BuildConfig, 
 
 
 def _smaller_sizes(height: int, width: int) -> list[Size]:
-    """Multiples of STEP in about this shape, the smallest first, all below it."""
+    """List multiples of STEP of about this aspect ratio, the smallest first, all below it."""
     longer = max(height, width)
 
     def scaled(pixels: int, steps: int) -> int:
@@ -65,8 +66,8 @@ def _smaller_sizes(height: int, width: int) -> list[Size]:
 
 
 def _count_that_fit(sizes: Sequence[Size], fits: Callable[[Size], bool]) -> int:
-    """How many, from the smallest on. By bisection: where a size fits, all smaller ones do."""
-    low, high = 0, len(sizes) + 1  # so many fit, so many do not
+    """Count the sizes that fit, by bisection: if a size fits, all smaller ones fit."""
+    low, high = 0, len(sizes) + 1  # the first `low` sizes fit; the first `high` do not all fit
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(sizes[middle - 1]) else (low, middle)

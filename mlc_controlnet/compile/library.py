@@ -1,4 +1,4 @@
-"""A captured IRModule -> a compiled library, and the figures that describe it."""
+"""Turns a captured IRModule into a compiled library and the figures that describe it."""
 
 import shutil
 from collections.abc import Sequence
@@ -11,25 +11,30 @@ from tvm import relax
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 from mlc_controlnet.passes.generate import webgpu_code
+from mlc_controlnet.passes.pipeline import Pipeline
 
-ROOM_BYTES = 256 * 10**6  # what compilers and linkers write before a library is done, several times over
-POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which a virtual machine works with, takes whole pages
+ROOM_BYTES = 256 * 10**6  # several times what compilers and linkers write for one library
+POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which the virtual machine uses, takes whole pages
 
 
 class OverLimits(UserError):
     """A model, size and dtype whose kernels a WebGPU device would reject.
 
     Attributes:
-        components: those that call such a kernel.
+        components: names of the components that call such a kernel.
     """
 
     def __init__(
         self, subject: str, error: ValueError, components: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None
     ) -> None:
-        """sizes: height and width of the largest that fit, empty where none does; None: nobody looked."""
+        """Describe the first violation that `error` lists.
+
+        Args:
+            error: what phase check raised.
+            sizes: height and width of the largest pictures that fit, in pixels; empty: none fits; None: not searched.
+        """
         _, first, *others = (line.strip() for line in str(error).splitlines())
         more = f", and {len(others)} more demands over the limits" if others else ""
         super().__init__(
@@ -39,6 +44,7 @@ class OverLimits(UserError):
         self.components = tuple(components)
 
     def with_sizes(self, sizes: Sequence[tuple[int, int]]) -> "OverLimits":
+        """Return the same error with the largest sizes that fit as its remedy."""
         return OverLimits(self.subject, self.error, self.components, sizes)
 
 
@@ -52,11 +58,11 @@ def _remedy(sizes: Sequence[tuple[int, int]] | None) -> str:
 
 @dataclass(frozen=True)
 class PlannedLibrary:
-    """A module that has been through every pass: what is left is to generate code.
+    """A module after the last phase, ready for code generation.
 
     Attributes:
-        requirements: what it asks of its device.
-        launches, activation_bytes: of each component.
+        requirements: what the library needs from its device.
+        launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
     """
 
     module: tvm.IRModule
@@ -71,52 +77,47 @@ class PlannedLibrary:
 def compile_library(
     module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path, shipped: bool = True
 ) -> tuple[Path, manifest.Library]:
-    """`plan_library`, then `write_library`."""
+    """Call `plan_library`, then `write_library`."""
     return write_library(plan_library(module, dtype, config, shipped), model_name, folder)
 
 
 def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped: bool = True) -> PlannedLibrary:
-    """Take a `module` captured in `dtype` through every pass.
+    """Take a `module` captured in `dtype` through every phase.
 
     Args:
-        shipped: False for a processor's library that is only compared: LLVM then takes two thirds of the time.
+        shipped: False for a processor's library that is only compared with torch: LLVM then optimises less.
 
     Raises:
-        OverLimits: a kernel wants more than a WebGPU device grants by default.
+        OverLimits: a kernel needs more than a WebGPU device grants by default.
     """
-    preset = config.preset
-    target = tvm_target(preset) if shipped else tvm.target.Target({**preset.tvm_target, "opt-level": 1})
-    checked = schedule_library(module, dtype, config, target)
-    planned = pipeline.run(checked, target, dump_ir=config.dump_ir, after="check")
+    pipeline = pipeline_of(config, shipped)
+    after: dict[str, tvm.IRModule] = {}
+    try:
+        for phase, result in pipeline.walk(module):
+            after[phase] = result
+    except ValueError as error:
+        if "schedule" not in after or "check" in after:  # no other phase rejects a module: the error is ours
+            raise
+        callers = _callers_over_limits(after["schedule"], pipeline.target)
+        raise OverLimits(f"the {dtype} library for {config.target}", error, callers) from error
+    requirements = measure_requirements(after["check"])
+    launches, activation_bytes = count_launches_and_bytes(after["plan"])
     return PlannedLibrary(
-        planned, dtype, preset, target, measure_requirements(checked), *count_launches_and_bytes(planned)
+        after["plan"], dtype, config.preset, pipeline.target, requirements, launches, activation_bytes
     )
 
 
-def schedule_library(
-    module: tvm.IRModule, dtype: str, config: BuildConfig, target: tvm.target.Target | None = None
-) -> tvm.IRModule:
-    """Take a `module` captured in `dtype` through the passes up to phase check.
-
-    Args:
-        target: the one of `config`, unless it is compiled otherwise.
-
-    Raises:
-        OverLimits: a kernel wants more than a WebGPU device grants by default.
-    """
-    target = target or tvm_target(config.preset)
+def pipeline_of(config: BuildConfig, shipped: bool = True) -> Pipeline:
+    """Make the phases that `config` asks for; see `plan_library` for `shipped`."""
+    target = tvm_target(config.preset)
+    if not shipped:
+        target = tvm.target.Target({**config.preset.tvm_target, "opt-level": 1})
     records = config.tuning_db / config.target
-    records_here = records if records.is_dir() else None
-    scheduled = pipeline.run(module, target, records_here, config.dump_ir, until="schedule")
-    try:
-        return pipeline.run(scheduled, target, records_here, config.dump_ir, after="schedule", until="check")
-    except ValueError as error:
-        callers = _callers_over_limits(scheduled, target)
-        raise OverLimits(f"the {dtype} library for {config.target}", error, callers) from error
+    return Pipeline(target, records if records.is_dir() else None, config.dump_ir)
 
 
 def _callers_over_limits(scheduled: tvm.IRModule, target: tvm.target.Target) -> list[str]:
-    """The components that call a kernel which is over a limit."""
+    """List the components that call a kernel which is over a limit."""
     rejected = {kernel.prim_func for kernel in measure_kernels(scheduled, target) if any(kernel.violations())}
     callers = []
     for global_var, function in scheduled.functions_items():
@@ -128,9 +129,10 @@ def _callers_over_limits(scheduled: tvm.IRModule, target: tvm.target.Target) -> 
 
 
 def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tuple[Path, manifest.Library]:
-    """Generate code and link it in `folder`; a WebGPU library is a wasm that holds the TVM runtime.
+    """Generate code and link it in `folder`. A WebGPU library is a wasm file that contains the TVM runtime.
 
-    Returns the library's file and its description.
+    Returns:
+        The library's file and its description for the manifest.
     """
     preset, dtype = planned.preset, planned.dtype
     _check_room(folder)
@@ -155,13 +157,13 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
 
 
 def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
-    """Of a module that has been through the last phase."""
+    """Generate code for a module after the last phase."""
     lowering = webgpu_code.PIPELINE if target.kind.name == "webgpu" else "default"
     return relax.build(module, target, relax_pipeline=None, tir_pipeline=lowering)
 
 
 def _check_room(folder: Path) -> None:
-    """LLVM ends the whole process when it cannot write."""
+    """Refuse to start on a full disk, because LLVM ends the whole process when it cannot write."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < ROOM_BYTES:
         raise UserError(
@@ -173,13 +175,14 @@ def _check_room(folder: Path) -> None:
 
 
 def tvm_target(preset: TargetPreset) -> tvm.target.Target:
+    """Make TVM's target, with its host, from a preset."""
     if preset.tvm_host is None:
         return tvm.target.Target(preset.tvm_target)
     return tvm.target.Target(preset.tvm_target, host=preset.tvm_host)
 
 
 def count_launches_and_bytes(planned: tvm.IRModule) -> tuple[dict[str, int], dict[str, int]]:
-    """Launches and planned bytes (whole pages) of each component of a module that has been through the last phase."""
+    """Count kernel launches and planned bytes (whole pages) of each component of a module after the last phase."""
     launches, planned_bytes = {}, {}
     for global_var, function in planned.functions_items():
         if isinstance(function, relax.Function):

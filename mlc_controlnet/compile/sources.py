@@ -19,8 +19,8 @@ from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, TARGETS
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernel
+from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.toolchain.gpu_compilers import no_compiler
 
 SUFFIXES = {"cuda": ".cu", "rocm": ".ll", "metal": ".metal", "opencl": ".cl"}
@@ -93,8 +93,8 @@ def write_source(target_name: str, model: str, dtype: str, folder: Path, compone
     target = tvm_target(TARGETS[target_name])
     checkpoint = load_checkpoint(find_model(model, components), components=components)
     folder.mkdir(parents=True, exist_ok=True)
-    captured = pipeline.clean(capture(checkpoint, dtype))
-    source = generate_source(pipeline.run(captured.module, target, until="schedule"), target)
+    captured = clean(capture(checkpoint, dtype))
+    source = generate_source(Pipeline(target).run(captured.module, until="schedule"), target)
     faults = source.faults(target)
     if faults:
         raise RuntimeError("\n".join(faults))

@@ -14,7 +14,7 @@ from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import THRESHOLD_DB, check_parity, measure_parity, run_references
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import clean
 
 
 def compare_model(
@@ -37,7 +37,7 @@ def compare_model(
             for dtype in dtypes
         ]
         checkpoint = load_checkpoint(find_model(model, components), height, width, components=components)
-        captured = [pipeline.clean(capture(checkpoint, dtype)) for dtype in dtypes]
+        captured = [clean(capture(checkpoint, dtype)) for dtype in dtypes]
         shape = checkpoint.shape
         yield f"{model_name(model)}, {shape.height} x {shape.width}, against torch {torch.__version__} in float32, dB"
         references = run_references(checkpoint)

@@ -1,16 +1,17 @@
 """The passes in order, by phase.
 
-clean      what torch says twice or in pieces is said once, weights that work together are packed, and those of
-           convolutions lie as kernels read them: once for all libraries of a bundle, which share their params
-replace    for GPUs, large norms, upsampling, gates and changes of layout become part of the convolution or product
-           beside them, and very deep attention two products; convolution, attention and norms become kernels of ours
-lower      every other op becomes a PrimFunc; neighbours are fused
-schedule   tuning records where there are any, rules for the rest
-check      no kernel exceeds what a WebGPU device grants by default
-plan       memory is planned statically; what is left is what the virtual machine runs
+clean      removes what torch says twice, packs weights that are multiplied together and stores convolution weights in
+           the layout that kernels read. It runs once: all libraries of a bundle share their weights
+replace    puts our kernels in place of convolution, attention and norms. On GPUs it also folds large norms, upsampling,
+           gates and changes of layout into the next convolution or matrix product
+lower      turns every other operator into a PrimFunc and fuses neighbours
+schedule   applies tuning records if there are any, and rules to all other PrimFuncs
+check      rejects a kernel that exceeds what a WebGPU device grants by default
+plan       plans memory statically and lowers to what the virtual machine runs
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ CLEAN = (
     relax.transform.BundleModelParams(),
 )
 
-# What saves a GPU launches and memory; a processor's schedules want convolutions and gates as they are.
+# These save launches and memory on a GPU. A processor's schedules need convolutions and gates unchanged.
 GPU_FUSIONS = (
     SplitLargePlanes(),
     SplitDeepAttention(),
@@ -74,12 +75,68 @@ GPU_FUSIONS = (
 
 @dataclass(frozen=True)
 class Phase:
+    """A name and the passes that run under it."""
+
     name: str
     passes: tuple[tvm.transform.Pass, ...]
 
 
-def phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
-    """The ordered list for `target`, after phase clean; `tuning_records` is a MetaSchedule database folder."""
+def clean(captured: CapturedModel) -> CapturedModel:
+    """Run phase clean, which is the same for every target; the params returned are those of the new functions."""
+    module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
+    params = {}
+    for name, old in captured.params.items():
+        parts = [old[number].part(rows) for number, rows in split_params(module[name])]
+        params[name] = tuple(
+            Param(tuple(rows for number in numbers for rows in parts[number].rows), axes)
+            for numbers, axes in zip(packed_params(module[name]), param_axes(module[name]), strict=True)
+        )
+    return dataclasses.replace(captured, module=module, params=params)
+
+
+class Pipeline:
+    """The phases after clean for one target, in order.
+
+    Args:
+        target: what the kernels run on.
+        tuning_records: a folder with a MetaSchedule database; None: rules alone schedule.
+        dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ...: the module as TVMScript after each phase.
+    """
+
+    def __init__(
+        self, target: tvm.target.Target, tuning_records: Path | None = None, dump_ir: Path | None = None
+    ) -> None:
+        self.target = target
+        self.phases = _phases(target, tuning_records)
+        self.dump_ir = dump_ir
+
+    def walk(self, cleaned: tvm.IRModule) -> Iterator[tuple[str, tvm.IRModule]]:
+        """Yield the name of each phase and the module after it, from phase clean to phase plan.
+
+        A phase runs when its result is asked for.
+
+        Raises:
+            ValueError: in phase check, a kernel exceeds what a WebGPU device grants by default.
+        """
+        module = cleaned
+        for index, phase in enumerate((Phase("clean", ()), *self.phases)):
+            with self.target, tvm.transform.PassContext(opt_level=3):
+                for one_pass in phase.passes:
+                    module = one_pass(module)
+            if self.dump_ir is not None:
+                _dump(module, self.dump_ir / f"{index}-{phase.name}.py")
+            yield phase.name, module
+
+    def run(self, cleaned: tvm.IRModule, until: str = "plan") -> tvm.IRModule:
+        """Return the module after phase `until`. Raises ValueError as `walk` does."""
+        for name, module in self.walk(cleaned):
+            if name == until:
+                return module
+        raise KeyError(until)
+
+
+def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
+    """List the phases after clean for `target`."""
     transform = relax.transform
     on_gpu = "gpu" in target.keys
     return [
@@ -142,44 +199,6 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
         dlight.gpu.Fallback(),
     )
     return (*tuned, rules, KeepLoopsRolled(), ShortenNames(), ShareKernels())
-
-
-def clean(captured: CapturedModel) -> CapturedModel:
-    """Phase clean, the same for every target. The params of what it returns are those of its functions."""
-    module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
-    params = {}
-    for name, old in captured.params.items():
-        parts = [old[number].part(rows) for number, rows in split_params(module[name])]
-        params[name] = tuple(
-            Param(tuple(rows for number in numbers for rows in parts[number].rows), axes)
-            for numbers, axes in zip(packed_params(module[name]), param_axes(module[name]), strict=True)
-        )
-    return dataclasses.replace(captured, module=module, params=params)
-
-
-def run(
-    mod: tvm.IRModule,
-    target: tvm.target.Target,
-    tuning_records: Path | None = None,
-    dump_ir: Path | None = None,
-    after: str = "clean",
-    until: str = "plan",
-) -> tvm.IRModule:
-    """Take `mod` through the phases that follow `after`, up to and including `until`: by default through all.
-
-    Args:
-        dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ... : the module as TVMScript after each phase.
-    """
-    ordered = [Phase("clean", ()), *phases(target, tuning_records)]
-    names = [phase.name for phase in ordered]
-    with target, tvm.transform.PassContext(opt_level=3):
-        for index in range(names.index(after), names.index(until) + 1):
-            if index > names.index(after):
-                for one_pass in ordered[index].passes:
-                    mod = one_pass(mod)
-            if dump_ir is not None:
-                _dump(mod, dump_ir / f"{index}-{names[index]}.py")
-    return mod
 
 
 def _dump(mod: tvm.IRModule, file: Path) -> None:

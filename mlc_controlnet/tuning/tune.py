@@ -7,7 +7,7 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
 from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.tuning.measure import Stopwatch
 from mlc_controlnet.tuning.records import write_records
 from mlc_controlnet.tuning.search import search
@@ -23,8 +23,8 @@ def tune(target_name: str, model: str, count: int, folder: Path, command: str) -
         command: how to search again, kept with the records.
     """
     target = tvm_target(TARGETS[target_name])
-    captured = pipeline.clean(capture(load_checkpoint(find_model(model))))
-    tasks = find_tasks(pipeline.run(captured.module, target, until="lower"))
+    captured = clean(capture(load_checkpoint(find_model(model))))
+    tasks = find_tasks(Pipeline(target).run(captured.module, until="lower"))
     weights = {task.name: task.calls * Stopwatch(schedule_by_rules(task.function), target).seconds() for task in tasks}
     tasks.sort(key=lambda task: -weights[task.name])
     total_ms = 1e3 * sum(weights.values())

@@ -7,10 +7,10 @@ import pytest
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.largest_size import find_largest_sizes
-from mlc_controlnet.compile.library import OverLimits, schedule_library
+from mlc_controlnet.compile.library import OverLimits, plan_library
 from mlc_controlnet.config import BuildConfig
-from mlc_controlnet.passes import pipeline
-from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_requirements
+from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS
+from mlc_controlnet.passes.pipeline import clean
 
 EMBEDDING = ("control_embedding",)
 
@@ -21,9 +21,9 @@ def config(tmp_path) -> BuildConfig:
 
 
 def refuse(checkpoint: Checkpoint, config: BuildConfig) -> OverLimits:
-    captured = pipeline.clean(capture(dataclasses.replace(checkpoint, components=EMBEDDING), "float32"))
+    captured = clean(capture(dataclasses.replace(checkpoint, components=EMBEDDING), "float32"))
     with pytest.raises(OverLimits) as raised:
-        schedule_library(captured.module, "float32", config)
+        plan_library(captured.module, "float32", config)
     return raised.value
 
 
@@ -42,9 +42,8 @@ def test_the_largest_size_is_named_in_the_same_shape_and_square(
 
 
 def largest_plane(checkpoint: Checkpoint, config: BuildConfig) -> int:
-    captured = pipeline.clean(capture(dataclasses.replace(checkpoint, components=EMBEDDING), "float32"))
-    checked = schedule_library(captured.module, "float32", config)
-    return measure_requirements(checked).largest_binding_bytes
+    captured = clean(capture(dataclasses.replace(checkpoint, components=EMBEDDING), "float32"))
+    return plan_library(captured.module, "float32", config).requirements.largest_binding_bytes
 
 
 def test_a_kernel_that_is_too_large_at_every_size_says_so(

@@ -11,7 +11,7 @@ from mlc_controlnet.compile.sources import SUFFIXES, Source, generate_source, wr
 from mlc_controlnet.components import CONTROL_EMBEDDING, TEXT_ENCODER
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.toolchain.gpu_compilers import check_device
 
 
@@ -20,7 +20,7 @@ def generated(cleaned: CapturedModel, request: pytest.FixtureRequest) -> tuple[S
     """Two small components: the command takes the whole model, and minutes."""
     target = tvm_target(TARGETS[request.param])
     some = tvm.IRModule({name: cleaned.module[name] for name in (TEXT_ENCODER, CONTROL_EMBEDDING)})
-    return generate_source(pipeline.run(some, target, until="schedule"), target), target
+    return generate_source(Pipeline(target).run(some, until="schedule"), target), target
 
 
 def test_every_kernel_has_source_within_the_targets_limits(

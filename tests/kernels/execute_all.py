@@ -25,7 +25,7 @@ from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.parity.parity import THRESHOLD_DB, signal_to_noise_db
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 from tests.kernels.webgpu_device import run_on_webgpu
 
@@ -50,11 +50,14 @@ class Outcome:
         return f"{self.name} {list(self.shape)}: {compared}{'' if self.finite else ', not finite'}"
 
 
-def execute_all(lowered: tvm.IRModule, folder: Path) -> Iterator[Outcome]:
-    """Every PrimFunc of a module that has been through phase lower for WebGPU."""
-    target = tvm_target(TARGETS["webgpu"])
-    originals = _prim_funcs(lowered)  # before they are scheduled, which happens in place
-    kernels = _prim_funcs(pipeline.run(lowered, target, after="lower", until="schedule"))
+def execute_all(cleaned: tvm.IRModule, folder: Path) -> Iterator[Outcome]:
+    """Run every PrimFunc of a module that has been through phase clean, as scheduled for WebGPU."""
+    prim_funcs = {}
+    for phase, module in Pipeline(tvm_target(TARGETS["webgpu"])).walk(cleaned):
+        prim_funcs[phase] = _prim_funcs(module)  # now: the next phase schedules in place
+        if phase == "schedule":
+            break
+    originals, kernels = prim_funcs["lower"], prim_funcs["schedule"]
     on_processor = _compile_for_processor(
         {name: f for name, f in originals.items() if name in kernels and not f.attrs.get("tirx.is_scheduled")}
     )
@@ -103,12 +106,11 @@ def main() -> int:
     options = parser.parse_args()
     components = tuple(options.component or COMPONENTS)
     checkpoint = load_checkpoint(find_model(options.model), options.height, options.width, components=components)
-    cleaned = pipeline.clean(capture(checkpoint, options.dtype))
-    lowered = pipeline.run(cleaned.module, tvm_target(TARGETS["webgpu"]), until="lower")
+    cleaned = clean(capture(checkpoint, options.dtype))
     failed = 0
     compared: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        for outcome in execute_all(lowered, Path(folder)):
+        for outcome in execute_all(cleaned.module, Path(folder)):
             print(outcome, flush=True)
             failed += not outcome.passes(options.dtype)
             compared += [] if outcome.decibels is None else [outcome.decibels]

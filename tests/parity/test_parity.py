@@ -13,7 +13,7 @@ from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.parity.parity import ParityError, check_parity, measure_parity, run_references, signal_to_noise_db
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import clean
 
 References = dict[str, list[np.ndarray]]
 
@@ -34,7 +34,7 @@ def test_every_component_reaches_sixty_decibels(
 def test_every_component_in_float16_reaches_forty_decibels(
     checkpoint: Checkpoint, references: References, tmp_path: Path
 ) -> None:
-    cleaned = pipeline.clean(capture(checkpoint, "float16"))
+    cleaned = clean(capture(checkpoint, "float16"))
     config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
     library, _ = compile_library(cleaned.module, "random", "float16", config, tmp_path)
     check_parity(measure_parity(checkpoint, cleaned, library, references), "float16")

@@ -9,7 +9,7 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
 from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled, open_database
 
 RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
@@ -18,8 +18,8 @@ RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
 def test_every_record_is_of_a_kernel_that_the_bundled_model_has() -> None:
     """One whose kernel has changed would never be found again, and nobody would notice."""
     target = tvm_target(TARGETS["llvm"])
-    cleaned = pipeline.clean(capture(load_checkpoint(find_model("circles")), "float32"))
-    lowered = pipeline.run(cleaned.module, target, until="lower")
+    cleaned = clean(capture(load_checkpoint(find_model("circles")), "float32"))
+    lowered = Pipeline(target).run(cleaned.module, until="lower")
     kernels = [
         as_workload(function)
         for function in lowered.functions.values()

@@ -14,7 +14,7 @@ from mlc_controlnet.capture import CapturedModel, Param, capture, capture_module
 from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import clean
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -82,7 +82,7 @@ def component_cases(model: str, components: Sequence[str], reduced: bool, dtype:
             raise UserError("--component", repr(name), f"one of {', '.join(COMPONENTS)}", "pass one of these")
     ceiling = _captured(select((), reduced)[:1], reduced, dtype)
     checkpoint = load_checkpoint(find_model(model), name=model_name(model))
-    captured = pipeline.clean(capture(checkpoint, dtype))
+    captured = clean(capture(checkpoint, dtype))
     tensors, modules = checkpoint.tensors(), wrap(checkpoint)
     cases = list(ceiling.cases)
     functions = dict(ceiling.module.functions_items())
@@ -110,7 +110,7 @@ def _captured(operations: Sequence[Operation], reduced: bool, dtype: str) -> Cas
         functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
         tensors |= {f"{name}.{own}": modules[name].get_parameter(own).detach() for own in own_names}
         params[name] = tuple(Param.whole(f"{name}.{own}") for own in own_names)
-    captured = pipeline.clean(CapturedModel(dtype, tvm.IRModule(functions), params))
+    captured = clean(CapturedModel(dtype, tvm.IRModule(functions), params))
     cases = tuple(
         Case(
             name=operation.name,

@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 from tvm.target import Target
 
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.plan.plan_memory import Tensor, liveness_peak, share, tensors_of
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -72,7 +72,7 @@ def chain_of_products(view: bool = False) -> tvm.IRModule:
 @pytest.mark.parametrize("view", [False, True])
 def test_the_planned_function_computes_the_same(view: bool) -> None:
     x = np.random.default_rng(0).standard_normal((8, 8), dtype=np.float32) / 3
-    planned = pipeline.run(chain_of_products(view), LLVM)
+    planned = Pipeline(LLVM).run(chain_of_products(view))
     machine = relax.VirtualMachine(relax.build(planned, LLVM, relax_pipeline=None), tvm.cpu())
     powers = [np.linalg.matrix_power(x, n) for n in range(8)]
     wanted = (powers[6] + np.maximum(powers[3], 0)) @ x if view else powers[7]

@@ -9,8 +9,8 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.compile.library import count_launches_and_bytes
-from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
+from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.plan.write_over_operands import WriteOverOperands
 from tests.kernels.webgpu_device import WEBGPU
 from tests.kernels.webgpu_module import run_module_on_webgpu
@@ -35,7 +35,7 @@ def function_of(build: Build) -> tvm.IRModule:
 
 def written_over(build: Build) -> tvm.IRModule:
     """Scheduled, with results over operands where that is possible."""
-    scheduled = pipeline.run(function_of(build), WEBGPU, until="check")
+    scheduled = Pipeline(WEBGPU).run(function_of(build), until="check")
     return WriteOverOperands()(relax.transform.RewriteDataflowReshape()(scheduled))
 
 
@@ -62,7 +62,7 @@ def test_a_residual_is_added_in_place_and_the_device_computes_the_same(tmp_path:
 
 
 def test_the_plan_holds_a_tensor_less() -> None:
-    _, planned = count_launches_and_bytes(pipeline.run(function_of(residual_block), WEBGPU))
+    _, planned = count_launches_and_bytes(Pipeline(WEBGPU).run(function_of(residual_block)))
     assert planned == {"main": 3 * 2**14}  # a, which becomes the sum; what is between two convolutions; the result
 
 
@@ -118,5 +118,5 @@ def test_a_sum_that_threads_share_is_not_written_over_an_operand() -> None:
             b = builder.emit(relax.op.matmul(relax.op.nn.relu(x), relax.op.permute_dims(w)))
             result = builder.emit_output(relax.op.matmul(relax.op.add(a, b), w))
         builder.emit_func_output(result)
-    after = WriteOverOperands()(pipeline.run(builder.get(), WEBGPU, until="check"))
+    after = WriteOverOperands()(Pipeline(WEBGPU).run(builder.get(), until="check"))
     assert "relax.call_tir_inplace" not in ops(after["main"])

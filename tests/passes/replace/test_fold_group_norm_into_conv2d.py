@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import tvm
 from tvm import relax
 
-from mlc_controlnet.passes import pipeline
+from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
 from tests.kernels.webgpu_device import WEBGPU
 from tests.kernels.webgpu_module import run_module_on_webgpu
@@ -46,12 +46,12 @@ def test_the_convolution_reads_the_plane_and_computes_the_same(stride: int, silu
     x, gamma, beta, w, b = (torch.tensor(value).double() for value in inputs)
     y = F.group_norm(x, 3, gamma, beta)
     wanted = F.conv2d(F.silu(y) if silu else y, w, b, stride=stride, padding=1).numpy()
-    scheduled = pipeline.run(after, WEBGPU, until="check")
+    scheduled = Pipeline(WEBGPU).run(after, until="check")
     np.testing.assert_allclose(run_module_on_webgpu(scheduled, inputs, tmp_path), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_the_normalized_plane_is_never_written() -> None:
-    scheduled = pipeline.run(EVERY_PLANE(normalized()), WEBGPU, until="check")
+    scheduled = Pipeline(WEBGPU).run(EVERY_PLANE(normalized()), until="check")
     shapes = [tuple(map(int, binding.var.ty.shape)) for binding in scheduled["main"].body.blocks[0].bindings]
     assert (1, 12, 10, 14) not in shapes
 

@@ -8,8 +8,8 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.kernels.flash_attention_gpu import WORKGROUP_BYTES
-from mlc_controlnet.passes import pipeline
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
+from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.plan.write_over_operands import WriteOverOperands
 from mlc_controlnet.passes.replace.split_deep_attention import SplitDeepAttention
 from tests.kernels.webgpu_device import WEBGPU
@@ -48,7 +48,7 @@ def attend(
 def test_the_split_attends_as_torch_does(tmp_path: Path) -> None:
     qkv = np.random.default_rng(0).standard_normal((1, TOKENS, 3 * DEPTH)).astype("float32")
     assert "relax.nn.attention" not in ops(SplitDeepAttention()(attend())["main"])
-    scheduled = WriteOverOperands()(pipeline.run(attend(), WEBGPU, until="schedule"))
+    scheduled = WriteOverOperands()(Pipeline(WEBGPU).run(attend(), until="schedule"))
     assert "relax.call_tir_inplace" in ops(scheduled["main"]), "the weights take their scores' place"
     q, k, v = torch.tensor(qkv).double().split(DEPTH, dim=2)
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v).numpy()[:, :, None]
@@ -66,7 +66,7 @@ def test_operands_that_lie_apart_with_a_scale_of_their_own(tmp_path: Path) -> No
         builder.emit_func_output(result)
     random = np.random.default_rng(0)
     q, k, v = (random.standard_normal(shape).astype("float32") for shape in shapes.values())
-    scheduled = WriteOverOperands()(pipeline.run(builder.get(), WEBGPU, until="schedule"))
+    scheduled = WriteOverOperands()(Pipeline(WEBGPU).run(builder.get(), until="schedule"))
     scores = 0.1 * np.einsum("bihd,bjhd->bij", q.astype(float), k.astype(float))
     wanted = torch.softmax(torch.tensor(scores), dim=-1).numpy() @ v[:, :, 0].astype(float)
     np.testing.assert_allclose(
@@ -79,7 +79,7 @@ def test_operands_are_read_where_they_lie() -> None:
 
 
 def test_products_and_softmax_are_three_kernels_within_webgpus_limits() -> None:
-    compiled = pipeline.run(attend(tokens=1024), WEBGPU, until="check")
+    compiled = Pipeline(WEBGPU).run(attend(tokens=1024), until="check")
     needs = measure_requirements(compiled)
     assert needs.limits["maxComputeWorkgroupStorageSize"] <= WORKGROUP_BYTES
     kernels = [
