@@ -1,18 +1,29 @@
-# make demo   build the bundled model for WebGPU and its page, serve them, print the address
-# make test   lint, types, unit, parity, native end to end, browser end to end, notebook
+# make demo      build the bundled model for WebGPU and its page, serve them, print the address
+# make check     lint, types and unit tests: minutes, for every commit
+# make test      make check, and builds, parity, native and browser end to end, the notebook: for every change of main
+# make test-all  make test, and the tests marked `slow`
 
 PYTHON ?= python3
 VENV := .venv/bin/python
+WORKERS ?= 2  # test processes; tests/conftest.py divides the cores among them
+PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 
-.PHONY: demo test lint python-test web-test clean
+.PHONY: demo check test test-all lint web-test chromium clean
 
 demo: dist/site/bundle/manifest.json
 	$(VENV) -m mlc_controlnet serve
 
-test: lint web-test python-test
+check: lint web-test
+	$(PYTEST) -m "not integration and not slow"
+
+test: lint web-test chromium
+	$(PYTEST) -m "not slow"
 	@echo "all tests passed"
+
+test-all: lint web-test chromium
+	$(PYTEST)
 
 lint: .venv/installed web/node_modules/installed
 	.venv/bin/ruff check .
@@ -20,10 +31,8 @@ lint: .venv/installed web/node_modules/installed
 	.venv/bin/mypy
 	npm --prefix web run --silent lint
 
-# pytest drives everything that needs a build: parity, native end to end, the real Chromium, the notebook.
-python-test: .venv/installed web/node_modules/installed
+chromium:
 	tests/browser/install_chromium.sh
-	$(VENV) -m pytest
 
 web-test: web/node_modules/installed
 	npm --prefix web test

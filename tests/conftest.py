@@ -1,31 +1,66 @@
-"""What several tests share: a model in the shape of `circles` with random weights, captured and compiled once, and a
-bundle of linear components for what runs bundles.
+"""Fixtures that several folders share, and how tests are marked and distributed over worker processes.
 
-torch, diffusers and TVM are imported by the fixtures that need them, so that the fast tests stay fast.
+The fixtures are a model in the shape of `circles` with random weights, captured and compiled once, the bundled model
+compiled once, and a bundle of linear components for the code that runs bundles. torch, diffusers and TVM are imported
+inside the fixtures that need them, so a test that needs none of them starts quickly.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fixtures.shared_build import shared_builds
+
 if TYPE_CHECKING:
     from mlc_controlnet.bundle.reader import Bundle
     from mlc_controlnet.capture import CapturedModel
     from mlc_controlnet.checkpoint import Checkpoint
+    from tests.fixtures.shared_build import BuildOnce
 
 ROOT = Path(__file__).parent.parent
+BROWSER_TESTS = ROOT / "tests" / "browser"
+# They compile a whole model, build the page or start Chromium: a test that uses one is marked `integration`.
+INTEGRATION_FIXTURES = {"llvm_library", "circles_bundle", "circles_webgpu_bundle", "engine_site", "visit"}
+
+# More threads than cores wait for each other, so workers divide the cores. The libraries read this when they start.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    threads = max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"):
+        os.environ.setdefault(variable, str(threads))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest reads marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests as `integration` by their fixtures, and say which tests share a worker (`--dist loadgroup`).
+
+    The tests of one file share a worker because they share fixtures. All browser tests share one, so that only one
+    Chromium runs at a time. They come first because they take longest.
+    """
+    for item in items:
+        in_browser = BROWSER_TESTS in item.path.parents
+        if in_browser or INTEGRATION_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
+        item.add_marker(pytest.mark.xdist_group("browser" if in_browser else str(item.path.relative_to(ROOT))))
+    items.sort(key=lambda item: BROWSER_TESTS not in item.path.parents)
 
 
 @pytest.fixture(scope="session")
-def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> BuildOnce:
+    """(name, build) -> folder that `build` filled in the first worker that asked."""
+    return shared_builds(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def random_model(build_once: BuildOnce) -> Path:
     """A diffusers folder; see tests/fixtures/random_model.py."""
     from tests.fixtures.random_model import save_random_model
 
-    return save_random_model(tmp_path_factory.mktemp("random") / "model")
+    return build_once("random-model", lambda folder: save_random_model(folder / "model")) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -51,34 +86,42 @@ def cleaned(captured: CapturedModel) -> CapturedModel:
 
 
 @pytest.fixture(scope="session")
-def llvm_library(cleaned: CapturedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model's library for this machine's processor, through the whole pass pipeline."""
+def llvm_library(cleaned: CapturedModel, build_once: BuildOnce) -> Path:
+    """The model's library for this machine's processor, after all passes."""
     from mlc_controlnet.compile.library import compile_library
     from mlc_controlnet.config import BuildConfig
 
-    folder = tmp_path_factory.mktemp("library")
-    config = BuildConfig(model="random", target="llvm", dtypes=("float32",), out=folder, tuning_db=ROOT / "tuning_db")
-    return compile_library(cleaned.module, "random", "float32", config, folder)[0]
+    def build(folder: Path) -> None:
+        config = BuildConfig(
+            model="random", target="llvm", dtypes=("float32",), out=folder, tuning_db=ROOT / "tuning_db"
+        )
+        compile_library(cleaned.module, "random", "float32", config, folder)
+
+    (library,) = build_once("llvm-library", build).glob("*.so")
+    return library
 
 
 @pytest.fixture(scope="session")
-def linear_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A small but complete llvm bundle, to be read only; see tests/fixtures/linear_bundle.py."""
-    from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
-
-    folder = tmp_path_factory.mktemp("linear")
-    compile_linear_library(folder / "linear.so")
-    return write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so")
+def linear_bundle(build_once: BuildOnce) -> Bundle:
+    """A small but complete llvm bundle; tests must only read it. See tests/fixtures/linear_bundle.py."""
+    return _linear_bundle(build_once, "linear-bundle", inpaints=False)
 
 
 @pytest.fixture(scope="session")
-def linear_inpainting_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same with an inpainting model's UNet."""
+def linear_inpainting_bundle(build_once: BuildOnce) -> Bundle:
+    """The same bundle with an inpainting model's UNet."""
+    return _linear_bundle(build_once, "linear-inpainting-bundle", inpaints=True)
+
+
+def _linear_bundle(build_once: BuildOnce, name: str, inpaints: bool) -> Bundle:
+    from mlc_controlnet.bundle.reader import read_bundle
     from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
 
-    folder = tmp_path_factory.mktemp("linear-inpainting")
-    compile_linear_library(folder / "linear.so", inpaints=True)
-    return write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so", inpaints=True)
+    def build(folder: Path) -> None:
+        compile_linear_library(folder / "linear.so", inpaints=inpaints)
+        write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so", inpaints=inpaints)
+
+    return read_bundle(build_once(name, build) / "linear-llvm")
 
 
 @pytest.fixture
@@ -96,10 +139,14 @@ def circles_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def circles_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
+def circles_bundle(build_once: BuildOnce, circles_model: Path) -> Bundle:
     """The bundled model, built for llvm as a user builds it."""
     from mlc_controlnet.build import build
+    from mlc_controlnet.bundle.reader import read_bundle
     from mlc_controlnet.config import BuildConfig
 
-    out = tmp_path_factory.mktemp("circles") / "circles-llvm"
-    return build(BuildConfig(str(circles_model), "llvm", ("float32",), out, ROOT / "tuning_db"))
+    def build_circles(folder: Path) -> None:
+        out = folder / "circles-llvm"
+        build(BuildConfig(str(circles_model), "llvm", ("float32",), out, ROOT / "tuning_db"))
+
+    return read_bundle(build_once("circles-llvm", build_circles) / "circles-llvm")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHROMIUM = Path("/usr/lib/chromium")  # Debian's package carries a Vulkan loader and SwiftShader
 
 

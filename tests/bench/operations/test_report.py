@@ -10,7 +10,7 @@ from mlc_controlnet.bench.operations.report import BEGIN, END, describe, table, 
 from mlc_controlnet.errors import UserError
 from tests.bench.made_up_figures import made_up_figures
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
