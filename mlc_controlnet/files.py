@@ -35,15 +35,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to the file `path`, whole or not at all."""
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` to the file `path`, whole or not at all, and return `path`."""
     with whole_file(path) as partial:
         partial.write_bytes(data)
+    return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to the file `path` as UTF-8, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` to the file `path` as UTF-8, whole or not at all, and return `path`."""
+    return write_bytes(path, text.encode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -1,26 +1,32 @@
-"""How many threads TVM should use on a processor.
+"""What is known of the machine that this process runs on: its processor, its cores, the memory that was used.
 
-TVM takes half of the logical processors on x86, on the assumption that each core runs two threads. In a virtual
-machine, where a logical processor often is a core, that leaves half of the machine idle; in a container with a quota it
-starts threads that spin for time they do not get.
+TVM starts a thread for half of the logical processors on x86: it assumes that each core runs two threads. In a virtual
+machine a logical processor often is a core, and half of the machine stays idle. In a container with a quota, TVM starts
+threads that spin for time they do not get. `set_thread_count` gives TVM the right number.
 """
 
 import os
+import platform
+import resource
+import sys
 from pathlib import Path
 
 THREADS_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")  # what TVM reads, in this order
 
 
 def set_thread_count() -> None:
-    """Tell TVM, before its thread pool starts, unless the user has told it already."""
+    """Set the number of TVM's threads to `count_cores()`, unless the user has set one.
+
+    Call this before TVM starts its thread pool, which happens at the first call of a compiled function.
+    """
     if not any(name in os.environ for name in THREADS_VARIABLES):
         os.environ[THREADS_VARIABLES[0]] = str(count_cores())
 
 
 def count_cores(system: Path = Path("/sys")) -> int:
-    """Physical cores that this process may use, within its container's quota; 1 at least.
+    """Return how many physical cores this process may use: at least 1, and no more than its container's quota.
 
-    `system` is where Linux describes the machine; elsewhere the logical processors are counted.
+    `system` is the folder in which Linux describes the machine. On other systems, logical processors are counted.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
@@ -32,8 +38,28 @@ def count_cores(system: Path = Path("/sys")) -> int:
     return max(1, min(len(cores), granted))
 
 
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name that the system gives its processor, for example `AMD EPYC 7B13`."""
+    for line in _read(cpuinfo, "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe_processor() -> str:
+    """Return the processor's name and the cores that this process may use: `AMD EPYC 7B13, 2 cores`."""
+    count = count_cores()
+    return f"{processor_name()}, {count} {'core' if count == 1 else 'cores'}"
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest resident set that this process has had so far."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def _read(path: Path, otherwise: str) -> str:
     try:
-        return path.read_text().strip() or otherwise
+        return path.read_text(encoding="utf-8").strip() or otherwise
     except OSError:
         return otherwise

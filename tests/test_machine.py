@@ -2,7 +2,14 @@ import os
 
 import pytest
 
-from mlc_controlnet.machine import THREADS_VARIABLES, count_cores, set_thread_count
+from mlc_controlnet.machine import (
+    THREADS_VARIABLES,
+    count_cores,
+    describe_processor,
+    peak_memory_bytes,
+    processor_name,
+    set_thread_count,
+)
 
 
 @pytest.fixture
@@ -54,9 +61,31 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert "TVM_NUM_THREADS" not in os.environ
 
 
-def test_tvm_is_told_where_nobody_has(monkeypatch):
+def test_tvm_gets_a_thread_for_each_core_if_the_user_has_set_none(monkeypatch):
     for name in THREADS_VARIABLES:
         monkeypatch.setenv(name, "restored after the test")
         monkeypatch.delenv(name)
     set_thread_count()
     assert int(os.environ["TVM_NUM_THREADS"]) == count_cores()
+
+
+def test_a_processor_has_the_name_that_linux_gives_it(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: AMD EPYC 7B13\n\nmodel name\t: AMD EPYC 7B13\n")
+    assert processor_name(cpuinfo) == "AMD EPYC 7B13"
+
+
+def test_a_processor_without_a_name_has_its_architecture(tmp_path):
+    assert processor_name(tmp_path / "none")
+
+
+def test_one_core_is_singular(monkeypatch):
+    monkeypatch.setattr("mlc_controlnet.machine.count_cores", lambda: 1)
+    assert describe_processor().endswith(", 1 core")
+
+
+def test_peak_memory_grows_with_what_is_allocated():
+    before = peak_memory_bytes()
+    held = bytearray(before + 2**25)
+    held[::4096] = b"x" * len(held[::4096])
+    assert peak_memory_bytes() - before > 2**25

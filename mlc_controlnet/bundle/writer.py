@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import FULL_DISK, UserError
+from mlc_controlnet.files import flush, partial_of, remove, replace_folder, restore_folder
 
 CHUNK_BYTES = 1 << 20
 
@@ -34,8 +35,7 @@ class BundleWriter:
 
     def __init__(self, target: Path) -> None:
         self.target = target.resolve()
-        self._partial = self.target.with_name(f".{self.target.name}.partial")
-        self._previous = self.target.with_name(f".{self.target.name}.previous")
+        self._partial = partial_of(self.target)
         self._lock: int | None = None
         self._files: dict[str, FileEntry] = {}
 
@@ -45,36 +45,40 @@ class BundleWriter:
             self._partial.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self._partial, self.target)
         for leftover in self._partial.iterdir():  # of a build that was killed
-            _remove(leftover)
-        self._put_back()
+            remove(leftover)
+        restore_folder(self.target)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         shutil.rmtree(self._partial, ignore_errors=True)
-        self._put_back()
+        restore_folder(self.target)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def add_bytes(self, path: str, data: bytes | memoryview) -> FileEntry:
         """Write `data` at `path` (relative, with /) and note its size and sha256."""
-        with self._full_disk_is_named(), self._create(path).open("xb") as out:
-            out.write(data)
-            _flush(out)
+        with self._full_disk_is_named():
+            file = self._create(path)
+            with file.open("xb") as out:
+                out.write(data)
+            flush(file)
         return self._note(path, len(memoryview(data).cast("B")), hashlib.sha256(data).hexdigest())
 
     def add_file(self, path: str, source: Path) -> FileEntry:
         """Copy the file `source` to `path` and note its size and sha256."""
         digest = hashlib.sha256()
         size = 0
-        with self._full_disk_is_named(), source.open("rb") as read, self._create(path).open("xb") as out:
-            while chunk := read.read(CHUNK_BYTES):
-                out.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            _flush(out)
+        with self._full_disk_is_named(), source.open("rb") as read:
+            file = self._create(path)
+            with file.open("xb") as out:
+                while chunk := read.read(CHUNK_BYTES):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+            flush(file)
         return self._note(path, size, digest.hexdigest())
 
     def add_json(self, path: str, value: Any) -> FileEntry:
@@ -96,20 +100,10 @@ class BundleWriter:
     def _replace_target(self, complete: Manifest) -> None:
         with (self._partial / MANIFEST_NAME).open("xb") as out:
             out.write(complete.to_bytes())
-            _flush(out)
+        flush(self._partial / MANIFEST_NAME)
         for folder in {self._partial, *((self._partial / path).parent for path in self._files)}:
-            _flush_folder(folder)
-        _remove(self._previous)
-        if self.target.exists():
-            self.target.rename(self._previous)
-        self._partial.rename(self.target)
-        _flush_folder(self.target.parent)
-        _remove(self._previous)
-
-    def _put_back(self) -> None:
-        """The older bundle, where a build ended between the two renames of `_replace_target`."""
-        if self._previous.exists() and not self.target.exists():
-            self._previous.rename(self.target)
+            flush(folder)
+        replace_folder(self._partial, self.target)
 
     @contextlib.contextmanager
     def _full_disk_is_named(self) -> Iterator[None]:
@@ -162,24 +156,3 @@ def _lock_folder(folder: Path, target: Path) -> int:
         os.close(lock)
         raise UserError(str(target), "another build that is writing it", "one build at a time", "wait and build again")
     return lock
-
-
-def _flush(out: BinaryIO) -> None:
-    """Wait until what was written is on the disk."""
-    out.flush()  # Python's own buffer first: fsync does not know it
-    os.fsync(out.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

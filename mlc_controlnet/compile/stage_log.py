@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
-import resource
 import time
 from collections.abc import Iterator
 
 from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.machine import peak_memory_bytes
 
 
 class StageLog:
@@ -33,5 +33,4 @@ class StageLog:
     @property
     def summary(self) -> str:
         """How long the build took so far, and the most memory that this process held, in decimal gigabytes."""
-        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux gives KiB
-        return f"{time.monotonic() - self.started:.0f} s, at most {peak_bytes / 1e9:.1f} GB of memory"
+        return f"{time.monotonic() - self.started:.0f} s, at most {peak_memory_bytes() / 1e9:.1f} GB of memory"

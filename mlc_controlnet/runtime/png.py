@@ -8,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import whole_file
 
 
 def check_output_path(path: Path) -> None:
@@ -27,9 +28,5 @@ def write_png(path: Path, picture: Image.Image, metadata: Mapping[str, str]) -> 
     info = PngInfo()
     for key, text in metadata.items():
         info.add_itxt(key, text)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         picture.save(partial, format="PNG", pnginfo=info)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.files import whole_folder
 from mlc_controlnet.locations import DIST, WEB
 
 
@@ -14,9 +15,6 @@ def build_site(bundle: Bundle, site: Path = DIST / "site") -> None:
         print("the demo page was not built: it needs Node 20 and `npm ci` in web/ (or `make demo`, which does both)")
         return
     subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(site.resolve())], cwd=WEB, check=True)
-    partial = site / ".bundle.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(bundle.path, partial)
-    shutil.rmtree(site / "bundle", ignore_errors=True)
-    partial.rename(site / "bundle")
+    with whole_folder(site / "bundle") as partial:
+        shutil.copytree(bundle.path, partial, dirs_exist_ok=True)
     print(f"{site}: open it with python -m mlc_controlnet serve")

@@ -15,11 +15,10 @@ The file is a WASI reactor. What JavaScript has to know:
   instance is lost.
 """
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlc_controlnet.files import whole_file
 from mlc_controlnet.toolchain.wasm_runtime import build_runtime
 from mlc_controlnet.toolchain.zig import find_zig
 
@@ -81,8 +80,7 @@ def link_wasm(
             wanted = "a wasm object; build with the host target llvm, mtriple wasm32-unknown-unknown-wasm"
             raise RuntimeError(f"{path}: starts with {magic!r}, wanted {wanted}")
     runtime = build_runtime(cache_folder)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as work:
-        linked = Path(work) / output.name
+    with whole_file(output) as linked:
         find_zig().run(
             [
                 "wasm-ld",
@@ -104,9 +102,6 @@ def link_wasm(
                 linked,
             ]
         )
-        with linked.open("rb+") as file:
-            os.fsync(file.fileno())
-        linked.replace(output)
 
 
 # export_library reads these off the function it is given.

@@ -12,7 +12,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +20,8 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm import tqdm
 
+from mlc_controlnet.files import flush_tree
+from mlc_controlnet.machine import count_cores
 from mlc_controlnet.toolchain import recipe
 from mlc_controlnet.toolchain.wheels import wheel_folder
 from mlc_controlnet.toolchain.zig import Zig, find_zig
@@ -137,7 +138,7 @@ def _build(inputs: RuntimeInputs, folder: Path) -> None:
             output = built / "objects" / unit.object_name
             inputs.zig.run([compiler, *unit.flags, "-c", unit.source, "-o", output], build_cache=work / "zig-cache")
 
-        with ThreadPoolExecutor(_usable_cores()) as pool:
+        with ThreadPoolExecutor(count_cores()) as pool:
             jobs = [pool.submit(_build_archives, inputs.zig, work, built / "archives")]
             jobs += [pool.submit(compile_unit, unit) for unit in units]
             try:
@@ -146,7 +147,7 @@ def _build(inputs: RuntimeInputs, folder: Path) -> None:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        _sync(path for path in built.rglob("*") if path.is_file())
+        flush_tree(built)
         built.rename(folder)
 
 
@@ -162,15 +163,3 @@ def _build_archives(zig: Zig, work: Path, archives: Path) -> None:
         if len({path.read_bytes() for path in found}) != 1:
             raise RuntimeError(f"{name}: zig built {len(found)}, wanted one; see ZIG_ARCHIVES in {recipe.__file__}")
         shutil.copy(found[0], archives / name)
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Write files through to the disk, so that the rename after it cannot outlive them in a power cut."""
-    for path in paths:
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
-def _usable_cores() -> int:
-    """Cores this process may run on; `taskset` counts where the system has it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from mlc_controlnet.files import whole_file
 from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.control import ControlledUNet
 from mlc_controlnet.train.data.samples import Sample
@@ -98,9 +99,8 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> l
 
 def write_png(grid: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    grid.save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        grid.save(partial, format="PNG")
 
 
 def _control_picture(control: torch.Tensor) -> np.ndarray:

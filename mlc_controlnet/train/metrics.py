@@ -1,8 +1,6 @@
 """What a run says about itself: lines on the terminal, `metrics.jsonl`, TensorBoard."""
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.machine import peak_memory_bytes
 
 
 class Metrics:
@@ -112,5 +111,4 @@ def peak_memory_mib(device: torch.device) -> float:
     """Most memory so far: the GPU's allocations, or this process' resident set on a processor."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return peak_memory_bytes() / 2**20

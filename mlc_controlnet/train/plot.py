@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import write_bytes
 from mlc_controlnet.plot_themes import THEMES, Theme
 from mlc_controlnet.train.config_file import load_config
 from mlc_controlnet.train.image_log import cut_grid
@@ -34,9 +35,7 @@ def write_plot(folder: Path, output: Path, theme: str) -> Path:
         raise UserError("--output", str(output), "a name that ends in .png or .svg", "choose one of these")
     drawn = draw_run(read_run(folder), theme, kind)
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f"{output.name}.partial")
-    partial.write_bytes(drawn)
-    return partial.replace(output)
+    return write_bytes(output, drawn)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import tvm
 from tvm.s_tir import meta_schedule
 from tvm.target import Target
 
+from mlc_controlnet.machine import describe_processor
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 from mlc_controlnet.tuning.search import Found
 
@@ -35,7 +35,7 @@ def write_records(folder: Path, found: list[Found], target: Target, command: str
 def describe(found: list[Found], target: Target, command: str) -> dict[str, object]:
     return {
         "command": command,
-        "device": _processor(),
+        "device": describe_processor(),
         "target": json.loads(str(target)),
         "apache_tvm": tvm.__version__,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
@@ -50,11 +50,3 @@ def describe(found: list[Found], target: Target, command: str) -> dict[str, obje
             for item in found
         ],
     }
-
-
-def _processor() -> str:
-    """The processor's name and its count of cores, as Linux knows them."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()

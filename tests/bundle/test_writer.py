@@ -142,7 +142,7 @@ def test_what_a_killed_build_left_is_cleared_away(tmp_path, manifest):
 
 def test_the_older_bundle_returns_when_a_build_was_killed_between_its_two_renames(bundle_path):
     before = tree(bundle_path)
-    bundle_path.rename(bundle_path.with_name(".tiny-llvm.previous"))
+    bundle_path.rename(bundle_path.with_name(".previous-tiny-llvm"))
     with BundleWriter(bundle_path):
         pass
     assert tree(bundle_path) == before

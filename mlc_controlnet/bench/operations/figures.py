@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlc_controlnet.bundle.json_record import from_json, to_json
+from mlc_controlnet.files import write_text
 
 FOLDER = Path(__file__).parents[1] / "figures"
 OURS = "ours"
@@ -161,16 +161,6 @@ def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FO
 
 def _read(path: Path) -> Figures:
     return from_json(Figures, json.loads(path.read_bytes()), path.name)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary.replace(path)
 
 
 def read_figures(folder: Path = FOLDER) -> list[Figures]:

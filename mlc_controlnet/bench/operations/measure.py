@@ -11,11 +11,10 @@ from mlc_controlnet.bench.operations import contest, native_contest
 from mlc_controlnet.bench.operations.cases import DTYPES, Case, Cases, component_cases, operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing, median_ms
 from mlc_controlnet.bench.operations.operations import OPERATIONS
-from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.machine import count_cores
+from mlc_controlnet.machine import describe_processor
 
 PEER = "onnxruntime-web"
 # A turn on a GPU repeats its call until the clocks have risen; on a processor one call is long enough.
@@ -87,7 +86,7 @@ def measure_in_browser(settings: Settings, folder: Path, tell: Tell) -> Figures:
         kind="software GPU" if adapter.is_software else "GPU",
         name=adapter.name,
         host=outcome.host,
-        processor=_processor(),
+        processor=describe_processor(),
     )
     decibels, notes = [case.ours_db for case in outcome.cases], [contest.note_on(case, dtype) for case in outcome.cases]
     rows = _rows(what.cases, times, decibels, notes, outcome.copy_gigabytes_per_second)
@@ -109,13 +108,9 @@ def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
         kind="GPU" if on_gpu else "processor",
         name=contestants.device,
         host="Python",
-        processor=_processor(),
+        processor=describe_processor(),
     )
     return _figures(settings, device, dtype, rows, {})
-
-
-def _processor() -> str:
-    return f"{processor_name()}, {count_cores()} cores"
 
 
 def row_order(subject: str) -> tuple[str, ...]:

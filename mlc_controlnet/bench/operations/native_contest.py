@@ -14,10 +14,10 @@ from tvm import relax
 
 from mlc_controlnet.bench.operations.cases import Case, Cases
 from mlc_controlnet.bench.operations.figures import OURS, Timing
-from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
+from mlc_controlnet.machine import processor_name
 from mlc_controlnet.parity.parity import signal_to_noise_db
 
 EAGER, COMPILED = "torch eager", "torch.compile"

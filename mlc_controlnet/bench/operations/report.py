@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from mlc_controlnet.bench.operations.figures import KERNELS, MODEL, OURS, Figures, Row, write_text
+from mlc_controlnet.bench.operations.figures import KERNELS, MODEL, OURS, Figures, Row
 from mlc_controlnet.bench.operations.plot import plot
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import write_text
 from mlc_controlnet.plot_themes import THEMES
 
 PREFACE = """# Figures

@@ -15,9 +15,9 @@ import numpy as np
 import tvm
 from PIL import Image, ImageDraw
 
-from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.machine import processor_name
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 

@@ -19,9 +19,9 @@ from typing import Any
 import diffusers
 import torch
 
-from mlc_controlnet.bench.processor import processor_name
 from mlc_controlnet.bench.training.contestant import Contestant, Loop
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.machine import processor_name
 from mlc_controlnet.train.config import PRECISIONS
 from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator
 

@@ -7,7 +7,6 @@ Every stage leaves its result below `--out`; a second start goes on after the la
 
 import copy
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from diffusers import (
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from mlc_controlnet.files import whole_folder
 from mlc_controlnet.train.circles import architecture
 from mlc_controlnet.train.circles.colors import COLORS
 from mlc_controlnet.train.circles.controlnet import train_controlnet
@@ -82,21 +82,18 @@ def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> No
     """Write the finished model as `mlc_controlnet/models/circles` has it: diffusers' layout in float16, and beside it
     the colours it knows and the settings it recommends.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
-    for file in partial.rglob("*config.json"):
-        _drop_origin(file)
-    _drop_origin(partial / "model_index.json")
-    (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
     recommended = {
         "num_inference_steps": 20,
         "guidance_scale": GUIDANCE_SCALE,
         "controlnet_conditioning_scale": 1.0,
     }
-    (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
+        for file in partial.rglob("*config.json"):
+            _drop_origin(file)
+        _drop_origin(partial / "model_index.json")
+        (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
+        (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
 
 
 def _drop_origin(file: Path) -> None:
@@ -263,6 +260,5 @@ def _token_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
 
 def _save(model: AutoencoderKL | UNet2DConditionModel | ControlNetModel | CLIPTextModel, directory: Path) -> None:
     """Write under another name and rename, so that an interrupted stage leaves no folder that looks finished."""
-    partial = directory.with_name(directory.name + ".partial")
-    model.save_pretrained(partial)
-    partial.rename(directory)
+    with whole_folder(directory) as partial:
+        model.save_pretrained(partial)

@@ -1,14 +1,16 @@
 """fill50k -> WebDataset shards, as NeMo reads them: `000000.jpg`, `000000.png`, `000000.txt`."""
 
+import contextlib
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from webdataset import TarWriter
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import whole_file
 from mlc_controlnet.train.data.fill50k import Row, read_rows
 
 JPEG_QUALITY = 95
@@ -38,26 +40,18 @@ def fill50k_to_shards(
     samples = _samples(folder, rows, image_extension, skipped, log)
     output.mkdir(parents=True, exist_ok=True)
     written = shards = 0
-    writer = None
-    for sample in samples:
-        if writer is None:
-            partial = output / f"{shards:05d}.tar.partial"
-            writer = TarWriter(str(partial), encoder=False)
-        writer.write({"__key__": f"{written:06d}", **sample})
-        written += 1
-        if written % shard_samples == 0:
-            shards, writer = _close(writer, partial, shards), None
-    if writer is not None:
-        shards = _close(writer, partial, shards)
+    for first in samples:
+        with (
+            whole_file(output / f"{shards:05d}.tar") as partial,
+            contextlib.closing(TarWriter(str(partial), encoder=False)) as writer,
+        ):
+            for sample in itertools.chain([first], itertools.islice(samples, shard_samples - 1)):
+                writer.write({"__key__": f"{written:06d}", **sample})
+                written += 1
+        shards += 1
     if written == 0:
         raise UserError(str(folder), f"{len(skipped)} samples that can not be read", "one or more", "check its files")
     return written, shards, len(skipped)
-
-
-def _close(writer: Any, partial: Path, shards: int) -> int:
-    writer.close()
-    partial.rename(partial.with_suffix(""))
-    return shards + 1
 
 
 def _samples(

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import write_text
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ def write(directory: Path, examples: Iterable[Example]) -> int:
         Image.fromarray(example.source).save(directory / row["source"])
         Image.fromarray(example.target).save(directory / row["target"])
         lines.append(json.dumps(row))
-    partial = directory / "prompt.json.partial"
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(directory / "prompt.json")
+    write_text(directory / "prompt.json", "\n".join(lines) + "\n")
     return len(lines)
 
 
