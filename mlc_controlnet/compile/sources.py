@@ -1,6 +1,6 @@
-"""Every kernel as source for another GPU: CUDA C, Metal, OpenCL C or AMD's LLVM assembly, from the same definitions.
+"""Writes every kernel as source code for another GPU: CUDA C, Metal, OpenCL C or AMD's LLVM assembly.
 
-Nothing of the target is needed, neither its compiler nor its driver nor a device.
+All sources come from the same definitions. The target's compiler, driver and device are not needed.
 """
 
 import re
@@ -18,13 +18,13 @@ from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
 from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, TARGETS
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import check_one_of
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernel
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.toolchain.gpu_compilers import no_compiler
 
 SUFFIXES = {"cuda": ".cu", "rocm": ".ll", "metal": ".metal", "opencl": ".cl"}
-# How a kernel's definition starts; its name follows.
+# The definition of one kernel: its name and its body.
 _DEFINITIONS = {
     "cuda": r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\([^)]*\) \{\n(.*?)\n\}',
     "rocm": r"define (?:dllexport )?amdgpu_kernel void @(\w+)\([^{]*\{\n(.*?)\n\}",
@@ -35,12 +35,12 @@ _DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Source:
-    """One module's kernels.
+    """The kernels of one module.
 
     Attributes:
-        text: all of them.
-        bodies: kernel -> its definition in `text`, without the head.
-        kernels: what TVM launches, by name.
+        text: the source code of all kernels.
+        bodies: the body of each kernel's definition in `text`, by name.
+        kernels: the figures of each kernel that TVM launches, by name.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Source:
     kernels: dict[str, KernelFacts]
 
     def faults(self, target: Target) -> list[str]:
-        """What is wrong with it: a kernel without code, or one that asks more than the target's preset grants."""
+        """List kernels without code and kernels that exceed the limits of `target`."""
         found = [f"{name}: no definition" for name in self.kernels if not self.bodies.get(name, "").strip()]
         for name, kernel in self.kernels.items():
             for what, value, limit in (
@@ -61,7 +61,7 @@ class Source:
 
 
 def generate_source(scheduled: tvm.IRModule, target: Target) -> Source:
-    """The kernels of a module that has been through phase schedule for `target`."""
+    """Generate the source of all kernels of a module that has been through phase schedule for `target`."""
     functions = {
         global_var: function.with_attr("global_symbol", global_var.name_hint)
         for global_var, function in scheduled.functions_items()
@@ -78,7 +78,10 @@ def generate_source(scheduled: tvm.IRModule, target: Target) -> Source:
 
 
 def write_source(target_name: str, model: str, dtype: str, folder: Path, components: Sequence[str] = COMPONENTS) -> str:
-    """Write <model>-<dtype><suffix> into `folder`, with the kernels of `components`, and say what is in it.
+    """Write the kernels of `components` to `folder`/<model>-<dtype><suffix>.
+
+    Returns:
+        One line that summarises the file.
 
     Raises:
         UserError: there is no such target, dtype, component or model.
@@ -88,8 +91,7 @@ def write_source(target_name: str, model: str, dtype: str, folder: Path, compone
         ("--dtype", dtype, DTYPES),
         *(("--component", name, COMPONENTS) for name in components),
     ):
-        if value not in allowed:
-            raise UserError(option, repr(value), f"one of {', '.join(allowed)}", "pass one of these")
+        check_one_of(option, value, allowed)
     target = tvm_target(TARGETS[target_name])
     checkpoint = load_checkpoint(find_model(model, components), components=components)
     folder.mkdir(parents=True, exist_ok=True)

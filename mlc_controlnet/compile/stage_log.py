@@ -1,4 +1,4 @@
-"""What a build prints while it works."""
+"""Prints the progress of a build."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ from mlc_controlnet.machine import peak_memory_bytes
 
 
 class StageLog:
-    """Prints the resolved configuration, then one line a stage: its name when it starts, its seconds when it ends."""
+    """Prints the resolved configuration, then one line per stage: its name at the start, its seconds at the end."""
 
     def __init__(self, config: BuildConfig) -> None:
         self.started = time.monotonic()

@@ -1,4 +1,4 @@
-"""python -m mlc_controlnet parity: compiled against torch at any size, without building a bundle."""
+"""Compares a whole model with torch at any picture size, without building a bundle."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,15 +20,15 @@ from mlc_controlnet.passes.pipeline import clean
 def compare_model(
     model: str, dtypes: Sequence[str], height: int | None, width: int | None, components: Sequence[str] = COMPONENTS
 ) -> Iterator[str]:
-    """Say, a line a dtype, how far each component for this processor is from torch in float32, in dB.
+    """Compile `model` for this processor and yield one line per dtype: each component's dB against torch in float32.
 
     Args:
         model: what build.py --model takes.
-        height, width: of the picture in pixels; None: what the model was trained on.
+        height, width: picture size in pixels; None: the size that the model was trained on.
 
     Raises:
-        UserError: the model, a dtype or a component is not there.
-        ParityError: a component is below THRESHOLD_DB; its line has been given.
+        UserError: there is no such model, dtype or component.
+        ParityError: a component is below THRESHOLD_DB; this comes after the line with its figure.
     """
     set_thread_count()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Compiled against torch, component by component, in decibels."""
+"""Compares compiled components with torch: signal to noise in decibels."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from tvm import relax
 from mlc_controlnet.capture import CapturedModel, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
 
-# Signal to noise in dB that every component must reach against torch in float32, by the library's dtype.
+# The signal to noise ratio in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
 SEED = 1
 
 
 def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
-    """10 log10(sum r^2 / sum (r - g)^2), at most 200; NaN anywhere gives -inf."""
+    """Return 10 log10(sum r^2 / sum (r - g)^2), at most 200; -inf if a number is NaN."""
     reference, got = reference.astype(np.float64), got.astype(np.float64)
     noise = float(np.square(reference - got).sum())
     if not math.isfinite(noise):
@@ -28,7 +28,11 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
 
 
 def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
-    """What torch computes in float32: the outputs of each component to be built on `example_inputs` of SEED."""
+    """Run each component of the build in torch in float32, on `example_inputs` of SEED.
+
+    Returns:
+        The outputs of each component, by its name.
+    """
     outputs = {}
     for name, reference in build_references(checkpoint).items():
         with torch.no_grad():
@@ -40,9 +44,10 @@ def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
 def measure_parity(
     checkpoint: Checkpoint, captured: CapturedModel, library: Path, references: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, float]:
-    """Run every component of an exported llvm `library` and compare it with what `run_references` gave.
+    """Run every component of an exported llvm `library` and compare it with the results of `run_references`.
 
-    Returns the worst output's dB for each component.
+    Returns:
+        The dB of the worst output of each component, rounded to a tenth.
     """
     vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     tensors = checkpoint.tensors()
@@ -62,7 +67,7 @@ class ParityError(Exception):
 
 
 def check_parity(measured: Mapping[str, float], dtype: str) -> None:
-    """Raises ParityError that names every component below the threshold of `dtype`."""
+    """Raise a ParityError that names every component below the threshold of `dtype`."""
     wanted = THRESHOLD_DB[dtype]
     low = {name: db for name, db in measured.items() if not db >= wanted}
     if low:
@@ -74,5 +79,5 @@ def _tensor(value: torch.Tensor, dtype: str) -> tvm.runtime.Tensor:
 
 
 def _as_list(output: object) -> Sequence:
-    """One tensor or several, of torch or of TVM, as a sequence."""
+    """Return one tensor or several, torch's or TVM's, as a sequence."""
     return [output] if hasattr(output, "numpy") else list(output)  # type: ignore[call-overload]

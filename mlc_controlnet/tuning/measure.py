@@ -1,4 +1,4 @@
-"""How long a schedule takes on this machine's processor."""
+"""Measures how long a schedule takes on this machine's processor."""
 
 import numpy as np
 import tvm
@@ -8,15 +8,15 @@ from tvm.target import Target
 from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
 
 REPEATS = 5
-LEAST_MS = 10  # of each repeat
+MIN_REPEAT_MS = 10
 
 
 class Stopwatch:
-    """One compiled schedule and its inputs, to be timed as often as the search wants.
+    """One compiled schedule with its inputs. It can be timed any number of times.
 
-    In this process: MetaSchedule's own builder starts a process a schedule, which imports torch along with TVM and
-    takes five seconds where compiling takes a tenth of one. What it guards against, schedules that crash or explode,
-    our space does not hold.
+    It compiles and runs in this process. MetaSchedule's own builder starts one process per schedule, and each imports
+    torch and TVM, which takes fifty times as long as compiling. That isolation guards against schedules that crash or
+    never end; our spaces contain none.
     """
 
     def __init__(self, schedule: Schedule, target: Target) -> None:
@@ -29,6 +29,8 @@ class Stopwatch:
             self.arguments.append(tvm.runtime.tensor(values.astype(str(parameter.ty.dtype))))
 
     def seconds(self) -> float:
-        """One call: the least of several averages, since other programs only add to a time."""
-        evaluate = self.library.mod.time_evaluator("main", tvm.cpu(), number=1, repeat=REPEATS, min_repeat_ms=LEAST_MS)
+        """Return the time of one call: the minimum of several averages, because other programs only add time."""
+        evaluate = self.library.mod.time_evaluator(
+            "main", tvm.cpu(), number=1, repeat=REPEATS, min_repeat_ms=MIN_REPEAT_MS
+        )
         return float(min(evaluate(*self.arguments).results))

@@ -1,4 +1,4 @@
-"""A set of tuning records on disk: MetaSchedule's two files, and about.json, which says where the set is from."""
+"""Writes a set of tuning records: MetaSchedule's two files, and about.json with the set's origin."""
 
 import datetime
 import json
@@ -16,7 +16,7 @@ from mlc_controlnet.tuning.search import Found
 
 
 def write_records(folder: Path, found: list[Found], target: Target, command: str) -> None:
-    """Replace the set in `folder`. One record a workload: searching again starts from nothing."""
+    """Replace the set in `folder`, with one record per workload. The next search starts from nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         database = meta_schedule.database.JSONDatabase(work_dir=scratch, allow_missing=True)
         for item in found:
@@ -28,11 +28,12 @@ def write_records(folder: Path, found: list[Found], target: Target, command: str
         folder.mkdir(parents=True, exist_ok=True)
         for file in Path(scratch).glob("database_*.json"):
             shutil.copyfile(file, folder / file.name)
-    about = json.dumps(describe(found, target, command), indent=1)
+    about = json.dumps(describe_records(found, target, command), indent=1)
     (folder / "about.json").write_text(about + "\n", encoding="utf-8")
 
 
-def describe(found: list[Found], target: Target, command: str) -> dict[str, object]:
+def describe_records(found: list[Found], target: Target, command: str) -> dict[str, object]:
+    """Collect what about.json says: command, device, target, TVM version, date and the gain of each record."""
     return {
         "command": command,
         "device": describe_processor(),

@@ -1,4 +1,4 @@
-"""The search: every candidate once, then the best few against the rules' choice, in turn."""
+"""Searches a task's space: times every candidate once, then the best few alternating with the rules' schedule."""
 
 import statistics
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from mlc_controlnet.tuning.tasks import Task, list_candidates, schedule_by_rules
 
 FINALISTS = 3
 FINAL_ROUNDS = 5
-WORTH_A_RECORD = 0.9  # of the rules' time: a record is 70 KB, and a smaller gain is noise
+WORTH_A_RECORD = 0.9  # of the rules' time: a smaller gain is noise, and a record takes space
 
 
 @dataclass(frozen=True)
 class Found:
-    """A task's best schedule, and what one call takes under the rules' and under it."""
+    """A task's best schedule, with the seconds of one call under the rules' schedule and under this one."""
 
     task: Task
     schedule: Schedule
@@ -25,10 +25,10 @@ class Found:
 
 
 def search(task: Task, target: Target) -> Found | None:
-    """None if no candidate is clearly faster than what the rules choose.
+    """Find the fastest schedule of `task`; None if none is clearly faster than the rules' schedule.
 
-    The rules' schedule runs in every final round beside the finalists, and the ratios within a round decide: a busy
-    machine slows all of them alike.
+    The rules' schedule and the finalists run in every final round. The ratios within a round decide, because a busy
+    machine slows all of them equally.
     """
     timed = []
     for schedule in list_candidates(task.function):

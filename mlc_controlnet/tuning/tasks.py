@@ -1,4 +1,4 @@
-"""What there is to tune in a model, heaviest first."""
+"""Finds the PrimFuncs of a model that can be tuned."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,13 +13,18 @@ from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODE
 from mlc_controlnet.kernels import convolution_cpu, matmul_cpu
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled
 
-# One picture: 20 steps with guidance.
-CALLS_A_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}
+# For one picture of 20 steps with classifier-free guidance.
+CALLS_PER_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}
 
 
 @dataclass(frozen=True)
 class Space:
-    """The schedules that are tried for one form of function."""
+    """The schedules that the search tries for one kind of PrimFunc.
+
+    Attributes:
+        schedule: schedules a PrimFunc with a tile, or with the rules' tile for None; False: it is of another kind.
+        tiles: lists the tiles to try.
+    """
 
     schedule: Callable[[Schedule, Any], bool]
     tiles: Callable[[tirx.PrimFunc], list[Any]]
@@ -33,7 +38,7 @@ SPACES = (
 
 @dataclass(frozen=True)
 class Task:
-    """One PrimFunc, and how often a picture needs it."""
+    """One PrimFunc and its number of calls per picture."""
 
     name: str
     function: tirx.PrimFunc
@@ -41,11 +46,12 @@ class Task:
 
     @property
     def shapes(self) -> list[list[int]]:
+        """The shape of each parameter."""
         return [[int(size) for size in parameter.ty.shape] for parameter in self.function.params]
 
 
 def find_tasks(lowered: tvm.IRModule) -> list[Task]:
-    """Convolutions and matrix products of a module that has been fused but not scheduled."""
+    """List the convolutions and matrix products of a module that has been through phase lower."""
     calls = count_calls(lowered)
     return [
         Task(global_var.name_hint, function, calls[global_var.name_hint])
@@ -58,14 +64,14 @@ def find_tasks(lowered: tvm.IRModule) -> list[Task]:
 
 
 def schedule_by_rules(function: tirx.PrimFunc) -> Schedule:
-    """What the function gets without a record."""
+    """Schedule the function as it is scheduled without a record."""
     space = _space_of(function)
     assert space is not None, "tasks have a space"
     return _scheduled(space, function, None)
 
 
 def list_candidates(function: tirx.PrimFunc) -> Iterator[Schedule]:
-    """Every schedule of the function's space."""
+    """Yield every schedule of the function's space."""
     space = _space_of(function)
     assert space is not None, "tasks have a space"
     for tile in space.tiles(function):
@@ -83,12 +89,12 @@ def _scheduled(space: Space, function: tirx.PrimFunc, tile: Any) -> Schedule:
 
 
 def count_calls(lowered: tvm.IRModule) -> Counter[str]:
-    """How often a picture calls each PrimFunc."""
+    """Count the calls of each PrimFunc per picture."""
     counts: Counter[str] = Counter()
     for global_var, function in lowered.functions_items():
         if not isinstance(function, relax.Function):
             continue
-        weight = CALLS_A_PICTURE.get(global_var.name_hint, 0)
+        weight = CALLS_PER_PICTURE.get(global_var.name_hint, 0)
 
         def visit(expr: relax.Expr, weight: int = weight) -> None:
             if isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get("relax.call_tir"):

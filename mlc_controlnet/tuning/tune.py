@@ -1,4 +1,4 @@
-"""Tune the heaviest tasks of a model and write what was found as records."""
+"""Tunes the heaviest tasks of a model and writes the results as records."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from mlc_controlnet.tuning.tasks import find_tasks, schedule_by_rules
 
 
 def tune(target_name: str, model: str, count: int, folder: Path, command: str) -> Iterator[str]:
-    """Tune the `count` heaviest tasks, replace the target's records in `folder`, and say a line per task.
+    """Tune the `count` heaviest tasks and replace the target's records in `folder`. Yield one line per task.
 
     Args:
         target_name: a key of TARGETS whose device is this machine's.
-        model: what build.py --model takes.
-        command: how to search again, kept with the records.
+        model: as for build.py --model.
+        command: how to search again; it is kept with the records.
     """
     target = tvm_target(TARGETS[target_name])
     captured = clean(capture(load_checkpoint(find_model(model))))
@@ -28,7 +28,7 @@ def tune(target_name: str, model: str, count: int, folder: Path, command: str) -
     weights = {task.name: task.calls * Stopwatch(schedule_by_rules(task.function), target).seconds() for task in tasks}
     tasks.sort(key=lambda task: -weights[task.name])
     total_ms = 1e3 * sum(weights.values())
-    yield f"{len(tasks)} tasks take {total_ms:.0f} ms a picture under the rules; tuning the heaviest {count}"
+    yield f"{len(tasks)} tasks take {total_ms:.0f} ms per picture under the rules; tuning the heaviest {count}"
     found = []
     for task in tasks[:count]:
         best = search(task, target)
@@ -37,5 +37,5 @@ def tune(target_name: str, model: str, count: int, folder: Path, command: str) -
         if best is not None:
             found.append(best)
     saved_ms = 1e3 * sum((best.seconds_by_rules - best.seconds) * best.task.calls for best in found)
-    yield f"{len(found)} records save {saved_ms:.0f} ms a picture"
+    yield f"{len(found)} records save {saved_ms:.0f} ms per picture"
     write_records(folder / target_name, found, target, command)
