@@ -1,4 +1,4 @@
-"""The control embedding: control image -> what the ControlNet adds to its sample at every step."""
+"""The control embedding: the control image -> what the ControlNet adds to its sample at every step."""
 
 import torch
 from diffusers import ControlNetModel
@@ -6,12 +6,17 @@ from torch import nn
 
 
 class ControlEmbedding(nn.Module):
-    """The ControlNet's convolutions on the control image alone (arXiv 2302.05543, eq. 10): once a picture."""
+    """The ControlNet's convolutions that read the control image (arXiv 2302.05543, eq. 10). It runs once per picture.
+
+    Some ControlNets were trained on pictures in BGR order; their configuration says so.
+    """
 
     def __init__(self, model: ControlNetModel) -> None:
         super().__init__()
         self.model = model.controlnet_cond_embedding
+        self.reads_bgr = model.config.controlnet_conditioning_channel_order == "bgr"
 
     def forward(self, control_image: torch.Tensor) -> torch.Tensor:
-        """[B, 3, H, W] float32, 0..1 -> [B, C, h, w]."""
-        return self.model(control_image.to(self.model.conv_in.weight.dtype))
+        """[B, 3, H, W] float32 RGB, 0..1 -> [B, C, h, w]."""
+        x = control_image.to(self.model.conv_in.weight.dtype)
+        return self.model(torch.flip(x, dims=[1]) if self.reads_bgr else x)

@@ -8,14 +8,17 @@ from torch import nn
 
 
 class ControlNet(nn.Module):
-    """diffusers' ControlNet after its control embedding, with the conditioning scale as a run-time input
-    (arXiv 2302.05543, section 3.2).
+    """diffusers' ControlNet without its control embedding (arXiv 2302.05543, section 3.2).
+
+    The conditioning scale is an input, so that users can change it without another build.
     """
 
     def __init__(self, model: ControlNetModel) -> None:
         super().__init__()
         self.model = copy.copy(model)
         self.model._modules = {**model._modules, "controlnet_cond_embedding": nn.Identity()}
+        # diffusers would flip the control embedding: it expects the control image there.
+        self.model.register_to_config(controlnet_conditioning_channel_order="rgb")
 
     def forward(
         self,

@@ -1,43 +1,66 @@
-"""Do a model's parts belong together? Their configurations tell, before a weight is read."""
+"""Check from the configurations that a model's parts fit together, before any weight is read."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlc_controlnet.checkpoint.options import check_options
 from mlc_controlnet.checkpoint.source import PartSource, TokenizerSource
+from mlc_controlnet.components import INPAINTING_CHANNELS
 from mlc_controlnet.errors import UserError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
-# Options of diffusers' UNet and ControlNet under which they take inputs that no component has.
-_OTHER_INPUTS = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type")
+# A UNet's input channels -> the kind of model that no pipeline of ours runs.
+_OTHER_SAMPLES = {5: " (a depth model)", 7: " (an upscaler)", 8: " (an InstructPix2Pix model)"}
 
 
 def check_belong_together(parts: Mapping[str, PartSource]) -> None:
-    """Raises UserError that names the first part which does not fit the UNet, and the number it differs in."""
+    """Check that a build honours each part's options, and that the parts fit one another.
+
+    Raises:
+        UserError: names the first part and the number at fault.
+    """
+    for part, source in parts.items():
+        check_options(part, source.config, source.where)
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
-    for part in ("unet", "controlnet"):
-        if part in parts:
-            _check_inputs(parts[part], part)
+    subject, remedy = f"unet {parts['unet'].where}", "take both from one model"
     if text.get("hidden_size") != unet.get("cross_attention_dim"):
         raise UserError(
             f"text_encoder {parts['text_encoder'].where}",
             f"text width {text.get('hidden_size')}",
             f"{_width(unet)}, that of the unet",
-            "take both from one model",
+            remedy,
         )
-    if unet.get("out_channels", 4) != vae.get("latent_channels"):
+    latents = vae.get("latent_channels", 4)
+    if unet.get("out_channels", 4) != latents:
         raise UserError(
             f"vae {parts['vae'].where}",
-            f"{vae.get('latent_channels')} latent channels",
+            f"{latents} latent channels",
             f"{unet.get('out_channels', 4)}, those of the unet",
-            "take both from one model",
+            remedy,
         )
+    samples = {latents, INPAINTING_CHANNELS} if 2 * latents + 1 == INPAINTING_CHANNELS else {latents}
+    if unet.get("in_channels", 4) not in samples:
+        wanted = " or ".join(map(str, sorted(samples)))
+        raise UserError(
+            subject,
+            f"in_channels {unet.get('in_channels')}{_OTHER_SAMPLES.get(unet.get('in_channels', 4), '')}",
+            f"{wanted}: a text-to-image or an inpainting model",
+            "use such a model",
+        )
+    if not isinstance(unet.get("layers_per_block", 2), int):
+        got = f"layers_per_block {unet['layers_per_block']}"
+        raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x or 2.x")
     if "controlnet" in parts:
         _check_controlnet(parts["controlnet"], unet, vae)
 
 
 def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:
-    """Raises UserError where the tokenizer knows ids beyond the text encoder's table: it is another model's."""
+    """Check that every id of the tokenizer is below `rows`, the number of rows of the text encoder's table.
+
+    Raises:
+        UserError: the tokenizer belongs to another model.
+    """
     vocabulary = json.loads(tokenizer.json)
     largest = max((*vocabulary["model"]["vocab"].values(), *(t["id"] for t in vocabulary.get("added_tokens", ()))))
     if largest >= rows:
@@ -63,7 +86,7 @@ def _check_controlnet(controlnet: PartSource, unet: Mapping[str, Any], vae: Mapp
 def _differences(
     config: Mapping[str, Any], unet: Mapping[str, Any], vae: Mapping[str, Any]
 ) -> Iterator[tuple[str, object, object]]:
-    """What must be equal for the residuals to fit: name, the ControlNet's value, the base model's."""
+    """Yield what differs between ControlNet and base model: a name, the ControlNet's value, the base model's."""
     if config.get("cross_attention_dim") != unet.get("cross_attention_dim"):
         yield "text width", _width(config), _width(unet)
     for key, what in (("block_out_channels", "channels"), ("layers_per_block", "layers per block")):
@@ -73,19 +96,9 @@ def _differences(
             yield what, got, wanted
     if config.get("in_channels", 4) != vae.get("latent_channels"):
         yield "input channels", config.get("in_channels", 4), vae.get("latent_channels")
-    if config.get("conditioning_channels", 3) != 3:
-        yield "control image channels", config.get("conditioning_channels"), 3
-
-
-def _check_inputs(source: PartSource, part: str) -> None:
-    for option in _OTHER_INPUTS:
-        if source.config.get(option) is not None:
-            raise UserError(
-                f"{part} {source.where}",
-                f"{option} {source.config[option]!r}",
-                "none: a model of Stable Diffusion 1.x or 2.x",
-                "take such a model",
-            )
+    steps, levels = len(config["conditioning_embedding_out_channels"]), len(vae["block_out_channels"])
+    if steps != levels:
+        yield "a control image that shrinks by", 2 ** (steps - 1), 2 ** (levels - 1)
 
 
 def _width(config: Mapping[str, Any]) -> str:

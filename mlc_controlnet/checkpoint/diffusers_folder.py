@@ -8,6 +8,7 @@ import torch
 
 from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.checkpoint.modules import with_defaults
+from mlc_controlnet.checkpoint.options import check_class
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
@@ -50,7 +51,9 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
 
 def read_part_folder(folder: Path, part: str) -> PartSource:
     """One part: `folder` holds its config.json and its weights."""
-    config = with_defaults(part, read_json(folder / "config.json"))
+    stated = read_json(folder / "config.json")
+    check_class(part, stated, str(folder))
+    config = with_defaults(part, stated, str(folder))
     return PartSource(str(folder), config, partial(_read_part, folder, part))
 
 

@@ -18,6 +18,7 @@ from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
 from mlc_controlnet.checkpoint.lora import TRAINED_PARTS, Updates, read_loras
 from mlc_controlnet.checkpoint.modules import build_empty
+from mlc_controlnet.checkpoint.options import check_class, check_options
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
 from mlc_controlnet.components import COMPONENTS, ModelShape
@@ -64,6 +65,7 @@ def load_checkpoint(
     _check_complete(parts, needed, path)
     check_belong_together(parts)
     shape = _model_shape(parts, height, width)
+    scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
     vocabulary = source.read_tokenizer()
     check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
     updates: Updates = {}
@@ -78,7 +80,7 @@ def load_checkpoint(
         name=said.name if name is None else name,
         components=tuple(name for name in COMPONENTS if name in components),
         parts={part: modules[part] for part in PARTS if part in modules},
-        scheduler_config=_scheduler_config(said.scheduler_config, prediction_type),
+        scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
         shape=shape,
@@ -96,8 +98,12 @@ def _check_complete(parts: Mapping[str, PartSource], needed: Collection[str], pa
         )
 
 
-def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None) -> dict[str, Any]:
-    return dict(config) if prediction_type is None else {**config, "prediction_type": prediction_type}
+def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None, path: Path) -> dict[str, Any]:
+    """The model's own configuration, with `prediction_type` in it unless that is None."""
+    resolved = dict(config) if prediction_type is None else {**config, "prediction_type": prediction_type}
+    check_class("scheduler", resolved, str(path))
+    check_options("scheduler", resolved, str(path))
+    return resolved
 
 
 def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:

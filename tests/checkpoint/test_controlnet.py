@@ -85,7 +85,10 @@ def test_the_widths_of_the_real_families_are_told_by_name(second: Tiny, first_fo
         ({"block_out_channels": [32, 64, 96, 128]}, r"channels \[32, 64, 96, 128\], wanted \[32, 64, 96, 96\]"),
         ({"layers_per_block": 1}, "layers per block 1, wanted 2"),
         ({"in_channels": 9}, "input channels 9, wanted 4"),
-        ({"conditioning_channels": 6}, "control image channels 6, wanted 3"),
+        (
+            {"conditioning_channels": 6},
+            "conditioning_channels: got 6, which needs a control image that is not RGB, wanted 3",
+        ),
     ],
 )
 def test_a_controlnet_of_another_shape_is_refused_by_name(

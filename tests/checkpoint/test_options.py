@@ -1,0 +1,300 @@
+"""Every option of a model's configuration is honoured, irrelevant or refused, and the components prove it."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from mlc_controlnet.capture.control_embedding import ControlEmbedding
+from mlc_controlnet.capture.controlnet import ControlNet
+from mlc_controlnet.capture.text_encoder import TextEncoder
+from mlc_controlnet.capture.unet import UNet
+from mlc_controlnet.capture.vae_decoder import VaeDecoder
+from mlc_controlnet.capture.vae_encoder import VaeEncoder
+from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.checkpoint.options import OPTIONS, Limited
+from mlc_controlnet.components import ModelShape
+from mlc_controlnet.errors import UserError
+
+CLASSES: dict[str, tuple[type, ...]] = {
+    "unet": (UNet2DConditionModel,),
+    "controlnet": (ControlNetModel,),
+    "vae": (AutoencoderKL,),
+    "text_encoder": (CLIPTextConfig,),
+    "scheduler": (DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler),
+}
+SETTLED = [(part, option) for part, table in OPTIONS.items() for option in table if part != "scheduler"]
+
+# Another value than the tiny models below have, of each option that is not refused.
+ENCODER: dict[str, Any] = {
+    "in_channels": 9,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "only_cross_attention": True,
+    "block_out_channels": [16, 32],
+    "layers_per_block": 2,
+    "downsample_padding": 0,
+    "mid_block_scale_factor": 2.0,
+    "act_fn": "gelu",
+    "norm_num_groups": 2,
+    "norm_eps": 1e-2,
+    "cross_attention_dim": 24,
+    "transformer_layers_per_block": 2,
+    "attention_head_dim": 2,
+    "use_linear_projection": True,
+    "addition_embed_type_num_heads": 8,
+    "addition_time_embed_dim": 8,
+    "upcast_attention": True,
+    "resnet_time_scale_shift": "scale_shift",
+    "projection_class_embeddings_input_dim": 8,
+}
+OTHER_VALUES: dict[str, dict[str, Any]] = {
+    "unet": {
+        **ENCODER,
+        "sample_size": 64,
+        "out_channels": 8,
+        "center_input_sample": True,
+        "up_block_types": ["UpBlock2D", "UpBlock2D"],
+        "dropout": 0.5,
+        "reverse_transformer_layers_per_block": [1, 1],
+        "resnet_skip_time_act": True,
+        "resnet_out_scale_factor": 2.0,
+        "time_embedding_dim": 48,
+        "time_embedding_act_fn": "gelu",
+        "timestep_post_act": "gelu",
+        "conv_in_kernel": 5,
+        "conv_out_kernel": 5,
+        "mid_block_only_cross_attention": True,
+        "cross_attention_norm": "layer_norm",
+    },
+    "controlnet": {
+        **ENCODER,
+        "num_attention_heads": 2,
+        "controlnet_conditioning_channel_order": "bgr",
+        "conditioning_embedding_out_channels": [8, 16, 24, 32],
+        "global_pool_conditions": True,
+    },
+    "vae": {
+        "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+        "block_out_channels": [16, 32],
+        "layers_per_block": 2,
+        "act_fn": "gelu",
+        "latent_channels": 8,
+        "norm_num_groups": 2,
+        "sample_size": 16,
+        "scaling_factor": 0.5,
+        "force_upcast": False,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+        "mid_block_add_attention": False,
+    },
+    "text_encoder": {
+        "vocab_size": 64,
+        "hidden_size": 48,
+        "intermediate_size": 24,
+        "projection_dim": 8,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 12,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-2,
+        "attention_dropout": 0.5,
+        "initializer_range": 0.5,
+        "initializer_factor": 2.0,
+        "pad_token_id": 3,
+        "bos_token_id": 4,
+        "eos_token_id": 5,
+        "transformers_version": "4.0.0",
+        "architectures": ["CLIPTextModelWithProjection"],
+        "output_hidden_states": True,
+        "return_dict": False,
+        "dtype": "float16",
+        "chunk_size_feed_forward": 2,
+        "is_encoder_decoder": True,
+        "id2label": {0: "a"},
+        "label2id": {"a": 0},
+        "problem_type": "regression",
+    },
+}
+
+
+@pytest.mark.parametrize("part", OPTIONS)
+def test_every_option_of_diffusers_and_transformers_has_a_verdict(part: str) -> None:
+    """If this fails after an update, decide what a build does with the new option and write it into OPTIONS."""
+    options = {name for cls in CLASSES[part] for name in inspect.signature(cls.__init__).parameters}
+    assert OPTIONS[part].keys() == options - {"self", "kwargs"}
+
+
+@pytest.mark.parametrize(("part", "option"), SETTLED)
+def test_a_component_computes_what_diffusers_computes_with_the_option(part: str, option: str) -> None:
+    if option in OTHER_VALUES[part]:
+        COMPARISONS[part](**{option: OTHER_VALUES[part][option]})
+    else:
+        assert isinstance(OPTIONS[part][option], Limited), "an option that is not refused needs another value above"
+
+
+@torch.no_grad()
+def compare_unet(**change: Any) -> None:
+    config = {"block_out_channels": (32, 64), "attention_head_dim": 4, "cross_attention_dim": 16, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
+    blocks |= {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+    model = randomized(UNet2DConditionModel(**{**config, **blocks, "norm_num_groups": 4, **change}))
+    sample, context = (
+        torch.randn(1, model.config.in_channels, 8, 12),
+        torch.randn(1, 5, model.config.cross_attention_dim),
+    )
+    timestep = torch.tensor([481.0])
+    widths, layers = tuple(model.config.block_out_channels), model.config.layers_per_block
+    shape = ModelShape(64, 96, 5, 16, 4, 4, unet_channels=widths, layers_per_block=layers)
+    *down, mid = (torch.randn(residual.shape) for residual in shape.residuals)
+    residuals = {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": mid}
+    wanted = model(sample, timestep, encoder_hidden_states=context, **residuals).sample
+    assert_equal(UNet(model)(sample, timestep, context, *down, mid), wanted)
+
+
+@torch.no_grad()
+def compare_controlnet(**change: Any) -> None:
+    config = {"block_out_channels": (32, 64), "attention_head_dim": 4, "cross_attention_dim": 16, "layers_per_block": 1}
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "norm_num_groups": 4}
+    hints = {"conditioning_embedding_out_channels": (8, 16, 24, 32)}
+    hints |= (
+        {"conditioning_embedding_out_channels": (4, 8, 12, 16)}
+        if "conditioning_embedding_out_channels" in change
+        else {}
+    )
+    model = randomized(ControlNetModel(**{**config, **blocks, **hints, **change}))
+    sample, context = (
+        torch.randn(1, model.config.in_channels, 8, 12),
+        torch.randn(1, 5, model.config.cross_attention_dim),
+    )
+    timestep, image = torch.tensor([481.0]), torch.rand(1, 3, 64, 96)
+    down, mid = model(sample, timestep, context, image, conditioning_scale=0.5, return_dict=False)
+    got = ControlNet(model)(sample, timestep, context, ControlEmbedding(model)(image), torch.tensor([0.5]))
+    for residual, wanted in zip(got, (*down, mid), strict=True):
+        assert_equal(residual, wanted)
+
+
+@torch.no_grad()
+def compare_vae(**change: Any) -> None:
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    config = {**blocks, "block_out_channels": (16, 32), "norm_num_groups": 4, "latent_channels": 4}
+    model = randomized(AutoencoderKL(**{**config, **change}))
+    image = torch.rand(1, 3, 16, 24) * 2 - 1
+    moments = model.encode(image).latent_dist.parameters
+    assert_equal(VaeEncoder(model)(image), moments)
+    latents = torch.randn(1, model.config.latent_channels, 8, 12)
+    assert_equal(VaeDecoder(model)(latents), model.decode(latents / model.config.scaling_factor).sample)
+
+
+@torch.no_grad()
+def compare_text_encoder(**change: Any) -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = {**sizes, "num_attention_heads": 4, "max_position_embeddings": 9, **change}
+    model = randomized(CLIPTextModel(CLIPTextConfig(**config)))
+    token_ids = torch.randint(0, 32, (1, config["max_position_embeddings"]))
+    assert_equal(TextEncoder(model)(token_ids.to(torch.int32)), model(token_ids, return_dict=True).last_hidden_state)
+
+
+COMPARISONS: dict[str, Callable[..., None]] = {
+    "unet": compare_unet,
+    "controlnet": compare_controlnet,
+    "vae": compare_vae,
+    "text_encoder": compare_text_encoder,
+}
+
+
+def randomized(module: Any) -> Any:
+    """In float32 and eval mode, with no weight that is zero: a zero convolution would hide a difference."""
+    torch.manual_seed(0)
+    module = module.float().eval()
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return module
+
+
+def assert_equal(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
+
+
+@pytest.fixture
+def folder(random_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(random_model, tmp_path / "model"))
+
+
+def change_config(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        (
+            "unet/config.json",
+            {"time_cond_proj_dim": 256},
+            "time_cond_proj_dim: got 256, which needs the guidance embed",
+        ),
+        ("unet/config.json", {"in_channels": 8}, "in_channels 8 .an InstructPix2Pix model., wanted 4 or 9"),
+        ("unet/config.json", {"in_channels": 5}, "in_channels 5 .a depth model., wanted 4 or 9"),
+        ("unet/config.json", {"layers_per_block": [1, 1, 1]}, "layers_per_block .1, 1, 1., wanted one number"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type: got 'timestep'"),
+        ("unet/config.json", {"_class_name": "UNetMotionModel"}, "_class_name: got 'UNetMotionModel', wanted UNet2DC"),
+        ("vae/config.json", {"shift_factor": 0.1}, "shift_factor: got 0.1"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "_class_name: got 'AutoencoderTiny', wanted Autoenc"),
+        ("text_encoder/config.json", {"model_type": "bert"}, "model_type: got 'bert', wanted one of clip_text_model"),
+        ("text_encoder/config.json", {"hidden_size": "a"}, "a configuration that builds no text_encoder"),
+        (
+            "controlnet/config.json",
+            {"controlnet_conditioning_channel_order": "gbr"},
+            "channel_order: got 'gbr', which needs another order of channels, wanted 'rgb' or 'bgr'",
+        ),
+        (
+            "controlnet/config.json",
+            {"conditioning_embedding_out_channels": [8, 16, 32]},
+            "a control image that shrinks by 4, wanted 8",
+        ),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+            "_class_name: got 'FlowMatchEulerDiscreteScheduler', wanted one of DDIMScheduler, ",
+        ),
+        ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas: got True"),
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": "flow_prediction"},
+            "got 'flow_prediction', which needs",
+        ),
+        ("scheduler/scheduler_config.json", {"timestep_type": "continuous"}, "timestep_type: got 'continuous'"),
+    ],
+)
+def test_what_a_build_cannot_honour_is_refused_by_name(folder: Path, file: str, changes: Any, words: str) -> None:
+    change_config(folder / file, **changes)
+    with pytest.raises(UserError, match=words):
+        load_checkpoint(folder)
+
+
+def test_a_part_without_the_name_of_its_class_is_accepted(folder: Path) -> None:
+    for part in ("unet", "vae", "controlnet"):
+        file = folder / part / "config.json"
+        config = json.loads(file.read_text())
+        del config["_class_name"]
+        file.write_text(json.dumps(config))
+    assert load_checkpoint(folder).shape.height == 128
