@@ -12,7 +12,7 @@ PACKAGE = ROOT / "mlc_controlnet"
 # A layer may import itself and the layers before it.
 LAYERS = (
     {"__init__", "errors", "files", "locations", "machine", "plot_themes"},
-    {"components", "config"},
+    {"components", "config", "images"},
     {"bundle"},
     {"runtime", "checkpoint"},
     {"capture", "train"},
@@ -54,14 +54,31 @@ def test_dependencies_point_one_way(source: Path) -> None:
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if area(s) == "runtime"], ids=lambda s: s.name)
 def test_runtime_knows_bundles_only(source: Path) -> None:
-    assert imported_areas(source) <= {"runtime", "bundle", "errors", "files", "config", "components", "machine"}
+    assert imported_areas(source) <= {
+        "runtime",
+        "bundle",
+        "images",
+        "errors",
+        "files",
+        "config",
+        "components",
+        "machine",
+    }
     assert not {"torch", "diffusers", "transformers"} & {name.split(".")[0] for name in imports(source)}
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if area(s) == "train"], ids=lambda s: s.name)
 def test_training_never_imports_tvm(source: Path) -> None:
     assert "tvm" not in {name.split(".")[0] for name in imports(source)}
-    assert imported_areas(source) <= {"train", "checkpoint", "errors", "files", "locations", "machine", "plot_themes"}
+    allowed = {"train", "checkpoint", "images", "errors", "files", "locations", "machine", "plot_themes"}
+    assert imported_areas(source) <= allowed
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if area(s) == "images"], ids=lambda s: s.name)
+def test_pictures_need_neither_torch_nor_tvm(source: Path) -> None:
+    """Training and drawing both prepare pictures with it, each without the packages of the other."""
+    assert imported_areas(source) <= {"images", "errors"}
+    assert not {"torch", "diffusers", "transformers", "tvm"} & {name.split(".")[0] for name in imports(source)}
 
 
 def test_every_layer_names_something_that_exists() -> None:

@@ -10,6 +10,11 @@ from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, help="for example: gold circle with navy background")
     parser.add_argument("--control-image", required=True, type=Path, help="the picture that conditions")
+    parser.add_argument(
+        "--invert",
+        action="store_true",
+        help="exchange black and white in the control image: dark lines on white become white lines on black",
+    )
     parser.add_argument("--image", type=Path, help="of an inpainting model: the picture to repaint")
     parser.add_argument("--mask-image", type=Path, help="likewise: white where it is to be repainted")
     parser.add_argument("--output", type=Path, default=Path("out.png"), help="PNG file to write (out.png)")
@@ -36,15 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from mlc_controlnet.runtime.control_image import open_control_image
+    from mlc_controlnet.images.lines import invert
+    from mlc_controlnet.images.read import read_image
+    from mlc_controlnet.runtime.control_image import SUBJECT
     from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
     from mlc_controlnet.runtime.png import check_output_path, write_png
 
     check_output_path(options.output)
-    control_image = open_control_image(options.control_image)
-    image = None if options.image is None else open_control_image(options.image, IMAGE)
-    mask_image = None if options.mask_image is None else open_control_image(options.mask_image, MASK_IMAGE)
+    control_image = read_image(options.control_image, SUBJECT)
+    if options.invert:
+        control_image = invert(control_image)
+    image = None if options.image is None else read_image(options.image, IMAGE)
+    mask_image = None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE)
     pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
     settings = pipeline.resolve(
         options.prompt,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.control_image import prepare_control_image
+from mlc_controlnet.images.prepare import prepare_image
 
 IMAGE, MASK_IMAGE = "image", "mask image"  # in errors and notices
 WHITE = 128  # grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it
@@ -45,8 +45,8 @@ def prepare_inpainting(
         if picture is None:
             remedy = "pass both, and a control image"
             raise UserError(subject, "none", "a picture and a mask, white where it is to be repainted", remedy)
-    whole = prepare_control_image(image, model.height, model.width, IMAGE)
-    mask = prepare_control_image(mask_image, model.height, model.width, MASK_IMAGE)
+    whole = prepare_image(image, model.height, model.width, IMAGE)
+    mask = prepare_image(mask_image, model.height, model.width, MASK_IMAGE)
     repainted = np.asarray(mask.picture.convert("L")) >= WHITE  # [H, W]
     masked_image = np.where(repainted, np.float32(0), 2 * whole.array - 1)  # [1, 3, H, W]
     cells = repainted[:: model.vae_scale_factor, :: model.vae_scale_factor]  # [h, w]

@@ -111,8 +111,8 @@ def test_a_bad_option_is_refused(generate, tmp_path, capsys, options, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not an image", "a file that is no image, wanted a PNG, JPEG, .*; save it again as PNG"),
-        (b"\x89PNG\r\n\x1a\n", "a broken image|a file that is no image"),
+        (b"not an image", "a file that is not an image, wanted a PNG, JPEG, .*; save it again as PNG"),
+        (b"\x89PNG\r\n\x1a\n", "a damaged image|a file that is not an image"),
         (Image.new("RGB", (1, 1)), "got 1x1 pixels, wanted 8x8 at least; draw one of 24x16"),
     ],
 )
@@ -137,6 +137,20 @@ def test_a_control_image_that_had_to_be_changed_is_told(generate, tmp_path, caps
     image.save(tmp_path / "other.png")
     assert generate(control_image=tmp_path / "other.png") == 0
     assert f"notice: control image: {notice}\n" in capsys.readouterr().err
+
+
+def test_dark_lines_on_white_are_noticed_and_inverted_on_demand(generate, tmp_path, capsys):
+    lines = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    lines[6:8, 4:20] = 0
+    drawn = {}
+    for name, pixels in (("white", lines), ("black", 255 - lines)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        for flags in ((), ("--invert",)):
+            assert generate(*flags, control_image=tmp_path / f"{name}.png", seed=0) == 0
+            drawn[name, flags] = (tmp_path / "out.png").read_bytes()
+            noticed = "it looks like dark lines on white" in capsys.readouterr().err
+            assert noticed == ((name, flags) in [("white", ()), ("black", ("--invert",))])
+    assert drawn["white", ("--invert",)] == drawn["black", ()] != drawn["white", ()]
 
 
 def test_a_prompt_that_is_cut_is_told(generate, capsys):
