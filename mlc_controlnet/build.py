@@ -31,7 +31,7 @@ from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
-from mlc_controlnet.export.samplers import build_sampler_tables
+from mlc_controlnet.export.samplers import build_sampler_tables, check_samplers, default_sampler
 from mlc_controlnet.export.weight_residency import plan_memory
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
@@ -86,7 +86,7 @@ def build(config: BuildConfig) -> Bundle:
 
 def load_model(config: BuildConfig) -> Checkpoint:
     """Find the model and its ControlNet, by name, path or hub id, and account for every tensor of them."""
-    return load_checkpoint(
+    checkpoint = load_checkpoint(
         find_model(config.model, config.components),
         config.height,
         config.width,
@@ -97,6 +97,9 @@ def load_model(config: BuildConfig) -> Checkpoint:
         tokenizer=config.tokenizer,
         prediction_type=config.prediction_type,
     )
+    for error in check_samplers(checkpoint.scheduler_config).values():
+        print(f"\nnotice: left out {error.subject}: {error.got}", flush=True)
+    return checkpoint
 
 
 def plan_libraries(
@@ -191,7 +194,7 @@ def describe_bundle(
         components=components,
         params=params,
         tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
-        samplers=SamplersSpec(file=SAMPLERS_FILE, default="ddim"),
+        samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
         defaults=checkpoint.defaults,
         latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
         memory=plan_memory(described, components, params),

@@ -1,10 +1,11 @@
-"""Read sampler tables off diffusers' own scheduler objects, by probing them.
+"""Read sampler tables from diffusers' own scheduler objects, by probing them.
 
-No scheduler's formula is written here. Every scheduler is fed numbers of our choice and its answers give the
-coefficients of `mlc_controlnet.bundle.sampler_table`; random numbers fed beside them prove that the scheduler is
-linear and nothing more.
+This module contains no scheduler's formula. It feeds chosen numbers to each scheduler, and the answers are the
+coefficients of `mlc_controlnet.bundle.sampler_table`. It feeds random numbers together with them, which prove that the
+scheduler's step is linear.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -19,15 +20,17 @@ from mlc_controlnet.errors import UserError
 Scheduler: TypeAlias = DDIMScheduler | EulerDiscreteScheduler | DPMSolverMultistepScheduler
 
 STEP_COUNTS = (*range(1, 101), 125, 150, 200, 250, 500, 1000)
-# Options under which a scheduler's step is no linear function of sample and model output.
+CHECKED_STEP_COUNTS = (1, 2, 7, 20)  # enough to see whether a table can hold a sampler, in a fraction of a second
+# With these options a scheduler's step is not a linear function of the sample and the model output.
 NONLINEAR_OPTIONS = ("clip_sample", "thresholding")
 LINEARITY_TOLERANCE = 1e-4  # of the largest number; the float32 inside the schedulers leaves 1e-6
-WITNESSES = 4  # random columns beside the probes
+WITNESSES = 4  # random columns, together with the probes
+_REMEDY = "change scheduler_config.json"
 
 
 def _ddim(config: Mapping[str, Any]) -> DDIMScheduler:
-    # DDIMScheduler clips unless its configuration says otherwise; one saved by another scheduler says nothing, and
-    # latents are never clipped.
+    # DDIMScheduler clips by default. Another scheduler's configuration does not mention clipping, and Stable Diffusion
+    # does not clip latents.
     return DDIMScheduler.from_config({"clip_sample": False, **config})
 
 
@@ -44,41 +47,87 @@ SAMPLERS: Mapping[str, Callable[[Mapping[str, Any]], Scheduler]] = MappingProxyT
 )
 
 
+def check_samplers(scheduler_config: Mapping[str, Any]) -> dict[str, UserError]:
+    """Find the samplers that no table can hold under this configuration, and say why. It takes a few steps of each.
+
+    Raises:
+        UserError: no table can hold any of the samplers.
+    """
+    left_out: dict[str, UserError] = {}
+    for name in SAMPLERS:
+        tables, error = _tables_of(name, scheduler_config, CHECKED_STEP_COUNTS)
+        if not tables:
+            left_out[name] = error or _no_step_count(name)
+    if len(left_out) == len(SAMPLERS):
+        raise next(iter(left_out.values()))
+    return left_out
+
+
+def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
+    """The sampler of a bundle if the user names none: the first one in `SAMPLERS` that a table can hold."""
+    left_out = check_samplers(scheduler_config)
+    return next(name for name in SAMPLERS if name not in left_out)
+
+
 def build_sampler_tables(
     scheduler_config: Mapping[str, Any], step_counts: Iterable[int] = STEP_COUNTS
 ) -> dict[str, dict[int, SamplerTable]]:
-    """Tables of every sampler for every number of steps that the model's scheduler configuration allows.
+    """Read the tables of every sampler, for every number of steps that the scheduler configuration allows.
 
-    `scheduler_config` is diffusers' scheduler_config.json or `scheduler.config`, of any scheduler.
+    A sampler is left out if no table can hold it, for example because it clips.
 
-    Raises UserError for a configuration that clips or thresholds, and for one whose steps are not linear.
+    Args:
+        scheduler_config: diffusers' scheduler_config.json or `scheduler.config`, of any scheduler.
+
+    Raises:
+        UserError: no sampler is left.
     """
-    refuse_nonlinear(scheduler_config)
-    counts = list(step_counts)
-    tables: dict[str, dict[int, SamplerTable]] = {}
-    for name, build in SAMPLERS.items():
-        tables[name] = {}
-        for steps in counts:
-            scheduler = build(scheduler_config)
-            scheduler.set_timesteps(steps)
+    left_out = check_samplers(scheduler_config)
+    counts = tuple(step_counts)
+    tables = {name: _tables_of(name, scheduler_config, counts)[0] for name in SAMPLERS if name not in left_out}
+    return {name: by_steps for name, by_steps in tables.items() if by_steps}
+
+
+def _tables_of(
+    name: str, scheduler_config: Mapping[str, Any], step_counts: Iterable[int]
+) -> tuple[dict[int, SamplerTable], UserError | None]:
+    """The tables of one sampler, and the last reason why it has none for a number of steps."""
+    tables: dict[int, SamplerTable] = {}
+    reason: UserError | None = None
+    for steps in step_counts:
+        try:
+            scheduler = _set_up(name, scheduler_config, steps)
             if _has_sound_timesteps(scheduler):
-                tables[name][steps] = probe(scheduler, name)
-    return tables
+                tables[steps] = probe(scheduler, name)
+        except UserError as error:
+            reason = error
+    return tables, reason
 
 
-def refuse_nonlinear(scheduler_config: Mapping[str, Any]) -> None:
-    """Raise UserError, by name, for options that make a step nonlinear."""
+def _set_up(name: str, scheduler_config: Mapping[str, Any], steps: int) -> Scheduler:
+    try:
+        scheduler = SAMPLERS[name](scheduler_config)
+        scheduler.set_timesteps(steps)
+    except (ValueError, NotImplementedError, TypeError, ImportError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"sampler {name}", cause, "a scheduler that diffusers can build", _REMEDY) from error
+    known = inspect.signature(type(scheduler).__init__).parameters  # others stay in its configuration, unread
     for option in NONLINEAR_OPTIONS:
-        if scheduler_config.get(option):
-            raise UserError(
-                f"scheduler_config.json: {option}", "true", "false", f"no table can hold {option}: set it to false"
-            )
+        if option in known and scheduler.config.get(option):
+            got, wanted = f"{option} true in scheduler_config.json", f"{option} false: no table can hold it"
+            raise UserError(f"sampler {name}", got, wanted, f"set {option} to false")
+    return scheduler
+
+
+def _no_step_count(name: str) -> UserError:
+    got = "timesteps that the model was not trained on, for every number of steps"
+    return UserError(f"sampler {name}", got, "timesteps from 0 to num_train_timesteps - 1", _REMEDY)
 
 
 def _has_sound_timesteps(scheduler: Scheduler) -> bool:
-    """False where diffusers' rounding leaves the timesteps that the model was trained on, or repeats one.
+    """False if diffusers' rounding leaves the timesteps that the model was trained on, or repeats one.
 
-    Seen: 1000 leading steps with steps_offset 1 start at 1000; 61 trailing steps get a 62nd at -1; 1000 linspaced
+    Examples: 1000 leading steps with steps_offset 1 start at 1000; 61 trailing steps get a 62nd at -1; 1000 linspaced
     steps of DPM-Solver++ repeat 500, which divides by a step of length zero.
     """
     timesteps = scheduler.timesteps
@@ -88,14 +137,15 @@ def _has_sound_timesteps(scheduler: Scheduler) -> bool:
 
 @torch.no_grad()
 def probe(scheduler: Scheduler, name: str) -> SamplerTable:
-    """Read one table off `scheduler`, whose timesteps are set.
+    """Read one table from `scheduler`, whose timesteps are set.
 
-    Columns of the probed tensors: two banks of three take turns, and random witnesses. At step i the bank i % 2 gets
-    (x, m) = (1, 0), (0, 1), (0, 0), so its first two columns give the coefficients of the sample and of the model
-    output. The other bank gets zeros there and m = 1 in its third column: that column's x0 is all that the next step
-    sees of this one, and gives the coefficient of the previous x0.
+    The probed tensors have two banks of three columns, which take turns, and random witnesses. At step i the bank
+    i % 2 gets (x, m) = (1, 0), (0, 1), (0, 0): its first two columns give the coefficients of the sample and of the
+    model output. The other bank gets zeros, and m = 1 in its third column. The next step sees only the x0 of that
+    column, which gives the coefficient of the previous x0.
 
-    Raises UserError where the witnesses contradict the coefficients, or a coefficient is not finite.
+    Raises:
+        UserError: the witnesses contradict the coefficients, or a coefficient is not finite.
     """
     noise = torch.Generator().manual_seed(0)
     rows: list[SamplerRow] = []

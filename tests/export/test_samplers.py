@@ -3,7 +3,7 @@ import torch
 from diffusers import DDPMScheduler, PNDMScheduler
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.export.samplers import SAMPLERS, build_sampler_tables
+from mlc_controlnet.export.samplers import SAMPLERS, build_sampler_tables, check_samplers, default_sampler
 from mlc_controlnet.train.circles.architecture import build_scheduler
 
 STABLE_DIFFUSION = {
@@ -63,21 +63,40 @@ def test_the_second_order_sampler_looks_back_and_the_others_do_not():
     assert looks_back == {"ddim": False, "euler": False, "dpmpp_2m": True}
 
 
-@pytest.mark.parametrize("option", ["clip_sample", "thresholding"])
-def test_a_scheduler_that_clips_is_refused_by_name(option):
-    with pytest.raises(UserError, match=f"scheduler_config.json: {option}: got true, wanted false"):
-        build_sampler_tables({**CONFIGS["circles"], option: True}, [4])
+@pytest.mark.parametrize(
+    ("changes", "left_out", "reason"),
+    [
+        ({"clip_sample": True}, ["ddim"], "clip_sample true"),
+        ({"thresholding": True}, ["ddim", "dpmpp_2m"], "thresholding true"),
+        # The noise that a UNet predicts at zero signal says nothing about x0: 1 / 0.
+        ({"prediction_type": "epsilon"}, ["ddim"], "a step that is nan away from a linear one"),
+    ],
+)
+def test_a_sampler_that_no_table_can_hold_is_left_out_and_the_others_are_not(changes, left_out, reason):
+    as_saved = {key: value for key, value in CONFIGS["circles"].items() if key != "_use_default_values"}
+    config = {**as_saved, **changes}
+    errors = check_samplers(config)
+    assert list(errors) == left_out
+    assert all(reason in error.got for error in errors.values())
+    rest = [name for name in SAMPLERS if name not in left_out]
+    assert list(build_sampler_tables(config, [4])) == rest
+    assert default_sampler(config) == rest[0]
+
+
+def test_a_number_of_steps_that_no_table_can_hold_is_left_out_alone():
+    """1000 steps include timestep 999, which has no signal; 500 steps do not."""
+    config = {**CONFIGS["circles"], "prediction_type": "epsilon", "timestep_spacing": "leading"}
+    assert list(build_sampler_tables(config, [500, 1000])["ddim"]) == [500]
+
+
+def test_a_configuration_that_no_sampler_can_use_is_refused():
+    with pytest.raises(UserError, match="sampler ddim: got unheard_of is not implemented"):
+        check_samplers({**CONFIGS["circles"], "beta_schedule": "unheard_of"})
 
 
 def test_a_configuration_that_does_not_speak_of_clipping_is_not_clipped():
     silent = {key: value for key, value in CONFIGS["circles"].items() if key != "clip_sample"}
     assert build_sampler_tables(silent, [4]) == build_sampler_tables(CONFIGS["circles"], [4])
-
-
-def test_a_step_that_divides_by_zero_is_refused():
-    """The noise predicted at zero signal says nothing of x0: 1 / 0."""
-    with pytest.raises(UserError, match=r"sampler ddim at timestep 999: got a step that is nan away"):
-        build_sampler_tables({**CONFIGS["circles"], "prediction_type": "epsilon"}, [4])
 
 
 def test_a_number_of_steps_that_diffusers_rounds_out_of_range_has_no_table():
