@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "web/README.md", "mlc_controlnet/train/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/performance.md", "web/README.md", "mlc_controlnet/train/README.md"]
+)
 def test_links_and_pictures_exist(document: str) -> None:
     path = ROOT / document
     targets = re.findall(r"\]\(([^):#]+)\)|(?:src|srcset)=\"([^\":]+)\"", path.read_text())

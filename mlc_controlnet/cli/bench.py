@@ -9,7 +9,7 @@ from pathlib import Path
 from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
-from mlc_controlnet.locations import README
+from mlc_controlnet.locations import PERFORMANCE, check_checkout
 
 HOSTS = ("chromium", "node", "native")
 
@@ -77,7 +77,7 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     _add_contest(model)
     model.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
     model.add_argument("--component", action="append", default=[], help=f"repeat it for more ({UNET})")
-    report = commands.add_parser("report", help="write README.md's table and plots from the figures that are kept")
+    report = commands.add_parser("report", help="write docs/performance.md's tables and plots from the kept figures")
     report.set_defaults(run=_report, needs_torch=True)
 
 
@@ -92,7 +92,7 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="llvm", help="of the native library, as build.py --target (llvm)")
     parser.add_argument("--dtype", help="float32 or float16 (float16 on GPUs that have it)")
     parser.add_argument("--rounds", type=int, default=5, help="turns each takes, of which the median counts (5)")
-    parser.add_argument("--keep", action="store_true", help="keep the figures, and write README.md's table and plots")
+    parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_run_operations, needs_torch=True)
 
 
@@ -112,6 +112,8 @@ def _run_operations(options: argparse.Namespace) -> None:
         components=tuple(getattr(options, "component", ())) or (UNET,),
         command=_command(options),
     )
+    if options.keep or options.host != "native":
+        check_checkout(f"bench {options.bench_command}")
     measure = measure_natively if options.host == "native" else measure_in_browser
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(settings, Path(folder), _tell)
@@ -124,7 +126,8 @@ def _run_operations(options: argparse.Namespace) -> None:
 def _report(_options: argparse.Namespace) -> None:
     from mlc_controlnet.bench.operations.report import write_report
 
-    for path in write_report(read_figures(), README, FOLDER):
+    check_checkout("bench report")
+    for path in write_report(read_figures(), PERFORMANCE, FOLDER):
         print(path)
 
 

@@ -1,4 +1,4 @@
-"""The demo site: the page of `web/`, built by Vite, with a bundle beside it."""
+"""The demo site: the page with a bundle next to it."""
 
 import shutil
 import subprocess
@@ -6,15 +6,29 @@ from pathlib import Path
 
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.files import whole_folder
-from mlc_controlnet.locations import DIST, WEB
+from mlc_controlnet.locations import DIST, IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
 
 
 def build_site(bundle: Bundle, site: Path = DIST / "site") -> None:
-    """Build the page into `site` and put `bundle` into `site`/bundle; without Node's packages, say how to get them."""
-    if not (WEB / "node_modules").is_dir() or shutil.which("npm") is None:
-        print("the demo page was not built: it needs Node 20 and `npm ci` in web/ (or `make demo`, which does both)")
+    """Replace the folder `site` by the demo page with a copy of `bundle` in `bundle/`.
+
+    In a checkout, Vite builds the page. An installed package copies the page that it carries. If neither is possible,
+    this prints why and leaves `site` as it was.
+    """
+    has_node = IS_CHECKOUT and (WEB / "node_modules").is_dir() and shutil.which("npm") is not None
+    if not has_node and not PAGE.is_dir():
+        reason = (
+            "it needs Node 20 and `npm ci` in web/; `make demo` does both"
+            if IS_CHECKOUT
+            else "this package was built without Node and carries no page; install it from a complete wheel"
+        )
+        print(f"the demo page was not built: {reason}")
         return
-    subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(site.resolve())], cwd=WEB, check=True)
-    with whole_folder(site / "bundle") as partial:
-        shutil.copytree(bundle.path, partial, dirs_exist_ok=True)
+    with whole_folder(site) as partial:
+        if has_node:
+            subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(partial)], cwd=WEB, check=True)
+        else:
+            shutil.copytree(PAGE, partial, dirs_exist_ok=True)
+        shutil.copytree(bundle.path, partial / "bundle")
+        shutil.copy(THIRD_PARTY_LICENSES, partial)
     print(f"{site}: open it with python -m mlc_controlnet serve")

@@ -1,5 +1,6 @@
-"""Figures -> a table to print, and README.md's section with its plot, in a light and a dark version."""
+"""Figures -> a table to print, and a section of docs/performance.md with its plot, in a light and a dark version."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,14 +62,14 @@ def _range(values: Iterable[float], write: Callable[[float], str]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def write_report(kept: Sequence[Figures], readme: Path, folder: Path) -> list[Path]:
-    """Write every table into `folder`/README.md, the plots beside it and the section between the marks of `readme`.
+def write_report(kept: Sequence[Figures], page: Path, folder: Path) -> list[Path]:
+    """Write every table into `folder`/README.md, the plots next to it, and the section between the marks of `page`.
 
-    Raises UserError where `readme` lacks the marks.
+    Raises UserError if `page` lacks the marks.
     """
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise UserError(str(readme), "not both marks once", f"{BEGIN} and {END}", "put them where the section belongs")
+        raise UserError(str(page), "not both marks once", f"{BEGIN} and {END}", "put them where the section belongs")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     kernels = [figures for figures in kept if figures.subject == KERNELS]
@@ -76,8 +77,8 @@ def write_report(kept: Sequence[Figures], readme: Path, folder: Path) -> list[Pa
         written.append(write_text(folder / f"kernels-{theme}.svg", plot(kernels, theme)))
     written.append(write_text(folder / "README.md", "\n".join(_all_tables(kept)) + "\n"))
     before, rest = text.split(BEGIN)
-    section = "\n".join(_section(kept, folder.relative_to(readme.parent)))
-    written.append(write_text(readme, f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"))
+    section = "\n".join(_section(kept, Path(os.path.relpath(folder, page.parent))))
+    written.append(write_text(page, f"{before}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"))
     return written
 
 

@@ -8,9 +8,8 @@ from mlc_controlnet.bench.operations.figures import FOLDER, MODEL, Ceiling, read
 from mlc_controlnet.bench.operations.plot import plot
 from mlc_controlnet.bench.operations.report import BEGIN, END, describe, table, write_report
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.locations import PERFORMANCE
 from tests.bench.made_up_figures import made_up_figures
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -89,11 +88,12 @@ def test_the_same_figures_give_the_same_plot():
 
 
 def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path):
-    copy = tmp_path / "README.md"
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = PERFORMANCE.read_text(encoding="utf-8")
+    copy = tmp_path / "docs" / PERFORMANCE.name
+    folder = tmp_path / FOLDER.relative_to(PERFORMANCE.parent.parent)
+    for parent in (copy.parent, folder):
+        parent.mkdir(parents=True)
     copy.write_text(text, encoding="utf-8")
-    folder = tmp_path / FOLDER.relative_to(ROOT)
-    folder.mkdir(parents=True)
     write_report(read_figures(), copy, folder)
     assert copy.read_text(encoding="utf-8") == text, "run python -m mlc_controlnet bench report"
     assert (folder / "README.md").read_text() == (FOLDER / "README.md").read_text()
