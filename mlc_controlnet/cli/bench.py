@@ -1,4 +1,4 @@
-"""python -m mlc_controlnet bench [train | kernels | model | report]."""
+"""`bench`: measure whole pictures, single operations, components or training."""
 
 import argparse
 import shlex
@@ -15,11 +15,15 @@ HOSTS = ("chromium", "node", "native")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, action="append", help=f"repeat it to compare ({DEFAULT_BUNDLE})")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a picture (20)")
-    parser.add_argument("--rounds", type=int, default=5, help="pictures a bundle, of which the median counts (5)")
-    parser.add_argument("--device", help="llvm, cuda, ... (what the bundle is for)")
-    parser.add_argument("--diffusers", type=Path, metavar="MODEL", help="also time diffusers in torch on this folder")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", help=f"can be repeated, to compare; default: {DEFAULT_BUNDLE}"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps per picture; default: 20")
+    parser.add_argument("--rounds", type=int, default=5, help="pictures per bundle; their median counts; default: 5")
+    parser.add_argument("--device", help="llvm, cuda, ...; default: the bundle's target")
+    parser.add_argument(
+        "--diffusers", type=Path, metavar="MODEL", help="also measure diffusers in torch with the model in this folder"
+    )
     parser.set_defaults(run=run)
     commands = parser.add_subparsers(dest="bench_command", metavar="command")
     _add_bench_train(commands)
@@ -27,19 +31,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("train", help="time training steps against diffusers' example")
-    parser.add_argument("--model", default="circles", help="circles, or sd15: the real shapes with random weights")
-    parser.add_argument("--batch", type=int, default=8, help="samples a step (8)")
-    parser.add_argument("--precision", default="32", help="32, bf16 or fp16 (32)")
-    parser.add_argument("--pixels", type=int, help="height and width of the pictures (circles 128, sd15 512)")
-    parser.add_argument("--rounds", type=int, default=20, help="turns each takes, of which the median counts (20)")
-    parser.add_argument("--steps", type=int, default=1, help="training steps of a turn (1)")
-    parser.add_argument("--one-by-one", action="store_true", help="not in turns: where they do not fit side by side")
-    parser.add_argument("--raw", type=Path, metavar="FILE", help="write every turn's time as JSON")
+    parser = commands.add_parser("train", help="measure training steps against diffusers' example script")
     parser.add_argument(
-        "--options", action="store_true", help="also what flash attention, channels-last, ... are worth"
+        "--model",
+        default="circles",
+        help="circles, or sd15: Stable Diffusion 1.5's shapes with random weights; default: circles",
     )
-    parser.add_argument("--inductor", action="store_true", help="among them torch.compile: minutes of compiling")
+    parser.add_argument("--batch", type=int, default=8, help="samples per step; default: 8")
+    parser.add_argument("--precision", default="32", help="32, bf16 or fp16; default: 32")
+    parser.add_argument(
+        "--pixels", type=int, help="height and width of the pictures; default: 128 for circles, 512 for sd15"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="turns of each contestant; their median counts; default: 20"
+    )
+    parser.add_argument("--steps", type=int, default=1, help="training steps per turn; default: 1")
+    parser.add_argument(
+        "--one-by-one",
+        action="store_true",
+        help="run one contestant after the other instead of in turns, if memory holds only one",
+    )
+    parser.add_argument("--raw", type=Path, metavar="FILE", help="write the time of every turn as JSON")
+    parser.add_argument(
+        "--options", action="store_true", help="also measure each option of ours: flash attention, channels-last, ..."
+    )
+    parser.add_argument(
+        "--inductor", action="store_true", help="with --options: also torch.compile, which compiles for minutes"
+    )
     parser.set_defaults(run=_bench_train, needs_torch=True)
 
 
@@ -70,13 +88,19 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    kernels = commands.add_parser(KERNELS, help="time single operations against onnxruntime-web or torch")
+    kernels = commands.add_parser(KERNELS, help="measure single operations against onnxruntime-web or torch")
     _add_contest(kernels)
-    kernels.add_argument("--only", action="append", default=[], metavar="PART", help="those with this in their name")
-    model = commands.add_parser(MODEL, help="time a model's components against onnxruntime-web or torch")
+    kernels.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="only operations with this in their name; can be repeated",
+    )
+    model = commands.add_parser(MODEL, help="measure a model's components against onnxruntime-web or torch")
     _add_contest(model)
-    model.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
-    model.add_argument("--component", action="append", default=[], help=f"repeat it for more ({UNET})")
+    model.add_argument("--model", default="circles", help="as in build; default: circles")
+    model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
     report = commands.add_parser("report", help="write docs/performance.md's tables and plots from the kept figures")
     report.set_defaults(run=_report, needs_torch=True)
 
@@ -86,12 +110,16 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
         "--host",
         choices=HOSTS,
         default="chromium",
-        help="chromium; node: WebGPU without a browser; native: against torch, eager and compiled (chromium)",
+        help="chromium; node: WebGPU without a browser; native: against torch, eager and compiled; default: chromium",
     )
-    parser.add_argument("--gpu", action="store_true", help="in Chromium the machine's GPU, not the software adapter")
-    parser.add_argument("--target", default="llvm", help="of the native library, as build.py --target (llvm)")
-    parser.add_argument("--dtype", help="float32 or float16 (float16 on GPUs that have it)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns each takes, of which the median counts (5)")
+    parser.add_argument(
+        "--gpu", action="store_true", help="in Chromium, use the machine's GPU instead of the software adapter"
+    )
+    parser.add_argument("--target", default="llvm", help="of the native library, as in build; default: llvm")
+    parser.add_argument("--dtype", help="float32 or float16; default: float16 on GPUs that have it, otherwise float32")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each contestant; their median counts; default: 5"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_run_operations, needs_torch=True)
 

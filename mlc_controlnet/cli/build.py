@@ -11,37 +11,58 @@ from mlc_controlnet.locations import DIST, TUNING_DB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, help=f"one of {', '.join(TARGETS)}")
+    parser.add_argument("--target", required=True, help=f"what to compile for: {', '.join(TARGETS)}")
     parser.add_argument(
         "--model",
         default="circles",
-        help="a bundled model, a diffusers folder, a file, or a hub id org/name[@revision]",
+        help="a bundled model, a diffusers folder, a .safetensors or .ckpt file, or a hub id org/name[@revision]; "
+        "default: circles",
     )
     parser.add_argument(
         "--controlnet",
         action="append",
         default=[],
         metavar="PATH",
-        help="folder, file or hub id; default: the model's own",
+        help="a folder, a file or a hub id; default: the ControlNet in the model's folder",
     )
     parser.add_argument(
-        "--lora", action="append", default=[], metavar="FILE[:WEIGHT]", help="merge a LoRA into the weights; repeat it"
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="merge this LoRA into the weights; can be repeated; default weight: 1",
     )
     parser.add_argument(
-        "--component", action="append", metavar="NAME", help=f"build this one alone; repeat it: {', '.join(COMPONENTS)}"
+        "--component",
+        action="append",
+        metavar="NAME",
+        help=f"build only this component; can be repeated: {', '.join(COMPONENTS)}",
     )
-    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="the model's own, or CLIP's for a single file")
-    parser.add_argument("--prediction-type", help=f"what the UNet predicts: {', '.join(PREDICTION_TYPES)}")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FOLDER", help="default: the model's own; for a single file, CLIP's"
+    )
+    parser.add_argument(
+        "--prediction-type",
+        help=f"what the UNet predicts: {', '.join(PREDICTION_TYPES)}; default: what the model's scheduler says",
+    )
     parser.add_argument(
         "--dtype",
         action="append",
-        help=f"a library's dtype, {' or '.join(DTYPES)}; repeat it for both; default: both for webgpu, else float32",
+        help=f"the library's dtype, {' or '.join(DTYPES)}; can be repeated; default: both for webgpu, otherwise float32",
     )
-    parser.add_argument("--height", type=int, help="pixels; default: what the model was trained on")
-    parser.add_argument("--width", type=int, help="pixels; default: what the model was trained on")
+    parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
+    parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--out", type=Path, help="the bundle's folder; default: dist/<model>-<target>")
-    parser.add_argument("--tuning-db", type=Path, default=TUNING_DB, help="tuning records, a folder a target")
-    parser.add_argument("--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase there")
+    parser.add_argument(
+        "--tuning-db",
+        type=Path,
+        default=TUNING_DB,
+        metavar="FOLDER",
+        help="tuning records, with one folder for each target; default: the records that come with this program",
+    )
+    parser.add_argument(
+        "--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase into FOLDER"
+    )
     parser.set_defaults(run=run)
 
 

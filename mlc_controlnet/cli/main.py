@@ -15,15 +15,15 @@ from mlc_controlnet.errors import UserError, explain
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 COMMANDS = {
-    "build": "compile a model into a bundle for WebGPU or for this machine",
+    "build": "compile a model into a bundle, for WebGPU or for this machine",
     "generate": "draw a picture with a native bundle",
     "verify": "check every file of a bundle against its hash",
-    "serve": "serve the built page on this machine",
+    "serve": "serve the demo page on this machine",
     "train": "train a ControlNet on your own pictures",
     "parity": "compare a compiled model with torch, at any size",
     "sources": "write every kernel as source code for another GPU",
-    "tune": "search for schedules and keep them in tuning_db/",
-    "bench": "measure native bundles, kernels and training",
+    "tune": "search for faster schedules and write them as tuning records",
+    "bench": "measure pictures, operations, components and training",
 }
 
 # Commands that must not import torch. TVM's ffi imports torch if it is installed, which costs three seconds and 200 MB;

@@ -4,11 +4,13 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
-    parser.add_argument("--dtype", action="append", help="float32 or float16; repeat it (both)")
-    parser.add_argument("--height", type=int, help="pixels (what the model was trained on)")
-    parser.add_argument("--width", type=int, help="pixels (what the model was trained on)")
-    parser.add_argument("--component", action="append", metavar="NAME", help="compare this one alone; repeat it")
+    parser.add_argument("--model", default="circles", help="as in build; default: circles")
+    parser.add_argument("--dtype", action="append", help="float32 or float16; can be repeated; default: both")
+    parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
+    parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
+    parser.add_argument(
+        "--component", action="append", metavar="NAME", help="compare only this component; can be repeated"
+    )
     parser.set_defaults(run=run)
 
 

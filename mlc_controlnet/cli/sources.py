@@ -1,15 +1,21 @@
-"""`sources`: write every kernel as source for another GPU."""
+"""`sources`: write every kernel as source code for another GPU."""
 
 import argparse
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, help="cuda, rocm, metal or opencl")
-    parser.add_argument("--model", default="circles", help="what build.py --model takes (circles)")
-    parser.add_argument("--dtype", default="float16", help="float16 or float32 (float16)")
-    parser.add_argument("--out", type=Path, default=Path("dist"), help="the folder that gets the file (dist)")
-    parser.add_argument("--component", action="append", metavar="NAME", help="write this one's alone; repeat it")
+    parser.add_argument(
+        "--target", required=True, help="cuda: CUDA C; metal: Metal; opencl: OpenCL C; rocm: AMD's LLVM assembly"
+    )
+    parser.add_argument("--model", default="circles", help="as in build; default: circles")
+    parser.add_argument("--dtype", default="float16", help="float16 or float32; default: float16")
+    parser.add_argument(
+        "--out", type=Path, default=Path("dist"), help="the folder to write the file into; default: dist"
+    )
+    parser.add_argument(
+        "--component", action="append", metavar="NAME", help="write only this component's kernels; can be repeated"
+    )
     parser.set_defaults(run=run)
 
 

@@ -1,4 +1,4 @@
-"""python -m mlc_controlnet tune: search for schedules of a model's heaviest tasks and write them as records."""
+"""`tune`: search for faster schedules of a model's heaviest tasks and write them as tuning records."""
 
 import argparse
 import shlex
@@ -12,19 +12,24 @@ TUNABLE = ("llvm",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", default="llvm", help=f"what to tune for: {', '.join(TUNABLE)}")
-    parser.add_argument("--model", default="circles", help="a bundled model or a folder in diffusers' layout")
-    parser.add_argument("--tasks", type=int, default=16, help="how many of the heaviest tasks to tune (16)")
+    parser.add_argument("--target", default="llvm", help=f"what to tune for: {', '.join(TUNABLE)}; default: llvm")
+    parser.add_argument("--model", default="circles", help="a bundled model or a diffusers folder; default: circles")
+    parser.add_argument("--tasks", type=int, default=16, help="how many of the heaviest tasks to tune; default: 16")
     parser.add_argument(
-        "--out", type=Path, default=DEFAULT_RECORDS, help=f"gets a folder named after the target ({DEFAULT_RECORDS})"
+        "--out",
+        type=Path,
+        default=DEFAULT_RECORDS,
+        metavar="FOLDER",
+        help=f"where to write the records, in a folder named after the target; default: {DEFAULT_RECORDS}",
     )
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Replaces the target's set of records. Only schedules that beat the rules' are kept.
+    """Replace the target's tuning records. Only schedules that are faster than those of the rules are kept.
 
     Raises:
-        UserError: a target without a tuner, a count below 1, or a model that is not there.
+        UserError: the target has no tuner, the count is below 1, or there is no such model.
     """
     if options.target not in TUNABLE:
         raise UserError("--target", repr(options.target), f"one of {', '.join(TUNABLE)}", "tune for one of these")

@@ -7,7 +7,9 @@ from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"({DEFAULT_BUNDLE})")
+    parser.add_argument(
+        "bundle", type=Path, nargs="?", default=DEFAULT_BUNDLE, help=f"the bundle's folder; default: {DEFAULT_BUNDLE}"
+    )
     parser.set_defaults(run=run)
 
 

@@ -1,5 +1,6 @@
 """The command line, as a user meets it."""
 
+import argparse
 import dataclasses
 import json
 import re
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mlc_controlnet.bundle.reader import read_bundle
-from mlc_controlnet.cli.main import INTERRUPTED, main
+from mlc_controlnet.cli.main import INTERRUPTED, _parser, main
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.fixtures.linear_bundle import HEIGHT, TOKENS, WIDTH, linear_model, write_linear_bundle
 
@@ -344,3 +345,16 @@ def test_bench_refuses_a_folder_that_is_no_model(linear_bundle, tmp_path, capsys
 def test_bench_refuses_no_rounds(linear_bundle, capsys):
     assert main(["bench", "--bundle", str(linear_bundle.path), "--rounds", "0"]) == 2
     assert capsys.readouterr().err == "error: rounds: got 0, wanted 1 or more; choose another number\n"
+
+
+def test_every_command_and_subcommand_has_something_to_run():
+    def leaves(parser):
+        groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        for group in groups:
+            for command in group.choices.values():
+                yield from leaves(command)
+        if not groups or not groups[0].required:
+            yield parser
+
+    without = [parser.prog for parser in leaves(_parser()) if parser.get_default("run") is None]
+    assert without == []
