@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         action="append",
-        help=f"the library's dtype, {' or '.join(DTYPES)}; can be repeated; default: both for webgpu, otherwise float32",
+        help=f"the library's dtype, {' or '.join(DTYPES)}; can be repeated; default: both for webgpu, else float32",
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
