@@ -161,7 +161,7 @@ def test_bad_samples_are_named_counted_and_skipped(make_config: MakeConfig, tmp_
     train(config, lines.append)
     skipped = [line for line in lines if line.startswith("skipped: ")]
     assert len(skipped) == 2
-    assert any("target/1.png: a picture that can not be decoded" in line for line in skipped)
+    assert any("target/1.png: picture: a file that is not an image" in line for line in skipped)
     assert any("target/3.png: No such file or directory: 3.png" in line for line in skipped)
     assert scalars(config)[-1]["bad_samples"] == 2
 
@@ -170,7 +170,7 @@ def test_too_many_bad_samples_stop_the_run(make_config: MakeConfig, tmp_path: Pa
     folder = write_set(tmp_path / "set", 6)
     for number in range(3):
         (folder / "target" / f"{number}.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"data: got 3 samples that can not be read.*data\.max_bad_samples"):
+    with pytest.raises(UserError, match=r"data: got 3 samples that cannot be read.*data\.max_bad_samples"):
         train(make_config(data__path=str(folder), data__max_bad_samples=2), quiet)
 
 
@@ -274,7 +274,7 @@ def test_bad_samples_are_named_with_a_cache_too(make_config: MakeConfig, tmp_pat
     lines: list[str] = []
     config = make_config(data__path=str(folder), trainer__max_steps=3, data__cache=str(tmp_path / "cache"))
     train(config, lines.append)
-    assert [line for line in lines if "skipped: target/1.png: a picture that can not be decoded" in line]
+    assert [line for line in lines if "skipped: target/1.png: picture: a file that is not an image" in line]
     assert not np.isnan(scalars(config)[-1]["loss"])
 
 

@@ -22,6 +22,7 @@ from mlc_controlnet.train.data.rows import RowSet
 from mlc_controlnet.train.data.samples import collate
 
 _BATCH = 16
+_PREPARATION = 2  # raise it if the preparation of pictures gives other pixels than before
 _STORED = {torch.float32: torch.float32, torch.bfloat16: torch.int16, torch.float16: torch.int16}  # numpy has no bf16
 
 
@@ -103,7 +104,7 @@ def read_cache(folder: Path) -> ConditionCache:
 
 
 def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
-    digest = hashlib.sha256(repr((rows.options, rows.rows)).encode())
+    digest = hashlib.sha256(repr((_PREPARATION, rows.options, rows.rows)).encode())
     for part in parts:
         for name, tensor in part.state_dict().items():
             digest.update(name.encode())

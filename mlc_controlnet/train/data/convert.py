@@ -11,9 +11,13 @@ from webdataset import TarWriter
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import whole_file
+from mlc_controlnet.images.prepare import to_mode
 from mlc_controlnet.train.data.fill50k import Row, read_rows
+from mlc_controlnet.train.data.samples import CONTROL_IMAGE, PICTURE, describe_problem, open_pair
 
 JPEG_QUALITY = 95
+SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
 def fill50k_to_shards(
@@ -25,11 +29,13 @@ def fill50k_to_shards(
 ) -> tuple[int, int, int]:
     """Write every sample of the set: the picture under `image_extension`, the control image as png, the prompt as txt.
 
-    With jpg, pictures that are no JPEG are encoded at quality 95 without chroma subsampling; with another extension
-    that ends in png, for example image.png, nothing is lost, and data.image_key must say so. Files that already are
-    what they shall be are copied byte for byte. Samples that can not be read are skipped and named.
-    Returns how many samples, shards and skipped samples there are. Raises UserError where there is no set, or where
-    nothing of it can be read.
+    With the extension jpg, pictures in other formats become JPEG files of quality 95 without chroma subsampling. With
+    an extension that ends in png, such as image.png, they become PNG files, which lose nothing; then data.image_key
+    must name that extension. A file that already has its format is copied byte for byte, any other is turned upright
+    first. Samples that cannot be read are skipped, and `log` names each of them.
+
+    Returns the numbers of samples, of shards and of skipped samples. Raises UserError if there is no set, or if none of
+    its samples can be read.
     """
     if shard_samples < 1:
         raise UserError("--shard-samples", str(shard_samples), "1 or more", "choose another number")
@@ -50,7 +56,7 @@ def fill50k_to_shards(
                 written += 1
         shards += 1
     if written == 0:
-        raise UserError(str(folder), f"{len(skipped)} samples that can not be read", "one or more", "check its files")
+        raise UserError(str(folder), f"{len(skipped)} samples that cannot be read", "one or more", "check its files")
     return written, shards, len(skipped)
 
 
@@ -58,29 +64,38 @@ def _samples(
     folder: Path, rows: list[Row | str], extension: str, skipped: list[str], log: Callable[[str], None]
 ) -> Iterator[dict[str, bytes]]:
     for row in rows:
+        name, problem = (row, "names no sample") if isinstance(row, str) else (row.target, "no control image")
         try:
-            if isinstance(row, str) or not row.source:
-                raise ValueError("names no sample" if isinstance(row, str) else "no control image")
-            yield {
-                extension: _encoded(folder / row.target, "JPEG" if extension == "jpg" else "PNG"),
-                "png": _encoded(folder / row.source, "PNG"),
-                "txt": row.prompt.encode(),
-            }
-        except (OSError, ValueError, SyntaxError) as error:
-            name = row if isinstance(row, str) else row.target
-            skipped.append(name)
-            log(f"skipped: {name}: {error}")
+            if isinstance(row, Row) and row.source:
+                yield _files(folder, row, extension)
+                continue
+        except UserError as error:
+            problem = describe_problem(error)
+        except OSError as error:
+            problem = str(error)
+        skipped.append(name)
+        log(f"skipped: {name}: {problem}")
 
 
-def _encoded(path: Path, kind: str) -> bytes:
-    data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as picture:
-        picture.load()
-        if picture.format == kind:
-            return data
-        buffer = io.BytesIO()
-        if kind == "JPEG":
-            picture.convert("RGB").save(buffer, kind, quality=JPEG_QUALITY, subsampling=0)
-        else:
-            picture.save(buffer, kind)
-        return buffer.getvalue()
+def _files(folder: Path, row: Row, extension: str) -> dict[str, bytes]:
+    """The files of one sample, by extension. Raises UserError or OSError if a run could not read them."""
+    image, control = (folder / row.target).read_bytes(), (folder / row.source).read_bytes()
+    picture, hint = open_pair(image, control)
+    return {
+        extension: _encoded(image, picture, PICTURE, "JPEG" if extension == "jpg" else "PNG"),
+        "png": _encoded(control, hint, CONTROL_IMAGE, "PNG"),
+        "txt": row.prompt.encode(),
+    }
+
+
+def _encoded(data: bytes, picture: Image.Image, subject: str, kind: str) -> bytes:
+    """The file `data` in the format `kind`; `picture` is what it shows, upright."""
+    rgb, _ = to_mode(picture, "RGB", subject)  # also of a file that is copied: a run has to be able to read it
+    if data.startswith(SIGNATURES[kind]):
+        return data
+    buffer = io.BytesIO()
+    if kind == "JPEG":
+        rgb.save(buffer, kind, quality=JPEG_QUALITY, subsampling=0)
+    else:
+        (picture if picture.mode in PNG_MODES else rgb).save(buffer, kind)
+    return buffer.getvalue()

@@ -1,29 +1,36 @@
 """A sample on its way from a file to a batch.
 
-A sample that can not be read keeps its place in the batch with weight zero: batches have one size, every process takes
-the same number of steps, and the place of a sample in the run does not depend on how many before it were bad.
+A sample that cannot be read keeps its place in the batch, with weight zero. So all batches have one size, every process
+takes the same number of steps, and the place of a sample in the run does not depend on the bad samples before it.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.images.annotators import ANNOTATORS
+from mlc_controlnet.images.prepare import MODES, prepare_image, to_array, to_mode, upright
+from mlc_controlnet.images.read import decode_image
 from mlc_controlnet.train.config import TrainConfig
-from mlc_controlnet.train.data.canny import canny
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+PICTURE, CONTROL_IMAGE = "picture", "control image"  # in error messages
+# Files whose sides were rounded, to pixels or to multiples of 8, still fit to each other.
+MAX_ASPECT_DIFFERENCE = 0.02
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What turns a sample's files into tensors."""
+    """How a sample's files become tensors.
+
+    Attributes:
+        hint_channels: channels of the control image.
+        annotator: makes the control image from the picture; None: the sample has a control image.
+    """
 
     height: int
     width: int
@@ -32,6 +39,7 @@ class ReadOptions:
 
     @staticmethod
     def of(config: TrainConfig) -> "ReadOptions":
+        """The options of a whole run's config."""
         return ReadOptions(config.data.height, config.data.width, config.model.hint_channels, config.data.annotator)
 
 
@@ -40,10 +48,11 @@ class Sample:
     """One picture, its control image and its prompt.
 
     Attributes:
-        key: names it in messages and, with `epoch`, seeds all that is random about it.
+        key: its name in messages; with `epoch`, the seed of all random numbers that belong to it.
         pixels: [3, H, W] float32 in -1..1.
         control: [C, H, W] float32 in 0..1.
-        problem: why it can not be read; its tensors are zeros then.
+        problem: why it cannot be read; then its tensors are zeros.
+        index: its row, if the set has rows; the cache finds latents by it.
     """
 
     key: str
@@ -52,19 +61,19 @@ class Sample:
     control: torch.Tensor
     prompt: str
     problem: str | None = None
-    index: int = -1  # row in a set that has rows; cached latents are found by it
+    index: int = -1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples side by side.
+    """Samples, stacked.
 
     Attributes:
         pixels: [B, 3, H, W] float32 in -1..1.
         control: [B, C, H, W] float32 in 0..1.
-        weight: [B] float32, 0 for a sample that could not be read.
+        weight: [B] float32, 0 for a sample that cannot be read, else 1.
         problems: `key: reason` of each of those.
-        place: where the reader that made it stands behind it; see `ShardStream`.
+        place: where its reader goes on after it: worker, epoch and offset; see `ShardStream`.
     """
 
     keys: list[str]
@@ -79,6 +88,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples to a batch."""
     return Batch(
         keys=[s.key for s in samples],
         epochs=[s.epoch for s in samples],
@@ -94,79 +104,80 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def make_sample(
     key: str, epoch: int, image: bytes, control: bytes | None, prompt: str, options: ReadOptions, index: int = -1
 ) -> Sample:
-    """Decode both pictures (`control` is None where an annotator makes it); one that can not be is a bad sample."""
+    """Decode both files and fit them to the size of the run; a bad sample if that is not possible.
+
+    `control` is None if an annotator makes the control image.
+    """
     try:
-        picture = open_picture(image, 3, options)
-        if options.annotator == "canny":
-            hint = to_control(np.repeat(canny(picture), options.hint_channels, axis=-1))
+        if options.annotator is not None:
+            picture = prepare_image(decode_image(image, PICTURE), options.height, options.width, PICTURE)
+            edges = ANNOTATORS[options.annotator](picture.picture)
+            hint = to_array(to_mode(edges, MODES[options.hint_channels])[0])
         elif control is None:
             return bad_sample(key, epoch, "no control image", options, index)
         else:
-            hint = to_control(open_picture(control, options.hint_channels, options))
-    except _UNREADABLE as error:
-        return bad_sample(key, epoch, _reason(error), options, index)
-    return Sample(key, epoch, to_pixels(picture), hint, prompt, None, index)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "a picture that can not be decoded"  # Pillow's own words hold an address, another one each time
-    return f"a picture that can not be decoded ({error})"
-
-
-def bad_sample(key: str, epoch: int, problem: str, options: ReadOptions, index: int = -1) -> Sample:
-    pixels = torch.zeros(3, options.height, options.width)
-    control = torch.zeros(options.hint_channels, options.height, options.width)
-    return Sample(key, epoch, pixels, control, "", problem, index)
-
-
-def open_picture(data: bytes, channels: int, options: ReadOptions) -> np.ndarray:
-    """Decode, scale to cover height x width, crop at the middle.  # [H, W, C] uint8"""
-    with Image.open(io.BytesIO(data)) as file:
-        picture = file.convert(_MODES[channels])
-    return fit(picture, options.height, options.width)
-
-
-def fit(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """Scale to cover height x width, crop at the middle; a picture of that size stays as it is.  # [H, W, C] uint8"""
-    if picture.size != (width, height):
-        scale = max(width / picture.width, height / picture.height)
-        size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        picture = picture.crop((left, top, left + width, top + height))
-    array = np.asarray(picture)
-    return array if array.ndim == 3 else array[..., None]
-
-
-def to_pixels(image: np.ndarray) -> torch.Tensor:
-    """[H, W, 3] uint8 -> [3, H, W] float32 in -1..1."""
-    return torch.tensor(image.transpose(2, 0, 1), dtype=torch.float32).div_(127.5).sub_(1)
-
-
-def to_control(image: np.ndarray) -> torch.Tensor:
-    """[H, W, C] uint8 -> [C, H, W] float32 in 0..1."""
-    return torch.tensor(image.transpose(2, 0, 1), dtype=torch.float32).div_(255)
+            pair = open_pair(image, control)
+            picture = prepare_image(pair[0], options.height, options.width, PICTURE)
+            hint = _to_hint(pair[1], options)
+    except UserError as error:
+        return bad_sample(key, epoch, describe_problem(error), options, index)
+    pixels = torch.from_numpy(2 * picture.array[0] - 1)  # [3, H, W] in -1..1
+    return Sample(key, epoch, pixels, torch.from_numpy(hint[0]), prompt, None, index)
 
 
 def make_control(key: str, epoch: int, control: bytes, prompt: str, options: ReadOptions, index: int) -> Sample:
     """As `make_sample`, without the picture: its latents are in a cache."""
     try:
-        hint = to_control(open_picture(control, options.hint_channels, options))
-    except _UNREADABLE as error:
-        return bad_sample(key, epoch, _reason(error), options, index)
-    return Sample(key, epoch, torch.empty(0), hint, prompt, None, index)
+        hint = _to_hint(decode_image(control, CONTROL_IMAGE), options)
+    except UserError as error:
+        return bad_sample(key, epoch, describe_problem(error), options, index)
+    return Sample(key, epoch, torch.empty(0), torch.from_numpy(hint[0]), prompt, None, index)
+
+
+def bad_sample(key: str, epoch: int, problem: str, options: ReadOptions, index: int = -1) -> Sample:
+    """A sample of zeros in the place of one that cannot be read."""
+    pixels = torch.zeros(3, options.height, options.width)
+    control = torch.zeros(options.hint_channels, options.height, options.width)
+    return Sample(key, epoch, pixels, control, "", problem, index)
+
+
+def open_pair(image: bytes, control: bytes) -> tuple[Image.Image, Image.Image]:
+    """Decode a picture and its control image, both upright.
+
+    Raises UserError if one of them cannot be decoded, or if their aspect ratios differ: each would be cropped for
+    itself, and the model would learn from a control image that is displaced.
+    """
+    picture = upright(decode_image(image, PICTURE))
+    hint = upright(decode_image(control, CONTROL_IMAGE))
+    wide, high = picture.width * hint.height, picture.height * hint.width
+    if abs(wide - high) > MAX_ASPECT_DIFFERENCE * min(wide, high):
+        got = f"{hint.width}x{hint.height} for a picture of {picture.width}x{picture.height}"
+        raise UserError(CONTROL_IMAGE, got, "the same aspect ratio", "crop them alike")
+    return picture, hint
+
+
+def describe_problem(error: UserError) -> str:
+    """Why a sample is bad, on one line, without a remedy."""
+    return f"{error.subject}: {error.got}, wanted {error.wanted}"
+
+
+def _to_hint(control: Image.Image, options: ReadOptions) -> np.ndarray:
+    """float32 [1, C, H, W] in 0..1."""
+    return prepare_image(control, options.height, options.width, CONTROL_IMAGE, options.hint_channels).array
 
 
 class BadSamples:
-    """Counts what could not be read, each sample once however many epochs, and ends the run when it is too much."""
+    """The samples that could not be read. Each counts once, in however many epochs it is met."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.names: dict[str, str] = {}  # problems by sample, in the order they were met
 
     def add(self, batch: Batch) -> list[str]:
-        """Returns the problems of those that are new; a shard may fail in another way each time."""
+        """Count the bad samples of a batch, and return the problems of the new ones.
+
+        They are told apart by their keys, because the same shard may fail with another message each time.
+        """
         bad = [key for key, weight in zip(batch.keys, batch.weight.tolist(), strict=True) if weight == 0]
         problems = dict(zip(bad, batch.problems, strict=True))
         new = {key: problem for key, problem in problems.items() if key not in self.names}
@@ -175,14 +186,16 @@ class BadSamples:
 
     @property
     def too_many(self) -> bool:
+        """Whether the run has to end."""
         return len(self.names) > self.limit
 
     def error(self, kept: Path | None) -> UserError:
+        """The error that ends the run. `kept` is the last checkpoint."""
         names = "; ".join(list(self.names.values())[-3:])
         checkpoint = f"the last checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return UserError(
             "data",
-            f"{len(self.names)} samples that can not be read, the last ones {names}",
+            f"{len(self.names)} samples that cannot be read, the last ones {names}",
             f"at most {self.limit}",
             f"repair them or raise data.max_bad_samples ({checkpoint})",
         )

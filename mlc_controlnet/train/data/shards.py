@@ -20,7 +20,16 @@ from webdataset.shardlists import expand_urls
 from webdataset.tariterators import tarfile_samples
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.train.data.samples import Batch, ReadOptions, Sample, bad_sample, collate, make_sample
+from mlc_controlnet.train.data.samples import (
+    Batch,
+    ReadOptions,
+    Sample,
+    bad_sample,
+    collate,
+    describe_problem,
+    make_sample,
+)
+from mlc_controlnet.train.data.text import decode_text
 from mlc_controlnet.train.randomness import seed_of
 
 EMPTY_EPOCHS = 2  # after so many in a row without a sample a reader gives up
@@ -118,9 +127,9 @@ def _decode(source: ShardSource, raw: dict[str, Any], epoch: int) -> Sample:
     if missing:
         return bad_sample(key, epoch, f"no .{' and no .'.join(missing)}", source.options)
     try:
-        prompt = raw[prompt_key].decode("utf-8").strip()
-    except UnicodeDecodeError:
-        return bad_sample(key, epoch, f"its .{prompt_key} is no UTF-8", source.options)
+        prompt = decode_text(raw[prompt_key], f"its .{prompt_key}").strip()
+    except UserError as error:
+        return bad_sample(key, epoch, describe_problem(error), source.options)
     return make_sample(key, epoch, raw[image_key], raw.get(control_key), prompt, source.options)
 
 

@@ -123,7 +123,7 @@ def test_what_can_not_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> No
     problems = {s.key.removeprefix(f"{tmp_path}/"): s.problem for s in read_epoch(shards, 0, 0, 1) if s.problem}
     assert problems["0.tar/1"] == "no .png"
     assert problems["1.tar"] == "an empty shard"
-    assert problems["2.tar/1"] == "a picture that can not be decoded"
+    assert (problems["2.tar/1"] or "").startswith("picture: a file that is not an image, wanted a PNG, ")
     assert "a shard that can not be read" in (problems["3.tar"] or "")
     assert problems["4.tar"] == "a shard that can not be read (FileNotFoundError: No such file or directory)"
     readable = [s for s in read_epoch(shards, 0, 0, 1) if not s.problem]
@@ -147,6 +147,20 @@ def test_the_control_image_may_have_any_extension(tmp_path: Path) -> None:
     assert sample.prompt == "p"
     assert sample.control.unique().tolist() == [pytest.approx(200 / 255)]
     assert sample.pixels.unique().tolist() == [pytest.approx(9 / 127.5 - 1)]
+
+
+def test_a_caption_has_no_byte_order_mark_and_another_encoding_is_named(tmp_path: Path) -> None:
+    captions = ["\ufeffgrün\n".encode(), "grün".encode("utf-16"), "grün".encode("latin-1"), "red".encode("utf-16-le")]
+    for number, caption in enumerate(captions):
+        write_shard(tmp_path / f"{number}.tar", {"0.jpg": png(1), "0.png": png(1), "0.txt": caption})
+    samples = sorted(read_epoch(source(f"{tmp_path}/{{0..3}}.tar", buffer=1), 0, 0, 1), key=lambda s: s.key)
+    assert samples[0].prompt == "grün"
+    assert [sample.problem for sample in samples] == [
+        None,
+        "its .txt: a text in UTF-16, wanted UTF-8",
+        "its .txt: a text in an encoding of one byte per letter, such as Latin-1 (line 1), wanted UTF-8",
+        "its .txt: a text in UTF-16, wanted UTF-8",
+    ]
 
 
 @pytest.fixture
