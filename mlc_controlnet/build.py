@@ -28,6 +28,7 @@ from mlc_controlnet.compile.library import (
 )
 from mlc_controlnet.compile.stage_log import StageLog
 from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
@@ -98,7 +99,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         prediction_type=config.prediction_type,
     )
     for error in check_samplers(checkpoint.scheduler_config).values():
-        print(f"\nnotice: left out {error.subject}: {error.got}", flush=True)
+        print_notice(f"left out {error.subject}: {error.got}")
     return checkpoint
 
 

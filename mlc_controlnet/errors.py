@@ -27,6 +27,11 @@ class UserError(Exception):
         return f"{self.subject}: got {self.got}, wanted {self.wanted}; {self.remedy}"
 
 
+def print_notice(text: str) -> None:
+    """Tell the user, on the standard error stream, about something that the command did and that may surprise."""
+    print(f"notice: {text}", file=sys.stderr, flush=True)
+
+
 def check_one_of(subject: str, value: object, allowed: Iterable[object]) -> None:
     """Raise UserError unless `value` is in `allowed`, which the message lists; None is spelled null."""
     choices = tuple(allowed)

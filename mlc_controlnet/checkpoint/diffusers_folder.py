@@ -1,5 +1,7 @@
 """A folder in diffusers' layout: `model_index.json` and a subfolder per part with its `config.json` and weights."""
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
 from mlc_controlnet.config import Defaults
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, print_notice
 
 _STEMS = {"text_encoder": ("model", "pytorch_model")}
 _STEM = ("diffusion_pytorch_model",)
@@ -54,15 +56,27 @@ def read_part_folder(folder: Path, part: str) -> PartSource:
     stated = read_json(folder / "config.json")
     check_class(part, stated, str(folder))
     config = with_defaults(part, stated, str(folder))
-    return PartSource(str(folder), config, partial(_read_part, folder, part))
+    return PartSource(str(folder), config, partial(_read_part, folder, part, config))
 
 
-def _read_part(folder: Path, part: str) -> dict[str, torch.Tensor]:
+def _read_part(folder: Path, part: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     names = weight_files(part)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
         raise UserError(str(folder), "no weights", f"one of {', '.join(names)}", "save or download the model again")
-    return modern_names(read_weights(found).tensors, part)
+    weights = modern_names(read_weights(found).tensors, part)
+    return _layers_read(weights, config["num_hidden_layers"], folder) if part == "text_encoder" else weights
+
+
+def _layers_read(weights: dict[str, torch.Tensor], read: int, folder: Path) -> dict[str, torch.Tensor]:
+    """Drop the layers after `num_hidden_layers`: to lower that number is how a folder asks for CLIP skip."""
+    layers = {key: int(match[1]) for key in weights if (match := re.match(r"encoder\.layers\.(\d+)\.", key))}
+    stored = 1 + max(layers.values(), default=-1)
+    if stored > read:
+        print_notice(
+            f"{folder}: num_hidden_layers is {read}, so the last {stored - read} of {stored} layers are left out"
+        )
+    return {key: tensor for key, tensor in weights.items() if layers.get(key, -1) < read}
 
 
 def modern_names(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 from mlc_controlnet.errors import UserError
 
 BASE_MODELS = Path(__file__).parent / "base_models"
+OPEN_CLIP_LAYERS = 24  # of OpenCLIP's ViT-H, the text encoder of Stable Diffusion 2
 HEAD_SIZE = 64  # of CLIP's and OpenCLIP's text encoders, and of every attention in Stable Diffusion 2's UNet
 
 
@@ -35,8 +36,11 @@ class Shapes:
             self._refuse(key, f"{tensor.ndim} axes")
         return int(tensor.shape[axis])
 
+    def has(self, key: str) -> bool:
+        return self._prefix + key in self._tensors
+
     def count(self, prefix: str) -> int:
-        """How many numbers follow `prefix` in the names: the layers of a stack."""
+        """Count the layers of a stack: the different numbers that follow `prefix` in the names."""
         start = self._prefix + prefix
         return len({key[len(start) :].split(".")[0] for key in self._tensors if key.startswith(start)})
 
@@ -133,15 +137,27 @@ def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """For `transformer.resblocks.*`; Stable Diffusion 2 reads the penultimate layer, so the last one is left out."""
+    """The configuration for `transformer.resblocks.*`, without the last layer: Stable Diffusion 2 does not read it."""
     return _text_config(
         base,
         shapes,
         words="token_embedding.weight",
         positions="positional_embedding",
         first_linear="transformer.resblocks.0.mlp.c_fc.weight",
-        layers=shapes.count("transformer.resblocks.") - 1,
+        layers=_layers_read(shapes),
     )
+
+
+def _layers_read(shapes: Shapes) -> int:
+    """How many layers of the file's OpenCLIP encoder Stable Diffusion 2 reads.
+
+    The whole encoder has one layer more, and a projection after it. Some converters leave out both, others the layer
+    or the projection alone.
+    """
+    layers = shapes.count("transformer.resblocks.")
+    if layers in (OPEN_CLIP_LAYERS - 1, OPEN_CLIP_LAYERS):
+        return OPEN_CLIP_LAYERS - 1
+    return layers - 1 if shapes.has("text_projection") else layers
 
 
 def _text_config(

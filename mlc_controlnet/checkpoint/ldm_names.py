@@ -25,6 +25,7 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPEN_CLIP_PREFIX = "cond_stage_model.model."
+TURBO_CLIP_PREFIX = "conditioner.embedders.0.model."  # of SD-Turbo, which is a Stable Diffusion 2
 CONTROLNET_PREFIX = "control_model."
 
 

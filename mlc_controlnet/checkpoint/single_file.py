@@ -16,6 +16,7 @@ from mlc_controlnet.checkpoint.ldm_names import (
     CLIP_PREFIX,
     CONTROLNET_PREFIX,
     OPEN_CLIP_PREFIX,
+    TURBO_CLIP_PREFIX,
     UNET_PREFIX,
     VAE_PREFIX,
 )
@@ -116,9 +117,10 @@ def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
     for key, tensor in file.tensors.items():
         if key.startswith(_LEFTOVERS):
             continue
+        name = OPEN_CLIP_PREFIX + key.removeprefix(TURBO_CLIP_PREFIX) if key.startswith(TURBO_CLIP_PREFIX) else key
         for prefix in (UNET_PREFIX, VAE_PREFIX, CLIP_PREFIX, OPEN_CLIP_PREFIX):
-            if key.startswith(prefix):
-                groups.setdefault(prefix, {})[key] = tensor
+            if name.startswith(prefix):
+                groups.setdefault(prefix, {})[name] = tensor
                 break
         else:
             unknown.append(key)

@@ -44,7 +44,17 @@ def read_weights(path: Path) -> WeightFile:
         raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
     file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
     _check_are_weights(file)
-    return file
+    return WeightFile(file.path, _without_wrappers(file.tensors), file.metadata)
+
+
+def _without_wrappers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Drop from the names what torch.compile (`_orig_mod.`) and DistributedDataParallel (`module.`) add to them."""
+    names = {key: ".".join(name for name in key.split(".") if name != "_orig_mod") for key in tensors}
+    if all(name.startswith("module.") for name in names.values()):
+        names = {key: name.removeprefix("module.") for key, name in names.items()}
+    return (
+        {names[key]: tensor for key, tensor in tensors.items()} if len(set(names.values())) == len(names) else tensors
+    )
 
 
 def _read_safetensors(path: Path) -> WeightFile:

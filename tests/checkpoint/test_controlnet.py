@@ -45,6 +45,14 @@ def test_a_single_file_with_diffusers_names_is_loaded(first: Tiny, first_folder:
     assert_loads(first_folder, write(first.controlnet.state_dict(), tmp_path / "canny.safetensors"), first)
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_the_prefixes_of_compiled_and_distributed_modules_are_dropped(
+    first: Tiny, first_folder: Path, tmp_path: Path, prefix: str
+) -> None:
+    tensors = {prefix + key: tensor for key, tensor in first.controlnet.state_dict().items()}
+    assert_loads(first_folder, write(tensors, tmp_path / "canny.safetensors"), first)
+
+
 def test_a_diffusers_folder_is_loaded(first: Tiny, first_folder: Path, tmp_path: Path) -> None:
     first.controlnet.save_pretrained(tmp_path / "sd-controlnet-canny")
     assert_loads(first_folder, tmp_path / "sd-controlnet-canny", first)

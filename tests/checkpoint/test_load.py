@@ -101,6 +101,16 @@ def test_a_model_that_recommends_nothing_gets_stable_diffusions_values(checkpoin
     assert (checkpoint.defaults.guidance_scale, checkpoint.defaults.conditioning_scale) == (7.5, 1.0)
 
 
+def test_fewer_hidden_layers_are_built_with_a_notice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The way to ask for CLIP skip in a folder: the last layer's weights are in the file, and are left out."""
+    file = folder / "text_encoder" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_hidden_layers": 1}))
+    layers = load_checkpoint(folder).parts["text_encoder"].encoder.layers
+    assert len(layers) == 1
+    notice = f"notice: {folder}/text_encoder: num_hidden_layers is 1, so the last 1 of 2 layers are left out\n"
+    assert capsys.readouterr().err == notice
+
+
 def test_a_file_in_float16_stays_where_it_is(random_model: Path) -> None:
     """Mapped into memory, and not copied: a build of Stable Diffusion holds its 2.9 GB once."""
     checkpoint = load_checkpoint(random_model)

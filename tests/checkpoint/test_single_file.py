@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
+from mlc_controlnet.checkpoint.ldm_config import Shapes, base_model, open_clip_config
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny, build_tiny
 
@@ -89,6 +90,33 @@ def test_stable_diffusion_2_reads_the_penultimate_layer(second: Tiny, tmp_path: 
     assert checkpoint.scheduler_config["prediction_type"] == "v_prediction"
     assert checkpoint.special_tokens["pad_token"] == "!"
     assert checkpoint.parts["text_encoder"].config.hidden_act == "gelu"
+
+
+OPEN_CLIP = "cond_stage_model.model."
+
+
+def test_a_text_encoder_without_the_layer_that_is_not_read_keeps_the_others(second: Tiny, tmp_path: Path) -> None:
+    """Converters leave out the last layer and the projection after it."""
+    names = [key for key in second.original() if ".resblocks.2." in key]
+    names += [f"{OPEN_CLIP}text_projection", f"{OPEN_CLIP}logit_scale"]
+    path = rewrite(second, tmp_path / "v2.safetensors", **dict.fromkeys(names))
+    assert_holds(load_checkpoint(path, components=BASE, prediction_type="epsilon"), second)
+
+
+@pytest.mark.parametrize(("layers", "projection"), [(24, True), (24, False), (23, True), (23, False)])
+def test_openclips_real_number_of_layers_decides_whatever_else_the_file_lacks(layers: int, projection: bool) -> None:
+    names = [f"transformer.resblocks.{layer}.mlp.c_fc.weight" for layer in range(layers)]
+    names += ["token_embedding.weight", "positional_embedding", *["text_projection"] * projection]
+    shapes = Shapes({name: torch.empty(1024, 1024, device="meta") for name in names}, "", "v2.safetensors")
+    assert open_clip_config(base_model(is_second=True), shapes)["num_hidden_layers"] == 23
+
+
+def test_sd_turbo_is_a_stable_diffusion_2(second: Tiny, tmp_path: Path) -> None:
+    """Its text encoder's names are those of Stable Diffusion XL's files."""
+    renamed = {key.replace(OPEN_CLIP, "conditioner.embedders.0.model."): t for key, t in second.original().items()}
+    save_file({key: tensor.clone().contiguous() for key, tensor in renamed.items()}, tmp_path / "sd_turbo.safetensors")
+    checkpoint = load_checkpoint(tmp_path / "sd_turbo.safetensors", components=BASE, prediction_type="epsilon")
+    assert_holds(checkpoint, second)
 
 
 def test_stable_diffusion_2_base_has_512_pixels(second: Tiny, tmp_path: Path) -> None:
