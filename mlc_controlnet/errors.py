@@ -45,8 +45,9 @@ def missing_package(name: str) -> UserError:
     return UserError(
         f"package {name}",
         f"a Python without it ({sys.executable})",
-        "the project's environment",
-        "activate it with `. .venv/bin/activate`; `make .venv/installed` makes it",
+        "an environment that has it",
+        "in a checkout, run `make .venv/installed` and activate it with `. .venv/bin/activate`; "
+        "elsewhere, install mlc-controlnet with its extras compile and train",
     )
 
 

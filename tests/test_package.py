@@ -156,7 +156,7 @@ def test_torch_is_not_among_the_core_dependencies(environment: Path) -> None:
 
 def test_the_console_script_knows_its_version_and_commands(run) -> None:
     assert run("mlc-controlnet", "--version").strip() == __version__
-    for command in ("build", "generate", "verify", "serve", "train", "parity", "sources", "tune", "bench"):
+    for command in ("build", "generate", "verify", "serve", "engine", "train", "parity", "sources", "tune", "bench"):
         assert f"usage: mlc-controlnet {command}" in run("mlc-controlnet", command, "--help")
 
 
@@ -194,12 +194,26 @@ def test_a_component_builds_with_the_tuning_records_of_the_package(run, tmp_path
     assert (tmp_path / "made" / "manifest.json").is_file()
 
 
-def test_what_needs_a_checkout_says_so(environment: Path, tmp_path: Path) -> None:
-    variables = {**os.environ, "PYTHONPATH": str(SITE_PACKAGES)}
-    command = [environment / "bin" / "mlc-controlnet", "bench", "report"]
-    done = subprocess.run(command, cwd=tmp_path, env=variables, check=False, capture_output=True, text=True)
+def test_the_engine_can_be_written(run, tmp_path: Path) -> None:
+    run("mlc-controlnet", "engine")
+    assert (tmp_path / "dist" / "engine" / "types" / "engine" / "index.d.ts").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "packages", "remedy"),
+    [
+        (("bench", "report"), str(SITE_PACKAGES), "clone the repository"),
+        (("build", "--target", "llvm"), "", "its extras compile and train"),
+    ],
+)
+def test_a_command_that_needs_more_says_so_in_one_line(
+    environment: Path, tmp_path: Path, command: tuple[str, ...], packages: str, remedy: str
+) -> None:
+    variables = {**os.environ, "PYTHONPATH": packages}
+    program = [environment / "bin" / "mlc-controlnet", *command]
+    done = subprocess.run(program, cwd=tmp_path, env=variables, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "clone the repository" in done.stderr
+    assert done.stderr.count("\n") == 1 and remedy in done.stderr
 
 
 def test_the_licenses_of_what_is_shipped_are_complete() -> None:

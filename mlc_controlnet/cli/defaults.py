@@ -4,3 +4,4 @@ from mlc_controlnet.locations import DIST
 
 BUNDLE = DIST / "circles-llvm"
 SITE = DIST / "site"
+ENGINE = DIST / "engine"

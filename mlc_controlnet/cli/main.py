@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "draw a picture with a native bundle",
     "verify": "check every file of a bundle against its hash",
     "serve": "serve the demo page on this machine",
+    "engine": "write the JavaScript engine, for your own web page",
     "train": "train a ControlNet on your own pictures",
     "parity": "compare a compiled model with torch, at any size",
     "sources": "write every kernel as source code for another GPU",
@@ -28,7 +29,7 @@ COMMANDS = {
 
 # Commands that must not import torch. TVM's ffi imports torch if it is installed, which costs three seconds and 200 MB;
 # drawing a picture needs none of it. An option or subcommand that does need it sets `needs_torch`.
-WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve"})
+WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve", "engine"})
 
 
 def main(arguments: Sequence[str], owns_process: bool = False) -> int:

@@ -27,7 +27,7 @@ def test_outside_its_environment_the_project_says_how_to_enter_it(command: list[
     run = subprocess.run([sys.executable, *without_packages], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (2, "")
     assert re.fullmatch(
-        r"error: package \w+: got a Python without it \(.+\), wanted .+; activate it with .+\n", run.stderr
+        r"error: package \w+: got a Python without it \(.+\), wanted .+; .+ activate it with .+\n", run.stderr
     )
 
 
