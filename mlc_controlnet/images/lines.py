@@ -10,12 +10,12 @@ _PAPER_SHARE = 0.75  # of all pixels, at least
 _MAX_COLOR = 0.25  # the difference between the largest and the smallest channel of a grey pixel, at most
 
 
-def invert(image: Image.Image) -> Image.Image:
+def invert(image: Image.Image, subject: str = "control image") -> Image.Image:
     """Exchange black and white: dark lines on white paper, or on a transparent background, become white lines on black.
 
-    The result is upright and RGB. Raises UserError as `to_mode` does.
+    The result is upright and RGB. Raises UserError as `prepare_image` does.
     """
-    picture, _ = to_mode(upright(image), "RGB", "control image", background="white")
+    picture, _ = to_mode(upright(image, subject), "RGB", subject, background="white")
     return ImageOps.invert(picture)
 
 

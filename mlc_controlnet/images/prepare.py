@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.images.read import load_pixels
 
 MIN_SIDE = 8  # pixels: the side of one latent cell
 LARGE_PIXELS = 64_000_000  # reading a picture with more takes noticeable time and memory
@@ -65,7 +66,7 @@ def prepare_image(
     if image.width * image.height > LARGE_PIXELS:
         megapixels = round(image.width * image.height / 1e6)
         notices.append(f"{subject}: it has {megapixels} megapixels; a smaller file is read faster")
-    picture, mode_notices = to_mode(upright(image), MODES[channels], subject)
+    picture, mode_notices = to_mode(upright(image, subject), MODES[channels], subject)
     notices += mode_notices
     if picture.size != (width, height):
         cropped = " and cropped around its centre" if picture.width * height != picture.height * width else ""
@@ -74,12 +75,15 @@ def prepare_image(
     return PreparedImage(picture, tuple(notices))
 
 
-def upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image, subject: str = "image") -> Image.Image:
     """Turn a picture as its EXIF orientation says. The result has no such tag, so a second call changes nothing.
 
     `PIL.ImageOps.exif_transpose` would write all other EXIF tags again, and raises struct.error if a camera wrote one
     of them with a wrong type. Only the orientation is read here; an orientation that cannot be read counts as upright.
+
+    Raises UserError if the pixels cannot be read.
     """
+    load_pixels(image, subject)  # first, because Pillow turns a TIFF file when it reads the pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,14 +1,17 @@
 """Read an image file: any format that Pillow knows, and one kind of error for everything that can go wrong."""
 
+import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from mlc_controlnet.errors import UserError
 
+_HEIC_BRANDS = (b"heic", b"heix", b"mif1")  # the format of many phones, which Pillow does not read
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = struct.Struct(">I4s")  # of a chunk: the length of its data, its type; the data and 4 bytes of CRC follow
 _PNG_DROPPED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # texts and the color profile
@@ -35,22 +38,38 @@ def decode_image(data: bytes, subject: str = "image") -> Image.Image:
     Raises UserError if `data` is not an image, is damaged or cut off, or if the picture has so many pixels that it
     could exhaust the memory (Pillow's limit).
     """
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        raise _unreadable(subject, "a HEIC photo")
+    with _decoding(subject):
+        return load_pixels(Image.open(io.BytesIO(_without_texts(data))), subject)
+
+
+def load_pixels(image: Image.Image, subject: str = "image") -> Image.Image:
+    """Read the pixels of a picture that `PIL.Image.open` has only opened; returns the same picture.
+
+    Raises UserError as `decode_image` does.
+    """
+    with _decoding(subject):
+        image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _decoding(subject: str) -> Iterator[None]:
+    """Turn every error of Pillow's decoders into a UserError, and keep their warnings away from the user."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns about large pictures and odd metadata. `prepare_image` has its own notice for the former.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(_without_texts(data)))
-            image.load()
+            warnings.simplefilter("ignore")  # large pictures, for which `prepare_image` has a notice, and odd metadata
+            yield
+    except (UserError, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise _unreadable(subject, "a file that is not an image") from None
     except Image.DecompressionBombError:
         limit = f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:,.0f} megapixels"
         raise UserError(subject, f"a picture of more than {limit}", "a smaller one", "scale it down first") from None
-    except MemoryError:
-        raise
     except Exception as error:  # a decoder may raise anything for damaged data: OSError, SyntaxError, struct.error, ...
         raise _unreadable(subject, f"a damaged image ({error})") from None
-    return image
 
 
 def _without_texts(data: bytes) -> bytes:

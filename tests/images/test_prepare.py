@@ -140,6 +140,24 @@ def test_the_cameras_rotation_is_applied_once(orientation, kind):
     assert np.array_equal(upright(image), image)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_picture_whose_pixels_are_not_read_yet_is_turned_once(tmp_path, kind):
+    """Pillow turns a TIFF when it reads the pixels, and finds the orientation of some PNGs only then."""
+    stored = image_files.random_rgb(16, 32)
+    (tmp_path / "turned").write_bytes(image_files.with_orientation(stored, kind, 6))
+    with Image.open(tmp_path / "turned") as image:
+        assert np.array_equal(upright(image), stored.transpose(Image.Transpose.ROTATE_270))
+
+
+def test_a_picture_whose_pixels_cannot_be_read_is_refused(tmp_path, picture):
+    (tmp_path / "cut.png").write_bytes(image_files.encode(picture, "PNG")[:200])
+    with (
+        Image.open(tmp_path / "cut.png") as image,
+        pytest.raises(UserError, match=r"^control image: got a damaged image \(.*; save it again as PNG"),
+    ):
+        prepare_image(image, HEIGHT, WIDTH, "control image")
+
+
 def test_a_malformed_tag_beside_the_orientation_does_not_matter(picture):
     """Pillow's own exif_transpose raises struct.error here."""
     data = image_files.with_malformed_tag(picture.rotate(90, expand=True), 6)

@@ -34,6 +34,11 @@ def test_a_file_that_is_not_an_image_is_refused(tmp_path, data):
         read_image(tmp_path / "ring.png")
 
 
+def test_a_phones_heic_photo_is_refused_by_name():
+    with pytest.raises(UserError, match=r"image: got a HEIC photo, wanted a PNG, JPEG, .*; save it again as PNG"):
+        decode_image(b"\0\0\0\x18ftypheic" + bytes(16))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_an_image_that_is_cut_off_is_refused(picture, kind):
     whole = image_files.encode(picture.resize((96, 64)), kind)
