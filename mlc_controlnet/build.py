@@ -34,6 +34,7 @@ from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.export.samplers import build_sampler_tables, check_samplers, default_sampler
 from mlc_controlnet.export.weight_residency import plan_memory
+from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
@@ -170,6 +171,8 @@ def write_data(
     """Write the libraries, the weights in shards, the tokenizer and the sampler tables."""
     for library in libraries:
         writer.add_file(library.description.file, library.path)
+    if any(library.path.suffix == ".wasm" for library in libraries):  # it contains TVM's runtime and C++'s library
+        writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
     params = libraries[0].model.params  # the same for every dtype
     written = write_params(writer, chain.from_iterable(params.values()), checkpoint.tensors())
     writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)

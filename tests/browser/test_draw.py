@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, Circle, draw_source
 from mlc_controlnet.train.circles.quality import measure
@@ -91,3 +92,8 @@ def test_nothing_is_complained_about(facts: dict[str, Any]):
 def test_downloads_are_named_for_what_they_show(facts: dict[str, Any]):
     assert Path(facts["picture"]).name == f"gold-circle-with-navy-background-{SEED}.png"
     assert Path(facts["outline"]).name == "outline.png"
+
+
+def test_the_licenses_of_what_a_library_contains_travel_with_it(circles_webgpu_bundle: Bundle) -> None:
+    """TVM's runtime and the C++ standard library are linked into the .wasm."""
+    assert THIRD_PARTY_LICENSES.name in {entry.path for entry in circles_webgpu_bundle.manifest.files}
