@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mlc_controlnet.errors import UserError
 
-_HEIC_BRANDS = (b"heic", b"heix", b"mif1")  # the format of many phones, which Pillow does not read
+_HEIC_BRANDS = (b"heic", b"heix")  # the format of many phones, which Pillow does not read
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = struct.Struct(">I4s")  # of a chunk: the length of its data, its type; the data and 4 bytes of CRC follow
 _PNG_DROPPED = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # texts and the color profile

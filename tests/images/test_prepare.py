@@ -158,7 +158,7 @@ def test_a_picture_whose_pixels_cannot_be_read_is_refused(tmp_path, picture):
         prepare_image(image, HEIGHT, WIDTH, "control image")
 
 
-def test_a_malformed_tag_beside_the_orientation_does_not_matter(picture):
+def test_another_malformed_tag_does_not_hide_the_orientation(picture):
     """Pillow's own exif_transpose raises struct.error here."""
     data = image_files.with_malformed_tag(picture.rotate(90, expand=True), 6)
     with pytest.raises(struct.error):

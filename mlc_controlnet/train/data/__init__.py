@@ -1,1 +1,1 @@
-"""Training sets: read, converted, cached and streamed."""
+"""Training sets: read, convert, cache and stream them."""

@@ -1,8 +1,8 @@
 """Latents and text states of a whole set, computed once.
 
-What is kept is the posterior's mean and log-variance, not a draw from it, so that training sees fresh latents every
-epoch, the same ones as without the cache. A cache belongs to one set, one VAE, one text encoder, one size and one
-precision; its fingerprint says which, and another one is computed where it does not match.
+The cache keeps the mean and the log-variance of the VAE's posterior, not a sample of it. So training sees fresh latents
+in every epoch, the same ones as without the cache. A cache belongs to one set, one VAE, one text encoder, one size and
+one precision, which its fingerprint identifies. If the fingerprint does not match, the cache is computed again.
 """
 
 import hashlib
@@ -28,12 +28,14 @@ _STORED = {torch.float32: torch.float32, torch.bfloat16: torch.int16, torch.floa
 
 @dataclass(frozen=True)
 class ConditionCache:
-    """Moments by row and text states by prompt, read from the disk as they are needed.
+    """Moments by row and text states by prompt, read from the disk when they are needed.
 
     Attributes:
-        moments: [N, 2c, h, w].
-        states: [P, T, D], with the empty prompt among them.
-        problems: `key: reason` of every row that could not be read, by row.
+        moments: [N, 2c, h, w], the mean and the log-variance of every row.
+        states: [P, T, D], one of them for the empty prompt.
+        dtype: the type of both; numpy has no bfloat16, so the arrays may hold its bits as int16.
+        prompts: the row in `states` of each prompt.
+        problems: `key: reason` for every row that could not be read.
     """
 
     moments: np.ndarray
@@ -43,7 +45,7 @@ class ConditionCache:
     problems: dict[int, str]
 
     def lookup(self, indices: Sequence[int], prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Moments of these rows and text states of these prompts."""
+        """Moments [B, 2c, h, w] of these rows and text states [B, T, D] of these prompts."""
         rows = [self.prompts[prompt] for prompt in prompts]
         return self._tensor(self.moments, indices), self._tensor(self.states, rows)
 
@@ -60,10 +62,11 @@ def open_cache(
     workers: int,
     log: Callable[[str], None],
 ) -> None:
-    """Compute the cache at `folder` unless it is there already.
+    """Compute the cache in `folder`, unless it is there already.
 
-    parts: what the result depends on, VAE and text encoder. encode_pictures: [B, 3, H, W] -> moments [B, 2c, h, w].
-    encode_prompts: B prompts -> [B, T, D].
+    parts: the modules on whose weights the result depends: VAE and text encoder.
+    encode_pictures: [B, 3, H, W] in -1..1 -> moments [B, 2c, h, w].
+    encode_prompts: B prompts -> text states [B, T, D].
     """
     fingerprint = _fingerprint(rows, parts)
     description = folder / "cache.json"
@@ -90,7 +93,7 @@ def open_cache(
 
 
 def read_cache(folder: Path) -> ConditionCache:
-    """Map what `open_cache` left below `folder`."""
+    """Open the cache that `open_cache` wrote to `folder`."""
     about = json.loads((folder / "cache.json").read_text(encoding="utf-8"))
     dtype = getattr(torch, about["dtype"])
     stored = np.float32 if dtype == torch.float32 else np.int16
@@ -135,6 +138,6 @@ def _write(path: Path, count: int, chunks: Iterable[torch.Tensor]) -> tuple[torc
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    """The elements in logical order, whatever the memory order is."""
+    """The elements in logical order, which may differ from their order in memory."""
     tensor = tensor.detach().cpu()
     return tensor.view(_STORED.get(tensor.dtype, tensor.dtype)).numpy().tobytes()

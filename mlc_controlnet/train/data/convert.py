@@ -64,7 +64,11 @@ def _samples(
     folder: Path, rows: list[Row | str], extension: str, skipped: list[str], log: Callable[[str], None]
 ) -> Iterator[dict[str, bytes]]:
     for row in rows:
-        name, problem = (row, "names no sample") if isinstance(row, str) else (row.target, "no control image")
+        if isinstance(row, str):
+            place, _, problem = row.partition(": ")
+            name = f"prompt.json {place}"
+        else:
+            name, problem = row.target, "no control image"
         try:
             if isinstance(row, Row) and row.source:
                 yield _files(folder, row, extension)

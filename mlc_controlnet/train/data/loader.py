@@ -1,4 +1,4 @@
-"""The set that a config names: a stream to train on, batches that are held out, samples to look at."""
+"""The set that a config names: batches to train on, samples for the held-out loss, samples for the image log."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ from mlc_controlnet.train.data.shards import ShardSource, ShardStream, expand, r
 
 @dataclass(frozen=True)
 class Data:
-    """What `open_data` opened.
+    """An opened set.
 
     Attributes:
-        rows: of fill50k; None for shards.
-        source: of shards; None for fill50k.
-        held_out: for the held-out loss; the readable ones of those asked for.
-        shown: for the image log.
+        rows: the samples of a fill50k set; None for shards.
+        source: the shards; None for a fill50k set.
+        held_out: the samples for the held-out loss, without those that cannot be read.
+        shown: the samples for the image log.
     """
 
     rows: RowSet | None
@@ -33,7 +33,7 @@ class Data:
     shown: list[Sample]
 
     def stream(self, config: TrainConfig, rank: int, world: int) -> RowStream | ShardStream:
-        """This process' share of batches without end."""
+        """The batches of process number `rank` of `world`, without end."""
         batch_size, seed, workers = config.trainer.batch_size, config.trainer.seed, config.data.workers
         if self.rows is not None:
             return RowStream(self.rows, batch_size, seed, rank, world, workers)
@@ -42,7 +42,7 @@ class Data:
 
 
 def generate_circles(config: TrainConfig, log: Callable[[str], None]) -> None:
-    """Write the circles that `data.generate_circles` asks for, where there is no set yet."""
+    """Write `data.generate_circles` circles to `data.path`, unless there is a set already."""
     folder, count = Path(config.data.path), config.data.generate_circles
     if config.data.format != "fill50k" or count == 0 or (folder / "prompt.json").is_file():
         return
@@ -53,7 +53,10 @@ def generate_circles(config: TrainConfig, log: Callable[[str], None]) -> None:
 
 
 def open_data(config: TrainConfig) -> Data:
-    """Find the set and read what is held out and shown. Raises UserError where there is none, or nothing left."""
+    """Open the set, and read the samples that are held out and shown.
+
+    Raises UserError if there is no set, if no sample of it can be read, or if all samples are held out.
+    """
     return _open_rows(config) if config.data.format == "fill50k" else _open_shards(config)
 
 
@@ -88,7 +91,7 @@ def _open_shards(config: TrainConfig) -> Data:
 
 
 def _shown(samples: Iterator[Sample], config: TrainConfig) -> list[Sample]:
-    """The first readable ones. Raises UserError where there is none: such a run would learn from nothing."""
+    """The first samples that can be read. Raises UserError if there are none: such a run would learn nothing."""
     shown, problems = [], []
     for sample in samples:
         if sample.problem is None:

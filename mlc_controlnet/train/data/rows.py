@@ -1,7 +1,7 @@
-"""A fill50k set as a stream of batches that never ends, in an order that needs no memory.
+"""A fill50k set as a stream of batches that never ends, in an order that depends on the seed only.
 
-Sample number k of the run is row `order(epoch)[k mod n]` of epoch `k div n`: a batch may hold the end of one epoch and
-the start of the next, so that no sample is lost or seen twice and every process always has a full batch.
+Sample number k of the run is row `order(epoch)[k mod n]` of epoch `k div n`. A batch may hold the end of one epoch and
+the start of the next, so no sample is lost or seen twice, and every process always has a full batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +19,11 @@ from mlc_controlnet.train.randomness import seed_of
 
 
 class RowSet(Dataset):
-    """Rows by (epoch, index).
+    """The samples of a set, by (epoch, index).
 
     Args:
-        cached: None, or the rows that were found unreadable when latents were cached: pictures are not read then.
+        cached: the problems of the rows that were unreadable when the latents were cached; then pictures are not read.
+            None if there is no cache.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class RowSet(Dataset):
     def _read(self, epoch: int, index: int) -> Sample:
         row = self.rows[index]
         if isinstance(row, str):
-            return bad_sample(f"prompt.json {row}", epoch, "names no sample", self.options, index)
+            place, _, problem = row.partition(": ")
+            return bad_sample(f"prompt.json {place}", epoch, problem, self.options, index)
         if self.cached is not None and index in self.cached:
             return bad_sample(row.target, epoch, self.cached[index].partition(": ")[2], self.options, index)
         drawn = self.options.annotator is not None
@@ -60,10 +62,15 @@ class RowSet(Dataset):
 
 
 class RowStream:
-    """This process' batches, from the one behind the first `taken` on.
+    """The batches of one process, without end.
 
     Args:
-        rank, world: this process' number and how many there are; each takes its own stretch of every global batch.
+        batch_size: samples per batch of this process.
+        rank, world: the number of this process and the number of all; each takes its own part of every global batch.
+        workers: processes that read samples for this one.
+
+    Attributes:
+        taken: batches that were taken already; iteration starts after them.
     """
 
     def __init__(self, rows: RowSet, batch_size: int, seed: int, rank: int, world: int, workers: int) -> None:
@@ -80,6 +87,7 @@ class RowStream:
             yield batch
 
     def state(self) -> dict[str, object]:
+        """What a checkpoint keeps, so that a later run goes on with the next batch."""
         return {"taken": self.taken}
 
     def _places(self, taken: int) -> Iterator[list[tuple[int, int]]]:
@@ -95,5 +103,5 @@ class RowStream:
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A permutation of the rows for this epoch.  # [N] int64"""
+    """The permutation of the rows in this epoch: int64 [N]."""
     return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(count)

@@ -1,9 +1,9 @@
 """WebDataset shards as a stream of batches that never ends: `000001.jpg`, `000001.txt`, `000001.png` in tar files.
 
-Every epoch shuffles the shards and deals them to the readers (processes times their workers); where there are fewer
-shards than readers, all read all of them and each keeps every n-th sample. Either way a sample is read once an epoch.
-A reader that has come to the end of its share goes on with the next epoch at once: nobody waits for anybody, so uneven
-shards can not hang a run.
+In every epoch the shards are shuffled and distributed to the readers (the workers of all processes). If there are fewer
+shards than readers, every reader reads all shards and keeps every n-th sample. Either way each sample is read once per
+epoch. A reader at the end of its share starts the next epoch at once and waits for no other reader, so shards of
+different lengths cannot block a run.
 """
 
 import glob
@@ -32,17 +32,18 @@ from mlc_controlnet.train.data.samples import (
 from mlc_controlnet.train.data.text import decode_text
 from mlc_controlnet.train.randomness import seed_of
 
-EMPTY_EPOCHS = 2  # after so many in a row without a sample a reader gives up
+EMPTY_EPOCHS = 2  # a reader that finds no sample in so many successive epochs gives up
 
 
 @dataclass(frozen=True)
 class ShardSource:
-    """Where samples are read from and what they are called there.
+    """The shards of a set, and the names in them.
 
     Attributes:
-        urls: files, http://... or pipe:..., braces already expanded.
-        keys: extensions of control image, picture and prompt.
-        buffer: samples among which the next is drawn.
+        urls: files, http://... or pipe:..., with all braces expanded.
+        keys: the extensions of control image, picture and prompt.
+        seed: the seed of the order.
+        buffer: the next sample is drawn from so many; 1 keeps the order.
     """
 
     urls: tuple[str, ...]
@@ -53,9 +54,9 @@ class ShardSource:
 
 
 def expand(path: str) -> tuple[str, ...]:
-    """`data/{000..002}.tar` -> three names; `data/*.tar` -> the files of today; `a.tar::b.tar` -> both.
+    """`data/{000..002}.tar` -> three names; `data/*.tar` -> the files that exist now; `a.tar::b.tar` -> both.
 
-    Raises UserError where that gives none.
+    Raises UserError if the result is empty.
     """
     urls = tuple(name for url in expand_urls(path) for name in _matches(url))
     if not urls:
@@ -68,19 +69,19 @@ def _matches(url: str) -> list[str]:
 
 
 def _fingerprint(urls: tuple[str, ...]) -> str:
-    """Of the shards' names in their order; where they lie may change, and so may a signed address."""
+    """A hash of the shards' names in their order. Their folder and the query of a signed address may change."""
     names = "\n".join(PurePosixPath(url.partition("?")[0]).name for url in urls)
     return hashlib.sha256(names.encode()).hexdigest()
 
 
 def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
-    """The samples of one reader's share of one epoch, in their order; what can not be read is a bad sample."""
+    """The samples of one reader in one epoch, in their order. A sample that cannot be read is a bad sample."""
     for raw in _raw_epoch(source, epoch, reader, readers):
         yield _decode(source, raw, epoch)
 
 
 def _raw_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[dict[str, Any]]:
-    """As `read_epoch`, not yet decoded."""
+    """As `read_epoch`, but not decoded."""
     rng = random.Random(seed_of(source.seed, "shards", epoch))  # noqa: S311 - an order, not a secret
     urls = list(source.urls)
     rng.shuffle(urls)
@@ -93,7 +94,7 @@ def _raw_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> It
 
 
 def _read(urls: list[str]) -> Iterator[dict[str, Any]]:
-    """Every sample of every shard; a shard that fails or is empty leaves one sample that says so."""
+    """Every sample of every shard. A shard that fails or is empty gives one sample that names the problem."""
     for url in urls:
         failures: list[str] = []
         count = 0
@@ -101,7 +102,7 @@ def _read(urls: list[str]) -> Iterator[dict[str, Any]]:
             count += 1
             yield raw
         if failures:
-            yield {"__key__": "", "__url__": url, "problem": f"a shard that can not be read ({failures[0]})"}
+            yield {"__key__": "", "__url__": url, "problem": f"a shard that cannot be read ({failures[0]})"}
         elif count == 0:
             yield {"__key__": "", "__url__": url, "problem": "an empty shard"}
 
@@ -134,10 +135,10 @@ def _decode(source: ShardSource, raw: dict[str, Any], epoch: int) -> Sample:
 
 
 class _Readers(IterableDataset):
-    """What a worker of the loader runs.
+    """The part of a stream that runs in a worker of torch's loader.
 
-    places: for each of this process' workers, the epoch and the offset in it where that worker goes on.
-    turn: the worker whose batch is next; the loader asks its own worker 0 first.
+    places: for each worker of this process, the epoch and the offset in it where that worker goes on.
+    turn: the worker whose batch is next. The loader asks its own worker 0 first, so workers are counted from here.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class _Readers(IterableDataset):
 
 
 class ShardStream:
-    """This process' batches. `state` and `restore` go on in the middle of an epoch, sample for sample."""
+    """The batches of one process, without end. `restore` goes on in the middle of an epoch, with the next sample."""
 
     def __init__(self, source: ShardSource, batch_size: int, rank: int, world: int, workers: int) -> None:
         self.source, self.batch_size, self.rank, self.world, self.workers = source, batch_size, rank, world, workers
@@ -196,6 +197,7 @@ class ShardStream:
             yield batch
 
     def state(self) -> dict[str, object]:
+        """What a checkpoint keeps for `restore`."""
         return {
             "taken": self.taken,
             "places": [list(place) for place in self.places],
@@ -203,20 +205,23 @@ class ShardStream:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises UserError where the run before had another number of workers or other shards."""
+        """Go on after the batches of an earlier run.
+
+        Raises UserError if it had other shards or another number of workers.
+        """
         if len(state["places"]) != len(self.places):
             raise UserError(
                 "data.workers",
-                f"{self.workers}, and the checkpoint is of a run with {len(state['places'])}",
-                "the same number: shards are dealt to workers",
+                f"{self.workers}, but the checkpoint's run had {len(state['places'])}",
+                "the same number, because shards are distributed to workers",
                 f"set data.workers to {len(state['places'])}",
             )
         if state.get("shards", _fingerprint(self.source.urls)) != _fingerprint(self.source.urls):
             raise UserError(
                 "data.path",
-                f"{len(self.source.urls)} shards, not those that the checkpoint's run had",
-                "the same: the place in the epoch is counted in them",
-                "bring them back, or start anew with trainer.resume: false",
+                f"{len(self.source.urls)} shards, not those of the checkpoint's run",
+                "the same ones, because the place in the epoch is counted in them",
+                "restore them, or start again with trainer.resume: false",
             )
         self.taken = state["taken"]
         self.places = [(epoch, offset) for epoch, offset in state["places"]]

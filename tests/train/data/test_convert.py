@@ -50,13 +50,16 @@ def test_the_default_is_nemos_layout_and_a_jpeg_is_copied_byte_for_byte(tmp_path
         assert tar.extractfile("000001.jpg").read().startswith(b"\xff\xd8")
 
 
-def test_what_can_not_be_read_is_skipped_and_named(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_skipped_and_named(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", 4)
     (folder / "source" / "1.png").unlink()
     (folder / "target" / "2.png").write_bytes(b"no picture")
     lines: list[str] = []
-    assert fill50k_to_shards(folder, tmp_path / "shards", log=lines.append) == (2, 1, 2)
-    assert [line.split(": ")[1] for line in lines] == ["target/1.png", "target/2.png"]
+    index = (folder / "prompt.json").read_text()
+    (folder / "prompt.json").write_text(f'{{"source": "source/0.png"}}\n{index}')
+    assert fill50k_to_shards(folder, tmp_path / "shards", log=lines.append) == (2, 1, 3)
+    assert [line.split(": ")[1] for line in lines] == ["prompt.json line 1", "target/1.png", "target/2.png"]
+    assert lines[0].endswith(": no target and no prompt (its fields are source)")
 
 
 @pytest.mark.parametrize("extension", ["png", ".png", "webp"])

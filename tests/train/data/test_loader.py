@@ -1,4 +1,4 @@
-"""Sets that a run can not learn from are refused before it begins."""
+"""Sets that a run cannot learn from are refused before it begins."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def shards(make_config: MakeConfig, path: str, **options) -> TrainConfig:
 
 def test_shards_that_are_not_there_are_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     """Fewer than data.max_bad_samples, so nothing else would stop a run without a single picture."""
-    with pytest.raises(UserError, match=r"no sample that can be read; .* is .*00[0-3]\.tar: a shard that can not"):
+    with pytest.raises(UserError, match=r"no sample that can be read; .* is .*00[0-3]\.tar: a shard that cannot"):
         open_data(shards(make_config, f"{tmp_path}/{{000..003}}.tar"))
 
 

@@ -113,7 +113,7 @@ def test_a_stream_that_goes_on_with_other_shards_is_refused(tmp_path: Path) -> N
         ShardStream(source(write_shards(tmp_path, [5, 3, 4])), 2, 0, 1, 0).restore(before)
 
 
-def test_what_can_not_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> None:
     good = {"0.jpg": png(0), "0.png": png(0), "0.txt": b"good"}
     write_shard(tmp_path / "0.tar", good | {"1.jpg": png(1), "1.txt": b"no control"})
     write_shard(tmp_path / "1.tar", {})
@@ -124,8 +124,8 @@ def test_what_can_not_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> No
     assert problems["0.tar/1"] == "no .png"
     assert problems["1.tar"] == "an empty shard"
     assert (problems["2.tar/1"] or "").startswith("picture: a file that is not an image, wanted a PNG, ")
-    assert "a shard that can not be read" in (problems["3.tar"] or "")
-    assert problems["4.tar"] == "a shard that can not be read (FileNotFoundError: No such file or directory)"
+    assert "a shard that cannot be read" in (problems["3.tar"] or "")
+    assert problems["4.tar"] == "a shard that cannot be read (FileNotFoundError: No such file or directory)"
     readable = [s for s in read_epoch(shards, 0, 0, 1) if not s.problem]
     assert [s.prompt for s in readable] == ["good", "good"]
 
