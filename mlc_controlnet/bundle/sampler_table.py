@@ -77,7 +77,10 @@ def pick_table(tables: SamplerTables, sampler: str, steps: int) -> SamplerTable:
     by_steps = tables[sampler]
     if not isinstance(steps, int) or isinstance(steps, bool) or steps not in by_steps:
         raise UserError(
-            "steps", repr(steps), describe_counts(by_steps), f"choose one of these numbers for the sampler {sampler}"
+            "num inference steps",
+            repr(steps),
+            describe_counts(by_steps),
+            f"choose one of these numbers for the sampler {sampler}",
         )
     return by_steps[steps]
 

@@ -39,7 +39,7 @@ def test_what_is_no_table_is_a_users_error(data):
 
 @pytest.mark.parametrize("steps", [0, -1, 3, 1001, 2.0, True])
 def test_an_unknown_number_of_steps_lists_what_there_is(steps):
-    with pytest.raises(UserError, match=f"steps: got {steps}, wanted 1 or 2"):
+    with pytest.raises(UserError, match=f"num inference steps: got {steps}, wanted 1 or 2"):
         pick_table(TABLES, "ddim", steps)
 
 

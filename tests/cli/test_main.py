@@ -39,11 +39,12 @@ def generate(tmp_path, linear_bundle, ring):
 
 
 def test_generate_draws_what_the_pipeline_draws_and_says_how(generate, tmp_path, linear_bundle, ring, capsys):
-    assert generate(seed=0, steps=20, guidance_scale=3.5, negative_prompt="navy", conditioning_scale=0.5) == 0
+    assert generate(seed=0, num_inference_steps=20, guidance_scale=3.5, negative_prompt="navy") == 0
     with Image.open(tmp_path / "out.png") as image:
         drawn, said = np.asarray(image), image.text
     pipeline = ControlNetPipeline.from_bundle(linear_bundle)
-    expected = pipeline("gold", Image.open(ring), 20, 3.5, "navy", 0.5, seed=0)
+    options = {"num_inference_steps": 20, "guidance_scale": 3.5, "negative_prompt": "navy"}
+    expected = pipeline("gold", Image.open(ring), seed=0, **options)
     assert np.array_equal(drawn, expected.images[0])
     assert said == expected.metadata
     assert said["seed"] == "0"
@@ -77,13 +78,19 @@ def test_reduced_memory_draws_the_same_picture(generate, tmp_path):
 
 
 BAD_OPTIONS = [
-    ({"steps": 0}, r"steps: got 0, wanted 1, 4 or 20; choose one of these numbers for the sampler ddim"),
-    ({"steps": 1001}, r"steps: got 1001, wanted 1, 4 or 20; choose"),
+    (
+        {"num_inference_steps": 0},
+        r"num inference steps: got 0, wanted 1, 4 or 20; choose one of these numbers for the sampler ddim",
+    ),
+    ({"num_inference_steps": 1001}, r"num inference steps: got 1001, wanted 1, 4 or 20; choose"),
     ({"seed": -1}, r"seed: got -1, wanted an integer from 0 to 9007199254740991; choose"),
     ({"seed": 2**53}, r"seed: got 9007199254740992, wanted"),
     ({"sampler": "plms"}, r"sampler: got 'plms', wanted one of ddim, euler; choose"),
     ({"guidance_scale": "nan"}, r"guidance scale: got nan, wanted a finite number; choose"),
-    ({"conditioning_scale": "inf"}, r"conditioning scale: got inf, wanted a finite number; choose"),
+    (
+        {"controlnet_conditioning_scale": "inf"},
+        r"controlnet conditioning scale: got inf, wanted a finite number; choose",
+    ),
     ({"device": "cuda"}, r"got llvm only, wanted one for cuda; build one with python build.py --target cuda"),
     ({"bundle": "nowhere"}, r"nowhere: got no such folder, wanted a bundle; build one with python build.py"),
     ({"control_image": "nowhere.png"}, r"control image nowhere.png: got no such file, wanted an image file; check"),

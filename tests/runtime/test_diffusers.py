@@ -60,7 +60,13 @@ def test_a_controlnet_that_pools_its_residuals_draws_diffusers_picture(
         latents=torch.from_numpy(LATENTS),
     ).images[0]
     drawn = ControlNetPipeline.from_bundle(bundle)(
-        PROMPT, random_picture(1), STEPS, guidance_scale, NEGATIVE_PROMPT, SCALE, latents=LATENTS
+        PROMPT,
+        random_picture(1),
+        num_inference_steps=STEPS,
+        guidance_scale=guidance_scale,
+        negative_prompt=NEGATIVE_PROMPT,
+        controlnet_conditioning_scale=SCALE,
+        latents=LATENTS,
     ).images[0]
     assert np.asarray(wanted).std() > 10  # not a flat picture
     assert psnr_db(np.asarray(drawn), np.asarray(wanted)) >= MIN_PSNR_DB
@@ -84,7 +90,9 @@ def test_a_control_image_that_steers_a_share_of_the_steps_draws_diffusers_pictur
         wanted = reference(
             PROMPT, image=random_picture(1), num_inference_steps=STEPS, latents=latents, **scale, **share
         ).images[0]
-        drawn = pipeline(PROMPT, random_picture(1), STEPS, latents=LATENTS, **scale, **share).images[0]
+        drawn = pipeline(
+            PROMPT, random_picture(1), num_inference_steps=STEPS, latents=LATENTS, **scale, **share
+        ).images[0]
         return np.asarray(drawn), np.asarray(wanted)
 
     always, _ = draw_both(0.0, 1.0)
@@ -127,10 +135,10 @@ def test_an_inpainting_model_draws_diffusers_picture(
         drawn = pipeline(
             PROMPT,
             picture,
-            STEPS,
-            guidance_scale,
-            NEGATIVE_PROMPT,
-            1.0,
+            num_inference_steps=STEPS,
+            guidance_scale=guidance_scale,
+            negative_prompt=NEGATIVE_PROMPT,
+            controlnet_conditioning_scale=1.0,
             latents=LATENTS,
             mask_image=mask,
             control_image=random_picture(1),

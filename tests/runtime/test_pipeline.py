@@ -10,7 +10,8 @@ from mlc_controlnet.bundle.sampler_table import SamplerRow
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.noise import standard_normal
-from mlc_controlnet.runtime.pipeline import ControlNetPipeline, advance, guide, to_picture
+from mlc_controlnet.runtime.pipeline import Conditions, ControlNetPipeline, advance, guide, to_picture
+from mlc_controlnet.runtime.request import GenerateRequest
 from tests.fixtures.linear_bundle import (
     BEGIN_ID,
     END_ID,
@@ -104,7 +105,7 @@ def test_a_controlnet_that_pools_its_residuals_is_called_for_the_prompt_alone(
     pipeline = ControlNetPipeline.from_bundle(dataclasses.replace(linear_bundle, manifest=pools))
     calls, sound = [], pipeline.engine._call
     monkeypatch.setattr(pipeline.engine, "_call", lambda name, *inputs: [calls.append(name), sound(name, *inputs)][1])
-    output = pipeline("gold", ring, 4, guidance, "navy", seed=5)
+    output = pipeline("gold", ring, num_inference_steps=4, guidance_scale=guidance, negative_prompt="navy", seed=5)
     expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, negative_scale=0.0)
     assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
     assert (calls.count("controlnet"), calls.count("unet")) == (4, 4 * guidance)
@@ -130,7 +131,8 @@ def mask():
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_an_inpainting_models_picture_is_what_numpy_draws(inpainting_pipeline, ring, picture, mask, guidance):
-    output = inpainting_pipeline("gold", picture, 4, guidance, "navy", seed=5, mask_image=mask, control_image=ring)
+    options = {"num_inference_steps": 4, "guidance_scale": guidance, "negative_prompt": "navy", "seed": 5}
+    output = inpainting_pipeline("gold", picture, mask_image=mask, control_image=ring, **options)
     kept = (np.asarray(picture) / 127.5 - 1) * (np.asarray(mask) < 128)[..., None]
     moments = linear_model().vae_encoder(kept.transpose(2, 0, 1)[None])
     beside = [(np.asarray(mask) > 127)[None, None, ::8, ::8], moments[:, : LATENT[1]] * SCALING_FACTOR]
@@ -182,10 +184,11 @@ def test_a_nan_in_the_encoder_is_named(linear_inpainting_bundle, ring, picture, 
 
 
 def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):
-    said = pipeline("gold", ring, 4, 2.0, "", 1.0, seed=0, sampler="ddim")
-    unsaid = pipeline("gold", ring, seed=0)
-    assert unsaid.settings == said.settings
-    assert np.array_equal(unsaid.images[0], said.images[0])
+    options = {"num_inference_steps": 4, "guidance_scale": 2.0, "negative_prompt": "", "sampler": "ddim"}
+    explicit = pipeline("gold", ring, seed=0, controlnet_conditioning_scale=1.0, **options)
+    by_default = pipeline("gold", ring, seed=0)
+    assert by_default.settings == explicit.settings
+    assert np.array_equal(by_default.images[0], explicit.images[0])
 
 
 def test_seed_zero_is_kept(pipeline, ring):
@@ -202,7 +205,8 @@ def test_only_the_steps_of_its_share_run_the_controlnet(pipeline, ring, monkeypa
     zeros, make_zeros = [], pipeline.engine.zero_residuals
     monkeypatch.setattr(pipeline.engine, "zero_residuals", lambda: [zeros.append(1), make_zeros()][1])
     start, end = interval
-    pipeline("gold", ring, 4, 1.0, seed=5, control_guidance_start=start, control_guidance_end=end)
+    shares = {"control_guidance_start": start, "control_guidance_end": end}
+    pipeline("gold", ring, num_inference_steps=4, guidance_scale=1.0, seed=5, **shares)
     steps = [[]]
     for name in (name for name in calls if name in ("controlnet", "unet")):
         steps[-1].append(name)
@@ -221,7 +225,7 @@ def test_a_seed_that_is_not_given_is_drawn_and_told(pipeline, ring):
 
 def test_zero_is_a_guidance_and_a_conditioning_scale(pipeline, ring):
     settings = pipeline("gold", ring, guidance_scale=0, controlnet_conditioning_scale=0).settings
-    assert (settings.guidance_scale, settings.conditioning_scale) == (0, 0)
+    assert (settings.guidance_scale, settings.controlnet_conditioning_scale) == (0, 0)
 
 
 def test_latents_stand_in_for_the_seeds_noise(pipeline, ring):
@@ -232,10 +236,10 @@ def test_latents_stand_in_for_the_seeds_noise(pipeline, ring):
 
 def test_the_loop_belongs_to_the_caller(pipeline, ring):
     """Only as many steps are computed as are asked for."""
-    settings = pipeline.resolve("gold", num_inference_steps=20, seed=5)
+    settings = pipeline.resolve(GenerateRequest(prompt="gold", num_inference_steps=20, seed=5))
     control = pipeline.engine.control_embedding(prepare_control_image(ring, HEIGHT, WIDTH).array)
     contexts, _ = pipeline.encode_prompts(settings)
-    steps = pipeline.denoise(settings, control, contexts, pipeline.initial_latents(settings))
+    steps = pipeline.denoise(settings, Conditions(contexts, control), pipeline.initial_latents(settings))
     seen = list(itertools.islice(steps, 3))
     assert [(step.index, step.count, step.timestep) for step in seen] == [(0, 20, 999), (1, 20, 959), (2, 20, 919)]
 
@@ -268,11 +272,11 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "prompt": "gold",
         "negative_prompt": "navy",
         "seed": "9007199254740991",
-        "steps": "4",
+        "num_inference_steps": "4",
         "guidance_scale": "7.25",
-        "conditioning_scale": "1.0",
-        "control_guidance_start": "0.0",
-        "control_guidance_end": "1.0",
+        "controlnet_conditioning_scale": "1",
+        "control_guidance_start": "0",
+        "control_guidance_end": "1",
         "sampler": "ddim",
         "model": "linear",
         "bundle_sha256": linear_bundle.sha256,
@@ -289,15 +293,15 @@ def test_what_was_done_to_the_control_image_is_told(pipeline):
 
 
 BAD_ARGUMENTS = [
-    ({"num_inference_steps": 0}, "steps: got 0, wanted 1, 4 or 20"),
-    ({"num_inference_steps": 1001}, "steps: got 1001"),
-    ({"num_inference_steps": -1}, "steps: got -1"),
-    ({"num_inference_steps": 4.0}, "steps: got 4.0"),
+    ({"num_inference_steps": 0}, "num inference steps: got 0, wanted 1, 4 or 20"),
+    ({"num_inference_steps": 1001}, "num inference steps: got 1001"),
+    ({"num_inference_steps": -1}, "num inference steps: got -1"),
+    ({"num_inference_steps": 4.0}, "num inference steps: got 4.0, wanted an integer"),
     ({"sampler": "plms"}, "sampler: got 'plms', wanted one of ddim, euler"),
     ({"guidance_scale": float("nan")}, "guidance scale: got nan, wanted a finite number"),
-    ({"controlnet_conditioning_scale": float("inf")}, "conditioning scale: got inf"),
+    ({"controlnet_conditioning_scale": float("inf")}, "controlnet conditioning scale: got inf"),
     ({"control_guidance_start": float("nan")}, "control guidance start: got nan, wanted a finite number"),
-    ({"control_guidance_end": 1.5}, "control guidance: got from 0.0 to 1.5, wanted 0 <= start < end <= 1; leave both"),
+    ({"control_guidance_end": 1.5}, "control guidance: got from 0 to 1.5, wanted 0 <= start < end <= 1; leave both"),
     ({"control_guidance_start": 0.6, "control_guidance_end": 0.6}, "control guidance: got from 0.6 to 0.6"),
     ({"seed": -1}, "seed: got -1"),
     ({"prompt": ["gold"]}, "prompt: got list, wanted one string"),

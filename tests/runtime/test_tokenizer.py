@@ -1,6 +1,5 @@
 import pytest
 
-from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 from tests.fixtures.linear_bundle import BEGIN_ID, END_ID, TOKENS
 
@@ -34,14 +33,3 @@ def test_what_is_cut_is_told_in_the_users_own_words(tokenizer):
     assert tokenized.cut_text == "Navy Ground"
     assert tokenized.token_ids.shape == (1, TOKENS)
     assert tokenized.token_ids[0, -1] == END_ID
-
-
-@pytest.mark.parametrize("prompt", [None, ["a"], b"a"])
-def test_what_is_no_string_is_refused(tokenizer, prompt):
-    with pytest.raises(UserError, match=r"negative prompt: got .*, wanted one string"):
-        tokenizer.encode(prompt, "negative prompt")
-
-
-def test_bytes_that_are_no_text_are_refused(tokenizer):
-    with pytest.raises(UserError, match=r"prompt: got bytes that are no UTF-8"):
-        tokenizer.encode(b"\xff".decode(errors="surrogateescape"))

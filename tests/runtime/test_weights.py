@@ -63,7 +63,10 @@ def test_the_picture_is_the_same_in_both_modes(circles_bundle):
     pictures = []
     for reduced_memory in (False, True):
         pipeline = ControlNetPipeline.from_bundle(circles_bundle, reduced_memory=reduced_memory)
-        drawn = [pipeline("gold circle with navy background", ring, 4, seed=7).images[0] for _ in range(2)]
+        drawn = [
+            pipeline("gold circle with navy background", ring, num_inference_steps=4, seed=7).images[0]
+            for _ in range(2)
+        ]
         assert np.array_equal(*map(np.asarray, drawn))
         pictures.append(np.asarray(drawn[0]))
         pipeline.unload()

@@ -20,6 +20,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import processor_name
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from mlc_controlnet.runtime.request import GenerateRequest
 
 PROMPT = "gold circle with navy background"
 
@@ -94,13 +95,12 @@ def describe_device(engine: Engine) -> str:
 
 
 def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
-    control_image = _ring(pipeline)
-    settings = pipeline.resolve(PROMPT, num_inference_steps=steps)  # refuses a number of steps that can not be
+    request = GenerateRequest(prompt=PROMPT, num_inference_steps=steps, control_image=_ring(pipeline))
     return Contestant(
         name=str(pipeline.engine.bundle.path),
         device=describe_device(pipeline.engine),
-        guidance_scale=settings.guidance_scale,
-        draw=lambda: pipeline(PROMPT, control_image, num_inference_steps=steps),
+        guidance_scale=pipeline.resolve(request).guidance_scale,
+        draw=lambda: pipeline.generate(request),
         engine=pipeline.engine,
     )
 

@@ -1,0 +1,125 @@
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.bundle.sampler_table import tables_from_json
+from mlc_controlnet.cli import generate
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.request import (
+    MAX_SEED,
+    OPTIONS,
+    GenerateRequest,
+    Settings,
+    json_number,
+    resolve,
+    to_metadata,
+)
+
+NUMBERS = Path(__file__).parents[1] / "fixtures" / "json_numbers.json"
+COMPLETE = Settings(
+    prompt="gold",
+    negative_prompt="navy",
+    seed=5,
+    num_inference_steps=4,
+    guidance_scale=2.5,
+    controlnet_conditioning_scale=1.0,
+    control_guidance_start=0.0,
+    control_guidance_end=1.0,
+    sampler="ddim",
+)
+
+
+@pytest.fixture
+def settings_of(linear_bundle):
+    """Resolve a request that sets these options for the linear bundle."""
+    manifest: Manifest = linear_bundle.manifest
+    tables = tables_from_json(linear_bundle.read_file(manifest.samplers.file), "samplers.json")
+    return lambda **options: resolve(GenerateRequest(**{"prompt": "gold", **options}), manifest, tables)
+
+
+def test_every_option_gets_a_value_of_its_declared_type(settings_of):
+    settings = settings_of()
+    assert {field.name: type(getattr(settings, field.name)) for field in dataclasses.fields(Settings)} == {
+        field.name: field.type for field in dataclasses.fields(Settings)
+    }
+
+
+def test_complete_settings_stay_as_they_are(settings_of):
+    assert settings_of(**dataclasses.asdict(COMPLETE)) == COMPLETE
+
+
+def test_an_integer_is_a_number(settings_of):
+    assert repr(settings_of(guidance_scale=3).guidance_scale) == "3.0"
+
+
+def test_random_seeds_fill_the_whole_range(settings_of):
+    seeds = [settings_of().seed for _ in range(64)]
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
+    assert max(seeds) > 2**32
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 1.0, "7", True])
+def test_a_seed_that_is_not_an_integer_in_range_is_refused(settings_of, seed):
+    with pytest.raises(UserError, match=r"seed: got .*, wanted an integer from 0 to 9007199254740991"):
+        settings_of(seed=seed)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, ["a"], b"a"])
+def test_a_prompt_that_is_not_a_string_is_refused(settings_of, prompt):
+    with pytest.raises(UserError, match=f"^prompt: got {type(prompt).__name__}, wanted one string"):
+        settings_of(prompt=prompt)
+
+
+def test_a_prompt_that_is_not_utf8_is_refused(settings_of):
+    with pytest.raises(UserError, match=r"^negative prompt: got bytes that are not UTF-8"):
+        settings_of(negative_prompt=b"\xff".decode(errors="surrogateescape"))
+
+
+def test_the_command_line_has_every_option_with_its_help():
+    parser = argparse.ArgumentParser()
+    generate.add_arguments(parser)
+    text = " ".join(parser.format_help().split())
+    for name, option in OPTIONS.items():
+        assert f"--{name.replace('_', '-')}" in text
+        assert option.help in text
+
+
+def test_the_metadata_has_every_option():
+    assert to_metadata(COMPLETE) == {
+        "prompt": "gold",
+        "negative_prompt": "navy",
+        "seed": "5",
+        "num_inference_steps": "4",
+        "guidance_scale": "2.5",
+        "controlnet_conditioning_scale": "1",
+        "control_guidance_start": "0",
+        "control_guidance_end": "1",
+        "sampler": "ddim",
+    }
+
+
+def test_a_new_option_reaches_metadata_without_further_change(monkeypatch):
+    """It needs its field: here one that the class does not have."""
+    monkeypatch.setitem(OPTIONS, "strength", OPTIONS["guidance_scale"])
+    settings = dataclasses.replace(COMPLETE)
+    object.__setattr__(settings, "strength", 0.75)
+    assert to_metadata(settings)["strength"] == "0.75"
+
+
+@pytest.mark.parametrize(("value", "text"), json.loads(NUMBERS.read_text()))
+def test_a_number_is_written_as_javascript_writes_it(value, text):
+    """`text` is what JSON.stringify returns: web/tests/engine/request.test.ts reads the same file."""
+    assert json_number(value) == text
+    assert float(text) == value
+
+
+def test_the_command_line_reads_the_options_without_numpy_or_tvm():
+    code = "import sys, mlc_controlnet.cli.generate; print({'numpy', 'tvm', 'PIL'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
