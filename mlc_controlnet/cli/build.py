@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mlc_controlnet.cli.defaults import SITE
 from mlc_controlnet.cli.environment import BUILD_PACKAGES, check_packages
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption
@@ -52,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
-    parser.add_argument("--out", type=Path, help="the bundle's folder; default: dist/<model>-<target>")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the bundle's folder; default: dist/<model>-<target>. The demo page of a webgpu bundle goes to dist/site, or "
+        "with --out to OUT-site",
+    )
     parser.add_argument(
         "--tuning-db",
         type=Path,
@@ -70,13 +76,24 @@ def run(options: argparse.Namespace) -> None:
     check_packages(BUILD_PACKAGES)
     from mlc_controlnet.build import build
     from mlc_controlnet.bundle.manifest import drawing_components
-    from mlc_controlnet.site.build_site import build_site
+    from mlc_controlnet.site.build_site import build_site, check_site_folder
 
     config = resolve(options)
+    site = site_folder(options.out)
+    if config.target == "webgpu":
+        check_site_folder(site)
     bundle = build(config)
     print(f"{bundle.path}: sha256 {bundle.sha256}")
     if config.target == "webgpu" and set(drawing_components(bundle.manifest.components)) <= set(config.components):
-        build_site(bundle)
+        build_site(bundle, site)
+
+
+def site_folder(out: Path | None) -> Path:
+    """Return the folder of the demo site: dist/site, or FOLDER-site next to the bundle of `--out FOLDER`."""
+    if out is None:
+        return SITE
+    bundle = out.resolve()
+    return bundle.with_name(f"{bundle.name}-site")
 
 
 def resolve(options: argparse.Namespace) -> BuildConfig:

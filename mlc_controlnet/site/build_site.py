@@ -5,11 +5,20 @@ import subprocess
 from pathlib import Path
 
 from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import whole_folder
-from mlc_controlnet.locations import DIST, IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
+from mlc_controlnet.locations import IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
 
 
-def build_site(bundle: Bundle, site: Path = DIST / "site") -> None:
+def check_site_folder(site: Path) -> None:
+    """Raise UserError if `build_site` would replace something that is not an older site."""
+    if site.exists() and not (site.is_dir() and (not any(site.iterdir()) or (site / "index.html").is_file())):
+        raise UserError(
+            str(site), "something that is not a site", "an older site or nothing", "move it, or choose another --out"
+        )
+
+
+def build_site(bundle: Bundle, site: Path) -> None:
     """Replace the folder `site` by the demo page with a copy of `bundle` in `bundle/`.
 
     In a checkout, Vite builds the page. An installed package copies the page that it carries. If neither is possible,
@@ -31,4 +40,4 @@ def build_site(bundle: Bundle, site: Path = DIST / "site") -> None:
             shutil.copytree(PAGE, partial, dirs_exist_ok=True)
         shutil.copytree(bundle.path, partial / "bundle")
         shutil.copy(THIRD_PARTY_LICENSES, partial)
-    print(f"{site}: open it with python -m mlc_controlnet serve")
+    print(f"{site}: open it with python -m mlc_controlnet serve {site}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.cli.build import add_arguments, resolve
+from mlc_controlnet.cli.build import add_arguments, resolve, run, site_folder
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BuildConfig, LoraOption
 from mlc_controlnet.errors import UserError
@@ -71,3 +71,18 @@ def test_components_are_repeated() -> None:
 def test_what_cannot_be_built_is_refused_by_its_option(options: str, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         parse_options(["--target", "llvm", *options.split()])
+
+
+def test_a_bundle_elsewhere_has_its_site_next_to_it(tmp_path: Path) -> None:
+    assert site_folder(None) == Path("dist/site")
+    assert site_folder(tmp_path / "mine") == tmp_path / "mine-site"
+
+
+def test_a_folder_that_is_not_a_site_is_refused_before_the_build(tmp_path: Path) -> None:
+    (tmp_path / "mine-site").mkdir()
+    (tmp_path / "mine-site" / "thesis.txt").touch()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(UserError, match="mine-site: got something that is not a site"):
+        run(parser.parse_args(["--target", "webgpu", "--out", str(tmp_path / "mine")]))
+    assert not (tmp_path / "mine").exists()

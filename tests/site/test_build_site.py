@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.site import build_site as module
-from mlc_controlnet.site.build_site import build_site
+from mlc_controlnet.site.build_site import build_site, check_site_folder
 
 
 @pytest.fixture
@@ -58,3 +59,13 @@ def test_a_checkout_without_nodes_packages_says_what_to_do(
     build_site(bundle, tmp_path / "site")  # type: ignore[arg-type]
     assert "`npm ci` in web/" in capsys.readouterr().out
     assert not (tmp_path / "site").exists()
+
+
+def test_what_is_not_a_site_is_not_replaced(tmp_path: Path) -> None:
+    check_site_folder(tmp_path / "new")
+    check_site_folder(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(UserError, match="something that is not a site"):
+        check_site_folder(tmp_path)
+    (tmp_path / "index.html").touch()
+    check_site_folder(tmp_path)
