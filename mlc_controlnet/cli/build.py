@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        help="the bundle's folder; default: dist/<model>-<target>. The demo page of a webgpu bundle goes to dist/site, or "
+        help="the bundle's folder; default: dist/<model>-<target>. "
+        "The demo page of a webgpu bundle goes to dist/site, or "
         "with --out to OUT-site",
     )
     parser.add_argument(
