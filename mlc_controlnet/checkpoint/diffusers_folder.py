@@ -11,6 +11,7 @@ import torch
 from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.checkpoint.modules import with_defaults
 from mlc_controlnet.checkpoint.options import check_class
+from mlc_controlnet.checkpoint.sharded import is_index, read_shards
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
@@ -19,14 +20,26 @@ from mlc_controlnet.errors import UserError, print_notice
 
 _STEMS = {"text_encoder": ("model", "pytorch_model")}
 _STEM = ("diffusion_pytorch_model",)
-_ENDINGS = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
+_ENDINGS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".fp16.safetensors",
+    ".safetensors.index.fp16.json",
+    ".bin",
+    ".bin.index.json",
+    ".fp16.bin",
+    ".bin.index.fp16.json",
+)
 # How diffusers named the VAE's attention before version 0.18, and still does in Stable Diffusion 1.5's own files.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 STABLE_DIFFUSION_DEFAULTS = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
 
 
 def weight_files(part: str) -> tuple[str, ...]:
-    """The names that a part's weights may have in its folder, the preferred ones first."""
+    """The names that a part's weights may have in its folder, the preferred ones first.
+
+    An index stands for its shards.
+    """
     return tuple(stem + ending for ending in _ENDINGS for stem in _STEMS.get(part, _STEM))
 
 
@@ -63,8 +76,10 @@ def _read_part(folder: Path, part: str, config: Mapping[str, Any]) -> dict[str, 
     names = weight_files(part)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise UserError(str(folder), "no weights", f"one of {', '.join(names)}", "save or download the model again")
-    weights = modern_names(read_weights(found).tensors, part)
+        single = ", ".join(name for name in names if not is_index(name))
+        raise UserError(str(folder), "no weights", f"one of {single}", "save or download the model again")
+    stored = read_shards(found) if is_index(found.name) else read_weights(found).tensors
+    weights = modern_names(stored, part)
     return _layers_read(weights, config["num_hidden_layers"], folder) if part == "text_encoder" else weights
 
 

@@ -1,6 +1,6 @@
 """Hub ids: `org/name`, `org/name@revision` and `org/name/file.safetensors@revision`, through huggingface_hub.
 
-It shows its own progress bar, keeps what it downloaded and takes the user's own login.
+huggingface_hub shows a progress bar, caches downloads and uses the user's login.
 """
 
 import re
@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import huggingface_hub
-from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, print_notice
 
 Result = TypeVar("Result")
 _NAME = r"[A-Za-z0-9_][\w.-]*"
@@ -38,7 +44,10 @@ class HubFile:
 
 
 def parse_hub_id(text: str) -> HubFile | None:
-    """None for what is no hub id: a hub id never starts with a dot or a slash, and a file ends as weights do."""
+    """Parse a hub id; None if `text` is not one.
+
+    A hub id never starts with a dot or a slash, and the file in it has a suffix of weights.
+    """
     match = _ID.fullmatch(text)
     if match is None or (match["file"] and not match["file"].endswith(SUFFIXES)):
         return None
@@ -46,30 +55,64 @@ def parse_hub_id(text: str) -> HubFile | None:
 
 
 def list_files(source: HubFile) -> list[str]:
-    """The paths of all files of the repository at its revision."""
-    return _ask(source, lambda: huggingface_hub.list_repo_files(source.repo, revision=source.revision))
+    """The paths of all files of the repository at its revision; without the hub, of those in the cache."""
+
+    def in_cache() -> list[str] | None:
+        folder = _cached_folder(source)
+        if folder is None:
+            return None
+        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+    return _ask(source, lambda: huggingface_hub.list_repo_files(source.repo, revision=source.revision), in_cache)
 
 
 def download(source: HubFile) -> Path:
-    """One file; where it lies on this machine now."""
-    return Path(
-        _ask(source, lambda: huggingface_hub.hf_hub_download(source.repo, source.file, revision=source.revision))
+    """Download one file, unless the cache has it. Returns its path on this machine."""
+    assert source.file is not None, "a repository is downloaded by download_folder"
+    file = source.file
+
+    def in_cache() -> Path | None:
+        return _cached_file(source, file)
+
+    return _ask(
+        source,
+        lambda: Path(huggingface_hub.hf_hub_download(source.repo, file, revision=source.revision)),
+        in_cache,
     )
 
 
 def download_folder(source: HubFile, files: Sequence[str]) -> Path:
-    """Some files of a repository; the folder on this machine that they lie in as they do there."""
-    return Path(
-        _ask(
-            source,
-            lambda: huggingface_hub.snapshot_download(
-                source.repo, revision=source.revision, allow_patterns=list(files)
-            ),
-        )
+    """Download some files of a repository. Returns the folder on this machine with the repository's layout."""
+
+    def in_cache() -> Path | None:
+        folder = _cached_folder(source)
+        return folder if folder is not None and all((folder / file).is_file() for file in files) else None
+
+    return _ask(
+        source,
+        lambda: Path(
+            huggingface_hub.snapshot_download(source.repo, revision=source.revision, allow_patterns=list(files))
+        ),
+        in_cache,
     )
 
 
-def _ask(source: HubFile, request: Callable[[], Result]) -> Result:
+def _cached_file(source: HubFile, file: str) -> Path | None:
+    path = huggingface_hub.try_to_load_from_cache(source.repo, file, revision=source.revision)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _cached_folder(source: HubFile) -> Path | None:
+    """The repository at its revision in the hub's cache, which may hold a part of its files."""
+    for file in ("model_index.json", "config.json"):
+        path = _cached_file(source, file)
+        if path is not None:
+            return path.parent
+    return None
+
+
+def _ask(source: HubFile, request: Callable[[], Result], in_cache: Callable[[], Result | None]) -> Result:
+    """Ask the hub; if it cannot be reached, look into its cache on this machine."""
     try:
         return request()
     except GatedRepoError as error:
@@ -85,6 +128,19 @@ def _ask(source: HubFile, request: Callable[[], Result]) -> Result:
     except RevisionNotFoundError as error:
         raise UserError(f"hub id {source}", "no such revision", "a branch, tag or commit", "check @...") from error
     except (HTTPError, OSError) as error:
+        is_offline = isinstance(error, OfflineModeIsEnabled) or huggingface_hub.constants.HF_HUB_OFFLINE
+        cached = in_cache()
+        if cached is not None:
+            if not is_offline:
+                print_notice(f"hub id {source}: the hub does not answer, so the copy in its cache is used")
+            return cached
+        if is_offline:
+            raise UserError(
+                f"hub id {source}",
+                "no such file or folder here, nor a whole copy in the hub's cache, and HF_HUB_OFFLINE is set",
+                "a path, or a hub id that is in the cache",
+                "check the spelling, or unset HF_HUB_OFFLINE",
+            ) from error
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"hub id {source}",

@@ -64,6 +64,58 @@ def convert_clip(source: Tensors) -> Tensors:
     return {key.removeprefix(CLIP_PREFIX).removeprefix("text_model."): tensor for key, tensor in source.items()}
 
 
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTSIDE_BLOCKS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_MIDDLE = {("resnets", "0"): "0", ("attentions", "0"): "1", ("resnets", "1"): "2"}
+
+
+def original_unet_module(name: str, layers_per_block: int, has_attention: bool) -> str:
+    """diffusers' name of a module of the UNet -> its name in the original code, in which all blocks are numbered.
+
+    Args:
+        name: for example `down_blocks.0.resnets.1.conv1`.
+        has_attention: whether the module's block has attentions. They come before its upsampler.
+    """
+    side, *path = name.split(".")
+    if side not in ("down_blocks", "mid_block", "up_blocks"):
+        return _OUTSIDE_BLOCKS.get(name, name)
+    if side == "mid_block":
+        kind, number, *rest = path
+        return ".".join(["middle_block", _MIDDLE[kind, number], *_inside(kind, rest)])
+    block, kind, number, *rest = path
+    if side == "down_blocks":
+        first = 1 + int(block) * (layers_per_block + 1)  # after conv_in; a downsampler ends each block
+        position = layers_per_block if kind == "downsamplers" else int(number)
+        child = "1" if kind == "attentions" else "0"
+        return ".".join(["input_blocks", str(first + position), child, *_inside(kind, rest)])
+    first = int(block) * (layers_per_block + 1)
+    position = layers_per_block if kind == "upsamplers" else int(number)
+    child = {"resnets": "0", "attentions": "1", "upsamplers": "2" if has_attention else "1"}[kind]
+    return ".".join(["output_blocks", str(first + position), child, *_inside(kind, rest)])
+
+
+def _inside(kind: str, path: list[str]) -> list[str]:
+    """The rest of a module's name, inside its residual block, transformer or resampler."""
+    if kind == "resnets" and path:
+        return [_RESNET.get(path[0], path[0]), *path[1:]]
+    if kind == "downsamplers":
+        return ["op", *path[1:]]
+    return path
+
+
 def _account(source: Tensors, converted: Mapping[str, torch.Tensor | None], where: str) -> Tensors:
     """Raises UserError that names what the converter did not take."""
     taken = {id(tensor) for tensor in converted.values()}

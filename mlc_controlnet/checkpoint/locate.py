@@ -1,58 +1,80 @@
-"""From what the user names - a bundled model, a path, a hub id - to a file or a folder on this machine."""
+"""Find the file or folder of what the user names: a path, a bundled model or a hub id."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlc_controlnet.checkpoint.diffusers_folder import weight_files
 from mlc_controlnet.checkpoint.hub import HubFile, download, download_folder, list_files, parse_hub_id
 from mlc_controlnet.checkpoint.loaded import PART_OF
+from mlc_controlnet.checkpoint.sharded import is_index, read_shard_names
 from mlc_controlnet.checkpoint.source import PARTS
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.locations import BUNDLED_MODELS
 
 
 def model_name(model: str) -> str:
-    """What a bundle of this model is called: without folders, organisation, revision and suffix."""
+    """The name of a bundle of this model, without folders, organisation, revision and suffix.
+
+    Characters that a file name or a web address cannot hold become dashes.
+    """
     hub = None if Path(model).exists() else parse_hub_id(model)
     path = Path(model) if hub is None else Path(hub.file or hub.repo)
-    return path.stem if path.suffix in SUFFIXES else path.name
+    name = path.stem if path.suffix in SUFFIXES else path.name
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
 
 
 def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool = False) -> Path:
-    """The folder or file of a bundled model's name, a path or a hub id.
+    """The folder or file of a model: of a path, of a bundled model's name, or of a hub id, in this order.
 
-    From the hub only the weights that `components` need are downloaded; `exact`: as they were trained, where the hub
-    has them, and not rounded to float16, as a bundle stores them.
+    Args:
+        components: a download from the hub contains only the weights that these need.
+        exact: download weights as they were trained, if the hub has them, and not rounded to float16.
 
     Raises:
         UserError: there is no such model.
     """
-    for folder in (BUNDLED_MODELS / model, Path(model)):
-        if (folder / "model_index.json").is_file():
-            return folder
     path = Path(model)
-    if path.is_file():
+    bundled = BUNDLED_MODELS / model if model in _bundled_models() else None
+    if path.is_file() or _is_model(path):
+        if bundled is not None:
+            print_notice(f"model {model}: this is {path.absolute()}, not the bundled model of the same name")
         return path
+    if bundled is not None:
+        return bundled
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
         parts = {PART_OF[name] for name in components} | {"vae"}
         return download(hub) if hub.file else _download_model(hub, parts, exact)
-    bundled = ", ".join(sorted(p.parent.name for p in BUNDLED_MODELS.glob("*/model_index.json")))
+    names = ", ".join(_bundled_models())
     raise UserError(
         subject="model",
         got=f"{model!r}, which has no model_index.json" if path.is_dir() else f"{model!r}, which does not exist",
-        wanted=f"a bundled model ({bundled}), a folder in diffusers' layout, a single file or a hub id org/name",
+        wanted=f"a folder in diffusers' layout, a single file, a bundled model ({names}) or a hub id org/name",
         remedy="pass --model with one of these",
     )
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether the folder is in diffusers' layout. Some models that people wrote by hand have no model_index.json."""
+    return (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file()
+
+
+def _bundled_models() -> list[str]:
+    return sorted(path.parent.name for path in BUNDLED_MODELS.glob("*/model_index.json"))
+
+
 def find_weights(text: str, option: str, exact: bool = False) -> Path:
-    """The file or folder that a ControlNet or a LoRA is in: a path or a hub id. `exact`: see `find_model`.
+    """The file or folder of a ControlNet or a LoRA: of a path or of a hub id.
+
+    Args:
+        option: the option at fault, for the error.
+        exact: see `find_model`.
 
     Raises:
-        UserError: there is none; `option` names the option at fault.
+        UserError: there is none.
     """
     path = Path(text)
     if path.exists():
@@ -86,14 +108,21 @@ def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:
 
 
 def _pick_weights(files: Sequence[str], folder: str, part: str, hub: HubFile, exact: bool) -> list[str]:
-    """The smallest form, since a bundle stores float16 anyway, or the exact one."""
+    """The smallest form of a part's weights, because a bundle stores float16 anyway; or the exact one.
+
+    Weights in shards are their index and every shard.
+    """
 
     def rank(name: str) -> tuple[bool, bool]:
         pickled, rounded = ".safetensors" not in name, ".fp16." in name
         return (rounded, pickled) if exact else (pickled, not rounded)
 
-    names = sorted(weight_files(part), key=rank)
-    for name in names:
-        if folder + name in files:
+    for name in sorted(weight_files(part), key=rank):
+        if folder + name not in files:
+            continue
+        if not is_index(name):
             return [folder + name]
-    raise UserError(f"hub id {hub}", f"no weights in {folder or 'it'}", f"one of {', '.join(names)}", "name a file")
+        index = download(HubFile(hub.repo, folder + name, hub.revision))
+        return [folder + name, *(folder + shard for shard in read_shard_names(index))]
+    names = ", ".join(name for name in weight_files(part) if not is_index(name))
+    raise UserError(f"hub id {hub}", f"no weights in {folder or 'it'}", f"one of {names}", "name a file")

@@ -7,12 +7,14 @@ A convolution's factors are down [r, in, 3, 3] and up [out, r, 1, 1]: the same p
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from mlc_controlnet.checkpoint.ldm_names import original_unet_module
 from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.checkpoint.locate import find_weights
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
@@ -20,20 +22,24 @@ from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 
 TRAINED_PARTS = ("text_encoder", "unet")
-# How a tensor's name ends -> what it is: kohya's names, peft's, and those of older versions of diffusers.
+# The name of a factor -> what it is: kohya's names, peft's, and those of older versions of diffusers.
 _ROLES = {
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    "_lora.down.weight": "down",
-    "_lora.up.weight": "up",
-    ".alpha": "alpha",
+    "lora_down": "down",
+    "lora_up": "up",
+    "lora_A": "down",
+    "lora_B": "up",
+    "lora.down": "down",
+    "lora.up": "up",
+    "lora_linear_layer.down": "down",
+    "lora_linear_layer.up": "up",
 }
+# Old attention processors join the projection's name and the factor's: `to_q_lora.down`. peft may put the adapter's
+# name after the factor's: `lora_A.default`.
+_ENDING = re.compile(
+    rf"(?P<layer>.+?)[._](?P<factor>{'|'.join(map(re.escape, _ROLES))})(\.(?!weight)\w+)?\.weight|(?P<alpha>.+)\.alpha"
+)
+# How older versions of diffusers named the projections of CLIP's attention.
+_OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' copy of peft's configuration
 
 
@@ -76,6 +82,7 @@ def read_loras(loras: Sequence[LoraOption], modules: Mapping[str, nn.Module]) ->
 class _Layer:
     part: str
     name: str  # of the module in its part
+    original: str  # its name in the original code, the same as `name` in the text encoder
     shape: tuple[int, ...]  # of its weight
 
     @property
@@ -84,30 +91,53 @@ class _Layer:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """What LoRA files call this layer, without the ending that tells the factor."""
+        """What LoRA files call this layer, without the ending that names the factor.
+
+        The names without a part's prefix are those of files for the UNet alone.
+        """
         flat = self.name.replace(".", "_")
         if self.part == "text_encoder":
-            return (f"lora_te_text_model_{flat}", f"text_encoder.text_model.{self.name}", f"text_encoder.{self.name}")
+            names = [self.name]
+            attention, _, projection = self.name.rpartition(".")
+            if projection in _OLD_PROJECTIONS:
+                names.append(f"{attention}.{_OLD_PROJECTIONS[projection]}")
+            prefixes = ("text_encoder.text_model.", "text_encoder.", "base_model.model.text_model.")
+            return (f"lora_te_text_model_{flat}", *(prefix + name for name in names for prefix in prefixes))
+        names = [self.name]
         attention, _, projection = self.name.removesuffix(".0").rpartition(".")
-        old = (f"unet.{attention}.processor.{projection}",) if attention.endswith(("attn1", "attn2")) else ()
-        return (f"lora_unet_{flat}", f"unet.{self.name}", f"base_model.model.{self.name}", *old)
+        if attention.endswith(("attn1", "attn2")):
+            names.append(f"{attention}.processor.{projection}")
+        prefixes = ("unet.", "base_model.model.", "")
+        flat_original = self.original.replace(".", "_")
+        return (
+            *(f"lora_unet_{name}" for name in dict.fromkeys((flat, flat_original))),
+            *(prefix + name for name in names for prefix in prefixes),
+        )
 
 
 def _layers(modules: Mapping[str, nn.Module]) -> Iterator[_Layer]:
     for part in TRAINED_PARTS:
-        for name, module in modules[part].named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                yield _Layer(part, name, tuple(module.weight.shape))
+        module = modules[part]
+        names = [name for name, _ in module.named_modules()]
+        with_attention = {name.removesuffix(".attentions") for name in names if name.endswith(".attentions")}
+        for name, layer in module.named_modules():
+            if not isinstance(layer, nn.Linear | nn.Conv2d):
+                continue
+            original = name
+            if part == "unet":
+                block = ".".join(name.split(".")[:2])
+                original = original_unet_module(name, module.config.layers_per_block, block in with_attention)
+            yield _Layer(part, name, original, tuple(layer.weight.shape))
 
 
 def _read(file: WeightFile, weight: float, layers: Mapping[str, _Layer]) -> Iterator[tuple[_Layer, LowRank]]:
     factors: dict[str, dict[str, torch.Tensor]] = {}
     unknown: list[str] = []
     for key, tensor in file.tensors.items():
-        ending = next((ending for ending in _ROLES if key.endswith(ending)), "")
-        alias = key.removesuffix(ending)
-        if ending and alias in layers:
-            factors.setdefault(alias, {})[_ROLES[ending]] = tensor
+        match = _ENDING.fullmatch(key)
+        alias = "" if match is None else match["layer"] or match["alpha"]
+        if match is not None and alias in layers:
+            factors.setdefault(alias, {})["alpha" if match["alpha"] else _ROLES[match["factor"]]] = tensor
         else:
             unknown.append(key)
     if unknown or not factors:
@@ -148,7 +178,7 @@ def _flat(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def _alpha_in_header(file: WeightFile, layer: _Layer, rank: int) -> float:
-    """peft keeps alpha out of the tensors; where nobody states it, it is r, so that the scale is the weight alone."""
+    """peft keeps alpha in the header. If a file does not state it, it is r, so that the scale is the weight alone."""
     if _ADAPTER_METADATA not in file.metadata:
         return float(rank)
     try:

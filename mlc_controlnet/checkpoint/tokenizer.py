@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import CLIPTokenizer
 
 from mlc_controlnet.checkpoint.hub import HubFile, download
@@ -35,13 +35,16 @@ def read_tokenizer_folder(folder: Path) -> TokenizerSource:
     special_tokens = _special_tokens(folder)
     file = folder / "tokenizer.json"
     if file.is_file():
-        return TokenizerSource(_checked(file.read_bytes(), file), special_tokens)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        data = _checked(file.read_bytes(), file)
+    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json(folder / "vocab.json")
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
         merges = [line for line in lines if line and not line.startswith("#version")]
-        return TokenizerSource(_clip_json(vocabulary, merges, folder), special_tokens)
-    raise UserError(str(folder), "no tokenizer", "tokenizer.json, or vocab.json and merges.txt", "save the model again")
+        data = _clip_json(vocabulary, merges, folder)
+    else:
+        wanted = "tokenizer.json, or vocab.json and merges.txt"
+        raise UserError(str(folder), "no tokenizer", wanted, "save the model again")
+    return TokenizerSource(_with_added_tokens(data, folder), special_tokens)
 
 
 def find_clip_tokenizer(pad_token: str, tokenizer: Path | None) -> TokenizerSource:
@@ -107,6 +110,45 @@ def _checked(data: bytes, where: Path) -> bytes:
     except Exception as error:  # likewise
         raise UserError(str(where), f"no tokenizer ({error})", "tokenizer.json", "save the model again") from error
     return data
+
+
+def _with_added_tokens(data: bytes, folder: Path) -> bytes:
+    """Add the tokens that older layouts keep in files of their own: words that somebody taught the text encoder.
+
+    transformers writes them to added_tokens.json, and since version 4.34 also to tokenizer_config.json.
+    """
+    stated = _added_tokens(folder)
+    tokenizer = Tokenizer.from_str(data.decode())
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    missing = {token_id: token for token_id, token in stated.items() if token.content not in known}
+    if not missing:
+        return data
+    tokenizer.add_tokens([missing[token_id] for token_id in sorted(missing)])
+    for token_id, token in missing.items():
+        got = tokenizer.token_to_id(token.content)
+        if got != token_id:
+            raise UserError(
+                f"{folder}: added token {token.content!r}",
+                f"id {token_id}",
+                f"{got}: ids without a gap after the vocabulary",
+                "save the tokenizer again",
+            )
+    return tokenizer.to_str().encode()
+
+
+def _added_tokens(folder: Path) -> dict[int, AddedToken]:
+    """Id -> token. Only a token that is not special is normalized before it is looked for, as in transformers."""
+    file = folder / "added_tokens.json"
+    try:
+        tokens = {
+            int(token_id): AddedToken(content, normalized=True)
+            for content, token_id in (read_json(file).items() if file.is_file() else ())
+        }
+        file = folder / "tokenizer_config.json"
+        decoder = (read_json(file) if file.is_file() else {}).get("added_tokens_decoder", {})
+        return tokens | {int(token_id): AddedToken(**token) for token_id, token in decoder.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(str(file), f"no added tokens ({error})", "tokens and their ids", "save it again") from error
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:

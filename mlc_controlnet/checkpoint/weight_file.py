@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -70,7 +71,16 @@ class _ModelCheckpoint:
     """Stands for the class that PyTorch Lightning names, and never calls, in Stable Diffusion's own .ckpt files."""
 
 
-_HARMLESS = [(_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")]
+# Numbers of numpy: losses and step counts, which training loops of 2022 kept together with the weights. NumPy 2 moved
+# the module that makes them, and files name the old one.
+_NUMPY_DTYPES = [type(np.dtype(kind)) for kind in "?bhilqBHILQefd"]
+_HARMLESS = [
+    (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *dict.fromkeys(_NUMPY_DTYPES),
+]
 
 
 def _read_torch(path: Path) -> WeightFile:

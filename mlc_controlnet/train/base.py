@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder, read_part_folder
-from mlc_controlnet.checkpoint.locate import BUNDLED_MODELS, find_model, find_weights
+from mlc_controlnet.checkpoint.locate import find_model, find_weights
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
@@ -54,9 +54,6 @@ class Base:
 
 def find_base(name: str) -> Path:
     """The folder or file of a bundled model's name, a path or a hub id. Raises UserError where there is no model."""
-    for folder in (BUNDLED_MODELS / name, Path(name)):
-        if (folder / "unet" / "config.json").is_file():
-            return folder
     return find_model(name, exact=True)
 
 

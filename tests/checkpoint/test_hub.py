@@ -1,5 +1,7 @@
 """What is asked of the hub, told by a hub of ours: nothing is downloaded."""
 
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,10 +10,11 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from mlc_controlnet.checkpoint import find_model, find_weights, model_name
+from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
 from mlc_controlnet.checkpoint.hub import HubFile, parse_hub_id
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.base import find_base
+from tests.checkpoint.conftest import Tiny
 
 MODEL_FILES = [
     "README.md",
@@ -157,6 +160,62 @@ def test_the_hubs_answers_are_one_clear_message(
         find_model("org/sd@x")
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Tiny) -> Path:
+    """The hub's cache, with a model at two revisions and a ControlNet, on a machine that is offline."""
+    first.save_folder(tmp_path / "model")
+    first.controlnet.save_pretrained(tmp_path / "controlnet")
+    snapshots = {("sd", "main"): "model", ("sd", "v1.1"): "model", ("canny", "main"): "controlnet"}
+    for number, ((name, revision), folder) in enumerate(snapshots.items()):
+        repository, commit = tmp_path / "cache" / f"models--org--{name}", f"{number:040x}"
+        shutil.copytree(tmp_path / folder, repository / "snapshots" / commit)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
+
+
+def test_without_the_hub_its_cache_is_used(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tagged = find_model("org/sd"), find_model("org/sd@v1.1")
+    controlnet = find_weights("org/canny", "--controlnet")
+    assert [path.name[-1] for path in (model, tagged, controlnet)] == ["0", "1", "2"]
+    assert "controlnet" in load_checkpoint(model, controlnet=controlnet).parts
+    file = find_weights("org/canny/diffusion_pytorch_model.safetensors", "--controlnet")
+    assert file == controlnet / "diffusion_pytorch_model.safetensors"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("missing", ["org/other", "org/sd@v9", "org/canny/other.safetensors"])
+def test_what_is_not_in_the_cache_is_named_without_the_hub(cache: Path, missing: str) -> None:
+    with pytest.raises(UserError, match=rf"hub id {missing}: got .*nor a whole copy .* HF_HUB_OFFLINE is set"):
+        find_weights(missing, "--controlnet")
+
+
+def test_a_hub_that_does_not_answer_gives_a_notice(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for name in ("list_repo_files", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, fail)
+    assert find_model("org/sd").name[-1] == "0"
+    assert "notice: hub id org/sd: the hub does not answer, so the copy in its cache is used" in capsys.readouterr().err
+
+
+def test_shards_are_downloaded_with_their_index(hub: Hub) -> None:
+    index = "unet/diffusion_pytorch_model.safetensors.index.json"
+    shards = [f"unet/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    hub.files = [file for file in MODEL_FILES if not file.startswith("unet/diffusion")] + [index, *shards]
+    (hub.folder / "unet").mkdir()
+    names = {key: Path(shard).name for key, shard in zip("ab", shards, strict=True)}
+    (hub.folder / index).write_text(json.dumps({"weight_map": names}))
+    find_model("org/sd")
+    assert {index, *shards} <= set(hub.asked[-1][3])
+
+
 @pytest.mark.parametrize(
     ("model", "name"),
     [
@@ -165,7 +224,12 @@ def test_the_hubs_answers_are_one_clear_message(
         ("/models/v1-5-pruned.safetensors", "v1-5-pruned"),
         ("org/stable-diffusion-2.1@main", "stable-diffusion-2.1"),
         ("org/name/v2-1_768.ckpt", "v2-1_768"),
+        ("models/v1:5", "v1-5"),
+        ("models/set #2", "set-2"),
+        ("models/what?.safetensors", "what"),
+        ("models/a%20b", "a-20b"),
+        ("models/..", "model"),
     ],
 )
-def test_a_bundle_is_called_as_its_model(model: str, name: str) -> None:
+def test_a_bundle_is_called_as_its_model_in_letters_that_addresses_can_hold(model: str, name: str) -> None:
     assert model_name(model) == name

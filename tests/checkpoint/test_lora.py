@@ -1,16 +1,20 @@
 """LoRA files merged into the weights: W + weight * alpha / r * up @ down, and nothing else."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
+from mlc_controlnet.checkpoint.ldm_names import original_unet_module
 from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny
+from tests.checkpoint.original_layout import original_unet
 
 TO_K = "down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_k"
 TO_OUT = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0"
@@ -94,6 +98,72 @@ def test_pefts_alpha_is_read_from_the_header(first: Tiny, folder: Path, factors:
     save_file(peft(factors), tmp_path / "style.safetensors", metadata=metadata)
     loras = [LoraOption(str(tmp_path / "style.safetensors"), 1.0)]
     assert_merged(load_checkpoint(folder, components=BASE, loras=loras), first, factors, 8 / RANK)
+
+
+def bare(factors: Factors) -> dict[str, torch.Tensor]:
+    """A file for the UNet alone, of 2023: attention processors, without the part's name."""
+    result = {}
+    for (_, name), (up, down) in factors.items():
+        attention, projection = name.removesuffix(".0").rsplit(".", 1)
+        stem = f"{attention}.processor.{projection}_lora"
+        result |= {f"{stem}.up.weight": up, f"{stem}.down.weight": down}
+    return result
+
+
+def peft_adapter(factors: Factors) -> dict[str, torch.Tensor]:
+    """As peft's state_dict has it, with the adapter's name."""
+    return {key.replace(".weight", ".default.weight"): tensor for key, tensor in peft(factors).items()}
+
+
+def original_blocks(factors: Factors) -> dict[str, torch.Tensor]:
+    """kohya's names, with the original code's numbers of blocks."""
+    result = {}
+    for (_, name), (up, down) in factors.items():
+        (original,) = original_unet({f"{name}.weight": up})
+        stem = "lora_unet_" + original.removesuffix(".weight").replace(".", "_")
+        result |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
+    return result
+
+
+@pytest.mark.parametrize(
+    ("spell", "layers"),
+    [(bare, (TO_K, TO_OUT)), (peft_adapter, LAYERS["unet"]), (original_blocks, LAYERS["unet"])],
+    ids=["bare", "peft_adapter", "original_blocks"],
+)
+def test_every_spelling_of_the_unets_layers_is_merged(
+    first: Tiny,
+    folder: Path,
+    factors: Factors,
+    tmp_path: Path,
+    spell: Callable[[Factors], dict[str, torch.Tensor]],
+    layers: Sequence[str],
+) -> None:
+    spelled = {("unet", layer): factors["unet", layer] for layer in layers}
+    save_file(spell(spelled), tmp_path / "style.safetensors")
+    loras = [LoraOption(str(tmp_path / "style.safetensors"), 1.0)]
+    assert_merged(load_checkpoint(folder, components=BASE, loras=loras), first, spelled, 1.0)
+
+
+def test_the_text_encoders_old_projections_are_merged(
+    first: Tiny, folder: Path, factors: Factors, tmp_path: Path
+) -> None:
+    up, down = factors["text_encoder", Q_PROJ]
+    stem = f"text_encoder.text_model.{Q_PROJ.replace('q_proj', 'to_q')}_lora"
+    save_file({f"{stem}.up.weight": up, f"{stem}.down.weight": down}, tmp_path / "style.safetensors")
+    loras = [LoraOption(str(tmp_path / "style.safetensors"), 1.0)]
+    merged = {("text_encoder", Q_PROJ): (up, down)}
+    assert_merged(load_checkpoint(folder, components=BASE, loras=loras), first, merged, 1.0)
+
+
+@pytest.mark.parametrize("is_second", [False, True])
+def test_every_layer_of_the_unet_has_the_original_codes_name(first: Tiny, second: Tiny, is_second: bool) -> None:
+    unet = second.unet if is_second else first.unet
+    for name, module in unet.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            block = unet.get_submodule(".".join(name.split(".")[:2]))
+            (wanted,) = original_unet({f"{name}.weight": module.weight})
+            got = original_unet_module(name, unet.config.layers_per_block, hasattr(block, "attentions"))
+            assert f"{got}.weight" == wanted
 
 
 @pytest.mark.parametrize("style", ["{attention}.processor.{projection}_lora.{end}", "{layer}.lora.{end}"])

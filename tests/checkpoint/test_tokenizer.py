@@ -25,6 +25,42 @@ def test_vocabulary_and_merges_become_one_file(folder: Path) -> None:
     assert encoded.tokens == ["red</w>", "a</w>"]
 
 
+@pytest.mark.parametrize("layout", ["added_tokens.json", "tokenizer_config.json"])
+def test_words_that_somebody_taught_the_model_are_one_token(folder: Path, layout: str) -> None:
+    size = len(json.loads((folder / "vocab.json").read_text()))
+    if layout == "added_tokens.json":
+        (folder / layout).write_text(json.dumps({"<cat-toy>": size, "<dog-toy>": size + 1}))
+    else:
+        flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "special"), False) | {"normalized": True}
+        tokens = {str(size): {"content": "<cat-toy>", **flags}, str(size + 1): {"content": "<dog-toy>", **flags}}
+        (folder / layout).write_text(json.dumps({"added_tokens_decoder": tokens}))
+    tokenizer = Tokenizer.from_str(read_tokenizer_folder(folder).json.decode())
+    encoded = tokenizer.encode("red <cat-toy> <dog-toy>", add_special_tokens=False)
+    assert encoded.tokens == ["red</w>", "<cat-toy>", "<dog-toy>"]
+    assert encoded.ids[1:] == [size, size + 1]
+
+
+def test_an_added_token_beside_a_ready_file_is_added(tmp_path: Path) -> None:
+    ready = (find_model("circles") / "tokenizer" / "tokenizer.json").read_bytes()
+    size = Tokenizer.from_str(ready.decode()).get_vocab_size(with_added_tokens=True)
+    (tmp_path / "tokenizer.json").write_bytes(ready)
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<cat-toy>": size}))
+    tokenizer = Tokenizer.from_str(read_tokenizer_folder(tmp_path).json.decode())
+    assert tokenizer.encode("a <cat-toy>", add_special_tokens=False).ids[1] == size
+
+
+def test_an_added_token_with_a_gap_before_it_is_refused(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<cat-toy>": 99999}))
+    with pytest.raises(UserError, match="added token '<cat-toy>': got id 99999, wanted 192: ids without a gap"):
+        read_tokenizer_folder(folder)
+
+
+def test_added_tokens_without_ids_are_refused(folder: Path) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<cat-toy>": "x"}))
+    with pytest.raises(UserError, match=r"added_tokens\.json: got no added tokens"):
+        read_tokenizer_folder(folder)
+
+
 def test_before_one_file_held_everything_the_special_tokens_map_decided(folder: Path) -> None:
     """Stable Diffusion 2.1 pads with "!" in special_tokens_map.json, and not in tokenizer_config.json."""
     assert read_tokenizer_folder(folder).special_tokens["pad_token"] == "!"

@@ -6,6 +6,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -40,6 +41,42 @@ def test_every_format_gives_the_same_tensors(tmp_path: Path, name: str) -> None:
     tensors = read_weights(write(tmp_path / name)).tensors
     assert tensors.keys() == WEIGHTS.keys()
     assert all(torch.equal(tensors[key], WEIGHTS[key]) for key in WEIGHTS)
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path: Path, module: bytes) -> None:
+    """Training loops of 2022 kept losses and counts together with the weights; NumPy 2 moved the module they name."""
+    numbers = {"loss": np.float64(0.5), "step": np.int64(3), "done": np.bool_(True), "lr": np.float32(1e-4)}
+    torch.save({"state_dict": WEIGHTS, "numbers": numbers}, tmp_path / "new.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "new.ckpt") as new,
+        zipfile.ZipFile(tmp_path / "old.ckpt", "w", zipfile.ZIP_STORED) as old,
+    ):
+        for item in new.infolist():
+            data = new.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in data
+                data = data.replace(b"numpy._core.multiarray", module)
+            old.writestr(item.filename, data)
+    assert read_weights(tmp_path / "old.ckpt").tensors.keys() == WEIGHTS.keys()
+
+
+def test_a_pickle_that_hides_a_call_in_numpys_objects_is_refused_and_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+    torch.save({"state_dict": WEIGHTS, "numbers": np.array([RunsCode(witness)], dtype=object)}, tmp_path / "m.ckpt")
+    with pytest.raises(UserError, match="a pickle that asks for more than tensors"):
+        read_weights(tmp_path / "m.ckpt")
+    assert not witness.exists()
+
+
+def test_the_prefix_of_a_compiled_module_is_dropped_wherever_it_is(tmp_path: Path) -> None:
+    save_file({"_orig_mod.a.weight": torch.ones(1), "b._orig_mod.weight": torch.ones(1)}, tmp_path / "m.safetensors")
+    assert read_weights(tmp_path / "m.safetensors").tensors.keys() == {"a.weight", "b.weight"}
+
+
+def test_a_module_that_is_called_module_keeps_its_name_if_others_have_none(tmp_path: Path) -> None:
+    save_file({"module.weight": torch.ones(1), "b.weight": torch.ones(1)}, tmp_path / "m.safetensors")
+    assert read_weights(tmp_path / "m.safetensors").tensors.keys() == {"module.weight", "b.weight"}
 
 
 @pytest.mark.parametrize("name", TORCH_NAMES)

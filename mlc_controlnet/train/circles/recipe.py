@@ -90,16 +90,22 @@ def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> No
     with whole_folder(folder) as partial:
         copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
         for file in partial.rglob("*config.json"):
-            _drop_origin(file)
-        _drop_origin(partial / "model_index.json")
+            _clean_config(file)
+        _clean_config(partial / "model_index.json")
         (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
         (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
 
 
-def _drop_origin(file: Path) -> None:
-    """Remove the path that a part was loaded from: it means nothing elsewhere."""
+def _clean_config(file: Path) -> None:
+    """Remove the path that a part was loaded from, and name float32 as the dtype to load it in.
+
+    diffusers loads its parts in float32 unless the caller names a dtype. transformers loads the text encoder in the
+    dtype that its configuration names, and a pipeline runs only if all its parts have one dtype.
+    """
     config = json.loads(file.read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)
+    if "dtype" in config:
+        config["dtype"] = "float32"
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from diffusers import StableDiffusionControlNetPipeline
+from PIL import Image
 
 from mlc_controlnet.checkpoint import find_model
 from mlc_controlnet.train.circles.colors import COLORS
@@ -28,6 +29,13 @@ def test_discs_are_where_the_outlines_are_in_the_named_colours(pipeline: StableD
 def test_without_the_control_the_discs_are_elsewhere(pipeline: StableDiffusionControlNetPipeline) -> None:
     quality, _ = evaluate(pipeline, unseen_circles(SUBSET), conditioning_scale=0.0)
     assert quality.mean_iou < 0.5, quality
+
+
+def test_diffusers_runs_the_model_without_a_dtype() -> None:
+    """transformers loads the text encoder in the dtype that its configuration names, diffusers the rest in float32."""
+    pipeline = StableDiffusionControlNetPipeline.from_pretrained(find_model("circles"), local_files_only=True)
+    ring = Image.open(find_model("circles") / "ring.png").convert("RGB")
+    assert pipeline("gold circle", image=ring, num_inference_steps=1).images[0].size == (128, 128)
 
 
 def test_the_model_takes_twelve_megabytes_at_most() -> None:

@@ -1,0 +1,54 @@
+"""Weights in shards: an index, `NAME.safetensors.index.json` or `NAME.bin.index.json`, and the files that it names."""
+
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from mlc_controlnet.checkpoint.json_file import read_json
+from mlc_controlnet.checkpoint.weight_file import read_weights
+from mlc_controlnet.errors import UserError
+
+
+def is_index(name: str) -> bool:
+    return ".index." in name
+
+
+def read_shard_names(index: Path) -> list[str]:
+    """The file names of the shards, each once, in the index's order.
+
+    Raises:
+        UserError: the index has no weight_map, or names a file outside its folder.
+    """
+    return list(dict.fromkeys(_weight_map(index).values()))
+
+
+def read_shards(index: Path) -> dict[str, torch.Tensor]:
+    """All tensors that the index lists.
+
+    Raises:
+        UserError: a shard is missing or damaged, or does not hold a tensor that the index expects in it.
+    """
+    names = read_shard_names(index)
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        got = f"{len(names) - len(missing)} of {len(names)} shards, without {', '.join(missing)}"
+        raise UserError(str(index), got, "every shard that it lists", "copy or download the missing files")
+    shards = {name: read_weights(index.parent / name).tensors for name in names}
+    tensors: dict[str, torch.Tensor] = {}
+    for key, name in _weight_map(index).items():
+        if key not in shards[name]:
+            raise UserError(str(index.parent / name), f"no tensor {key}", "what the index lists", "download it again")
+        tensors[key] = shards[name][key]
+    return tensors
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(str(index), "no weight_map", "an index of shards", "copy or download it again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or PurePosixPath(name).name != name or "\\" in name:
+            raise UserError(
+                str(index), f"a shard {name!r}", "the name of a file in the same folder", "download it again"
+            )
+    return weight_map
