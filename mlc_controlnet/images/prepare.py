@@ -128,9 +128,9 @@ def to_mode(
 
 def to_array(picture: Image.Image) -> np.ndarray:
     """W x H pixels of mode L, RGB or RGBA -> float32 [1, C, H, W] in 0..1."""
-    pixels = np.asarray(picture, np.float32)
-    pixels = pixels.reshape(picture.height, picture.width, -1)  # [H, W, C]
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None] / np.float32(255))
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # [H, W, C]
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # while a pixel is small: 1 byte per channel
+    return planes / np.float32(255)
 
 
 def _to_8_bits(image: Image.Image, subject: str) -> Image.Image:

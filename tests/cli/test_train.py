@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 
 from mlc_controlnet.cli.main import main
-from tests.train.conftest import tiny_tree, write_config
+from tests.train.conftest import freed_memory_goes_back, tiny_base, tiny_set, tiny_tree, write_config
+
+__all__ = ["freed_memory_goes_back", "tiny_base", "tiny_set"]  # fixtures of the tests of training, used here too
 
 
 def test_a_run_from_a_yaml_file_with_changes_and_its_own_output(

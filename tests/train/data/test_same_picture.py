@@ -17,6 +17,7 @@ from mlc_controlnet.train.data.convert import fill50k_to_shards
 from mlc_controlnet.train.data.rows import RowSet
 from mlc_controlnet.train.data.samples import ReadOptions, make_sample
 from mlc_controlnet.train.data.shards import ShardSource, read_epoch
+from mlc_controlnet.train.image_log import cut_grid, draw_grid
 from tests.images import image_files as files
 from tests.images.image_files import encode
 
@@ -86,6 +87,17 @@ def test_a_control_image_is_the_same_array_in_training_and_in_drawing(kind: str,
     assert sample.problem is None
     np.testing.assert_array_equal(sample.control.numpy(), drawn_from(data))
     np.testing.assert_array_equal(sample.pixels.numpy(), 2 * drawn_from(data) - 1)
+
+
+@pytest.mark.parametrize("kind", ["16-bit grey", "RGBA", "JPEG, orientation 6"])
+def test_the_grid_of_a_run_shows_the_control_image_that_would_be_drawn_with(kind: str) -> None:
+    data = KINDS[kind](48, 64)
+    sample = make_sample("k", 0, data, data, "p", OPTIONS)
+    grid = draw_grid([sample], np.zeros((1, HEIGHT, WIDTH, 3), np.uint8))
+    ((shown, _, target),) = cut_grid(grid, HEIGHT, WIDTH)
+    wanted = prepare_control_image(decode_image(data), HEIGHT, WIDTH).picture
+    np.testing.assert_array_equal(shown, wanted)
+    np.testing.assert_array_equal(target, wanted)
 
 
 @pytest.fixture(scope="module")
