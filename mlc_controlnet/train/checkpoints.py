@@ -1,13 +1,11 @@
 """Checkpoints that are whole or not there at all.
 
-A checkpoint is written under another name, every file and folder flushed to the disk, and then renamed: at whatever
-moment the power goes, `step-...` folders are complete, and the one before is deleted only afterwards. Everything in
-them is safetensors and JSON: reading one runs no code.
+`files.whole_folder` writes each of them: whenever the power fails, every `step-...` folder is complete. The checkpoint
+before is deleted only afterwards. Checkpoints hold only safetensors and JSON, so reading one runs no code.
 """
 
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import PARTIAL, whole_folder
 
-_PARTIAL, _DELETED = ".partial-", ".deleted-"
+_DELETED = ".deleted-"
 
 
 def name_of(step: int) -> str:
@@ -35,7 +34,7 @@ def newest(folder: Path) -> Path | None:
 def save(folder: Path, step: int, write: Callable[[Path], None], limit: int) -> Path:
     """Let `write` fill a new checkpoint, make it durable, then delete all but the newest `limit`.
 
-    Raises UserError where the disk is full or can not be written; what was there before is intact then.
+    Raises UserError if the disk is full or refuses the writing; the older checkpoints are intact then.
     """
     target = folder / name_of(step)
     if target.is_dir():
@@ -61,18 +60,14 @@ def set_aside(path: Path) -> Path | None:
 
 
 def write_folder(target: Path, write: Callable[[Path], None], remedy: str = "nothing else is lost") -> Path:
-    """Let `write` fill a folder under another name, make it durable, and give it the name `target`, replacing it.
+    """Let `write` fill a new folder, make it durable, and replace `target` by it.
 
-    Raises UserError where the disk is full or can not be written; `target` is as it was then.
+    Raises UserError if the disk is full or refuses the writing; `target` is as it was then.
     """
-    partial = target.with_name(f"{_PARTIAL}{target.name}")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write(partial)
-        _publish(partial, target)
+        with whole_folder(target) as partial:
+            write(partial)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise UserError(
             str(target), str(error), "a disk that takes it", f"make room and start again; {remedy}"
         ) from error
@@ -80,32 +75,9 @@ def write_folder(target: Path, write: Callable[[Path], None], remedy: str = "not
 
 
 def clean(folder: Path) -> None:
-    """Remove what an earlier process was killed over."""
-    for leftover in [*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"{_DELETED}*")]:
+    """Remove what a killed process left unfinished."""
+    for leftover in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"{_DELETED}*")]:
         shutil.rmtree(leftover)
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Flush everything below `partial` to the disk and give it its name; a folder of that name is replaced."""
-    for path in [*partial.rglob("*"), partial]:
-        _flush(path)
-    if target.exists():
-        grave = target.with_name(f"{_DELETED}{target.name}")
-        shutil.rmtree(grave, ignore_errors=True)
-        target.rename(grave)
-        partial.rename(target)
-        shutil.rmtree(grave)
-    else:
-        partial.rename(target)
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
