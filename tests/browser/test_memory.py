@@ -13,7 +13,7 @@ MODES = ("resident", "reduced")
 @pytest.fixture(scope="module")
 def facts(visit: Visit, engine_site: Any, circles_webgpu_bundle: Bundle) -> dict[str, Any]:
     """Bytes of live buffers in each mode; a step with guidance, so that every component runs."""
-    request = {"prompt": "gold circle with navy background", "seed": 7, "steps": 1}
+    request = {"prompt": "gold circle with navy background", "seed": 7, "numInferenceSteps": 1}
     return visit("countGpuMemory", circles_webgpu_bundle, site=engine_site, modes=MODES, **request)
 
 

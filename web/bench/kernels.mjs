@@ -62,10 +62,10 @@ const request = {
   prompt: "gold circle with navy background",
   controlImage,
   seed: 0,
-  steps: Number(options.steps),
+  numInferenceSteps: Number(options.steps),
   guidanceScale: options.guidance === undefined ? undefined : Number(options.guidance),
 };
-await engine.generate({ ...request, steps: 1 }); // the driver's own caches
+await engine.generate({ ...request, numInferenceSteps: 1 }); // the driver's own caches
 const passClock = /** @type {PassClock} */ (/** @type {unknown} */ (clock));
 passClock.start();
 const started = performance.now();

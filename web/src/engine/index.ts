@@ -7,18 +7,13 @@
  */
 
 export type { Image } from "./control_image.ts";
-export {
-  type ControlNetEngine,
-  createEngine,
-  type EngineInfo,
-  type EngineOptions,
-  type EngineStats,
-  type GenerateCallbacks,
-} from "./create_engine.ts";
+export { createEngine } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";
+export type { ControlNetEngine, EngineInfo, EngineOptions, EngineStats, GenerateCallbacks } from "./interface.ts";
 export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
-export type { GeneratedImage, GenerateRequest, Settings, Step } from "./pipeline.ts";
+export type { GeneratedImage, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
 export type { Progress } from "./progress.ts";
+export { type GenerateRequest, OPTION_NAMES, type Settings } from "./request.ts";

@@ -3,16 +3,13 @@
  *
  * Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is counter-based:
  * block i of a stream is a function of i and the seed, in 32-bit integers that every language has. Box and Muller's
- * transform turns its words into normals in float64, which are then rounded to float32.
+ * transform turns its words into normals in float64, which are rounded to float32.
  *
  * Twin: mlc_controlnet/runtime/noise.py. Both are tested with tests/fixtures/noise.json.
  */
 
-import { UserError } from "./errors.ts";
-
 type Words = [number, number, number, number];
 
-export const MAX_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
 export const INITIAL_LATENTS_STREAM = 0;
 
 const ROUNDS = 10;
@@ -38,7 +35,7 @@ export function philox4x32(counter: Readonly<Words>, key: readonly [number, numb
 /**
  * The first `count` words of a stream.
  *
- * The key is the seed's low and high half; the counter of block i is (i, 0, 0, stream).
+ * The key is the low and the high half of the seed; the counter of block i is (i, 0, 0, stream).
  */
 export function randomWords(count: number, seed: number, stream: number): Uint32Array {
   const key = [seed >>> 0, Math.floor(seed / 2 ** 32)] as const;
@@ -47,17 +44,12 @@ export function randomWords(count: number, seed: number, stream: number): Uint32
   return words.subarray(0, count);
 }
 
-/**
- * Independent normals of mean 0 and deviation 1, float32.
- *
- * Throws UserError for a seed that is not an integer from 0 to MAX_SEED.
- */
+/** Independent normals of mean 0 and standard deviation 1, float32. The seed is an integer from 0 to 2^53 - 1. */
 export function standardNormal(
   count: number,
   seed: number,
   stream: number = INITIAL_LATENTS_STREAM,
 ): Float32Array<ArrayBuffer> {
-  checkSeed(seed);
   const uniform = Float64Array.from(randomWords(count + (count % 2), seed, stream), (word) => (word + 0.5) * 2 ** -32);
   const normals = new Float32Array(uniform.length);
   for (let i = 0; i < uniform.length; i += 2) {
@@ -67,13 +59,6 @@ export function standardNormal(
     normals[i + 1] = radius * Math.sin(angle);
   }
   return normals.subarray(0, count);
-}
-
-/** Throw UserError unless `seed` is an integer from 0 to MAX_SEED. */
-export function checkSeed(seed: number): void {
-  if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new UserError("seed", String(seed), `an integer from 0 to ${MAX_SEED}`, "choose another seed");
-  }
 }
 
 /** The high 32 bits of a product of two uint32: JavaScript's numbers hold 53 bits, so in halves of 16. */

@@ -63,7 +63,7 @@ export function pickTable(tables: SamplerTables, sampler: string, steps: number)
   const table = bySteps.get(steps);
   if (table === undefined) {
     const remedy = `choose one of these numbers for the sampler ${sampler}`;
-    throw new UserError("steps", String(steps), describeCounts(bySteps.keys()), remedy);
+    throw new UserError("num inference steps", String(steps), describeCounts(bySteps.keys()), remedy);
   }
   return table;
 }

@@ -3,6 +3,7 @@
 import type { Image } from "../worker";
 import { paintStroke, toCanvas } from "./canvas";
 import { type Drag, listenToDrags } from "./drag";
+import { fitPicture } from "./opened_picture";
 import {
   drawShape,
   moveShape,
@@ -14,7 +15,6 @@ import {
   strokeWidth,
   traceRing,
 } from "./outline";
-import { fitPicture } from "./picture_tools";
 
 export type Tool = "ring" | "pencil" | "eraser";
 

@@ -13,6 +13,7 @@ import {
   type Manifest,
   type MemoryChoice,
   type MemoryPlan,
+  OPTION_NAMES,
   type Progress,
   UserError,
 } from "../worker";
@@ -21,8 +22,9 @@ import { DrawingBoard, type Tool } from "./drawing_board";
 import { isOutline } from "./edges";
 import { EngineSession } from "./engine_session";
 import { Messages } from "./messages";
+import { openedPicture } from "./opened_picture";
 import { drawShape, EMPTY } from "./outline";
-import { linkPictureTools, openedPicture } from "./picture_tools";
+import { linkPictureTools } from "./picture_tools";
 import { LoadProgress, seconds, stepText } from "./progress_text";
 import { linkSwatches, type Palette } from "./prompt_colors";
 import { RepaintBoard } from "./repaint_board";
@@ -107,9 +109,9 @@ function onManifest(manifest: Manifest): void {
   photo.setSize(model.width, model.height);
   byId("repaint").hidden = byId("repaint-picture").hidden = !repaints;
   document.body.style.setProperty("--aspect", `${model.width} / ${model.height}`);
-  fillIfEmpty("steps", defaults.steps);
+  fillIfEmpty("numInferenceSteps", defaults.steps);
   fillIfEmpty("guidanceScale", defaults.guidance_scale);
-  fillIfEmpty("conditioningScale", defaults.conditioning_scale);
+  fillIfEmpty("controlnetConditioningScale", defaults.conditioning_scale);
   if (model.name !== BUNDLED_MODEL) speakOfAnyModel();
 }
 
@@ -191,7 +193,7 @@ async function generate(): Promise<void> {
     showPicture(picture, picture.settings.prompt || "Picture without a prompt");
     downloadButton.disabled = repaintButton.disabled = false;
     showResult(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
-    const detail = { ...(await session.stats()), steps: picture.settings.steps };
+    const detail = { ...(await session.stats()), steps: picture.settings.numInferenceSteps };
     performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
   } catch (error) {
     restorePicture();
@@ -207,22 +209,12 @@ async function generate(): Promise<void> {
   }
 }
 
+/** The form's fields have the names of the options. An empty number leaves its option to the bundle. */
 function readRequest(): GenerateRequest {
-  const fields = new FormData(form);
-  const text = (name: string) => String(fields.get(name) ?? "");
-  const number = (name: string) => (text(name) === "" ? undefined : Number(text(name)));
-  return {
-    prompt: text("prompt"),
-    negativePrompt: text("negativePrompt"),
-    controlImage: board.controlImage(),
-    steps: number("steps"),
-    guidanceScale: number("guidanceScale"),
-    conditioningScale: number("conditioningScale"),
-    controlGuidanceStart: number("controlGuidanceStart"),
-    controlGuidanceEnd: number("controlGuidanceEnd"),
-    seed: number("seed"),
-    sampler: text("sampler"),
-  };
+  const value = ({ type, value }: HTMLInputElement) =>
+    type !== "number" ? value : value === "" ? undefined : Number(value);
+  const options = Object.fromEntries(OPTION_NAMES.map((name) => [name, value(field(name))]));
+  return { ...options, prompt: field("prompt").value, controlImage: board.controlImage() };
 }
 
 /** What an inpainting model takes besides. Throws UserError where there is no photo. */

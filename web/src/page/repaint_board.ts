@@ -3,8 +3,8 @@
 import type { Image } from "../worker";
 import { coverSize, paintImage, paintStroke, shrink } from "./canvas";
 import { type Drag, listenToDrags } from "./drag";
+import { SPARE } from "./opened_picture";
 import { drawShape, type Point, SPACING, type Stroke } from "./outline";
-import { SPARE } from "./picture_tools";
 
 /** How the mask looks over the picture: a colour that few photos have. */
 const MASK_COLOR = "#ff2d95";

@@ -12,7 +12,8 @@ import type {
   GenerateRequest,
 } from "../engine/index.ts";
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
-import { checkCallbacks, checkOptions, checkRequest } from "../engine/known_keys.ts";
+import { checkCallbacks, checkOptions } from "../engine/interface.ts";
+import { checkRequest } from "../engine/request.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Hears what a running call tells. */

@@ -14,6 +14,7 @@ export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
 export { encodePng } from "../engine/png.ts";
+export { OPTION_NAMES } from "../engine/request.ts";
 
 /** Start a worker and load a bundle in it; see createEngine of `../engine`. `unload` ends the worker. */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {

@@ -69,7 +69,9 @@ test("another failure is not tried again", async () => {
 });
 
 test("a misspelt option is refused before anything is fetched", async () => {
-  await expect(createEngine({ bundleUrl: "./", memroy: "reduced" } as never)).rejects.toThrow("did you mean memory?");
+  await expect(createEngine({ bundleUrl: "./", memroy: "reduced" } as never)).rejects.toThrow(
+    "key of the options: got 'memroy'",
+  );
   expect(openBundle).not.toHaveBeenCalled();
 });
 

@@ -47,8 +47,4 @@ describe("standardNormal", () => {
   test("uses the seed's high bits", () => {
     expect(standardNormal(4, 5)).not.toEqual(standardNormal(4, 5 + 2 ** 32));
   });
-
-  test.each([-1, 1.5, Number.NaN, 2 ** 53])("refuses seed %d", (seed) => {
-    expect(() => standardNormal(4, seed)).toThrow(/^seed: got .*, wanted an integer from 0/);
-  });
 });

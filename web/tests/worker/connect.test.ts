@@ -195,9 +195,11 @@ test("a misspelt key is named before anything is sent, even where its value coul
   const engine = await connect();
   const canvas = { getContext: () => null };
   const typo = { prompt: "gold", control_image: canvas } as unknown as GenerateRequest;
-  await expect(engine.generate(typo)).rejects.toThrow("did you mean controlImage?");
-  await expect(engine.generate(request, { onsteps: canvas } as never)).rejects.toThrow("did you mean onStep?");
-  await expect(connect(undefined, { memroy: "reduced" } as never)).rejects.toThrow("did you mean memory?");
+  await expect(engine.generate(typo)).rejects.toThrow("key of the request: got 'control_image'");
+  await expect(engine.generate(request, { onsteps: canvas } as never)).rejects.toThrow(
+    "key of the callbacks: got 'onsteps'",
+  );
+  await expect(connect(undefined, { memroy: "reduced" } as never)).rejects.toThrow("key of the options: got 'memroy'");
   expect(release).toHaveBeenCalledTimes(1);
 });
 

@@ -1,0 +1,149 @@
+/**
+ * The request for one picture: every option with its default and its check, declared once.
+ *
+ * To add an option, add a field to `Settings`, a line to `OPTIONS`, and use it in the pipeline. The check of a request's
+ * keys, the metadata of a PNG file and `resolve` go through the fields. Twin: mlc_controlnet/runtime/request.py, the same
+ * names in snake_case.
+ */
+
+import type { Image } from "./control_image.ts";
+import { UserError } from "./errors.ts";
+import { checkKeys } from "./known_keys.ts";
+import type { Manifest } from "./manifest.ts";
+import { pickTable, type SamplerTables } from "./sampler.ts";
+
+export const MAX_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
+
+/** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */
+export interface Settings {
+  /** Text that describes the picture. */
+  readonly prompt: string;
+  /** Text that the picture moves away from; has no effect if guidanceScale is 1 or less. Default: "". */
+  readonly negativePrompt: string;
+  /** Integer from 0 to 2^53 - 1 that determines the noise. Default: random. */
+  readonly seed: number;
+  /** Number of denoising steps. Default: the bundle's. */
+  readonly numInferenceSteps: number;
+  /** Weight of the prompt; 1 or less switches guidance off and halves the time. Default: the bundle's. */
+  readonly guidanceScale: number;
+  /** Weight of the control image; 0 switches the ControlNet off. Default: the bundle's. */
+  readonly controlnetConditioningScale: number;
+  /** Share of the steps, 0 to 1, after which the ControlNet starts. Default: 0. */
+  readonly controlGuidanceStart: number;
+  /** Share of the steps, 0 to 1, after which the ControlNet stops. Steps without the ControlNet are faster. Default: 1. */
+  readonly controlGuidanceEnd: number;
+  /** One of the bundle's samplers, for example ddim, euler or dpmpp_2m. Default: the bundle's. */
+  readonly sampler: string;
+}
+
+/** The pictures that the settings apply to. */
+export interface Pictures {
+  /** The picture that conditions: for the bundled model a white outline on black. */
+  readonly controlImage: Image;
+  /** For an inpainting model: the picture to repaint. The part that is kept goes through the VAE: it is close, not equal. */
+  readonly image?: Image;
+  /** For an inpainting model: a picture that is white where the model repaints. */
+  readonly maskImage?: Image;
+}
+
+/** Settings, of which any but the prompt may be left out, and pictures. */
+export interface GenerateRequest extends Pictures, Pick<Settings, "prompt">, Partial<Omit<Settings, "prompt">> {}
+
+/** What is known of one field of `Settings`. */
+interface Option<T> {
+  /** Takes the option's name in words and a value; returns the value, or throws UserError. */
+  readonly check: (subject: string, value: unknown) => T;
+  /** Computes the value of an option that the caller leaves out; undefined if the option is required. */
+  readonly default?: (manifest: Manifest) => T;
+}
+
+const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
+  prompt: { check: checkText },
+  negativePrompt: { check: checkText, default: () => "" },
+  seed: { check: checkSeed, default: randomSeed },
+  numInferenceSteps: { check: checkInteger, default: ({ defaults }) => defaults.steps },
+  guidanceScale: { check: checkNumber, default: ({ defaults }) => defaults.guidance_scale },
+  controlnetConditioningScale: { check: checkNumber, default: ({ defaults }) => defaults.conditioning_scale },
+  controlGuidanceStart: { check: checkNumber, default: () => 0 },
+  controlGuidanceEnd: { check: checkNumber, default: () => 1 },
+  sampler: { check: checkText, default: ({ samplers }) => samplers.default },
+};
+const PICTURES: { readonly [K in keyof Required<Pictures>]: true } = {
+  controlImage: true,
+  image: true,
+  maskImage: true,
+};
+
+/** The names of all options, in the order of the record. */
+export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof Settings)[];
+
+/** Throws UserError for a request with an unknown key, or that is not an object. */
+export function checkRequest(request: GenerateRequest): void {
+  checkKeys("request", request, [...OPTION_NAMES, ...Object.keys(PICTURES)]);
+}
+
+/**
+ * Fill in the defaults and check every option, alone and together.
+ *
+ * Throws UserError for the first value that cannot be used.
+ */
+export function resolve(request: GenerateRequest, manifest: Manifest, tables: SamplerTables): Settings {
+  checkRequest(request);
+  const values = OPTION_NAMES.map((name) => {
+    const option: Option<unknown> = OPTIONS[name];
+    return [name, option.check(words(name), request[name] ?? option.default?.(manifest))];
+  });
+  const settings: Settings = Object.fromEntries(values);
+  const { controlGuidanceStart: start, controlGuidanceEnd: end } = settings;
+  if (!(0 <= start && start < end && end <= 1)) {
+    const remedy = "leave both out to apply it in every step";
+    throw new UserError("control guidance", `from ${start} to ${end}`, "0 <= start < end <= 1", remedy);
+  }
+  pickTable(tables, settings.sampler, settings.numInferenceSteps);
+  return settings;
+}
+
+/** The settings as text chunks of a PNG file, by name in snake_case: texts as they are, everything else as JSON. */
+export function toMetadata(settings: Settings): Record<string, string> {
+  const text = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
+  return Object.fromEntries(OPTION_NAMES.map((name) => [separated(name, "_"), text(settings[name])]));
+}
+
+/** `guidanceScale` as error messages write it: guidance scale. */
+export function words(name: string): string {
+  return separated(name, " ");
+}
+
+function separated(name: string, separator: string): string {
+  return name.replace(/[A-Z]/g, (letter) => separator + letter.toLowerCase());
+}
+
+function checkText(subject: string, value: unknown): string {
+  if (typeof value !== "string") {
+    throw new UserError(subject, typeof value, "one string", "pass the text itself, one picture per call");
+  }
+  return value;
+}
+
+function checkInteger(subject: string, value: unknown): number {
+  if (!Number.isInteger(value)) throw new UserError(subject, String(value), "an integer", "choose another number");
+  return value as number;
+}
+
+function checkNumber(subject: string, value: unknown): number {
+  if (!Number.isFinite(value)) throw new UserError(subject, String(value), "a finite number", "choose another number");
+  return value as number;
+}
+
+function checkSeed(subject: string, value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) {
+    throw new UserError(subject, String(value), `an integer from 0 to ${MAX_SEED}`, "choose another seed");
+  }
+  return value as number;
+}
+
+/** Each integer from 0 to MAX_SEED with the same probability. */
+function randomSeed(): number {
+  const [low, high] = crypto.getRandomValues(new Uint32Array(2));
+  return (high % 2 ** 21) * 2 ** 32 + low;
+}

@@ -1,0 +1,111 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import {
+  checkRequest,
+  type GenerateRequest,
+  MAX_SEED,
+  OPTION_NAMES,
+  resolve,
+  type Settings,
+  toMetadata,
+} from "../../src/engine/request";
+import { parseSamplers } from "../../src/engine/sampler";
+import { FILES, makeManifest } from "./sample_bundle";
+
+const pixel = { width: 1, height: 1, data: new Uint8ClampedArray(4) };
+const request: GenerateRequest = { prompt: "c", controlImage: pixel };
+const complete: Settings = {
+  prompt: "gold",
+  negativePrompt: "navy",
+  seed: 5,
+  numInferenceSteps: 2,
+  guidanceScale: 2.5,
+  controlnetConditioningScale: 1,
+  controlGuidanceStart: 0,
+  controlGuidanceEnd: 1,
+  sampler: "ddim",
+};
+const settingsOf = (changes: Partial<GenerateRequest>) =>
+  resolve({ ...request, ...changes }, makeManifest(), parseSamplers(FILES["samplers.json"], "samplers.json"));
+
+test("every option gets a value", () => {
+  expect(Object.keys(settingsOf({}))).toEqual(OPTION_NAMES);
+  expect(Object.values(settingsOf({}))).not.toContain(undefined);
+});
+
+test("complete settings stay as they are", () => {
+  expect(settingsOf(complete)).toEqual(complete);
+});
+
+test("zero is a seed and a scale", () => {
+  expect(settingsOf({ seed: 0, guidanceScale: 0 })).toMatchObject({ seed: 0, guidanceScale: 0 });
+});
+
+test.each([1.5, 2 ** 53, "7" as never])("seed %s is refused", (seed) => {
+  expect(() => settingsOf({ seed })).toThrow(`seed: got ${seed}, wanted an integer from 0 to 9007199254740991`);
+});
+
+test("random seeds fill the whole range", () => {
+  const seeds = Array.from({ length: 64 }, () => settingsOf({}).seed);
+  expect(seeds.every((seed) => Number.isSafeInteger(seed) && 0 <= seed && seed <= MAX_SEED)).toBe(true);
+  expect(Math.max(...seeds)).toBeGreaterThan(2 ** 32);
+});
+
+test("every option and picture is a known key, in camelCase only", () => {
+  expect(() => checkRequest({ ...complete, controlImage: pixel, image: pixel, maskImage: pixel })).not.toThrow();
+  expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
+    "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, seed, numInferenceSteps, " +
+      "guidanceScale, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, sampler, controlImage, image, " +
+      "maskImage; rename it or leave it out",
+  );
+});
+
+test("the metadata has every option, under Python's names", () => {
+  expect(toMetadata(complete)).toEqual({
+    prompt: "gold",
+    negative_prompt: "navy",
+    seed: "5",
+    num_inference_steps: "2",
+    guidance_scale: "2.5",
+    controlnet_conditioning_scale: "1",
+    control_guidance_start: "0",
+    control_guidance_end: "1",
+    sampler: "ddim",
+  });
+});
+
+describe("a number in the metadata", () => {
+  const file = new URL("../../../tests/fixtures/json_numbers.json", import.meta.url);
+  // Python's tests read the same file.
+  test.each(JSON.parse(readFileSync(file, "utf8")) as [number, string][])("%s is %s", (value, text) => {
+    expect(toMetadata({ ...complete, guidanceScale: value }).guidance_scale).toBe(text);
+  });
+});
+
+test.each([
+  ["no prompt", { prompt: undefined as never }, "prompt: got undefined, wanted one string;"],
+  [
+    "a negative prompt that is a number",
+    { negativePrompt: 3 as never },
+    "negative prompt: got number, wanted one string;",
+  ],
+  ["steps of 0", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted 1 or 2;"],
+  ["steps of 1001", { numInferenceSteps: 1001 }, "num inference steps: got 1001, wanted 1 or 2;"],
+  ["half a step", { numInferenceSteps: 0.5 }, "num inference steps: got 0.5, wanted an integer;"],
+  ["a sampler that does not exist", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim;"],
+  ["a negative seed", { seed: -1 }, "seed: got -1, wanted an integer from 0 to 9007199254740991"],
+  ["a guidance scale of NaN", { guidanceScale: Number.NaN }, "guidance scale: got NaN, wanted a finite number"],
+  [
+    "an infinite conditioning scale",
+    { controlnetConditioningScale: Infinity },
+    "controlnet conditioning scale: got Infinity, wanted a finite",
+  ],
+  [
+    "control that ends before it starts",
+    { controlGuidanceStart: 0.5, controlGuidanceEnd: 0.25 },
+    "control guidance: got from 0.5 to 0.25, wanted 0 <= start < end <= 1; leave both out",
+  ],
+  ["control that starts before the first step", { controlGuidanceStart: -1 }, "control guidance: got from -1 to 1"],
+])("%s is refused", (_, changes, complaint) => {
+  expect(() => settingsOf(changes)).toThrow(complaint);
+});
