@@ -68,7 +68,7 @@ class ParamRecord:
 @dataclass(frozen=True)
 class ParamsSpec:
     dtype: str
-    bytes: int  # of all records, without what aligns them
+    bytes: int  # of all records, without alignment
     shards: tuple[str, ...]
     records: tuple[ParamRecord, ...]
 
@@ -271,12 +271,9 @@ def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
         if ends[record.shard] > shard_bytes[record.shard]:
             wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
             yield subject, f"an end at byte {ends[record.shard]}", wanted
-    if params.bytes != sum(record.bytes for record in params.records):
-        yield (
-            "params.bytes",
-            str(params.bytes),
-            f"{sum(record.bytes for record in params.records)}, that of all records",
-        )
+    record_bytes = sum(record.bytes for record in params.records)
+    if params.bytes != record_bytes:
+        yield "params.bytes", str(params.bytes), f"{record_bytes}, the sum of all records"
 
 
 def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:

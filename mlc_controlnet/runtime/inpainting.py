@@ -14,7 +14,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import prepare_image
 
 IMAGE, MASK_IMAGE = "image", "mask image"  # in errors and notices
-WHITE = 128  # grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it
+MASK_THRESHOLD = 128  # grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def prepare_inpainting(
             raise UserError(subject, "none", "a picture and a mask, white where it is to be repainted", remedy)
     whole = prepare_image(image, model.height, model.width, IMAGE)
     mask = prepare_image(mask_image, model.height, model.width, MASK_IMAGE)
-    repainted = np.asarray(mask.picture.convert("L")) >= WHITE  # [H, W]
+    repainted = np.asarray(mask.picture.convert("L")) >= MASK_THRESHOLD  # [H, W]
     masked_image = np.where(repainted, np.float32(0), 2 * whole.array - 1)  # [1, 3, H, W]
     cells = repainted[:: model.vae_scale_factor, :: model.vae_scale_factor]  # [h, w]
     return Inpainting(masked_image, cells[None, None].astype(np.float32), (*whole.notices, *mask.notices))

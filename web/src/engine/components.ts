@@ -1,8 +1,8 @@
 /** What a pipeline asks of an engine: a bundle's components as functions. */
 
-/** The components that make a picture from a prompt. A bundle's vae_encoder is loaded for an inpainting model alone. */
-export const COMPONENTS = ["text_encoder", "control_embedding", "controlnet", "unet", "vae_decoder"] as const;
-export type ComponentName = (typeof COMPONENTS)[number] | "vae_encoder";
+import type { COMPONENTS } from "./constants.ts";
+
+export type ComponentName = (typeof COMPONENTS)[number];
 
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;

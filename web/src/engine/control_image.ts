@@ -3,10 +3,9 @@
  * The twin of mlc_controlnet/runtime/control_image.py.
  */
 
+import { MIN_SIDE } from "./constants.ts";
 import { UserError } from "./errors.ts";
 
-/** Pixels: less than one latent cell carries nothing. */
-const MIN_SIDE = 8;
 const LANCZOS_LOBES = 3;
 /** What a picture is called in errors and notices. */
 const SUBJECT = "control image";

@@ -5,9 +5,10 @@
 
 import * as tvmjs from "@mlc-ai/web-runtime";
 import type { ComponentName, Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
+import { COMPUTE } from "./constants.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import type { Bundle } from "./load.ts";
-import { COMPUTE, type ComponentSpec, drawingComponents, type Library, type Manifest } from "./manifest.ts";
+import { type ComponentSpec, drawingComponents, type Library, type Manifest } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } from "./tensor.ts";

@@ -6,6 +6,7 @@
  *     await engine.unload();
  */
 
+export { MASK_THRESHOLD } from "./constants.ts";
 export type { Image } from "./control_image.ts";
 export { createEngine } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";

@@ -6,6 +6,7 @@
  */
 
 import type { FloatArray } from "./components.ts";
+import { MASK_THRESHOLD } from "./constants.ts";
 import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
@@ -13,8 +14,6 @@ import { inpaints, type Manifest } from "./manifest.ts";
 /** In errors and notices. */
 export const IMAGE = "image";
 export const MASK_IMAGE = "mask image";
-/** Grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it. */
-const WHITE = 128;
 
 export interface Inpainting {
   /** float32 [1, 3, H, W] in -1..1, 0 where it is to be repainted. */
@@ -52,7 +51,7 @@ export function prepareInpainting(
   if (image == null || maskImage == null) return undefined;
   const whole = prepareControlImage(image, height, width, IMAGE);
   const mask = prepareControlImage(maskImage, height, width, MASK_IMAGE);
-  const repainted = greyLevels(mask.pixels).map((grey) => Number(grey >= WHITE)); // [H, W]
+  const repainted = greyLevels(mask.pixels).map((grey) => Number(grey >= MASK_THRESHOLD)); // [H, W]
   const maskedImage = whole.pixels.map((value, i) => (repainted[i % repainted.length] ? 0 : 2 * value - 1));
   const [rows, columns] = [height / vae_scale_factor, width / vae_scale_factor];
   const cells = new Float32Array(rows * columns).map((_, cell) => {

@@ -3,8 +3,9 @@
  * the Cache API under that hash. The twin of mlc_controlnet/bundle/reader.py.
  */
 
+import { MANIFEST_NAME } from "./constants.ts";
 import { isAbort, UserError } from "./errors.ts";
-import { type FileEntry, MANIFEST_NAME, type Manifest, parseManifest } from "./manifest.ts";
+import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
 
 /** Milliseconds to wait before a request whose connection broke is made again. */
 const RETRY_DELAYS_MS = [200, 1000];

@@ -3,7 +3,15 @@
  * The twin of mlc_controlnet/bundle/manifest.py.
  */
 
-import { COMPONENTS, type ComponentName } from "./components.ts";
+import type { ComponentName } from "./components.ts";
+import {
+  DRAWING,
+  DTYPE_BYTES,
+  FORMAT_VERSION,
+  INPAINTING_CHANNELS,
+  MANIFEST_NAME,
+  RECORD_ALIGNMENT_BYTES,
+} from "./constants.ts";
 import { UserError } from "./errors.ts";
 import {
   absentMeans,
@@ -18,16 +26,6 @@ import {
   record,
   string,
 } from "./json_record.ts";
-
-export const FORMAT_VERSION = 2;
-export const MANIFEST_NAME = "manifest.json";
-/** A dtype that is the library's own: float32 in a float32 library, float16 in a float16 one. */
-export const COMPUTE = "compute";
-export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
-/** Of an inpainting UNet's sample: latents, a mask, and the latents of the masked picture. */
-const INPAINTING_CHANNELS = 9;
-/** WebGPU copies multiples of four bytes only. */
-const RECORD_ALIGNMENT_BYTES = 4;
 
 const modelSummary = record({
   name: string,
@@ -91,7 +89,7 @@ const manifest = record({
   components: mapping(componentSpec),
   params: record({
     dtype: string,
-    bytes: integer, // of all shards
+    bytes: integer, // of all records, without alignment
     shards: list(string),
     records: list(paramRecord),
   }),
@@ -180,7 +178,7 @@ export function inpaints(parsed: Manifest): boolean {
 
 /** The components that a picture takes: an inpainting model's masked picture goes through the encoder. */
 export function drawingComponents(parsed: Manifest): readonly ComponentName[] {
-  return inpaints(parsed) ? [...COMPONENTS, "vae_encoder"] : COMPONENTS;
+  return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
 }
 
 function sampleShape({ components }: Manifest): readonly number[] {
@@ -188,7 +186,7 @@ function sampleShape({ components }: Manifest): readonly number[] {
 }
 
 /** True for a plain relative path that cannot leave its folder on any system. */
-export function isInside(path: string): boolean {
+function isInside(path: string): boolean {
   return (
     path !== "" && !/[\\:\0]/.test(path) && path.split("/").every((part) => part !== "" && !/^\.{1,2}$/.test(part))
   );
@@ -243,6 +241,8 @@ function* paramFaults({ params, files }: Manifest): Generator<Complaint> {
       yield [subject, `an end at byte ${ends[entry.shard]}`, `${shardBytes} at most, the shard's size`];
     }
   }
+  const bytes = params.records.reduce((sum, entry) => sum + entry.bytes, 0);
+  if (params.bytes !== bytes) yield ["params.bytes", String(params.bytes), `${bytes}, the sum of all records`];
 }
 
 function* referenceFaults(parsed: Manifest): Generator<Complaint> {

@@ -6,13 +6,12 @@
  * names in snake_case.
  */
 
+import { MAX_SEED } from "./constants.ts";
 import type { Image } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
-
-export const MAX_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
 
 /** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */
 export interface Settings {

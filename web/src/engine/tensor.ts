@@ -2,8 +2,8 @@
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
 import type { FloatArray } from "./components.ts";
+import { DTYPE_BYTES } from "./constants.ts";
 import { widenFloat16 } from "./float16.ts";
-import { DTYPE_BYTES } from "./manifest.ts";
 
 /** Run `action` in a scope of tvmjs that ends in any case: what is made in it and not detached is freed. */
 export function inScope<T>(tvm: tvmjs.Instance, action: (tvm: tvmjs.Instance) => T): T {

@@ -1,6 +1,6 @@
 /** The canvas on which the visitor brushes over what is to be repainted of a picture; for inpainting models. */
 
-import type { Image } from "../worker";
+import { type Image, MASK_THRESHOLD } from "../worker";
 import { coverSize, paintImage, paintStroke, shrink } from "./canvas";
 import { type Drag, listenToDrags } from "./drag";
 import { SPARE } from "./opened_picture";
@@ -9,8 +9,6 @@ import { drawShape, type Point, SPACING, type Stroke } from "./outline";
 /** How the mask looks over the picture: a colour that few photos have. */
 const MASK_COLOR = "#ff2d95";
 const MASK_OPACITY = 0.6;
-/** Grey of 0 to 255 from which a pixel is repainted, as in the engine. */
-const WHITE = 128;
 /** Changes that can be undone. */
 const HISTORY = 50;
 
@@ -66,7 +64,7 @@ export class RepaintBoard {
     const { strokes } = this.state;
     if (strokes.every(({ erases }) => erases)) return undefined;
     const mask = drawShape({ kind: "strokes", strokes }, this.width, this.height);
-    return mask.data.some((value, i) => i % 4 !== 3 && value >= WHITE) ? mask : undefined;
+    return mask.data.some((value, i) => i % 4 !== 3 && value >= MASK_THRESHOLD) ? mask : undefined;
   }
 
   get canUndo(): boolean {

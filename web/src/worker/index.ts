@@ -8,6 +8,7 @@ import type { ControlNetEngine, EngineOptions } from "../engine/index.ts";
 import { Connection, connectEngine } from "./connect.ts";
 
 // Not from "../engine/index.ts" itself: the page would carry the whole runtime, which only the worker needs.
+export { MASK_THRESHOLD } from "../engine/constants.ts";
 export { isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";

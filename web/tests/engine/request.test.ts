@@ -1,9 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { MAX_SEED } from "../../src/engine/constants";
 import {
   checkRequest,
   type GenerateRequest,
-  MAX_SEED,
   OPTION_NAMES,
   resolve,
   type Settings,

@@ -1,7 +1,7 @@
 /** A tiny bundle in memory: valid in form, its library and weights are not. */
 
 import { createHash } from "node:crypto";
-import { COMPONENTS } from "../../src/engine/components";
+import { DRAWING } from "../../src/engine/constants";
 import type { Manifest } from "../../src/engine/manifest";
 
 export type Files = Record<string, Uint8Array<ArrayBuffer>>;
@@ -58,7 +58,7 @@ export const MEMORY = {
 };
 
 export function keptParams(count: number): Record<string, number> {
-  return Object.fromEntries(COMPONENTS.map((name) => [name, count]));
+  return Object.fromEntries(DRAWING.map((name) => [name, count]));
 }
 
 /** The same of an inpainting model: the UNet's sample has nine channels, and the encoder is needed. */
@@ -97,7 +97,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
     },
     params: {
       dtype: "float16",
-      bytes: 8,
+      bytes: 4,
       shards: ["params/00.bin"],
       records: [{ name: "unet.weight", shape: [2], dtype: "float16", shard: 0, byte_offset: 0, bytes: 4 }],
     },
