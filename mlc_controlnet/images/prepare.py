@@ -111,7 +111,7 @@ def to_mode(
     """
     notices = []
     if image.mode == "F":
-        raise UserError(subject, "floating-point pixels", "8 or 16 bits a channel", "save it as PNG")
+        raise UserError(subject, "floating-point pixels", "8 or 16 bits per channel", "save it as PNG")
     if image.mode.startswith("I"):  # I;16, I;16B, ... and I
         image = _to_8_bits(image, subject)
         notices.append(f"{subject}: 16-bit grey was scaled to 8 bits")

@@ -2,7 +2,8 @@
 
 The cache keeps the mean and the log-variance of the VAE's posterior, not a sample of it. So training sees fresh latents
 in every epoch, the same ones as without the cache. A cache belongs to one set, one VAE, one text encoder, one size and
-one precision, which its fingerprint identifies. If the fingerprint does not match, the cache is computed again.
+one precision, which its fingerprint identifies. The cache is computed again if the fingerprint does not match, or if a
+sample that was bad can be read now.
 """
 
 import hashlib
@@ -69,8 +70,7 @@ def open_cache(
     encode_prompts: B prompts -> text states [B, T, D].
     """
     fingerprint = _fingerprint(rows, parts)
-    description = folder / "cache.json"
-    if description.is_file() and json.loads(description.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+    if _is_current(folder / "cache.json", fingerprint, rows):
         return
     log(f"cache: latents and text states of {len(rows)} samples to {folder}")
 
@@ -106,13 +106,31 @@ def read_cache(folder: Path) -> ConditionCache:
     )
 
 
+def _is_current(description: Path, fingerprint: str, rows: RowSet) -> bool:
+    if not description.is_file():
+        return False
+    about = json.loads(description.read_text(encoding="utf-8"))
+    if about["fingerprint"] != fingerprint:
+        return False
+    return all(rows[0, int(row)].problem is not None for row in about["problems"])  # none of them was repaired
+
+
 def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
-    digest = hashlib.sha256(repr((_PREPARATION, rows.options, rows.rows)).encode())
+    sizes = [_size(rows.directory / row.target) for row in rows.rows if isinstance(row, Row)]
+    digest = hashlib.sha256(repr((_PREPARATION, rows.options, rows.rows, sizes)).encode())
     for part in parts:
         for name, tensor in part.state_dict().items():
             digest.update(name.encode())
             digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    """The size of a file in bytes, as a sign of its content that costs little; -1 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def _chunks(prompts: list[str], encode: Callable[[list[str]], torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -108,10 +108,10 @@ def _entries(text: str, index: Path) -> Iterator[tuple[str, dict | str]]:
 
 def _row(place: str, fields: dict, keys: tuple[str, str, str]) -> Row | str:
     source, target, prompt = (fields.get(key) for key in keys)
+    if isinstance(target, str) and isinstance(prompt, str):
+        return Row(_path(source) if isinstance(source, str) else "", _path(target), prompt)
     missing = [key for key in keys[1:] if not isinstance(fields.get(key), str)]
-    if missing:
-        return f"{place}: no {' and no '.join(missing)} (its fields are {', '.join(fields) or 'none'})"
-    return Row(_path(source) if isinstance(source, str) else "", _path(str(target)), str(prompt))
+    return f"{place}: no {' and no '.join(missing)} (its fields are {', '.join(fields) or 'none'})"
 
 
 def _path(name: str) -> str:
