@@ -165,7 +165,7 @@ def test_core_dependencies_suffice_to_draw(run, linear_bundle, tmp_path: Path) -
 
     Image.new("RGB", (WIDTH, HEIGHT), "navy").save(tmp_path / "ring.png")
     assert linear_bundle.sha256 in run("mlc-controlnet", "verify", linear_bundle.path)
-    options = ("--bundle", linear_bundle.path, "--prompt", "gold", "--seed", 7, "--steps", 20)
+    options = ("--bundle", linear_bundle.path, "--prompt", "gold", "--seed", 7, "--num-inference-steps", 20)
     run("mlc-controlnet", "generate", *options, "--control-image", "ring.png", "--output", "out.png")
     with Image.open(tmp_path / "out.png") as drawn:
         assert drawn.size == (WIDTH, HEIGHT) and drawn.text["seed"] == "7"  # type: ignore[attr-defined]
@@ -200,16 +200,17 @@ def test_the_engine_can_be_written(run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "packages", "remedy"),
+    ("command", "everything", "remedy"),
     [
-        (("bench", "report"), str(SITE_PACKAGES), "clone the repository"),
-        (("build", "--target", "llvm"), "", "its extras compile and train"),
+        (("bench", "report"), True, "clone the repository"),
+        (("build", "--target", "llvm"), False, "its extras compile and train"),
     ],
+    ids=["a checkout", "an extra"],
 )
 def test_a_command_that_needs_more_says_so_in_one_line(
-    environment: Path, tmp_path: Path, command: tuple[str, ...], packages: str, remedy: str
+    environment: Path, tmp_path: Path, command: tuple[str, ...], everything: bool, remedy: str
 ) -> None:
-    variables = {**os.environ, "PYTHONPATH": packages}
+    variables = {**os.environ, "PYTHONPATH": str(SITE_PACKAGES) if everything else ""}
     program = [environment / "bin" / "mlc-controlnet", *command]
     done = subprocess.run(program, cwd=tmp_path, env=variables, check=False, capture_output=True, text=True)
     assert done.returncode == 2
