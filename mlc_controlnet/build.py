@@ -33,7 +33,7 @@ from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.export.samplers import build_sampler_tables, check_samplers, default_sampler
-from mlc_controlnet.export.weight_residency import plan_memory
+from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
@@ -201,7 +201,7 @@ def describe_bundle(
         samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
         defaults=checkpoint.defaults,
         latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
-        memory=plan_memory(described, components, params),
+        memory=plan_residency(described, components, params),
         parity_db=parity,
         versions=description.describe_versions(),
     )

@@ -1,18 +1,19 @@
-"""The six components: what goes in, what comes out.
+"""The six components: their inputs and outputs.
 
 The axis alphabet, used in every comment that follows a shape:
 
     B batch (always 1)   T tokens (77)   D text width   C channels
     H W pixels           h w latent cells, h = H / 8, w = W / 8
 
-Whatever the host reads or writes is float32 (token ids int32). What only passes from one component to the next, the
-context, the control embedding and the residuals, is in the library's own compute dtype: `COMPUTE` stands for it.
+What the host reads or writes is float32, and token ids are int32. What only passes from one component to another, the
+context, the control embedding and the residuals, is in the library's own compute dtype; `COMPUTE` stands for it.
 
-What does not change from step to step is a component of its own, called once a picture: the text encoder, and the part
-of the ControlNet that reads the control image.
+Work that is the same at every denoising step is in components of its own, which run once per picture: the text encoder,
+and the part of the ControlNet that reads the control image.
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 TEXT_ENCODER = "text_encoder"
 CONTROL_EMBEDDING = "control_embedding"
@@ -21,17 +22,24 @@ UNET = "unet"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
-INPAINTING_CHANNELS = 9  # of an inpainting UNet's sample: latents, a mask, and the latents of the masked picture
-DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # what a picture from a prompt takes
+# Channels of an inpainting UNet's sample: the latents, a mask, and the latents of the masked picture.
+INPAINTING_CHANNELS = 9
+DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # needed to draw a picture from a prompt
 
 COMPUTE = "compute"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
+    """The description of one tensor.
+
+    Attributes:
+        dtype: "float32", "int32" or COMPUTE.
+    """
+
     name: str
     shape: tuple[int, ...]
-    dtype: str  # "float32", "int32" or COMPUTE
+    dtype: str
 
     def resolved(self, compute_dtype: str) -> "TensorSpec":
         """The same tensor with COMPUTE replaced by the dtype of a library."""
@@ -39,9 +47,46 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class Normal:
+    """Values with zero mean and unit variance."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Values from `low` to below `high`; whole numbers if the tensor's dtype is int32."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One value."""
+
+    value: float
+
+
+Example: TypeAlias = Normal | Uniform | Constant
+
+
+@dataclass(frozen=True)
+class InputSpec(TensorSpec):
+    """The description of a component's input.
+
+    Attributes:
+        example: values as a pipeline has them. A build captures each component with such values, and compares it with
+            torch on them.
+    """
+
+    example: Example = Normal()
+
+
+@dataclass(frozen=True)
 class ComponentSpec:
+    """The description of one component. Its function takes the inputs, then its params, and returns the outputs."""
+
     name: str
-    inputs: tuple[TensorSpec, ...]
+    inputs: tuple[InputSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
@@ -50,16 +95,16 @@ class ModelShape:
     """The numbers that decide every component's shapes.
 
     Attributes:
-        height, width: of the picture, in pixels; multiples of 8 and of the UNet's own downsampling on top of it.
+        height, width: of the picture in pixels. Both are multiples of 8 times the UNet's own downsampling.
         tokens: T.
         text_width: D.
         latent_channels: C of the latents.
-        sample_channels: C of the UNet's sample: `latent_channels` or INPAINTING_CHANNELS. The ControlNet takes the
-            latents alone.
+        sample_channels: C of the UNet's sample: `latent_channels` or INPAINTING_CHANNELS. The ControlNet's sample is
+            the latents in both cases.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
         global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as
-            the kind shuffle does: each is one number a channel, which the UNet adds everywhere.
+            the kind shuffle does. Each residual is then one number per channel, which the UNet adds everywhere.
     """
 
     height: int
@@ -75,6 +120,7 @@ class ModelShape:
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
+        """The shape of the latents.  # [B, C, h, w]"""
         return (1, self.latent_channels, self.height // self.vae_scale_factor, self.width // self.vae_scale_factor)
 
     @property
@@ -96,24 +142,26 @@ class ModelShape:
 
 def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     """Describe all components of a model of this shape."""
-    context = TensorSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
-    sample = TensorSpec("sample", shape.latent, "float32")
-    timestep = TensorSpec("timestep", (1,), "float32")
-    image = TensorSpec("image", (1, 3, shape.height, shape.width), "float32")
-    control_image = TensorSpec("control_image", image.shape, "float32")
-    scale = TensorSpec("conditioning_scale", (1,), "float32")
-    latents = TensorSpec("latents", shape.latent, "float32")
     batch, _, rows, columns = shape.latent
-    unet_sample = TensorSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
+    picture = (1, 3, shape.height, shape.width)
+    token_ids = InputSpec("token_ids", (1, shape.tokens), "int32", Uniform(0, 500))
+    context = InputSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
+    sample = InputSpec("sample", shape.latent, "float32")
+    unet_sample = InputSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
+    timestep = InputSpec("timestep", (1,), "float32", Constant(481.0))
+    control_image = InputSpec("control_image", picture, "float32", Uniform(0, 1))
+    embedding = InputSpec("control_embedding", (batch, shape.unet_channels[0], rows, columns), COMPUTE)
+    scale = InputSpec("conditioning_scale", (1,), "float32", Constant(0.8))
+    residuals = tuple(InputSpec(tensor.name, tensor.shape, tensor.dtype) for tensor in shape.residuals)
+    latents = InputSpec("latents", shape.latent, "float32")
+    image = InputSpec("image", picture, "float32", Uniform(-1, 1))
+    output = TensorSpec("output", shape.latent, "float32")
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
-    embedding = TensorSpec("control_embedding", (batch, shape.unet_channels[0], rows, columns), COMPUTE)
     specs = (
-        ComponentSpec(TEXT_ENCODER, (TensorSpec("token_ids", (1, shape.tokens), "int32"),), (context,)),
+        ComponentSpec(TEXT_ENCODER, (token_ids,), (context,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
-        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), shape.residuals),
-        ComponentSpec(
-            UNET, (unet_sample, timestep, context, *shape.residuals), (TensorSpec("output", shape.latent, "float32"),)
-        ),
+        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), residuals),
+        ComponentSpec(UNET, (unet_sample, timestep, context, *residuals), (output,)),
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
         ComponentSpec(VAE_ENCODER, (image,), (moments,)),
     )

@@ -1,4 +1,4 @@
-"""What to build."""
+"""The configuration of a build: its targets and its options."""
 
 import dataclasses
 import re
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import check_one_of
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class TargetPreset:
     """How one `--target` is compiled.
 
     Attributes:
-        device: what the runtime opens; the same as the TVM device kind.
-        library_suffix: of the compiled library's file.
+        device: the kind of device that the runtime opens, by TVM's name.
+        library_suffix: the suffix of the compiled library's file.
         tvm_target: TVM's target description.
-        dtypes: a library each, unless the build asks for others. float16 takes half the memory in a browser; float32
-            serves GPUs without shader-f16.
-        tvm_host: the target of the code around the kernels; None where the target is its own host.
+        dtypes: the dtypes of the libraries, one library for each, unless the build asks for others. A float16 library
+            needs half the memory; a float32 library serves GPUs without shader-f16.
+        tvm_host: the target of the code around the kernels; None if the target is its own host.
     """
 
     device: str
@@ -29,7 +29,7 @@ class TargetPreset:
     tvm_host: dict[str, object] | None = None
 
 
-# x86-64-v3 (AVX2, FMA) runs on every desktop and server processor since 2013; a library tuned on one then runs on all.
+# Every desktop and server processor since 2013 runs x86-64-v3 (AVX2, FMA), so a library tuned on one runs on all.
 LLVM_TARGET: dict[str, object] = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2}
 THREADS: dict[str, object] = {"max_threads_per_block": 256, "max_num_threads": 256}
 TARGETS: dict[str, TargetPreset] = {
@@ -41,7 +41,7 @@ TARGETS: dict[str, TargetPreset] = {
         tvm_host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm", "vector-width": 128},
     ),
     "llvm": TargetPreset(device="llvm", library_suffix=".so", tvm_target=LLVM_TARGET, dtypes=("float32",)),
-    # Native GPUs: the kernels are those of WebGPU, with workgroups of 256 threads.
+    # Native GPUs run the kernels of WebGPU, with workgroups of 256 threads.
     "cuda": TargetPreset(
         device="cuda",
         library_suffix=".so",
@@ -71,32 +71,33 @@ TARGETS: dict[str, TargetPreset] = {
         tvm_host=LLVM_TARGET,
     ),
 }
-# Of stored weights and activations; sums are float32 in both.
+# The dtypes of stored weights and activations. Sums are float32 with both.
 DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a call of the pipeline takes where the caller says nothing: the model's own recommendation."""
+    """The settings that the model recommends. The pipeline uses them if the caller passes none."""
 
     steps: int
     guidance_scale: float
     conditioning_scale: float
 
 
+# What a UNet predicts: the noise, or the velocity of arXiv 2202.00512.
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
 class LoraOption:
-    """`FILE[:WEIGHT]` of the command line: a path or a hub id, and how much of it is merged."""
+    """A LoRA to merge: `FILE[:WEIGHT]` of the command line, where FILE is a path or a hub id."""
 
     file: str
     weight: float
 
     @classmethod
     def parse(cls, text: str) -> "LoraOption":
-        """The last colon counts where a number follows it; a weight of 1 is meant where none does."""
+        """Split at the last colon if a number follows it. Without a number the weight is 1."""
         match = re.fullmatch(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text)
         return cls(text, 1.0) if match is None else cls(match[1], float(match[2]))
 
@@ -106,23 +107,23 @@ class LoraOption:
 
 @dataclass(frozen=True)
 class BuildConfig:
-    """One build, resolved: printed before the work and kept in the manifest.
+    """The resolved configuration of one build. The build prints it first.
 
     Attributes:
         model: a bundled model's name, a folder in diffusers' layout, a single file, or a hub id org/name[@revision].
         target: a key of TARGETS.
-        dtypes: what libraries store weights and activations in, one library each.
-        every_dtype: whether a build fails where one of `dtypes` but not the first exceeds WebGPU's limits, or leaves it
-            out with a notice.
-        height, width: of the picture in pixels; None: what the model was trained on.
+        dtypes: the dtypes of weights and activations, one library for each.
+        every_dtype: whether the build fails if a dtype after the first exceeds WebGPU's limits. If False, the build
+            leaves that dtype out with a notice.
+        height, width: the size of pictures in pixels; None: the size that the model was trained on.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
-        dump_ir: where to write the IRModule after each phase; None: nowhere.
+        dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
         controlnet: a folder, a file or a hub id; None: the model's own.
-        loras: merged into the weights.
-        components: those to build.
+        loras: the LoRAs to merge into the weights.
+        components: the components to build.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
-        prediction_type: one of PREDICTION_TYPES; None: what the model says.
+        prediction_type: one of PREDICTION_TYPES; None: what the model states.
     """
 
     model: str
@@ -141,22 +142,19 @@ class BuildConfig:
     prediction_type: str | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise UserError("--target", repr(self.target), f"one of {', '.join(TARGETS)}", "pass one of these")
+        check_one_of("--target", self.target, TARGETS)
         for dtype in self.dtypes:
-            if dtype not in DTYPES:
-                raise UserError("--dtype", repr(dtype), f"one of {', '.join(DTYPES)}", "pass one of these")
+            check_one_of("--dtype", dtype, DTYPES)
         for name in self.components:
-            if name not in COMPONENTS:
-                raise UserError("--component", repr(name), f"one of {', '.join(COMPONENTS)}", "pass one of these")
-        if self.prediction_type not in (None, *PREDICTION_TYPES):
-            wanted = f"one of {', '.join(PREDICTION_TYPES)}"
-            raise UserError("--prediction-type", repr(self.prediction_type), wanted, "pass one of these")
+            check_one_of("--component", name, COMPONENTS)
+        if self.prediction_type is not None:
+            check_one_of("--prediction-type", self.prediction_type, PREDICTION_TYPES)
 
     def for_target(self, target: str) -> "BuildConfig":
-        """The same build for another target; the IR is dumped for the one that was asked for only."""
+        """The same build for another target. Only the original target's IR is written to `dump_ir`."""
         return dataclasses.replace(self, target=target, dump_ir=self.dump_ir if target == self.target else None)
 
     @property
     def preset(self) -> TargetPreset:
+        """How this target is compiled."""
         return TARGETS[self.target]

@@ -19,7 +19,7 @@ from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import TARGETS, Defaults
-from mlc_controlnet.export.weight_residency import plan_memory
+from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 
@@ -169,7 +169,7 @@ def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_byte
             records.append(ParamRecord(param, shape, "float16", 0, 0, 2 * math.prod(shape)))
     library = Library("sd15.wasm", "webgpu", captured.dtype, (), {}, activation_bytes, {}, 0)
     params = ParamsSpec("float16", sum(record.bytes for record in records), (), tuple(records))
-    return plan_memory([library], components, params)[library.file]
+    return plan_residency([library], components, params)[library.file]
 
 
 def wgsl(module: tvm.runtime.Module) -> list[str]:

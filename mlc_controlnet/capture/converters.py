@@ -1,7 +1,7 @@
-"""How torch ops that TVM's importer lacks, or gets wrong for us, become Relax.
+"""Convert torch operators to Relax that TVM's importer lacks, or converts to something that we cannot use.
 
-Each converter replaces the importer's own. Attention, group norm, silu and layer norm stay whole ops, because the
-passes replace them with kernels of ours.
+Each converter replaces the importer's own. Attention, group norm, silu and layer norm stay whole operators, because
+passes replace them with our kernels.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def _pair(value: int | Sequence[int]) -> list[int]:
 
 
 def _mean(node: fx.Node, importer: Any) -> relax.Expr:
-    """A mean over some axes, accumulated in float32; the importer's own overflows where a float16 sum does."""
+    """A mean over some axes, accumulated in float32; the importer's own sums in float16, which overflows."""
     emit = importer.block_builder.emit
     x = importer.env[node.args[0]]
     wide = emit(relax.op.astype(x, "float32"))
@@ -71,13 +71,13 @@ def _mean(node: fx.Node, importer: Any) -> relax.Expr:
 
 
 def _embedding(node: fx.Node, importer: Any) -> relax.Expr:
-    """Rows of a table. Clipped: an id outside the table must not read outside its memory."""
+    """Rows of a table. Ids are clipped: an id outside the table must not read outside its memory."""
     weight, ids = importer.env[node.args[0]], importer.env[node.args[1]]
     return importer.block_builder.emit(relax.op.take(weight, ids, axis=0, mode="clip"))
 
 
 def _scaled_dot_product_attention(node: fx.Node, importer: Any) -> relax.Expr:
-    """[B, heads, S, d] -> relax.nn.attention, which wants [B, S, heads, d]."""
+    """Attention on [B, heads, S, d]. relax.nn.attention wants [B, S, heads, d]."""
     emit = importer.block_builder.emit
     mask = _argument(node, 3, "attn_mask")
     dropout, is_causal = _argument(node, 4, "dropout_p", 0.0), _argument(node, 5, "is_causal", False)
@@ -93,7 +93,7 @@ def _scaled_dot_product_attention(node: fx.Node, importer: Any) -> relax.Expr:
 
 
 def _same(node: fx.Node, importer: Any) -> relax.Expr:
-    """A copy to a device is nothing to a compiler."""
+    """A copy to another device: the compiler has only one device, so the tensor is the same."""
     return importer.env[node.args[0]]
 
 

@@ -1,4 +1,4 @@
-"""Capture all components of a checkpoint and merge them into one IRModule with named params."""
+"""Capture all components of a checkpoint into one IRModule with named params."""
 
 import copy
 from dataclasses import dataclass
@@ -27,6 +27,10 @@ from mlc_controlnet.components import (
     VAE_DECODER,
     VAE_ENCODER,
     ComponentSpec,
+    Constant,
+    InputSpec,
+    Normal,
+    Uniform,
 )
 
 _TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": torch.int32}
@@ -34,10 +38,10 @@ _TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": to
 
 @dataclass(frozen=True)
 class CapturedModel:
-    """One IRModule with a function per component, and what its params are called in the checkpoint.
+    """One IRModule with a function per component, and the origin of each of its params in the checkpoint.
 
     Attributes:
-        dtype: of stored weights and of what passes between components.
+        dtype: of stored weights and of the tensors that pass between components.
         module: each function takes its component's inputs and then its params, one argument each.
         params: component -> its params, in the function's order.
     """
@@ -58,30 +62,28 @@ _WRAPPERS: dict[str, type[nn.Module]] = {
 
 
 def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """The torch module of each component to be built, with the inputs and outputs of `components.py`."""
+    """Make the torch module of each component to build. Its inputs and outputs are those of `components.py`."""
     return {name: _WRAPPERS[name](checkpoint.parts[PART_OF[name]]) for name in checkpoint.components}
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Random inputs at the scale the pipeline has them, to capture with and to measure parity on."""
+    """Inputs with values as a pipeline has them, to capture a component with and to compare it on."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = []
-    for tensor in spec.inputs:
-        dtype = _TORCH_DTYPES[tensor.resolved(compute_dtype).dtype]
-        if tensor.name == "token_ids":
-            value = torch.randint(0, 500, tensor.shape, generator=generator)
-        elif tensor.name == "timestep":
-            value = torch.tensor([481.0])
-        elif tensor.name == "conditioning_scale":
-            value = torch.tensor([0.8])
-        elif tensor.name == "control_image":
-            value = torch.rand(tensor.shape, generator=generator)
-        elif tensor.name == "image":
-            value = torch.rand(tensor.shape, generator=generator) * 2 - 1
-        else:
-            value = torch.randn(tensor.shape, generator=generator)
-        inputs.append(value.to(dtype))
-    return tuple(inputs)
+    return tuple(
+        _example(tensor, generator).to(_TORCH_DTYPES[tensor.resolved(compute_dtype).dtype]) for tensor in spec.inputs
+    )
+
+
+def _example(tensor: InputSpec, generator: torch.Generator) -> torch.Tensor:
+    match tensor.example:
+        case Constant(value):
+            return torch.full(tensor.shape, value)
+        case Uniform(low, high) if tensor.dtype == "int32":
+            return torch.randint(int(low), int(high), tensor.shape, generator=generator)
+        case Uniform(low, high):
+            return torch.rand(tensor.shape, generator=generator) * (high - low) + low
+        case Normal():
+            return torch.randn(tensor.shape, generator=generator)
 
 
 def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedModel:
@@ -104,8 +106,9 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The module with weights of `dtype` that hold no values: capture only looks at their shapes, and memory that
-    nobody writes costs nothing.
+    """A copy of the module with weights of `dtype` that hold no values.
+
+    Capture reads only shapes and dtypes, and memory that is never written costs nothing.
     """
     weights = {id(p): nn.Parameter(torch.empty_like(p, dtype=dtype), requires_grad=False) for p in module.parameters()}
     return copy.deepcopy(module, weights).to(dtype)

@@ -1,4 +1,4 @@
-"""What a component takes for weights: rows of the checkpoint's tensors, one under another, and how they lie."""
+"""The weights of a component: which rows of the checkpoint's tensors each param consists of, and in which layout."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows `start` .. `stop` along axis 0 of one tensor of the checkpoint; up to its last where `stop` is None."""
+    """Rows `start` to before `stop` along axis 0 of one tensor of the checkpoint; to its end if `stop` is None."""
 
     tensor: str
     start: int = 0
@@ -24,10 +24,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Param:
-    """One argument of a component's function: at least one run of rows, joined along axis 0, then permuted.
+    """One argument of a component's function: runs of rows, at least one, joined along axis 0 and then permuted.
 
     Attributes:
-        axes: as of `torch.permute`; () where the joined rows stay as they are.
+        axes: the argument of `torch.permute`; () leaves the joined rows unpermuted.
     """
 
     rows: tuple[Rows, ...]
@@ -39,7 +39,7 @@ class Param:
         return cls((Rows(tensor),))
 
     def part(self, rows: range | None) -> "Param":
-        """So many of its rows, all where `rows` is None; of a param that is one tensor."""
+        """The param with only `rows` of this param's rows; this param if `rows` is None. It must be one tensor."""
         if rows is None:
             return self
         (whole,) = self.rows
@@ -55,7 +55,7 @@ class Param:
         return f"{first} + {len(more)} more" if more else str(first)
 
     def read(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The param, put together from the checkpoint's `tensors` in their dtype; a view where they are all of one."""
+        """Make the param from the checkpoint's `tensors`, in their dtype. It is a view if it needs only one tensor."""
         parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.permute(self.axes) if self.axes else joined

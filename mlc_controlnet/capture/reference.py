@@ -1,7 +1,7 @@
-"""What each component computes, in torch and float32: what compiled components are compared with.
+"""The components in torch and float32. Compiled components are compared with them.
 
-A checkpoint's weights are float16. They are widened layer by layer, while a layer runs, so that the largest layer is
-in memory twice and not the whole model: 59 MB instead of 3.4 GB for the UNet of Stable Diffusion 1.5.
+A checkpoint's weights are float16. Each layer is widened while it runs, so that only the largest layer, and not the
+whole model, is in memory twice.
 """
 
 import copy
@@ -12,13 +12,13 @@ from torch import nn
 from mlc_controlnet.capture.module import wrap
 from mlc_controlnet.checkpoint import Checkpoint
 
-# Nearly all weights lie in these; what else there is, norms and embeddings, is widened at once.
+# These layers hold nearly all weights. The other weights, of norms and embeddings, are widened at once.
 _WIDENED_IN_TURN = (nn.Conv2d, nn.Linear)
-_SMALL = 4096  # elements; a module may ask a small weight, conv_in's for example, which dtype it computes in
+_SMALL = 4096  # elements; modules ask some small weights, for example conv_in's, for the dtype to compute in
 
 
 def build_references(checkpoint: Checkpoint) -> dict[str, nn.Module]:
-    """A module for each component to be built, which takes and gives float32 (and int32 token ids)."""
+    """Make a module for each component to build. Its inputs and outputs are float32, and token ids are int32."""
     return {name: _widened(module.eval()) for name, module in wrap(checkpoint).items()}
 
 

@@ -9,8 +9,8 @@ from transformers import CLIPTextModel
 class TextEncoder(nn.Module):
     """CLIP's text transformer on int32 ids.
 
-    transformers builds its causal mask from int64 comparisons, and WGSL has no int64; here attention is told that it
-    is causal and no mask exists. As in Stable Diffusion, padding is attended to.
+    transformers builds its causal mask from int64 comparisons, and WGSL has no int64. Here the attention operator is
+    causal itself, without a mask. As in Stable Diffusion, tokens also attend to padding.
     """
 
     def __init__(self, model: CLIPTextModel) -> None:

@@ -1,4 +1,4 @@
-"""A loaded model: modules, what shapes they have, and which component reads which of their tensors."""
+"""A loaded model: its modules, their shapes, and which component reads which tensor."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,10 +34,14 @@ PART_OF: Mapping[str, str] = MappingProxyType(
         VAE_ENCODER: "vae",
     }
 )
-# Where two components share a part: what the names of a component's own tensors start with.
+# Component -> what the names of its tensors start with in its part. If two components match, the first one in PART_OF
+# owns the tensor: all of a ControlNet but the control embedding is the component of that name.
 _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        TEXT_ENCODER: ("",),
         CONTROL_EMBEDDING: ("controlnet_cond_embedding.",),
+        CONTROLNET: ("",),
+        UNET: ("",),
         VAE_DECODER: ("post_quant_conv.", "decoder."),
         VAE_ENCODER: ("encoder.", "quant_conv."),
     }
@@ -49,9 +53,9 @@ class Checkpoint:
     """A loaded model. A tensor's name is its part's name, a dot and its key there: `unet.conv_in.weight`.
 
     Attributes:
-        components: those that are to be built, in the order of `components.COMPONENTS`.
-        parts: part -> its module with float16 weights, as a bundle stores them; the VAE always, the others where one
-            of `components` is made from them.
+        components: those to build, in the order of `components.COMPONENTS`.
+        parts: part -> its module with float16 weights, as a bundle stores them. The VAE is always there, another part
+            only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.
         special_tokens: bos_token, eos_token and pad_token -> the token's text.
     """
@@ -67,12 +71,12 @@ class Checkpoint:
 
     @property
     def specs(self) -> dict[str, ComponentSpec]:
-        """The descriptions of the components that are to be built."""
+        """The descriptions of the components to build."""
         specs = component_specs(self.shape)
         return {name: specs[name] for name in self.components}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the components that are to be built, by name, float16."""
+        """Every tensor of the components to build, by name, float16."""
         wanted = set(self.components)
         return {
             f"{part}.{key}": tensor
@@ -82,7 +86,7 @@ class Checkpoint:
         }
 
     def names_by_identity(self) -> dict[int, str]:
-        """`id()` of every tensor -> its name, for modules that are put together from pieces of the parts."""
+        """`id()` of every tensor -> its name, for modules that are made of pieces of the parts."""
         return {id(tensor): name for name, tensor in self.tensors().items()}
 
     def check_every_tensor_is_read_once(self, params: Mapping[str, Sequence[str]]) -> None:
@@ -105,15 +109,15 @@ class Checkpoint:
 
 def _owner(part: str, key: str) -> str:
     """The component that reads the tensor `key` of `part`."""
-    candidates = [component for component, own_part in PART_OF.items() if own_part == part]
-    for component in candidates:
-        if key.startswith(_OWN_TENSORS.get(component, ())):
+    owners = (component for component, own_part in PART_OF.items() if own_part == part)
+    for component in owners:
+        if key.startswith(_OWN_TENSORS[component]):
             return component
-    return candidates[-1]
+    raise ValueError(f"{part}.{key} belongs to no component")
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of a list of tensors' names, and how many there are."""
+    """How many tensors a list names, and the first few names."""
     if not names:
         return "none"
     return f"{len(names)} tensor(s) ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from mlc_controlnet.config import PREDICTION_TYPES
 from mlc_controlnet.errors import UserError
 
 
@@ -200,7 +201,7 @@ _SCHEDULER: Mapping[str, Verdict] = {
     "beta_end": _PROBED,
     "beta_schedule": _PROBED,
     "trained_betas": _PROBED,
-    "prediction_type": Limited(("epsilon", "v_prediction", "sample"), _NO_FLOW),
+    "prediction_type": Limited((*PREDICTION_TYPES, "sample"), _NO_FLOW),
     "rescale_betas_zero_snr": _PROBED,
     "timestep_spacing": _PROBED,
     "steps_offset": _PROBED,

@@ -48,7 +48,7 @@ _LEFTOVERS = (
     CONTROLNET_PREFIX,
 )
 _ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names, "v1" also for what it does not know
-_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
+_HEADER_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 _REMEDY = "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora"
 _V_PREDICTION_SIZE = 96  # latent cells: Stable Diffusion 2's model of 768 pixels predicts v, the one of 512 the noise
 
@@ -161,7 +161,7 @@ def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> s
     """No tensor tells it. Files that follow Stability's ModelSpec say it in their header."""
     if stated is not None:
         return stated
-    in_header = _PREDICTION_TYPES.get(file.metadata.get("modelspec.prediction_type", ""))
+    in_header = _HEADER_PREDICTION_TYPES.get(file.metadata.get("modelspec.prediction_type", ""))
     if in_header is not None:
         return in_header
     if not is_second:

@@ -1,1 +1,1 @@
-"""What a build writes beside libraries: weights, sampler tables, previews, descriptions."""
+"""What a build writes besides libraries: weights, sampler tables, latent previews and descriptions."""

@@ -1,4 +1,4 @@
-"""What the manifest says of a build: components, tokenizer, defaults, versions."""
+"""Describe a build for the manifest: its model, components, tokenizer and versions."""
 
 import json
 from importlib.metadata import version
@@ -8,12 +8,14 @@ import mlc_controlnet
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import TensorSpec
 from mlc_controlnet.errors import UserError
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
 
 
 def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
+    """Describe the model: its name, its default size and the numbers that the host needs."""
     return manifest.ModelSummary(
         name=checkpoint.name,
         height=checkpoint.shape.height,
@@ -27,16 +29,23 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
 
 
 def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict[str, manifest.ComponentEntry]:
+    """Describe each built component: its inputs, its outputs and the names of its params, in the function's order."""
     return {
         name: manifest.ComponentEntry(
-            inputs=spec.inputs, outputs=spec.outputs, params=tuple(param.name for param in captured.params[name])
+            inputs=tuple(map(_without_example, spec.inputs)),
+            outputs=tuple(map(_without_example, spec.outputs)),
+            params=tuple(param.name for param in captured.params[name]),
         )
         for name, spec in checkpoint.specs.items()
     }
 
 
+def _without_example(tensor: TensorSpec) -> TensorSpec:
+    return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
+
+
 def describe_tokenizer(checkpoint: Checkpoint, file: str) -> manifest.TokenizerSpec:
-    """Look up the ids of the begin, end and padding tokens that the tokenizer's configuration names.
+    """Describe the tokenizer, with the ids of the begin, end and padding tokens that its configuration names.
 
     Raises:
         UserError: the configuration names a token that tokenizer.json does not have.
@@ -65,4 +74,5 @@ def _vocabulary(tokenizer_json: bytes) -> dict[str, int]:
 
 
 def describe_versions() -> dict[str, str]:
+    """The versions of this package and of the packages that took part in the build."""
     return {"mlc_controlnet": mlc_controlnet.__version__, **{name: version(name) for name in PACKAGES}}

@@ -9,7 +9,7 @@ from mlc_controlnet.bundle.manifest import RECORD_ALIGNMENT_BYTES, ParamRecord, 
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import Param
 
-MAX_SHARD_BYTES = 32 * 2**20  # a browser fetches, hashes and uploads shard by shard; more than this at once is memory
+MAX_SHARD_BYTES = 32 * 2**20  # a browser holds one whole shard in memory while it hashes and uploads it
 
 
 def write_params(
@@ -18,12 +18,12 @@ def write_params(
     tensors: Mapping[str, torch.Tensor],
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> ParamsSpec:
-    """Write every param, in the order given, into shards of at most `max_shard_bytes`.
+    """Write every param, in the given order, into shards of at most `max_shard_bytes`.
 
-    A param that is larger than that has a shard of its own: records are never cut.
+    A larger param has a shard of its own, because a record is never cut.
 
     Args:
-        tensors: those of the checkpoint, of which params are made.
+        tensors: the checkpoint's tensors, from which the params are made.
     """
     records: list[ParamRecord] = []
     shards: list[str] = []

@@ -1,30 +1,30 @@
-"""How much of a device's memory a picture takes, with all weights on the device and with some of them in turn.
+"""Which weights stay on the device while a picture is drawn, and how much memory that takes.
 
-`resident`: every weight of the components that draw stays on the device.
+A bundle describes two modes:
 
-`reduced`: a component's weights are on the device while it runs, and some stay between its calls. The text encoder, an
-inpainting model's encoder, the control embedding and the decoder run once a picture: they come, run and go. ControlNet
-and UNet take turns at every step, so what leaves must be uploaded again 20 to 40 times a picture, and two thoughts keep
-that small:
+- `resident`: all weights of the components that draw stay on the device.
+- `reduced`: some weights are on the device only while their component runs. The text encoder, an inpainting model's
+  encoder, the control embedding and the decoder run once per picture, so their weights come, run and go. ControlNet and
+  UNet take turns at every step, so each step must upload again what left the device.
 
-- The peak is that of the UNet's turn. To take more of the UNet away in the ControlNet's turn than the ControlNet needs
-  room for saves nothing: as many bytes of the UNet leave as come back of the ControlNet, and no more.
-- Both halves of classifier-free guidance run through the ControlNet before either runs through the UNet: one change of
-  turns a step, at the price of a second set of residuals (13 MB).
+Two thoughts keep the upload of `reduced` small:
 
-So the end of the ControlNet's weights, `SWAPPED_SHARE` of its bytes, changes places with as much of the UNet's. Stable
-Diffusion 1.5 with a ControlNet, float16, 512x512:
+- The peak is in the UNet's turn. In the ControlNet's turn it saves nothing to remove more of the UNet than the
+  ControlNet needs room for. So as many bytes of the UNet leave as bytes of the ControlNet return, and no more.
+- Both halves of classifier-free guidance run through the ControlNet before either runs through the UNet. So the turns
+  change once per step, at the price of a second set of residuals.
 
-    share swapped              peak      uploaded a step
-    0 (resident)               3.14 GB   0
-    1/2                        2.15 GB   0.74 GB
-    1                          1.80 GB   1.45 GB
-    "the running one alone"    1.80 GB   2.44 GB
+The last `SWAPPED_SHARE` of the ControlNet's bytes takes turns with as many bytes of the UNet. For Stable Diffusion 1.5
+with a ControlNet, in float16 at 512x512, and relative to the peak of `resident`:
 
-A half meets 2.2 GB, the memory that a GPU of 3 GB has left beside the screen. At 3 GB/s, which queue.writeBuffer can
-reach over PCIe (two copies on the processor, then the bus), it costs 0.25 s a step. The weights that come and go wait
-in the processor's memory, 1.1 GB. Reading them from the browser's cache at every step, at the 0.5 GB/s measured, would
-take six times as long, and a GPU that lacks 3.2 GB mostly has its own memory beside the processor's.
+    share that is swapped           peak    upload per step
+    0 (resident)                    1       0
+    1/2                             0.69    0.24
+    1                               0.57    0.46
+    all but the running component   0.57    0.78
+
+One half fits a GPU of 3 GB, which has about 2.2 GB left besides the screen. The weights that come and go wait in the
+processor's memory. Reading them from the browser's cache at every step would take several times as long as the upload.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,14 +55,14 @@ SWAPPED_SHARE = 0.5
 GUIDED = 2  # contexts and sets of residuals with classifier-free guidance
 
 
-def plan_memory(
+def plan_residency(
     libraries: Sequence[Library], components: Mapping[str, ComponentEntry], params: ParamsSpec
 ) -> dict[str, MemoryPlan]:
-    """The plan of each library, by its file. Bytes are those of buffers that live on the device at the same time."""
-    return {library.file: _Planner(library, components, params).plan() for library in libraries}
+    """The plan of each library, by its file. Bytes count buffers that are on the device at the same time."""
+    return {library.file: _ResidencyPlanner(library, components, params).plan() for library in libraries}
 
 
-class _Planner:
+class _ResidencyPlanner:
     def __init__(self, library: Library, components: Mapping[str, ComponentEntry], params: ParamsSpec) -> None:
         self.library = library
         self.components = components
@@ -75,27 +75,29 @@ class _Planner:
         return MemoryPlan(self._mode(everything), self._mode(self._turns() if both else {}))
 
     def _turns(self) -> dict[str, int]:
-        """How many params of ControlNet and UNet stay between their turns."""
+        """How many params of ControlNet and UNet stay on the device between their turns, from the first one."""
         controlnet, unet = self._sizes(CONTROLNET), self._sizes(UNET)
         kept = int(np.searchsorted(np.cumsum(controlnet), (1 - SWAPPED_SHARE) * sum(controlnet), side="right"))
-        room = sum(controlnet[kept:])  # what the UNet's last params have to make in the ControlNet's turn
+        room = sum(controlnet[kept:])  # for these bytes, the UNet's last params leave in the ControlNet's turn
         left = int(np.searchsorted(np.cumsum([0, *unet[::-1]]), room))
         return {CONTROLNET: kept, UNET: max(len(unet) - left, 0)}
 
     def _mode(self, kept: Mapping[str, int]) -> MemoryMode:
-        """The mode in which of each component so many params stay, from its first."""
+        """The mode in which `kept[name]` params of each component stay on the device, from the first one."""
         counts = {name: kept.get(name, 0) for name in self.components}
         staying = sum(sum(self._sizes(name)[: counts[name]]) for name in self.drawing)
         swapped = {name: sum(self._sizes(name)[counts[name] :]) for name in self.drawing}
-        peaks = [staying + swapped[name] + self._beside_weights(name, any(swapped.values())) for name in self.drawing]
+        peaks = [
+            staying + swapped[name] + self._bytes_besides_weights(name, any(swapped.values())) for name in self.drawing
+        ]
         return MemoryMode(
             peak_bytes=max(peaks, default=0),
             step_upload_bytes=swapped.get(CONTROLNET, 0) + swapped.get(UNET, 0),
             kept_params=counts,
         )
 
-    def _beside_weights(self, name: str, swaps: bool) -> int:
-        """What is on the device beside weights while `name` runs: what it works in, and what others left for later."""
+    def _bytes_besides_weights(self, name: str, swaps: bool) -> int:
+        """Bytes on the device besides weights while `name` runs: its own, and outputs that later components need."""
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
         work = self.library.activation_bytes.get(name, 0)  # its own outputs are among them
         alive = {
@@ -111,7 +113,7 @@ class _Planner:
         return work + alive + self._host_tensors()
 
     def _host_tensors(self) -> int:
-        """What the host writes into, a tensor an input, and the copy of the picture that it reads from."""
+        """Bytes of the tensors that the host writes, one per input, and of the picture's copy that it reads."""
         inputs = [spec for name in self.drawing for spec in self.components[name].inputs if spec.dtype != COMPUTE]
         return sum(map(self._bytes, inputs)) + self._outputs(VAE_DECODER)
 
@@ -123,7 +125,7 @@ class _Planner:
         return int(np.prod(resolved.shape)) * DTYPE_BYTES[resolved.dtype]
 
     def _sizes(self, name: str) -> list[int]:
-        """Bytes of each param of a component on the device: float16 is widened for a library in float32."""
+        """Bytes of each param of a component on the device. A float32 library's weights are widened from float16."""
         records = [self.records[param] for param in self.components[name].params]
         return [
             record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)

@@ -4,7 +4,7 @@ import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
-from mlc_controlnet.export.weight_residency import plan_memory
+from mlc_controlnet.export.weight_residency import plan_residency
 
 # Elements of each param, in the order of the component's function.
 PARAMS = {
@@ -55,7 +55,7 @@ def bundle(names: tuple[str, ...] = tuple(PARAMS)) -> tuple[dict[str, ComponentE
 
 def plan(dtype: str = "float16", names: tuple[str, ...] = tuple(PARAMS)) -> MemoryPlan:
     library = Library("x.wasm", "webgpu", dtype, (), {}, ACTIVATION_BYTES, {}, 0)
-    return plan_memory([library], *bundle(names))["x.wasm"]
+    return plan_residency([library], *bundle(names))["x.wasm"]
 
 
 HOST = len(DRAWING) * 4 + 6 * 4  # an input each, and the picture that the host reads
@@ -77,7 +77,7 @@ def test_of_an_inpainting_model_the_encoder_draws_too():
     sample = TensorSpec("sample", (1, INPAINTING_CHANNELS, 1, 1), "float32")
     components["unet"] = ComponentEntry((sample, *unet.inputs[1:]), unet.outputs, unet.params)
     library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
-    planned = plan_memory([library], components, params)["x.wasm"]
+    planned = plan_residency([library], components, params)["x.wasm"]
     assert planned.resident.kept_params == {name: len(PARAMS[name]) for name in PARAMS}
     host = HOST + (INPAINTING_CHANNELS - 1) * 4 + 4  # the UNet's sample, and the encoder's input
     # The peak is the encoder's turn: with all weights, or its own and the halves that stay, and two contexts.

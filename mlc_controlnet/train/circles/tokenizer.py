@@ -6,7 +6,8 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import CLIPTokenizer
 
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+from mlc_controlnet.checkpoint.tokenizer import BEGIN, END
+
 # CLIP's own split: contractions, runs of letters, single digits, runs of other signs.
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
