@@ -1,6 +1,6 @@
 /**
  * The picture that conditions: from any image to what the ControlNet reads; and any other that is given.
- * The twin of mlc_controlnet/runtime/control_image.py.
+ * The twin of mlc_controlnet/images/prepare.py, after the decoding, which the browser does.
  */
 
 import { MIN_SIDE } from "./constants.ts";
