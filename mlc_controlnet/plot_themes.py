@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Theme:
+    """Colours as #rrggbb: of text, of the grid, of the page."""
+
     text: str
     grid: str
     page: str

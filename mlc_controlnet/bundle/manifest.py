@@ -20,6 +20,8 @@ RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
 
 @dataclass(frozen=True)
 class ModelSummary:
+    """What the model is: its name, picture size and latents."""
+
     name: str
     height: int  # H, pixels
     width: int  # W, pixels
@@ -67,6 +69,8 @@ class ParamRecord:
 
 @dataclass(frozen=True)
 class ParamsSpec:
+    """The weights: their shards, and where each tensor is in them."""
+
     dtype: str
     bytes: int  # of all records, without alignment
     shards: tuple[str, ...]
@@ -75,6 +79,8 @@ class ParamsSpec:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
+    """The tokenizer's file, and how a prompt is padded to T tokens."""
+
     file: str
     max_length: int  # T, with the begin and end tokens
     begin_id: int
@@ -84,6 +90,8 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class SamplersSpec:
+    """The file with the sampler tables, and which sampler is the default."""
+
     file: str
     default: str
 
@@ -115,6 +123,8 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class FileEntry:
+    """A file of the bundle, with its size and hash."""
+
     path: str  # relative to the bundle, with /
     bytes: int
     sha256: str  # 64 hex digits
@@ -122,6 +132,8 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
+    """Everything that a runtime must know of a bundle: the content of manifest.json."""
+
     format_version: int
     model: ModelSummary
     target: str
@@ -191,6 +203,7 @@ class Manifest:
             raise UserError(f"{where}: scaling_factor", str(factor), "the VAE's, for an inpainting model", REMEDY)
 
     def with_files(self, files: tuple[FileEntry, ...]) -> "Manifest":
+        """Return the same manifest with another list of files."""
         return dataclasses.replace(self, files=files)
 
 

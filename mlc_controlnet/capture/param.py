@@ -16,6 +16,7 @@ class Rows:
 
     @property
     def are_all(self) -> bool:
+        """Whether these are all rows of the tensor."""
         return self.start == 0 and self.stop is None
 
     def __str__(self) -> str:

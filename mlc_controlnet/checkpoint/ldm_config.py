@@ -37,6 +37,7 @@ class Shapes:
         return int(tensor.shape[axis])
 
     def has(self, key: str) -> bool:
+        """Return whether the checkpoint has a tensor named `key`."""
         return self._prefix + key in self._tensors
 
     def count(self, prefix: str) -> int:

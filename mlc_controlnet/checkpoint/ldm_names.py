@@ -30,10 +30,12 @@ CONTROLNET_PREFIX = "control_model."
 
 
 def convert_unet(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
+    """Return the UNet's tensors under diffusers' names; raise UserError if one has no place."""
     return _account(source, convert_ldm_unet_checkpoint(dict(source), config), where)
 
 
 def convert_controlnet(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
+    """Return the ControlNet's tensors under diffusers' names; raise UserError if one has no place."""
     return _account(source, convert_controlnet_checkpoint(dict(source), config), where)
 
 

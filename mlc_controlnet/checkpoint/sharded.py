@@ -10,6 +10,7 @@ from mlc_controlnet.errors import UserError
 
 
 def is_index(name: str) -> bool:
+    """Return whether a file is an index of sharded weights, by its name."""
     return ".index." in name
 
 

@@ -62,6 +62,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
 
 
 def axis_kinds(schedule: Schedule, block: Block) -> str:
+    """Return the kinds of a block's axes as letters: S spatial, R reduction, O other."""
     letters = {tirx.IterVar.DataPar: "S", tirx.IterVar.CommReduce: "R"}
     return "".join(letters.get(axis.iter_type, "O") for axis in schedule.get(block).iter_vars)
 
@@ -72,6 +73,7 @@ def has_condition(schedule: Schedule, block: Block) -> bool:
 
 
 def try_inline(schedule: Schedule, block: Block) -> bool:
+    """Inline a block into its readers; return False if TVM cannot."""
     try:
         schedule.compute_inline(block)
     except ScheduleError:
@@ -80,6 +82,7 @@ def try_inline(schedule: Schedule, block: Block) -> bool:
 
 
 def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
+    """Return the number of iterations of each loop."""
     return [int(schedule.get(loop).extent) for loop in loops]
 
 

@@ -26,6 +26,7 @@ class ConvolutionTile:
 
     @property
     def accumulators(self) -> int:
+        """How many vector registers hold the tile's sums."""
         return self.channels * self.height * registers(self.width)
 
 

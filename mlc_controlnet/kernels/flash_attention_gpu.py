@@ -45,10 +45,12 @@ class Tile:
 
     @property
     def queries(self) -> int:
+        """Queries per workgroup."""
         return self.threads_y * self.rows
 
     @property
     def keys(self) -> int:
+        """Keys per pass over the loop."""
         return self.threads_x * self.columns
 
     @property

@@ -59,6 +59,7 @@ class CoefficientKernels:
 
 
 def group_norm_coefficients(norm: Normalization) -> CoefficientKernels:
+    """Return the kernels that compute a group norm's scale and shift per channel."""
     _check(norm)
     return CoefficientKernels(
         mark_finished(group_norm_gpu.statistics(_before_silu(norm))),

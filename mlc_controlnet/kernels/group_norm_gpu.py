@@ -40,14 +40,17 @@ class Slices:
 
     @property
     def size(self) -> int:
+        """Numbers per slice."""
         return THREADS * self.values
 
     @property
     def count(self) -> int:
+        """Slices per group."""
         return -(-self.norm.group_size // self.size)
 
     @property
     def groups(self) -> int:
+        """Groups of all pictures of the batch."""
         return self.norm.batch * self.norm.groups
 
     @property

@@ -28,6 +28,7 @@ def is_supported(norm: LayerNorm) -> bool:
 
 
 def threads_a_row(norm: LayerNorm) -> int:
+    """Return how many threads of a workgroup share one row."""
     enough = norm.rows * NARROW >= ENOUGH_WORKGROUPS * THREADS
     return NARROW if enough and norm.width <= NARROW * MOST_VALUES else THREADS
 

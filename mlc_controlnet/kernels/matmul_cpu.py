@@ -26,6 +26,7 @@ class MatmulTile:
 
     @property
     def accumulators(self) -> int:
+        """How many vector registers hold the tile's sums."""
         return self.rows * registers(self.columns)
 
 

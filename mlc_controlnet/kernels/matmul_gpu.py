@@ -64,6 +64,7 @@ class MatmulTile:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Rows and columns of the result per workgroup."""
         return self.threads_y * self.rows, self.threads_x * self.columns
 
 

@@ -24,14 +24,17 @@ class Normalization:
 
     @property
     def batch(self) -> int:
+        """B."""
         return self.shape[0]
 
     @property
     def channels(self) -> int:
+        """C."""
         return self.shape[1]
 
     @property
     def positions(self) -> int:
+        """Positions per channel: h w."""
         count = 1
         for size in self.shape[2:]:
             count *= size
@@ -39,10 +42,12 @@ class Normalization:
 
     @property
     def group_channels(self) -> int:
+        """Channels per group."""
         return self.channels // self.groups
 
     @property
     def group_size(self) -> int:
+        """Numbers per group."""
         return self.group_channels * self.positions
 
     @property
@@ -65,8 +70,10 @@ class LayerNorm:
 
     @property
     def width(self) -> int:
+        """Numbers per row."""
         return self.shape[-1]
 
     @property
     def rows(self) -> int:
+        """Rows that are normalized independently."""
         return math.prod(self.shape[:-1])

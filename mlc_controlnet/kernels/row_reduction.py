@@ -9,6 +9,7 @@ FOLD = 8  # threads that combine what the others left in workgroup memory; then 
 
 
 def add(a: Any, b: Any) -> Any:
+    """Return the sum, as the operator of a reduction."""
     return a + b
 
 

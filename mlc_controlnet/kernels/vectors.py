@@ -28,6 +28,7 @@ def neighbours(first: Any, lanes: int) -> Any:
 
 
 def numbers_of(vector: Any, lanes: int) -> list[Any]:
+    """Return the numbers of a vector one by one; a vector of one lane is a number."""
     return [vector] if lanes == 1 else [T.Shuffle([vector], [lane]) for lane in range(lanes)]
 
 

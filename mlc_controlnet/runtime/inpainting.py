@@ -19,6 +19,8 @@ MASK_THRESHOLD = 128  # grey from which a pixel is repainted: the first of 0..25
 
 @dataclass(frozen=True)
 class Inpainting:
+    """A picture and a mask, as an inpainting UNet takes them."""
+
     masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1, 0 where it is to be repainted
     mask: np.ndarray  # float32 [1, 1, h, w]: 1 where it is to be repainted, else 0
     notices: tuple[str, ...]  # what was done to make them fit

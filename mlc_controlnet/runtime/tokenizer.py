@@ -13,6 +13,8 @@ from mlc_controlnet.bundle.manifest import TokenizerSpec
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
+    """A prompt as token ids, and the part of it that was cut off."""
+
     token_ids: np.ndarray  # int32 [1, T]: begin, the prompt, end, then padding
     cut_text: str  # the end of the prompt that did not fit; "" if all of it did
 

@@ -97,6 +97,7 @@ class Unit:
 
     @property
     def object_name(self) -> str:
+        """The name of the object file."""
         return self.source.name + ".o"
 
 

@@ -68,6 +68,7 @@ class WasmRuntime:
     folder: Path
 
     def objects(self) -> list[Path]:
+        """Return the object files, to be linked whole."""
         return sorted((self.folder / "objects").iterdir())
 
     def archives(self) -> list[Path]:

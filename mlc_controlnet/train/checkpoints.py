@@ -22,6 +22,7 @@ _DELETED = ".deleted-"
 
 
 def name_of(step: int) -> str:
+    """Return the folder name of the checkpoint after `step` steps."""
     return f"step-{step:08d}"
 
 

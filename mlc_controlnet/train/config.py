@@ -183,6 +183,7 @@ class TrainConfig:
         return value
 
     def to_yaml(self) -> str:
+        """Return the configuration as YAML, which `load_config` reads again."""
         return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False)
 
 

@@ -17,6 +17,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 def preset_names() -> list[str]:
+    """Return the names that `--config` knows, in alphabetical order."""
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 

@@ -98,6 +98,7 @@ def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> l
 
 
 def write_png(grid: Image.Image, path: Path) -> None:
+    """Write the grid to `path`, whole or not at all, and create missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         grid.save(partial, format="PNG")

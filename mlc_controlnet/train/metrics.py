@@ -36,10 +36,12 @@ class Metrics:
                 self._board = SummaryWriter(str(folder / "logs"))
 
     def say(self, line: str) -> None:
+        """Print a line; in a run of several processes, only the first one speaks."""
         if self.speaks:
             self._log(line)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Append values of one step to metrics.jsonl and to TensorBoard."""
         if not self.speaks:
             return
         with self._file.open("a", encoding="utf-8") as file:
@@ -56,6 +58,7 @@ class Metrics:
             self._board.flush()
 
     def close(self) -> None:
+        """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
 

@@ -64,6 +64,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class CaseOutcome:
+    """One case as both contestants ran it: their times, and each output against torch's in dB."""
+
     name: str
     ours: Timing
     peer: Timing
@@ -74,6 +76,8 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class Adapter:
+    """The WebGPU adapter that the browser or Node gave."""
+
     name: str
     is_software: bool
     has_float16: bool
@@ -81,6 +85,8 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Outcome:
+    """What one contest measured."""
+
     adapter: Adapter
     host: str
     copy_gigabytes_per_second: float
@@ -173,4 +179,5 @@ def _node(arguments: Sequence[str], capture: bool = False) -> bytes:
 
 
 def peer_version() -> str:
+    """Return the version of the onnxruntime-web that is installed."""
     return json.loads((WEB / "node_modules" / "onnxruntime-web" / "package.json").read_bytes())["version"]

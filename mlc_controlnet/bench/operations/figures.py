@@ -121,9 +121,11 @@ class Figures:
 
     @property
     def peers(self) -> tuple[str, ...]:
+        """The names of the contestants that ours is compared with."""
         return tuple(name for name in self.rows[0].times if name != OURS)
 
     def median_ms(self, row: Row, contestant: str) -> float:
+        """Return the median time of one contestant's call at `row`."""
         return median_ms(row.times[contestant], self.clock)
 
     def ratio(self, row: Row, peer: str) -> float:
@@ -131,6 +133,7 @@ class Figures:
         return self.median_ms(row, peer) / self.median_ms(row, OURS)
 
     def gflops(self, row: Row) -> float:
+        """Return our rate at `row`, in GFLOP/s."""
         return 1000 * row.gflop / self.median_ms(row, OURS)
 
     def share(self, row: Row) -> float:
@@ -139,6 +142,7 @@ class Figures:
 
 
 def median_ms(timing: Timing, clock: str) -> float:
+    """Return the median time of a call on the device's clock or, for any other `clock`, on the wall's."""
     return statistics.median(timing.device_ms if clock == "device" else timing.wall_ms)
 
 

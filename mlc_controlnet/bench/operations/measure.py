@@ -57,6 +57,7 @@ class Settings:
                 raise UserError(option, repr(value), f"one of {', '.join(allowed)}", "pass one of these")
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
+        """Return what to run: single operations or a model's components."""
         if self.subject == KERNELS:
             return operation_cases(self.only, reduced, dtype)
         return component_cases(self.model, self.components, reduced, dtype)

@@ -37,10 +37,13 @@ class Operation:
     flops_an_element: int = 0
 
     def size_on(self, software: bool) -> int:
+        """Return the operation's size on a device; software GPUs get a smaller one."""
         return self.reduced_size if software else self.size
 
 
 class GroupNormSilu(nn.Module):
+    """Group norm with 32 groups, then SiLU, as before every convolution of a UNet's residual block."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(32, channels)
@@ -50,6 +53,8 @@ class GroupNormSilu(nn.Module):
 
 
 class UpsampledConvolution(nn.Module):
+    """A convolution after doubling height and width, as in a UNet's upsampling block."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)

@@ -47,6 +47,7 @@ class Figures:
     component_ms: dict[str, float]  # one call; none for a peer
 
     def lines(self) -> Iterator[str]:
+        """Yield the figures as lines of text."""
         yield f"{self.contestant.name}, {self.contestant.device}"
         guidance = self.contestant.guidance_scale
         guided = f"guidance {guidance:g}" if guidance > 1 else "no guidance"

@@ -76,6 +76,7 @@ class Settings:
             raise UserError("--pixels", str(self.pixels), "a positive multiple of 64", "choose another size")
 
     def loop(self, name: str, batch: int | None = None, **options: Any) -> Loop:
+        """Return a training loop with these settings and the given options."""
         pixels = PIXELS[self.model] if self.pixels is None else self.pixels
         size = self.batch if batch is None else batch
         return Loop(name, self.model, pixels, size, self.precision, **options)
@@ -99,6 +100,7 @@ class Figures:
 
     @property
     def samples_per_second(self) -> float:
+        """The median rate over all turns."""
         return self.batch / statistics.median(self.turns)
 
     def speed_over(self, other: "Figures") -> tuple[float, float, float]:
@@ -109,6 +111,7 @@ class Figures:
         return low, middle, high
 
     def line(self, first: "Figures") -> str:
+        """Return the figures as a line of text, with the speed relative to `first`."""
         low, middle, high = self.speed_over(first)
         rate = f"{self.samples_per_second:9.2f} samples/s"
         return f"  {self.name:<34}{rate}  {middle:5.2f}x ({low:.2f} to {high:.2f})  {self.peak_memory_mib:8.0f} MiB"
@@ -160,6 +163,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def both_loops(settings: Settings) -> list[Loop]:
+    """Return the training loops to compare: diffusers' example, ours, and ours with cached latents."""
     return [
         settings.loop(PEER, is_peer=True),
         settings.loop(OURS),

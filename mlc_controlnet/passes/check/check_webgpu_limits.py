@@ -63,6 +63,7 @@ class KernelFacts:
                 yield f"{self.name}: has a tensor of {dtype}, which WGSL lacks"
 
     def demands(self) -> dict[str, int]:
+        """What the kernel needs, under the names of WebGPU's limits."""
         return {
             "maxComputeInvocationsPerWorkgroup": self.threads,
             "maxComputeWorkgroupStorageSize": self.workgroup_bytes,

@@ -65,10 +65,12 @@ class Linear:
 
     @property
     def dtypes(self) -> tuple[str, str]:
+        """The dtypes of the product and of the layer's output."""
         return str(self.product.ty.dtype), str(self.output.ty.dtype)
 
     @property
     def width(self) -> int:
+        """Output features."""
         return shape_of(self.weight)[0]
 
 

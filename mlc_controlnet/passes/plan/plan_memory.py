@@ -38,6 +38,8 @@ class Tensor:
 
 @dataclass
 class Storage:
+    """A buffer, and the tensors that use it one after another."""
+
     bytes: int
     tensors: list[Tensor] = field(default_factory=list)
 

@@ -57,6 +57,7 @@ def open_database(folder: Path) -> meta_schedule.database.JSONDatabase:
 
 
 def is_scheduled(function: tirx.PrimFunc) -> bool:
+    """Return whether a function has its final schedule, so that no rule may change it."""
     return bool((function.attrs or {}).get("tirx.is_scheduled", False))
 
 

@@ -24,6 +24,7 @@ class Circle:
 
     @property
     def prompt(self) -> str:
+        """The prompt that describes this circle."""
         return f"{self.fill} circle with {self.background} background"
 
 

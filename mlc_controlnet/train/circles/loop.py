@@ -9,6 +9,8 @@ import torch
 
 @dataclass(frozen=True)
 class LoopConfig:
+    """How one stage trains: steps, learning rate, averaging."""
+
     steps: int
     max_lr: float
     beta2: float = 0.95

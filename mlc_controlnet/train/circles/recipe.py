@@ -41,6 +41,8 @@ GUIDANCE_SCALE = 2.0  # what the model card recommends; flat colours need little
 
 @dataclass(frozen=True)
 class Recipe:
+    """How the bundled model is trained: its data and its three stages."""
+
     seed: int = 0
     examples: int = 6000
     batch: int = 16
