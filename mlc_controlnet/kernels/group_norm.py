@@ -13,14 +13,14 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels import group_norm_cpu, group_norm_gpu
 from mlc_controlnet.kernels.finished import mark_finished
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 
 
 @dataclass(frozen=True)
 class GroupNormKernels:
     """`statistics` (x, partial) and `normalize` (x, partial, gamma, beta, y), both scheduled.
 
-    x and y have `Normalization.shape`, gamma and beta [C]; partial is float32 of `partial_shape` = [N * G, slices, 2].
+    x and y have `GroupNorm.shape`, gamma and beta [C]; partial is float32 of `partial_shape` = [N * G, slices, 2].
     Where `normalize` does everything, its parameters are (x, gamma, beta, y), and there is nothing else.
     """
 
@@ -29,7 +29,7 @@ class GroupNormKernels:
     partial_shape: tuple[int, int, int] | None = None
 
 
-def group_norm(norm: Normalization, target: Target) -> GroupNormKernels:
+def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
     """The kernels for `target`; sums are float32."""
     _check(norm)
     if "gpu" not in target.keys:
@@ -58,7 +58,7 @@ class CoefficientKernels:
     partial_shape: tuple[int, int, int]
 
 
-def group_norm_coefficients(norm: Normalization) -> CoefficientKernels:
+def group_norm_coefficients(norm: GroupNorm) -> CoefficientKernels:
     """Return the kernels that compute a group norm's scale and shift per channel."""
     _check(norm)
     return CoefficientKernels(
@@ -68,11 +68,11 @@ def group_norm_coefficients(norm: Normalization) -> CoefficientKernels:
     )
 
 
-def _before_silu(norm: Normalization) -> Normalization:
+def _before_silu(norm: GroupNorm) -> GroupNorm:
     """Statistics are the same with and without silu: one kernel."""
     return replace(norm, silu=False)
 
 
-def _check(norm: Normalization) -> None:
+def _check(norm: GroupNorm) -> None:
     if not norm.is_supported():
         raise ValueError(f"no group norm kernel for {norm}")

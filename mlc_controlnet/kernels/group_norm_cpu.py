@@ -11,14 +11,14 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.exponential_cpu import exp2
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 SLICE = 4096  # values: 16 KiB
 LANES = 16
 
 
-def build(norm: Normalization) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
+def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
     """(statistics, normalize, slices a group). See `GroupNormKernels` for their parameters."""
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     groups = norm.batch * norm.groups

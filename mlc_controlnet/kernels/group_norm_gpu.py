@@ -13,7 +13,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 THREADS = 256
@@ -30,7 +30,7 @@ MAX_WHOLE = (
 class Slices:
     """How the groups of a norm are cut: `count` slices of at most `size` neighbours in memory, `values` a thread."""
 
-    norm: Normalization
+    norm: GroupNorm
     values: int
 
     @property
@@ -63,7 +63,7 @@ class Slices:
         return T.cast(T.min(self.size, self.norm.group_size - piece * self.size), "float32")
 
 
-def choose_slices(norm: Normalization) -> Slices:
+def choose_slices(norm: GroupNorm) -> Slices:
     """As many values a thread as leave enough workgroups to fill a GPU."""
     values = MAX_VALUES
     groups = norm.batch * norm.groups
@@ -72,12 +72,12 @@ def choose_slices(norm: Normalization) -> Slices:
     return Slices(norm, values)
 
 
-def is_whole(norm: Normalization) -> bool:
+def is_whole(norm: GroupNorm) -> bool:
     """Whether one workgroup takes a whole group."""
     return norm.group_size <= MAX_WHOLE
 
 
-def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
+def _element(norm: GroupNorm, group: Any, offset: Any) -> tuple[Any, ...]:
     """The index into x of a group's vector that begins at `offset`; past the end of the group, of its last."""
     lanes = norm.lanes
     flat = group * norm.group_size + T.min(offset, norm.group_size - lanes)
@@ -89,16 +89,16 @@ def _element(norm: Normalization, group: Any, offset: Any) -> tuple[Any, ...]:
     return (flat, *reversed(others), neighbours(last, lanes))
 
 
-def _load(norm: Normalization, x: Any, group: Any, offset: Any) -> Any:
+def _load(norm: GroupNorm, x: Any, group: Any, offset: Any) -> Any:
     """A group's vector that begins at `offset`, in float32."""
     return T.cast(x[_element(norm, group, offset)], vector_of("float32", norm.lanes))
 
 
-def _channel(norm: Normalization, group: Any, offset: Any) -> Any:
+def _channel(norm: GroupNorm, group: Any, offset: Any) -> Any:
     return group % norm.groups * norm.group_channels + offset // norm.positions
 
 
-def _finish(norm: Normalization, y: Any) -> Any:
+def _finish(norm: GroupNorm, y: Any) -> Any:
     if norm.silu:
         y = y / (spread(T.float32(1), norm.lanes) + T.exp(spread(T.float32(0), norm.lanes) - y))
     return T.cast(y, vector_of(norm.dtype, norm.lanes))
@@ -169,7 +169,7 @@ def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale)
 
 
 @functools.cache
-def statistics(norm: Normalization) -> tirx.PrimFunc:
+def statistics(norm: GroupNorm) -> tirx.PrimFunc:
     """(x, partial): mean and sum of squared deviations of every slice."""
     slices = choose_slices(norm)
     lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
@@ -212,7 +212,7 @@ def statistics(norm: Normalization) -> tirx.PrimFunc:
 
 
 @functools.cache
-def normalize(norm: Normalization) -> tirx.PrimFunc:
+def normalize(norm: GroupNorm) -> tirx.PrimFunc:
     """(x, partial, gamma, beta, y): every slice combines the slices of its group and normalizes itself."""
     slices = choose_slices(norm)
 
@@ -244,7 +244,7 @@ def normalize(norm: Normalization) -> tirx.PrimFunc:
 
 
 @functools.cache
-def coefficients(norm: Normalization) -> tirx.PrimFunc:
+def coefficients(norm: GroupNorm) -> tirx.PrimFunc:
     """(partial, gamma, mean_and_scale): what a kernel needs that normalizes x [N, C, ...] as it reads it.
 
     mean_and_scale is float32 [N, C, 2]: (x - mean) * scale + beta is the norm; gamma is part of the scale.
@@ -281,7 +281,7 @@ def coefficients(norm: Normalization) -> tirx.PrimFunc:
 
 
 @functools.cache
-def whole(norm: Normalization) -> tirx.PrimFunc:
+def whole(norm: GroupNorm) -> tirx.PrimFunc:
     """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
     lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
     rounds = -(-norm.group_size // (THREADS * lanes))

@@ -10,7 +10,7 @@ from mlc_controlnet.kernels.vectors import lanes_of
 
 
 @dataclass(frozen=True)
-class Normalization:
+class GroupNorm:
     """silu(gamma * (x - mean) / sqrt(variance + epsilon) + beta), mean and variance over each group of x [N, C, ...].
 
     In channels-first layout a group is `group_size` neighbours in memory, whatever the picture's shape.

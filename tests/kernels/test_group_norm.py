@@ -9,25 +9,25 @@ import tvm
 from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
 
 CASES = {
-    "unet": Normalization((1, 32, 12, 16), 4, 1e-5, "float32", silu=True),
-    "unet before attention": Normalization((1, 96, 4, 4), 4, 1e-6, "float32", silu=False),
-    "vae, two large groups": Normalization((1, 16, 96, 128), 2, 1e-6, "float32", silu=True),
-    "Stable Diffusion": Normalization((1, 320, 16, 24), 32, 1e-5, "float32", silu=True),
-    "rows of 17": Normalization((1, 8, 40, 17), 2, 1e-5, "float32", silu=True),
-    "one group, batch 2": Normalization((2, 6, 10, 7), 1, 1e-5, "float32", silu=False),
-    "a group of 35 numbers": Normalization((1, 2, 5, 7), 2, 1e-5, "float32", silu=True),
-    "more slices than threads": Normalization((1, 1, 1031, 1024), 1, 1e-5, "float32", silu=False),
-    "float16": Normalization((1, 32, 12, 16), 4, 1e-5, "float16", silu=True),
+    "unet": GroupNorm((1, 32, 12, 16), 4, 1e-5, "float32", silu=True),
+    "unet before attention": GroupNorm((1, 96, 4, 4), 4, 1e-6, "float32", silu=False),
+    "vae, two large groups": GroupNorm((1, 16, 96, 128), 2, 1e-6, "float32", silu=True),
+    "Stable Diffusion": GroupNorm((1, 320, 16, 24), 32, 1e-5, "float32", silu=True),
+    "rows of 17": GroupNorm((1, 8, 40, 17), 2, 1e-5, "float32", silu=True),
+    "one group, batch 2": GroupNorm((2, 6, 10, 7), 1, 1e-5, "float32", silu=False),
+    "a group of 35 numbers": GroupNorm((1, 2, 5, 7), 2, 1e-5, "float32", silu=True),
+    "more slices than threads": GroupNorm((1, 1, 1031, 1024), 1, 1e-5, "float32", silu=False),
+    "float16": GroupNorm((1, 32, 12, 16), 4, 1e-5, "float16", silu=True),
 }
 
 
-def make_inputs(norm: Normalization, mean: float = 3.0) -> dict[str, np.ndarray]:
+def make_inputs(norm: GroupNorm, mean: float = 3.0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     inputs = {
         "x": random.standard_normal(norm.shape) + mean,
@@ -37,14 +37,14 @@ def make_inputs(norm: Normalization, mean: float = 3.0) -> dict[str, np.ndarray]
     return {name: value.astype(norm.dtype) for name, value in inputs.items()}
 
 
-def normalize_in_torch(norm: Normalization, inputs: dict[str, np.ndarray]) -> np.ndarray:
+def normalize_in_torch(norm: GroupNorm, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """In float64."""
     x, gamma, beta = (torch.tensor(inputs[name]).double() for name in ("x", "gamma", "beta"))
     y = torch.nn.functional.group_norm(x, norm.groups, gamma, beta, norm.epsilon)
     return (torch.nn.functional.silu(y) if norm.silu else y).numpy()
 
 
-def run_on_processor(norm: Normalization, inputs: dict[str, np.ndarray]) -> np.ndarray:
+def run_on_processor(norm: GroupNorm, inputs: dict[str, np.ndarray]) -> np.ndarray:
     kernels = group_norm(norm, LLVM)
     functions = {"statistics": kernels.statistics, "normalize": kernels.normalize}
     library = tvm.compile(
@@ -90,11 +90,11 @@ def test_a_gpu_reads_and_writes_vectors(name):
 
 
 def test_a_mean_a_thousand_deviations_away_does_not_cancel():
-    norm = Normalization((1, 16, 48, 64), 2, 1e-6, "float32", silu=False)
+    norm = GroupNorm((1, 16, 48, 64), 2, 1e-6, "float32", silu=False)
     inputs = make_inputs(norm, mean=1000.0)
     assert relative_error(run_on_processor(norm, inputs), normalize_in_torch(norm, inputs)) < 1e-4
 
 
 def test_channels_that_do_not_fill_groups_are_refused():
     with pytest.raises(ValueError, match="groups=5"):
-        group_norm(Normalization((1, 32, 8, 8), 5, 1e-5, "float32", silu=False), LLVM)
+        group_norm(GroupNorm((1, 32, 8, 8), 5, 1e-5, "float32", silu=False), LLVM)

@@ -11,10 +11,9 @@ import logging
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.matching import axes_of, is_call
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -22,27 +21,16 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="CancelPermutes")
 class CancelPermutes:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        canceller = _Canceller(mod)
-        rewritten = rewrite(mod, canceller)
-        log.info("cancelled %d pairs of permute_dims", canceller.fired)
+        rewritten, fired = rewrite_calls(mod, _cancel)
+        log.info("cancelled %d pairs of permute_dims", fired)
         return rewritten
 
 
-@mutator
-class _Canceller(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.fired = 0
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        if not is_call(call, "relax.permute_dims") or not isinstance(call.args[0], relax.Var):
-            return call
-        bound = self.lookup_binding(call.args[0])
-        if not is_call(bound, "relax.permute_dims"):
-            return call
-        outer, inner = axes_of(call), axes_of(bound)
-        if [inner[axis] for axis in outer] != sorted(outer):
-            return call
-        self.fired += 1
-        return bound.args[0]
+def _cancel(call: relax.Call, site: Site) -> relax.Expr | None:
+    if not is_call(call, "relax.permute_dims"):
+        return None
+    inner = site.bound_to(call.args[0])
+    if not is_call(inner, "relax.permute_dims"):
+        return None
+    first, second = axes_of(inner), axes_of(call)
+    return inner.args[0] if [first[axis] for axis in second] == sorted(second) else None

@@ -11,9 +11,8 @@ import logging
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -21,24 +20,13 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="DropIdentities")
 class DropIdentities:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        dropper = _Dropper(mod)
-        rewritten = rewrite(mod, dropper)
-        log.info("dropped %d identities", dropper.fired)
+        rewritten, fired = rewrite_calls(mod, _drop)
+        log.info("dropped %d identities", fired)
         return rewritten
 
 
-@mutator
-class _Dropper(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.fired = 0
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        if not _is_identity(call):
-            return call
-        self.fired += 1
-        return call.args[0]
+def _drop(call: relax.Call, _site: Site) -> relax.Expr | None:
+    return call.args[0] if _is_identity(call) else None
 
 
 def _is_identity(call: relax.Call) -> bool:

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.s_tir import SBlock, SBlockRealize
 
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -78,44 +78,34 @@ def _is_pointwise(block: SBlock, buffer: tvm.ir.Var) -> bool:
 @tvm.transform.module_pass(opt_level=0, name="WriteOverOperands")
 class WriteOverOperands:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        writer = _Writer(mod)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                writer.free = _free_operands(function)
-                writer.builder_.update_func(global_var, writer.visit_expr(function))
-        log.info("wrote %d results over an operand", writer.fired)
-        return relax.transform.DeadCodeElimination()(writer.builder_.get())
+        rule = _Rule(mod)
+        rewritten, fired = rewrite_calls(mod, rule, rule.begin)
+        log.info("wrote %d results over an operand", fired)
+        return relax.transform.DeadCodeElimination()(rewritten)
 
 
-@mutator
-class _Writer(PyExprMutator):
+class _Rule:
     def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
         self.mod = mod
         self.free: dict[relax.Var, set[relax.Var]] = {}
-        self.result: relax.Var | None = None  # of the binding that is being visited
         self.kernels: dict[tuple[tvm.ir.GlobalVar, int], tvm.ir.GlobalVar] = {}
-        self.fired = 0
 
-    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
-        self.result = binding.var
-        super().visit_var_binding_(binding)
+    def begin(self, function: relax.Function) -> None:
+        self.free = _free_operands(function)
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        new = super().visit_call_(call)
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
         if not is_call(call, "relax.call_tir") or _threads_share_a_sum(self.mod[call.args[0]]):
-            return new
-        kernel, operands = call.args[:2]
-        free = self.free.get(self.result, set())
+            return None
+        kernel, operands = site.original.args[:2]
+        free = self.free.get(site.variable, set())
         indices = [i for i in self.mod[kernel].attrs.get(OVERWRITABLE, ()) if operands[i] in free]
         if not indices:
-            return new
-        self.fired += 1
+            return None
         index = int(indices[0])
         if (kernel, index) not in self.kernels:
             in_place = _in_place(self.mod[kernel], index)
-            self.kernels[kernel, index] = self.builder_.add_func(in_place, f"{kernel.name_hint}_in_place")
-        return relax.op.call_tir_inplace(self.kernels[kernel, index], new.args[1], index, call.ty)
+            self.kernels[kernel, index] = site.builder.add_func(in_place, f"{kernel.name_hint}_in_place")
+        return relax.op.call_tir_inplace(self.kernels[kernel, index], call.args[1], index, call.ty)
 
 
 def _threads_share_a_sum(function: tirx.PrimFunc) -> bool:

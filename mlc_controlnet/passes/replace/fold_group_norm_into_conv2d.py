@@ -17,14 +17,14 @@ import math
 
 import tvm
 from tvm import relax, te, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.kernels.group_norm import group_norm_coefficients
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.passes.clean.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
 from mlc_controlnet.passes.replace.use_group_norm import describe
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -38,67 +38,64 @@ class FoldGroupNormIntoConv2d:
         self.large_plane = large_plane
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        folder = _Folder(mod, self.large_plane)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                folder.read_once = {var for var, reading in readers(function).items() if len(reading) == 1}
-                rewritten = relax.analysis.remove_all_unused(folder.visit_expr(function))
-                folder.builder_.update_func(global_var, rewritten)
-        log.info("folded %d group norms into convolutions", folder.fired)
-        return folder.builder_.get()
+        rule = _Rule(self.large_plane)
+        rewritten, fired = rewrite_calls(mod, rule, rule.begin)
+        log.info("folded %d group norms into convolutions", fired)
+        return rewritten
 
 
-@mutator
-class _Folder(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, large_plane: int) -> None:
-        super().__init__(mod)
+class _Rule:
+    def __init__(self, large_plane: int) -> None:
         self.large_plane = large_plane
         self.read_once: set[relax.Var] = set()
-        self.fired = 0
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        read = call.args[0] if call.args else None
-        call = super().visit_call_(call)
-        if not is_call(call, "relax.nn.conv2d") or read not in self.read_once or not self._pays(call):
-            return call
-        norm = self.lookup_binding(call.args[0])
+    def begin(self, function: relax.Function) -> None:
+        self.read_once = {variable for variable, reading in readers(function).items() if len(reading) == 1}
+
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
+        if not is_call(call, "relax.nn.conv2d"):
+            return None
+        if site.original.args[0] not in self.read_once or not _pays(call, self.large_plane):
+            return None
+        norm = site.bound_to(call.args[0])
         silu = is_call(norm, "relax.nn.silu")
-        if silu:
-            norm = self.lookup_binding(norm.args[0])
+        if is_call(norm, "relax.nn.silu"):
+            norm = site.bound_to(norm.args[0])
         wanted = describe(norm, silu)
-        if wanted is None:
-            return call
-        self.fired += 1
+        if norm is None or wanted is None:
+            return None
         x, gamma, beta = norm.args
         kernels = group_norm_coefficients(wanted)
-        partial = self._emit(kernels.statistics, "group_norm_statistics", [x], kernels.partial_shape)
-        mean_and_scale = self._emit(
-            kernels.coefficients, "group_norm_coefficients", [partial, gamma], (wanted.batch, wanted.channels, 2)
+        partial = _emit(site, kernels.statistics, "group_norm_statistics", [x], kernels.partial_shape)
+        mean_and_scale = _emit(
+            site, kernels.coefficients, "group_norm_coefficients", [partial, gamma], (wanted.batch, wanted.channels, 2)
         )
         attrs = call.attrs
         convolution = functools.partial(
             _normalized_conv2d, wanted, tuple(attrs.strides), tuple(attrs.padding), str(call.ty.dtype)
         )
-        weight = self.builder_.normalize(laid_out(call.args[1], self.lookup_binding))
-        return self.builder_.call_te(
+        weight = site.builder.normalize(laid_out(call.args[1], site.lookup))
+        return site.builder.call_te(
             convolution, x, mean_and_scale, beta, weight, primfunc_name_hint="normalized_conv2d"
         )
 
-    def _emit(self, kernel: tirx.PrimFunc, name: str, inputs: list[relax.Expr], shape: tuple[int, ...]) -> relax.Var:
-        function = self.builder_.add_func(kernel, name)
-        return self.builder_.emit(relax.call_tir(function, inputs, relax.TensorType(shape, "float32")))
 
-    def _pays(self, conv: relax.Call) -> bool:
-        """Whether the plane is large, its readers are few, and there is a halo, which the schedule looks for."""
-        if not is_direct(conv) or not all(int(p) for p in conv.attrs.padding):
-            return False
-        plane = conv.args[0].ty
-        size = math.prod(shape_of(conv.args[0])) * tvm.runtime.DataType(str(plane.dtype)).itemsize
-        return size >= self.large_plane and shape_of(conv)[1] <= MAX_OUT_CHANNELS
+def _emit(site: Site, kernel: tirx.PrimFunc, name: str, inputs: list[relax.Expr], shape: tuple[int, ...]) -> relax.Var:
+    function = site.builder.add_func(kernel, name)
+    return site.emit(relax.call_tir(function, inputs, relax.TensorType(shape, "float32")))
+
+
+def _pays(conv: relax.Call, large_plane: int) -> bool:
+    """Whether the plane is large, its readers are few, and there is a halo, which the schedule looks for."""
+    if not is_direct(conv) or not all(int(p) for p in conv.attrs.padding):
+        return False
+    plane = conv.args[0].ty
+    size = math.prod(shape_of(conv.args[0])) * tvm.runtime.DataType(str(plane.dtype)).itemsize
+    return size >= large_plane and shape_of(conv)[1] <= MAX_OUT_CHANNELS
 
 
 def _normalized_conv2d(
-    norm: Normalization,
+    norm: GroupNorm,
     strides: tuple[int, int],
     padding: tuple[int, int, int, int],
     out_dtype: str,

@@ -9,15 +9,15 @@ a tile is loaded it costs nothing, and a tensor of four times the picture, 134 M
 """
 
 import logging
+from typing import TypeGuard
 
 import tvm
 from tvm import relax, te
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.passes.clean.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -25,35 +25,25 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="FoldResizeIntoConv2d")
 class FoldResizeIntoConv2d:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        folder = _Folder(mod)
-        rewritten = rewrite(mod, folder)
-        log.info("folded %d upsamplings into convolutions", folder.fired)
+        rewritten, fired = rewrite_calls(mod, _fold)
+        log.info("folded %d upsamplings into convolutions", fired)
         return rewritten
 
 
-@mutator
-class _Folder(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.fired = 0
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        if not is_call(call, "relax.nn.conv2d") or not isinstance(call.args[0], relax.Var):
-            return call
-        resize = self.lookup_binding(call.args[0])
-        if not _doubles(resize) or not _is_plain(call):
-            return call
-        self.fired += 1
-        weight = self.builder_.normalize(laid_out(call.args[1], self.lookup_binding))
-        return self.builder_.call_te(
-            _upsampled_conv2d,
-            resize.args[0],
-            weight,
-            tuple(call.attrs.padding),
-            str(call.ty.dtype),
-            primfunc_name_hint="upsampled_conv2d",
-        )
+def _fold(call: relax.Call, site: Site) -> relax.Expr | None:
+    if not is_call(call, "relax.nn.conv2d"):
+        return None
+    resize = site.bound_to(call.args[0])
+    if not _doubles(resize) or not _is_plain(call):
+        return None
+    return site.builder.call_te(
+        _upsampled_conv2d,
+        resize.args[0],
+        site.builder.normalize(laid_out(call.args[1], site.lookup)),
+        tuple(call.attrs.padding),
+        str(call.ty.dtype),
+        primfunc_name_hint="upsampled_conv2d",
+    )
 
 
 def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, int, int], out_dtype: str) -> te.Tensor:
@@ -69,9 +59,9 @@ def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, 
     )
 
 
-def _doubles(expr: relax.Expr | None) -> bool:
+def _doubles(expr: relax.Expr | None) -> TypeGuard[relax.Call]:
     """Whether it is a nearest upsampling that takes every number twice along both axes."""
-    if expr is None or not is_call(expr, "relax.image.resize2d"):
+    if not is_call(expr, "relax.image.resize2d"):
         return False
     attrs = expr.attrs
     *_, height, width = (int(size) for size in expr.args[0].ty.shape)

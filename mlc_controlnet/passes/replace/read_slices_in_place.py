@@ -14,10 +14,9 @@ import logging
 import numpy as np
 import tvm
 from tvm import relax, te
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from mlc_controlnet.passes.matching import bound_to, is_call, shape_of
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -27,48 +26,40 @@ BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes it into the kernel of 
 @tvm.transform.module_pass(opt_level=0, name="ReadSlicesInPlace")
 class ReadSlicesInPlace:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod)
-        rewritten = rewrite(mod, replacer)
-        log.info("%d slices are read in place", replacer.fired)
+        rewritten, fired = rewrite_calls(mod, _Rule())
+        log.info("%d slices are read in place", fired)
         return rewritten
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
+class _Rule:
+    def __init__(self) -> None:
         self.readers: dict[tuple[int, int, str], tvm.ir.GlobalVar] = {}
-        self.fired = 0
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
         if not is_call(call, "relax.expand_dims") or len(call.ty.shape) != 4 or _axes(call) != [3]:
-            return call
-        inner = self._bound(call.args[0])
+            return None
+        inner = site.bound_to(call.args[0])
         if not is_call(inner, "relax.expand_dims") or _axes(inner) != [2]:
-            return call
-        columns = self._bound(inner.args[0])
+            return None
+        columns = site.bound_to(inner.args[0])
         if not is_call(columns, "relax.strided_slice"):
-            return call
+            return None
         packed, axes, begin, _, *strides = columns.args
         if shape_of(packed)[0] != 1 or [int(axis) for axis in axes] != [1] or strides:
-            return call
-        self.fired += 1
+            return None
         first = relax.const(np.array([int(begin[0])], np.int32))
-        return relax.call_tir(self._reader(packed, first, shape_of(call)[1]), [packed, first], call.ty)
+        reader = self._reader(packed, first, shape_of(call)[1], site.builder)
+        return relax.call_tir(reader, [packed, first], call.ty)
 
-    def _reader(self, packed: relax.Expr, first: relax.Expr, channels: int) -> tvm.ir.GlobalVar:
+    def _reader(
+        self, packed: relax.Expr, first: relax.Expr, channels: int, builder: relax.BlockBuilder
+    ) -> tvm.ir.GlobalVar:
         kind = shape_of(packed)[1], channels, str(packed.ty.dtype)
         if kind not in self.readers:
-            call = self.builder_.call_te(_columns_as_channels, packed, first, channels)
-            reader = call.args[0]
-            function = self.builder_.get()[reader].with_attr("op_pattern", BROADCAST)
-            self.builder_.update_func(reader, function)
+            reader = builder.call_te(_columns_as_channels, packed, first, channels).args[0]
+            builder.update_func(reader, builder.get()[reader].with_attr("op_pattern", BROADCAST))
             self.readers[kind] = reader
         return self.readers[kind]
-
-    def _bound(self, expr: relax.Expr) -> relax.Expr | None:
-        return bound_to(expr, self.lookup_binding)
 
 
 def _axes(expand_dims: relax.Call) -> list[int]:

@@ -17,14 +17,13 @@ from collections.abc import Callable
 
 import tvm
 from tvm import relax, te, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels import softmax_gpu
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.softmax_gpu import softmax
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.replace.attention_operands import Columns, columns_of, describe, rows_of
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -35,63 +34,56 @@ MAX_SCORES = 64 << 20  # bytes
 @tvm.transform.module_pass(opt_level=0, name="SplitDeepAttention")
 class SplitDeepAttention:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        splitter = _Splitter(mod)
-        rewritten = rewrite(mod, splitter)
-        log.info("split %d deep attentions", splitter.fired)
+        rewritten, fired = rewrite_calls(mod, _Rule())
+        log.info("split %d deep attentions", fired)
         return rewritten
 
 
-@mutator
-class _Splitter(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
+class _Rule:
+    def __init__(self) -> None:
         self.kernels: dict[Attention, tvm.ir.GlobalVar] = {}
-        self.fired = 0
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
         if not is_call(call, "relax.nn.attention"):
-            return call
+            return None
         attention = describe(call)
         if attention is None or not _is_deep(attention):
-            return call
-        self.fired += 1
-        q, k, v = (self._rows(argument) for argument in call.args)
+            return None
+        q, k, v = (_rows(argument, site) for argument in call.args)
         queries, keys, depth = attention.queries, attention.keys, attention.head_size
 
         def scores(q_tensor: te.Tensor, k_tensor: te.Tensor) -> te.Tensor:
             """[B, S, K]"""
-            rows, columns = _slice(q_tensor, q.first, depth), _slice(k_tensor, k.first, depth)
+            rows, columns = _columns(q_tensor, q.first, depth), _columns(k_tensor, k.first, depth)
             return _product((attention.batch, queries, keys), depth, rows, lambda b, j, d: columns[b, j, d])
 
         def values(weights: te.Tensor, v_tensor: te.Tensor) -> te.Tensor:
             """[B, S, D]"""
-            rows = _slice(v_tensor, v.first, depth)
+            rows = _columns(v_tensor, v.first, depth)
             return _product((attention.batch, queries, depth), keys, weights, lambda b, d, j: rows[b, j, d])
 
-        score = self._emit(scores, q.tensor, k.tensor)
-        weights = self.builder_.emit(relax.call_tir(self._softmax(attention), [score], score.ty))
-        return relax.op.reshape(self._emit(values, weights, v.tensor), shape_of(call))
-
-    def _softmax(self, attention: Attention) -> tvm.ir.GlobalVar:
+        score = _emit_product(site, scores, q.tensor, k.tensor)
         if attention not in self.kernels:
-            shape = (attention.batch, attention.queries, attention.keys)
-            self.kernels[attention] = self.builder_.add_func(softmax(shape, attention.scale), "softmax")
-        return self.kernels[attention]
-
-    def _rows(self, heads: relax.Expr) -> Columns:
-        """[B, S, 1, D] as columns of what has it."""
-        rows = rows_of(heads, self.lookup_binding)
-        if rows is None:
-            batch, tokens, _, depth = shape_of(heads)
-            rows = self.builder_.emit(relax.op.reshape(heads, (batch, tokens, depth)))
-        return columns_of(rows, self.lookup_binding) or Columns(rows, 0)
-
-    def _emit(self, compute: Callable[..., te.Tensor], *args: relax.Expr) -> relax.Var:
-        return self.builder_.emit(self.builder_.call_te(compute, *args, primfunc_name_hint="attention_product"))
+            kernel = softmax((attention.batch, queries, keys), attention.scale)
+            self.kernels[attention] = site.builder.add_func(kernel, "softmax")
+        weights = site.emit(relax.call_tir(self.kernels[attention], [score], score.ty))
+        return relax.op.reshape(_emit_product(site, values, weights, v.tensor), shape_of(call))
 
 
-def _slice(tensor: te.Tensor, first: int, columns: int) -> te.Tensor:
+def _rows(heads: relax.Expr, site: Site) -> Columns:
+    """[B, S, 1, D] as columns of the tensor that has it."""
+    rows = rows_of(heads, site.lookup)
+    if rows is None:
+        batch, tokens, _, depth = shape_of(heads)
+        rows = site.emit(relax.op.reshape(heads, (batch, tokens, depth)))
+    return columns_of(rows, site.lookup) or Columns(rows, 0)
+
+
+def _emit_product(site: Site, compute: Callable[..., te.Tensor], *args: relax.Expr) -> relax.Var:
+    return site.emit(site.builder.call_te(compute, *args, primfunc_name_hint="attention_product"))
+
+
+def _columns(tensor: te.Tensor, first: int, columns: int) -> te.Tensor:
     """A stage that the product reads through: its schedule inlines it."""
     if (first, columns) == (0, tensor.shape[2]):
         return tensor

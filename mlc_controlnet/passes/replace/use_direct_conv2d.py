@@ -11,12 +11,11 @@ import logging
 
 import tvm
 from tvm import relax, te
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.passes.clean.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -24,27 +23,18 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="UseDirectConv2d")
 class UseDirectConv2d:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod)
-        rewritten = rewrite(mod, replacer)
-        log.info("replaced %d convolutions", replacer.fired)
+        rewritten, fired = rewrite_calls(mod, _replace)
+        log.info("replaced %d convolutions", fired)
         return rewritten
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.fired = 0
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        if not is_call(call, "relax.nn.conv2d") or not is_direct(call):
-            return call
-        self.fired += 1
-        attrs = call.attrs
-        convolution = functools.partial(_conv2d, tuple(attrs.strides), tuple(attrs.padding), str(call.ty.dtype))
-        weight = self.builder_.normalize(laid_out(call.args[1], self.lookup_binding))
-        return self.builder_.call_te(convolution, call.args[0], weight, primfunc_name_hint="conv2d")
+def _replace(call: relax.Call, site: Site) -> relax.Expr | None:
+    if not is_call(call, "relax.nn.conv2d") or not is_direct(call):
+        return None
+    attrs = call.attrs
+    convolution = functools.partial(_conv2d, tuple(attrs.strides), tuple(attrs.padding), str(call.ty.dtype))
+    weight = site.builder.normalize(laid_out(call.args[1], site.lookup))
+    return site.builder.call_te(convolution, call.args[0], weight, primfunc_name_hint="conv2d")
 
 
 def _conv2d(

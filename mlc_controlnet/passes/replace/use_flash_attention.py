@@ -24,15 +24,14 @@ import math
 import numpy as np
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.passes.matching import shape_of
+from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.replace.attention_operands import Columns, columns_of, describe, rows_of
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -43,60 +42,57 @@ class UseFlashAttention:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod, self.target)
-        rewritten = rewrite(mod, replacer)
-        log.info("replaced %d attentions by %d kernels, left %d", replacer.fired, len(replacer.kernels), replacer.left)
+        rule = _Rule(self.target)
+        rewritten, fired = rewrite_calls(mod, rule)
+        log.info("replaced %d attentions by %d kernels, left %d", fired, len(rule.kernels), rule.left)
         return rewritten
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
-        super().__init__(mod)
+class _Rule:
+    def __init__(self, target: Target) -> None:
         self.target = target
         self.kernels: dict[Attention, tvm.ir.GlobalVar] = {}
         self.flat: dict[relax.Expr, relax.Expr] = {}
-        self.fired = 0
         self.left = 0
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        if call.op not in (tvm.ir.Op.get("relax.nn.attention"), tvm.ir.Op.get("relax.nn.attention_bias")):
-            return call
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
+        if not is_call(call, "relax.nn.attention") and not is_call(call, "relax.nn.attention_bias"):
+            return None
         attention = describe(call)
         if attention is None or not attention.is_supported():
             self.left += 1
-            return call
-        self.fired += 1
-        attention, operands = self._lay_out(attention, call)
+            return None
+        attention, operands = self._lay_out(attention, call, site)
         if attention not in self.kernels:
             name = f"flash_attention_{attention.queries}x{attention.keys}_{attention.heads}x{attention.head_size}"
-            self.kernels[attention] = self.builder_.add_func(flash_attention(attention, self.target), name)
+            self.kernels[attention] = site.builder.add_func(flash_attention(attention, self.target), name)
         output = relax.TensorType(attention.query_shape, attention.dtype)
-        y = self.builder_.emit(relax.call_tir(self.kernels[attention], operands, output))
+        y = site.emit(relax.call_tir(self.kernels[attention], operands, output))
         return relax.op.reshape(y, shape_of(call))
 
-    def _lay_out(self, attention: Attention, call: relax.Call) -> tuple[Attention, list[relax.Expr]]:
+    def _lay_out(self, attention: Attention, call: relax.Call, site: Site) -> tuple[Attention, list[relax.Expr]]:
         """The attention by where its operands lie, and what its kernel takes."""
         width = attention.width
-        rows = [self._rows(argument, width) for argument in call.args[:3]]
-        q, k, v = (columns_of(row, self.lookup_binding) for row in rows)
+        rows = [_rows(argument, width, site) for argument in call.args[:3]]
+        q, k, v = (columns_of(row, site.lookup) for row in rows)
         if attention.bias_shape is None and k is not None and v is not None and k.tensor == v.tensor:
             total = shape_of(k.tensor)[2]
             if q == Columns(k.tensor, 0) and (k.first, v.first, total) == (width, 2 * width, 3 * width):
                 return dataclasses.replace(attention, layout="together"), [k.tensor]
             if not any(number % LANES for number in (k.first, v.first, total)):
                 place = attention.place_of(total, k.first, v.first)
-                operands = [rows[0], self._flat(k.tensor), relax.const(np.array(place, np.int32))]
+                operands = [rows[0], self._flat(k.tensor, site), relax.const(np.array(place, np.int32))]
                 return dataclasses.replace(attention, layout="shared"), operands
         return attention, [*rows, *call.args[3:]]
 
-    def _rows(self, heads: relax.Expr, width: int) -> relax.Expr:
-        rows = rows_of(heads, self.lookup_binding)
-        return self.builder_.emit(relax.op.reshape(heads, (*shape_of(heads)[:2], width))) if rows is None else rows
-
-    def _flat(self, tensor: relax.Expr) -> relax.Expr:
+    def _flat(self, tensor: relax.Expr, site: Site) -> relax.Expr:
         """One view for all kernels that read it."""
         if tensor not in self.flat:
-            self.flat[tensor] = self.builder_.emit(relax.op.reshape(tensor, (math.prod(shape_of(tensor)),)))
+            self.flat[tensor] = site.emit(relax.op.reshape(tensor, (math.prod(shape_of(tensor)),)))
         return self.flat[tensor]
+
+
+def _rows(heads: relax.Expr, width: int, site: Site) -> relax.Expr:
+    """[B, S, H, D] as [B, S, H D]."""
+    rows = rows_of(heads, site.lookup)
+    return site.emit(relax.op.reshape(heads, (*shape_of(heads)[:2], width))) if rows is None else rows

@@ -13,13 +13,12 @@ import math
 
 import tvm
 from tvm import relax, te, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.passes.matching import bound_to, is_call, shape_of
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.matching import is_call, shape_of
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -27,60 +26,49 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="UseGatedMatmul")
 class UseGatedMatmul:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod)
-        rewritten = rewrite(mod, replacer)
-        log.info("replaced %d gated linear layers", replacer.fired)
+        rewritten, fired = rewrite_calls(mod, _replace)
+        log.info("replaced %d gated linear layers", fired)
         return rewritten
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.fired = 0
+def _replace(call: relax.Call, site: Site) -> relax.Expr | None:
+    found = _gated(call, site)
+    if found is None:
+        return None
+    x, weight, bias = found
+    depth, width = shape_of(weight)
+    weights = site.emit(relax.op.reshape(weight, (depth, 2, width // 2)))
+    biases = site.emit(relax.op.reshape(bias, (2, width // 2)))
+    return site.builder.call_te(_gated_matmul, x, weights, biases, primfunc_name_hint="gated_matmul")
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        found = self._gated(call)
-        if found is None:
-            return call
-        x, weight, bias = found
-        depth, width = shape_of(weight)
-        self.fired += 1
-        weights = self.builder_.emit(relax.op.reshape(weight, (depth, 2, width // 2)))
-        biases = self.builder_.emit(relax.op.reshape(bias, (2, width // 2)))
-        return self.builder_.call_te(_gated_matmul, x, weights, biases, primfunc_name_hint="gated_matmul")
 
-    def _gated(self, call: relax.Call) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
-        """x [B, M, K], weight [K, 2 N] and bias [2 N], where `call` is the gate of their linear layer."""
-        if not is_call(call, "relax.multiply"):
-            return None
-        value, gelu = (self._bound(argument) for argument in call.args)
-        gate = self._bound(gelu.args[0]) if is_call(gelu, "relax.nn.gelu") else None
-        if not isinstance(value, relax.TupleGetItem) or not isinstance(gate, relax.TupleGetItem):
-            return None
-        split = self._bound(value.tuple_value)
-        if (value.index, gate.index) != (0, 1) or not value.tuple_value.same_as(gate.tuple_value):
-            return None
-        if not is_call(split, "relax.split") or int(split.attrs.axis) not in (-1, 2) or len(call.ty.shape) != 3:
-            return None
-        add = self._bound(split.args[0])
-        if not is_call(add, "relax.add") or len(add.args[1].ty.shape) != 1:
-            return None
-        matmul = self._bound(add.args[0])
-        if is_call(matmul, "relax.astype"):
-            matmul = self._bound(matmul.args[0])
-        if not is_call(matmul, "relax.matmul") or len(matmul.args[1].ty.shape) != 2:
-            return None
-        x, weight = matmul.args
-        batch, rows, columns = shape_of(call)
-        # No other schedule takes a gated product.
-        if shape_of(weight)[0] % LANES or choose_tile(batch, rows, columns, gated=True) is None:
-            return None
-        return x, weight, add.args[1]
-
-    def _bound(self, expr: relax.Expr) -> relax.Expr | None:
-        return bound_to(expr, self.lookup_binding)
+def _gated(call: relax.Call, site: Site) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
+    """x [B, M, K], weight [K, 2 N] and bias [2 N], where `call` is the gate of their linear layer."""
+    if not is_call(call, "relax.multiply"):
+        return None
+    value, gelu = (site.bound_to(argument) for argument in call.args)
+    gate = site.bound_to(gelu.args[0]) if is_call(gelu, "relax.nn.gelu") else None
+    if not isinstance(value, relax.TupleGetItem) or not isinstance(gate, relax.TupleGetItem):
+        return None
+    split = site.bound_to(value.tuple_value)
+    if (value.index, gate.index) != (0, 1) or not value.tuple_value.same_as(gate.tuple_value):
+        return None
+    if not is_call(split, "relax.split") or int(split.attrs.axis) not in (-1, 2) or len(call.ty.shape) != 3:
+        return None
+    add = site.bound_to(split.args[0])
+    if not is_call(add, "relax.add") or len(add.args[1].ty.shape) != 1:
+        return None
+    matmul = site.bound_to(add.args[0])
+    if is_call(matmul, "relax.astype"):
+        matmul = site.bound_to(matmul.args[0])
+    if not is_call(matmul, "relax.matmul") or len(matmul.args[1].ty.shape) != 2:
+        return None
+    x, weight = matmul.args
+    batch, rows, columns = shape_of(call)
+    # No other schedule takes a gated product.
+    if shape_of(weight)[0] % LANES or choose_tile(batch, rows, columns, gated=True) is None:
+        return None
+    return x, weight, add.args[1]
 
 
 def _gated_matmul(x: te.Tensor, weights: te.Tensor, biases: te.Tensor) -> te.Tensor:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.passes.matching import is_call, readers
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -38,66 +38,53 @@ class UseGroupNorm:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod, self.target)
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                replacer.only_read_by_silu = _only_read_by_silu(function)
-                rewritten = relax.analysis.remove_all_unused(replacer.visit_expr(function))
-                replacer.builder_.update_func(global_var, rewritten)
+        rule = _Rule(self.target)
+        rewritten, fired = rewrite_calls(mod, rule, rule.begin)
         log.info(
             "replaced %d group norms, %d of them with silu, by kernels of %d kinds",
-            replacer.fired,
-            replacer.fired_with_silu,
-            len(replacer.kernels),
+            fired,
+            rule.fired_with_silu,
+            len(rule.kernels),
         )
-        return replacer.builder_.get()
+        return rewritten
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
-        super().__init__(mod)
+class _Rule:
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.kernels: dict[Normalization, Names] = {}
+        self.kernels: dict[GroupNorm, Names] = {}
         self.only_read_by_silu: set[relax.Var] = set()
-        self.fired = 0
         self.fired_with_silu = 0
 
-    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
-        """A norm that only a silu reads is left for the silu to replace; it is dead afterwards."""
-        if binding.var in self.only_read_by_silu and describe(binding.value, silu=True) is not None:
-            self.builder_.emit_normalized(binding)
-            return
-        super().visit_var_binding_(binding)
+    def begin(self, function: relax.Function) -> None:
+        self.only_read_by_silu = _only_read_by_silu(function)
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        norm = call
-        silu = is_call(call, "relax.nn.silu") and call.args[0] in self.only_read_by_silu
-        if silu:
-            norm = self.lookup_binding(call.args[0])
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
+        if is_call(call, "relax.nn.group_norm") and site.variable in self.only_read_by_silu:
+            return None  # the rule replaces it together with the silu
+        silu = is_call(call, "relax.nn.silu") and site.original.args[0] in self.only_read_by_silu
+        norm = site.bound_to(call.args[0]) if silu else call
         wanted = describe(norm, silu)
-        if wanted is None:
-            return call
-        self.fired += 1
+        if norm is None or wanted is None:
+            return None
         self.fired_with_silu += silu
-        kernels = self._kernels_for(wanted)
-        x, gamma, beta = (self.visit_expr(argument) for argument in norm.args)
+        kernels = self._kernels_for(wanted, site.builder)
+        x, gamma, beta = norm.args
         if kernels.statistics is None:
             return relax.call_tir(kernels.normalize, [x, gamma, beta], call.ty)
-        partial = self.builder_.emit(relax.call_tir(kernels.statistics, [x], kernels.partial))
+        partial = site.emit(relax.call_tir(kernels.statistics, [x], kernels.partial))
         return relax.call_tir(kernels.normalize, [x, partial, gamma, beta], call.ty)
 
-    def _kernels_for(self, norm: Normalization) -> Names:
+    def _kernels_for(self, norm: GroupNorm, builder: relax.BlockBuilder) -> Names:
         if norm not in self.kernels:
             made = group_norm(norm, self.target)
             suffix = "_silu" if norm.silu else ""
             if made.statistics is None:
-                self.kernels[norm] = Names(self.builder_.add_func(made.normalize, f"group_norm{suffix}"), None, None)
+                self.kernels[norm] = Names(builder.add_func(made.normalize, f"group_norm{suffix}"), None, None)
             else:
                 self.kernels[norm] = Names(
-                    self.builder_.add_func(made.normalize, f"group_norm_normalize{suffix}"),
-                    self.builder_.add_func(made.statistics, "group_norm_statistics"),
+                    builder.add_func(made.normalize, f"group_norm_normalize{suffix}"),
+                    builder.add_func(made.statistics, "group_norm_statistics"),
                     relax.TensorType(made.partial_shape, "float32"),
                 )
         return self.kernels[norm]
@@ -112,7 +99,7 @@ def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
     }
 
 
-def describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
+def describe(expr: relax.Expr | None, silu: bool) -> GroupNorm | None:
     """The group norm that `expr` is, None for anything else or where there is no kernel."""
     if expr is None or not is_call(expr, "relax.nn.group_norm"):
         return None
@@ -122,7 +109,7 @@ def describe(expr: relax.Expr | None, silu: bool) -> Normalization | None:
     rank = len(shape)
     if attrs.channel_axis % rank != 1 or sorted(int(axis) % rank for axis in attrs.axes) != list(range(2, rank)):
         return None
-    norm = Normalization(
+    norm = GroupNorm(
         tuple(int(size) for size in shape), int(attrs.num_groups), float(attrs.epsilon), str(expr.ty.dtype), silu
     )
     return norm if norm.is_supported() else None

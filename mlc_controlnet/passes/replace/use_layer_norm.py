@@ -10,13 +10,12 @@ import logging
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
 from mlc_controlnet.kernels.layer_norm import is_supported, layer_norm
 from mlc_controlnet.kernels.normalization import LayerNorm
 from mlc_controlnet.passes.matching import is_call
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -27,29 +26,19 @@ class UseLayerNorm:
         self.target = target
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        replacer = _Replacer(mod, self.target)
-        rewritten = rewrite(mod, replacer)
-        log.info("replaced %d layer norms by %d kernels", replacer.fired, len(replacer.kernels))
+        kernels: dict[LayerNorm, tvm.ir.GlobalVar] = {}
+
+        def replace(call: relax.Call, site: Site) -> relax.Expr | None:
+            norm = _describe(call)
+            if norm is None or not is_supported(norm, self.target):
+                return None
+            if norm not in kernels:
+                kernels[norm] = site.builder.add_func(layer_norm(norm, self.target), "layer_norm")
+            return relax.call_tir(kernels[norm], list(call.args), call.ty)
+
+        rewritten, fired = rewrite_calls(mod, replace)
+        log.info("replaced %d layer norms by %d kernels", fired, len(kernels))
         return rewritten
-
-
-@mutator
-class _Replacer(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, target: Target) -> None:
-        super().__init__(mod)
-        self.target = target
-        self.kernels: dict[LayerNorm, tvm.ir.GlobalVar] = {}
-        self.fired = 0
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        norm = _describe(call)
-        if norm is None or not is_supported(norm, self.target):
-            return call
-        self.fired += 1
-        if norm not in self.kernels:
-            self.kernels[norm] = self.builder_.add_func(layer_norm(norm, self.target), "layer_norm")
-        return relax.call_tir(self.kernels[norm], list(call.args), call.ty)
 
 
 def _describe(call: relax.Call) -> LayerNorm | None:

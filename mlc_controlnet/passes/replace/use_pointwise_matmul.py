@@ -20,12 +20,11 @@ from collections.abc import Callable
 
 import tvm
 from tvm import relax, te, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.matmul_gpu import choose_tile
 from mlc_controlnet.passes.clean.lay_out_weights import laid_out
-from mlc_controlnet.passes.matching import axes_of, bound_to, is_call, shape_of
-from mlc_controlnet.passes.rewriting import rewrite
+from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
+from mlc_controlnet.passes.rewriting import Rule, Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -38,78 +37,33 @@ LEAST_DEPTH = 32
 @tvm.transform.module_pass(opt_level=0, name="UsePointwiseMatmul")
 class UsePointwiseMatmul:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
-        for with_permutes in (True, False):
-            replacer = _Replacer(mod, with_permutes)
-            mod = rewrite(mod, replacer)
-            log.info("replaced %d 1x1 convolutions", replacer.fired)
+        # First the convolutions with a change of layout, then all others: both rules would match the former.
+        for rules in ((_to_tokens, _to_picture), (_alone,)):
+            products = _Products(rules)
+            mod, _ = rewrite_calls(mod, products)
+            log.info("replaced %d 1x1 convolutions", products.replaced)
         return mod
 
 
-@mutator
-class _Replacer(PyExprMutator):
-    """with_permutes: whether it is for convolutions beside a change of layout, or for those that are left."""
+class _Products:
+    """Replaces convolutions by `rules`, and moves the elementwise operations that follow before the last reshape."""
 
-    def __init__(self, mod: tvm.IRModule, with_permutes: bool) -> None:
-        super().__init__(mod)
-        self.rewrites = (self._to_tokens, self._to_picture) if with_permutes else (self._alone,)
-        self.fired = 0
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self.rules = rules
+        self.replaced = 0
         self.products: set[relax.Var] = set()  # [B, N, h w], and what was computed on them so far
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
-        for replace in (*self.rewrites, self._below_reshape):
-            rewritten = replace(call)
-            if rewritten is not None:
-                return rewritten
-        return call
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
+        for rule in self.rules:
+            replacement = rule(call, site)
+            if replacement is not None:
+                self.replaced += 1
+                if is_call(replacement, "relax.reshape"):
+                    self.products.add(replacement.args[0])
+                return replacement
+        return self._below_reshape(call, site)
 
-    def _to_tokens(self, call: relax.Call) -> relax.Expr | None:
-        permute = self._input(call, "relax.reshape", "relax.permute_dims")
-        if permute is None or axes_of(permute) != TO_TOKENS:
-            return None
-        batch, height, width, columns = shape_of(permute)
-        add = self._input(permute, "relax.permute_dims", "relax.add")
-        if shape_of(call) != (batch, height * width, columns) or add is None:
-            return None
-        cast = self._input(add, "relax.add", "relax.astype")
-        conv = self._input(add if cast is None else cast, None, "relax.nn.conv2d")
-        if conv is None or not _is_pointwise(conv) or shape_of(add.args[1]) != (1, columns, 1, 1):
-            return None
-        depth = shape_of(conv.args[0])[1]
-        x = self._emit(relax.op.reshape(conv.args[0], (batch, depth, height * width)))
-        y = self._product(_into_tokens, x, self._matrix(conv.args[1]))
-        y = y if cast is None else self._emit(relax.op.astype(y, cast.attrs.dtype))
-        bias = self._emit(relax.op.reshape(add.args[1], (columns,)))
-        self.fired += 1
-        return relax.op.add(y, bias)
-
-    def _to_picture(self, call: relax.Call) -> relax.Expr | None:
-        permute = self._input(call, "relax.nn.conv2d", "relax.permute_dims")
-        if permute is None or axes_of(permute) != TO_PICTURE or not _is_pointwise(call):
-            return None
-        reshape = self._input(permute, "relax.permute_dims", "relax.reshape")
-        batch, channels, height, width = shape_of(permute)
-        if reshape is None or shape_of(reshape.args[0]) != (batch, height * width, channels):
-            return None
-        self.fired += 1
-        y = self._product(_of_tokens, self._matrix(call.args[1]), reshape.args[0])
-        self.products.add(y)
-        return relax.op.reshape(y, shape_of(call))
-
-    def _alone(self, call: relax.Call) -> relax.Expr | None:
-        if not is_call(call, "relax.nn.conv2d") or not _is_pointwise(call):
-            return None
-        batch, depth, height, width = shape_of(call.args[0])
-        columns = height * width
-        if depth < LEAST_DEPTH or choose_tile(batch, shape_of(call)[1], columns) is None:
-            return None
-        self.fired += 1
-        x = self._emit(relax.op.reshape(call.args[0], (batch, depth, columns)))
-        y = self._product(_of_picture, self._matrix(call.args[1]), x)
-        self.products.add(y)
-        return relax.op.reshape(y, shape_of(call))
-
-    def _below_reshape(self, call: relax.Call) -> relax.Expr | None:
+    def _below_reshape(self, call: relax.Call, site: Site) -> relax.Expr | None:
         """elementwise(reshape(product)) -> reshape(elementwise(product)): cast, bias, scale and residual."""
         if is_call(call, "relax.astype"):
             operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
@@ -117,48 +71,92 @@ class _Replacer(PyExprMutator):
             left, right = call.args
             if not len(shape_of(left)) == len(shape_of(right)) == 4:
                 return None
-            operations = {0: lambda y: self._add(y, right), 1: lambda y: self._add(y, left)}
+            operations = {0: lambda y: _add(y, right, site), 1: lambda y: _add(y, left, site)}
         elif is_call(call, "relax.multiply") and math.prod(shape_of(call.args[1])) == 1:
             scale = call.args[1]
-            operations = {0: lambda y: relax.op.multiply(y, self._emit(relax.op.reshape(scale, (1, 1, 1))))}
+            operations = {0: lambda y: relax.op.multiply(y, site.emit(relax.op.reshape(scale, (1, 1, 1))))}
         else:
             return None
         for index, operation in operations.items():
-            product = self._product_below(call.args[index])
+            product = self._product_below(call.args[index], site)
             if product is not None:
-                y = self._emit(operation(product))
+                y = site.emit(operation(product))
                 if not is_call(call, "relax.add") or shape_of(call.args[1 - index])[2:] == (1, 1):
-                    self.products.add(y)  # a residual is the last: what it is added to, others read as well
+                    self.products.add(y)  # a residual is the last: other calls read the sum as well
                 return relax.op.reshape(y, shape_of(call))
         return None
 
-    def _add(self, product: relax.Var, other: relax.Expr) -> relax.Call:
-        """product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
-        batch, channels, height, width = shape_of(other)
-        return relax.op.add(product, self._emit(relax.op.reshape(other, (batch, channels, height * width))))
-
-    def _product_below(self, expr: relax.Expr) -> relax.Var | None:
-        """y, where `expr` is reshape(y) and y one of the products."""
-        bound = bound_to(expr, self.lookup_binding)
+    def _product_below(self, expr: relax.Expr, site: Site) -> relax.Var | None:
+        """y, if `expr` is reshape(y) and y is one of the products."""
+        bound = site.bound_to(expr)
         return bound.args[0] if is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
 
-    def _input(self, call: relax.Call, op: str | None, producer: str) -> relax.Call | None:
-        """What `call` takes first, if `call` is of `op` (any, where None) and what it takes is of `producer`."""
-        if (op is not None and not is_call(call, op)) or not isinstance(call.args[0], relax.Var):
-            return None
-        bound = self.lookup_binding(call.args[0])
-        return bound if is_call(bound, producer) else None
 
-    def _matrix(self, weight: relax.Expr) -> relax.Expr:
-        """[N, C, 1, 1] -> [C, N], as it lies."""
-        columns, depth, _, _ = shape_of(weight)
-        return self._emit(relax.op.reshape(laid_out(weight, self.lookup_binding), (depth, columns)))
+def _to_tokens(call: relax.Call, site: Site) -> relax.Expr | None:
+    permute = _producer(call, "relax.reshape", "relax.permute_dims", site)
+    if permute is None or axes_of(permute) != TO_TOKENS:
+        return None
+    batch, height, width, columns = shape_of(permute)
+    add = _producer(permute, "relax.permute_dims", "relax.add", site)
+    if shape_of(call) != (batch, height * width, columns) or add is None:
+        return None
+    cast = _producer(add, "relax.add", "relax.astype", site)
+    conv = _producer(add if cast is None else cast, None, "relax.nn.conv2d", site)
+    if conv is None or not _is_pointwise(conv) or shape_of(add.args[1]) != (1, columns, 1, 1):
+        return None
+    depth = shape_of(conv.args[0])[1]
+    x = site.emit(relax.op.reshape(conv.args[0], (batch, depth, height * width)))
+    y = _product(site, _into_tokens, x, _matrix(conv.args[1], site))
+    y = y if cast is None else site.emit(relax.op.astype(y, cast.attrs.dtype))
+    return relax.op.add(y, site.emit(relax.op.reshape(add.args[1], (columns,))))
 
-    def _product(self, compute: object, left: relax.Expr, right: relax.Expr) -> relax.Var:
-        return self._emit(self.builder_.call_te(compute, left, right, primfunc_name_hint="pointwise_matmul"))
 
-    def _emit(self, expr: relax.Expr) -> relax.Var:
-        return self.builder_.emit(expr)
+def _to_picture(call: relax.Call, site: Site) -> relax.Expr | None:
+    permute = _producer(call, "relax.nn.conv2d", "relax.permute_dims", site)
+    if permute is None or axes_of(permute) != TO_PICTURE or not _is_pointwise(call):
+        return None
+    reshape = _producer(permute, "relax.permute_dims", "relax.reshape", site)
+    batch, channels, height, width = shape_of(permute)
+    if reshape is None or shape_of(reshape.args[0]) != (batch, height * width, channels):
+        return None
+    y = _product(site, _of_tokens, _matrix(call.args[1], site), reshape.args[0])
+    return relax.op.reshape(y, shape_of(call))
+
+
+def _alone(call: relax.Call, site: Site) -> relax.Expr | None:
+    if not is_call(call, "relax.nn.conv2d") or not _is_pointwise(call):
+        return None
+    batch, depth, height, width = shape_of(call.args[0])
+    columns = height * width
+    if depth < LEAST_DEPTH or choose_tile(batch, shape_of(call)[1], columns) is None:
+        return None
+    x = site.emit(relax.op.reshape(call.args[0], (batch, depth, columns)))
+    y = _product(site, _of_picture, _matrix(call.args[1], site), x)
+    return relax.op.reshape(y, shape_of(call))
+
+
+def _producer(call: relax.Call, op: str | None, producer: str, site: Site) -> relax.Call | None:
+    """The call of `producer` that computes the first operand of `call`, if `call` is of `op` (any op if None)."""
+    if op is not None and not is_call(call, op):
+        return None
+    bound = site.bound_to(call.args[0]) if call.args else None
+    return bound if is_call(bound, producer) else None
+
+
+def _add(product: relax.Var, other: relax.Expr, site: Site) -> relax.Call:
+    """product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
+    batch, channels, height, width = shape_of(other)
+    return relax.op.add(product, site.emit(relax.op.reshape(other, (batch, channels, height * width))))
+
+
+def _matrix(weight: relax.Expr, site: Site) -> relax.Expr:
+    """[N, C, 1, 1] -> [C, N], as it lies."""
+    columns, depth, _, _ = shape_of(weight)
+    return site.emit(relax.op.reshape(laid_out(weight, site.lookup), (depth, columns)))
+
+
+def _product(site: Site, compute: object, left: relax.Expr, right: relax.Expr) -> relax.Var:
+    return site.emit(site.builder.call_te(compute, left, right, primfunc_name_hint="pointwise_matmul"))
 
 
 def _into_tokens(x: te.Tensor, weight: te.Tensor) -> te.Tensor:

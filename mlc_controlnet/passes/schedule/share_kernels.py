@@ -13,10 +13,10 @@ import logging
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.tirx.buffer import BufferType
 
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
@@ -30,34 +30,36 @@ class ShareKernels:
                 general = _of_any_row(function)
                 if general is not None:
                     alike.setdefault(tvm_ffi.structural_hash(general), []).append((global_var, general))
-        redirector = _Redirector(mod)
+        shared: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}  # a kernel -> the first of those that are alike
+        generals: dict[tvm.ir.GlobalVar, tirx.PrimFunc] = {}  # the first -> what takes the places of all of them
         for kernels in alike.values():
             (first, general), *others = kernels
             same = [other for other, function in others if tvm_ffi.structural_equal(general, function)]
             if same:
-                redirector.share([first, *same], general)
-        log.info("%d kernels do what %d did", len(set(redirector.shared.values())), len(redirector.shared))
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                redirector.builder_.update_func(global_var, redirector.visit_expr(function))
-        return relax.transform.DeadCodeElimination()(redirector.builder_.get())
+                shared |= dict.fromkeys([first, *same], first)
+                generals[first] = general
+        rewritten, _ = rewrite_calls(mod, _Rule(shared, generals))
+        log.info("%d kernels do what %d did", len(generals), len(shared))
+        return relax.transform.DeadCodeElimination()(rewritten)
 
 
-@mutator
-class _Redirector(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule) -> None:
-        super().__init__(mod)
-        self.shared: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
+class _Rule:
+    """Calls a general kernel in place of each shared one. It gets a name of its own, because a name has a type."""
 
-    def share(self, kernels: list[tvm.ir.GlobalVar], general: tirx.PrimFunc) -> None:
-        """Let calls of each of the kernels be calls of this one, under a name of its own: a name has a type."""
-        self.shared |= dict.fromkeys(kernels, self.builder_.add_func(general, kernels[0].name_hint))
+    def __init__(
+        self, shared: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar], generals: dict[tvm.ir.GlobalVar, tirx.PrimFunc]
+    ) -> None:
+        self.shared = shared
+        self.generals = generals
+        self.added: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}
 
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = super().visit_call_(call)
+    def __call__(self, call: relax.Call, site: Site) -> relax.Expr | None:
         if not is_call(call, "relax.call_tir") or call.args[0] not in self.shared:
-            return call
-        return relax.call_tir(self.shared[call.args[0]], list(call.args[1].fields), call.ty)
+            return None
+        first = self.shared[call.args[0]]
+        if first not in self.added:
+            self.added[first] = site.builder.add_func(self.generals[first], first.name_hint)
+        return relax.call_tir(self.added[first], list(call.args[1].fields), call.ty)
 
 
 def _of_any_row(function: tirx.PrimFunc) -> tirx.PrimFunc | None:

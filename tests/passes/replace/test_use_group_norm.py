@@ -6,7 +6,7 @@ from tvm.script import relax as R
 from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
-from mlc_controlnet.kernels.normalization import Normalization
+from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.passes.replace.use_group_norm import UseGroupNorm
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -15,7 +15,7 @@ WEBGPU = Target("webgpu")
 
 def expect(silu: bool) -> tvm.IRModule:
     """x -> statistics -> normalize, built by hand."""
-    kernels = group_norm(Normalization((1, 8, 6, 4), 2, 1e-5, "float32", silu), LLVM)
+    kernels = group_norm(GroupNorm((1, 8, 6, 4), 2, 1e-5, "float32", silu), LLVM)
     builder = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((1, 8, 6, 4), "float32"))
     gamma, beta = (relax.Var(name, relax.TensorType((8,), "float32")) for name in ("gamma", "beta"))
