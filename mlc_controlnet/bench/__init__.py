@@ -1,1 +1,1 @@
-"""Figures: how long a picture and each component take, with the device they were taken on."""
+"""Benchmarks of whole pictures, of single operations and of training."""

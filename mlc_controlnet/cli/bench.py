@@ -1,7 +1,6 @@
 """`bench`: measure whole pictures, single operations, components or training."""
 
 import argparse
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ HOSTS = ("chromium", "node", "native")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`, which measures whole pictures, and its subcommands."""
     parser.add_argument(
         "--bundle", type=Path, action="append", help=f"can be repeated, to compare; default: {DEFAULT_BUNDLE}"
     )
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diffusers", type=Path, metavar="MODEL", help="also measure diffusers in torch with the model in this folder"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_bench_pictures)
     commands = parser.add_subparsers(dest="bench_command", metavar="command")
     _add_bench_train(commands)
     _add_operations(commands)
@@ -79,12 +79,12 @@ def _bench_train(options: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
-def run(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.pictures.native import measure
+def _bench_pictures(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.pictures.native import time_pictures
 
     bundles = [DEFAULT_BUNDLE] if options.bundle is None else options.bundle
-    for figures in measure(bundles, options.device, options.steps, options.rounds, options.diffusers):
-        print("\n".join(figures.lines()))
+    for times in time_pictures(bundles, options.device, options.steps, options.rounds, options.diffusers):
+        print("\n".join(times.lines()))
 
 
 def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -97,10 +97,12 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="PART",
         help="only operations with this in their name; can be repeated",
     )
+    kernels.set_defaults(model="", component=[])
     model = commands.add_parser(MODEL, help="measure a model's components against onnxruntime-web or torch")
     _add_contest(model)
     model.add_argument("--model", default="circles", help="as in build; default: circles")
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
+    model.set_defaults(only=[])
     report = commands.add_parser("report", help="write docs/performance.md's tables and plots from the kept figures")
     report.set_defaults(run=_report, needs_torch=True)
 
@@ -121,30 +123,35 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=5, help="turns of each contestant; their median counts; default: 5"
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
-    parser.set_defaults(run=_run_operations, needs_torch=True)
+    parser.set_defaults(run=_bench_operations, needs_torch=True)
 
 
-def _run_operations(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.operations.measure import Settings, measure_in_browser, measure_natively, row_order
+def _bench_operations(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.operations.measure import (
+        ContestSettings,
+        measure_natively,
+        measure_on_webgpu,
+        row_order,
+    )
     from mlc_controlnet.bench.operations.report import table
 
-    settings = Settings(
+    settings = ContestSettings(
         subject=options.bench_command,
         host=options.host,
         gpu=options.gpu,
         target=options.target,
         dtype=options.dtype,
         rounds=options.rounds,
-        only=tuple(getattr(options, "only", ())),
-        model=getattr(options, "model", ""),
-        components=tuple(getattr(options, "component", ())) or (UNET,),
-        command=_command(options),
+        only=tuple(options.only),
+        model=options.model,
+        components=tuple(options.component) or (UNET,),
+        command=options.command_line,
     )
     if options.keep or options.host != "native":
         check_checkout(f"bench {options.bench_command}")
-    measure = measure_natively if options.host == "native" else measure_in_browser
+    measure = measure_natively if options.host == "native" else measure_on_webgpu
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(settings, Path(folder), _tell)
+        figures = measure(settings, Path(folder), _log)
     print("\n".join(table(figures)))
     if options.keep:
         print(write_figures(figures, order=row_order(options.bench_command)))
@@ -159,16 +166,5 @@ def _report(_options: argparse.Namespace) -> None:
         print(path)
 
 
-def _command(options: argparse.Namespace) -> str:
-    """The words that measure the same again."""
-    words = ["python", "-m", "mlc_controlnet", "bench", options.bench_command, "--host", options.host]
-    words += ["--gpu"] if options.gpu else []
-    words += ["--target", options.target] if options.host == "native" else []
-    words += ["--dtype", options.dtype] if options.dtype else []
-    if options.bench_command == MODEL:
-        words += ["--model", options.model, *(word for name in options.component for word in ("--component", name))]
-    return shlex.join([*words, "--rounds", str(options.rounds), "--keep"])
-
-
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

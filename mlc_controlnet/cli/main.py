@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure 
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     owns_process: the process ends with this call, so that torch may be blocked for the rest of it.
     """
     options = _parser().parse_args(arguments)
+    options.command_line = shlex.join(["python", "-m", "mlc_controlnet", *arguments])  # some results keep it
     needs_torch = getattr(options, "needs_torch", False) or getattr(options, "diffusers", None) is not None
     if owns_process and options.command in WITHOUT_TORCH and not needs_torch:
         sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to make an import fail

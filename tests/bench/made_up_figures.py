@@ -1,9 +1,9 @@
-"""Figures of a device that there is not, with round numbers."""
+"""Figures of an imaginary device, with round numbers."""
 
-from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing
+from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Device, Figures, ReferenceRates, Row, Timing
 
 PEER = "onnxruntime-web"
-CEILING = Ceiling(gflops=100.0, gigabytes_per_second=10.0)
+REFERENCE = ReferenceRates(gflops=100.0, gigabytes_per_second=10.0)
 
 
 def timing(*milliseconds: float) -> Timing:
@@ -21,12 +21,12 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
         clock="device",
         rows=(
             Row(
-                name="ceiling",
+                name="large matmul",
                 title="matmul, 512x512",
                 is_reduced=False,
                 gflop=1.0,
                 megabytes=3.0,
-                ceiling=CEILING,
+                reference=REFERENCE,
                 times={OURS: timing(10.0, 10.0, 10.0), PEER: timing(11.0, 11.0, 11.0)},
                 ours_db=120.0,
                 note="",
@@ -37,7 +37,7 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
                 is_reduced=False,
                 gflop=1.0,
                 megabytes=20.0,
-                ceiling=CEILING,
+                reference=REFERENCE,
                 times={OURS: timing(20.0, 21.0, 90.0), PEER: timing(42.0, 41.0, 43.0)},
                 ours_db=120.0,
                 note="",
@@ -48,7 +48,7 @@ def made_up_figures(subject: str = KERNELS, name: str = "Model T", kind: str = "
                 is_reduced=True,
                 gflop=0.1,
                 megabytes=80.0,
-                ceiling=CEILING,
+                reference=REFERENCE,
                 times={OURS: timing(16.0, 16.0, 16.0), PEER: timing(8.0, 8.0, 8.0)},
                 ours_db=130.0,
                 note="",

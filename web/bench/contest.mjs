@@ -3,7 +3,7 @@
  *
  *   node bench/contest.mjs --job FOLDER
  *
- *   --job   has job.json and what it names (mlc_controlnet/bench/operations/contest.py writes it); gets outcome.json
+ *   --job   has job.json and what it names (mlc_controlnet/bench/operations/webgpu_contest.py writes it); gets outcome.json
  *   --host  chromium, or node: Dawn without a browser, on any Vulkan, Metal or D3D12 driver     (chromium)
  *   --gpu   in Chromium the machine's GPU in place of the software adapter
  *

@@ -1,1 +1,1 @@
-"""Single operations and components, timed against peers."""
+"""Time single operations and components against peers."""

@@ -1,7 +1,7 @@
-"""What is measured: the operations of Stable Diffusion 1.5, or a model's components, as cases of a contest."""
+"""The computations that a contest measures: operations of Stable Diffusion 1.5, or the components of a model."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,11 @@ from mlc_controlnet.bench.operations.operations import Operation, select
 from mlc_controlnet.bench.operations.work import Work, count_work
 from mlc_controlnet.capture import CapturedModel, Param, capture, capture_module, example_inputs, wrap
 from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
-from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes.pipeline import clean
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
+Log = Callable[[str], None]  # takes one line of progress
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Case:
     """One computation.
 
     Attributes:
-        name: of its function in the compiled library.
-        title: for people.
-        module: what torch runs, and what the peer's model is exported from; with its weights, in the contest's dtype.
-        inputs: in the order of the module's arguments.
-        params: in the order of the function's, which takes them as one tuple after the inputs.
-        is_reduced: it is smaller than in the real model, because the device is slow.
+        name: name of the function in the compiled library.
+        title: description for readers.
+        module: the torch module with its weights in the contest's dtype; the peer's model is exported from it.
+        inputs: arguments of the module, in order.
+        params: weights in the order of the compiled function, which takes them as one tuple after the inputs.
+        is_reduced: whether it is smaller than in the real model, because the device is slow.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Case:
     is_reduced: bool
 
     def reference(self) -> list[torch.Tensor]:
-        """What torch computes in float32 on the processor."""
+        """The outputs that torch computes in float32 on the processor."""
         module = copy.deepcopy(self.module).float()
         inputs = (value.float() if value.is_floating_point() else value for value in self.inputs)
         with torch.inference_mode():
@@ -51,9 +51,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """Attributes:
-    cases: the first is a large matrix product, which the ceiling is measured with.
-    module: one function a case, through phase clean.
+    """The cases of one contest.
+
+    Attributes:
+        cases: the first is a large matmul, which gives the reference rate.
+        module: one function per case, after phase clean.
     """
 
     cases: tuple[Case, ...]
@@ -61,9 +63,9 @@ class Cases:
 
 
 def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cases:
-    """The operations whose name contains one of `patterns`, or all.
+    """The operations whose name contains one of `patterns`, or all operations if there are no patterns.
 
-    Raises UserError where there is none.
+    Raises UserError if no operation matches.
     """
     chosen = select(patterns, reduced)
     if len(chosen) == 1:
@@ -73,19 +75,18 @@ def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cas
 
 
 def component_cases(model: str, components: Sequence[str], reduced: bool, dtype: str) -> Cases:
-    """Components of a model that `build.py --model` takes, on random inputs; `reduced` is the ceiling's matrix product.
+    """Components of a model on random inputs. `reduced` concerns the large matmul only.
 
-    Raises UserError for a model that can not be loaded and for components that there are not.
+    model: what `build --model` takes. components: names of components.COMPONENTS.
+
+    Raises UserError if the model cannot be loaded.
     """
-    for name in components:
-        if name not in COMPONENTS:
-            raise UserError("--component", repr(name), f"one of {', '.join(COMPONENTS)}", "pass one of these")
-    ceiling = _captured(select((), reduced)[:1], reduced, dtype)
+    matmul = _captured(select((), reduced)[:1], reduced, dtype)
     checkpoint = load_checkpoint(find_model(model), name=model_name(model))
     captured = clean(capture(checkpoint, dtype))
     tensors, modules = checkpoint.tensors(), wrap(checkpoint)
-    cases = list(ceiling.cases)
-    functions = dict(ceiling.module.functions_items())
+    cases = list(matmul.cases)
+    functions = dict(matmul.module.functions_items())
     for name in components:
         module = copy.deepcopy(modules[name]).to(DTYPES[dtype]).eval()
         inputs = example_inputs(checkpoint.specs[name], dtype)
@@ -118,7 +119,7 @@ def _captured(operations: Sequence[Operation], reduced: bool, dtype: str) -> Cas
             module=modules[operation.name],
             inputs=inputs[operation.name],
             params=tuple(param.read(tensors) for param in captured.params[operation.name]),
-            work=count_work(modules[operation.name], inputs[operation.name], operation.flops_an_element),
+            work=count_work(modules[operation.name], inputs[operation.name], operation.flops_per_element),
             is_reduced=operation.size_on(reduced) != operation.size,
         )
         for operation in operations

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as it is kept: raw times, with the device, the versions and the command that gave them."""
+"""The results of one benchmark run: raw times with the device, the versions and the command that produced them."""
 
 import dataclasses
 import json
@@ -18,13 +18,14 @@ KERNELS, MODEL = "kernels", "model"
 
 @dataclass(frozen=True)
 class Timing:
-    """Of one contestant at one row, in milliseconds.
+    """Times of one contestant at one row, in milliseconds.
 
     Attributes:
-        load_ms: until it could be called. What all rows share, such as a compiled library, counts in the first.
-        first_call_ms: with what comes only then: compilation, for a peer.
-        wall_ms: a call in each round, until the device had done it.
-        device_ms: the same on the device's own clock, its passes summed; none where it has no clock.
+        load_ms: time until the first call is possible. Work that all rows share, such as loading a compiled library,
+            counts in the first row.
+        first_call_ms: time of the first call, which includes compilation for some peers.
+        wall_ms: time of one call in each round, until the device has finished, on the host's clock.
+        device_ms: the same on the device's own clock, summed over its passes; empty if the device has no clock.
     """
 
     load_ms: float
@@ -34,8 +35,13 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """The most that was measured on a device: of a large matrix product, and of a large copy, read and written."""
+class ReferenceRates:
+    """Rates that this device reached in the same run, to compare other rows with.
+
+    Attributes:
+        gflops: arithmetic of a large matmul, by the fastest contestant.
+        gigabytes_per_second: memory traffic of a large copy, bytes read plus bytes written.
+    """
 
     gflops: float
     gigabytes_per_second: float
@@ -46,12 +52,12 @@ class Row:
     """One computation.
 
     Attributes:
-        is_reduced: its size is smaller than Stable Diffusion's: the device is slow.
-        gflop, megabytes: as bench/work.py counts them.
-        ceiling: of the run that measured it: rows may be measured on different days.
+        is_reduced: whether it is smaller than in Stable Diffusion, because the device is slow.
+        gflop, megabytes: the amount of work, as work.py counts it.
+        reference: rates of the run that measured this row; rows may be measured on different days.
         times: contestant -> its times; one of them is `ours`.
-        ours_db: how near our outputs were to torch's in float32: signal to noise.
-        note: what must be known of a peer's times; mostly nothing.
+        ours_db: signal-to-noise ratio of our outputs against torch's in float32.
+        note: a warning about a peer's times, usually empty.
     """
 
     name: str
@@ -59,23 +65,27 @@ class Row:
     is_reduced: bool
     gflop: float
     megabytes: float
-    ceiling: Ceiling
+    reference: ReferenceRates
     times: Mapping[str, Timing]
     ours_db: float
     note: str
 
     @property
-    def best_ms(self) -> float:
-        """Nothing that does the row's arithmetic and moves its memory is faster."""
-        arithmetic, memory = self.gflop / self.ceiling.gflops, self.megabytes / 1000 / self.ceiling.gigabytes_per_second
+    def reference_ms(self) -> float:
+        """Time of the row's arithmetic at the rate of a large matmul, or of its memory traffic at the rate of a large
+        copy: the longer of the two."""
+        arithmetic = self.gflop / self.reference.gflops
+        memory = self.megabytes / 1000 / self.reference.gigabytes_per_second
         return 1000 * max(arithmetic, memory)
 
 
 @dataclass(frozen=True)
 class Device:
-    """Attributes:
-    kind: `GPU`, `software GPU` (a GPU's interface, computed on the processor) or `processor`.
-    host: what our code ran in.
+    """Where a run took place.
+
+    Attributes:
+        kind: `GPU`, `software GPU` (the processor computes what a GPU would) or `processor`.
+        host: the program that ran our code.
     """
 
     kind: str
@@ -96,7 +106,8 @@ class Figures:
 
     Attributes:
         subject: KERNELS or MODEL.
-        clock: `device` where rows are compared by the device's clock, `wall` where by the host's.
+        clock: `device` if rows are compared by the device's clock, `wall` if by the host's.
+        rows: the first is a large matmul, which gives the reference rate of arithmetic.
     """
 
     subject: str
@@ -110,22 +121,17 @@ class Figures:
 
     @property
     def file_name(self) -> str:
-        """`kernels-llvmpipe-chromium-float32.json`: the device and host without what a newer version would change."""
+        """`kernels-llvmpipe-chromium-float32.json`: no versions, so that a newer driver replaces the file."""
         words = " ".join([self.subject, *self.device.short_names, self.dtype])
         return re.sub(r"[^a-z0-9]+", "-", words.lower()) + ".json"
 
     @property
-    def ceiling(self) -> Ceiling:
-        """Of the latest run, whose first row it is measured with."""
-        return self.rows[0].ceiling
-
-    @property
     def peers(self) -> tuple[str, ...]:
-        """The names of the contestants that ours is compared with."""
+        """Names of the contestants that we are compared with."""
         return tuple(name for name in self.rows[0].times if name != OURS)
 
     def median_ms(self, row: Row, contestant: str) -> float:
-        """Return the median time of one contestant's call at `row`."""
+        """Median time of one call, on the clock of this run."""
         return median_ms(row.times[contestant], self.clock)
 
     def ratio(self, row: Row, peer: str) -> float:
@@ -133,24 +139,29 @@ class Figures:
         return self.median_ms(row, peer) / self.median_ms(row, OURS)
 
     def gflops(self, row: Row) -> float:
-        """Return our rate at `row`, in GFLOP/s."""
+        """Our rate of arithmetic in GFLOP/s."""
         return 1000 * row.gflop / self.median_ms(row, OURS)
 
-    def share(self, row: Row) -> float:
-        """Of the measured ceiling, 0 to about 1."""
-        return row.best_ms / self.median_ms(row, OURS)
+    def relative_rate(self, row: Row) -> float:
+        """Our rate over the reference rate.
+
+        It can exceed 1: the large matmul is no upper bound where small operands stay in caches.
+        """
+        return row.reference_ms / self.median_ms(row, OURS)
 
 
 def median_ms(timing: Timing, clock: str) -> float:
-    """Return the median time of a call on the device's clock or, for any other `clock`, on the wall's."""
+    """Median time of one call. clock: `device` or `wall`."""
     return statistics.median(timing.device_ms if clock == "device" else timing.wall_ms)
 
 
 def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FOLDER) -> Path:
-    """Keep `figures`. Of what was kept for the same subject, device and dtype, rows that were not measured again stay
-    if nothing else changed: slow devices can be measured a part at a time.
+    """Write `figures` into `folder` and return the file's path.
 
-    order: names of rows; those that are not among them come first.
+    A slow device can be measured in parts. If the file of this subject, device and dtype exists and was measured with
+    the same versions and clock, its other rows stay.
+
+    order: names of rows in the order to write them; rows that it does not name come first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / figures.file_name
@@ -160,15 +171,16 @@ def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FO
         place = {name: number for number, name in enumerate(order)}
         in_order = sorted(rows.values(), key=lambda row: place.get(row.name, -1))
         figures = dataclasses.replace(figures, rows=tuple(in_order))
-    return write_text(path, json.dumps(to_json(figures), indent=1) + "\n")
+    write_text(path, json.dumps(to_json(figures), indent=1) + "\n")
+    return path
+
+
+def read_figures(folder: Path = FOLDER) -> list[Figures]:
+    """Read all figures in `folder`, real GPUs first. Raises UserError for a damaged file."""
+    kept = [_read(path) for path in sorted(folder.glob("*.json"))]
+    kinds = ("GPU", "processor", "software GPU")
+    return sorted(kept, key=lambda figures: (kinds.index(figures.device.kind), figures.file_name))
 
 
 def _read(path: Path) -> Figures:
     return from_json(Figures, json.loads(path.read_bytes()), path.name)
-
-
-def read_figures(folder: Path = FOLDER) -> list[Figures]:
-    """All that are kept, real devices first. Raises UserError for a file that is damaged."""
-    kept = [_read(path) for path in sorted(folder.glob("*.json"))]
-    kinds = ("GPU", "processor", "software GPU")
-    return sorted(kept, key=lambda figures: (kinds.index(figures.device.kind), figures.file_name))

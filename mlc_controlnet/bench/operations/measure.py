@@ -1,41 +1,59 @@
-"""Cases, measured in a browser or natively -> figures."""
+"""Run a benchmark in a browser, in Node or natively, and return its figures."""
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from mlc_controlnet import __version__
-from mlc_controlnet.bench.operations import contest, native_contest
-from mlc_controlnet.bench.operations.cases import DTYPES, Case, Cases, component_cases, operation_cases
-from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Ceiling, Device, Figures, Row, Timing, median_ms
+from mlc_controlnet.bench.operations.cases import DTYPES, Case, Cases, Log, component_cases, operation_cases
+from mlc_controlnet.bench.operations.figures import (
+    KERNELS,
+    OURS,
+    Device,
+    Figures,
+    ReferenceRates,
+    Row,
+    Timing,
+    median_ms,
+)
+from mlc_controlnet.bench.operations.native_contest import run_native_contest
 from mlc_controlnet.bench.operations.operations import OPERATIONS
+from mlc_controlnet.bench.operations.webgpu_contest import (
+    CaseTimes,
+    Rules,
+    build_contest_module,
+    find_adapter,
+    note_on,
+    peer_version,
+    run_webgpu_contest,
+)
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.machine import describe_processor
 
 PEER = "onnxruntime-web"
-# A turn on a GPU repeats its call until the clocks have risen; on a processor one call is long enough.
-TURN_MS = {True: 1.0, False: 50.0}
-COPY_BYTES = {True: 64 << 20, False: 256 << 20}
-Tell = Callable[[str], None]
+# A GPU's clocks rise only under load, so a turn on a GPU repeats its call. On a software adapter one call is enough.
+SOFTWARE_TURN_MS, GPU_TURN_MS = 1.0, 50.0
+SOFTWARE_COPY_BYTES, GPU_COPY_BYTES = 64 << 20, 256 << 20
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is measured, and where.
+class ContestSettings:
+    """What to measure, and where.
 
     Attributes:
         subject: KERNELS or MODEL.
         host: chromium, node or native.
-        gpu: in Chromium the machine's GPU.
-        target: of the native library.
-        dtype: None: float16 on a GPU that has it, else float32.
-        only: parts of operations' names; none: all.
+        gpu: use the machine's GPU in Chromium, not the software adapter.
+        target: target of the native library, a key of TARGETS.
+        dtype: float32 or float16; None: float16 on a GPU that has it, else float32.
+        rounds: turns of each contestant.
+        only: parts of operations' names; empty: all operations.
         model, components: what MODEL measures.
-        command: the words that started it.
+        command: the command line that produces the same figures again.
     """
 
     subject: str
@@ -52,87 +70,92 @@ class Settings:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise UserError("--rounds", str(self.rounds), "1 or more", "choose another number")
-        for option, value, allowed in (("--dtype", self.dtype, DTYPES), ("--target", self.target, TARGETS)):
-            if value is not None and value not in allowed:
-                raise UserError(option, repr(value), f"one of {', '.join(allowed)}", "pass one of these")
+        if self.dtype is not None:
+            check_one_of("--dtype", self.dtype, DTYPES)
+        check_one_of("--target", self.target, TARGETS)
+        for name in self.components:
+            check_one_of("--component", name, COMPONENTS)
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
-        """Return what to run: single operations or a model's components."""
+        """The computations to measure. reduced: at the smaller sizes for slow devices."""
         if self.subject == KERNELS:
             return operation_cases(self.only, reduced, dtype)
         return component_cases(self.model, self.components, reduced, dtype)
 
 
-def measure_in_browser(settings: Settings, folder: Path, tell: Tell) -> Figures:
-    """Ours against onnxruntime-web on a WebGPU adapter; `folder` is for files in between."""
-    contest.build_contest_module()
-    adapter = contest.find_adapter(settings.host, settings.gpu)
+def measure_on_webgpu(settings: ContestSettings, folder: Path, log: Log) -> Figures:
+    """Measure our library against onnxruntime-web on a WebGPU adapter. folder: for intermediate files."""
+    build_contest_module()
+    adapter = find_adapter(settings.host, settings.gpu)
     dtype = settings.dtype or ("float16" if adapter.has_float16 and not adapter.is_software else "float32")
     if dtype == "float16" and not adapter.has_float16:
         raise UserError("--dtype", f"float16 on {adapter.name}", "an adapter with shader-f16", "pass --dtype float32")
-    tell(f"{adapter.name}, {'software' if adapter.is_software else 'GPU'}, {dtype}")
-    what = settings.cases(adapter.is_software, dtype)
-    rules = contest.Rules(
+    log(f"{adapter.name}, {'software' if adapter.is_software else 'GPU'}, {dtype}")
+    cases = settings.cases(adapter.is_software, dtype)
+    rules = Rules(
         host="node" if settings.host == "node" else "chromium",
         gpu=settings.gpu,
         dtype=dtype,
         rounds=settings.rounds,
-        turn_ms=TURN_MS[adapter.is_software],
+        turn_ms=SOFTWARE_TURN_MS if adapter.is_software else GPU_TURN_MS,
         gpu_clock=settings.subject == KERNELS,
-        copy_bytes=COPY_BYTES[adapter.is_software],
+        copy_bytes=SOFTWARE_COPY_BYTES if adapter.is_software else GPU_COPY_BYTES,
     )
-    outcome = contest.hold_contest(what, rules, folder, tell)
-    times = [{OURS: _timing(case.ours), PEER: _timing(case.peer)} for case in outcome.cases]
+    outcome = run_webgpu_contest(cases, rules, folder, log)
     device = Device(
         kind="software GPU" if adapter.is_software else "GPU",
         name=adapter.name,
         host=outcome.host,
         processor=describe_processor(),
     )
-    decibels, notes = [case.ours_db for case in outcome.cases], [contest.note_on(case, dtype) for case in outcome.cases]
-    rows = _rows(what.cases, times, decibels, notes, outcome.copy_gigabytes_per_second)
-    return _figures(settings, device, dtype, rows, {PEER: contest.peer_version()})
+    rows = make_rows(
+        cases.cases,
+        [{OURS: _timing(case.ours), PEER: _timing(case.peer)} for case in outcome.cases],
+        [case.ours_db for case in outcome.cases],
+        [note_on(case, dtype) for case in outcome.cases],
+        outcome.copy_gigabytes_per_second,
+    )
+    return _figures(settings, device, dtype, rows, {PEER: peer_version()})
 
 
-def measure_natively(settings: Settings, folder: Path, tell: Tell) -> Figures:
-    """Ours against torch, eager and compiled, on a processor or GPU."""
+def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figures:
+    """Measure our library against torch, eager and compiled, on a processor or GPU. folder: for intermediate files."""
     preset = TARGETS[settings.target]
     if preset.device == "webgpu":
         raise UserError("--target", "webgpu natively", "a native target", "pass --host chromium or --host node instead")
     on_gpu = preset.device != "llvm"
     dtype = settings.dtype or ("float16" if on_gpu else "float32")
-    what = settings.cases(not on_gpu, dtype)
-    contestants = native_contest.hold_contest(what, settings.target, dtype, settings.rounds, folder, tell)
-    notes, copy_rate = [""] * len(what.cases), contestants.copy_gigabytes_per_second
-    rows = _rows(what.cases, contestants.times, contestants.ours_db, notes, copy_rate)
+    cases = settings.cases(not on_gpu, dtype)
+    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log)
     device = Device(
         kind="GPU" if on_gpu else "processor",
-        name=contestants.device,
+        name=outcome.device,
         host="Python",
         processor=describe_processor(),
     )
+    no_notes = [""] * len(cases.cases)
+    rows = make_rows(cases.cases, outcome.times, outcome.ours_db, no_notes, outcome.copy_gigabytes_per_second)
     return _figures(settings, device, dtype, rows, {})
 
 
 def row_order(subject: str) -> tuple[str, ...]:
-    """The names of all rows that are ever measured but the ceiling's."""
+    """Names of all rows of KERNELS or MODEL in their order, except the large matmul, which comes first."""
     return tuple(operation.name for operation in OPERATIONS) if subject == KERNELS else COMPONENTS
 
 
-def _timing(timing: contest.Timing) -> Timing:
-    return Timing(timing.load_ms, timing.first_call_ms, timing.wall_ms, timing.gpu_ms)
-
-
-def _rows(
+def make_rows(
     cases: Sequence[Case],
-    times: Sequence[dict[str, Timing]],
+    times: Sequence[Mapping[str, Timing]],
     decibels: Iterable[float],
     notes: Iterable[str],
     copy_rate: float,
 ) -> tuple[Row, ...]:
-    """The ceiling is what the fastest contestant reaches at the first case, the large matrix product."""
+    """One row per case. The first case is the large matmul; its fastest contestant gives the reference rate.
+
+    copy_rate: gigabytes per second of a large copy.
+    """
     fastest = min(median_ms(timing, _clock(times)) for timing in times[0].values())
-    ceiling = Ceiling(1000 * cases[0].work.gflop / fastest, copy_rate)
+    reference = ReferenceRates(1000 * cases[0].work.gflop / fastest, copy_rate)
     return tuple(
         Row(
             name=case.name,
@@ -140,7 +163,7 @@ def _rows(
             is_reduced=case.is_reduced,
             gflop=case.work.gflop,
             megabytes=case.work.megabytes,
-            ceiling=ceiling,
+            reference=reference,
             times=of_case,
             ours_db=round(db, 1),
             note=note,
@@ -149,12 +172,18 @@ def _rows(
     )
 
 
+def _timing(times: CaseTimes) -> Timing:
+    return Timing(times.load_ms, times.first_call_ms, times.wall_ms, times.gpu_ms)
+
+
 def _clock(times: Iterable[Mapping[str, Timing]]) -> str:
-    """The device's, where every contestant has it at every row."""
+    """`device` if every contestant has device times at every row, else `wall`."""
     return "device" if all(timing.device_ms for row in times for timing in row.values()) else "wall"
 
 
-def _figures(settings: Settings, device: Device, dtype: str, rows: tuple[Row, ...], more: dict[str, str]) -> Figures:
+def _figures(
+    settings: ContestSettings, device: Device, dtype: str, rows: tuple[Row, ...], peer_versions: dict[str, str]
+) -> Figures:
     versions = {name: version(name) for name in ("apache-tvm", "torch")}
     return Figures(
         subject=settings.subject,
@@ -162,7 +191,7 @@ def _figures(settings: Settings, device: Device, dtype: str, rows: tuple[Row, ..
         date=datetime.date.today().isoformat(),
         device=device,
         dtype=dtype,
-        versions={"mlc-controlnet": __version__, **versions, **more},
+        versions={"mlc-controlnet": __version__, **versions, **peer_versions},
         clock=_clock(row.times for row in rows),
         rows=rows,
     )

@@ -1,4 +1,4 @@
-"""Our native library against torch on the same device, eager and through torch.compile, in turns."""
+"""Time our native library against torch on the same device, eager and with torch.compile, in turns."""
 
 import math
 import statistics
@@ -12,8 +12,9 @@ import torch
 import tvm
 from tvm import relax
 
-from mlc_controlnet.bench.operations.cases import Case, Cases
+from mlc_controlnet.bench.operations.cases import Case, Cases, Log
 from mlc_controlnet.bench.operations.figures import OURS, Timing
+from mlc_controlnet.bench.torch_device import synchronize
 from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
@@ -27,7 +28,13 @@ COPY_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class NativeOutcome:
-    """Times and signal to noise against torch in the order of the cases."""
+    """The result of a contest.
+
+    Attributes:
+        device: its name, with torch's device and threads.
+        times: for each case, contestant -> its times.
+        ours_db: for each case, the signal-to-noise ratio of our outputs against torch's in float32.
+    """
 
     device: str
     copy_gigabytes_per_second: float
@@ -35,28 +42,32 @@ class NativeOutcome:
     ours_db: list[float]
 
 
-def hold_contest(
-    what: Cases, target: str, dtype: str, rounds: int, folder: Path, tell: Callable[[str], None]
+def run_native_contest(
+    cases: Cases, target: str, dtype: str, rounds: int, folder: Path, log: Log, with_torch_compile: bool = True
 ) -> NativeOutcome:
-    """Compile the cases in `folder` for a native `target` of config.TARGETS and time them."""
-    tell(f"compiling {len(what.cases)} cases for {target}")
+    """Compile the cases into `folder` for `target`, a native key of config.TARGETS, and time them.
+
+    with_torch_compile: also time torch.compile, which compiles C++ code for every case.
+    """
+    log(f"compiling {len(cases.cases)} cases for {target}")
     kind = TARGETS[target].device
     config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
-    library, _ = compile_library(what.module, "bench", dtype, config, folder)
+    library, _ = compile_library(cases.module, "bench", dtype, config, folder)
     device = tvm.device("cpu" if kind == "llvm" else kind)
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
-    # torch calls a GPU of either vendor cuda; it has no Vulkan or OpenCL: there it stays on the processor, and says so.
+    # torch calls GPUs of both vendors cuda. It has neither Vulkan nor OpenCL: for these it runs on the processor, and
+    # the device's description says so.
     torch_device = torch.device("cuda" if kind in ("cuda", "rocm") else "mps" if kind == "metal" else "cpu")
     times, decibels = [], []
-    for number, case in enumerate(what.cases, 1):
+    for number, case in enumerate(cases.cases, 1):
         reference, ours = case.reference(), _ours(case, machine, device)
         result = ours.call()
         outputs = [result] if hasattr(result, "numpy") else list(result)
         pairs = zip(reference, outputs, strict=True)
         decibels.append(min(signal_to_noise_db(wanted.numpy(), got.numpy()) for wanted, got in pairs))
-        times.append(_take_turns([ours, *_peers(case, torch_device)], rounds))
+        times.append(_take_turns([ours, *_peers(case, torch_device, with_torch_compile)], rounds))
         medians = ", ".join(f"{name} {statistics.median(t.wall_ms):.2f} ms" for name, t in times[-1].items())
-        tell(f"{case.name}: {medians} ({number} of {len(what.cases)})")
+        log(f"{case.name}: {medians} ({number} of {len(cases.cases)})")
     name = processor_name() if kind == "llvm" else device.device_name
     return NativeOutcome(
         device=f"{name}, torch on {torch_device}, {torch.get_num_threads()} threads",
@@ -82,8 +93,8 @@ def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device)
     return _Side(OURS, lambda: function(*inputs, params), device.sync)
 
 
-def _peers(case: Case, device: torch.device) -> list[_Side]:
-    torch.compiler.reset()  # else what was compiled for earlier cases counts, and after eight it compiles no more
+def _peers(case: Case, device: torch.device, with_torch_compile: bool) -> list[_Side]:
+    torch.compiler.reset()  # torch.compile gives up after eight compilations, and counts those of earlier cases
     module = case.module.to(device)
     inputs = tuple(value.to(device) for value in case.inputs)
 
@@ -92,13 +103,14 @@ def _peers(case: Case, device: torch.device) -> list[_Side]:
             with torch.inference_mode():
                 return run(*inputs)
 
-        return _Side(name, call, lambda: _synchronize(device))
+        return _Side(name, call, lambda: synchronize(device))
 
-    return [side(EAGER, module), side(COMPILED, torch.compile(module, dynamic=False))]
+    eager = side(EAGER, module)
+    return [eager, side(COMPILED, torch.compile(module, dynamic=False))] if with_torch_compile else [eager]
 
 
 def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
-    """The first call of each, which compiles and warms up, is told apart; a turn is about TURN_SECONDS of calls."""
+    """Time the first call of each side, which compiles and warms up, and then `rounds` turns of about TURN_SECONDS."""
 
     def seconds(side: _Side, calls: int) -> float:
         began = time.perf_counter()
@@ -120,21 +132,14 @@ def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
 
 
 def _copy_rate(device: torch.device) -> float:
-    """Gigabytes a second, those that are read and those that are written."""
+    """Gigabytes per second of a large copy, bytes read plus bytes written."""
     source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = []
     for _ in range(6):
-        _synchronize(device)
+        synchronize(device)
         began = time.perf_counter()
         target.copy_(source)
-        _synchronize(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
     return 2 * COPY_BYTES / min(seconds[1:]) / 1e9
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -1,4 +1,4 @@
-"""The same computation for onnxruntime: a torch module as torch itself exports it."""
+"""Export a torch module to ONNX for onnxruntime, with torch's own exporter."""
 
 import contextlib
 import io
@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-# GroupNormalization, LayerNormalization and Gelu are ops of their own in it.
+# The first opset in which GroupNormalization, LayerNormalization and Gelu are all single operators.
 OPSET = 21
 
 
 def export_onnx(module: nn.Module, inputs: tuple[torch.Tensor, ...], file: Path) -> None:
-    """Write `module`, weights included, with static shapes: that gives the peer the most to optimize."""
+    """Write `module` with its weights to `file`. Static shapes let the peer optimize most."""
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)

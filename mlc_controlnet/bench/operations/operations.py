@@ -1,7 +1,7 @@
-"""The operations whose speed matters for Stable Diffusion 1.5, as torch modules at its own shapes.
+"""The operations that matter for the speed of Stable Diffusion 1.5, as torch modules with the model's shapes.
 
-A software adapter would take seconds for one call: there an operation has fewer pixels or tokens, mostly a sixteenth;
-its channels stay as they are.
+A software adapter would take seconds per call, so there an operation has fewer pixels or tokens, often a sixteenth, and
+the same channels.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ class Operation:
     """One row of the benchmark.
 
     Attributes:
-        name: a function's name.
-        make: the module, with random weights.
-        size: pixels of a side, or tokens, in Stable Diffusion 1.5.
-        reduced_size: on a software adapter.
-        shapes: of the inputs, for a size.
-        title: what it computes, for people, for a size.
-        flops_an_element: of an output, where no products of matrices or windows are counted: a norm's arithmetic.
+        name: name of the function in the compiled library.
+        make: builds the module with random weights.
+        size: height and width in pixels, or tokens, in Stable Diffusion 1.5.
+        reduced_size: the same on a software adapter.
+        shapes: size -> shapes of the inputs.
+        title: size -> description for readers.
+        flops_per_element: arithmetic per output element, for operations without matmul or convolution, such as norms.
     """
 
     name: str
@@ -34,61 +34,65 @@ class Operation:
     reduced_size: int
     shapes: Callable[[int], tuple[Shape, ...]]
     title: Callable[[int], str]
-    flops_an_element: int = 0
+    flops_per_element: int = 0
 
     def size_on(self, software: bool) -> int:
-        """Return the operation's size on a device; software GPUs get a smaller one."""
+        """The size to measure on a software adapter or on a real device."""
         return self.reduced_size if software else self.size
 
 
 class GroupNormSilu(nn.Module):
-    """Group norm with 32 groups, then SiLU, as before every convolution of a UNet's residual block."""
+    """Group norm with 32 groups, then silu, as in diffusers' ResnetBlock2D."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(32, channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, C, h, w]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w]"""
         return F.silu(self.norm(x))
 
 
 class UpsampledConvolution(nn.Module):
-    """A convolution after doubling height and width, as in a UNet's upsampling block."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution, as in diffusers' Upsample2D."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, C, h, w] -> [B, C, 2 h, 2 w]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, h, w] -> [B, C, 2 h, 2 w]"""
         return self.convolution(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Geglu(nn.Module):
-    """arXiv 2002.05202, the gate in the upper half, as diffusers has it."""
+    """GEGLU of arXiv 2002.05202. The gate is the second half of the projection, as in diffusers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.projection = nn.Linear(width, 8 * width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, T, D] -> [B, T, 4 D]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, T, D] -> [B, T, 4 D]"""
         value, gate = self.projection(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
 
 
 class Attention(nn.Module):
-    """From the projections' output and back into its layout, as in diffusers' transformer blocks."""
+    """Multi-head attention between the projections, in their layout, as in diffusers' transformer blocks."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.heads = heads
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:  # [B, T, heads * d]
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """[B, T, heads * d]"""
         batch, _, width = q.shape
         q, k, v = (x.view(batch, -1, self.heads, width // self.heads).transpose(1, 2) for x in (q, k, v))
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, -1, width)
 
 
-NORM_FLOPS = 8  # an element: 1 for the mean, 3 for the variance, 4 to scale and shift
+NORM_FLOPS = 8  # per element: 1 for the mean, 3 for the variance, 4 to scale and shift
 SILU_FLOPS = 4
 
 
@@ -162,7 +166,7 @@ def _group_norm(channels: int, pixels: int, reduced: int) -> Operation:
         reduced_size=reduced,
         shapes=lambda side: ((1, channels, side, side),),
         title=lambda side: f"group norm + silu, {channels}, {side}x{side}",
-        flops_an_element=NORM_FLOPS + SILU_FLOPS,
+        flops_per_element=NORM_FLOPS + SILU_FLOPS,
     )
 
 
@@ -174,11 +178,11 @@ def _layer_norm(rows: int, width: int) -> Operation:
         reduced_size=rows,
         shapes=lambda tokens: ((1, tokens, width),),
         title=lambda tokens: f"layer norm, {tokens}x{width}",
-        flops_an_element=NORM_FLOPS,
+        flops_per_element=NORM_FLOPS,
     )
 
 
-# A product that no device finds too small: what it reaches is the measure of everything else.
+# Large enough to keep a device busy; its rate is the reference for all other rows.
 LARGE_MATMUL = _matmul(4096, 4096, 4096, 4096)
 LARGE_MATMUL_REDUCED = _matmul(512, 512, 512, 512)
 OPERATIONS: tuple[Operation, ...] = (
@@ -215,6 +219,6 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def select(patterns: tuple[str, ...], software: bool) -> tuple[Operation, ...]:
-    """Those whose name contains one of `patterns`, or all; first the one that the ceiling is measured with."""
+    """The large matmul, then the operations whose name contains one of `patterns`; all of them without patterns."""
     chosen = (o for o in OPERATIONS if not patterns or any(pattern in o.name for pattern in patterns))
     return (LARGE_MATMUL_REDUCED if software else LARGE_MATMUL, *chosen)

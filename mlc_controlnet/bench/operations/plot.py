@@ -1,4 +1,4 @@
-"""How many times as fast as each peer we are, operation by operation, as an SVG for a light or a dark page."""
+"""Plot how many times as fast as each peer we are for every operation, as an SVG for a light or a dark page."""
 
 import io
 from collections.abc import Sequence
@@ -10,14 +10,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from mlc_controlnet.bench.operations.figures import Figures
 from mlc_controlnet.plot_themes import THEMES
 
-COLORS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#e5534b", "#9e8c00")  # each read on white and on black
+COLORS = ("#2f81f7", "#db6d28", "#3fb950", "#a371f7", "#e5534b", "#9e8c00")  # readable on white and on black
 MARKERS = "osD^vP"
 ROW_INCHES = 0.24
 RATIOS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 
 
 def plot(kernels: Sequence[Figures], theme: str) -> str:
-    """A line an operation, a mark a device and peer, on a logarithmic axis. The same figures give the same text."""
+    """Return the SVG: one line per operation, one mark per device and peer, on a logarithmic axis.
+
+    theme: a key of plot_themes.THEMES. The same figures always give the same text.
+    """
     text, grid = THEMES[theme].text, THEMES[theme].grid
     titles = {row.name: row.title for figures in kernels for row in figures.rows[1:]}
     heights = {name: -place for place, name in enumerate(titles)}
@@ -38,7 +41,7 @@ def plot(kernels: Sequence[Figures], theme: str) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}x"))
         axes.set_yticks(list(heights.values()), list(titles.values()))
         axes.set_ylim(-len(titles) + 0.3, 0.7)
-        axes.set_xlabel("times as fast as the peer; right of the line we are faster", color=text)
+        axes.set_xlabel("times as fast as the peer; right of 1x, ours is faster", color=text)
         axes.grid(color=grid, linewidth=0.5)
         axes.tick_params(colors=text, length=0)
         axes.spines[:].set_visible(False)

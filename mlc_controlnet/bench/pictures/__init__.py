@@ -1,1 +1,1 @@
-"""Whole pictures, timed."""
+"""Time whole pictures."""

@@ -1,4 +1,4 @@
-"""The same picture by diffusers in torch eager, the reference implementation, as a peer for the native bundles."""
+"""Draw the same picture with diffusers in eager torch, the reference that native bundles are compared with."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,9 @@ from mlc_controlnet.errors import UserError
 
 
 def load_peer(model: Path) -> Callable[[str, Image.Image, int, float], None]:
-    """A function that draws one picture: prompt, control image, steps, guidance scale.
+    """Return a function (prompt, control image, steps, guidance scale) that draws one picture.
 
-    model: a folder in diffusers' layout. Raises UserError where there is none.
+    model: a folder in diffusers' layout. Raises UserError if it is not one.
     """
     if not (model / "model_index.json").is_file():
         raise UserError(str(model), "no model_index.json", "a model in diffusers' layout", "pass the model's folder")
@@ -29,7 +29,7 @@ def load_peer(model: Path) -> Callable[[str, Image.Image, int, float], None]:
 
 
 def describe_peer() -> str:
-    """`diffusers 0.42.1 in torch 2.13.0 eager, float32, 2 threads`."""
+    """For example `diffusers 0.42.1 in torch 2.13.0 eager, float32, 2 threads`."""
     import diffusers
 
     versions = f"diffusers {diffusers.__version__} in torch {torch.__version__}"

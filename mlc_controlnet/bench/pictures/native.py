@@ -1,7 +1,7 @@
-"""Time native bundles and, beside them, diffusers.
+"""Time whole pictures drawn by native bundles and by diffusers.
 
-All take turns, one picture each a round, so that a machine which slows down slows all of them. The medians are
-reported; the first picture of each, which warms caches and threads up, is not counted.
+The contestants take turns and draw one picture each per round, so a machine that slows down affects all of them. The
+medians are reported. The first picture of each contestant warms up caches and threads and does not count.
 """
 
 import statistics
@@ -26,28 +26,37 @@ PROMPT = "gold circle with navy background"
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Something that draws a picture."""
+class PictureContestant:
+    """A bundle or a pipeline that draws a picture.
+
+    Attributes:
+        draw: draws one picture.
+        engine: the engine whose components are timed one by one; None for diffusers.
+    """
 
     name: str
     device: str
     guidance_scale: float
     draw: Callable[[], Any]
-    engine: Engine | None = None  # whose components are timed one by one
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Medians for one contestant."""
+class PictureTimes:
+    """Medians of one contestant.
 
-    contestant: Contestant
+    Attributes:
+        component_ms: component -> milliseconds per call; empty for diffusers.
+    """
+
+    contestant: PictureContestant
     steps: int
     picture_seconds: float
     slowest_picture_seconds: float
-    component_ms: dict[str, float]  # one call; none for a peer
+    component_ms: dict[str, float]
 
     def lines(self) -> Iterator[str]:
-        """Yield the figures as lines of text."""
+        """Lines to print."""
         yield f"{self.contestant.name}, {self.contestant.device}"
         guidance = self.contestant.guidance_scale
         guided = f"guidance {guidance:g}" if guidance > 1 else "no guidance"
@@ -57,12 +66,15 @@ class Figures:
             yield f"  {name:<14} {milliseconds:8.2f} ms"
 
 
-def measure(
+def time_pictures(
     bundles: Sequence[Path], device: str | None, steps: int, rounds: int, diffusers_model: Path | None = None
-) -> list[Figures]:
-    """Draw `rounds` pictures with each bundle and with diffusers, in turn, then time each bundle's components.
+) -> list[PictureTimes]:
+    """Draw `rounds` pictures with each bundle and with diffusers in turns, then time each bundle's components.
 
-    Raises UserError for bundles and models that can not be loaded, and for numbers of steps or rounds that can not be.
+    device: what the bundles run on; None: what they were built for. steps: denoising steps per picture.
+    diffusers_model: a folder in diffusers' layout; None: do not time diffusers.
+
+    Raises UserError if a bundle or model cannot be loaded, or if `steps` or `rounds` is out of range.
     """
     if rounds < 1:
         raise UserError("rounds", str(rounds), "1 or more", "choose another number")
@@ -76,7 +88,7 @@ def measure(
         contestants.append(_diffusers(diffusers_model, pipelines[0], steps))
     seconds = _take_turns([contestant.draw for contestant in contestants], rounds)
     return [
-        Figures(
+        PictureTimes(
             contestant=contestant,
             steps=steps,
             picture_seconds=statistics.median(taken),
@@ -88,16 +100,16 @@ def measure(
 
 
 def describe_device(engine: Engine) -> str:
-    """`llvm float32 on AMD EPYC 7B13, 2 of 4 logical processors`: what a figure must be read with."""
+    """`llvm float32 on AMD EPYC, 2 threads`: where a bundle runs."""
     kind = f"{engine.library.device} {engine.library.dtype}"
     if engine.library.device != "llvm":
         return f"{kind} on {engine.device.device_name}"
     return f"{kind} on {processor_name()}, {tvm.get_global_func('runtime.NumThreads')()} threads"
 
 
-def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
+def _native(pipeline: ControlNetPipeline, steps: int) -> PictureContestant:
     request = GenerateRequest(prompt=PROMPT, num_inference_steps=steps, control_image=_ring(pipeline))
-    return Contestant(
+    return PictureContestant(
         name=str(pipeline.engine.bundle.path),
         device=describe_device(pipeline.engine),
         guidance_scale=pipeline.resolve(request).guidance_scale,
@@ -106,13 +118,13 @@ def _native(pipeline: ControlNetPipeline, steps: int) -> Contestant:
     )
 
 
-def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Contestant:
-    """The peer draws what `pipeline` draws."""
+def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> PictureContestant:
+    """Diffusers drawing the same picture as `pipeline`."""
     from mlc_controlnet.bench.pictures.diffusers_peer import describe_peer, load_peer
 
     control_image, guidance_scale = _ring(pipeline), pipeline.manifest.defaults.guidance_scale
     draw = load_peer(model)
-    return Contestant(
+    return PictureContestant(
         name=str(model),
         device=f"{describe_peer()} on {processor_name()}",
         guidance_scale=guidance_scale,
@@ -121,7 +133,7 @@ def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Contest
 
 
 def _ring(pipeline: ControlNetPipeline) -> Image.Image:
-    """A white ring on black, of the model's size."""
+    """A white ring on black, in the model's picture size."""
     width, height = pipeline.manifest.model.width, pipeline.manifest.model.height
     image = Image.new("RGB", (width, height))
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), outline="white")
@@ -129,7 +141,7 @@ def _ring(pipeline: ControlNetPipeline) -> Image.Image:
 
 
 def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Seconds of each call in each round but the first."""
+    """Seconds of each call in every round except the first."""
     seconds: list[list[float]] = [[] for _ in calls]
     for round_number in range(rounds + 1):
         for call, taken in zip(calls, seconds, strict=True):
@@ -141,7 +153,7 @@ def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[fl
 
 
 def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
-    """Median milliseconds of one call, transfers between host and device included."""
+    """Median milliseconds per call of each component, including transfers between host and device."""
     arrays = {
         spec.name: np.zeros(spec.shape, spec.dtype)
         for component in engine.bundle.manifest.components.values()

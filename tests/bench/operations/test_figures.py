@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.bench.operations.figures import MODEL, Ceiling, read_figures, write_figures
+from mlc_controlnet.bench.operations.figures import MODEL, ReferenceRates, read_figures, write_figures
 from mlc_controlnet.errors import UserError
 from tests.bench.made_up_figures import PEER, made_up_figures
 
@@ -19,12 +19,12 @@ def test_the_wall_clock_counts_where_a_contestant_has_no_other():
     assert figures.ratio(figures.rows[1], PEER) == pytest.approx(43 / 22)
 
 
-def test_the_ceiling_is_arithmetic_or_memory_whichever_takes_longer():
+def test_the_reference_is_arithmetic_or_memory_whichever_takes_longer():
     figures = made_up_figures()
     _, matmul, norm = figures.rows
-    assert matmul.best_ms == 10  # 1 GFLOP at 100 GFLOP/s; 20 MB at 10 GB/s would take 2 ms
-    assert norm.best_ms == 8  # 80 MB at 10 GB/s; 0.1 GFLOP at 100 GFLOP/s would take 1 ms
-    assert figures.share(norm) == 0.5
+    assert matmul.reference_ms == 10  # 1 GFLOP at 100 GFLOP/s; 20 MB at 10 GB/s would take 2 ms
+    assert norm.reference_ms == 8  # 80 MB at 10 GB/s; 0.1 GFLOP at 100 GFLOP/s would take 1 ms
+    assert figures.relative_rate(norm) == 0.5
 
 
 def test_figures_are_kept_whole(tmp_path: Path):
@@ -47,17 +47,17 @@ def test_rows_that_are_not_measured_again_stay(tmp_path: Path):
     assert kept.rows == (*whole.rows[:2], part.rows[1])
 
 
-def test_a_row_keeps_the_ceiling_of_its_own_run(tmp_path: Path):
+def test_a_row_keeps_the_reference_of_its_own_run(tmp_path: Path):
     whole = made_up_figures()
-    on_a_slow_day = Ceiling(gflops=50.0, gigabytes_per_second=10.0)
+    on_a_slow_day = ReferenceRates(gflops=50.0, gigabytes_per_second=10.0)
     part = dataclasses.replace(
-        whole, rows=tuple(dataclasses.replace(whole.rows[i], ceiling=on_a_slow_day) for i in (0, 2))
+        whole, rows=tuple(dataclasses.replace(whole.rows[i], reference=on_a_slow_day) for i in (0, 2))
     )
     write_figures(whole, folder=tmp_path)
     write_figures(part, folder=tmp_path)
     (kept,) = read_figures(tmp_path)
-    assert kept.share(kept.rows[1]) == whole.share(whole.rows[1])
-    assert kept.ceiling == on_a_slow_day
+    assert kept.relative_rate(kept.rows[1]) == whole.relative_rate(whole.rows[1])
+    assert [row.reference == on_a_slow_day for row in kept.rows] == [True, False, True]
 
 
 def test_rows_are_kept_in_the_benchmarks_order(tmp_path: Path):

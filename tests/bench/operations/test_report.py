@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mlc_controlnet.bench.operations.figures import FOLDER, MODEL, Ceiling, read_figures
+from mlc_controlnet.bench.operations.figures import FOLDER, MODEL, ReferenceRates, read_figures
 from mlc_controlnet.bench.operations.plot import plot
-from mlc_controlnet.bench.operations.report import BEGIN, END, describe, table, write_report
+from mlc_controlnet.bench.operations.report import BEGIN, END, describe_run, table, write_report
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import PERFORMANCE
 from tests.bench.made_up_figures import made_up_figures
@@ -19,13 +19,13 @@ def readme(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_table_has_times_ratio_rate_and_share_of_every_row():
+def test_a_table_has_times_ratio_and_rates_of_every_row():
     lines = list(table(made_up_figures()))
     assert "| matmul, 64x64 | 21.0 | 42.0 | 2.00x | 47.6 | 48% |" in lines
     assert "| norm, 64x64 | 16.0 | 8.00 | 0.50x | 6.25 | 50% |" in lines
 
 
-def test_a_table_says_device_kind_versions_and_command():
+def test_a_table_names_device_kind_versions_and_command():
     head = next(iter(table(made_up_figures(kind="software GPU"))))
     for words in (
         "software GPU: Model T, on Abacus",
@@ -36,16 +36,18 @@ def test_a_table_says_device_kind_versions_and_command():
         assert words in head
 
 
-def test_rows_of_several_runs_have_ceilings_of_several_days():
+def test_rows_of_several_runs_have_several_references():
     figures = made_up_figures()
     first, *others = figures.rows
-    slower = dataclasses.replace(first, ceiling=Ceiling(gflops=50.0, gigabytes_per_second=10.0))
-    assert "3 rounds in turns, the device's clock; ceiling 100 GFLOP/s and 10.0 GB/s." in describe(figures)
-    mixed = describe(dataclasses.replace(figures, rows=(slower, *others)))
-    assert "ceiling 50.0 to 100 GFLOP/s and 10.0 GB/s." in mixed
+    slower = dataclasses.replace(first, reference=ReferenceRates(gflops=50.0, gigabytes_per_second=10.0))
+    assert "3 rounds in turns, the device's clock; large matmul 100 GFLOP/s, large copy 10.0 GB/s." in describe_run(
+        figures
+    )
+    mixed = describe_run(dataclasses.replace(figures, rows=(slower, *others)))
+    assert "large matmul 50.0 to 100 GFLOP/s, large copy 10.0 GB/s." in mixed
 
 
-def test_a_note_on_a_peer_is_marked_and_told():
+def test_a_note_on_a_peer_is_marked_and_printed():
     figures = made_up_figures()
     noted = dataclasses.replace(figures.rows[1], note="the peer computes something else: -4 dB")
     lines = list(table(dataclasses.replace(figures, rows=(figures.rows[0], noted))))
@@ -58,9 +60,17 @@ def test_a_report_replaces_its_section_and_nothing_else(readme: Path):
     write_report(kept, readme, readme.parent / "figures")
     first = readme.read_text()
     assert first.startswith(f"# Before\n{BEGIN}\n") and first.endswith(f"\n{END}\n# After\n")
-    assert "old" not in first and "2.00x" in first
+    assert (
+        "old" not in first and "| matmul, 64x64; Model T, Chromium, float32, against onnxruntime-web | 21.0 |" in first
+    )
     write_report(kept, readme, readme.parent / "figures")
     assert readme.read_text() == first
+
+
+def test_the_summary_counts_the_operations_that_are_faster(readme: Path):
+    write_report([made_up_figures()], readme, readme.parent / "figures")
+    label = "Model T, Chromium, float32, against onnxruntime-web"
+    assert f"| {label} | **1.00x** | 0.50x | 2.00x | 1 of 2 |" in readme.read_text()  # 2x and 0.5x
 
 
 def test_every_file_that_the_report_links_to_is_written(readme: Path):
@@ -70,7 +80,7 @@ def test_every_file_that_the_report_links_to_is_written(readme: Path):
         assert readme.parent / name in written
 
 
-def test_a_readme_without_marks_is_left_alone(readme: Path):
+def test_a_readme_without_marks_is_not_changed(readme: Path):
     readme.write_text("# No marks\n")
     with pytest.raises(UserError, match="both marks"):
         write_report([made_up_figures()], readme, readme.parent / "figures")

@@ -27,7 +27,7 @@ def operation(name: str) -> Operation:
 def test_arithmetic_is_counted_as_on_paper(name: str):
     row = operation(name)
     inputs = [torch.empty(shape, device="meta") for shape in row.shapes(row.size)]
-    assert count_work(row.make(), inputs, row.flops_an_element).gflop == GFLOP[name] / 1e9
+    assert count_work(row.make(), inputs, row.flops_per_element).gflop == GFLOP[name] / 1e9
 
 
 def test_memory_is_inputs_weights_and_outputs_once():

@@ -1,4 +1,4 @@
-/** What mlc_controlnet/bench/operations/contest.py writes for a contest, and what it reads of the outcome. */
+/** What mlc_controlnet/bench/operations/webgpu_contest.py writes for a contest, and what it reads of the outcome. */
 
 export interface TensorEntry {
   readonly dtype: "float32" | "float16" | "int32";
@@ -32,7 +32,7 @@ export interface Job {
   readonly least_db: number;
   /** Whether the GPU's own clock times every pass, beside the host's. */
   readonly gpu_clock: boolean;
-  /** The size of the copy that the ceiling of memory is measured with. */
+  /** The size of the copy that measures the rate of memory. */
   readonly copy_bytes: number;
 }
 

@@ -1,13 +1,14 @@
-"""Our library against onnxruntime-web's WebGPU provider: the same computations on one adapter, in turns.
+"""Time our library against onnxruntime-web's WebGPU provider: the same computations on one adapter, in turns.
 
-What both run is one torch module: captured and compiled by us, exported by torch for the peer. They get the same
-numbers, and their outputs are compared. web/bench/contest/ holds the contest, in Chromium or in Node on Dawn.
+Both contestants run the same torch modules: we capture and compile them, torch exports them to ONNX for the peer. Both
+get the same inputs, and their outputs are compared. The code in web/bench/contest/ runs the contest, either in Chromium
+or in Node on Dawn.
 """
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 import tvm
 
-from mlc_controlnet.bench.operations.cases import Case, Cases
+from mlc_controlnet.bench.operations.cases import Case, Cases, Log
 from mlc_controlnet.bench.operations.onnx_peer import export_onnx
 from mlc_controlnet.bundle.json_record import from_json
 from mlc_controlnet.compile.library import compile_library
@@ -25,21 +26,20 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import TUNING_DB, WEB
 
 ALIGNMENT = 16
-LEAST_DB = {"float32": 60.0, "float16": 35.0}  # of outputs against torch in float32
-Tell = Callable[[str], None]
+LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of outputs against torch in float32
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How a contest is held.
+    """How to run a contest.
 
     Attributes:
         host: `chromium` or `node`.
-        gpu: in Chromium the machine's own GPU, not the software adapter.
+        gpu: use the machine's own GPU in Chromium, not the software adapter.
         rounds: turns of each contestant at each case.
         turn_ms: a turn repeats its call until it takes about this long.
-        gpu_clock: passes are timed on the GPU's own clock too.
-        copy_bytes: of the copy that the ceiling of memory is measured with.
+        gpu_clock: also time passes on the GPU's own clock.
+        copy_bytes: size of the copy that measures the rate of memory.
     """
 
     host: Literal["chromium", "node"]
@@ -52,8 +52,8 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Milliseconds, as web/bench/contest/job.ts has them."""
+class CaseTimes:
+    """Times of one contestant at one case in milliseconds: `Timing` of web/bench/contest/job.ts."""
 
     load_ms: float
     first_call_ms: float
@@ -64,11 +64,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """One case as both contestants ran it: their times, and each output against torch's in dB."""
+    """One case: `CaseOutcome` of web/bench/contest/job.ts.
+
+    Attributes:
+        ours_db, peer_db: signal-to-noise ratio of the outputs against torch's in float32.
+        peer_optimizations: level of graph optimizations that the peer ran with.
+    """
 
     name: str
-    ours: Timing
-    peer: Timing
+    ours: CaseTimes
+    peer: CaseTimes
     ours_db: float
     peer_db: float
     peer_optimizations: str
@@ -76,7 +81,7 @@ class CaseOutcome:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The WebGPU adapter that the browser or Node gave."""
+    """A WebGPU adapter. is_software: the processor computes what a GPU would."""
 
     name: str
     is_software: bool
@@ -84,8 +89,8 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one contest measured."""
+class ContestOutcome:
+    """The content of outcome.json, which the contest writes."""
 
     adapter: Adapter
     host: str
@@ -94,22 +99,22 @@ class Outcome:
 
 
 def find_adapter(host: str, gpu: bool) -> Adapter:
-    """The adapter that a contest would be held on: its shapes and its dtype depend on it."""
+    """The adapter that a contest on `host` uses. The contest's shapes and dtype depend on it."""
     with_options = ["--host", host, *(["--gpu"] if gpu else []), "--adapter"]
     return from_json(Adapter, json.loads(_node(with_options, capture=True)), "the adapter")
 
 
-def hold_contest(what: Cases, rules: Rules, folder: Path, tell: Tell) -> Outcome:
-    """Compile the cases in `folder`, export each for the peer, and let both run.
+def run_webgpu_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> ContestOutcome:
+    """Compile the cases into `folder`, export each for the peer, and run both.
 
-    Raises RuntimeError where our outputs are not torch's.
+    Raises RuntimeError if our outputs differ from torch's.
     """
-    cases = what.cases
-    tell(f"compiling {len(cases)} cases for WebGPU")
-    library = _compile(what.module, rules.dtype, folder)
+    count = len(cases.cases)
+    log(f"compiling {count} cases for WebGPU")
+    library = _compile(cases.module, rules.dtype, folder)
     entries = []
-    for number, case in enumerate(cases, 1):
-        tell(f"exporting {case.name} for onnxruntime ({number} of {len(cases)})")
+    for number, case in enumerate(cases.cases, 1):
+        log(f"exporting {case.name} for onnxruntime ({number} of {count})")
         export_onnx(case.module, case.inputs, folder / f"{case.name}.onnx")
         entries.append(_write_case(case, folder))
     job = {
@@ -123,24 +128,24 @@ def hold_contest(what: Cases, rules: Rules, folder: Path, tell: Tell) -> Outcome
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     _node(["--host", rules.host, *(["--gpu"] if rules.gpu else []), "--job", str(folder)])
-    outcome = from_json(Outcome, json.loads((folder / "outcome.json").read_bytes()), "outcome.json")
-    wanted = LEAST_DB[rules.dtype]
-    if different := [f"{case.name} {case.ours_db:.1f} dB" for case in outcome.cases if not case.ours_db >= wanted]:
-        raise RuntimeError(f"our outputs are not torch's, wanted {wanted} dB: {', '.join(different)}")
+    outcome = from_json(ContestOutcome, json.loads((folder / "outcome.json").read_bytes()), "outcome.json")
+    least = LEAST_DB[rules.dtype]
+    if different := [f"{case.name} {case.ours_db:.1f} dB" for case in outcome.cases if not case.ours_db >= least]:
+        raise RuntimeError(f"our outputs differ from torch's, wanted {least} dB at least: {', '.join(different)}")
     return outcome
 
 
 def note_on(case: CaseOutcome, dtype: str) -> str:
-    """What a reader must know of the peer's figure; empty where there is nothing."""
+    """A warning for readers of the peer's figure; empty if it needs none."""
     if not case.peer_db >= LEAST_DB[dtype]:
-        return f"the peer computes something else: {case.peer_db:.0f} dB"
+        return f"the peer's result is wrong ({case.peer_db:.0f} dB)"
     if case.peer_optimizations != "all":
-        return f"the peer's graph optimizations are {case.peer_optimizations}: with all it computes something else"
+        return f"the peer ran with {case.peer_optimizations} graph optimizations, because its result is wrong with all"
     return ""
 
 
 def build_contest_module() -> None:
-    """Bundle web/bench/contest for a page and for Node. Raises UserError where npm's packages are missing."""
+    """Bundle web/bench/contest for a page and for Node. Raises UserError if npm's packages are missing."""
     if not (WEB / "node_modules" / "onnxruntime-web").is_dir():
         raise UserError("web/node_modules", "no onnxruntime-web", "npm's packages", "run npm --prefix web ci")
     command = ["npx", "vite", "build", "--config", "vite.bench.config.ts", "--logLevel", "error"]
@@ -153,7 +158,7 @@ def _compile(module: tvm.IRModule, dtype: str, folder: Path) -> Path:
 
 
 def _write_case(case: Case, folder: Path) -> Mapping[str, Any]:
-    """Inputs, params and outputs in one file; returns what the job says of the case."""
+    """Write inputs, params and torch's outputs into one file; return the case's entry of job.json."""
     content = bytearray()
 
     def add(tensor: torch.Tensor) -> Mapping[str, Any]:
@@ -179,5 +184,5 @@ def _node(arguments: Sequence[str], capture: bool = False) -> bytes:
 
 
 def peer_version() -> str:
-    """Return the version of the onnxruntime-web that is installed."""
+    """The installed version of onnxruntime-web."""
     return json.loads((WEB / "node_modules" / "onnxruntime-web" / "package.json").read_bytes())["version"]

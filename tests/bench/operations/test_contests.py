@@ -1,0 +1,111 @@
+"""Contests on the smallest operations: against onnxruntime-web on SwiftShader, and against torch."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.bench.operations.cases import operation_cases
+from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
+from mlc_controlnet.bench.operations.measure import PEER, ContestSettings, make_rows, measure_on_webgpu
+from mlc_controlnet.bench.operations.native_contest import COMPILED, EAGER, run_native_contest
+from mlc_controlnet.cli.main import main
+from mlc_controlnet.errors import UserError
+from tests.bench.made_up_figures import made_up_figures, timing
+from tests.conftest import ROOT
+
+CHROMIUM = Path("/usr/lib/chromium")  # Debian's package has a Vulkan loader and SwiftShader
+SETTINGS = {
+    "subject": KERNELS,
+    "host": "node",
+    "gpu": False,
+    "target": "llvm",
+    "dtype": "float32",
+    "rounds": 2,
+    "only": ("conv1x1_320_320_64_s2",),
+    "model": "",
+    "components": (),
+    "command": "",
+}
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    not (CHROMIUM / "vk_swiftshader_icd.json").exists() or not (ROOT / "web/node_modules/onnxruntime-web").exists(),
+    reason="needs chromium (for its SwiftShader) and `npm ci` in web/",
+)
+def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(CHROMIUM / "vk_swiftshader_icd.json"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(CHROMIUM))
+    log: list[str] = []
+    figures = measure_on_webgpu(ContestSettings(**SETTINGS), tmp_path, log.append)
+    assert (figures.device.kind, figures.device.short_names[0]) == ("software GPU", "SwiftShader Device")
+    assert log[-1].endswith("(2 of 2)")
+    matmul, convolution = figures.rows
+    assert (matmul.name, convolution.name) == ("matmul_512_512_512", "conv1x1_320_320_64_s2")
+    for row in figures.rows:
+        assert row.ours_db >= 60
+        assert set(row.times) == {OURS, PEER}
+        assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
+
+
+@pytest.mark.parametrize(
+    "with_torch_compile",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler"),
+            ],
+        ),
+    ],
+    ids=["eager", "eager and compiled"],
+)
+def test_an_operation_runs_against_torch(tmp_path: Path, with_torch_compile: bool) -> None:
+    cases = operation_cases(("layer_norm",), reduced=True, dtype="float32")
+    log: list[str] = []
+    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, with_torch_compile)
+    assert log[-1].endswith("(2 of 2)")
+    assert min(outcome.ours_db) > 80
+    assert outcome.copy_gigabytes_per_second > 0
+    for times in outcome.times:
+        assert list(times) == ([OURS, EAGER, COMPILED] if with_torch_compile else [OURS, EAGER])
+        assert all(len(of_one.wall_ms) == 2 and min(of_one.wall_ms) > 0 for of_one in times.values())
+
+
+def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:
+    cases = operation_cases(("layer_norm",), reduced=True, dtype="float32").cases
+    times = [{OURS: timing(4.0), PEER: timing(2.0)}, {OURS: timing(1.0), PEER: timing(1.0)}]
+    rows = make_rows(cases, times, [100.0, 100.0], ["", ""], copy_rate=10.0)
+    assert rows[0].reference.gflops == pytest.approx(1000 * 2 * 512**3 / 1e9 / 2.0)
+    assert rows[1].reference == rows[0].reference
+
+
+@pytest.mark.parametrize(
+    ("change", "option"),
+    [
+        ({"rounds": 0}, "--rounds"),
+        ({"dtype": "int8"}, "--dtype"),
+        ({"target": "abacus"}, "--target"),
+        ({"components": ("brain",)}, "--component"),
+    ],
+)
+def test_settings_that_nothing_can_measure_are_refused_before_any_work(change: dict, option: str) -> None:
+    with pytest.raises(UserError, match=option):
+        ContestSettings(**(SETTINGS | change))
+
+
+def test_figures_keep_the_whole_command_that_produced_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = []
+
+    def measure(settings: ContestSettings, folder: Path, log: object) -> Figures:
+        commands.append(settings.command)
+        return made_up_figures()
+
+    monkeypatch.setattr("mlc_controlnet.bench.operations.measure.measure_natively", measure)
+    assert main(["bench", "kernels", "--host", "native", "--only", "layer norm", "--rounds", "3"]) == 0
+    assert commands == [
+        "python -m mlc_controlnet bench kernels --host native --only 'layer norm' --rounds 3",
+    ]
