@@ -1,8 +1,6 @@
 """`tune`: search for faster schedules of a model's heaviest tasks and write them as tuning records."""
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 from mlc_controlnet.errors import UserError
@@ -38,6 +36,5 @@ def run(options: argparse.Namespace) -> None:
 
     from mlc_controlnet.tuning.tune import tune
 
-    command = shlex.join(["python", "-m", "mlc_controlnet", *sys.argv[1:]])
-    for line in tune(options.target, options.model, options.tasks, options.out, command):
+    for line in tune(options.target, options.model, options.tasks, options.out, options.command_line):
         print(line, flush=True)

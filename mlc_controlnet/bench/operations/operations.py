@@ -119,7 +119,8 @@ def _upsampled(channels: int, pixels: int, reduced: int) -> Operation:
     )
 
 
-def _matmul(rows: int, inputs: int, outputs: int, reduced: int) -> Operation:
+def matmul(rows: int, inputs: int, outputs: int, reduced: int) -> Operation:
+    """[rows, inputs] by [inputs, outputs], with a bias. reduced: rows on a software adapter."""
     return Operation(
         name=f"matmul_{rows}_{inputs}_{outputs}",
         make=lambda: nn.Linear(inputs, outputs),
@@ -183,8 +184,8 @@ def _layer_norm(rows: int, width: int) -> Operation:
 
 
 # Large enough to keep a device busy; its rate is the reference for all other rows.
-LARGE_MATMUL = _matmul(4096, 4096, 4096, 4096)
-LARGE_MATMUL_REDUCED = _matmul(512, 512, 512, 512)
+LARGE_MATMUL = matmul(4096, 4096, 4096, 4096)
+LARGE_MATMUL_REDUCED = matmul(512, 512, 512, 512)
 OPERATIONS: tuple[Operation, ...] = (
     _convolution(320, 320, 64, 16),
     _convolution(640, 640, 32, 8),
@@ -198,9 +199,9 @@ OPERATIONS: tuple[Operation, ...] = (
     _upsampled(1280, 8, 4),
     _upsampled(640, 32, 4),
     _upsampled(256, 256, 16),
-    _matmul(4096, 320, 320, 1024),
-    _matmul(1024, 2560, 640, 256),
-    _matmul(77, 768, 1280, 77),
+    matmul(4096, 320, 320, 1024),
+    matmul(1024, 2560, 640, 256),
+    matmul(77, 768, 1280, 77),
     _geglu(4096, 320, 256),
     _geglu(256, 1280, 64),
     _attention(40, 8, 4096, 512),

@@ -26,6 +26,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import TUNING_DB, WEB
 
 ALIGNMENT = 16
+NODE = ("node",)  # the program that runs bench/contest.mjs, with its own options
 LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of outputs against torch in float32
 
 
@@ -176,7 +177,7 @@ def _write_case(case: Case, folder: Path) -> Mapping[str, Any]:
 
 
 def _node(arguments: Sequence[str], capture: bool = False) -> bytes:
-    command = ["node", "bench/contest.mjs", *arguments]
+    command = [*NODE, "bench/contest.mjs", *arguments]
     process = subprocess.run(command, cwd=WEB, check=False, stdout=subprocess.PIPE if capture else sys.stderr)
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} in web/ exited with {process.returncode}")

@@ -9,6 +9,7 @@ from mlc_controlnet.bench.operations.cases import operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
 from mlc_controlnet.bench.operations.measure import PEER, ContestSettings, make_rows, measure_on_webgpu
 from mlc_controlnet.bench.operations.native_contest import COMPILED, EAGER, run_native_contest
+from mlc_controlnet.bench.operations.operations import matmul
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 from tests.bench.made_up_figures import made_up_figures, timing
@@ -22,7 +23,7 @@ SETTINGS = {
     "target": "llvm",
     "dtype": "float32",
     "rounds": 2,
-    "only": ("conv1x1_320_320_64_s2",),
+    "only": ("group_norm_silu_1280_8",),
     "model": "",
     "components": (),
     "command": "",
@@ -37,12 +38,14 @@ SETTINGS = {
 def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", str(CHROMIUM / "vk_swiftshader_icd.json"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(CHROMIUM))
+    # Node ends only after V8 has optimized all of onnxruntime's wasm, which takes far longer than this contest.
+    monkeypatch.setattr("mlc_controlnet.bench.operations.webgpu_contest.NODE", ("node", "--liftoff-only"))
+    monkeypatch.setattr("mlc_controlnet.bench.operations.operations.LARGE_MATMUL_REDUCED", matmul(64, 64, 64, 64))
     log: list[str] = []
     figures = measure_on_webgpu(ContestSettings(**SETTINGS), tmp_path, log.append)
-    assert (figures.device.kind, figures.device.short_names[0]) == ("software GPU", "SwiftShader Device")
+    assert figures.device.kind == "software GPU" and figures.device.name.startswith("SwiftShader")
     assert log[-1].endswith("(2 of 2)")
-    matmul, convolution = figures.rows
-    assert (matmul.name, convolution.name) == ("matmul_512_512_512", "conv1x1_320_320_64_s2")
+    assert [row.name for row in figures.rows] == ["matmul_64_64_64", "group_norm_silu_1280_8"]
     for row in figures.rows:
         assert row.ours_db >= 60
         assert set(row.times) == {OURS, PEER}
