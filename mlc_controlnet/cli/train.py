@@ -58,7 +58,7 @@ def _train(options: argparse.Namespace) -> None:
         raise UserError("--config", "nothing", wanted, "for example train --config circles")
     overrides = list(options.set)
     if options.output is not None:
-        overrides.append(f"out={str(options.output)!r}")
+        overrides.append(f"out={options.output}")
     train(load_config(options.config, overrides), _log)
 
 

@@ -4,13 +4,12 @@
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 
 PRECISIONS = ("32", "bf16", "fp16")
 FORMATS = ("fill50k", "webdataset")
@@ -146,12 +145,12 @@ class TrainConfig:
     out: str = _option("runs/controlnet", "folder for checkpoints, logs and the result")
 
     def __post_init__(self) -> None:
-        _one_of("trainer.precision", self.trainer.precision, PRECISIONS)
-        _one_of("data.format", self.data.format, FORMATS)
-        _one_of("optim.lr_scheduler", self.optim.lr_scheduler, LR_SCHEDULES)
-        _one_of("model.prediction_type", self.model.prediction_type, (None, *PREDICTION_TYPES))
-        _one_of("data.annotator", self.data.annotator, (None, "canny"))
-        _one_of("model.hint_channels", self.model.hint_channels, (1, 3, 4))
+        check_one_of("trainer.precision", self.trainer.precision, PRECISIONS)
+        check_one_of("data.format", self.data.format, FORMATS)
+        check_one_of("optim.lr_scheduler", self.optim.lr_scheduler, LR_SCHEDULES)
+        check_one_of("model.prediction_type", self.model.prediction_type, (None, *PREDICTION_TYPES))
+        check_one_of("data.annotator", self.data.annotator, (None, "canny"))
+        check_one_of("model.hint_channels", self.model.hint_channels, (1, 3, 4))
         for name in ("trainer.batch_size", "trainer.gradient_accumulation_steps", "trainer.checkpoint_every"):
             _at_least(name, self.get(name), 1)
         for name in ("trainer.checkpoints_limit", "log.every", "log.images", "log.image_steps", "log.held_out_every"):
@@ -191,12 +190,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    if value not in allowed:
-        wanted = "one of " + ", ".join("null" if item is None else str(item) for item in allowed)
-        raise UserError(name, repr(value), wanted, "choose one of these")
 
 
 def _at_least(name: str, value: int, least: int) -> None:
