@@ -1,4 +1,4 @@
-"""The model to be controlled, and the ControlNet that starts as a copy of its encoder."""
+"""Reads the base model that a ControlNet is trained for, and makes the ControlNet that training starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,12 @@ from tokenizers import Tokenizer
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
+from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder, read_part_folder
 from mlc_controlnet.checkpoint.locate import find_model, find_weights
 from mlc_controlnet.checkpoint.modules import build_empty
+from mlc_controlnet.checkpoint.options import check_class, check_options
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.errors import UserError
@@ -29,7 +31,7 @@ from mlc_controlnet.train.config import ModelOptions
 
 @dataclass(frozen=True)
 class Base:
-    """A Stable Diffusion model in float32, nothing of it trainable."""
+    """A Stable Diffusion model in float32. None of its weights is trainable."""
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: CLIPTextModel
@@ -38,7 +40,7 @@ class Base:
     scheduler: DDIMScheduler
 
     def pipeline(self, unet: UNet2DConditionModel, controlnet: ControlNetModel) -> StableDiffusionControlNetPipeline:
-        """diffusers' pipeline of this model, with the UNet and the ControlNet as they are trained so far."""
+        """Return diffusers' pipeline of this model with another UNet and a ControlNet. The parts are not copied."""
         return StableDiffusionControlNetPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
@@ -53,24 +55,29 @@ class Base:
 
 
 def find_base(name: str) -> Path:
-    """The folder or file of a bundled model's name, a path or a hub id. Raises UserError where there is no model."""
+    """Return the folder or file of a path, of a bundled model's name or of a hub id, in this order.
+
+    Raises:
+        UserError: there is no such model.
+    """
     return find_model(name, exact=True)
 
 
 def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | None = None) -> Base:
     """Read every part of a folder in diffusers' layout or of an original file.
 
-    The scheduler becomes DDIM with the model's noise schedule: training needs the schedule alone, and DDIM draws the
-    image log.
+    The scheduler becomes DDIM with the model's noise schedule: training needs only the schedule, and DDIM draws the
+    pictures of the image log.
 
     Args:
-        prediction_type: in the place of the model's own.
-        tokenizer: a folder, for a file, which has none of its own; None: CLIP's.
+        prediction_type: epsilon or v_prediction; None: what the model's scheduler states.
+        tokenizer: a folder with the tokenizer, for a file, which contains none; None: CLIP's.
 
     Raises:
-        UserError: a part is missing or damaged.
+        UserError: a part is missing or damaged, the parts do not fit one another, an option of them is not supported,
+            or the model is for inpainting.
     """
-    transformers_logging.disable_progress_bar()  # of files that are read and written, in the middle of the run's lines
+    transformers_logging.disable_progress_bar()  # it would break the lines that the run prints
     base = _read_folder(path) if path.is_dir() else _read_file(path, prediction_type, tokenizer)
     if prediction_type is not None:
         base.scheduler.register_to_config(prediction_type=prediction_type)
@@ -80,33 +87,58 @@ def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | 
 
 
 def load_base_of(options: ModelOptions) -> Base:
-    """The base that a config names. Raises UserError where there is none."""
+    """Read the base model that a configuration names; the errors are those of `load_base`."""
     tokenizer = None if options.tokenizer is None else Path(options.tokenizer)
     return load_base(find_base(options.base), options.prediction_type, tokenizer)
 
 
 def _read_folder(folder: Path) -> Base:
     source = read_model_folder(folder)
+    _check(source)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except (OSError, ValueError) as error:
-        got = f"a tokenizer that can not be read ({str(error).splitlines()[0]})"
+        got = f"a tokenizer that cannot be read ({str(error).splitlines()[0]})"
         raise UserError(str(folder), got, "a whole model", "save it again") from error
     return _base(source, tokenizer)
 
 
 def _read_file(path: Path, prediction_type: str | None, tokenizer: Path | None) -> Base:
     source = read_single_file(path, tokenizer, prediction_type)
+    _check(source)
     vocabulary = source.read_tokenizer()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(vocabulary.json.decode()),
-        model_max_length=source.parts["text_encoder"].config["max_position_embeddings"],
-        **vocabulary.special_tokens,
+        tokenizer_object=Tokenizer.from_str(vocabulary.json.decode()), **vocabulary.special_tokens
     )
     return _base(source, tokenizer)
 
 
+def _check(source: ModelSource) -> None:
+    """Refuse a model that training would read wrongly, before any weights are read."""
+    parts = {part: source.parts[part] for part in ("text_encoder", "vae", "unet")}
+    check_belong_together(parts)
+    check_class("scheduler", source.scheduler_config, source.name)
+    check_options("scheduler", source.scheduler_config, source.name)
+    check_vocabulary(source.read_tokenizer(), parts["text_encoder"].config["vocab_size"])
+    _check_channels(parts["unet"])
+
+
+def _check_channels(unet: PartSource) -> None:
+    """Refuse a UNet that reads more than the noisy latents: a ControlNet copies its first convolution."""
+    got, wanted = unet.config["in_channels"], unet.config["out_channels"]
+    if got != wanted:
+        raise UserError(
+            f"unet {unet.where}",
+            f"{got} input channels, as inpainting models have",
+            f"{wanted}, the channels of a latent",
+            "train on the text-to-image model that it was made from: the ControlNet fits both",
+        )
+
+
 def _base(source: ModelSource, tokenizer: PreTrainedTokenizerBase) -> Base:
+    # A tokenizer that states no length has 1e30. No prompt may be longer than the text encoder's positions.
+    positions = source.parts["text_encoder"].config["max_position_embeddings"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return Base(
         tokenizer=tokenizer,
         text_encoder=_build(source.parts["text_encoder"], "text_encoder"),
@@ -121,7 +153,7 @@ def _scheduler(config: Mapping[str, Any]) -> DDIMScheduler:
 
 
 def _build(source: PartSource, part: str) -> Any:
-    """The part's module in float32, with weights of its own: what is read is mapped from the file."""
+    """Build the part's module in float32. Its weights are copies, because the source's are mapped from the file."""
     module = build_empty(source, part).eval()
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in source.read().items()}
     try:
@@ -140,38 +172,47 @@ def _build(source: PartSource, part: str) -> Any:
 
 
 def load_unet(name: str) -> UNet2DConditionModel:
-    """A UNet in float32 from its own folder or from a model's: bundled, folder, original file or hub id.
+    """Read a UNet in float32 from its own folder or from a model's folder, file or hub id.
 
-    Raises UserError where there is none.
+    Raises:
+        UserError: there is no such UNet, or it is one for inpainting.
     """
+    source = _unet_source(name)
+    _check_channels(source)
+    return _build(source, "unet")
+
+
+def _unet_source(name: str) -> PartSource:
     if (Path(name) / "config.json").is_file():
-        return _build(read_part_folder(Path(name), "unet"), "unet")
+        return read_part_folder(Path(name), "unet")
     path = find_base(name)
     if path.is_dir():
-        return _build(read_part_folder(path / "unet", "unet"), "unet")
-    # What the model predicts does not matter to its UNet.
-    return _build(read_single_file(path, None, "epsilon").parts["unet"], "unet")
+        return read_part_folder(path / "unet", "unet")
+    # A UNet is the same for every prediction type; "epsilon" only keeps the reader from asking for one.
+    return read_single_file(path, None, "epsilon").parts["unet"]
 
 
 def load_controlnet(name: str) -> ControlNetModel:
-    """A ControlNet in float32: a folder in diffusers' layout, a file in diffusers' or the original one, a hub id.
+    """Read a ControlNet in float32: a folder in diffusers' layout, a file in diffusers' or the original one, a hub id.
 
-    Raises UserError where there is none.
+    Raises:
+        UserError: there is no such ControlNet.
     """
     return _build(read_controlnet(find_weights(name, "model.controlnet", exact=True)), "controlnet")
 
 
 def new_controlnet(unet: UNet2DConditionModel, hint_channels: int, hint_widths: tuple[int, ...]) -> ControlNetModel:
-    """A trainable copy of the UNet's encoder with zero convolutions (arXiv 2302.05543, section 3.1)."""
+    """Make a trainable copy of the UNet's encoder with zero convolutions (arXiv 2302.05543, section 3.1)."""
     return ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=hint_widths, conditioning_channels=hint_channels
     )
 
 
 def start_controlnet(base: Base, options: ModelOptions) -> ControlNetModel:
-    """What training starts from: `options.controlnet`, or a copy of an encoder.
+    """Make the ControlNet that training starts from: `options.controlnet`, or a copy of an encoder.
 
-    Raises UserError where it does not fit the base.
+    Raises:
+        UserError: it does not fit the base model.
     """
     if options.controlnet is not None:
         controlnet = load_controlnet(options.controlnet)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,14 +92,57 @@ def test_a_new_controlnet_for_a_file_changes_nothing(tiny: Tiny, file: Path, tmp
     assert torch.equal(controlnet.conv_in.weight, tiny.unet.conv_in.weight.float())
 
 
+def edit_json(path: Path, **changes: object) -> None:
+    """Set keys of a JSON file; None removes the key."""
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("stated", "length"), [(None, 77), (512, 77), (40, 40)], ids=["no length", "too long", "shorter"]
+)
+def test_a_prompt_has_at_most_as_many_tokens_as_the_text_encoder_has_positions(
+    tiny_base: Path, tmp_path: Path, stated: int | None, length: int
+) -> None:
+    """transformers gives a tokenizer that states no length one of 1e30, which no tensor can have."""
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(folder / "tokenizer" / "tokenizer_config.json", model_max_length=stated)
+    context = encode_prompts(load_base(folder), ["red left " * 100], torch.device("cpu"))
+    assert context.shape[1] == length
+
+
+def test_an_inpainting_model_is_refused_before_its_weights_are_read(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(folder / "unet" / "config.json", in_channels=9)
+    for weights in (folder / "unet").glob("*.safetensors"):
+        weights.unlink()
+    message = r"got 9 input channels, as inpainting models have, wanted 4, the channels of a latent; train on"
+    with pytest.raises(UserError, match=message):
+        load_base(folder)
+    with pytest.raises(UserError, match=message):
+        load_unet(str(folder))
+
+
+def test_a_model_that_is_no_diffusion_of_noise_is_refused_as_in_a_build(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(folder / "scheduler" / "scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler"):
+        load_base(folder)
+
+
+def test_an_option_that_a_build_refuses_is_refused_in_training_too(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(folder / "unet" / "config.json", time_cond_proj_dim=256)
+    with pytest.raises(UserError, match="time_cond_proj_dim"):
+        load_base(folder)
+
+
 def test_a_prediction_type_is_taken_in_the_place_of_the_models_own(tiny_base: Path) -> None:
     assert load_base(tiny_base).scheduler.config.prediction_type == "epsilon"
     assert load_base(tiny_base, "v_prediction").scheduler.config.prediction_type == "v_prediction"
 
 
 def test_a_model_with_a_part_missing_is_named(tmp_path: Path, tiny_base: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(tiny_base, tmp_path / "base")
     shutil.rmtree(folder / "vae")
     with pytest.raises(UserError, match="vae"):
