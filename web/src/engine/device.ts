@@ -4,6 +4,7 @@ import { UserError } from "./errors.ts";
 import type { Library } from "./manifest.ts";
 import { type Memory, MemoryFullError } from "./memory.ts";
 import type { Progress } from "./progress.ts";
+import { checkSecureContext } from "./secure_context.ts";
 
 /** A device that was opened for one library; `close` gives it back. */
 export interface OpenDevice {
@@ -102,9 +103,7 @@ export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memor
 
 async function requestAdapter(gpu: GPU | undefined): Promise<GPUAdapter> {
   if (gpu === undefined) {
-    if (typeof isSecureContext !== "undefined" && !isSecureContext) {
-      throw new UserError("WebGPU", "a page served over plain http", "https or localhost", "open the page over https");
-    }
+    checkSecureContext();
     throw new UserError("WebGPU", "a browser without it", "navigator.gpu", NEED_BROWSER);
   }
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });

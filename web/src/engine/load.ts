@@ -3,9 +3,11 @@
  * the Cache API under that hash. The twin of mlc_controlnet/bundle/reader.py.
  */
 
+import { type BundleAddress, fileUrl, resolveBundleUrl } from "./bundle_address.ts";
 import { MANIFEST_NAME } from "./constants.ts";
 import { isAbort, UserError } from "./errors.ts";
 import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
+import { checkSecureContext } from "./secure_context.ts";
 
 /** Milliseconds to wait before a request whose connection broke is made again. */
 const RETRY_DELAYS_MS = [200, 1000];
@@ -46,10 +48,11 @@ export interface ReadOptions {
  * Throws UserError where there is no bundle or its manifest is not sound.
  */
 export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal): Promise<Bundle> {
-  const base = folderUrl(bundleUrl);
-  const url = new URL(MANIFEST_NAME, base).href;
-  const cache = await openCache(base);
-  const { bytes, isKept } = await readManifest(cache, url, signal);
+  checkSecureContext();
+  const address = resolveBundleUrl(bundleUrl);
+  const url = fileUrl(address, MANIFEST_NAME);
+  const cache = await openCache(address);
+  const { bytes, isKept } = await readManifest(cache, address, signal);
   const manifest = parseManifest(bytes, url);
   const entries = new Map(manifest.files.map((entry) => [entry.path, entry]));
   const current = new Set(manifest.files.map(cacheKey));
@@ -65,13 +68,13 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
     if (!(await putCached(cache, key, content))) isWhole = false;
   };
   return {
-    url: base,
+    url: address.folder,
     manifest,
     sha256: await sha256Hex(bytes),
     async readFile(path, options = {}) {
       const entry = entries.get(path);
       if (entry === undefined) throw new Error(`${path} is not listed in ${url}`);
-      return (await readCached(cache, entry, options)) ?? (await readFromHost(put, base, entry, options));
+      return (await readCached(cache, entry, options)) ?? (await readFromHost(put, address, entry, options));
     },
     async keep() {
       if (!isWhole) return;
@@ -83,7 +86,8 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
 
 /** Delete everything that was ever cached of the bundle at `bundleUrl`. */
 export async function purgeBundle(bundleUrl: string | URL): Promise<void> {
-  if (typeof caches !== "undefined") await caches.delete(cacheName(folderUrl(bundleUrl)));
+  const address = resolveBundleUrl(bundleUrl);
+  if (typeof caches !== "undefined") await caches.delete(cacheName(address));
 }
 
 /** The SHA-256 of `bytes` as 64 hex digits. */
@@ -94,12 +98,13 @@ export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string>
 
 async function readManifest(
   cache: Cache | undefined,
-  url: string,
+  address: BundleAddress,
   signal?: AbortSignal,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer>; isKept: boolean }> {
+  const url = fileUrl(address, MANIFEST_NAME);
   const wanted = "a bundle's manifest.json";
   const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
-  const download = async () => readBody(await request(url, wanted, remedy, signal), url, wanted);
+  const download = async () => readBody(await request(url, address.query, wanted, remedy, signal), url, wanted);
   try {
     return { bytes: await withRetries(download, signal), isKept: false };
   } catch (error) {
@@ -127,13 +132,14 @@ async function readCached(
 
 async function readFromHost(
   put: Put,
-  base: string,
+  address: BundleAddress,
   entry: FileEntry,
   { signal, onBytes }: ReadOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const url = new URL(entry.path, base).href;
+  const url = fileUrl(address, entry.path);
   const wanted = `${entry.bytes} bytes, sha256 ${entry.sha256}`;
-  const download = async () => readBody(await request(url, wanted, REMEDY, signal), url, wanted, onBytes);
+  const download = async () =>
+    readBody(await request(url, address.query, wanted, REMEDY, signal), url, wanted, onBytes);
   const bytes = await withRetries(download, signal);
   const found = await fault(entry, bytes);
   if (found !== undefined) {
@@ -182,11 +188,18 @@ async function withRetries<T>(attempt: () => Promise<T>, signal?: AbortSignal): 
   return attempt();
 }
 
-async function request(url: string, wanted: string, remedy: string, signal?: AbortSignal): Promise<Response> {
+/** Fetch `url` with `query` at its end. Messages name `url` alone. */
+async function request(
+  url: string,
+  query: string,
+  wanted: string,
+  remedy: string,
+  signal?: AbortSignal,
+): Promise<Response> {
   let response: Response;
   try {
     // The Cache API keeps what is verified; a second copy in the HTTP cache would only serve stale bytes.
-    response = await fetch(url, { signal, cache: "no-store" });
+    response = await fetch(url + query, { signal, cache: "no-store" });
   } catch (error) {
     if (isAbort(error)) throw error;
     throw new BrokenConnection(url, `no answer (${(error as Error).message})`, wanted);
@@ -219,26 +232,20 @@ async function readBody(
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
-async function openCache(base: string): Promise<Cache | undefined> {
-  if (typeof caches === "undefined") return undefined; // Node, and pages that are not served securely
+async function openCache(address: BundleAddress): Promise<Cache | undefined> {
   try {
-    return await caches.open(cacheName(base));
+    // Node has no cache. A page over plain http, a sandboxed frame and some private windows have one that throws.
+    return typeof caches === "undefined" ? undefined : await caches.open(cacheName(address));
   } catch {
-    return undefined; // switched off by the user or by private browsing
+    return undefined;
   }
 }
 
-function cacheName(base: string): string {
-  return `mlc-controlnet ${base}`;
+function cacheName({ folder }: BundleAddress): string {
+  return `mlc-controlnet ${folder}`;
 }
 
-/** The cache wants an http address as key; this one is never fetched. */
+/** The Cache API accepts only http addresses as keys. Nothing fetches this one. */
 function cacheKey(entry: FileEntry): string {
   return `https://sha256.invalid/${entry.sha256}`;
-}
-
-function folderUrl(bundleUrl: string | URL): string {
-  const here = typeof location === "undefined" ? undefined : location.href;
-  const url = new URL(bundleUrl, here).href;
-  return url.endsWith("/") ? url : `${url}/`;
 }

@@ -1,7 +1,7 @@
 /** The page's side: an engine on the other end of a port, with the interface of one that is here. */
 
+import { resolveBundleUrl } from "../engine/bundle_address.ts";
 import { checkPixels } from "../engine/control_image.ts";
-import { UserError } from "../engine/errors.ts";
 import type {
   ControlNetEngine,
   EngineInfo,
@@ -79,13 +79,13 @@ export async function connectEngine(
   try {
     checkOptions(options);
     const { bundleUrl, memory, onManifest, onProgress, signal } = options;
-    checkAddress(bundleUrl);
+    const { folder, query } = resolveBundleUrl(bundleUrl); // here: the worker may have another address than the page
     const onEvent = (event: Reply) => {
       if (event.kind === "manifest") onManifest?.(event.manifest);
       if (event.kind === "progress") onProgress?.(event.progress);
     };
     const info = await connection.call<EngineInfo>(
-      { kind: "create", bundleUrl: new URL(bundleUrl, location.href).href, memory },
+      { kind: "create", bundleUrl: folder + query, memory },
       { signal, onEvent },
     );
     return new RemoteEngine(info, connection, release);
@@ -93,17 +93,6 @@ export async function connectEngine(
     release();
     throw error;
   }
-}
-
-/** Throws UserError for an address that a script without types forgot. */
-function checkAddress(bundleUrl: string | URL | undefined): void {
-  if (bundleUrl !== undefined) return;
-  throw new UserError(
-    "bundleUrl",
-    "undefined",
-    "the address of a bundle's folder",
-    'pass for example "./circles-webgpu/"',
-  );
 }
 
 class RemoteEngine implements ControlNetEngine {

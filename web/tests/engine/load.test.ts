@@ -77,6 +77,42 @@ test("a folder without manifest is refused with its address", async () => {
   );
 });
 
+test("a query goes with every request, and not into the cache or a message", async () => {
+  const fetched: string[] = [];
+  const serve = fetch;
+  vi.stubGlobal("fetch", (url: string, options: RequestInit) => {
+    fetched.push(url);
+    return serve(url.replace("?token=s3cret", ""), options);
+  });
+  const bundle = await openBundle(`${URL_BASE}manifest.json?token=s3cret`);
+  await bundle.readFile(SHARD);
+  await bundle.keep();
+  expect(fetched).toEqual([`${URL_BASE}manifest.json?token=s3cret`, `${URL_BASE}${SHARD}?token=s3cret`]);
+  expect([...cache.entries.keys()]).toEqual([key, `${URL_BASE}manifest.json`]);
+  expect(bundle.url).toBe(URL_BASE);
+  files = {};
+  await expect(openBundle(`${URL_BASE}?token=s3cret`)).rejects.not.toThrow("s3cret");
+  await purgeBundle(`${URL_BASE}?token=s3cret`);
+  expect(deleted).toEqual([`mlc-controlnet ${URL_BASE}`]);
+});
+
+test("a page over plain http is told so before anything is fetched", async () => {
+  vi.stubGlobal("isSecureContext", false);
+  vi.stubGlobal("crypto", {});
+  await expect(openBundle(URL_BASE)).rejects.toThrow("got a page served over plain http, wanted https or localhost");
+  expect(requests).toEqual([]);
+});
+
+test("where the cache is forbidden, as in a sandboxed frame, files come from the host", async () => {
+  Object.defineProperty(globalThis, "caches", {
+    configurable: true,
+    get: () => {
+      throw new DOMException("sandboxed", "SecurityError");
+    },
+  });
+  expect((await openBundle(URL_BASE)).sha256).toBe(sha256(files["manifest.json"]));
+});
+
 describe("a connection that breaks", () => {
   beforeEach(() => void vi.useFakeTimers());
   afterEach(() => void vi.useRealTimers());
