@@ -78,12 +78,17 @@ def engine_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
     """Play a scenario of scenarios.mjs in Chromium.
 
-    (scenario, bundle, webgpu="software", site=the demo page, **options) -> the scenario's facts.
+    (scenario, bundle, webgpu="software", flags=(), site=the demo page, **options) -> the scenario's facts.
     """
     demo_site = site
 
     def play(
-        scenario: str, bundle: Bundle, webgpu: str = "software", site: Path = demo_site, **options: Any
+        scenario: str,
+        bundle: Bundle,
+        webgpu: str = "software",
+        flags: tuple[str, ...] = (),
+        site: Path = demo_site,
+        **options: Any,
     ) -> dict[str, Any]:
         folder = tmp_path_factory.mktemp(scenario)
         call = {
@@ -92,6 +97,7 @@ def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
             "bundle": str(bundle.path),
             "folder": str(folder),
             "webgpu": webgpu,
+            "flags": flags,
             "options": options,
         }
         command = ["node", str(Path(__file__).parent / "run_scenario.mjs"), json.dumps(call)]

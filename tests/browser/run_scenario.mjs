@@ -1,7 +1,7 @@
 /**
  * Play one scenario in a real Chromium and print its facts as JSON.
  *
- *   node run_scenario.mjs '{"scenario": "drawARing", "site": ..., "bundle": ..., "folder": ..., "webgpu": "software", "options": {}}'
+ *   node run_scenario.mjs '{"scenario": "drawARing", "site": ..., "bundle": ..., "folder": ..., "webgpu": "software", "flags": [], "options": {}}'
  */
 
 import { join } from "node:path";
@@ -10,9 +10,9 @@ import { serveSite } from "../../web/browser/serve_site.mjs";
 import * as scenarios from "./scenarios.mjs";
 import { Visitor } from "./visitor.mjs";
 
-const { scenario, site, bundle, folder, webgpu, options } = JSON.parse(process.argv[2]);
+const { scenario, site, bundle, folder, webgpu, flags, options } = JSON.parse(process.argv[2]);
 const host = await serveSite({ site, bundle });
-const browser = await launchChromium({ webgpu });
+const browser = await launchChromium({ webgpu, flags });
 try {
   const page = await browser.newPage({ viewport: { width: 1200, height: 1100 } });
   const visitor = new Visitor(page, host, folder);

@@ -2,6 +2,7 @@
 
 import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { serveSite } from "../../web/browser/serve_site.mjs";
 import { Visitor } from "./visitor.mjs";
 
 /**
@@ -234,6 +235,28 @@ export async function openInVain({ visitor, host, options }) {
   return { messages, messagesAgain: await visitor.messages(), requests: host.requests };
 }
 
+/** The page by a name of the local network: browsers take localhost alone for secure. @param {Stage} stage */
+export async function openOverPlainHttp({ visitor, host }) {
+  host.url = host.url.replace("127.0.0.1", "lan.test");
+  await visitor.open();
+  return { messages: await visitor.waitForMessage(), requests: host.requests };
+}
+
+/** The page as a file, and in a frame that may run scripts and nothing else. @param {Stage} stage */
+export async function openWhereScriptsDoNotStart({ visitor, host }) {
+  const { page } = visitor;
+  await page.goto(new URL(`file://${host.site}/index.html`).href);
+  const asFile = await page.locator("#not-started").innerText();
+  await page.goto(host.url);
+  await page.evaluate((url) => {
+    document.body.innerHTML = `<iframe sandbox="allow-scripts" src="${url}"></iframe>`;
+  }, host.url);
+  const inFrame = await page.frameLocator("iframe").locator("#not-started").innerText();
+  await page.goto(host.url);
+  await visitor.waitFor("Ready");
+  return { asFile, inFrame, started: await page.locator("#not-started").count() };
+}
+
 /** A shard arrives altered; once the host is repaired, Generate loads it and draws. @param {Stage} stage */
 export async function meetAnAlteredShard({ visitor, host, options }) {
   host.faults.set("bundle/params/00.bin", flipOneBit);
@@ -454,6 +477,28 @@ export async function useTheEngine({ visitor, host, options }) {
     const size = [image.width, image.height, image.data.length];
     return { phases: [...phases], steps, size, settings: image.settings, pngBytes: png.size, refused };
   }, options);
+}
+
+/** A page whose engine and bundle are on another host. @param {Stage} stage */
+export async function useAForeignEngine({ visitor, host, options }) {
+  const foreign = await serveSite({ site: options.engine, bundle: options.engineBundle, cors: true });
+  try {
+    await visitor.page.goto(host.url);
+    return await visitor.page.evaluate(async (base) => {
+      const { createEngine } = await import(/** @type {any} */ (new URL("./engine/index.js", base).href));
+      try {
+        const engine = await createEngine({ bundleUrl: new URL("./bundle/manifest.json?token=7", base) });
+        const { width, height } = engine.info.manifest.model;
+        const image = await engine.generate({ prompt: "gold", controlImage: new ImageData(width, height) });
+        await engine.unload();
+        return { size: [image.width, image.height] };
+      } catch (error) {
+        return { error: String(error) };
+      }
+    }, foreign.url);
+  } finally {
+    foreign.close();
+  }
 }
 
 /** Another site's script draws with pictures that are given as numbers. @param {Stage} stage */

@@ -22,6 +22,21 @@ def test_a_browser_without_webgpu_is_told_which_have_it(visit: Visit, linear_web
     assert not [path for path in facts["requests"] if path.endswith((".bin", ".wasm"))]  # nothing large was fetched
 
 
+def test_over_plain_http_the_page_asks_for_https_before_the_bundle(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("openOverPlainHttp", linear_webgpu_bundle, flags=("--host-resolver-rules=MAP lan.test 127.0.0.1",))
+    (message,) = facts["messages"]
+    assert message.startswith("WebGPU: got a page served over plain http, wanted https or localhost.")
+    assert not [path for path in facts["requests"] if path.startswith("bundle/")]
+
+
+def test_where_no_script_starts_the_page_says_how_to_open_it(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("openWhereScriptsDoNotStart", linear_webgpu_bundle)
+    for text in (facts["asFile"], facts["inFrame"]):
+        assert text.startswith("The page's script did not start. Open the page from a web server")
+        assert "allow-same-origin" in text
+    assert facts["started"] == 0
+
+
 def test_a_missing_feature_is_named(visit: Visit, linear_webgpu_bundle: Bundle):
     facts = visit("openInVain", linear_webgpu_bundle, manifestChanges={"required_features": ["shader-f16"]})
     (message,) = facts["messages"]

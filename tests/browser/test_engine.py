@@ -44,6 +44,20 @@ def test_another_site_makes_a_picture_with_the_built_engine(
     assert facts["refused"] == "Error: the engine was unloaded"
 
 
+@pytest.mark.parametrize("policy", ["", "worker-src 'self'"])
+def test_the_engine_of_another_host_works_or_says_what_it_needs(
+    visit: Visit, engine_site: Path, linear_webgpu_bundle: Bundle, tmp_path: Path, policy: str
+):
+    (tmp_path / "index.html").write_text(f'<meta http-equiv="Content-Security-Policy" content="{policy}">')
+    places = {"engine": str(engine_site), "engineBundle": str(linear_webgpu_bundle.path)}
+    facts = visit("useAForeignEngine", linear_webgpu_bundle, site=tmp_path, **places)
+    if policy:
+        assert facts["error"].startswith("UserError: the engine's script: got no answer from http://")
+        assert "worker-src blob:" in facts["error"]
+    else:
+        assert facts["size"] == [WIDTH, HEIGHT]
+
+
 @pytest.mark.parametrize("resolution", ["bundler", "node16", "nodenext"])
 def test_another_site_in_typescript_finds_every_type(engine_site: Path, tmp_path: Path, resolution: str):
     options = {"module": "esnext" if resolution == "bundler" else resolution, "moduleResolution": resolution}

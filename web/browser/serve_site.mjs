@@ -20,9 +20,11 @@ const TYPES = {
  * `faults` gives, by path below the site, what a path is served as instead of its file, or an HTTP status. It and `site` may
  * be changed while the server runs. `requests` lists the paths that were asked for.
  *
- * @param {{ site: string, bundle: string }} folders
+ * With `cors`, pages of every origin may read the files.
+ *
+ * @param {{ site: string, bundle: string, cors?: boolean }} folders
  */
-export async function serveSite({ site, bundle }) {
+export async function serveSite({ site, bundle, cors = false }) {
   /** @type {Map<string, number | ((content: Buffer) => Buffer)>} */
   const faults = new Map();
   /** @type {string[]} */
@@ -40,7 +42,8 @@ export async function serveSite({ site, bundle }) {
     }
     const content = readFileSync(file);
     const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
-    response.writeHead(200, { "content-type": type }).end(fault?.(content) ?? content);
+    const allowed = cors ? { "access-control-allow-origin": "*" } : {};
+    response.writeHead(200, { "content-type": type, ...allowed }).end(fault?.(content) ?? content);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));
   const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());

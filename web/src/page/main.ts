@@ -367,13 +367,22 @@ function readAddress(): void {
   session.useMemory(choice as MemoryChoice);
 }
 
+/** Register the service worker, if the browser offers one here. Without it the page works, but only with a network. */
+async function keepForOfflineUse(): Promise<void> {
+  try {
+    await navigator.serviceWorker?.register("./offline.js");
+  } catch (error) {
+    console.warn(error); // a sandboxed frame refuses even to be asked
+  }
+}
+
 addSamples(byId("samples"), board);
 listen();
 readAddress();
 const palette = Object.values(palettes)[0];
 if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("prompt"), palette);
-// Only the built page has it; browsers offer it to https and localhost alone. Without it the page works, but not offline.
-if (import.meta.env.PROD) navigator.serviceWorker?.register("./offline.js").catch(console.warn);
+if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
+byId("not-started").remove();
 session.load().catch((error) => {
   if (running !== undefined) return; // the run that waits for it tells
   messages.error(error);
