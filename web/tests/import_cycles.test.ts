@@ -16,7 +16,7 @@ function importsUnder(root: string): Imports {
 function importsOf(root: string, path: string): string[] {
   const paths = [...readFileSync(join(root, path), "utf8").matchAll(/\bfrom "(\.[^"]*)"/g)].map(([, name]) => name);
   return paths.map((name) => {
-    const base = join(root, dirname(path), name);
+    const base = join(root, dirname(path), name.replace(/\?.*/, "")); // "./worker.ts?worker&url" is Vite's
     const file = [base, `${base}.ts`, join(base, "index.ts")].find((found) => /\.ts$/.test(found) && existsSync(found));
     if (file === undefined) throw new Error(`${path} imports ${name}, which does not exist`);
     return relative(root, file);
