@@ -1,4 +1,4 @@
-"""A checkpoint in any of its formats -> torch modules, with every tensor accounted for."""
+"""A checkpoint in any of its formats -> torch modules. Every tensor is used exactly once, or reported."""
 
 from mlc_controlnet.checkpoint.load import load_checkpoint
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint

@@ -1,4 +1,4 @@
-"""A ControlNet on its own: a folder in diffusers' layout or one file, in diffusers' or in the original layout."""
+"""Read a ControlNet from a folder in diffusers' layout or from one file, in diffusers' or in the original layout."""
 
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,12 @@ from mlc_controlnet.errors import UserError
 
 _ORIGINAL = "input_hint_block.0.weight"
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
-# The one kind of ControlNet 1.1 that averages its residuals over the picture, which its file does not say.
+# The one kind of ControlNet 1.1 that averages its residuals over the picture. Its file does not say so, its name does.
 POOLED = "shuffle"
 
 
 def read_controlnet(path: Path) -> PartSource:
-    """Read the configuration of the ControlNet at `path`, or find it out from the file's shapes.
+    """Read the configuration of the ControlNet at `path`, or infer it from the shapes of the file's tensors.
 
     All 14 kinds of ControlNet 1.1 (arXiv 2302.05543) share one layout.
 
@@ -32,7 +32,11 @@ def read_controlnet(path: Path) -> PartSource:
 
 
 def controlnet_of(file: WeightFile) -> PartSource:
-    """The ControlNet in a file, which may hold its base model as well. Raises UserError where there is none."""
+    """The ControlNet in a file, which may hold its base model too.
+
+    Raises:
+        UserError: there is no ControlNet in it.
+    """
     if CONTROLNET_PREFIX + _ORIGINAL in file.tensors:
         return _read_original(file, CONTROLNET_PREFIX)
     if _ORIGINAL in file.tensors:

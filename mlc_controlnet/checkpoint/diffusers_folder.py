@@ -30,7 +30,7 @@ _ENDINGS = (
     ".fp16.bin",
     ".bin.index.fp16.json",
 )
-# How diffusers named the VAE's attention before version 0.18, and still does in Stable Diffusion 1.5's own files.
+# The names of the VAE's attention in diffusers before version 0.18. Stable Diffusion 1.5's own files still have them.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 STABLE_DIFFUSION_DEFAULTS = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
 
@@ -44,13 +44,13 @@ def weight_files(part: str) -> tuple[str, ...]:
 
 
 def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSource:
-    """Read every configuration of the model below `folder`; the weights wait.
+    """Read every configuration of the model in `folder`. Its weights are read later, on demand.
 
     Args:
         tokenizer: a folder with the tokenizer; None: the model's own.
 
     Raises:
-        UserError: a configuration is missing or is no JSON.
+        UserError: a configuration is missing, is not JSON, or is of a class that a build does not accept.
     """
     parts = {part: read_part_folder(folder / part, part) for part in ("text_encoder", "unet", "vae")}
     if (folder / "controlnet" / "config.json").is_file():
@@ -65,7 +65,11 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
 
 
 def read_part_folder(folder: Path, part: str) -> PartSource:
-    """One part: `folder` holds its config.json and its weights."""
+    """Read one part's configuration. `folder` holds its config.json and its weights.
+
+    Raises:
+        UserError: the configuration is missing, is not JSON, or is of a class that a build does not accept.
+    """
     stated = read_json(folder / "config.json")
     check_class(part, stated, str(folder))
     config = with_defaults(part, stated, str(folder))
@@ -95,9 +99,9 @@ def _layers_read(weights: dict[str, torch.Tensor], read: int, folder: Path) -> d
 
 
 def modern_names(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
-    """Rename what older versions of diffusers and transformers named otherwise, and drop what is no weight."""
+    """Give tensors of older diffusers and transformers today's names, and drop tensors that are not weights."""
     if part == "text_encoder":
-        # transformers before version 5 named a module that is gone, and stored 0, 1, 2, ...
+        # transformers before version 5 had one more module around the encoder, and stored the positions 0, 1, 2, ...
         renamed = {key.removeprefix("text_model."): tensor for key, tensor in weights.items()}
         renamed.pop("embeddings.position_ids", None)
         return renamed
@@ -115,7 +119,7 @@ def _modern_vae_name(key: str) -> str:
 
 
 def _read_defaults(folder: Path) -> Defaults:
-    """What the model recommends in its `generation_config.json`; Stable Diffusion's usual values where it has none."""
+    """The settings in the model's `generation_config.json`; Stable Diffusion's usual values for those it lacks."""
     file = folder / "generation_config.json"
     recommended: dict[str, Any] = read_json(file) if file.is_file() else {}
     usual = STABLE_DIFFUSION_DEFAULTS

@@ -1,4 +1,4 @@
-"""JSON objects of a checkpoint."""
+"""Read the JSON files of a checkpoint."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,11 @@ from mlc_controlnet.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises UserError where there is no such file or no JSON object in it."""
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UserError: there is no such file, or it does not hold a JSON object.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

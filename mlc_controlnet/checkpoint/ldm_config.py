@@ -1,7 +1,7 @@
-"""Configurations for weights in the original layout, which carry none.
+"""Infer configurations for files in the original layout, which hold only weights.
 
-The file's own shapes decide every width. What shapes cannot tell - activations, group counts, block types, the number
-of heads - is the same for all models of a family and lies in `base_models/`.
+The shapes of the file's tensors decide every width. Shapes do not show activations, group counts, block types and the
+number of heads. These are the same for all models of a family, and `base_models/` lists them.
 """
 
 import json
@@ -20,7 +20,7 @@ HEAD_SIZE = 64  # of CLIP's and OpenCLIP's text encoders, and of every attention
 
 
 class Shapes:
-    """The sizes of a file's tensors, by name."""
+    """The sizes of a file's tensors, by name without a prefix."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], prefix: str, where: str) -> None:
         self._tensors = tensors
@@ -28,7 +28,11 @@ class Shapes:
         self._where = where
 
     def size(self, key: str, axis: int) -> int:
-        """Raises UserError where the tensor is missing or has no such axis."""
+        """The size of one axis of a tensor.
+
+        Raises:
+            UserError: the tensor is missing or has no such axis.
+        """
         tensor = self._tensors.get(self._prefix + key)
         if tensor is None:
             self._refuse(key, "no such tensor")
@@ -55,19 +59,19 @@ class Shapes:
 
 
 def base_model(is_second: bool) -> dict[str, Any]:
-    """What all models of Stable Diffusion 1.x, or of 2.x, have in common."""
+    """The configuration that all models of Stable Diffusion 1.x, or of 2.x, have in common."""
     file = BASE_MODELS / ("sd2.json" if is_second else "sd1.json")
     base: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return base
 
 
 def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """For `input_blocks.*` and so on; the output's channels are the autoencoder's."""
+    """The UNet's configuration, from names such as `input_blocks.*`."""
     return {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
 
 
 def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
-    """A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
+    """The ControlNet's configuration. A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
     names = _DIFFUSERS if in_diffusers_names else _ORIGINAL
     config = _encoder_config(base, shapes, names)
     del config["up_block_types"], config["sample_size"]
@@ -80,7 +84,7 @@ def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_name
 
 @dataclass(frozen=True)
 class _EncoderNames:
-    """Where the encoder that UNet and ControlNet share tells its widths."""
+    """The tensors that show the widths of the encoder, which UNet and ControlNet share."""
 
     conv_in: str
     levels: tuple[str, ...]  # a convolution of each level's first block
@@ -117,7 +121,7 @@ def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderName
 
 
 def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """For `encoder.down.*` and so on."""
+    """The VAE's configuration, from names such as `encoder.down.*`."""
     return {
         **base["vae"],
         "block_out_channels": [shapes.size(f"encoder.down.{n}.block.0.conv2.weight", 0) for n in range(4)],
@@ -126,7 +130,7 @@ def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """For `embeddings.*` and `encoder.layers.*`, as transformers names them."""
+    """The text encoder's configuration, from transformers' names `embeddings.*` and `encoder.layers.*`."""
     return _text_config(
         base,
         shapes,
@@ -138,7 +142,10 @@ def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The configuration for `transformer.resblocks.*`, without the last layer: Stable Diffusion 2 does not read it."""
+    """The text encoder's configuration, from OpenCLIP's names `transformer.resblocks.*`.
+
+    Stable Diffusion 2 does not read the last layer, so the configuration is without it.
+    """
     return _text_config(
         base,
         shapes,

@@ -1,7 +1,7 @@
 """Names of the original Stable Diffusion and ControlNet code -> diffusers' names, by diffusers' own converters.
 
-The converters take what they know and say nothing of the rest, and leave None where something is missing: both are
-told here, by the file's own names.
+The converters ignore tensors that they do not know, and return None for tensors that are missing. The functions here
+report both, by the file's own names.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ def convert_controlnet(source: Tensors, config: Mapping[str, Any], where: str) -
 
 
 def convert_vae(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
-    """The attention's 1x1 convolutions are linear layers in diffusers; as such the converter passes them through."""
+    """Convert the VAE. Its attention has 1x1 convolutions, and diffusers' has linear layers, which have two axes."""
     linear = {
         key: tensor.reshape(tensor.shape[:2]) if ".attn_1." in key and tensor.ndim > 2 else tensor
         for key, tensor in source.items()
@@ -49,20 +49,22 @@ def convert_vae(source: Tensors, config: Mapping[str, Any], where: str) -> Tenso
 
 
 def convert_open_clip(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
-    """The penultimate layer's output is what Stable Diffusion 2 reads: the last layer and the projection go."""
+    """Convert OpenCLIP's encoder without its last layer and projection: Stable Diffusion 2 reads the layer before."""
     layers = config["num_hidden_layers"]
     names = (f"transformer.resblocks.{layers}.", "text_projection", "logit_scale", "attn_mask")
     unread = tuple(OPEN_CLIP_PREFIX + name for name in names)
     read = {key: tensor for key, tensor in source.items() if not key.startswith(unread)}
     text_model = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
     converted = convert_open_clip_checkpoint(text_model, dict(read), prefix=OPEN_CLIP_PREFIX)
-    whole = {key: tensor for key, tensor in read.items() if ".attn.in_proj_" not in key}  # the others are cut in three
+    whole = {
+        key: tensor for key, tensor in read.items() if ".attn.in_proj_" not in key
+    }  # the converter cuts the others in three
     converted = _account(whole, converted, where)
     return {key.removeprefix("text_model."): tensor for key, tensor in converted.items()}
 
 
 def convert_clip(source: Tensors) -> Tensors:
-    """CLIP has the names of transformers already."""
+    """Drop the prefix. CLIP's tensors already have transformers' names."""
     return {key.removeprefix(CLIP_PREFIX).removeprefix("text_model."): tensor for key, tensor in source.items()}
 
 
@@ -119,7 +121,11 @@ def _inside(kind: str, path: list[str]) -> list[str]:
 
 
 def _account(source: Tensors, converted: Mapping[str, torch.Tensor | None], where: str) -> Tensors:
-    """Raises UserError that names what the converter did not take."""
+    """Check that the converter used every tensor of `source`.
+
+    Raises:
+        UserError: names the tensors that it did not use.
+    """
     taken = {id(tensor) for tensor in converted.values()}
     extra = [key for key, tensor in source.items() if id(tensor) not in taken]
     if extra:

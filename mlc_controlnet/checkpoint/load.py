@@ -1,7 +1,7 @@
-"""Modules from a model's sources: built without values, then given the file's, each rounded as a bundle stores it.
+"""Load a model: build its modules without values, then assign the file's values, rounded as a bundle stores them.
 
-What a file holds in float16 stays where it is, mapped into memory: it costs memory when it is read, and the system
-takes that back when it is short.
+Float16 tensors of a file stay where they are, mapped into memory. They occupy memory when they are read, and the
+operating system can take that memory back.
 """
 
 import dataclasses
@@ -27,7 +27,12 @@ from mlc_controlnet.errors import UserError
 
 FLOAT16_MAX = 65504.0
 FLOAT16_EXPONENT = 0x7C00
-_LOADING_ORDER = ("unet", "text_encoder", "vae", "controlnet")  # the base model, then what may lie in another file
+_LOADING_ORDER = (
+    "unet",
+    "text_encoder",
+    "vae",
+    "controlnet",
+)  # the base model first: a ControlNet may be in another file
 
 
 def load_checkpoint(
@@ -45,23 +50,24 @@ def load_checkpoint(
     """Read the model at `path`, a folder in diffusers' layout or a single file.
 
     Args:
-        height, width: of the pictures in pixels; None: what the model was trained on.
-        name: what the model is called; None: as its folder or file is.
-        controlnet: a folder or a file; None: the one that the model brings.
-        loras: merged into the weights, in this order.
-        components: those to be built; parts that none of them is made from are not read.
+        height, width: the size of pictures in pixels; None: the size that the model was trained on.
+        name: the model's name; None: the name of its folder or file.
+        controlnet: a folder or a file; None: the model's own ControlNet.
+        loras: the LoRAs to merge into the weights, in this order.
+        components: those to build. Parts that none of them is made from are not read.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
-        prediction_type: epsilon or v_prediction; None: what the model says.
+        prediction_type: epsilon or v_prediction; None: what the model states.
 
     Raises:
-        UserError: a part is missing or does not fit the others, a file is damaged, a tensor is missing, unknown, of
-            another shape or not finite, or the size cannot be halved as often as the model does.
+        UserError: a part is missing or does not fit the others, an option cannot be honoured, a file is damaged, a
+            tensor is missing, unknown, of another shape or not finite, or the UNet cannot halve the size as often as
+            it needs to.
     """
     source = _read_source(path, tokenizer, prediction_type)
     parts = dict(source.parts)
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet)
-    needed = {PART_OF[component] for component in components} | {"vae"}  # its encoder is what fits the latent preview
+    needed = {PART_OF[component] for component in components} | {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)
     check_belong_together(parts)
     shape = _model_shape(parts, height, width)
@@ -71,20 +77,20 @@ def load_checkpoint(
     updates: Updates = {}
     if loras:
         updates = read_loras(loras, {part: build_empty(parts[part], part) for part in TRAINED_PARTS})
-    said = dataclasses.replace(source, parts={})
-    # A file stays mapped while a source may still read from it: every part's is let go of when the part is loaded.
+    described = dataclasses.replace(source, parts={})
+    # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     del source
     parts = {part: parts[part] for part in _LOADING_ORDER if part in needed}
     modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
     return Checkpoint(
-        name=said.name if name is None else name,
+        name=described.name if name is None else name,
         components=tuple(name for name in COMPONENTS if name in components),
         parts={part: modules[part] for part in PARTS if part in modules},
         scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
         shape=shape,
-        defaults=said.defaults,
+        defaults=described.defaults,
     )
 
 
@@ -140,13 +146,13 @@ def _load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:
     module = build_empty(source, part)
     weights = source.read()
     _check_against(module, weights, source, part)
-    # One tensor at a time: rounded, assigned to the module, and let go of.
+    # Round, assign and release one tensor at a time.
     for key in list(weights):
         name = f"{part}.{key}"
         owner, _, leaf = key.rpartition(".")
         setattr(module.get_submodule(owner), leaf, _as_stored(weights.pop(key), name, updates))
     for name, buffer in module.named_buffers():
-        # Not in the file and not a weight: position ids and the like, which a meta module has no values for.
+        # Buffers such as position ids are not in the file and not weights. A meta module has no values for them.
         owner, _, leaf = name.rpartition(".")
         module.get_submodule(owner).register_buffer(leaf, torch.zeros_like(buffer, device="cpu"), persistent=False)
     return module.eval().requires_grad_(False)
@@ -178,7 +184,11 @@ def _check_against(module: nn.Module, weights: Mapping[str, torch.Tensor], sourc
 
 
 def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Parameter:
-    """Merge the LoRAs and round to float16, as the bundle stores it."""
+    """Merge the LoRAs and round to float16, the dtype of a bundle's weights.
+
+    Raises:
+        UserError: a value is not finite in float16.
+    """
     for update in updates.get(name, ()):
         tensor = update.added_to(tensor)
     stored = tensor.to(torch.float16)
@@ -197,5 +207,5 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Paramete
 
 
 def _is_finite(half: torch.Tensor) -> bool:
-    """Neither infinity nor NaN: those have every bit of the exponent set. Twelve times as fast as isfinite."""
+    """Whether no value is infinite or NaN: these have every bit of the exponent set. Much faster than isfinite."""
     return half.numel() == 0 or bool(((half.view(torch.int16) & FLOAT16_EXPONENT) != FLOAT16_EXPONENT).all())

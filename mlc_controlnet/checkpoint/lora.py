@@ -1,4 +1,4 @@
-"""LoRA files, merged into the weights when a model is loaded (arXiv 2106.09685, eq. 3):
+"""Merge LoRA files into the weights when a model is loaded (arXiv 2106.09685, eq. 3):
 
     W' = W + weight * alpha / r * up @ down        up [out, r], down [r, in]
 
@@ -61,13 +61,13 @@ Updates = Mapping[str, Sequence[LowRank]]
 
 
 def read_loras(loras: Sequence[LoraOption], modules: Mapping[str, nn.Module]) -> dict[str, list[LowRank]]:
-    """The updates of all files by the checkpoint's tensor names, `unet.<...>.weight`.
+    """Read the updates of all files, by the checkpoint's tensor names `unet.<...>.weight`.
 
     Args:
-        modules: the parts of TRAINED_PARTS, on any device: only names and shapes are looked at.
+        modules: the parts of TRAINED_PARTS, on any device: only their names and shapes are read.
 
     Raises:
-        UserError: a file is damaged, is no LoRA, or was trained for another base model.
+        UserError: a file is damaged, is not a LoRA, or was trained for another base model.
     """
     layers = {alias: layer for layer in _layers(modules) for alias in layer.aliases}
     updates: dict[str, list[LowRank]] = {}

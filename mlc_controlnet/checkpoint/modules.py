@@ -1,4 +1,4 @@
-"""The torch modules of a model's parts, and their configurations with every default filled in."""
+"""Build the torch modules of a model's parts, and add the defaults to their configurations."""
 
 import inspect
 from collections.abc import Mapping

@@ -190,11 +190,12 @@ _TEXT_ENCODER: Mapping[str, Verdict] = {
 }
 
 _PROBED = Honoured("diffusers' scheduler, from which the sampler tables are read")
-_SAMPLERS_OWN = Irrelevant("the sampler that the user chooses sets it")
+_SAMPLERS_OWN = Irrelevant("it belongs to a scheduler's own solver, and the user chooses the sampler")
 _WITH_CLIPPING = Irrelevant("it is read together with thresholding or clip_sample")
 _NO_FLOW = "a flow-matching model"
 
-# Of the schedulers that samplers are made from: DDIM, Euler and DPM-Solver++ (see `export.samplers`).
+# A bundle's samplers are DDIM, Euler and DPM-Solver++ (see `export.samplers`), whatever scheduler the model names. They
+# take over the options that they know, as in diffusers.
 _SCHEDULER: Mapping[str, Verdict] = {
     "num_train_timesteps": _PROBED,
     "beta_start": _PROBED,
@@ -233,6 +234,11 @@ _SCHEDULER: Mapping[str, Verdict] = {
     "flow_shift": Irrelevant("it is read together with use_flow_sigmas, which is refused"),
     "use_dynamic_shifting": Limited((False,), _NO_FLOW),
     "time_shift_type": Irrelevant("it is read together with use_dynamic_shifting, which is refused"),
+    "shift_terminal": Limited((None,), _NO_FLOW),
+    "skip_prk_steps": _SAMPLERS_OWN,
+    "predict_x0": _SAMPLERS_OWN,
+    "disable_corrector": _SAMPLERS_OWN,
+    "solver_p": _SAMPLERS_OWN,
 }
 
 # Part -> option -> verdict.

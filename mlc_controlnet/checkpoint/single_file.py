@@ -1,4 +1,4 @@
-"""A whole model of Stable Diffusion 1.x or 2.x in one file, in the original layout."""
+"""Read a whole model of Stable Diffusion 1.x or 2.x from one file in the original layout."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,7 +26,7 @@ from mlc_controlnet.checkpoint.tokenizer import find_clip_tokenizer
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
 from mlc_controlnet.errors import UserError
 
-# What a training run leaves in a file beside the model: averaged copies, the noise schedule, positions 0, 1, 2, ...
+# Tensors that a training run leaves in the model's file: averaged copies, the noise schedule, positions 0, 1, 2, ...
 _LEFTOVERS = (
     "model_ema.",
     "betas",
@@ -47,28 +47,28 @@ _LEFTOVERS = (
     "cond_stage_model.transformer.embeddings.position_ids",
     CONTROLNET_PREFIX,
 )
-_ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names, "v1" also for what it does not know
+_ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names; it calls unknown models "v1" too
 _HEADER_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 _REMEDY = "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora"
 _V_PREDICTION_SIZE = 96  # latent cells: Stable Diffusion 2's model of 768 pixels predicts v, the one of 512 the noise
 
 
 def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type: str | None = None) -> ModelSource:
-    """Parse the file's header and find out what model it is; weights are read when they are asked for.
+    """Parse the file's header and find out which model it is. Its weights are read later, on demand.
 
     Args:
         tokenizer: a folder with the tokenizer; None: CLIP's.
-        prediction_type: epsilon or v_prediction; None: what the file says, or epsilon for Stable Diffusion 1.x.
+        prediction_type: epsilon or v_prediction; None: what the file states, or epsilon for Stable Diffusion 1.x.
 
     Raises:
-        UserError: the file is damaged, is another model, lacks a part, has tensors of none, or is a Stable Diffusion 2
-            that does not say what it predicts.
+        UserError: the file is damaged, is of another model, lacks a part, has tensors that belong to no part, or is a
+            Stable Diffusion 2 that does not state what it predicts.
     """
     return model_of(read_weights(path), tokenizer, prediction_type)
 
 
 def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
-    """As `read_single_file`, for a file whose header is parsed."""
+    """The same as `read_single_file`, for a file whose header is parsed."""
     groups = _split(file)
     is_second = OPEN_CLIP_PREFIX in groups
     base = ldm_config.base_model(is_second)
@@ -95,7 +95,7 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
         "unet": PartSource(where, unet, partial(ldm_names.convert_unet, groups[UNET_PREFIX], unet, where)),
         "vae": PartSource(where, vae, partial(_read_vae, groups[VAE_PREFIX], vae, where)),
     }
-    if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published so
+    if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published like this
         parts["controlnet"] = controlnet_of(file)
     return ModelSource(
         name=file.path.stem,
@@ -111,7 +111,11 @@ def _read_vae(source: dict[str, torch.Tensor], config: Mapping[str, Any], where:
 
 
 def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of each part that is there, by the part's prefix; what a training run leaves is dropped."""
+    """The tensors of each part in the file, by the part's prefix, without what a training run leaves in it.
+
+    Raises:
+        UserError: names tensors that belong to no part.
+    """
     groups: dict[str, dict[str, torch.Tensor]] = {}
     unknown: list[str] = []
     for key, tensor in file.tensors.items():
@@ -158,7 +162,11 @@ def _diffusers_kind(file: WeightFile) -> str:
 
 
 def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> str:
-    """No tensor tells it. Files that follow Stability's ModelSpec say it in their header."""
+    """What the UNet predicts. No tensor shows it; files that follow Stability's ModelSpec state it in their header.
+
+    Raises:
+        UserError: a Stable Diffusion 2 file that does not state it.
+    """
     if stated is not None:
         return stated
     in_header = _HEADER_PREDICTION_TYPES.get(file.metadata.get("modelspec.prediction_type", ""))

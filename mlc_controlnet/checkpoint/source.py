@@ -1,4 +1,4 @@
-"""What a checkpoint is before it is loaded: each part's configuration, and where its weights come from."""
+"""A checkpoint before it is loaded: each part's configuration, and the function that reads its weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ PARTS = ("text_encoder", "unet", "controlnet", "vae")
 
 @dataclass(frozen=True)
 class PartSource:
-    """One part.
+    """One part of a model.
 
     Attributes:
         where: the file or folder, for errors.
-        config: as in diffusers' or transformers' config.json.
-        read: parses the weights, under the names of the part's module; called only if the part is built.
+        config: the options of diffusers' or transformers' config.json.
+        read: parses the weights and gives them the names of the part's module. It is called only if the part is built.
     """
 
     where: str
@@ -36,10 +36,10 @@ class TokenizerSource:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model whose configuration is known and whose weights are not read yet.
+    """A model whose configuration is known, and whose weights are not read yet.
 
     Attributes:
-        parts: text_encoder, unet and vae; controlnet where the model brings its own.
+        parts: text_encoder, unet and vae, and controlnet if the model has its own.
         read_tokenizer: finds the tokenizer that belongs to the model.
     """
 

@@ -1,7 +1,7 @@
-"""The tokenizer of a model as one file of the tokenizers library.
+"""Read the tokenizer of a model as one file of the tokenizers library.
 
-A diffusers folder carries its own. A single file carries none: Stable Diffusion 1.x and 2.x share CLIP's vocabulary,
-which the package open_clip_torch ships and the hub has.
+A diffusers folder has its own tokenizer. A single file has none: Stable Diffusion 1.x and 2.x share CLIP's vocabulary,
+which is in the package open_clip_torch and on the hub.
 """
 
 import gzip
@@ -27,7 +27,7 @@ _VOCABULARY = 49408
 
 
 def read_tokenizer_folder(folder: Path) -> TokenizerSource:
-    """A folder with tokenizer.json, or with vocab.json and merges.txt, as transformers saves a CLIPTokenizer.
+    """Read a folder with tokenizer.json, or with vocab.json and merges.txt, as transformers saves a CLIPTokenizer.
 
     Raises:
         UserError: the files are missing or damaged.
@@ -48,14 +48,14 @@ def read_tokenizer_folder(folder: Path) -> TokenizerSource:
 
 
 def find_clip_tokenizer(pad_token: str, tokenizer: Path | None) -> TokenizerSource:
-    """CLIP's tokenizer for a model that has none of its own.
+    """Find CLIP's tokenizer for a model that has none of its own.
 
     Args:
-        pad_token: what a prompt is filled up with.
-        tokenizer: a folder with a tokenizer, or None: open_clip_torch's data where it is installed, else the hub's.
+        pad_token: the token that fills the rest of a prompt's ids.
+        tokenizer: a folder with a tokenizer; None: that of open_clip_torch if it is installed, else the hub's.
 
     Raises:
-        UserError: there is none, and the hub cannot be reached.
+        UserError: open_clip_torch is not installed, and the hub cannot be reached.
     """
     special_tokens = {"bos_token": BEGIN, "eos_token": END, "pad_token": pad_token}
     if tokenizer is not None:
@@ -77,7 +77,11 @@ def find_clip_tokenizer(pad_token: str, tokenizer: Path | None) -> TokenizerSour
 
 
 def clip_json_of_merges(bpe_file: Path) -> bytes:
-    """CLIP's tokenizer of its own `bpe_simple_vocab_16e6.txt.gz`, whose lines are merges (arXiv 2103.00020)."""
+    """Make CLIP's tokenizer from its `bpe_simple_vocab_16e6.txt.gz`, whose lines are merges (arXiv 2103.00020).
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         with gzip.open(bpe_file, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")
@@ -90,7 +94,7 @@ def clip_json_of_merges(bpe_file: Path) -> bytes:
 
 
 def _byte_letters() -> list[str]:
-    """A printable letter for each byte, in the order of CLIP's ids: printable bytes are themselves, and come first."""
+    """A printable letter for each byte, in the order of CLIP's ids. Printable bytes come first and are themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(_BYTES + n) for n in range(_BYTES - len(printable))]
 
@@ -107,7 +111,7 @@ def _clip_json(vocabulary: Mapping[str, Any], merges: list[str], where: Path) ->
 def _checked(data: bytes, where: Path) -> bytes:
     try:
         Tokenizer.from_str(data.decode())
-    except Exception as error:  # likewise
+    except Exception as error:  # the tokenizers library raises no narrower kind
         raise UserError(str(where), f"no tokenizer ({error})", "tokenizer.json", "save the model again") from error
     return data
 
@@ -152,7 +156,7 @@ def _added_tokens(folder: Path) -> dict[int, AddedToken]:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """What tokenizer_config.json and, before transformers 4.34 wrote everything there, special_tokens_map.json say."""
+    """The special tokens that tokenizer_config.json states, and special_tokens_map.json of transformers before 4.34."""
     files = [folder / "tokenizer_config.json", folder / "special_tokens_map.json"]
     found = [read_json(file) for file in files if file.is_file()]
     if found and "added_tokens_decoder" in found[0]:

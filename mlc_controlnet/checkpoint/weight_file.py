@@ -1,6 +1,7 @@
-"""Tensors from a file: safetensors, or a torch file that is parsed and never run.
+"""Read tensors from a file: safetensors, or a torch file, which is parsed without running any code of it.
 
-Both are mapped into memory: a tensor costs memory when it is read, and the system takes that back when it is short.
+Both kinds are mapped into memory. A tensor occupies memory when it is read, and the operating system can take that
+memory back.
 """
 
 import pickle
@@ -21,10 +22,10 @@ SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of one file by the file's own names.
+    """The tensors of one file, by the file's own names.
 
     Attributes:
-        metadata: of a safetensors header; empty for a torch file.
+        metadata: the metadata of a safetensors header; empty for a torch file.
     """
 
     path: Path
@@ -36,8 +37,8 @@ def read_weights(path: Path) -> WeightFile:
     """Parse a file of weights.
 
     Raises:
-        UserError: it is missing, of another kind, truncated, has a header that is none, holds a pickle that would run
-            code, or something that is not a floating-point tensor.
+        UserError: the file is missing, of another kind or damaged, its pickle would run code, or it holds something
+            that is not a tensor.
     """
     if not path.is_file():
         raise UserError(str(path), "no such file", "weights as safetensors", "check that the model was saved whole")
@@ -84,7 +85,7 @@ _HARMLESS = [
 
 
 def _read_torch(path: Path) -> WeightFile:
-    # Without this look at the file's first bytes torch parses a legacy file to its end before it refuses to map it.
+    # Without this check torch parses a legacy file to its end before it refuses to map it.
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     if not is_archive:
@@ -104,7 +105,7 @@ def _read_torch(path: Path) -> WeightFile:
             "weights only: nothing in the file is run",
             "get the model as safetensors, and do not open this file elsewhere",
         ) from error
-    except Exception as error:  # whatever a broken archive makes of torch's reader
+    except Exception as error:  # torch's reader raises many kinds for a broken archive
         raise _damaged(path, "torch file", error) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -114,7 +115,7 @@ def _read_torch(path: Path) -> WeightFile:
 
 
 def _refused_name(error: BaseException) -> str:
-    """What the pickle asked for, without torch's advice on how to switch the protection off."""
+    """The name of what the pickle asked for, without torch's advice on how to switch the protection off."""
     name = re.search(r"GLOBAL (\S+)", str(error))
     return name.group(1) if name else "an operation beyond building tensors"
 

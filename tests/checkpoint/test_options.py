@@ -7,16 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    ControlNetModel,
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers.utils import DummyObject
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -27,6 +22,7 @@ from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
 from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.checkpoint.options import CLASSES as ACCEPTED
 from mlc_controlnet.checkpoint.options import OPTIONS, Limited
 from mlc_controlnet.components import ModelShape
 from mlc_controlnet.errors import UserError
@@ -36,7 +32,10 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "controlnet": (ControlNetModel,),
     "vae": (AutoencoderKL,),
     "text_encoder": (CLIPTextConfig,),
-    "scheduler": (DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler),
+    # Without an optional package diffusers has a dummy in a scheduler's place, whose options are unknown.
+    "scheduler": tuple(
+        cls for name in ACCEPTED["scheduler"][1] if not issubclass(type(cls := getattr(diffusers, name)), DummyObject)
+    ),
 }
 SETTLED = [(part, option) for part, table in OPTIONS.items() for option in table if part != "scheduler"]
 
