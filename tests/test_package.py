@@ -144,6 +144,18 @@ def test_a_wheel_from_a_checkout_is_the_one_from_its_source_distribution(source:
     assert sorted(zipfile.ZipFile(direct).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
 
 
+def test_without_node_a_wheel_is_built_without_the_page(source: Path, tmp_path: Path) -> None:
+    node_modules = source / "web" / "node_modules"
+    packages = node_modules.readlink()
+    node_modules.unlink()
+    try:
+        names = zipfile.ZipFile(build("wheel", source, tmp_path)).namelist()
+    finally:
+        node_modules.symlink_to(packages)
+    assert "mlc_controlnet/packaged/tuning_db/llvm/about.json" in names
+    assert not [name for name in names if "packaged/page" in name or "packaged/engine" in name]
+
+
 def test_what_runs_is_the_wheel_and_not_the_checkout(run, environment: Path) -> None:
     for everything in (False, True):
         file = run("python", "-c", "import mlc_controlnet; print(mlc_controlnet.__file__)", everything=everything)
