@@ -1,6 +1,7 @@
-"""Frozen dataclasses from JSON and back: every field checked against its annotation, no key missing, none unknown.
+"""Convert frozen dataclasses to JSON and back. Every value must fit its annotation; no key may be missing or unknown.
 
-A field with a default may be missing: files from before it was there have the default's meaning.
+A field with a default may be missing: in a file that is older than the field, the default applies.
+Twin: web/src/engine/json_record.ts.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ REMEDY = "the file is damaged or from another version: build the bundle again wi
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses become dicts and tuples become lists; everything else is JSON already."""
+    """Dataclasses become dicts and tuples become lists; everything else must be JSON already."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -31,7 +32,7 @@ def from_json(annotation: Any, value: Any, where: str) -> Any:
 
     `where` names the value in errors, for example `manifest.json: params.records[3].shape`.
 
-    Raises UserError where the value does not fit.
+    Raises UserError if the value does not fit.
     """
     if dataclasses.is_dataclass(annotation):
         return _record(annotation, value, where)
@@ -59,7 +60,7 @@ def from_json(annotation: Any, value: Any, where: str) -> Any:
         if not isinstance(value, str):
             raise _misfit(where, value, "a string")
         return value
-    raise TypeError(f"{where}: no JSON form is known for {annotation}")
+    raise TypeError(f"{where}: there is no JSON form for {annotation}")
 
 
 def _record(cls: Any, value: Any, where: str) -> Any:
@@ -71,8 +72,8 @@ def _record(cls: Any, value: Any, where: str) -> Any:
         raise UserError(where, f"no {', '.join(missing)}", "every key of the format", REMEDY)
     if unknown := sorted(value.keys() - annotations.keys()):
         raise UserError(where, f"unknown {', '.join(unknown)}", "only the keys of the format", REMEDY)
-    there = {name: kind for name, kind in annotations.items() if name in value}
-    return cls(**{name: from_json(kind, value[name], f"{where}.{name}") for name, kind in there.items()})
+    present = {name: kind for name, kind in annotations.items() if name in value}
+    return cls(**{name: from_json(kind, value[name], f"{where}.{name}") for name, kind in present.items()})
 
 
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -1,4 +1,7 @@
-"""manifest.json: what a bundle holds. It is written last: a folder without it is not a bundle."""
+"""manifest.json: the contents of a bundle. It is written last, so a folder without it is not a bundle.
+
+Twin: web/src/engine/manifest.ts.
+"""
 
 import dataclasses
 import json
@@ -26,38 +29,40 @@ class ModelSummary:
     height: int  # H, pixels
     width: int  # W, pixels
     latent_channels: int
-    vae_scale_factor: int  # pixels a latent cell
+    vae_scale_factor: int  # pixels per side of a latent cell
     prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
-    global_pool_conditions: bool = False  # the ControlNet averages its residuals, for the prompt alone
-    scaling_factor: float = 0.0  # times what the VAE's encoder gives are latents; 0 where a build did not write it yet
+    global_pool_conditions: bool = False  # the ControlNet averages its residuals and affects the prompt's context only
+    scaling_factor: float = (
+        0.0  # latents are the VAE encoder's mean times this; 0 in bundles from before it was written
+    )
 
 
 @dataclass(frozen=True)
 class Library:
-    """One compiled library and what a device must offer to run it."""
+    """One compiled library and the features and limits that a device needs to run it."""
 
     file: str
     device: str  # webgpu, llvm, cuda, ...
     dtype: str  # the compute dtype: float32 or float16
     required_features: tuple[str, ...]  # GPUFeatureName
     required_limits: Mapping[str, int]  # GPUSupportedLimits names to values
-    activation_bytes: Mapping[str, int]  # planned activations by component
-    launches: Mapping[str, int]  # kernel launches a call by component
+    activation_bytes: Mapping[str, int]  # of planned activations, by component
+    launches: Mapping[str, int]  # kernel launches per call, by component
     largest_binding_bytes: int
 
 
 @dataclass(frozen=True)
 class ComponentEntry:
-    """One compiled component: a component's description and the params that this model has for it."""
+    """One compiled component: its inputs and outputs, and the params that this model has for it."""
 
     inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]  # several outputs are one tuple
+    outputs: tuple[TensorSpec, ...]  # a function with several outputs returns one tuple
     params: tuple[str, ...]  # in the order of the compiled function's last argument
 
 
 @dataclass(frozen=True)
 class ParamRecord:
-    """Where one weight lies: little-endian, C order."""
+    """The place of one weight in the shards. It is stored little-endian, in C order."""
 
     name: str
     shape: tuple[int, ...]
@@ -82,7 +87,7 @@ class TokenizerSpec:
     """The tokenizer's file, and how a prompt is padded to T tokens."""
 
     file: str
-    max_length: int  # T, with the begin and end tokens
+    max_length: int  # T, which includes the begin and end tokens
     begin_id: int
     end_id: int
     pad_id: int
@@ -98,7 +103,7 @@ class SamplersSpec:
 
 @dataclass(frozen=True)
 class LatentPreview:
-    """rgb (0..1) = weight @ x0 + bias for each latent cell: a least-squares fit made at build time."""
+    """rgb (0..1) = weight @ x0 + bias for each latent cell: a least-squares fit, computed at build time."""
 
     weight: tuple[tuple[float, ...], ...]  # [3, latent channels]
     bias: tuple[float, ...]  # [3]
@@ -108,17 +113,17 @@ class LatentPreview:
 class MemoryMode:
     """One way to hold the weights of the components that draw."""
 
-    peak_bytes: int  # of the device's memory, while a picture is made
-    step_upload_bytes: int  # weights that come to the device at every denoising step
-    kept_params: Mapping[str, int]  # how many of a component's params, from the first, stay between its calls
+    peak_bytes: int  # of device memory while a picture is drawn
+    step_upload_bytes: int  # of weights that are uploaded in every denoising step
+    kept_params: Mapping[str, int]  # number of a component's leading params that stay on the device between its calls
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The two modes of one library; how they are planned: memory_plan.py."""
+    """The two modes of one library. export/weight_residency.py plans them."""
 
     resident: MemoryMode  # all weights stay on the device
-    reduced: MemoryMode  # weights come to the device for a component's calls
+    reduced: MemoryMode  # some weights are uploaded when a component needs them
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,10 @@ class Manifest:
     memory: Mapping[str, MemoryPlan]  # by library file
     parity_db: Mapping[str, Mapping[str, float]]  # component, then library dtype
     versions: Mapping[str, str]
-    files: tuple[FileEntry, ...] = ()  # every file but the manifest; BundleWriter fills it in
+    files: tuple[FileEntry, ...] = ()  # every file except the manifest; BundleWriter adds them
 
     def to_bytes(self) -> bytes:
-        """The manifest's file: UTF-8 JSON, one key a line. The bundle's hash is the sha256 of these bytes."""
+        """The content of manifest.json: UTF-8 JSON, one key per line. Its sha256 is the hash of the bundle."""
         return (json.dumps(to_json(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -173,18 +178,18 @@ class Manifest:
         return manifest
 
     def validate(self, where: str = MANIFEST_NAME) -> None:
-        """Check what the types do not say: file names stay inside the bundle, and every reference has its target."""
+        """Check what types cannot express: file names stay inside the bundle, and every reference has a target."""
         for complaint in (*_file_faults(self), *_param_faults(self), *_reference_faults(self)):
             subject, got, wanted = complaint
             raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
 
     @property
     def inpaints(self) -> bool:
-        """Whether it is an inpainting model's: the pipeline takes a picture and a mask as well."""
+        """Whether the model is an inpainting model, for which the pipeline also needs a picture and a mask."""
         return inpaints(self.components)
 
     def check_can_draw(self, where: str) -> None:
-        """Raises UserError where a component that drawing takes was not built, or the UNet takes what nobody has."""
+        """Raise UserError if a component for drawing is missing, or the UNet has inputs that the pipeline lacks."""
         drawing = drawing_components(self.components)
         if missing := [name for name in drawing if name not in self.components]:
             raise UserError(
@@ -196,7 +201,7 @@ class Manifest:
                 f"{where}: unet",
                 f"a sample of {list(sample)}",
                 f"{self.model.latent_channels} channels, the latents, or an inpainting model's {INPAINTING_CHANNELS}",
-                "call the components yourself: the pipeline draws with these models only",
+                "call the components yourself: the pipeline supports these models only",
             )
         if self.inpaints and not self.model.scaling_factor > 0:
             factor = self.model.scaling_factor
@@ -208,12 +213,12 @@ class Manifest:
 
 
 def inpaints(components: Mapping[str, ComponentEntry]) -> bool:
-    """Whether the UNet takes a mask and the latents of a masked picture beside the latents that it denoises."""
+    """Whether the UNet's sample holds a mask and the latents of a masked picture after the latents to denoise."""
     return _sample_shape(components)[1:2] == (INPAINTING_CHANNELS,)
 
 
 def drawing_components(components: Mapping[str, ComponentEntry]) -> tuple[str, ...]:
-    """The components that a picture takes: an inpainting model's masked picture goes through the encoder."""
+    """The components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture."""
     return (*DRAWING, VAE_ENCODER) if inpaints(components) else DRAWING
 
 
@@ -223,7 +228,7 @@ def _sample_shape(components: Mapping[str, ComponentEntry]) -> tuple[int, ...]:
 
 
 def is_inside(path: str) -> bool:
-    """True for a plain relative path that cannot leave its folder on any system."""
+    """Whether `path` is a plain relative path, which cannot leave its folder on any system."""
     parts = PurePosixPath(path).parts
     plain = bool(parts) and path == "/".join(parts) and not {"..", "/"} & set(parts)
     return plain and not set("\\:\0") & set(path)
@@ -233,7 +238,7 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
         raw = json.loads(data.decode())
     except ValueError as error:
-        raise UserError(where, f"no JSON ({error})", "a bundle's manifest", REMEDY) from None
+        raise UserError(where, f"text that is not JSON ({error})", "a bundle's manifest", REMEDY) from None
     if not isinstance(raw, dict):
         raise UserError(where, f"a JSON {type(raw).__name__}", "an object", REMEDY)
     return raw
@@ -301,7 +306,7 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
         if path not in files:
             yield subject, f"{path!r}, which files does not list", "a file of the bundle"
     if not manifest.libraries:
-        yield "libraries", "none", "one at least"
+        yield "libraries", "none", "at least one"
     records = {record.name for record in manifest.params.records}
     for name, component in manifest.components.items():
         for param in component.params:

@@ -1,4 +1,4 @@
-"""Read a bundle, and verify every byte of it."""
+"""Read a bundle and verify every byte of it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ REMEDY = "build the bundle again with python build.py, or copy it again"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on the disk whose manifest was read and is sound; the files are checked as they are read."""
+    """A bundle on disk with a sound manifest. Its other files are verified when they are read."""
 
     path: Path
     manifest: Manifest
-    sha256: str  # of manifest.json: it covers every file by its hash
+    sha256: str  # of manifest.json, which holds the hash of every other file
 
     def read_file(self, name: str) -> bytes:
         """The content of one listed file, its size and hash verified.
 
-        Raises UserError where it is missing, short, long or altered.
+        Raises UserError if it is missing, short, long or altered.
         """
         entry = self._entry(name)
         path = self.path / name
@@ -32,7 +32,7 @@ class Bundle:
         return data
 
     def verified_path(self, name: str) -> Path:
-        """The path of one listed file, after its size and hash were verified (for a library, which is mapped)."""
+        """Verify size and hash of one listed file and return its path, for files that are memory-mapped."""
         path = self.path / name
         if fault := _fault(self._entry(name), _measure(path)):
             raise UserError(str(path), *fault, REMEDY)
@@ -46,9 +46,9 @@ class Bundle:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Read and validate the manifest of the bundle at `path`; the files it lists are not read yet.
+    """Read and validate the manifest of the bundle at `path`; the files that it lists are not read yet.
 
-    Raises UserError where there is no bundle or its manifest is not sound.
+    Raises UserError if there is no bundle or its manifest is not sound.
     """
     folder = Path(path)
     manifest_path = folder / MANIFEST_NAME
@@ -65,7 +65,7 @@ def read_bundle(path: Path | str) -> Bundle:
 def verify_bundle(path: Path | str) -> Bundle:
     """Read the bundle at `path` and hash each of its files.
 
-    Raises UserError that names every file which is missing, short, long or altered, with both sizes and hashes.
+    Raises UserError that lists every missing, short, long or altered file with both sizes and hashes.
     """
     bundle = read_bundle(path)
     measured = ((entry, _fault(entry, _measure(bundle.path / entry.path))) for entry in bundle.manifest.files)
@@ -78,7 +78,7 @@ def verify_bundle(path: Path | str) -> Bundle:
 
 
 def _measure(path: Path) -> tuple[int, str] | None:
-    """Size in bytes and sha256 of a file, None where there is none."""
+    """Size in bytes and sha256 of a file; None if it does not exist."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -87,7 +87,7 @@ def _measure(path: Path) -> tuple[int, str] | None:
 
 
 def _fault(entry: FileEntry, found: tuple[int, str] | None) -> tuple[str, str] | None:
-    """What was found and what was wanted, in words; None where they agree."""
+    """Describe the found and the expected file in words; None if they agree."""
     wanted = f"{entry.bytes} bytes, sha256 {entry.sha256}"
     if found is None:
         return "no such file", wanted

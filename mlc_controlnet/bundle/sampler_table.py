@@ -1,6 +1,6 @@
 """samplers.json: a scheduler as numbers.
 
-A step of a deterministic sampler is linear, so six coefficients and a timestep say all of it. With the model output m
+One step of a deterministic sampler is linear, so six coefficients and a timestep describe it. With the model output m
 at step i:
 
     m  = model(model_input_scale * x, timestep)
@@ -28,7 +28,7 @@ class SamplerRow:
     x0_output: float
     next_sample: float
     next_x0: float
-    next_previous_x0: float  # 0 in a sampler of first order and at the first step
+    next_previous_x0: float  # 0 in a first-order sampler and at the first step
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ SamplerTables = Mapping[str, Mapping[int, SamplerTable]]
 
 
 def tables_to_json(tables: SamplerTables) -> dict[str, Any]:
-    """The content of samplers.json; numbers are cut to 9 significant digits, which float32 cannot tell apart."""
+    """The content of samplers.json; numbers are rounded to 9 significant digits, more than float32 has."""
     return {
         name: {
             str(steps): {
@@ -58,11 +58,11 @@ def tables_to_json(tables: SamplerTables) -> dict[str, Any]:
 
 
 def tables_from_json(data: bytes, where: str) -> SamplerTables:
-    """Parse samplers.json; `where` names the file in errors. Raises UserError where it is not sound."""
+    """Parse samplers.json; `where` names the file in errors. Raises UserError if it is not sound."""
     try:
         raw = json.loads(data.decode())
     except ValueError as error:
-        raise UserError(where, f"no JSON ({error})", "sampler tables", REMEDY) from None
+        raise UserError(where, f"text that is not JSON ({error})", "sampler tables", REMEDY) from None
     parsed = from_json(Mapping[str, Mapping[str, _RawTable]], raw, where)
     return {
         name: {_steps(steps, table, f"{where}: {name}"): _table(table) for steps, table in by_steps.items()}
@@ -71,7 +71,7 @@ def tables_from_json(data: bytes, where: str) -> SamplerTables:
 
 
 def pick_table(tables: SamplerTables, sampler: str, steps: int) -> SamplerTable:
-    """The table for `sampler` and `steps`. Raises UserError that lists what there is."""
+    """The table for `sampler` and `steps`. Raises UserError that lists the available ones."""
     if sampler not in tables:
         raise UserError("sampler", repr(sampler), f"one of {', '.join(sorted(tables))}", "choose one of them")
     by_steps = tables[sampler]
@@ -99,7 +99,7 @@ def describe_counts(counts: typing.Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class _RawTable:
-    """A table as it stands in the file."""
+    """A table as the file has it."""
 
     init_noise_sigma: float
     rows: tuple[tuple[float, float, float, float, float, float, float], ...]

@@ -1,7 +1,7 @@
 """Write a bundle whole or not at all.
 
-Files go into a hidden folder beside the target. The manifest is written last, everything is flushed to the disk, and
-then the folder takes the target's name. A build that fails or is interrupted leaves the target as it was.
+Files are written into a hidden folder next to the target. The manifest is written last, everything is flushed to disk,
+and then the folder is renamed to the target. A build that fails or is interrupted leaves the target as it was.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class BundleWriter:
             writer.add_bytes("params/00.bin", shard)
             bundle = writer.finish(manifest)
 
-    Leaving the block without `finish` drops everything that was added. Only one process writes a target at a time.
+    A block that ends without `finish` discards everything that was added. One process at a time can write a target.
     """
 
     def __init__(self, target: Path) -> None:
@@ -41,7 +41,7 @@ class BundleWriter:
 
     def __enter__(self) -> "BundleWriter":
         _check_replaceable(self.target)
-        with self._full_disk_is_named():
+        with self._explain_full_disk():
             self._partial.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self._partial, self.target)
         for leftover in self._partial.iterdir():  # of a build that was killed
@@ -60,7 +60,7 @@ class BundleWriter:
 
     def add_bytes(self, path: str, data: bytes | memoryview) -> FileEntry:
         """Write `data` at `path` (relative, with /) and note its size and sha256."""
-        with self._full_disk_is_named():
+        with self._explain_full_disk():
             file = self._create(path)
             with file.open("xb") as out:
                 out.write(data)
@@ -71,7 +71,7 @@ class BundleWriter:
         """Copy the file `source` to `path` and note its size and sha256."""
         digest = hashlib.sha256()
         size = 0
-        with self._full_disk_is_named(), source.open("rb") as read:
+        with self._explain_full_disk(), source.open("rb") as read:
             file = self._create(path)
             with file.open("xb") as out:
                 while chunk := read.read(CHUNK_BYTES):
@@ -89,11 +89,11 @@ class BundleWriter:
     def finish(self, manifest: Manifest) -> Bundle:
         """Complete `manifest` with the files' hashes, write it and put the bundle in the target's place.
 
-        Raises UserError where the manifest contradicts the files, before anything is replaced.
+        Raises UserError if the manifest contradicts the files, before anything is replaced.
         """
         complete = manifest.with_files(tuple(self._files[path] for path in sorted(self._files)))
         complete.validate()
-        with self._full_disk_is_named():
+        with self._explain_full_disk():
             self._replace_target(complete)
         return read_bundle(self.target)
 
@@ -106,7 +106,7 @@ class BundleWriter:
         replace_folder(self._partial, self.target)
 
     @contextlib.contextmanager
-    def _full_disk_is_named(self) -> Iterator[None]:
+    def _explain_full_disk(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -114,7 +114,7 @@ class BundleWriter:
                 raise
             raise UserError(
                 str(self.target),
-                f"a disk that takes no more of it ({error.strerror})",
+                f"a full disk ({error.strerror})",
                 "room for a whole bundle",
                 "make room or choose another --out; an older bundle there is intact",
             ) from error
@@ -123,7 +123,7 @@ class BundleWriter:
         if self._lock is None:
             raise RuntimeError("BundleWriter is used outside its with block")
         if not is_inside(path) or path == MANIFEST_NAME:
-            raise ValueError(f"{path!r} is no file name inside a bundle")
+            raise ValueError(f"{path!r} is not a file name inside a bundle")
         absolute = self._partial / path
         absolute.parent.mkdir(parents=True, exist_ok=True)
         return absolute
@@ -134,7 +134,7 @@ class BundleWriter:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuse to replace what is not an older bundle: the whole folder would be deleted."""
+    """Raise UserError if the target is not an older bundle: replacing it deletes the whole folder."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     manifest = target / MANIFEST_NAME
@@ -145,7 +145,7 @@ def _check_replaceable(target: Path) -> None:
 
 
 def _lock_folder(folder: Path, target: Path) -> int:
-    """Hold `folder` for this process; the lock falls when the process ends, however it ends."""
+    """Lock `folder` for this process. The system releases the lock when the process ends, however it ends."""
     lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""Native inference: from a bundle to a picture, with numpy, Pillow, tokenizers and TVM's runtime, and without torch."""
+"""Native inference: draw pictures with a bundle. It needs numpy, Pillow, tokenizers and TVM's runtime, not torch."""

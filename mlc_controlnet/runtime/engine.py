@@ -1,4 +1,8 @@
-"""A bundle's components as functions: numpy in, numpy out, and on the device what only passes between them."""
+"""A bundle's components as functions.
+
+The host passes and receives numpy arrays. Values that only pass from one component to the next stay on the device.
+Twin: web/src/engine/engine.ts.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +18,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
 
-# A library's device -> TVM's name for it.
+# The manifest's name of a device -> TVM's name.
 TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", "vulkan": "vulkan", "opencl": "opencl"}
 
 
@@ -27,22 +31,22 @@ class Context:
 
 @dataclass(frozen=True)
 class ControlEmbedding:
-    """What the ControlNet takes of a control image: compute dtype [1, C, h, w], on the device."""
+    """A control image as the ControlNet reads it: compute dtype [1, C, h, w], on the device."""
 
     tensor: Any
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """What the ControlNet adds to the UNet's skip connections and middle block, on the device."""
+    """The ControlNet's outputs, on the device: the UNet adds them to its skip connections and its middle block."""
 
     tensors: tuple[Any, ...]
 
 
 class Engine:
-    """One loaded bundle. `load` puts library and weights on the device, `unload` frees them.
+    """One loaded bundle. `load` puts library and weights on the device; `unload` frees them.
 
-    Each component is a method of its own name; shapes are those of the manifest, with batch 1.
+    Each component is a method with the component's name. The manifest states the shapes; the batch size is 1.
     """
 
     def __init__(self, bundle: Bundle, library: Library, device: Any, reduced_memory: bool = False) -> None:
@@ -62,14 +66,14 @@ class Engine:
     def load(cls, bundle: Bundle, device: str | None = None, reduced_memory: bool = False) -> "Engine":
         """Load the library for `device` (llvm, cuda, ...), or the first that runs here, and the weights.
 
-        With `reduced_memory` some of them come to the device for a component's calls: see the manifest's memory plan.
-        Every file is checked against its hash. Raises UserError where the bundle has no library for the device, the
+        With `reduced_memory`, some weights are uploaded when a component needs them: see the manifest's memory plan.
+        Every file is checked against its hash. Raises UserError if the bundle has no library for the device, the
         machine has no such device or a file is damaged.
         """
         return cls(bundle, *_pick_library(bundle, device), reduced_memory)
 
     def unload(self) -> None:
-        """Free library and weights. The engine can not be used again."""
+        """Free library and weights. The engine cannot be used afterwards."""
         self._vm = None
         self.weights = None
         free_workspace()
@@ -85,7 +89,7 @@ class Engine:
         return Context(self._call(TEXT_ENCODER, token_ids))
 
     def control_embedding(self, control_image: np.ndarray) -> ControlEmbedding:
-        """float32 [1, 3, H, W] in 0..1 -> what the ControlNet takes of it at every step."""
+        """float32 control image [1, 3, H, W] in 0..1 -> its embedding, the same for every step."""
         return ControlEmbedding(self._call(CONTROL_EMBEDDING, control_image))
 
     def controlnet(
@@ -102,7 +106,7 @@ class Engine:
         return Residuals(tuple(outputs))
 
     def zero_residuals(self) -> Residuals:
-        """Residuals that leave the UNet as it is, in place of the ControlNet's."""
+        """Residuals of zeros: with them the UNet computes what it computes without a ControlNet."""
         specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.components[CONTROLNET].outputs]
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 
@@ -117,7 +121,7 @@ class Engine:
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""
         image = self._call(VAE_DECODER, latents).numpy()
-        free_workspace()  # the largest, and nothing comes after it
+        free_workspace()  # the largest workspace, and the decoder is the last component of a picture
         return image
 
     def vae_encoder(self, image: np.ndarray) -> np.ndarray:
@@ -125,7 +129,7 @@ class Engine:
         return self._call(VAE_ENCODER, image).numpy()
 
     def synchronize(self) -> None:
-        """Wait until the device has done all its work (for measurements)."""
+        """Wait until the device has finished all its work. Measurements need it."""
         self.device.sync()
 
     def _call(self, component: str, *inputs: Any) -> Any:
@@ -143,10 +147,10 @@ def _pick_library(bundle: Bundle, wanted: str | None) -> tuple[Library, Any]:
     libraries = [library for library in bundle.manifest.libraries if wanted in (None, library.device)]
     runnable = [library for library in libraries if library.device in TVM_DEVICES]
     if not runnable:
-        there_is = ", ".join(sorted({library.device for library in bundle.manifest.libraries}))
+        built_for = ", ".join(sorted({library.device for library in bundle.manifest.libraries}))
         raise UserError(
             f"{bundle.path}: libraries",
-            f"{there_is} only",
+            f"{built_for} only",
             f"one for {wanted or 'this machine, for example llvm'}",
             f"build one with python build.py --target {wanted or 'llvm'}",
         )

@@ -1,4 +1,4 @@
-"""What an inpainting model takes beside a prompt and a control image: a picture, and where it is to be repainted.
+"""The further inputs of an inpainting model: a picture, and a mask that is white where the model repaints it.
 
 The semantics are those of diffusers' StableDiffusionControlNetInpaintPipeline with strength 1 and a UNet of nine
 channels. Twin: web/src/engine/inpainting.ts.
@@ -13,27 +13,27 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import prepare_image
 
-IMAGE, MASK_IMAGE = "image", "mask image"  # in errors and notices
-MASK_THRESHOLD = 128  # grey from which a pixel is repainted: the first of 0..255 that is 0.5 or more of it
+IMAGE, MASK_IMAGE = "image", "mask image"  # their names in error messages and notices
+MASK_THRESHOLD = 128  # the darkest grey that counts as white: 0.5 of 255, rounded up
 
 
 @dataclass(frozen=True)
 class Inpainting:
     """A picture and a mask, as an inpainting UNet takes them."""
 
-    masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1, 0 where it is to be repainted
-    mask: np.ndarray  # float32 [1, 1, h, w]: 1 where it is to be repainted, else 0
-    notices: tuple[str, ...]  # what was done to make them fit
+    masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1; 0 where the model repaints
+    mask: np.ndarray  # float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0
+    notices: tuple[str, ...]  # how the two pictures were changed to fit
 
 
 def prepare_inpainting(
     image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest
 ) -> Inpainting | None:
-    """Mask the picture where `mask_image` is white; None for a model that does not inpaint.
+    """Erase the part of `image` that `mask_image` selects; return None for a model that does not inpaint.
 
-    Both are made to fit as a control image is. A latent cell has its upper left pixel's mask.
+    Both pictures are scaled and cropped as a control image is. A latent cell takes the mask of its upper left pixel.
 
-    Raises UserError where an inpainting model lacks one of them or another is given one, and for what is no picture.
+    Raises UserError if an inpainting model lacks one of the two, another model gets one, or one is not a picture.
     """
     model = manifest.model
     given = ((IMAGE, image), (MASK_IMAGE, mask_image))
@@ -41,12 +41,12 @@ def prepare_inpainting(
         for subject, picture in given:
             if picture is not None:
                 remedy = "leave it out, or build a bundle of an inpainting model"
-                raise UserError(subject, "one", f"none: {model.name} is no inpainting model", remedy)
+                raise UserError(subject, "one", f"none: {model.name} is not an inpainting model", remedy)
         return None
     for subject, picture in given:
         if picture is None:
             remedy = "pass both, and a control image"
-            raise UserError(subject, "none", "a picture and a mask, white where it is to be repainted", remedy)
+            raise UserError(subject, "none", "a picture and a mask that is white where the model repaints", remedy)
     whole = prepare_image(image, model.height, model.width, IMAGE)
     mask = prepare_image(mask_image, model.height, model.width, MASK_IMAGE)
     repainted = np.asarray(mask.picture.convert("L")) >= MASK_THRESHOLD  # [H, W]

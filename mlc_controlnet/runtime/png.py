@@ -1,4 +1,7 @@
-"""A picture as PNG, with what made it in its metadata."""
+"""Write a picture as a PNG file with metadata.
+
+Twin: web/src/engine/png.ts.
+"""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +15,7 @@ from mlc_controlnet.files import whole_file
 
 
 def check_output_path(path: Path) -> None:
-    """Raise UserError, before any work is done, where `path` cannot become a PNG file."""
+    """Raise UserError if no PNG file can be written at `path`. Call it before any work is done."""
     if path.suffix.lower() != ".png":
         raise UserError(f"output {path}", f"the suffix {path.suffix!r}", ".png", "name a PNG file: it keeps the seed")
     if path.is_dir():
@@ -24,7 +27,7 @@ def check_output_path(path: Path) -> None:
 
 
 def write_png(path: Path, picture: Image.Image, metadata: Mapping[str, str]) -> None:
-    """Write whole or not at all; `metadata` becomes one UTF-8 iTXt chunk an entry."""
+    """Write the file whole or not at all. Each entry of `metadata` becomes one iTXt chunk in UTF-8."""
     info = PngInfo()
     for key, text in metadata.items():
         info.add_itxt(key, text)

@@ -1,6 +1,6 @@
-"""Weights: from a bundle's shards into the device's memory, to stay there or to come for a component's calls.
+"""Weights: from a bundle's shards to the device memory, for good or for the calls of one component.
 
-Which do what is planned when the bundle is built and written into the manifest; why so: bundle/memory_plan.py.
+The build plans which weights stay and writes the plan into the manifest; export/weight_residency.py gives the reasons.
 Twin: web/src/engine/weights.ts.
 """
 
@@ -14,17 +14,17 @@ from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, UNET
 
-# They take turns at every step: what they work in is kept for the next one, where no weight has to come or go.
+# These two alternate at every step. If neither has weights to upload, their workspace is kept for the next step.
 EVERY_STEP = frozenset({CONTROLNET, UNET})
 
 
 class Weights:
-    """All weights of a bundle. One component at a time has its turn, and all its weights on the device."""
+    """All weights of a bundle. One component at a time is active and has all its weights on the device."""
 
     def __init__(self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any) -> None:
-        """Upload what stays on the device; the rest stays in the shards' files, which are mapped.
+        """Upload the weights that stay on the device. The others stay in the shard files, which are memory-mapped.
 
-        Every shard is checked against its hash. Raises UserError for one that is damaged.
+        Every shard is checked against its hash. Raises UserError for a damaged one.
         """
         self._device = device
         self._params = {name: component.params for name, component in bundle.manifest.components.items()}
@@ -43,9 +43,9 @@ class Weights:
         self._turn: str | None = None
 
     def take(self, name: str) -> Any:
-        """Make it the turn of component `name`; returns its weights as the one tuple that its function takes.
+        """Activate component `name` and return its weights as the one tuple that its function takes.
 
-        What the last component worked in is freed, and so are its weights, except those that stay.
+        This frees the workspace of the component that was active before, and its weights except those that stay.
         """
         if self._turn == name and name in self._tuples:
             return self._tuples[name]
@@ -70,23 +70,23 @@ class Weights:
 
     def _bring(self, name: str) -> Any:
         if self._leaves(name):
-            self._device.sync()  # what is freed is free only when the device has done with it
+            self._device.sync()  # memory is only free when the device has finished with it
         coming: Mapping[str, Any] = {
             param: self._upload(self._waiting[param]) for param in self._params[name] if param in self._waiting
         }
         return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in self._params[name]])
 
     def _upload(self, stored: np.ndarray) -> Any:
-        """float16 becomes float32 for a float32 library, which is exact."""
+        """Copy to the device. For a float32 library, float16 is widened to float32, which is exact."""
         return tvm.runtime.tensor(stored.astype(self._dtype if stored.dtype == "<f2" else stored.dtype), self._device)
 
 
 def free_workspace() -> None:
-    """Give back what components have worked in: TVM keeps it for the next call."""
+    """Free the workspace of the components, which TVM keeps for the next call."""
     tvm.get_global_func("vm.builtin.memory_manager.clear")()
 
 
 def _view(shard: np.ndarray, record: ParamRecord) -> np.ndarray:
-    """One weight as it is stored: little-endian, C order."""
+    """One weight as the shard stores it: little-endian, C order."""
     stored = shard[record.byte_offset : record.byte_offset + record.bytes]
     return stored.view(np.dtype(record.dtype).newbyteorder("<")).reshape(record.shape)

@@ -71,7 +71,7 @@ def test_a_long_value_is_not_shown_whole():
 
 
 def test_an_annotation_without_a_json_form_is_our_bug():
-    with pytest.raises(TypeError, match="no JSON form"):
+    with pytest.raises(TypeError, match="there is no JSON form"):
         from_json(complex, 1, "file")
 
 

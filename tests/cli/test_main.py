@@ -187,10 +187,14 @@ def test_generate_repaints_a_picture(generate, tmp_path, linear_inpainting_bundl
 @pytest.mark.parametrize(
     ("inpaints", "given", "message"),
     [
-        (True, (), "error: image: got none, wanted a picture and a mask, white where it is to be repainted; pass both"),
+        (
+            True,
+            (),
+            "error: image: got none, wanted a picture and a mask that is white where the model repaints; pass both",
+        ),
         (True, ("image",), "error: mask image: got none, wanted a picture and a mask"),
         (True, ("mask_image",), "error: image: got none, wanted a picture and a mask"),
-        (False, ("image",), "error: image: got one, wanted none: linear is no inpainting model; leave it out"),
+        (False, ("image",), "error: image: got one, wanted none: linear is not an inpainting model; leave it out"),
         (False, ("mask_image",), "error: mask image: got one, wanted none"),
     ],
 )

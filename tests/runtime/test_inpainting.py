@@ -64,13 +64,13 @@ def test_pictures_of_another_size_are_scaled_with_a_notice_each(manifest, pictur
 @pytest.mark.parametrize(("lacking", "subject"), [("image", "image"), ("mask_image", "mask image")])
 def test_an_inpainting_model_needs_both(manifest, picture, lacking, subject):
     given = {"image": picture, "mask_image": mask_of(255), lacking: None}
-    with pytest.raises(UserError, match=rf"^{subject}: got none, wanted a picture and a mask, white where"):
+    with pytest.raises(UserError, match=rf"^{subject}: got none, wanted a picture and a mask that is white where"):
         prepare_inpainting(**given, manifest=manifest)
 
 
 @pytest.mark.parametrize(("given", "subject"), [("image", "image"), ("mask_image", "mask image")])
 def test_another_model_takes_neither(linear_bundle, picture, given, subject):
-    with pytest.raises(UserError, match=rf"^{subject}: got one, wanted none: linear is no inpainting model"):
+    with pytest.raises(UserError, match=rf"^{subject}: got one, wanted none: linear is not an inpainting model"):
         prepare_inpainting(**{"image": None, "mask_image": None, given: picture}, manifest=linear_bundle.manifest)
     assert prepare_inpainting(None, None, linear_bundle.manifest) is None
 

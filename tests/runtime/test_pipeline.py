@@ -151,7 +151,7 @@ def test_what_was_done_to_the_picture_and_the_mask_is_told(inpainting_pipeline, 
 @pytest.mark.parametrize(
     ("lacking", "message"),
     [
-        ("image", "^image: got none, wanted a picture and a mask, white where it is to be repainted; pass both"),
+        ("image", "^image: got none, wanted a picture and a mask that is white where the model repaints; pass both"),
         ("mask_image", "^mask image: got none, wanted a picture and a mask"),
         ("control_image", "^control image: got NoneType, wanted a PIL.Image.Image"),
     ],
@@ -170,7 +170,9 @@ def test_an_inpainting_model_does_not_draw_from_a_control_image_alone(inpainting
 
 
 def test_another_model_takes_no_picture_to_repaint(pipeline, ring, picture, mask):
-    with pytest.raises(UserError, match=r"^image: got one, wanted none: linear is no inpainting model; leave it out"):
+    with pytest.raises(
+        UserError, match=r"^image: got one, wanted none: linear is not an inpainting model; leave it out"
+    ):
         pipeline("gold", picture, mask_image=mask, control_image=ring)
     with pytest.raises(UserError, match=r"^mask image: got one, wanted none"):
         pipeline("gold", None, mask_image=mask, control_image=ring)

@@ -1,4 +1,4 @@
-/** What a pipeline asks of an engine: a bundle's components as functions. */
+/** The interface between pipeline and engine: a bundle's components as functions. */
 
 import type { COMPONENTS } from "./constants.ts";
 
@@ -7,7 +7,7 @@ export type ComponentName = (typeof COMPONENTS)[number];
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;
 
-/** What passes between components stays on the device. Whoever gets one disposes it, once. */
+/** A value that passes between components and stays on the device. Its receiver disposes it, once. */
 export interface OnDevice {
   dispose(): void;
 }
@@ -18,21 +18,21 @@ export interface Context extends OnDevice {
   read(): Promise<FloatArray[]>;
 }
 
-/** What the ControlNet takes of a control image at every step: compute dtype [1, C, h, w]. */
+/** A control image as the ControlNet reads it at every step: compute dtype [1, C, h, w]. */
 export interface ControlEmbedding extends OnDevice {
   /** Copy it to the host; float16 is widened. */
   read(): Promise<FloatArray[]>;
 }
 
-/** What the ControlNet adds to the UNet's skip connections and middle block. */
+/** The ControlNet's outputs: the UNet adds them to its skip connections and its middle block. */
 export interface Residuals extends OnDevice {
   /** Copy them to the host, one array each; float16 is widened. */
   read(): Promise<FloatArray[]>;
 }
 
 /**
- * Shapes are those of the manifest, with batch 1. Calls are served in the order in which they are made. What returns
- * numbers waits until the device has done it; all else is only put on the device's queue.
+ * The manifest states the shapes; the batch size is 1. Calls run in the order in which they are made. A call that returns
+ * numbers waits for the device; any other call only queues its work.
  */
 export interface Components {
   /** int32 [1, T] -> context. */
@@ -47,7 +47,7 @@ export interface Components {
     control: ControlEmbedding,
     conditioningScale: number,
   ): Promise<Residuals>;
-  /** Residuals that leave the UNet as it is, in place of the ControlNet's. */
+  /** Residuals of zeros: with them the UNet computes what it computes without a ControlNet. */
   zeroResiduals(): Promise<Residuals>;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. */
   unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;

@@ -1,6 +1,8 @@
 /**
- * A bundle's components on a WebGPU device: numbers in, numbers out, and on the device what only passes between them.
- * The twin of mlc_controlnet/runtime/engine.py, on TVM's virtual machine in wasm.
+ * A bundle's components as functions on a WebGPU device, by TVM's virtual machine in wasm.
+ *
+ * The host passes and receives arrays. Values that only pass from one component to the next stay on the device.
+ * Twin: mlc_controlnet/runtime/engine.py.
  */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
@@ -15,24 +17,24 @@ import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } fro
 import { createWasi } from "./wasi.ts";
 import { Weights } from "./weights.ts";
 
-/** A component's function and what it is called with each time. */
+/** A component's function and the tensors that it reads and returns. */
 interface LoadedComponent {
   readonly run: tvmjs.PackedFunc;
-  /** One tensor for each input that the host writes before a call; none where another component's output goes in. */
+  /** One tensor for each input that the host writes before a call; undefined for another component's output. */
   readonly slots: readonly (tvmjs.Tensor | undefined)[];
-  /** What it returns, in the library's own dtypes. */
+  /** Its results, in the library's own dtypes. */
   readonly outputs: ComponentSpec["outputs"];
 }
 
 type Input = FloatArray | Int32Array<ArrayBuffer> | tvmjs.Tensor;
 
 export class Engine implements Components {
-  /** The first thing that made this engine unusable: a lost device, a GPU error, a trap in the library. */
+  /** The first error that made this engine unusable: a lost device, a GPU error, a trap in the library. */
   private broken: Error | undefined;
-  /** Rejects when the engine breaks while somebody waits for the device. */
+  /** Rejects when the engine breaks, so that a call that waits for the device ends. */
   private readonly breaking: Promise<never>;
   private unloaded = false;
-  /** Settles when the call that was made last is on the device's queue. */
+  /** Settles when the latest call is on the device's queue. */
   private queued: Promise<unknown> = Promise.resolve();
 
   private constructor(
@@ -52,13 +54,13 @@ export class Engine implements Components {
       device.lost.then((info) => this.unloaded || fail(lostDevice(info, memory)));
       device.addEventListener("uncapturederror", ({ error }) => fail(new Error(`WebGPU: ${error.message}`)));
     });
-    this.breaking.catch(() => {}); // who waits at that moment hears of it; later calls find `broken`
+    this.breaking.catch(() => {}); // a call that waits at that moment rejects; later calls find `broken`
   }
 
   /**
-   * Fetch library and weights while the kernels compile. Every file is checked against its hash.
+   * Fetch the weights while the kernels compile. Every file is checked against its hash.
    *
-   * The engine owns the device from here on; where loading fails it is given back.
+   * The engine owns the device from here on. If loading fails, it destroys the device.
    */
   static async load(
     bundle: Bundle,
@@ -93,11 +95,11 @@ export class Engine implements Components {
       device.destroy();
       throw error;
     } finally {
-      lost.catch(() => {}); // from here on the engine's own business
+      lost.catch(() => {}); // the engine handles a later loss itself
     }
   }
 
-  /** Free library and weights and give the device back. The engine can not be used again. */
+  /** Free library and weights and destroy the device. The engine cannot be used afterwards. */
   unload(): void {
     if (this.unloaded) return;
     this.unloaded = true;
@@ -143,7 +145,7 @@ export class Engine implements Components {
 
   async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
     const image = await this.readOnce(await this.call("vae_decoder", [latents]));
-    this.guarded(() => this.weights.freeWorkspace()); // the largest, and nothing comes after it
+    this.guarded(() => this.weights.freeWorkspace()); // the largest workspace, and the decoder is the last component of a picture
     return image;
   }
 
@@ -157,7 +159,7 @@ export class Engine implements Components {
     return { dispatches: field("shader-submissions"), peakGpuMebibytes: field("peak-memory") };
   }
 
-  /** Queue one component after those that were called before; the tensors that it returns are the caller's to dispose. */
+  /** Queue one component after the earlier calls. The caller disposes the tensors that it returns. */
   private call(name: ComponentName, inputs: readonly Input[]): Promise<tvmjs.Tensor[]> {
     const call = this.queued.then(async () => {
       this.guarded(() => {});
@@ -170,7 +172,7 @@ export class Engine implements Components {
 
   private run(name: ComponentName, inputs: readonly Input[], params: tvmjs.TVMArray): tvmjs.Tensor[] {
     const { run, slots } = this.loaded.get(name) as LoadedComponent;
-    // The device first runs what was queued before such a write, so a slot can be written again at once.
+    // The device finishes the work that was queued before such a write, so a slot can be written again at once.
     const written = inputs.map((input, i) =>
       input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
     );
@@ -181,7 +183,7 @@ export class Engine implements Components {
     });
   }
 
-  /** Wait until the device has done what is queued. */
+  /** Wait until the device has finished the queued work. */
   private async synced(): Promise<void> {
     await Promise.race([this.gpu.sync(), this.breaking]);
   }
@@ -219,7 +221,7 @@ export class Engine implements Components {
     );
   }
 
-  /** Run `action` unless something broke before. A trap leaves the library's memory in an unknown state: that breaks it. */
+  /** Run `action` unless the engine is broken. A trap breaks it: the library's memory is then in an unknown state. */
   private guarded<T>(action: () => T): T {
     if (this.unloaded) throw new Error("the engine was unloaded");
     if (this.broken !== undefined) throw this.broken;

@@ -17,4 +17,4 @@ export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type Memory
 export type { GeneratedImage, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
 export type { Progress } from "./progress.ts";
-export { type GenerateRequest, OPTION_NAMES, type Settings } from "./request.ts";
+export { type GenerateRequest, OPTION_NAMES, type Settings, words as optionWords } from "./request.ts";

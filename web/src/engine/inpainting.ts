@@ -1,5 +1,5 @@
 /**
- * What an inpainting model takes beside a prompt and a control image: a picture, and where it is to be repainted.
+ * The further inputs of an inpainting model: a picture, and a mask that is white where the model repaints it.
  *
  * The semantics are those of diffusers' StableDiffusionControlNetInpaintPipeline with strength 1 and a UNet of nine
  * channels. Twin: mlc_controlnet/runtime/inpainting.py.
@@ -11,25 +11,25 @@ import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
 
-/** In errors and notices. */
+/** Their names in error messages and notices. */
 export const IMAGE = "image";
 export const MASK_IMAGE = "mask image";
 
 export interface Inpainting {
-  /** float32 [1, 3, H, W] in -1..1, 0 where it is to be repainted. */
+  /** float32 [1, 3, H, W] in -1..1; 0 where the model repaints. */
   readonly maskedImage: FloatArray;
-  /** float32 [1, 1, h, w]: 1 where it is to be repainted, else 0. */
+  /** float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0. */
   readonly mask: FloatArray;
-  /** What was done to make them fit. */
+  /** How the two pictures were changed to fit. */
   readonly notices: readonly string[];
 }
 
 /**
- * Mask the picture where `maskImage` is white; undefined for a model that does not inpaint.
+ * Erase the part of `image` that `maskImage` selects; return undefined for a model that does not inpaint.
  *
- * Both are made to fit as a control image is. A latent cell has its upper left pixel's mask.
+ * Both pictures are scaled and cropped as a control image is. A latent cell takes the mask of its upper left pixel.
  *
- * Throws UserError where an inpainting model lacks one of them or another is given one, and for what is no picture.
+ * Throws UserError if an inpainting model lacks one of the two, another model gets one, or one is not a picture.
  */
 export function prepareInpainting(
   image: Image | null | undefined,
@@ -41,10 +41,10 @@ export function prepareInpainting(
   for (const [subject, picture] of [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const]) {
     if (!needed && picture != null) {
       const remedy = "leave it out, or build a bundle of an inpainting model";
-      throw new UserError(subject, "one", `none: ${name} is no inpainting model`, remedy);
+      throw new UserError(subject, "one", `none: ${name} is not an inpainting model`, remedy);
     }
     if (needed && picture == null) {
-      const wanted = "a picture and a mask, white where it is to be repainted";
+      const wanted = "a picture and a mask that is white where the model repaints";
       throw new UserError(subject, "none", wanted, "pass both, and a control image");
     }
   }
@@ -61,7 +61,7 @@ export function prepareInpainting(
   return { maskedImage, mask: cells, notices: [...whole.notices, ...mask.notices] };
 }
 
-/** [3, H, W] in 0..1 -> [H, W] in 0..255: ITU-R 601-2 luma in 16 bits of fraction, as Pillow has it. */
+/** [3, H, W] in 0..1 -> [H, W] in 0..255: ITU-R 601-2 luma in 16 bits of fraction, as Pillow computes it. */
 function greyLevels(pixels: FloatArray): Uint8Array {
   const size = pixels.length / 3;
   const level = (channel: number, i: number) => Math.round(255 * pixels[channel * size + i]);

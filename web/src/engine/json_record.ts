@@ -1,6 +1,6 @@
 /**
- * Typed records from JSON: every field checked, no key missing but those that older files lack, none unknown.
- * The twin of mlc_controlnet/bundle/json_record.py.
+ * Typed records from JSON. Every field is checked; no key may be unknown, and none missing unless `absentMeans` allows it.
+ * Twin: mlc_controlnet/bundle/json_record.py.
  */
 
 import { UserError } from "./errors.ts";
@@ -10,7 +10,7 @@ export const REMEDY = "the file is damaged or from another version: build the bu
 /** Checks `value` and returns it typed; `where` names it in errors, for example `manifest.json.params.records[3]`. */
 export type Parser<T> = (value: unknown, where: string) => T;
 
-/** The type that a parser gives. */
+/** The type that a parser returns. */
 export type Parsed<P> = P extends Parser<infer T> ? T : never;
 
 export const string: Parser<string> = (value, where) => {
@@ -33,7 +33,7 @@ export const boolean: Parser<boolean> = (value, where) => {
   return value;
 };
 
-/** For a key that older files lack: `value` is what its absence means. */
+/** For a key that may be missing because files can be older than it: `value` then applies. */
 export function absentMeans<T>(value: T, item: Parser<T>): Parser<T> {
   return Object.assign((...read: Parameters<Parser<T>>) => item(...read), { absentMeans: value });
 }
@@ -64,19 +64,19 @@ export function record<T extends Record<string, Parser<unknown>>>(
       throw new UserError(where, `unknown ${unknown.join(", ")}`, "only the keys of the format", REMEDY);
     }
     const entries = Object.entries(fields).map(([key, parse]) => {
-      const there = Object.hasOwn(value, key) || !("absentMeans" in parse);
-      return [key, there ? parse(value[key], `${where}.${key}`) : parse.absentMeans];
+      const isPresent = Object.hasOwn(value, key) || !("absentMeans" in parse);
+      return [key, isPresent ? parse(value[key], `${where}.${key}`) : parse.absentMeans];
     });
     return Object.fromEntries(entries);
   };
 }
 
-/** Parse the UTF-8 JSON of a file; `wanted` says what it should hold. */
+/** Parse the UTF-8 JSON of a file; `wanted` describes in errors what it should contain. */
 export function parseJson(bytes: Uint8Array, where: string, wanted: string): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    throw new UserError(where, `no JSON (${(error as Error).message})`, wanted, REMEDY);
+    throw new UserError(where, `text that is not JSON (${(error as Error).message})`, wanted, REMEDY);
   }
 }
 

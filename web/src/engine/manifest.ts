@@ -1,6 +1,6 @@
 /**
- * manifest.json: what a bundle holds. Field names are the file's own.
- * The twin of mlc_controlnet/bundle/manifest.py.
+ * manifest.json: the contents of a bundle. Field names are the file's own.
+ * Twin: mlc_controlnet/bundle/manifest.py.
  */
 
 import type { ComponentName } from "./components.ts";
@@ -32,21 +32,21 @@ const modelSummary = record({
   height: integer, // H, pixels
   width: integer, // W, pixels
   latent_channels: integer,
-  vae_scale_factor: integer, // pixels a latent cell
+  vae_scale_factor: integer, // pixels per side of a latent cell
   prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
-  global_pool_conditions: absentMeans(false, boolean), // the ControlNet averages its residuals, for the prompt alone
-  scaling_factor: absentMeans(0, number), // times what the VAE's encoder gives are latents; 0 where a build did not write it yet
+  global_pool_conditions: absentMeans(false, boolean), // the ControlNet averages its residuals and affects the prompt's context only
+  scaling_factor: absentMeans(0, number), // latents are the VAE encoder's mean times this; 0 in bundles from before it was written
 });
 
-/** One compiled library and what a device must offer to run it. */
+/** One compiled library and the features and limits that a device needs to run it. */
 const library = record({
   file: string,
   device: string, // webgpu, llvm, cuda, ...
   dtype: string, // the compute dtype: float32 or float16
   required_features: list(string), // GPUFeatureName
   required_limits: mapping(integer), // GPUSupportedLimits names to values
-  activation_bytes: mapping(integer), // planned activations by component
-  launches: mapping(integer), // kernel launches a call by component
+  activation_bytes: mapping(integer), // of planned activations, by component
+  launches: mapping(integer), // kernel launches per call, by component
   largest_binding_bytes: integer,
 });
 
@@ -54,11 +54,11 @@ const tensorSpec = record({ name: string, shape: list(integer), dtype: string })
 
 const componentSpec = record({
   inputs: list(tensorSpec),
-  outputs: list(tensorSpec), // several outputs are one tuple
+  outputs: list(tensorSpec), // a function with several outputs returns one tuple
   params: list(string), // in the order of the compiled function's last argument
 });
 
-/** Where one weight lies: little-endian, C order. */
+/** The place of one weight in the shards. It is stored little-endian, in C order. */
 const paramRecord = record({
   name: string,
   shape: list(integer),
@@ -70,9 +70,9 @@ const paramRecord = record({
 
 /** One way to hold the weights of the components that draw. */
 const memoryMode = record({
-  peak_bytes: integer, // of the GPU's memory, while a picture is made
-  step_upload_bytes: integer, // weights that come to the GPU at every denoising step
-  kept_params: mapping(integer), // how many of a component's params, from the first, stay between its calls
+  peak_bytes: integer, // of GPU memory while a picture is drawn
+  step_upload_bytes: integer, // of weights that are uploaded in every denoising step
+  kept_params: mapping(integer), // number of a component's leading params that stay on the GPU between its calls
 });
 
 const fileEntry = record({
@@ -95,21 +95,21 @@ const manifest = record({
   }),
   tokenizer: record({
     file: string,
-    max_length: integer, // T, with the begin and end tokens
+    max_length: integer, // T, which includes the begin and end tokens
     begin_id: integer,
     end_id: integer,
     pad_id: integer,
   }),
   samplers: record({ file: string, default: string }),
-  // What a call takes where the caller says nothing.
+  // For the options that a request leaves out.
   defaults: record({ steps: integer, guidance_scale: number, conditioning_scale: number }),
-  // rgb (0..1) = weight [3, latent channels] @ x0 + bias [3] for each latent cell: a least-squares fit made at build time.
+  // rgb (0..1) = weight [3, latent channels] @ x0 + bias [3] for each latent cell: a least-squares fit, computed at build time.
   latent_preview: record({ weight: list(list(number)), bias: list(number) }),
-  // By library file: all weights on the GPU, or some that come for a component's calls. Planned in Python, memory_plan.py.
+  // By library file: all weights stay on the GPU, or some are uploaded when a component needs them.
   memory: mapping(record({ resident: memoryMode, reduced: memoryMode })),
   parity_db: mapping(mapping(number)), // component, then library dtype
   versions: mapping(string),
-  files: list(fileEntry), // every file but the manifest
+  files: list(fileEntry), // every file except the manifest
 });
 
 export type Manifest = Parsed<typeof manifest>;
@@ -143,7 +143,7 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
   return parsed;
 }
 
-/** Throws UserError where a component that a picture takes was not built, or the UNet takes what nobody has. */
+/** Throws UserError if a component that drawing needs is missing, or the UNet has inputs that the pipeline lacks. */
 export function checkCanDraw(parsed: Manifest, where: string): void {
   const drawing = drawingComponents(parsed);
   const missing = drawing.filter((name) => parsed.components[name] === undefined);
@@ -158,7 +158,7 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
       `${where}: unet`,
       `a sample of [${sample.join(", ")}]`,
       `${latent_channels} channels, the latents, or an inpainting model's ${INPAINTING_CHANNELS}`,
-      "call the components yourself: the pipeline draws with these models only",
+      "call the components yourself: the pipeline supports these models only",
     );
   }
   if (inpaints(parsed) && !(scaling_factor > 0)) {
@@ -171,12 +171,12 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
   }
 }
 
-/** Whether it is an inpainting model's: the pipeline takes a picture and a mask as well. */
+/** Whether the model is an inpainting model, for which the pipeline also needs a picture and a mask. */
 export function inpaints(parsed: Manifest): boolean {
   return sampleShape(parsed)[1] === INPAINTING_CHANNELS;
 }
 
-/** The components that a picture takes: an inpainting model's masked picture goes through the encoder. */
+/** The components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture. */
 export function drawingComponents(parsed: Manifest): readonly ComponentName[] {
   return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
 }
@@ -185,7 +185,7 @@ function sampleShape({ components }: Manifest): readonly number[] {
   return components.unet?.inputs.find((tensor) => tensor.name === "sample")?.shape ?? [];
 }
 
-/** True for a plain relative path that cannot leave its folder on any system. */
+/** Whether `path` is a plain relative path, which cannot leave its folder on any system. */
 function isInside(path: string): boolean {
   return (
     path !== "" && !/[\\:\0]/.test(path) && path.split("/").every((part) => part !== "" && !/^\.{1,2}$/.test(part))
@@ -256,7 +256,7 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
   for (const [subject, path] of named) {
     if (!files.has(path)) yield [subject, `'${path}', which files does not list`, "a file of the bundle"];
   }
-  if (!parsed.libraries.length) yield ["libraries", "none", "one at least"];
+  if (!parsed.libraries.length) yield ["libraries", "none", "at least one"];
   const records = new Set(parsed.params.records.map((entry) => entry.name));
   for (const [name, component] of Object.entries(parsed.components)) {
     for (const param of component.params) {

@@ -1,7 +1,7 @@
 /**
- * samplers.json: a scheduler as numbers. The twin of mlc_controlnet/bundle/sampler_table.py.
+ * samplers.json: a scheduler as numbers. Twin: mlc_controlnet/bundle/sampler_table.py.
  *
- * A step of a deterministic sampler is linear, so six coefficients and a timestep say all of it. With the model output m
+ * One step of a deterministic sampler is linear, so six coefficients and a timestep describe it. With the model output m
  * at step i:
  *
  *     m  = model(model_input_scale * x, timestep)
@@ -20,7 +20,7 @@ export interface SamplerRow {
   readonly x0Output: number;
   readonly nextSample: number;
   readonly nextX0: number;
-  /** 0 in a sampler of first order and at the first step. */
+  /** 0 in a first-order sampler and at the first step. */
   readonly nextPreviousX0: number;
 }
 
@@ -36,7 +36,7 @@ export type SamplerTables = ReadonlyMap<string, ReadonlyMap<number, SamplerTable
 
 const rawTables = mapping(mapping(record({ init_noise_sigma: number, rows: list(list(number)) })));
 
-/** Parse samplers.json; `where` names the file in errors. Throws UserError where it is not sound. */
+/** Parse samplers.json; `where` names the file in errors. Throws UserError if it is not sound. */
 export function parseSamplers(bytes: Uint8Array, where: string): SamplerTables {
   const parsed = rawTables(parseJson(bytes, where, "sampler tables"), where);
   return new Map(
@@ -53,7 +53,7 @@ export function parseSamplers(bytes: Uint8Array, where: string): SamplerTables {
   );
 }
 
-/** The table for `sampler` and `steps`. Throws UserError that lists what there is. */
+/** The table for `sampler` and `steps`. Throws UserError that lists the available ones. */
 export function pickTable(tables: SamplerTables, sampler: string, steps: number): SamplerTable {
   const bySteps = tables.get(sampler);
   if (bySteps === undefined) {

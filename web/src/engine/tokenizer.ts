@@ -1,4 +1,4 @@
-/** Prompt to token ids. The twin of mlc_controlnet/runtime/tokenizer.py. */
+/** Prompt to token ids. Twin: mlc_controlnet/runtime/tokenizer.py. */
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import { parseJson } from "./json_record.ts";
@@ -7,11 +7,11 @@ import type { Manifest } from "./manifest.ts";
 export interface TokenizedPrompt {
   /** int32 [1, T]: begin, the prompt, end, then padding. */
   readonly tokenIds: Int32Array<ArrayBuffer>;
-  /** The end of the prompt that did not fit, whole words; "" where all of it did. */
+  /** The end of the prompt that did not fit, whole words; "" if all of it did. */
   readonly cutText: string;
 }
 
-/** What is read here of tokenizer.json; the package reads the rest. */
+/** The part of tokenizer.json that is read here; the package reads the rest. */
 interface TokenizerConfig {
   readonly normalizer?: Normalizer | null;
 }
@@ -21,7 +21,7 @@ interface Normalizer {
   readonly normalizers?: readonly Normalizer[];
 }
 
-/** The model's own tokenizer.json, with the model's own begin, end and padding. */
+/** The model's own tokenizer.json, with the model's own begin, end and padding tokens. */
 export class PromptTokenizer {
   private readonly tokenizer: Tokenizer;
   private readonly lowers: boolean;
@@ -36,7 +36,7 @@ export class PromptTokenizer {
     this.lowers = normalizers.some((normalizer) => normalizer?.type === "Lowercase");
   }
 
-  /** Tokenize; what does not fit into T tokens is cut off at the end. */
+  /** Tokenize. A prompt of more than T tokens loses its end. */
   encode(prompt: string): TokenizedPrompt {
     const { max_length, begin_id, end_id, pad_id } = this.spec;
     const room = max_length - 2; // begin and end
@@ -46,7 +46,7 @@ export class PromptTokenizer {
     return { tokenIds, cutText: ids.length > room ? this.wordsAfter(prompt, room) : "" };
   }
 
-  /** The words of `prompt` from the first one that does not fit whole: the package tells no offsets. */
+  /** The words of `prompt` from the first one that does not fit whole. The package does not report offsets. */
   private wordsAfter(prompt: string, room: number): string {
     for (const word of prompt.matchAll(/\S+/g)) {
       const throughWord = prompt.slice(0, word.index + word[0].length);
@@ -56,8 +56,9 @@ export class PromptTokenizer {
   }
 
   /**
-   * Two things the package does otherwise than the tokenizers library that models are trained with: it lowers the last
-   * Σ of a word to ς, and takes a text that lowers to a special token for that token. White space ends no CLIP token.
+   * The package differs from the tokenizers library that models are trained with in two ways. It lowers the last Σ of a
+   * word to ς, so Σ is replaced first. It takes a text that lowers to a special token for that token, which the space at
+   * the end prevents: no CLIP token ends in white space.
    */
   private ids(text: string): number[] {
     const sameLowerCase = this.lowers ? text.replaceAll("Σ", "σ") : text;

@@ -14,6 +14,7 @@ import {
   type MemoryChoice,
   type MemoryPlan,
   OPTION_NAMES,
+  optionWords,
   type Progress,
   UserError,
 } from "../worker";
@@ -200,7 +201,7 @@ async function generate(): Promise<void> {
     if (isAbort(error)) {
       showResult("Cancelled");
     } else {
-      messages.error(error);
+      messages.error(labelled(error));
       showResult("Stopped");
     }
   } finally {
@@ -211,10 +212,24 @@ async function generate(): Promise<void> {
 
 /** The form's fields have the names of the options. An empty number leaves its option to the bundle. */
 function readRequest(): GenerateRequest {
-  const value = ({ type, value }: HTMLInputElement) =>
-    type !== "number" ? value : value === "" ? undefined : Number(value);
-  const options = Object.fromEntries(OPTION_NAMES.map((name) => [name, value(field(name))]));
-  return { ...options, prompt: field("prompt").value, controlImage: board.controlImage() };
+  const options = OPTION_NAMES.map((name) => {
+    const control = form.elements.namedItem(name);
+    if (!(control instanceof HTMLInputElement || control instanceof HTMLSelectElement)) return [name, undefined];
+    const { type, value } = control;
+    if (type !== "number") return [name, value];
+    return [name, value === "" ? undefined : Number(value)];
+  });
+  return { ...Object.fromEntries(options), controlImage: board.controlImage() };
+}
+
+/** An error about an option gets the label of the option's field as its subject. */
+function labelled(error: unknown): unknown {
+  if (!(error instanceof UserError)) return error;
+  const option = OPTION_NAMES.find((name) => optionWords(name) === error.subject);
+  const control = option === undefined ? null : form.elements.namedItem(option);
+  if (!(control instanceof HTMLInputElement || control instanceof HTMLSelectElement)) return error;
+  const label = control.labels?.[0]?.textContent?.trim();
+  return label ? new UserError(label, error.got, error.wanted, error.remedy) : error;
 }
 
 /** What an inpainting model takes besides. Throws UserError where there is no photo. */

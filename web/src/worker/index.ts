@@ -15,7 +15,7 @@ export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
 export { encodePng } from "../engine/png.ts";
-export { OPTION_NAMES } from "../engine/request.ts";
+export { OPTION_NAMES, words as optionWords } from "../engine/request.ts";
 
 /**
  * Start a worker and load a bundle in it, with the options, results and errors of createEngine in `../engine`. `unload` ends

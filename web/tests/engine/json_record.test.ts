@@ -44,5 +44,7 @@ test("a long value is shown by its beginning", () => {
 });
 
 test("bytes that are no UTF-8 are refused", () => {
-  expect(() => parseJson(Uint8Array.of(0x22, 0xff, 0x22), "x.json", "sizes")).toThrow(/^x.json: got no JSON/);
+  expect(() => parseJson(Uint8Array.of(0x22, 0xff, 0x22), "x.json", "sizes")).toThrow(
+    /^x.json: got text that is not JSON/,
+  );
 });

@@ -25,8 +25,8 @@ test("a bundle from before residuals were pooled pools none", () => {
   expect(parse({ ...sound, model }).model).toEqual(sound.model);
 });
 
-test("what is no JSON is refused", () => {
-  expect(() => parseManifest(new TextEncoder().encode("<html>"))).toThrow(/^manifest.json: got no JSON/);
+test("text that is not JSON is refused", () => {
+  expect(() => parseManifest(new TextEncoder().encode("<html>"))).toThrow(/^manifest.json: got text that is not JSON/);
 });
 
 describe("a bad manifest is refused as in Python", () => {

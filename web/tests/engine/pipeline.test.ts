@@ -171,7 +171,11 @@ describe("an inpainting model", () => {
   });
 
   test.each([
-    ["no picture", { maskImage }, "image: got none, wanted a picture and a mask, white where it is to be repainted;"],
+    [
+      "no picture",
+      { maskImage },
+      "image: got none, wanted a picture and a mask that is white where the model repaints;",
+    ],
     ["no mask", { image }, "mask image: got none, wanted a picture and a mask"],
     ["a mask that is none", { image, maskImage: {} as never }, "mask image: got Object without pixels, wanted pixels"],
   ])("refuses %s before anything runs", async (_, pictures, complaint) => {
@@ -181,7 +185,7 @@ describe("an inpainting model", () => {
 
   test("is the only one that takes a picture to repaint", async () => {
     load(makeManifest());
-    await expect(run({ image })).rejects.toThrow("image: got one, wanted none: circles is no inpainting model;");
+    await expect(run({ image })).rejects.toThrow("image: got one, wanted none: circles is not an inpainting model;");
     await expect(run({ maskImage })).rejects.toThrow("mask image: got one, wanted none");
   });
 
