@@ -13,6 +13,9 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path for glob in ("*.md", "docs/*.md", "web/*.md", "mlc_controlnet/**/*.md") for path in ROOT.glob(glob)
 )
+PACKAGE = ROOT / "mlc_controlnet"
+WRITTEN = ("dist/", "runs/", "out/", "../dist", "mlc_controlnet/packaged/")  # what commands write
+FOREIGN = {"docs/train.md"}  # of lllyasviel/ControlNet
 FRONTS = ("python build.py ", "python -m mlc_controlnet ", "mlc-controlnet ")
 NOT_CODE = {"LICENSE", "MANIFEST.in", "pyproject.toml"}  # top-level files that the tree does not explain
 in_every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -46,6 +49,20 @@ def test_commands_parse(path: Path) -> None:
             _parser().parse_args(arguments)
         except SystemExit as error:
             assert error.code == 0, command  # --help and --version end with 0
+
+
+@in_every_document
+def test_files_and_folders_between_backticks_exist(path: Path) -> None:
+    """Names are relative to the repository, to mlc_controlnet/, to the document, or to the file named before."""
+    folders = [ROOT, PACKAGE, path.parent]
+    missing = []
+    for name in re.findall(r"`([\w.-]+/(?:[\w./-]*(?:\.py|\.ts|\.md|/))?)`", path.read_text()):
+        found = [folder / name for folder in folders if (folder / name).exists()]
+        if found:
+            folders[3:] = [found[0].parent]
+        elif not name.startswith(WRITTEN) and name not in FOREIGN:
+            missing.append(name)
+    assert missing == []
 
 
 def test_the_first_picture_can_be_drawn() -> None:
