@@ -259,7 +259,7 @@ CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "unet": ("_class_name", ("UNet2DConditionModel",)),
         "controlnet": ("_class_name", ("ControlNetModel",)),
         "vae": ("_class_name", ("AutoencoderKL",)),
-        "text_encoder": ("model_type", ("clip_text_model", "clip")),
+        "text_encoder": ("model_type", ("clip_text_model",)),
         # Models that denoise by a schedule of betas. Each of these schedulers can take another's place.
         "scheduler": (
             "_class_name",

@@ -258,7 +258,7 @@ def change_config(file: Path, **changes: Any) -> None:
         ("unet/config.json", {"_class_name": "UNetMotionModel"}, "_class_name: got 'UNetMotionModel', wanted UNet2DC"),
         ("vae/config.json", {"shift_factor": 0.1}, "shift_factor: got 0.1"),
         ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "_class_name: got 'AutoencoderTiny', wanted Autoenc"),
-        ("text_encoder/config.json", {"model_type": "bert"}, "model_type: got 'bert', wanted one of clip_text_model"),
+        ("text_encoder/config.json", {"model_type": "bert"}, "model_type: got 'bert', wanted clip_text_model"),
         ("text_encoder/config.json", {"hidden_size": "a"}, "a configuration that builds no text_encoder"),
         (
             "controlnet/config.json",
