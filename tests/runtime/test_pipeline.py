@@ -193,6 +193,11 @@ def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):
     assert np.array_equal(by_default.images[0], explicit.images[0])
 
 
+def test_an_option_that_does_not_exist_is_refused(pipeline, ring):
+    with pytest.raises(TypeError, match="stpes"):
+        pipeline("gold", ring, stpes=4)
+
+
 def test_seed_zero_is_kept(pipeline, ring):
     assert pipeline("gold", ring, seed=0).settings.seed == 0
 

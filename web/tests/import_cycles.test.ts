@@ -14,7 +14,9 @@ function importsUnder(root: string): Imports {
 }
 
 function importsOf(root: string, path: string): string[] {
-  const paths = [...readFileSync(join(root, path), "utf8").matchAll(/\bfrom "(\.[^"]*)"/g)].map(([, name]) => name);
+  const paths = [...readFileSync(join(root, path), "utf8").matchAll(/\b(?:from|import) ?\(?"(\.[^"]*)"/g)].map(
+    ([, name]) => name,
+  );
   return paths.map((name) => {
     const base = join(root, dirname(path), name.replace(/\?.*/, "")); // "./worker.ts?worker&url" is Vite's
     const file = [base, `${base}.ts`, join(base, "index.ts")].find((found) => /\.ts$/.test(found) && existsSync(found));

@@ -39,3 +39,16 @@ export const MIN_SIDE = 8;
 
 /** The largest seed: the largest integer that is exact in JavaScript. */
 export const MAX_SEED = 9007199254740991;
+
+/** The options of a picture, in the order of the record. */
+export const OPTION_NAMES = [
+  "prompt",
+  "negativePrompt",
+  "seed",
+  "numInferenceSteps",
+  "guidanceScale",
+  "controlnetConditioningScale",
+  "controlGuidanceStart",
+  "controlGuidanceEnd",
+  "sampler",
+] as const;

@@ -6,7 +6,7 @@
  *     await engine.unload();
  */
 
-export { MASK_THRESHOLD } from "./constants.ts";
+export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export type { Image } from "./control_image.ts";
 export { createEngine } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";
@@ -17,4 +17,4 @@ export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type Memory
 export type { GeneratedImage, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
 export type { Progress } from "./progress.ts";
-export { type GenerateRequest, OPTION_NAMES, type Settings, words as optionWords } from "./request.ts";
+export { type GenerateRequest, type Settings, words as optionWords } from "./request.ts";

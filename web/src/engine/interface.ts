@@ -7,58 +7,61 @@ import type { GeneratedImage, Step } from "./pipeline.ts";
 import type { LoadOptions } from "./progress.ts";
 import type { GenerateRequest } from "./request.ts";
 
+/** The options of createEngine. */
 export interface EngineOptions extends LoadOptions {
-  /** The bundle's folder on a static host; a relative address is relative to the page. */
+  /** The address of the bundle's folder on a static host, absolute or relative to the page. */
   readonly bundleUrl: string | URL;
-  /** How much of the GPU's memory the model may take; see `memory` of its manifest. Default: auto. */
+  /** Whether all weights stay in GPU memory: resident, reduced or auto. Default: auto. */
   readonly memory?: MemoryChoice;
-  /** Hears what the bundle is, and how large, before anything large is fetched. */
+  /** Called with the bundle's manifest before anything large is fetched. */
   readonly onManifest?: (manifest: Manifest) => void;
 }
 
+/** What a call of generate reports to, and how to end it. */
 export interface GenerateCallbacks {
   /** Called after each denoising step. */
   readonly onStep?: (step: Step) => void;
-  /** Hears what was changed in the inputs: a cut prompt, a scaled control image. */
+  /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
   readonly onNotice?: (notice: string) => void;
-  /** Ends the run after the present step with an AbortError; the engine stays ready. */
+  /** Ends the run after the current step with an AbortError; the engine can be used again. */
   readonly signal?: AbortSignal;
 }
 
-/** What is known of a loaded engine. */
+/** The properties of a loaded engine. */
 export interface EngineInfo {
   readonly manifest: Manifest;
   /** sha256 of manifest.json. */
   readonly bundleSha256: string;
-  /** The GPU, as far as the browser tells. */
+  /** The GPU's name, as the browser gives it. */
   readonly device: string;
   /** The compute dtype of the library in use: float16 or float32. */
   readonly dtype: string;
-  /** Whether all weights stay on the GPU, and how much of its memory a picture takes. */
+  /** Whether all weights stay in GPU memory, and how much of it drawing takes. */
   readonly memory: Memory;
-  /** What this library would take in either mode. */
+  /** What this library takes in either mode. */
   readonly memoryPlan: MemoryPlan;
-  /** For each sampler the numbers of steps that it has a table for. */
+  /** The available numbers of steps, by sampler. */
   readonly samplers: Readonly<Record<string, readonly number[]>>;
 }
 
-/** What the GPU did since the engine was loaded. */
+/** Work of the GPU since the engine was loaded. */
 export interface EngineStats {
   readonly dispatches: number;
   readonly peakGpuMebibytes: number;
 }
 
+/** A loaded engine. */
 export interface ControlNetEngine {
   readonly info: EngineInfo;
   /**
-   * Make a picture. Calls are served one after the other.
+   * Draw a picture. Calls run one after the other.
    *
-   * Rejects with UserError for bad input and a lost device, with AbortError where the signal says so.
+   * Rejects with UserError for bad input and a lost device, and with AbortError after the signal's abort.
    */
   generate(request: GenerateRequest, callbacks?: GenerateCallbacks): Promise<GeneratedImage>;
-  /** What the GPU did so far. */
+  /** The work of the GPU so far. */
   stats(): Promise<EngineStats>;
-  /** End a running picture and free the GPU. The engine can not be used again. */
+  /** Cancel a running call and free the GPU. The engine cannot be used afterwards. */
   unload(): Promise<void>;
 }
 

@@ -1,12 +1,13 @@
 /**
  * The request for one picture: every option with its default and its check, declared once.
  *
- * To add an option, add a field to `Settings`, a line to `OPTIONS`, and use it in the pipeline. The check of a request's
+ * To add an option, add it in Python, write `constants.ts` again, add a field to `Settings` and a line to `OPTIONS`, and use
+ * it in the pipeline. The check of a request's
  * keys, the metadata of a PNG file and `resolve` go through the fields. Twin: mlc_controlnet/runtime/request.py, the same
  * names in snake_case.
  */
 
-import { MAX_SEED } from "./constants.ts";
+import { MAX_SEED, OPTION_NAMES } from "./constants.ts";
 import type { Image } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
@@ -72,9 +73,6 @@ const PICTURES: { readonly [K in keyof Required<Pictures>]: true } = {
   image: true,
   maskImage: true,
 };
-
-/** The names of all options, in the order of the record. */
-export const OPTION_NAMES = Object.keys(OPTIONS) as readonly (keyof Settings)[];
 
 /** Throws UserError for a request with an unknown key, or that is not an object. */
 export function checkRequest(request: GenerateRequest): void {

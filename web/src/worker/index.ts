@@ -8,14 +8,14 @@ import { Connection, connectEngine } from "./connect.ts";
 import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts" itself: the page would carry the whole runtime, which only the worker needs.
-export { MASK_THRESHOLD } from "../engine/constants.ts";
+export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
 export { isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
 export { encodePng } from "../engine/png.ts";
-export { OPTION_NAMES, words as optionWords } from "../engine/request.ts";
+export { words as optionWords } from "../engine/request.ts";
 
 /**
  * Start a worker and load a bundle in it, with the options, results and errors of createEngine in `../engine`. `unload` ends

@@ -1,14 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { MAX_SEED } from "../../src/engine/constants";
-import {
-  checkRequest,
-  type GenerateRequest,
-  OPTION_NAMES,
-  resolve,
-  type Settings,
-  toMetadata,
-} from "../../src/engine/request";
+import { MAX_SEED, OPTION_NAMES } from "../../src/engine/constants";
+import { checkRequest, type GenerateRequest, resolve, type Settings, toMetadata } from "../../src/engine/request";
 import { parseSamplers } from "../../src/engine/sampler";
 import { FILES, makeManifest } from "./sample_bundle";
 
@@ -27,6 +20,10 @@ const complete: Settings = {
 };
 const settingsOf = (changes: Partial<GenerateRequest>) =>
   resolve({ ...request, ...changes }, makeManifest(), parseSamplers(FILES["samplers.json"], "samplers.json"));
+
+test("the options are Python's, in the same order", () => {
+  expect(Object.keys(complete)).toEqual(OPTION_NAMES); // the compiler wants every key of Settings there
+});
 
 test("every option gets a value", () => {
   expect(Object.keys(settingsOf({}))).toEqual(OPTION_NAMES);
