@@ -14,7 +14,15 @@ from mlc_controlnet.errors import UserError, check_one_of
 PRECISIONS = ("32", "bf16", "fp16")
 FORMATS = ("fill50k", "webdataset")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-LR_SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
+LR_SCHEDULES = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "one_cycle",
+)
 _DEFAULT_KEYS = {"fill50k": ("source", "target", "prompt"), "webdataset": ("png", "jpg", "txt")}
 
 

@@ -35,7 +35,7 @@ class Metrics:
             else:
                 self._board = SummaryWriter(str(folder / "logs"))
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line; in a run of several processes, only the first one speaks."""
         if self.speaks:
             self._log(line)

@@ -12,7 +12,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.control import ControlledUNet
-from mlc_controlnet.train.ema import Average
+from mlc_controlnet.train.ema import EMA
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RunState:
 
     model: ControlledUNet
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    ema: EMA | None
     scaler: torch.amp.GradScaler | None
 
     def write(self, folder: Path, step: int, samples: int, data: list[dict[str, object]]) -> None:
@@ -33,8 +33,8 @@ class RunState:
         save_file(weights, folder / "weights.safetensors")
         self.model.controlnet.save_pretrained(folder / "controlnet")
         checkpoints.write_optimizer(folder, self.optimizer)
-        if self.average is not None:
-            averaged = dict(zip(weights, self.average.values, strict=True))
+        if self.ema is not None:
+            averaged = dict(zip(weights, self.ema.values, strict=True))
             save_file(
                 {name: value.contiguous().cpu() for name, value in averaged.items()}, folder / "average.safetensors"
             )
@@ -57,10 +57,10 @@ class RunState:
             for name, parameter in self.model.trainable():
                 parameter.copy_(weights[name])
         checkpoints.read_optimizer(folder, self.optimizer)
-        if self.average is not None:
+        if self.ema is not None:
             averaged = folder / "average.safetensors"
             values = load_file(averaged) if averaged.is_file() else weights  # the average begins here
-            for (name, _), value in zip(self.model.trainable(), self.average.values, strict=True):
+            for (name, _), value in zip(self.model.trainable(), self.ema.values, strict=True):
                 value.copy_(values[name])
         about: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if self.scaler is not None and about["scaler"]:

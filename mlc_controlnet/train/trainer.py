@@ -7,7 +7,7 @@ controlnet/, the result in diffusers' layout.
 import math
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,17 +20,17 @@ from torch import nn
 from mlc_controlnet.errors import FULL_DISK, UserError
 from mlc_controlnet.train import checkpoints, image_log
 from mlc_controlnet.train.base import Base, load_base_of, start_controlnet
+from mlc_controlnet.train.circles.data_set import generate_circles
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.control import ControlledUNet
 from mlc_controlnet.train.data.cache import ConditionCache, open_cache, read_cache
-from mlc_controlnet.train.data.loader import Data, generate_circles, open_data
+from mlc_controlnet.train.data.loader import Data, open_data
 from mlc_controlnet.train.data.rows import RowSet, RowStream
 from mlc_controlnet.train.data.samples import BadSamples, Batch, collate
 from mlc_controlnet.train.data.shards import ShardStream
-from mlc_controlnet.train.ema import Average
 from mlc_controlnet.train.metrics import Metrics, Stopwatch, peak_memory_mib
 from mlc_controlnet.train.objective import Objective, encode_pictures, encode_prompts
-from mlc_controlnet.train.optimizer import learning_rate_factor, make_optimizer
+from mlc_controlnet.train.optimizer import WeightUpdate
 from mlc_controlnet.train.process import FROZEN_DTYPES, set_up_process, termination
 from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
@@ -80,12 +80,13 @@ class Trainer:
                 if aside is not None:
                     log(f"notice: an earlier run's {name} is now {aside}")
         self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
-        self.metrics.say(config.to_yaml())
+        self.metrics.log(config.to_yaml())
         if config.model.hint_channels != BUILT_CHANNELS:
             channels = config.model.hint_channels
-            self.metrics.say(f"notice: diffusers runs a ControlNet for {channels} channels, build.py takes three alone")
+            self.metrics.log(f"notice: diffusers runs a ControlNet for {channels} channels, build.py takes three alone")
         if accelerator.is_main_process:
-            generate_circles(config, log)
+            if config.data.format == "fill50k" and config.data.generate_circles:
+                generate_circles(Path(config.data.path), config.data.generate_circles, config.trainer.seed, log)
             (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             checkpoints.clean(self.checkpoints)
         accelerator.wait_for_everyone()
@@ -105,13 +106,11 @@ class Trainer:
         self.steps = self._count_steps()
         self.stream = self.data.stream(config, accelerator.process_index, accelerator.num_processes)
 
-        self.weights = [p for _, p in self.model.trainable()]  # finding them takes milliseconds: not in every step
-        self.peak_rate = config.optim.learning_rate * (self.step_samples if config.optim.scale_lr else 1)
-        self.rate_factor = learning_rate_factor(config.optim, self.peak_rate, self.steps)
-        optimizer = make_optimizer(self.weights, config.optim)
-        self.average = Average(self.weights, config.optim.ema_decay) if config.optim.ema_decay else None
-        self.wrapped, self.optimizer = accelerator.prepare(self.model, optimizer)
-        self.state = RunState(self.model, optimizer, self.average, accelerator.scaler)
+        peak_rate = config.optim.learning_rate * (self.step_samples if config.optim.scale_lr else 1)
+        weights = [p for _, p in self.model.trainable()]
+        self.update = WeightUpdate(weights, config.optim, self.steps, peak_rate)
+        self.state = RunState(self.model, self.update.optimizer, self.update.ema, accelerator.scaler)
+        self.wrapped, self.update.optimizer = accelerator.prepare(self.model, self.update.optimizer)
         self.bad = BadSamples(config.data.max_bad_samples)
         self.step = 0
 
@@ -136,7 +135,7 @@ class Trainer:
             if log.image_every and (self.step % log.image_every == 0 or self.step == self.steps):
                 self._draw()
             if stop and self.step < self.steps:
-                self.metrics.say(f"stopped by SIGTERM after step {self.step}; start again to go on")
+                self.metrics.log(f"stopped by SIGTERM after step {self.step}; start again to go on")
                 self.metrics.close()
                 return None
         folder = self._finish()
@@ -146,9 +145,7 @@ class Trainer:
     def take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
         """One optimizer step; the mean loss over all processes, and whether anyone was asked to stop."""
         accelerator, config = self.accelerator, self.config
-        rate = self.peak_rate * self.rate_factor(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.update.set_learning_rate(self.step)
         torch.manual_seed(seed_of(config.trainer.seed, "step", self.step, accelerator.process_index))  # dropout
         accumulate = config.trainer.gradient_accumulation_steps
         total, keys = torch.zeros((), device=accelerator.device), []
@@ -176,13 +173,10 @@ class Trainer:
         if too_bad:
             raise self.bad.error(checkpoints.newest(self.checkpoints))
         if config.optim.max_grad_norm:
-            norm = float(accelerator.clip_grad_norm_(self.weights, config.optim.max_grad_norm))
+            norm = float(accelerator.clip_grad_norm_(self.update.weights, config.optim.max_grad_norm))
             if accelerator.scaler is None and not math.isfinite(norm):  # a scaler skips such a step itself
                 self._stop_on_nan("gradient", norm, keys)  # before it is in the weights, and they in a checkpoint
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.step)
+        self.update.apply(self.step)
         self.step += 1
         return mean_loss / accelerator.num_processes, bool(stop)
 
@@ -205,13 +199,13 @@ class Trainer:
     def _report(self, losses: list[float], watch: Stopwatch) -> None:
         figures = {
             "loss": float(np.mean(losses)),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.update.optimizer.param_groups[0]["lr"],
             **watch.read(),
             "peak_memory_mib": peak_memory_mib(self.accelerator.device),
             "bad_samples": float(len(self.bad.names)),
         }
         left = figures["seconds_per_step"] * (self.steps - self.step)
-        self.metrics.say(
+        self.metrics.log(
             f"step {self.step}/{self.steps}, loss {figures['loss']:.4f}, rate {figures['learning_rate']:.2e}, "
             f"{figures['samples_per_second']:.2f} samples/s, {figures['seconds_per_step']:.3f} s a step, "
             f"{figures['peak_memory_mib']:.0f} MiB, {left / 60:.1f} min left"
@@ -230,7 +224,7 @@ class Trainer:
     def _report_held_out(self) -> None:
         if self.accelerator.is_main_process:
             loss = self.held_out_loss()
-            self.metrics.say(f"step {self.step}/{self.steps}, held-out loss {loss:.4f}")
+            self.metrics.log(f"step {self.step}/{self.steps}, held-out loss {loss:.4f}")
             self.metrics.scalars(self.step, {"held_out_loss": loss})
         self.accelerator.wait_for_everyone()
 
@@ -250,7 +244,7 @@ class Trainer:
             path = self.out / "image_log" / "train" / f"{self.step:08d}.png"
             image_log.write_png(grid, path)
             self.metrics.picture(self.step, "train", np.asarray(grid))
-            self.metrics.say(f"step {self.step}/{self.steps}, pictures in {path}")
+            self.metrics.log(f"step {self.step}/{self.steps}, pictures in {path}")
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:
@@ -263,7 +257,7 @@ class Trainer:
                 lambda folder: self.state.write(folder, self.step, samples, places),
                 self.config.trainer.checkpoints_limit,
             )
-            self.metrics.say(f"step {self.step}/{self.steps}, checkpoint {path}")
+            self.metrics.log(f"step {self.step}/{self.steps}, checkpoint {path}")
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
@@ -284,7 +278,7 @@ class Trainer:
                 wanted = f"{len(about['data'])}, as before: shards are dealt to processes"
                 raise UserError("processes", str(world), wanted, "start as many, or set trainer.resume to false")
             self.stream.restore(about["data"][self.accelerator.process_index])
-        self.metrics.say(f"going on from {checkpoint}")
+        self.metrics.log(f"going on from {checkpoint}")
 
     def _finish(self) -> Path:
         folder = self.out / "controlnet"
@@ -292,14 +286,12 @@ class Trainer:
             with self._averaged():
                 write_result(self.out, self.base, self.model, not self.config.model.sd_locked)
             base = self.config.model.base if self.config.model.sd_locked else self.out / "model"
-            self.metrics.say(f"{folder}: build it with python build.py --model {base} --controlnet {folder}")
+            self.metrics.log(f"{folder}: build it with python build.py --model {base} --controlnet {folder}")
         self.accelerator.wait_for_everyone()
         return folder
 
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        with self.average.in_place() if self.average is not None else nullcontext():
-            yield
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.update.ema is None else self.update.ema.in_place()
 
     def _place(self) -> None:
         """Move the parts to the device; what is frozen is kept in the run's precision."""
@@ -325,7 +317,7 @@ class Trainer:
                     lambda pixels: encode_pictures(self.base, pixels.to(device)),
                     lambda prompts: encode_prompts(self.base, prompts, device),
                     self.config.data.workers,
-                    self.metrics.say,
+                    self.metrics.log,
                 )
         self.accelerator.wait_for_everyone()
         cache = read_cache(folder)

@@ -15,17 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlc_controlnet.bench.training.peer import make_peer_step
 from mlc_controlnet.bench.training.random_model import random_stable_diffusion
 from mlc_controlnet.train.base import Base, find_base, load_base, new_controlnet
-from mlc_controlnet.train.circles.drawing import draw_source, draw_target, random_circle
+from mlc_controlnet.train.circles.data_set import generate_circles
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.config_file import from_tree
-from mlc_controlnet.train.data import fill50k
 from mlc_controlnet.train.data.loader import open_data
 from mlc_controlnet.train.metrics import peak_memory_mib
 from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator, set_up_process
@@ -157,10 +155,7 @@ def _base(model: str) -> Base:
 
 
 def _config(loop: Loop, folder: Path) -> TrainConfig:
-    rng = np.random.default_rng(0)
-    circles = [random_circle(rng, loop.pixels) for _ in range(loop.batch + 1)]
-    examples = (fill50k.Example(draw_source(c, loop.pixels), draw_target(c, loop.pixels), c.prompt) for c in circles)
-    fill50k.write(folder / "data", examples)
+    generate_circles(folder / "data", loop.batch + 1, seed=0, log=_quiet, pixels=loop.pixels)
     return from_tree(
         {
             "model": {"hint_widths": list(HINT_WIDTHS[loop.model]), **loop.options},

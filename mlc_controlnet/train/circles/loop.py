@@ -1,24 +1,44 @@
-"""The loop that every stage shares: AdamW, a one-cycle learning rate, one line of progress every `log_every` steps."""
+"""The loop of the three stages that train the bundled model.
+
+`trainer.Trainer` trains a ControlNet on data from files, on any number of processes, and can be stopped and resumed. A
+stage here minimizes any loss on one process in minutes: the autoencoder and the text-to-image model have objectives of
+their own, and their data fits into memory. Both turn gradients into weights by the same `WeightUpdate`.
+"""
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from mlc_controlnet.train.config import OptimOptions
+from mlc_controlnet.train.optimizer import WeightUpdate
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How one stage trains: steps, learning rate, averaging."""
+    """How one stage trains.
+
+    Attributes:
+        steps: optimizer steps.
+        optim: how weights follow from gradients, see `OptimOptions`.
+        log_every: steps between lines of progress.
+    """
 
     steps: int
-    max_lr: float
-    beta2: float = 0.95
-    weight_decay: float = 0.0
-    warmup_share: float = 0.1  # of all steps
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0  # 0: keep the last weights
-    log_every: int = 100  # steps
+    optim: OptimOptions
+    log_every: int = 100
+
+
+def one_cycle(steps: int, learning_rate: float, log_every: int = 100, **optim: Any) -> LoopConfig:
+    """Return a stage whose learning rate rises over the first tenth of its steps and then falls to zero.
+
+    Args:
+        optim: other options of `OptimOptions`; beta2 is 0.95 and there is no weight decay unless they say so.
+    """
+    options = {"lr_scheduler": "one_cycle", "lr_warmup_steps": steps // 10, "beta2": 0.95, "weight_decay": 0.0, **optim}
+    return LoopConfig(steps, OptimOptions(learning_rate=learning_rate, **options), log_every)
 
 
 def train(
@@ -28,46 +48,29 @@ def train(
     config: LoopConfig,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Minimise `loss_of_step(step)` (a scalar) over `parameters`; they hold the averaged weights at the end.
+    """Minimize `loss_of_step(step)`, a scalar, over `parameters`. At the end they have the averaged weights.
 
     Raises:
-        FloatingPointError: the loss became NaN or infinite, with the step's number.
+        FloatingPointError: the loss became NaN or infinite; the message names the step.
     """
-    weights = list(parameters)
-    optimizer = torch.optim.AdamW(
-        weights, lr=config.max_lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.max_lr,
-        total_steps=config.steps,
-        pct_start=max(config.warmup_share, 2 / config.steps),  # a warm-up of a single step divides by zero
-        cycle_momentum=False,
-    )
-    averaged = [w.detach().clone() for w in weights] if config.ema_decay else None
+    update = WeightUpdate(parameters, config.optim, config.steps)
     started, running = time.monotonic(), 0.0
     for step in range(config.steps):
+        update.set_learning_rate(step)
         loss = loss_of_step(step)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}; lower the learning rate")
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        if averaged is not None:
-            # The average must not remember the random start, so its horizon grows with the steps taken.
-            decay = min(config.ema_decay, (1 + step) / (10 + step))
-            torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)
+        torch.nn.utils.clip_grad_norm_(update.weights, config.optim.max_grad_norm)
+        update.apply(step)
         running += loss.item()
         if (step + 1) % config.log_every == 0:
             elapsed = time.monotonic() - started
             left = elapsed / (step + 1) * (config.steps - step - 1)
             log(
                 f"{name}: step {step + 1}/{config.steps}, loss {running / config.log_every:.4f}, "
-                f"{elapsed / (step + 1) * 1e3:.0f} ms a step, {left / 60:.1f} min left"
+                f"{elapsed / (step + 1) * 1e3:.0f} ms/step, {left / 60:.1f} min left"
             )
             running = 0.0
-    if averaged is not None:
-        with torch.no_grad():
-            torch._foreach_copy_(weights, averaged)
+    if update.ema is not None:
+        update.ema.write_to_weights()

@@ -2,14 +2,14 @@
 
     python -m mlc_controlnet train circles --out runs/circles
 
-Every stage leaves its result below `--out`; a second start goes on after the last finished stage.
+Each stage saves its result below `--out`. If the command is started again, it continues after the last finished stage.
 """
 
 import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,13 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from mlc_controlnet.files import whole_folder
+from mlc_controlnet.train.base import Base
 from mlc_controlnet.train.circles import architecture
 from mlc_controlnet.train.circles.colors import COLORS
 from mlc_controlnet.train.circles.controlnet import train_controlnet
-from mlc_controlnet.train.circles.drawing import Circle, draw_source, draw_target, random_circle
-from mlc_controlnet.train.circles.loop import LoopConfig
+from mlc_controlnet.train.circles.data_set import generate_circles
+from mlc_controlnet.train.circles.drawing import Circle, draw_source, random_circle
+from mlc_controlnet.train.circles.loop import LoopConfig, one_cycle
 from mlc_controlnet.train.circles.quality import Quality, measure
 from mlc_controlnet.train.circles.text_to_image import train_text_to_image
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
@@ -37,6 +39,10 @@ from mlc_controlnet.train.circles.vae import latent_scale, train_vae
 from mlc_controlnet.train.data import fill50k
 
 GUIDANCE_SCALE = 2.0  # what the model card recommends; flat colours need little
+VAE_SMALL = one_cycle(1600, 1e-3)  # on pictures of half the size
+VAE_FULL = one_cycle(300, 5e-4, ema_decay=0.99)
+TEXT_TO_IMAGE = one_cycle(6000, 1.5e-3, beta2=0.99, ema_decay=0.999)
+CONTROLNET = one_cycle(9000, 1e-3, beta2=0.99, ema_decay=0.999)
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,33 @@ class Recipe:
     examples: int = 6000
     batch: int = 16
     prompt_dropout: float = 0.1  # share of empty prompts, for classifier-free guidance (arXiv 2207.12598)
-    vae_small: LoopConfig = field(default_factory=lambda: LoopConfig(steps=1600, max_lr=1e-3))  # at 64x64
-    vae_full: LoopConfig = field(default_factory=lambda: LoopConfig(steps=300, max_lr=5e-4, ema_decay=0.99))
-    base: LoopConfig = field(default_factory=lambda: LoopConfig(steps=6000, max_lr=1.5e-3, beta2=0.99, ema_decay=0.999))
-    controlnet: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=9000, max_lr=1e-3, beta2=0.99, ema_decay=0.999)
-    )
+    vae_small: LoopConfig = VAE_SMALL
+    vae_full: LoopConfig = VAE_FULL
+    base: LoopConfig = TEXT_TO_IMAGE
+    controlnet: LoopConfig = CONTROLNET
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The data of the second and the third stage.
+
+    Attributes:
+        sources: the outlines.  # [N, H, W, 3] uint8
+        latents: scaled latent means of the targets.  # [N, 4, h, w]
+        token_ids: the prompts.  # [N, T] int64
+        empty: the empty prompt.  # [1, T] int64
+    """
+
+    sources: np.ndarray
+    latents: torch.Tensor
+    token_ids: torch.Tensor
+    empty: torch.Tensor
+
+    def draw(self, recipe: Recipe, pick: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw rows [B] and their token ids [B, T]; some prompts are replaced by the empty one."""
+        rows = torch.randint(0, len(self.latents), (recipe.batch,), generator=pick)
+        dropped = torch.rand(recipe.batch, 1, generator=pick) < recipe.prompt_dropout
+        return rows, torch.where(dropped, self.empty, self.token_ids[rows])
 
 
 def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print) -> StableDiffusionControlNetPipeline:
@@ -62,27 +89,21 @@ def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print)
     data = write_data(out / "data", recipe, log)
     tokenizer = _tokenizer(out / "tokenizer", data)
     vae = _vae(out / "vae", data, recipe, log)
-    latents = _latents(vae, data)
-    token_ids = _token_ids(tokenizer, [e.prompt for e in data])
-    empty = _token_ids(tokenizer, [""])
-    text_encoder, unet = _base(out, tokenizer, latents, token_ids, empty, recipe, log)
-    controlnet = _controlnet(out / "controlnet", unet, text_encoder, data, latents, token_ids, empty, recipe, log)
-    return StableDiffusionControlNetPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        controlnet=controlnet,
-        scheduler=architecture.build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    training_set = TrainingSet(
+        sources=np.stack([e.source for e in data]),
+        latents=_latents(vae, data),
+        token_ids=_token_ids(tokenizer, [e.prompt for e in data]),
+        empty=_token_ids(tokenizer, [""]),
     )
+    text_encoder, unet = _base(out, tokenizer, training_set, recipe, log)
+    controlnet = _controlnet(out / "controlnet", unet, text_encoder, training_set, recipe, log)
+    return Base(tokenizer, text_encoder, vae, unet, architecture.build_scheduler()).pipeline(unet, controlnet)
 
 
 def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> None:
-    """Write the finished model as `mlc_controlnet/models/circles` has it: diffusers' layout in float16, and beside it
-    the colours it knows and the settings it recommends.
+    """Write the finished model as in `mlc_controlnet/models/circles`: diffusers' layout in float16.
+
+    Two more files list the colours that the model knows and the settings that it recommends.
     """
     recommended = {
         "num_inference_steps": 20,
@@ -112,14 +133,14 @@ def _clean_config(file: Path) -> None:
 
 
 def load_model(folder: Path) -> StableDiffusionControlNetPipeline:
-    """The model that `write_model` wrote, in float32."""
+    """Read the model that `write_model` wrote, in float32."""
     return StableDiffusionControlNetPipeline.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, safety_checker=None, requires_safety_checker=False
     )
 
 
 def unseen_circles(count: int) -> list[Circle]:
-    """The (outline, prompt) pairs that quality is measured on: a stream of random numbers no training stage uses."""
+    """Return the circles that quality is measured on. No training stage uses their stream of random numbers."""
     rng = np.random.default_rng([2026, 64])
     return [random_circle(rng) for _ in range(count)]
 
@@ -150,12 +171,8 @@ def evaluate(
 
 
 def write_data(directory: Path, recipe: Recipe, log: Callable[[str], None] = print) -> list[fill50k.Example]:
-    """The data set in fill50k's format, generated where `directory` does not hold it yet."""
-    if not (directory / "prompt.json").is_file():
-        rng = np.random.default_rng(recipe.seed)
-        circles = (random_circle(rng) for _ in range(recipe.examples))
-        count = fill50k.write(directory, (fill50k.Example(draw_source(c), draw_target(c), c.prompt) for c in circles))
-        log(f"data: {count} examples written to {directory}")
+    """Read the data set in `directory`, which is generated if there is none."""
+    generate_circles(directory, recipe.examples, recipe.seed, log)
     return fill50k.read(directory)
 
 
@@ -200,13 +217,7 @@ def _latents(vae: AutoencoderKL, data: list[fill50k.Example]) -> torch.Tensor:
 
 
 def _base(
-    out: Path,
-    tokenizer: CLIPTokenizer,
-    latents: torch.Tensor,
-    token_ids: torch.Tensor,
-    empty: torch.Tensor,
-    recipe: Recipe,
-    log: Callable[[str], None],
+    out: Path, tokenizer: CLIPTokenizer, training_set: TrainingSet, recipe: Recipe, log: Callable[[str], None]
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     if (out / "unet").is_dir():
         return CLIPTextModel.from_pretrained(out / "text_encoder"), UNet2DConditionModel.from_pretrained(out / "unet")
@@ -214,9 +225,8 @@ def _base(
     pick = torch.Generator().manual_seed(recipe.seed + 1)
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.randint(0, len(latents), (recipe.batch,), generator=pick)
-        dropped = torch.rand(recipe.batch, 1, generator=pick) < recipe.prompt_dropout
-        return latents[rows], torch.where(dropped, empty, token_ids[rows])
+        rows, token_ids = training_set.draw(recipe, pick)
+        return training_set.latents[rows], token_ids
 
     train_text_to_image(unet, text_encoder, architecture.build_scheduler(), next_batch, recipe.base, log)
     _save(text_encoder, out / "text_encoder")
@@ -228,10 +238,7 @@ def _controlnet(
     directory: Path,
     unet: UNet2DConditionModel,
     text_encoder: CLIPTextModel,
-    data: list[fill50k.Example],
-    latents: torch.Tensor,
-    token_ids: torch.Tensor,
-    empty: torch.Tensor,
+    training_set: TrainingSet,
     recipe: Recipe,
     log: Callable[[str], None],
 ) -> ControlNetModel:
@@ -239,15 +246,13 @@ def _controlnet(
         return ControlNetModel.from_pretrained(directory)
     controlnet = architecture.build_controlnet(unet)
     pick = torch.Generator().manual_seed(recipe.seed + 2)
-    sources = np.stack([e.source for e in data])
 
     def next_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = torch.randint(0, len(latents), (recipe.batch,), generator=pick)
-        dropped = torch.rand(recipe.batch, 1, generator=pick) < recipe.prompt_dropout
+        rows, token_ids = training_set.draw(recipe, pick)
         with torch.no_grad():
-            context = text_encoder(torch.where(dropped, empty, token_ids[rows])).last_hidden_state
-        control = torch.from_numpy(sources[rows.numpy()]).permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
-        return latents[rows], context, control
+            context = text_encoder(token_ids).last_hidden_state
+        sources = torch.from_numpy(training_set.sources[rows.numpy()])
+        return training_set.latents[rows], context, sources.permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
 
     train_controlnet(controlnet, unet, architecture.build_scheduler(), next_batch, recipe.controlnet, log)
     _save(controlnet, directory)
@@ -267,6 +272,6 @@ def _token_ids(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
 
 
 def _save(model: AutoencoderKL | UNet2DConditionModel | ControlNetModel | CLIPTextModel, directory: Path) -> None:
-    """Write under another name and rename, so that an interrupted stage leaves no folder that looks finished."""
+    """Write the folder whole or not at all: a folder that exists is a finished stage."""
     with whole_folder(directory) as partial:
         model.save_pretrained(partial)

@@ -1,14 +1,11 @@
 """The set that a config names: batches to train on, samples for the held-out loss, samples for the image log."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, draw_source, draw_target, random_circle
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.data import fill50k
 from mlc_controlnet.train.data.rows import RowSet, RowStream
@@ -39,17 +36,6 @@ class Data:
             return RowStream(self.rows, batch_size, seed, rank, world, workers)
         assert self.source is not None
         return ShardStream(self.source, batch_size, rank, world, workers)
-
-
-def generate_circles(config: TrainConfig, log: Callable[[str], None]) -> None:
-    """Write `data.generate_circles` circles to `data.path`, unless there is a set already."""
-    folder, count = Path(config.data.path), config.data.generate_circles
-    if config.data.format != "fill50k" or count == 0 or (folder / "prompt.json").is_file():
-        return
-    rng = np.random.default_rng(config.trainer.seed)
-    circles = (random_circle(rng) for _ in range(count))
-    fill50k.write(folder, (fill50k.Example(draw_source(c), draw_target(c), c.prompt) for c in circles))
-    log(f"data: {count} circles of {IMAGE_SIZE} x {IMAGE_SIZE} written to {folder}")
 
 
 def open_data(config: TrainConfig) -> Data:
