@@ -57,6 +57,30 @@ interface Option<T> {
   readonly default?: (manifest: Manifest) => T;
 }
 
+function checkText(subject: string, value: unknown): string {
+  if (typeof value !== "string") {
+    throw new UserError(subject, typeof value, "one string", "pass the text itself, one picture per call");
+  }
+  return value;
+}
+
+function checkInteger(subject: string, value: unknown): number {
+  if (!Number.isInteger(value)) throw new UserError(subject, String(value), "an integer", "choose another number");
+  return value as number;
+}
+
+function checkNumber(subject: string, value: unknown): number {
+  if (!Number.isFinite(value)) throw new UserError(subject, String(value), "a finite number", "choose another number");
+  return value as number;
+}
+
+function checkSeed(subject: string, value: unknown): number {
+  if (!Number.isSafeInteger(value) || (value as number) < 0) {
+    throw new UserError(subject, String(value), `an integer from 0 to ${MAX_SEED}`, "choose another seed");
+  }
+  return value as number;
+}
+
 const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
   prompt: { check: checkText },
   negativePrompt: { check: checkText, default: () => "" },
@@ -113,30 +137,6 @@ export function words(name: string): string {
 
 function separated(name: string, separator: string): string {
   return name.replace(/[A-Z]/g, (letter) => separator + letter.toLowerCase());
-}
-
-function checkText(subject: string, value: unknown): string {
-  if (typeof value !== "string") {
-    throw new UserError(subject, typeof value, "one string", "pass the text itself, one picture per call");
-  }
-  return value;
-}
-
-function checkInteger(subject: string, value: unknown): number {
-  if (!Number.isInteger(value)) throw new UserError(subject, String(value), "an integer", "choose another number");
-  return value as number;
-}
-
-function checkNumber(subject: string, value: unknown): number {
-  if (!Number.isFinite(value)) throw new UserError(subject, String(value), "a finite number", "choose another number");
-  return value as number;
-}
-
-function checkSeed(subject: string, value: unknown): number {
-  if (!Number.isSafeInteger(value) || (value as number) < 0) {
-    throw new UserError(subject, String(value), `an integer from 0 to ${MAX_SEED}`, "choose another seed");
-  }
-  return value as number;
 }
 
 /** Each integer from 0 to MAX_SEED with the same probability. */

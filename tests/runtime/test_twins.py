@@ -1,0 +1,47 @@
+"""Modules that exist in Python and in TypeScript have the same functions in the same order."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TWINS = (
+    ("runtime/pipeline.py", "pipeline.ts", 17),
+    ("runtime/request.py", "request.ts", 7),
+    ("runtime/engine.py", "engine.ts", 8),
+    ("runtime/noise.py", "noise.ts", 3),
+    ("bundle/sampler_table.py", "sampler.ts", 2),
+    ("bundle/manifest.py", "manifest.ts", 8),
+)
+# A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.
+TYPESCRIPT_FUNCTION = re.compile(
+    r"^(?:export )?(?:async )?function\*? (\w+)"
+    r"|^  (?:(?:private|static|async) )*\*?(\w+)\((?:.*\{)?$",
+    re.MULTILINE,
+)
+
+
+def python_functions(path: Path) -> list[str]:
+    functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+    return [node.name.lstrip("_") for node in sorted(functions, key=lambda node: node.lineno)]
+
+
+def typescript_functions(path: Path) -> list[str]:
+    names = [match[1] or match[2] for match in TYPESCRIPT_FUNCTION.finditer(path.read_text())]
+    return [re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name) for name in names]
+
+
+def last_places(names: list[str], wanted: set[str]) -> list[str]:
+    """The wanted names by their last place: a method may have the name of the function that it calls."""
+    return [name for i, name in enumerate(names) if name in wanted and name not in names[i + 1 :]]
+
+
+@pytest.mark.parametrize(("python", "typescript", "least"), TWINS)
+def test_twins_have_the_same_functions_in_the_same_order(python: str, typescript: str, least: int):
+    ours = python_functions(ROOT / "mlc_controlnet" / python)
+    theirs = typescript_functions(ROOT / "web" / "src" / "engine" / typescript)
+    common = set(ours) & set(theirs)
+    assert len(common) >= least, "a function was renamed in one language only"
+    assert last_places(ours, common) == last_places(theirs, common)
