@@ -1,5 +1,7 @@
 """build.py with components alone: a bundle that says what it holds, and a pipeline that says what it lacks."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlc_controlnet.build import build
+from mlc_controlnet.build import build, load_model
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
@@ -61,3 +63,13 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert ran.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/model.ckpt: got no zip archive")
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "b").exists()
+
+
+def test_a_sampler_that_no_table_can_hold_is_named_before_anything_is_compiled(
+    random_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(random_model, tmp_path / "model")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "clip_sample": True}))
+    load_model(BuildConfig(str(folder), "llvm", ("float32",), tmp_path / "bundle", ROOT / "tuning_db"))
+    assert "notice: left out sampler ddim: clip_sample true in scheduler_config.json\n" in capsys.readouterr().err
