@@ -12,7 +12,7 @@ from typing import Any
 
 from mlc_controlnet.errors import UserError
 
-REMEDY = "the file is damaged or from another version: build the bundle again with python build.py"
+REMEDY = "the file is damaged or from another version: build the bundle again with python -m mlc_controlnet build"
 
 
 def to_json(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
 from mlc_controlnet.errors import UserError
 
-REMEDY = "build the bundle again with python build.py, or copy it again"
+REMEDY = "build the bundle again with python -m mlc_controlnet build, or copy it again"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def read_bundle(path: Path | str) -> Bundle:
     if not manifest_path.is_file():
         got = f"a folder without {MANIFEST_NAME}" if folder.is_dir() else "no such folder"
         raise UserError(
-            str(folder), got, "a bundle", "build one with python build.py --target llvm and pass its folder"
+            str(folder),
+            got,
+            "a bundle",
+            "build one with python -m mlc_controlnet build --target llvm and pass its folder",
         )
     data = manifest_path.read_bytes()
     manifest = Manifest.from_bytes(data, where=str(manifest_path))

@@ -114,7 +114,7 @@ def _circles(options: argparse.Namespace) -> None:
     for scale in (1.0, 0.0):
         quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
         _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
-    _log(f"{model}: build it with python build.py --model {model} --target llvm")
+    _log(f"{model}: build it with python -m mlc_controlnet build --model {model} --target llvm")
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ def compare_model(
     """Compile `model` for this processor and yield one line per dtype: each component's dB against torch in float32.
 
     Args:
-        model: what build.py --model takes.
+        model: as for `build --model`.
         height, width: picture size in pixels; None: the size that the model was trained on.
 
     Raises:

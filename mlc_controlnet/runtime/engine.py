@@ -152,7 +152,7 @@ def _pick_library(bundle: Bundle, wanted: str | None) -> tuple[Library, Any]:
             f"{bundle.path}: libraries",
             f"{built_for} only",
             f"one for {wanted or 'this machine, for example llvm'}",
-            f"build one with python build.py --target {wanted or 'llvm'}",
+            f"build one with python -m mlc_controlnet build --target {wanted or 'llvm'}",
         )
     for library in runnable:
         device = tvm.device(TVM_DEVICES[library.device])

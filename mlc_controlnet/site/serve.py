@@ -56,7 +56,12 @@ def open_server(folder: Path, port: int | None = None) -> http.server.ThreadingH
     Raises UserError where there is no page, or the port that was asked for is taken or none.
     """
     if not (folder / "index.html").is_file():
-        raise UserError(f"{folder}", "no index.html", "the built page", "build it with python build.py --target webgpu")
+        raise UserError(
+            f"{folder}",
+            "no index.html",
+            "the built page",
+            "build it with python -m mlc_controlnet build --target webgpu",
+        )
 
     def handler(*arguments: Any) -> SiteHandler:
         return SiteHandler(*arguments, directory=str(folder))

@@ -83,7 +83,7 @@ class Trainer:
         self.metrics.log(config.to_yaml())
         if config.model.hint_channels != BUILT_CHANNELS:
             channels = config.model.hint_channels
-            self.metrics.log(f"notice: diffusers runs a ControlNet for {channels} channels, build.py takes three alone")
+            self.metrics.log(f"notice: diffusers runs a ControlNet for {channels} channels, a build takes only three")
         if accelerator.is_main_process:
             if config.data.format == "fill50k" and config.data.generate_circles:
                 generate_circles(Path(config.data.path), config.data.generate_circles, config.trainer.seed, log)
@@ -286,7 +286,9 @@ class Trainer:
             with self._averaged():
                 write_result(self.out, self.base, self.model, not self.config.model.sd_locked)
             base = self.config.model.base if self.config.model.sd_locked else self.out / "model"
-            self.metrics.log(f"{folder}: build it with python build.py --model {base} --controlnet {folder}")
+            self.metrics.log(
+                f"{folder}: build it with python -m mlc_controlnet build --model {base} --controlnet {folder}"
+            )
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -19,7 +19,7 @@ def tune(target_name: str, model: str, count: int, folder: Path, command: str) -
 
     Args:
         target_name: a key of TARGETS whose device is this machine's.
-        model: as for build.py --model.
+        model: as for `build --model`.
         command: how to search again; it is kept with the records.
     """
     target = tvm_target(TARGETS[target_name])

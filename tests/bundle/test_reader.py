@@ -14,7 +14,9 @@ def test_a_sound_bundle_verifies_and_its_hash_is_the_manifests(bundle_path):
 
 
 def test_a_missing_folder_says_how_to_build_one(tmp_path):
-    with pytest.raises(UserError, match=r"got no such folder, wanted a bundle; build one with python build.py"):
+    with pytest.raises(
+        UserError, match=r"got no such folder, wanted a bundle; build one with python -m mlc_controlnet build"
+    ):
         read_bundle(tmp_path / "none")
 
 

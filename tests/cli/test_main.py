@@ -91,8 +91,14 @@ BAD_OPTIONS = [
         {"controlnet_conditioning_scale": "inf"},
         r"controlnet conditioning scale: got inf, wanted a finite number; choose",
     ),
-    ({"device": "cuda"}, r"got llvm only, wanted one for cuda; build one with python build.py --target cuda"),
-    ({"bundle": "nowhere"}, r"nowhere: got no such folder, wanted a bundle; build one with python build.py"),
+    (
+        {"device": "cuda"},
+        r"got llvm only, wanted one for cuda; build one with python -m mlc_controlnet build --target cuda",
+    ),
+    (
+        {"bundle": "nowhere"},
+        r"nowhere: got no such folder, wanted a bundle; build one with python -m mlc_controlnet build",
+    ),
     ({"control_image": "nowhere.png"}, r"control image nowhere.png: got no such file, wanted an image file; check"),
     (
         {"output": "nowhere/out.png"},

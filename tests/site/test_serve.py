@@ -84,4 +84,7 @@ def test_without_asking_any_free_port_will_do(site):
 
 def test_a_page_that_was_not_built_is_told_how(tmp_path, capsys):
     assert main(["serve", str(tmp_path)]) == 2
-    assert "got no index.html, wanted the built page; build it with python build.py" in capsys.readouterr().err
+    assert (
+        "got no index.html, wanted the built page; build it with python -m mlc_controlnet build"
+        in capsys.readouterr().err
+    )

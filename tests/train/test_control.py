@@ -68,7 +68,7 @@ def test_an_unlocked_run_leaves_the_whole_model_beside_the_controlnet(make_confi
     config = make_config(model__sd_locked=False)
     lines: list[str] = []
     train(config, lines.append)
-    assert lines[-1].endswith(f"build.py --model {config.out}/model --controlnet {config.out}/controlnet")
+    assert lines[-1].endswith(f"mlc_controlnet build --model {config.out}/model --controlnet {config.out}/controlnet")
     unet = UNet2DConditionModel.from_pretrained(Path(config.out) / "model" / "unet")
     before = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
     assert not torch.equal(unet.conv_out.weight, before.conv_out.weight)
@@ -160,7 +160,7 @@ def test_control_images_have_as_many_channels_as_asked_for(make_config: MakeConf
     config = make_config(model__hint_channels=channels, log__image_every=4, log__image_steps=1, log__images=1)
     lines: list[str] = []
     folder = train(config, lines.append)
-    assert any(line.startswith("notice: ") and "build.py takes three" in line for line in lines)
+    assert any(line.startswith("notice: ") and "a build takes only three" in line for line in lines)
     assert weights_below(folder)["controlnet_cond_embedding.conv_in.weight"].shape[1] == channels
 
 

@@ -5,7 +5,8 @@
 
 import { UserError } from "./errors.ts";
 
-export const REMEDY = "the file is damaged or from another version: build the bundle again with python build.py";
+export const REMEDY =
+  "the file is damaged or from another version: build the bundle again with python -m mlc_controlnet build";
 
 /** Checks `value` and returns it typed; `where` names it in errors, for example `manifest.json.params.records[3]`. */
 export type Parser<T> = (value: unknown, where: string) => T;

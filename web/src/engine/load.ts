@@ -103,7 +103,8 @@ async function readManifest(
 ): Promise<{ bytes: Uint8Array<ArrayBuffer>; isKept: boolean }> {
   const url = fileUrl(address, MANIFEST_NAME);
   const wanted = "a bundle's manifest.json";
-  const remedy = "build a bundle with python build.py --target webgpu and pass the address of its folder";
+  const remedy =
+    "build a bundle with python -m mlc_controlnet build --target webgpu and pass the address of its folder";
   const download = async () => readBody(await request(url, address.query, wanted, remedy, signal), url, wanted);
   try {
     return { bytes: await withRetries(download, signal), isKept: false };
