@@ -110,7 +110,8 @@ def test_an_inpainting_bundle_from_before_the_scaling_factor_was_written_cannot_
         inpainting_manifest(manifest, factor).check_can_draw("dist/x")
 
 
-def test_a_whole_bundle_can_draw(manifest):
+def test_a_whole_bundle_passes_the_check_that_it_can_draw(manifest):
+    """No error is raised."""
     drawing_manifest(manifest, 4).check_can_draw("dist/x")
     inpainting_manifest(manifest, 0.18215).check_can_draw("dist/x")
 

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import tvm
+from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -37,4 +39,7 @@ def test_a_processor_has_no_such_limits(tmp_path, shipped: bool) -> None:
     library, description = compile_library(Huge, "huge", "float32", config, tmp_path, shipped)
     assert library.is_file()
     assert description.launches == {"double": 1}
-    assert tvm.runtime.load_module(str(library)) is not None
+    x, w = np.full((64, 1024, 1024), 2, np.float32), np.ones(1, np.float32)
+    double = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())["double"]
+    out = double(tvm.runtime.tensor(x), tvm.runtime.tensor(w)).numpy()
+    assert out.shape == x.shape and (out == 3).all()

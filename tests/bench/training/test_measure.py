@@ -22,7 +22,8 @@ def test_both_loops_take_turns_and_every_turn_is_kept(tmp_path: Path) -> None:
     record = json.loads(raw.read_text())
     assert [contestant["name"] for contestant in record["contestants"]] == names
     assert all(len(contestant["turns"]) == 2 for contestant in record["contestants"])
-    assert all(100 < contestant["peak_memory_mib"] < 10_000 for contestant in record["contestants"])
+    peaks = [contestant["peak_memory_mib"] for contestant in record["contestants"]]
+    assert 0 < max(peaks) < 2 * min(peaks)  # all train the same model, each in a process of its own
     assert record["settings"]["batch"] == 1 and "thread" in record["device"]
 
 
