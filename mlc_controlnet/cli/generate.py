@@ -7,27 +7,39 @@ from pathlib import Path
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.runtime.request import OPTION_TYPES, OPTIONS
 
+# The types that an option can have on the command line, and how --help shows their values.
+METAVARS = {str: "TEXT", int: "N", float: "X"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    picture = parser.add_argument_group("the picture")
+    for name, option in OPTIONS.items():
+        flag, kind, is_required = f"--{name.replace('_', '-')}", OPTION_TYPES[name], option.default is None
+        picture.add_argument(flag, type=kind, metavar=METAVARS[kind], required=is_required, help=option.help)
     files = parser.add_argument_group("files")
-    files.add_argument("--control-image", required=True, type=Path, help="the picture that conditions")
+    files.add_argument("--control-image", required=True, type=Path, metavar="FILE", help="the picture that conditions")
     files.add_argument(
         "--invert",
         action="store_true",
         help="exchange black and white in the control image: dark lines on white become white lines on black",
     )
-    files.add_argument("--image", type=Path, help="for an inpainting model: the picture to repaint")
+    files.add_argument("--image", type=Path, metavar="FILE", help="for an inpainting model: the picture to repaint")
     files.add_argument(
-        "--mask-image", type=Path, help="for an inpainting model: a picture that is white where the model repaints"
+        "--mask-image",
+        type=Path,
+        metavar="FILE",
+        help="for an inpainting model: a picture that is white where the model repaints",
     )
-    files.add_argument("--output", type=Path, default=Path("out.png"), help="PNG file to write (default: out.png)")
     files.add_argument(
-        "--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"a native bundle (default: {DEFAULT_BUNDLE})"
+        "--output", type=Path, metavar="FILE", default=Path("out.png"), help="PNG file to write (default: out.png)"
     )
-    picture = parser.add_argument_group("the picture")
-    for name, option in OPTIONS.items():
-        flag, is_required = f"--{name.replace('_', '-')}", option.default is None
-        picture.add_argument(flag, type=OPTION_TYPES[name], required=is_required, help=option.help)
+    files.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        default=DEFAULT_BUNDLE,
+        help=f"a native bundle (default: {DEFAULT_BUNDLE})",
+    )
     device = parser.add_argument_group("the device")
     device.add_argument("--device", help="llvm, cuda, ... (default: the device that the bundle was built for)")
     device.add_argument(

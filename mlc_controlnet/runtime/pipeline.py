@@ -308,5 +308,6 @@ def _check_finite(component: str, values: np.ndarray, where: str) -> None:
             f"{component}, {where}",
             f"NaN or infinity in {broken} of {values.size} numbers",
             "finite numbers",
-            "verify the bundle with python -m mlc_controlnet verify, or use its float32 library",
+            "try another seed; if the error remains, verify the bundle with python -m mlc_controlnet verify, "
+            "or use its float32 library",
         )

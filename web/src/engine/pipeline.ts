@@ -325,7 +325,8 @@ function checkFinite(component: ComponentName, values: FloatArray, where: string
       `${component}, ${where}`,
       `NaN or infinity in ${broken} of ${values.length} numbers`,
       "finite numbers",
-      "try another seed; if it stays, verify the bundle with python -m mlc_controlnet verify, or use its float32 library",
+      "try another seed; if the error remains, verify the bundle with python -m mlc_controlnet verify, " +
+        "or use its float32 library",
     );
   }
 }
