@@ -251,7 +251,7 @@ def test_a_nan_in_the_weights_names_the_component_and_the_step(
     broken = dataclasses.replace(model, **{weights: np.full_like(getattr(model, weights), np.nan)})
     library = linear_bundle.path / "linear-float32.so"
     bundle = write_linear_bundle(tmp_path / "broken", broken, library)
-    message = rf"{where}: got NaN or infinity in \d+ of \d+ numbers, wanted finite numbers; verify the bundle"
+    message = rf"{where}: got NaN or infinity in \d+ of \d+ numbers, wanted finite numbers; try another seed"
     assert_refused(generate(bundle=bundle.path), tmp_path, capsys, message)
 
 
@@ -290,7 +290,7 @@ def test_train_can_write_its_data_set_only(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "data" / example["source"]).is_file()
         assert (tmp_path / "data" / example["target"]).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert "3 examples" in capsys.readouterr().out
+    assert "3 circles" in capsys.readouterr().out
 
 
 def test_tune_refuses_a_target_without_a_tuner(capsys):
