@@ -30,3 +30,11 @@ test("a word of which only a part fits is told whole", () => {
 test("one endless word is told whole", () => {
   expect(tokenizer.encode("abcabc").cutText).toBe("abcabc");
 });
+
+test("a word that was added to the vocabulary is one token, whatever stands around it", () => {
+  const json = JSON.parse(new TextDecoder().decode(FILES["tokenizer/tokenizer.json"]));
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: true, special: false };
+  json.added_tokens = [...json.added_tokens, { id: 8, content: "<cat-toy>", ...flags }];
+  const taught = new PromptTokenizer(new TextEncoder().encode(JSON.stringify(json)), makeManifest().tokenizer);
+  expect([...taught.encode("a <Cat-Toy>b").tokenIds]).toEqual([6, 0, 8, 1, 7]);
+});
