@@ -23,6 +23,8 @@ from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 
+pytestmark = pytest.mark.integration
+
 MEGA = 1e6
 MIB = 2**20
 BLOCKS = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4

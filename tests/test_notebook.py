@@ -10,6 +10,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+pytestmark = pytest.mark.integration
+
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "compile_walkthrough.ipynb"
 
 

@@ -14,6 +14,8 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.toolchain.gpu_compilers import check_device
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module", params=SUFFIXES)
 def generated(cleaned: CapturedModel, request: pytest.FixtureRequest) -> tuple[Source, tvm.target.Target]:

@@ -18,6 +18,8 @@ from tests.conftest import ROOT
 from tests.fixtures.random_model import save_random_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
+pytestmark = pytest.mark.integration
+
 PROMPT, NEGATIVE_PROMPT = "gold circle with navy background", "red circle with white background"
 HEIGHT, WIDTH, STEPS = 96, 128, 4
 SCALE = 8.0  # what a ControlNet of random weights gives is small; its mean is smaller

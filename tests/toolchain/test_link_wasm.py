@@ -13,6 +13,8 @@ from tvm import relax
 from mlc_controlnet.toolchain.link_wasm import EXPORTS, MAX_MEMORY_BYTES, WASI_IMPORTS, link_wasm
 from mlc_controlnet.toolchain.wasm_runtime import installed_inputs, user_cache_folder
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent.parent
 WASM_HOST = {"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"}
 HEADS, QUERIES, KEYS, DEPTH = 2, 5, 7, 3

@@ -18,6 +18,8 @@ from mlc_controlnet.train.data.convert import fill50k_to_shards
 from mlc_controlnet.train.trainer import train
 from tests.train.conftest import same_weights, tiny_tree, write_config, write_set
 
+pytestmark = pytest.mark.integration
+
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 STEPS = 30
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as in this process: bit for bit

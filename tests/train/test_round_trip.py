@@ -13,6 +13,8 @@ from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, draw_source, random
 from tests.conftest import ROOT
 from tests.train.conftest import weights_below
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:

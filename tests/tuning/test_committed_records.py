@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import tvm_ffi
 from tvm import tirx
 
@@ -11,6 +12,8 @@ from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled, open_database
+
+pytestmark = pytest.mark.integration
 
 RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
 

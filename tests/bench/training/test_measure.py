@@ -11,6 +11,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
 
 
+@pytest.mark.integration
 def test_both_loops_take_turns_and_every_turn_is_kept(tmp_path: Path) -> None:
     raw = tmp_path / "turns.json"
     lines = list(bench.measure(Settings("circles", batch=1, precision="32", rounds=2, steps=1), raw))
@@ -58,6 +59,7 @@ def test_a_speed_is_the_median_of_the_turns_own_ratios() -> None:
     assert Figures("c", 8, (0.4, 1.6, 0.4), 0.0, 0.0).speed_over(theirs)[1] == 2.0
 
 
+@pytest.mark.integration
 def test_work_is_counted_for_a_sample_whatever_the_batch(tmp_path: Path) -> None:
     settings = Settings("circles", batch=1, precision="32", rounds=1, steps=1)
     work = []

@@ -8,6 +8,8 @@ from mlc_controlnet.checkpoint import load_checkpoint
 from mlc_controlnet.train.circles.loop import one_cycle
 from mlc_controlnet.train.circles.recipe import Recipe, train_circles, write_model
 
+pytestmark = pytest.mark.integration
+
 FOUR_STEPS = one_cycle(4, 1e-4, log_every=1)
 TINY = Recipe(examples=32, batch=4, vae_small=FOUR_STEPS, vae_full=FOUR_STEPS, base=FOUR_STEPS, controlnet=FOUR_STEPS)
 
