@@ -43,7 +43,7 @@ def tokens(prompt):
 
 
 def draw_with_numpy(
-    prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None, beside=()
+    prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None, extra_channels=()
 ):
     """The pipeline's semantics once more, in float64 and in as few words as possible."""
     model, table = linear_model(), sampler_tables()[sampler][steps]
@@ -57,7 +57,7 @@ def draw_with_numpy(
         residuals = [
             model.controlnet(scaled, row.timestep, c, control, s) for c, s in zip(contexts, scales, strict=True)
         ]
-        sample = np.concatenate([scaled, *beside], axis=1)
+        sample = np.concatenate([scaled, *extra_channels], axis=1)
         outputs = [model.unet(sample, row.timestep, c, *r) for c, r in zip(contexts, residuals, strict=True)]
         m = outputs[0] + guidance * (outputs[1] - outputs[0])
         x0 = row.x0_sample * x + row.x0_output * m
@@ -97,9 +97,7 @@ def test_without_guidance_the_negative_prompt_is_not_read(pipeline, ring):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_a_controlnet_that_pools_its_residuals_is_called_for_the_prompt_alone(
-    linear_bundle, ring, monkeypatch, guidance
-):
+def test_a_controlnet_that_pools_its_residuals_runs_for_the_prompt_only(linear_bundle, ring, monkeypatch, guidance):
     manifest = linear_bundle.manifest
     pools = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, global_pool_conditions=True))
     pipeline = ControlNetPipeline.from_bundle(dataclasses.replace(linear_bundle, manifest=pools))
@@ -135,14 +133,14 @@ def test_an_inpainting_models_picture_is_what_numpy_draws(inpainting_pipeline, r
     output = inpainting_pipeline("gold", picture, mask_image=mask, control_image=ring, **options)
     kept = (np.asarray(picture) / 127.5 - 1) * (np.asarray(mask) < 128)[..., None]
     moments = linear_model().vae_encoder(kept.transpose(2, 0, 1)[None])
-    beside = [(np.asarray(mask) > 127)[None, None, ::8, ::8], moments[:, : LATENT[1]] * SCALING_FACTOR]
-    expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, beside=beside)
+    extra_channels = [(np.asarray(mask) > 127)[None, None, ::8, ::8], moments[:, : LATENT[1]] * SCALING_FACTOR]
+    expected = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5, extra_channels=extra_channels)
     assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
     without = draw_with_numpy("gold", "navy", ring, 4, guidance, 1.0, 5)
     assert np.abs(without - expected).max() > 10
 
 
-def test_what_was_done_to_the_picture_and_the_mask_is_told(inpainting_pipeline, ring, picture, mask):
+def test_changes_to_the_picture_and_the_mask_are_reported(inpainting_pipeline, ring, picture, mask):
     double = (2 * WIDTH, 2 * HEIGHT)
     output = inpainting_pipeline("a", picture.resize(double), mask_image=mask.resize(double), control_image=ring)
     assert output.notices == tuple(f"{name}: 48x32 was scaled to cover 24x16" for name in ("image", "mask image"))
@@ -185,7 +183,7 @@ def test_a_nan_in_the_encoder_is_named(linear_inpainting_bundle, ring, picture, 
         pipeline("gold", picture, mask_image=mask, control_image=ring)
 
 
-def test_the_bundles_defaults_stand_in_for_what_is_not_said(pipeline, ring):
+def test_the_bundles_defaults_replace_missing_options(pipeline, ring):
     options = {"num_inference_steps": 4, "guidance_scale": 2.0, "negative_prompt": "", "sampler": "ddim"}
     explicit = pipeline("gold", ring, seed=0, controlnet_conditioning_scale=1.0, **options)
     by_default = pipeline("gold", ring, seed=0)
@@ -220,10 +218,10 @@ def test_only_the_steps_of_its_share_run_the_controlnet(pipeline, ring, monkeypa
         if name == "unet":
             steps.append([])
     assert [index for index, step in enumerate(steps) if "controlnet" in step] == steered
-    assert len(zeros) == (len(steered) < 4), "once a picture, where a step wants them"
+    assert len(zeros) == (len(steered) < 4), "once per picture, if a step needs them"
 
 
-def test_a_seed_that_is_not_given_is_drawn_and_told(pipeline, ring):
+def test_a_missing_seed_is_random_and_reported(pipeline, ring):
     first, second = pipeline("gold", ring), pipeline("gold", ring)
     assert first.settings.seed != second.settings.seed
     again = pipeline("gold", ring, seed=first.settings.seed)
@@ -235,7 +233,7 @@ def test_zero_is_a_guidance_and_a_conditioning_scale(pipeline, ring):
     assert (settings.guidance_scale, settings.controlnet_conditioning_scale) == (0, 0)
 
 
-def test_latents_stand_in_for_the_seeds_noise(pipeline, ring):
+def test_latents_replace_the_seeds_noise(pipeline, ring):
     latents = standard_normal(LATENT, 5)
     by_seed, by_latents = pipeline("gold", ring, seed=5), pipeline("gold", ring, seed=6, latents=latents)
     assert np.array_equal(by_seed.images[0], by_latents.images[0])
@@ -251,7 +249,7 @@ def test_the_loop_belongs_to_the_caller(pipeline, ring):
     assert [(step.index, step.count, step.timestep) for step in seen] == [(0, 20, 999), (1, 20, 959), (2, 20, 919)]
 
 
-def test_every_step_is_told_and_has_a_preview(pipeline, ring):
+def test_every_step_is_reported_with_a_preview(pipeline, ring):
     steps = []
     pipeline("gold", ring, seed=5, on_step=steps.append)
     assert [step.index for step in steps] == [0, 1, 2, 3]
@@ -295,7 +293,7 @@ def test_a_prompt_that_is_too_long_is_cut_with_a_notice(pipeline, ring):
     assert output.notices == ("prompt: longer than 77 tokens, this end was cut: 'and the end'",)
 
 
-def test_what_was_done_to_the_control_image_is_told(pipeline):
+def test_changes_to_the_control_image_are_reported(pipeline):
     assert "scaled to cover 24x16" in pipeline("gold", Image.new("RGB", (50, 50))).notices[0]
 
 

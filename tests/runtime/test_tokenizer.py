@@ -28,7 +28,7 @@ def test_a_prompt_that_just_fits_is_not_cut(tokenizer):
     assert tokenized.token_ids[0, -1] == END_ID
 
 
-def test_what_is_cut_is_told_in_the_users_own_words(tokenizer):
+def test_the_text_that_was_cut_is_reported_as_the_user_wrote_it(tokenizer):
     tokenized = tokenizer.encode("x" * (TOKENS - 2) + "Navy Ground")
     assert tokenized.cut_text == "Navy Ground"
     assert tokenized.token_ids.shape == (1, TOKENS)

@@ -1,4 +1,4 @@
-/** A picture as PNG, with what made it in its metadata. The twin of mlc_controlnet/runtime/png.py. */
+/** Encode a picture as a PNG file with metadata. Twin: mlc_controlnet/runtime/png.py. */
 
 import type { Image } from "./control_image.ts";
 
@@ -8,7 +8,7 @@ const RGB = 2;
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Encode as 8-bit RGB (pictures are opaque); `metadata` becomes one UTF-8 iTXt chunk an entry. */
+/** Encode as 8-bit RGB: pictures are opaque. Each entry of `metadata` becomes one iTXt chunk in UTF-8. */
 export async function encodePng(image: Image, metadata: Readonly<Record<string, string>> = {}): Promise<Blob> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, image.width);
@@ -27,7 +27,7 @@ export async function encodePng(image: Image, metadata: Readonly<Record<string, 
   return new Blob(parts, { type: "image/png" });
 }
 
-/** Rows of RGB, each after its filter type 0: none. */
+/** Rows of RGB. Each row starts with its filter type, 0: no filter. */
 function scanlines({ width, height, data }: Image): Bytes {
   const rows = new Uint8Array(height * (1 + 3 * width));
   let out = 0;
@@ -67,7 +67,7 @@ function crc32(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** zlib's format, which PNG wants, is what browsers call deflate. */
+/** PNG uses the zlib format, which browsers call deflate. */
 async function deflate(bytes: Bytes): Promise<Bytes> {
   const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

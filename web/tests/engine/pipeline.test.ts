@@ -26,7 +26,7 @@ class FakeComponents implements Components {
   readonly calls: string[] = [];
   alive = 0;
   /** What the unet's sample held after the latents. */
-  beside: number[] = [];
+  extraChannels: number[] = [];
   /** The component that returns NaN. */
   broken = "";
 
@@ -63,7 +63,7 @@ class FakeComponents implements Components {
 
   async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
-    this.beside = [...sample.subarray(LATENTS)];
+    this.extraChannels = [...sample.subarray(LATENTS)];
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
     const finite = [number, ...parts.map(([part]) => part)].every(Number.isFinite) && this.broken !== "unet";
     return new Float32Array(LATENTS).fill(finite ? number : Number.NaN);
@@ -76,7 +76,7 @@ class FakeComponents implements Components {
 
   async vaeEncoder(image: FloatArray): Promise<FloatArray> {
     this.calls.push(`vae_encoder ${image[0]} ${image[image.length - 1]}`);
-    const moments = new Float32Array(2 * LATENTS).fill(99); // log-variances, which nobody reads
+    const moments = new Float32Array(2 * LATENTS).fill(99); // log-variances, which are not read
     return moments.fill(this.broken === "vae_encoder" ? Number.NaN : image[image.length - 1], 0, LATENTS);
   }
 
@@ -137,7 +137,7 @@ test("guidance asks for the negative prompt first and mixes both outputs", async
   expect(steps[0].x0[0]).toBe(1 + 3 * (2 - 1)); // m = b + 3 (c - b), and the table's x0 is m
 });
 
-test("a ControlNet that pools its residuals is called for the prompt alone", async () => {
+test("a ControlNet that pools its residuals runs for the prompt only", async () => {
   const { model } = makeManifest();
   load(makeManifest(undefined, { model: { ...model, global_pool_conditions: true } }));
   await run({ guidanceScale: 3 });
@@ -156,11 +156,11 @@ describe("an inpainting model", () => {
   }
   beforeEach(() => load(makeInpaintingManifest()));
 
-  test("gets the mask and the latents of the masked picture beside its own, unscaled", async () => {
+  test("gets the mask and the latents of the masked picture after its own, unscaled", async () => {
     await run({ image, maskImage });
     expect(components.calls.slice(1, 3)).toEqual(["vae_encoder 0 1", `control_embedding ${3 * HEIGHT * WIDTH}`]);
     const kept = Array(LATENTS).fill(1 * 0.25); // the encoder's mean times the scaling factor
-    expect(components.beside).toEqual([1, 1, 0, 1, 1, 0, ...kept]);
+    expect(components.extraChannels).toEqual([1, 1, 0, 1, 1, 0, ...kept]);
     expect(components.calls.filter((call) => call.startsWith("vae_encoder"))).toHaveLength(1);
   });
 
@@ -269,7 +269,7 @@ test.each([
   expect(components.calls).toEqual([]);
 });
 
-test("a prompt that was cut and an image that was scaled are told", async () => {
+test("a prompt that was cut and an image that was scaled are reported", async () => {
   const small = { width: 8, height: 8, data: new Uint8ClampedArray(256).fill(255) };
   const { notices } = await run({ prompt: "a b c Aa b", controlImage: small });
   expect(notices).toEqual([
