@@ -22,6 +22,7 @@ export async function drawARing({ visitor, host, options }) {
   await visitor.drag([x, y], [x + radius, y]);
   await visitor.writePrompt(options.prompt);
   await visitor.set("Seed", String(options.seed));
+  await visitor.set("Steps", String(options.steps));
   const previews = visitor.page.evaluate(countPreviews);
   const end = await visitor.generate();
   return {

@@ -1,5 +1,5 @@
 /**
- * The picture that conditions: from any image to what the ControlNet reads; and any other that is given.
+ * Prepare pictures for the model: the control image, and the picture and the mask of an inpainting model.
  * The twin of mlc_controlnet/images/prepare.py, after the decoding, which the browser does.
  */
 
@@ -24,13 +24,18 @@ export interface ControlImage {
   readonly notices: readonly string[];
 }
 
+/** A picture of the size that a model wants. */
+export interface FittedImage {
+  /** Opaque RGBA of H x W. */
+  readonly image: Image;
+  /** What was changed to make it fit. */
+  readonly notices: readonly string[];
+}
+
 /**
- * Turn any picture into RGB of the model's size.
+ * Turn any picture into RGB of the model's size, as the ControlNet reads it.
  *
- * Transparency is composited on black (no outline, no control). Another size is scaled until it covers H x W, its aspect
- * kept, and cropped around its centre.
- *
- * Throws UserError for what is not a picture or has less than 8 pixels on a side.
+ * Throws UserError if it is not a picture or has less than 8 pixels on a side.
  */
 export function prepareControlImage(
   image: Image,
@@ -38,24 +43,47 @@ export function prepareControlImage(
   width: number,
   subject: string = SUBJECT,
 ): ControlImage {
-  checkImage(image, height, width, subject);
-  const notices: string[] = [];
-  const { planes, transparent } = compositeOnBlack(image);
-  if (transparent) notices.push(`${subject}: its transparency was composited on black`);
-  let fitted = planes;
-  if (image.width !== width || image.height !== height) {
-    const cropped = image.width * height !== image.height * width ? " and cropped around its centre" : "";
-    notices.push(`${subject}: ${image.width}x${image.height} was scaled to cover ${width}x${height}${cropped}`);
-    fitted = planes.map((plane) => resizeToCover(plane, image, { width, height }));
-  }
+  const { planes, notices } = fitPlanes(image, height, width, subject);
   const pixels = new Float32Array(3 * height * width); // [1, 3, H, W]
-  fitted.forEach((plane, channel) => {
+  planes.forEach((plane, channel) => {
     for (let i = 0; i < plane.length; i++) pixels[channel * plane.length + i] = plane[i] / 255;
   });
   return { pixels, notices };
 }
 
-/** Throws UserError for what holds no pixels, such as a canvas, which could not be sent to a worker either. */
+/**
+ * Make any picture the size that the model wants, with the pixels that prepareControlImage makes of it: a page can show what
+ * the engine will read.
+ *
+ * Throws UserError if it is not a picture or has less than 8 pixels on a side. `subject` names it in errors and notices.
+ */
+export function fitImage(image: Image, height: number, width: number, subject: string = SUBJECT): FittedImage {
+  const { planes, notices } = fitPlanes(image, height, width, subject);
+  const data = new Uint8ClampedArray(4 * height * width).fill(255);
+  planes.forEach((plane, channel) => {
+    for (let i = 0; i < plane.length; i++) data[4 * i + channel] = plane[i];
+  });
+  return { image: { width, height, data }, notices };
+}
+
+/**
+ * Red, green and blue of H x W.
+ *
+ * Transparent pixels are composited on black (no outline, no control). A picture of another size is scaled until it covers
+ * H x W, its aspect kept, and cropped around its centre.
+ */
+function fitPlanes(image: Image, height: number, width: number, subject: string) {
+  checkImage(image, height, width, subject);
+  const notices: string[] = [];
+  const { planes, transparent } = compositeOnBlack(image);
+  if (transparent) notices.push(`${subject}: its transparency was composited on black`);
+  if (image.width === width && image.height === height) return { planes, notices };
+  const cropped = image.width * height !== image.height * width ? " and cropped around its centre" : "";
+  notices.push(`${subject}: ${image.width}x${image.height} was scaled to cover ${width}x${height}${cropped}`);
+  return { planes: planes.map((plane) => resizeToCover(plane, image, { width, height })), notices };
+}
+
+/** Throws UserError for a value without pixels, such as a canvas, which could not be sent to a worker either. */
 export function checkPixels(image: Partial<Image> | undefined, subject: string = SUBJECT): void {
   if (ArrayBuffer.isView(image?.data)) return;
   const got = typeof image === "object" ? `${image?.constructor.name ?? null} without pixels` : String(image);

@@ -7,7 +7,7 @@
  */
 
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
-export type { Image } from "./control_image.ts";
+export { type FittedImage, fitImage, type Image } from "./control_image.ts";
 export { createEngine } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";
 export type { ControlNetEngine, EngineInfo, EngineOptions, EngineStats, GenerateCallbacks } from "./interface.ts";

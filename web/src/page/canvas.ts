@@ -50,22 +50,6 @@ export function toCanvas(image: Image): OffscreenCanvas {
   return canvas;
 }
 
-/** The picture, whole, scaled down until it only just covers that size. */
-export function shrink(image: Image, width: number, height: number): Image {
-  const scale = Math.max(width / image.width, height / image.height);
-  return scale < 1 ? coverSize(image, Math.round(scale * image.width), Math.round(scale * image.height)) : image;
-}
-
-/** The picture scaled until it covers that size, its aspect kept, and cropped around its centre, as the engine does it. */
-export function coverSize(image: Image, width: number, height: number): Image {
-  const scale = Math.max(width / image.width, height / image.height);
-  const context = new OffscreenCanvas(width, height).getContext("2d") as OffscreenCanvasRenderingContext2D;
-  context.imageSmoothingQuality = "high";
-  const [wide, high] = [image.width * scale, image.height * scale];
-  context.drawImage(toCanvas(image), (width - wide) / 2, (height - high) / 2, wide, high);
-  return context.getImageData(0, 0, width, height) as Image;
-}
-
 /** Let the visitor save a file. */
 export function saveFile(content: Blob, name: string): void {
   const link = document.createElement("a");

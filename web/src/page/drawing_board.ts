@@ -3,6 +3,7 @@
 import type { Image } from "../worker";
 import { paintStroke, toCanvas } from "./canvas";
 import { type Drag, listenToDrags } from "./drag";
+import { History } from "./history";
 import { fitPicture } from "./opened_picture";
 import {
   drawShape,
@@ -20,18 +21,12 @@ export type Tool = "ring" | "pencil" | "eraser";
 
 /** Pixels of the control image: a shorter drag is a click, and draws nothing. */
 const MIN_RADIUS = 3;
-/** Changes that can be undone: a picture holds megabytes. */
-const HISTORY = 50;
 
 export class DrawingBoard {
   tool: Tool = "ring";
   /** Called whenever another shape is on the board. */
   onChange: (shape: Shape) => void = () => {};
-  private shape: Shape;
-  /** What was there before, the last one last. */
-  private earlier: Shape[] = [];
-  /** Of which gesture the last change was; its changes are undone together. */
-  private gesture: unknown;
+  private readonly history: History<Shape>;
   /** The picture that was painted last. */
   private painted: { picture: Image; canvas: OffscreenCanvas } | undefined;
   private width: number;
@@ -44,8 +39,8 @@ export class DrawingBoard {
   ) {
     this.width = canvas.width;
     this.height = canvas.height;
-    this.shape = this.ringAt(...ring);
-    this.present(this.shape);
+    this.history = new History(this.ringAt(...ring));
+    this.present();
     listenToDrags(canvas, (from) => this.startDrag(from));
     canvas.addEventListener("keydown", (event) => this.pressKey(event));
     new ResizeObserver(() => this.paint()).observe(canvas);
@@ -57,8 +52,8 @@ export class DrawingBoard {
     if (width === before.width && height === before.height) return;
     this.width = width;
     this.height = height;
-    this.earlier = this.earlier.map((shape) => moveShape(shape, before, this.size));
-    this.present(moveShape(this.shape, before, this.size));
+    this.history.map((shape) => moveShape(shape, before, this.size));
+    this.present();
   }
 
   /** Pixels of the control image. */
@@ -68,20 +63,17 @@ export class DrawingBoard {
 
   /** Put a shape on the board in place of what is there. Changes of one `gesture` are undone together. */
   show(shape: Shape, gesture?: unknown): void {
-    if (gesture === undefined || gesture !== this.gesture) this.earlier = [...this.earlier, this.shape].slice(-HISTORY);
-    this.gesture = gesture;
-    this.present(shape);
+    this.history.change(shape, gesture);
+    this.present();
   }
 
   get canUndo(): boolean {
-    return this.earlier.length > 0;
+    return this.history.canUndo;
   }
 
   /** Put back what was there before the last change, if there was one. */
   undo(): void {
-    const before = this.earlier.pop();
-    this.gesture = undefined;
-    if (before !== undefined) this.present(before);
+    if (this.history.undo()) this.present();
   }
 
   /** A ring whose numbers are fractions of the board's width. */
@@ -94,6 +86,11 @@ export class DrawingBoard {
     return drawShape(this.shape, this.width, this.height);
   }
 
+  /** What was changed in an opened picture to make it fit. */
+  get notices(): readonly string[] {
+    return this.shape.kind === "picture" ? this.shape.fitted.notices : [];
+  }
+
   isEmpty(): boolean {
     const isPhoto = this.shape.kind === "picture" && !this.shape.look.edges;
     return !isPhoto && !this.controlImage().data.some(isLit);
@@ -104,8 +101,12 @@ export class DrawingBoard {
     return { kind: "ring", ring };
   }
 
-  private present(shape: Shape): void {
-    this.shape = fitPicture(shape, this.size);
+  private get shape(): Shape {
+    return this.history.present;
+  }
+
+  private present(): void {
+    this.history.amend(fitPicture(this.shape, this.size));
     this.canvas.setAttribute("aria-label", describe(this.shape));
     this.paint();
     this.onChange(this.shape);
@@ -118,7 +119,7 @@ export class DrawingBoard {
       this.tool === "ring" ? this.dragRing(start, gesture) : this.dragStroke(start, gesture, this.tool === "eraser");
     return {
       move: (to) => move(this.pixelAt(to)),
-      cancel: () => this.gesture === gesture && this.undo(),
+      cancel: () => this.history.isOf(gesture) && this.undo(),
     };
   }
 
@@ -172,13 +173,10 @@ export class DrawingBoard {
     for (const stroke of strokes) paintStroke(context, stroke, stroke.erases ? "black" : "white");
   }
 
-  /** As the engine will cut it: covering the board, centred. */
   private paintPicture(context: CanvasRenderingContext2D, picture: Image): void {
-    const scale = Math.max(this.width / picture.width, this.height / picture.height);
-    const [width, height] = [picture.width * scale, picture.height * scale];
     context.imageSmoothingQuality = "high";
     if (this.painted?.picture !== picture) this.painted = { picture, canvas: toCanvas(picture) };
-    context.drawImage(this.painted.canvas, (this.width - width) / 2, (this.height - height) / 2, width, height);
+    context.drawImage(this.painted.canvas, 0, 0, this.width, this.height);
   }
 }
 

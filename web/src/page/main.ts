@@ -169,6 +169,7 @@ async function generate(): Promise<void> {
   if (board.isEmpty()) {
     messages.notice("The drawing board is empty: the picture will follow the prompt alone.");
   }
+  for (const notice of board.notices) messages.notice(notice);
   running = new AbortController();
   const { signal } = running;
   setRunning(true);
@@ -238,6 +239,7 @@ function readPhoto(): Pick<GenerateRequest, "image" | "maskImage"> {
   if (image === undefined) throw new UserError("photo", "none", "a picture of which a part is repainted", "open one");
   const maskImage = photo.maskImage();
   if (maskImage === undefined) messages.notice("Nothing is brushed over: nothing will be repainted.");
+  for (const notice of photo.notices) messages.notice(notice);
   return { image, maskImage: maskImage ?? drawShape(EMPTY, board.size.width, board.size.height) };
 }
 

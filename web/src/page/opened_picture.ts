@@ -1,31 +1,31 @@
-/** What can be made of an opened picture: its edges, with more or less detail, or the picture with black and white exchanged. */
+/** A picture that was opened: its pixels at the model's size, its edges, and the same with black and white exchanged. */
 
-import type { Image } from "../worker";
-import { coverSize, shrink } from "./canvas";
+import { type FittedImage, fitImage, type Image } from "../worker";
 import { findEdges } from "./edges";
 import { invert, type Look, type PictureShape, type Shape } from "./outline";
 
 const DETAIL = 0.5;
-/** Of the board's size: how large an opened picture stays. A model whose size is not known yet may want that much. */
-export const SPARE = 4;
+/** What the picture on the drawing board is called in errors and notices. */
+const SUBJECT = "control image";
 
 type Size = Pick<Image, "width" | "height">;
 
-/** A picture as it comes onto the board; its edges are found at the board's size. */
-export function openedPicture(opened: Image, edges: boolean, size: Size): PictureShape {
-  const source = shrink(opened, SPARE * size.width, SPARE * size.height);
+/** A picture as it comes onto the board. Throws UserError if it is too small. */
+export function openedPicture(source: Image, edges: boolean, size: Size): PictureShape {
+  const fitted = fitImage(source, size.height, size.width, SUBJECT);
   const look = { edges, detail: DETAIL, inverted: false };
-  return { kind: "picture", source, look, picture: applyLook(source, look, size), strokes: [] };
+  return { kind: "picture", source, fitted, look, picture: applyLook(fitted, look), strokes: [] };
 }
 
-/** Edges are found at the board's size: again, where it has another now. */
+/** The shape on a board of that size: a picture is fitted again if the board has changed. */
 export function fitPicture(shape: Shape, size: Size): Shape {
-  if (shape.kind !== "picture" || !shape.look.edges) return shape;
+  if (shape.kind !== "picture") return shape;
   if (shape.picture.width === size.width && shape.picture.height === size.height) return shape;
-  return { ...shape, picture: applyLook(shape.source, shape.look, size) };
+  const fitted = fitImage(shape.source, size.height, size.width, SUBJECT);
+  return { ...shape, fitted, picture: applyLook(fitted, shape.look) };
 }
 
-export function applyLook(source: Image, look: Look, { width, height }: Size): Image {
-  const lines = look.edges ? findEdges(coverSize(source, width, height), look.detail) : source;
+export function applyLook({ image }: FittedImage, look: Look): Image {
+  const lines = look.edges ? findEdges(image, look.detail) : image;
   return look.inverted ? invert(lines) : lines;
 }

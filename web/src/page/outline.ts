@@ -1,6 +1,6 @@
 /** Outlines as the model knows them: white, one to two pixels wide, on black. */
 
-import type { Image } from "../worker";
+import type { FittedImage, Image } from "../worker";
 
 /** In pixels of the control image, from its top left corner; pixel i covers i to i + 1. */
 export interface Point {
@@ -32,8 +32,10 @@ export interface PictureShape {
   readonly kind: "picture";
   /** As it was opened. */
   readonly source: Image;
+  /** The same at the board's size, as the engine reads it. */
+  readonly fitted: FittedImage;
   readonly look: Look;
-  /** What `look` makes of it. */
+  /** What `look` makes of it, at the board's size. */
   readonly picture: Image;
   /** Drawn and rubbed out on it, in pixels of the board. */
   readonly strokes: readonly Stroke[];
@@ -63,9 +65,9 @@ export function strokeWidth(erases: boolean, board: Size): number {
   return erases ? ERASER_WIDTH * board.width : LINE_WIDTH;
 }
 
-/** The control image for a shape on a board of that size: lines at the model's size, a picture at its own. */
+/** The control image for a shape on a board of that size. A picture has the size that it was fitted to. */
 export function drawShape(shape: Shape, width: number, height: number): Image {
-  if (shape.kind === "picture") return drawOnPicture(shape, { width, height });
+  if (shape.kind === "picture") return drawOnPicture(shape);
   const image = {
     width,
     height,
@@ -82,10 +84,10 @@ export function drawShape(shape: Shape, width: number, height: number): Image {
   return image;
 }
 
-function drawOnPicture({ picture, strokes }: PictureShape, board: Size): Image {
+function drawOnPicture({ picture, strokes }: PictureShape): Image {
   if (strokes.length === 0) return picture;
   const image = { ...picture, data: picture.data.slice() };
-  for (const stroke of moveStrokes(strokes, board, picture)) drawStroke(image, stroke);
+  for (const stroke of strokes) drawStroke(image, stroke);
   return image;
 }
 

@@ -12,7 +12,7 @@ export function linkPictureTools(container: HTMLElement, board: DrawingBoard): (
   container.addEventListener("input", ({ target }) => {
     if (shown === undefined) return;
     const look = { edges: edges.checked, detail: detail.valueAsNumber, inverted: inverted.checked };
-    const picture = applyLook(shown.source, look, board.size);
+    const picture = applyLook(shown.fitted, look);
     board.show({ ...shown, look, picture }, target === detail ? detail : undefined);
   });
   return (shape) => {

@@ -1,20 +1,26 @@
 /** The canvas on which the visitor brushes over what is to be repainted of a picture; for inpainting models. */
 
-import { type Image, MASK_THRESHOLD } from "../worker";
-import { coverSize, paintImage, paintStroke, shrink } from "./canvas";
+import { type FittedImage, fitImage, type Image, MASK_THRESHOLD } from "../worker";
+import { paintImage, paintStroke } from "./canvas";
 import { type Drag, listenToDrags } from "./drag";
-import { SPARE } from "./opened_picture";
+import { History } from "./history";
 import { drawShape, type Point, SPACING, type Stroke } from "./outline";
 
 /** How the mask looks over the picture: a colour that few photos have. */
 const MASK_COLOR = "#ff2d95";
 const MASK_OPACITY = 0.6;
-/** Changes that can be undone. */
-const HISTORY = 50;
+/** What the picture is called in errors and notices. */
+const SUBJECT = "photo";
 
 interface State {
-  readonly picture: Image | undefined;
+  readonly picture: OpenedPhoto | undefined;
   readonly strokes: readonly Stroke[];
+}
+
+interface OpenedPhoto {
+  readonly source: Image;
+  /** The same at the model's size, as the engine reads it. */
+  readonly fitted: FittedImage;
 }
 
 export class RepaintBoard {
@@ -24,11 +30,7 @@ export class RepaintBoard {
   brushWidth = 0.12;
   /** Called whenever another picture or mask is on the board. */
   onChange: () => void = () => {};
-  private state: State = { picture: undefined, strokes: [] };
-  /** What was there before, the last one last. */
-  private earlier: State[] = [];
-  /** The picture at the model's size, as the engine will cut it. */
-  private shown: { picture: Image; cut: Image } | undefined;
+  private readonly history = new History<State>({ picture: undefined, strokes: [] });
   private width: number;
   private height: number;
 
@@ -36,7 +38,7 @@ export class RepaintBoard {
     this.width = canvas.width;
     this.height = canvas.height;
     listenToDrags(canvas, (from) => this.startStroke(from));
-    this.present(this.state);
+    this.present();
   }
 
   /** Pixels of the model's pictures; with another size, nothing is masked any more. */
@@ -44,19 +46,29 @@ export class RepaintBoard {
     if (width === this.width && height === this.height) return;
     this.width = width;
     this.height = height;
-    this.earlier = [];
-    this.shown = undefined;
-    this.present({ picture: this.state.picture, strokes: [] });
+    const { picture } = this.state;
+    this.history.reset({ picture: picture && this.fit(picture.source), strokes: [] });
+    this.present();
   }
 
-  /** Put a picture on the board, with nothing masked. */
+  /** Put a picture on the board, with nothing masked. Throws UserError if it is too small. */
   open(picture: Image): void {
-    this.change({ picture: shrink(picture, SPARE * this.width, SPARE * this.height), strokes: [] });
+    this.change({ picture: this.fit(picture), strokes: [] });
   }
 
-  /** What is to be repainted in part, if there is a picture. */
+  /** The picture that is on the board, as it was opened. */
+  get source(): Image | undefined {
+    return this.state.picture?.source;
+  }
+
+  /** The same at the model's size. */
   get image(): Image | undefined {
-    return this.state.picture;
+    return this.state.picture?.fitted.image;
+  }
+
+  /** What was changed in the picture to make it fit. */
+  get notices(): readonly string[] {
+    return this.state.picture?.fitted.notices ?? [];
   }
 
   /** White where the picture is to be repainted, of the model's size; undefined where that is nowhere. */
@@ -68,13 +80,12 @@ export class RepaintBoard {
   }
 
   get canUndo(): boolean {
-    return this.earlier.length > 0;
+    return this.history.canUndo;
   }
 
   /** Put back what was there before the last change, if there was one. */
   undo(): void {
-    const before = this.earlier.pop();
-    if (before !== undefined) this.present(before);
+    if (this.history.undo()) this.present();
   }
 
   clearMask(): void {
@@ -102,7 +113,7 @@ export class RepaintBoard {
         const [point, last] = [this.pixelAt(to), points[points.length - 1]];
         if (!isThere() || Math.hypot(point.x - last.x, point.y - last.y) < spacing) return;
         points.push(point);
-        this.present(drawn);
+        this.present();
       },
       cancel: () => isThere() && this.undo(),
     };
@@ -113,12 +124,19 @@ export class RepaintBoard {
   }
 
   private change(state: State): void {
-    this.earlier = [...this.earlier, this.state].slice(-HISTORY);
-    this.present(state);
+    this.history.change(state);
+    this.present();
   }
 
-  private present(state: State): void {
-    this.state = state;
+  private get state(): State {
+    return this.history.present;
+  }
+
+  private fit(source: Image): OpenedPhoto {
+    return { source, fitted: fitImage(source, this.height, this.width, SUBJECT) };
+  }
+
+  private present(): void {
     this.canvas.setAttribute("aria-label", this.describe());
     this.paint();
     this.onChange();
@@ -130,8 +148,7 @@ export class RepaintBoard {
       this.canvas.getContext("2d")?.reset();
       return;
     }
-    if (this.shown?.picture !== picture) this.shown = { picture, cut: coverSize(picture, this.width, this.height) };
-    paintImage(this.canvas, this.shown.cut);
+    paintImage(this.canvas, picture.fitted.image);
     const context = this.canvas.getContext("2d") as CanvasRenderingContext2D;
     const mask = new OffscreenCanvas(this.width, this.height);
     const brush = mask.getContext("2d") as OffscreenCanvasRenderingContext2D;
@@ -148,6 +165,6 @@ export class RepaintBoard {
     const { picture, strokes } = this.state;
     if (picture === undefined) return "Picture to repaint: none";
     const brushed = strokes.some(({ erases }) => !erases) ? "brushed over" : "nothing brushed over";
-    return `Picture to repaint: ${picture.width} by ${picture.height}, ${brushed}`;
+    return `Picture to repaint: ${picture.source.width} by ${picture.source.height}, ${brushed}`;
   }
 }

@@ -37,7 +37,7 @@ export function linkRepaintCard(card: HTMLElement, board: RepaintBoard, listener
   undoButton.addEventListener("click", () => board.undo());
   clearButton.addEventListener("click", () => board.clearMask());
   allButton.addEventListener("click", () => board.maskAll());
-  outlineButton.addEventListener("click", () => board.image && listener.onOutline(board.image));
+  outlineButton.addEventListener("click", () => board.source && listener.onOutline(board.source));
   for (const control of [brushWidth, ...radios]) control.addEventListener("input", readTools);
   find("#open-photo").addEventListener("click", choose);
   find("#photo").addEventListener("click", () => board.image === undefined && choose());

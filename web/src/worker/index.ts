@@ -9,6 +9,7 @@ import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts" itself: the page would carry the whole runtime, which only the worker needs.
 export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
+export { fitImage } from "../engine/control_image.ts";
 export { isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";

@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { prepareControlImage } from "../../src/engine/control_image";
 import { DrawingBoard } from "../../src/page/drawing_board";
+import { openedPicture } from "../../src/page/opened_picture";
 import { EMPTY, type Shape } from "../../src/page/outline";
 import { blank, FakeCanvas, stubBrowser } from "./fake_canvas";
 
@@ -21,8 +23,7 @@ beforeEach(() => {
 afterEach(() => vi.unstubAllGlobals());
 
 function showPicture(edges: boolean): void {
-  const look = { edges, detail: 0.5, inverted: false };
-  board.show({ kind: "picture", source: blank(200, 100), look, picture: blank(64, 48), strokes: [] });
+  board.show(openedPicture(blank(200, 100), edges, board.size));
 }
 
 test("of two fingers the first draws, and lifting the second does not end its line", () => {
@@ -57,25 +58,26 @@ test("a picture is copied once, however long the line on it", () => {
   expect(copies()).toBe(1);
 });
 
-test("fifty changes can be undone", () => {
-  for (let i = 0; i < 60; i++) board.show(EMPTY);
-  let undone = 0;
-  for (; board.canUndo; undone++) board.undo();
-  expect(undone).toBe(50);
-});
+test.each([true, false])(
+  "a board of another size fits the opened picture again (edges: %s), also one that is undone",
+  (edges) => {
+    showPicture(edges);
+    board.setSize(128, 128);
+    expect(shape).toMatchObject({ picture: { width: 128, height: 128 } });
+    board.show(EMPTY);
+    board.setSize(32, 24);
+    board.undo();
+    expect(shape).toMatchObject({ source: { width: 200 }, picture: { width: 32, height: 24 } });
+  },
+);
 
-test("a board of another size finds a picture's edges again, also of the picture that is undone", () => {
-  showPicture(true);
-  board.setSize(128, 128);
-  expect(shape).toMatchObject({ picture: { width: 128, height: 128 } });
-  board.show(EMPTY);
-  board.setSize(32, 24);
-  board.undo();
-  expect(shape).toMatchObject({ source: { width: 200 }, picture: { width: 32, height: 24 } });
-});
-
-test("a photo is not touched by the board's size", () => {
-  showPicture(false);
-  board.setSize(128, 128);
-  expect(shape).toMatchObject({ picture: { width: 64, height: 48 } });
+test("the control image is what the engine would make of the opened picture, with its notices", () => {
+  const photo = blank(160, 96);
+  for (let i = 0; i < photo.data.length; i++) photo.data[i] = i % 4 === 3 ? 255 : (31 * i) % 256;
+  board.show(openedPicture(photo, false, board.size));
+  const given = prepareControlImage(board.controlImage(), 48, 64);
+  expect(given.notices).toEqual([]);
+  const direct = prepareControlImage(photo, 48, 64);
+  expect(given.pixels).toEqual(direct.pixels);
+  expect(board.notices).toEqual(direct.notices);
 });

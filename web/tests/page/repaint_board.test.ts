@@ -84,7 +84,7 @@ test("all of the picture can be masked, and everything can be undone", () => {
   board.open(blank(32, 24));
   board.undo();
   board.undo();
-  expect([board.image, mask(0, 0)]).toEqual([first, 255]);
+  expect([board.source, mask(0, 0)]).toEqual([first, 255]);
   board.undo();
   board.undo();
   expect([board.image, board.canUndo]).toEqual([undefined, false]);
@@ -95,10 +95,18 @@ test("a model of another size leaves the picture and no mask", () => {
   board.open(picture);
   stroke([32, 24]);
   board.setSize(128, 128);
-  expect([board.image, board.maskImage(), board.canUndo]).toEqual([picture, undefined, false]);
+  expect([board.source, board.maskImage(), board.canUndo]).toEqual([picture, undefined, false]);
+  expect(board.image).toMatchObject({ width: 128, height: 128 });
 });
 
-test("a picture that is far larger than the model's is kept smaller", () => {
-  board.open(blank(6400, 4800));
-  expect([board.image?.width, board.image?.height]).toEqual([256, 192]);
+test("the engine gets a photo at the model's size, with a notice of what was changed", () => {
+  board.open(blank(640, 480));
+  expect(board.image).toMatchObject({ width: 64, height: 48 });
+  expect(board.notices).toContain("photo: 640x480 was scaled to cover 64x48");
+});
+
+test("a photo that is too small is refused, and the one before it stays", () => {
+  board.open(blank(64, 48));
+  expect(() => board.open(blank(4, 4))).toThrow("photo: got 4x4 pixels, wanted 8x8 at least");
+  expect(board.source).toMatchObject({ width: 64 });
 });
