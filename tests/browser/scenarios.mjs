@@ -456,7 +456,7 @@ export async function loseTheDevice({ visitor, browser }) {
   return { end, messages, endAfter: await visitor.generate(), messagesAfter: await visitor.messages() };
 }
 
-/** Another site's script loads the engine and makes a picture, as web/README.md says. @param {Stage} stage */
+/** Another site's script loads the engine and makes a picture, as web/README.md shows. @param {Stage} stage */
 export async function useTheEngine({ visitor, host, options }) {
   await visitor.page.goto(host.url);
   return visitor.page.evaluate(async ({ width, height, seed }) => {
