@@ -55,7 +55,9 @@ def test_the_disc_is_where_the_ring_was_drawn_in_the_colours_of_the_prompt(pictu
 
 
 def test_the_picture_is_that_of_the_native_library(facts: dict[str, Any], picture: Image.Image, circles_bundle: Bundle):
-    native = ControlNetPipeline.from_bundle(circles_bundle)(PROMPT, Image.open(facts["outline"]), seed=SEED, num_inference_steps=STEPS)
+    native = ControlNetPipeline.from_bundle(circles_bundle)(
+        PROMPT, Image.open(facts["outline"]), seed=SEED, num_inference_steps=STEPS
+    )
     assert psnr_db(np.asarray(picture), np.asarray(native.images[0])) >= MIN_PSNR_DB
     metadata = {key: str(value) for key, value in picture.text.items()}  # type: ignore[attr-defined]
     assert metadata.pop("bundle_sha256") != native.metadata["bundle_sha256"]  # another library: another bundle
