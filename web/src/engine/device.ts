@@ -1,4 +1,4 @@
-/** Find a WebGPU device for one of a bundle's libraries, or say exactly what this browser or GPU lacks. */
+/** Open a WebGPU device for one of a bundle's libraries, or name what this browser or GPU lacks. */
 
 import { UserError } from "./errors.ts";
 import type { Library } from "./manifest.ts";
@@ -6,11 +6,11 @@ import { type Memory, MemoryFullError } from "./memory.ts";
 import type { Progress } from "./progress.ts";
 import { checkSecureContext } from "./secure_context.ts";
 
-/** A device that was opened for one library; `close` gives it back. */
+/** A device that was opened for one library. */
 export interface OpenDevice {
   readonly device: GPUDevice;
   readonly library: Library;
-  /** Vendor, architecture and name, as far as the browser tells: "nvidia ada-lovelace". */
+  /** Vendor, architecture and name, as far as the browser reveals them: "nvidia ada-lovelace". */
   readonly description: string;
   /** The largest buffer that the adapter grants. */
   readonly maxBufferBytes: number;
@@ -22,8 +22,8 @@ const NEED_BROWSER =
 /**
  * Open a device with exactly the features and limits that the library needs.
  *
- * Of several webgpu libraries the first that the adapter can run is taken, float16 before float32.
- * Throws UserError where there is no WebGPU, no adapter, or a feature or limit is missing.
+ * If the bundle has several webgpu libraries, this takes the first that the adapter can run, float16 before float32.
+ * Throws UserError if there is no WebGPU or no adapter, or if a feature or limit is missing.
  */
 export async function openDevice(libraries: readonly Library[], gpu: GPU | undefined): Promise<OpenDevice> {
   const candidates = libraries.filter((library) => library.device === "webgpu").sort(float16First);
@@ -53,7 +53,7 @@ export interface Lack {
   readonly wanted: string;
 }
 
-/** Everything that `adapter` lacks for `library`, in the manifest's order; empty where it can run it. */
+/** List everything that `adapter` lacks for `library`, in the manifest's order. */
 export function lacksOf(adapter: Pick<GPUAdapter, "features" | "limits">, library: Library): Lack[] {
   const limits = adapter.limits as unknown as Record<string, number | undefined>;
   const features = library.required_features
@@ -72,7 +72,7 @@ export function lacksOf(adapter: Pick<GPUAdapter, "features" | "limits">, librar
 /**
  * Count pipelines as they are compiled, label them, and name the kernel that does not compile.
  *
- * tvmjs makes every pipeline through this method of the device, and itself reports once a second, in prose.
+ * tvmjs creates every pipeline through this method of the device. Its own reports are prose, once a second.
  */
 export function watchPipelines(device: GPUDevice, onProgress: (progress: Progress) => void = () => {}): void {
   const create = device.createComputePipelineAsync.bind(device);
@@ -94,7 +94,7 @@ export function watchPipelines(device: GPUDevice, onProgress: (progress: Progres
 
 /** The error for a device that is gone. */
 export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memory): UserError {
-  // tvmjs destroys the device where a buffer cannot be made; nobody else does before the engine is unloaded.
+  // Before the engine is unloaded, only tvmjs destroys the device, and only if it cannot create a buffer.
   if (reason === "destroyed") return new MemoryFullError(memory);
   const got = `lost: ${message || "the browser gives no reason"}`;
   const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded anew";

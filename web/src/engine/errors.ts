@@ -1,12 +1,12 @@
 /**
- * A mistake that the user can mend, in four parts; everything else that is thrown is a failure of ours.
+ * A mistake that the user can correct, in four parts. Any other error is a bug.
  * The twin of mlc_controlnet/errors.py.
  */
 export class UserError extends Error {
   override readonly name = "UserError";
 
   constructor(
-    /** The thing at fault: a file, an option, a limit. */
+    /** The file, option or limit that is wrong. */
     readonly subject: string,
     /** What it is. */
     readonly got: string,
@@ -19,7 +19,7 @@ export class UserError extends Error {
   }
 }
 
-/** True for the error that an AbortSignal causes: nothing is wrong, somebody pressed Cancel. */
+/** True for the error that an AbortSignal causes: nothing is wrong, the caller cancelled. */
 export function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === "AbortError";
 }

@@ -11,7 +11,8 @@ import { checkSecureContext } from "./secure_context.ts";
 
 /** Milliseconds to wait before a request whose connection broke is made again. */
 const RETRY_DELAYS_MS = [200, 1000];
-const REMEDY = "load the page again; if it stays, the bundle was changed after its build: copy it to the host again";
+const REMEDY =
+  "load the page again; if that does not help, copy the bundle to the host again: it was changed after its build";
 
 /** Cache what was verified, if there is room. */
 type Put = (key: string, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
@@ -25,27 +26,27 @@ export interface Bundle {
   /**
    * The content of one listed file, from the cache or the host, its size and hash verified.
    *
-   * `onBytes` is told the bytes as they arrive. Throws UserError where the host's file is missing, short, long or altered.
+   * `onBytes` receives the number of bytes as they arrive. Throws UserError if the host's file is missing, short, long or altered.
    */
   readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
   /**
-   * Let the cache hold this version of the bundle, manifest and all, and nothing of others. Does nothing where there was no
-   * room for all that was read.
+   * Keep this version of the bundle in the cache, with its manifest, and delete other versions. Does nothing if the cache had
+   * no room for every file.
    */
   keep(): Promise<void>;
 }
 
 export interface ReadOptions {
   signal?: AbortSignal;
-  /** Bytes that arrived since the last call. They are taken back (negative) where a bad file is fetched again. */
+  /** Bytes that arrived since the last call. Negative if a damaged file is fetched again. */
   onBytes?: (bytes: number) => void;
 }
 
 /**
- * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet. Where the host does not
- * answer, the manifest is that of the version that was kept.
+ * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet. If the host does not
+ * answer, this returns the version that the cache keeps.
  *
- * Throws UserError where there is no bundle or its manifest is not sound.
+ * Throws UserError if there is no bundle or its manifest is not valid.
  */
 export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal): Promise<Bundle> {
   checkSecureContext();
@@ -151,7 +152,7 @@ async function readFromHost(
   return bytes;
 }
 
-/** Whether there was room; without a cache there is nothing to fill. */
+/** Returns whether the cache had room; true without a cache. */
 async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
   try {
     await cache?.put(key, new Response(bytes));
@@ -161,7 +162,7 @@ async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Arra
   }
 }
 
-/** What was found, in words; undefined where it is what the manifest lists. */
+/** Describe how `bytes` differ from the manifest's entry; undefined if they are equal. */
 async function fault(entry: FileEntry, bytes: Uint8Array<ArrayBuffer>): Promise<string | undefined> {
   const sha256 = await sha256Hex(bytes);
   if (bytes.length === entry.bytes && sha256 === entry.sha256) return undefined;
@@ -169,7 +170,7 @@ async function fault(entry: FileEntry, bytes: Uint8Array<ArrayBuffer>): Promise<
   return `${bytes.length} bytes, sha256 ${sha256} (${kind})`;
 }
 
-/** No answer, or an answer that stopped: the one kind of failure that may be gone in a second. */
+/** No answer, or an answer that stopped. Only this kind of failure is worth another attempt. */
 class BrokenConnection extends UserError {
   constructor(url: string, got: string, wanted: string) {
     super(url, got, wanted, "check the connection and try again");
@@ -209,7 +210,7 @@ async function request(
   return response;
 }
 
-/** The whole body. Bytes are counted as they come, and taken back where the connection breaks. */
+/** Read the whole body. `onBytes` receives bytes as they arrive, and a negative number if the connection breaks. */
 async function readBody(
   response: Response,
   url: string,

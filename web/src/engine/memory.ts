@@ -1,32 +1,32 @@
-/** How a bundle's weights share the GPU's memory: which of the manifest's two modes a device can have. */
+/** Choose how the bundle's weights use GPU memory: one of the manifest's two modes. */
 
 import { UserError } from "./errors.ts";
 import type { Manifest, MemoryMode } from "./manifest.ts";
 
-/** All weights stay on the GPU, or a part of them comes for a component's calls: slower, and a third less memory. */
+/** All weights stay in GPU memory, or part of them only while their component runs: slower, with less memory. */
 export type MemoryName = "resident" | "reduced";
 
 /** `auto`: resident, unless the GPU looks too small for it or turns out to be. */
 export type MemoryChoice = MemoryName | "auto";
 
-/** What a library takes of the GPU in each mode: the manifest's figures. */
+/** How much GPU memory a library takes in each mode, from the manifest. */
 export type MemoryPlan = Manifest["memory"][string];
 
-/** What one library takes of the GPU in one of the two modes. */
+/** How much GPU memory one library takes in one mode. */
 export interface Memory extends MemoryMode {
   readonly name: MemoryName;
 }
 
 /**
- * Nobody tells how much memory a GPU has. The largest buffer that it grants is a hint: browsers derive it from the size of
- * its memory heaps, and only small ones stay at WebGPU's default of 256 MiB. Where eight of those do not hold the model,
- * the resident mode is not even tried. Everything else is found out by allocating.
+ * WebGPU does not report the size of GPU memory. The largest buffer that an adapter grants is a hint: browsers derive it
+ * from the size of the memory heaps, and only small GPUs stay at the default of 256 MiB. If eight such buffers do not hold
+ * the model, the engine does not try the resident mode. Otherwise it allocates, and falls back if that fails.
  */
-const BUFFERS_A_HEAP = 8;
+const BUFFERS_PER_HEAP = 8;
 
-/** The mode to begin with. `maxBufferBytes` is the largest buffer that the adapter grants. */
+/** Choose the first mode to try. `maxBufferBytes` is the largest buffer that the adapter grants. */
 export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBytes: number): Memory {
-  const small = plan.resident.peak_bytes > BUFFERS_A_HEAP * maxBufferBytes;
+  const small = plan.resident.peak_bytes > BUFFERS_PER_HEAP * maxBufferBytes;
   const name = choice === "auto" ? (small ? "reduced" : "resident") : choice;
   return { name, ...plan[name] };
 }

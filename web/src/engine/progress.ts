@@ -1,4 +1,4 @@
-/** How far loading is. */
+/** The progress of loading. */
 
 import type { Bundle, ReadOptions } from "./load.ts";
 import type { Library } from "./manifest.ts";
@@ -16,7 +16,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Options for reading the library and the shards that report the sum of their bytes. */
+/** Read options for the library and the shards; `onProgress` gets the sum of their bytes. */
 export function withDownloadMeter(bundle: Bundle, library: Library, { onProgress, signal }: LoadOptions): ReadOptions {
   const paths = new Set([library.file, ...neededShards(bundle.manifest).keys()]);
   const total = bundle.manifest.files.reduce((sum, file) => sum + (paths.has(file.path) ? file.bytes : 0), 0);

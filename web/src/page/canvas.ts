@@ -1,4 +1,4 @@
-/** Pixels to and from canvases. */
+/** Read pixels from files and paint them on canvases. */
 
 import type { Image } from "../worker";
 import { UserError } from "../worker";
@@ -27,7 +27,7 @@ export function paintImage(canvas: HTMLCanvasElement, image: Image): void {
   canvas.getContext("2d")?.putImageData(new ImageData(image.data, image.width, image.height), 0, 0);
 }
 
-/** Draw a stroke's line, its ends round; a single point is a dot. */
+/** Draw a stroke as a line with round ends. A single point becomes a dot. */
 export function paintStroke(
   context: CanvasRenderingContext2D | OffscreenCanvasRenderingContext2D,
   { points, width }: Stroke,
@@ -43,14 +43,14 @@ export function paintStroke(
   context.stroke();
 }
 
-/** A canvas of the image's size that holds it. */
+/** Copy `image` to a new canvas of its size. */
 export function toCanvas(image: Image): OffscreenCanvas {
   const canvas = new OffscreenCanvas(image.width, image.height);
   canvas.getContext("2d")?.putImageData(new ImageData(image.data, image.width, image.height), 0, 0);
   return canvas;
 }
 
-/** Let the visitor save a file. */
+/** Offer `content` to the visitor as a download. */
 export function saveFile(content: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content);

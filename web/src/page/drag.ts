@@ -1,15 +1,15 @@
-/** Dragging on a canvas, with a mouse, a finger or a pen. */
+/** Drags on a canvas, with a mouse, a finger or a pen. */
 
 import type { Point } from "./outline";
 
-/** What a drag that has begun does. */
+/** The reactions to a drag that has begun. */
 export interface Drag {
   move(to: Point): void;
-  /** The browser took the pointer away, to scroll for instance: as if there had been no drag. */
+  /** Undo the drag: the browser took the pointer away, for example to scroll. */
   cancel(): void;
 }
 
-/** One drag at a time: of two fingers the first one's. Points are fractions of the canvas's width and height. */
+/** Call `begin` for each drag, one at a time: a second finger is ignored. Points are fractions of the canvas's width and height. */
 export function listenToDrags(canvas: HTMLCanvasElement, begin: (from: Point) => Drag): void {
   let isDragging = false;
   canvas.addEventListener("pointerdown", (event) => {

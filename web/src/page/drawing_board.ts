@@ -19,12 +19,12 @@ import {
 
 export type Tool = "ring" | "pencil" | "eraser";
 
-/** Pixels of the control image: a shorter drag is a click, and draws nothing. */
+/** In pixels of the control image. A shorter drag counts as a click and draws nothing. */
 const MIN_RADIUS = 3;
 
 export class DrawingBoard {
   tool: Tool = "ring";
-  /** Called whenever another shape is on the board. */
+  /** Called after every change of the shape on the board. */
   onChange: (shape: Shape) => void = () => {};
   private readonly history: History<Shape>;
   /** The picture that was painted last. */
@@ -32,7 +32,7 @@ export class DrawingBoard {
   private width: number;
   private height: number;
 
-  /** A board with a ring, whose numbers are fractions of the board's width. */
+  /** Create a board with a ring, whose numbers are fractions of the board's width. */
   constructor(
     private readonly canvas: HTMLCanvasElement,
     ...ring: readonly [x: number, y: number, radius: number]
@@ -46,7 +46,7 @@ export class DrawingBoard {
     new ResizeObserver(() => this.paint()).observe(canvas);
   }
 
-  /** Pixels of the control image; what is drawn already keeps its place in proportion. */
+  /** Set the size in pixels of the control image. Shapes on the board keep their place in proportion. */
   setSize(width: number, height: number): void {
     const before = this.size;
     if (width === before.width && height === before.height) return;
@@ -56,12 +56,12 @@ export class DrawingBoard {
     this.present();
   }
 
-  /** Pixels of the control image. */
+  /** The size in pixels of the control image. */
   get size(): { width: number; height: number } {
     return { width: this.width, height: this.height };
   }
 
-  /** Put a shape on the board in place of what is there. Changes of one `gesture` are undone together. */
+  /** Replace the shape on the board. Changes of one `gesture` are undone together. */
   show(shape: Shape, gesture?: unknown): void {
     this.history.change(shape, gesture);
     this.present();
@@ -71,17 +71,17 @@ export class DrawingBoard {
     return this.history.canUndo;
   }
 
-  /** Put back what was there before the last change, if there was one. */
+  /** Undo the last change, if there is one. */
   undo(): void {
     if (this.history.undo()) this.present();
   }
 
-  /** A ring whose numbers are fractions of the board's width. */
+  /** Replace the shape by a ring, whose numbers are fractions of the board's width. */
   showRing(x: number, y: number, radius: number): void {
     this.show(this.ringAt(x, y, radius));
   }
 
-  /** What the model is given. */
+  /** Draw the shape as the model's control image. */
   controlImage(): Image {
     return drawShape(this.shape, this.width, this.height);
   }
@@ -123,7 +123,7 @@ export class DrawingBoard {
     };
   }
 
-  /** From the middle outwards. */
+  /** Draw a ring around the point at which the drag began. */
   private dragRing(center: Point, gesture: symbol): (to: Point) => void {
     return (to) => {
       const radius = Math.hypot(to.x - center.x, to.y - center.y);
@@ -158,7 +158,7 @@ export class DrawingBoard {
     return { x: x * this.width, y: y * this.height };
   }
 
-  /** Paint at the screen's resolution; the model gets its own, coarser drawing. */
+  /** Paint at the screen's resolution. controlImage draws again at the model's resolution, which is lower. */
   private paint(): void {
     const context = this.canvas.getContext("2d") as CanvasRenderingContext2D;
     const pixels = Math.max(1, Math.round(this.canvas.clientWidth * devicePixelRatio));
@@ -189,13 +189,13 @@ const RING_KEYS: Record<string, (ring: Ring) => Ring> = {
   "-": ({ center, radius }) => ({ center, radius: radius - 1 }),
 };
 
-/** The pencil begins anew where a ring was: a model of rings knows one. */
+/** Add a stroke. The pencil replaces a ring, because a model of rings expects a single outline. */
 function addStroke(shape: Shape, stroke: Stroke): Shape {
   if (shape.kind !== "ring") return { ...shape, strokes: [...shape.strokes, stroke] };
   return { kind: "strokes", strokes: stroke.erases ? [traceRing(shape.ring), stroke] : [stroke] };
 }
 
-/** Of RGBA. */
+/** True for a color value above 0; `i` is its index in RGBA data. */
 function isLit(value: number, i: number): boolean {
   return i % 4 !== 3 && value > 0;
 }

@@ -1,4 +1,4 @@
-/** One engine for the page's life: loaded when the page opens, loaded again where it broke. */
+/** The page's engine: loaded when the page opens, and loaded again after a failure. */
 
 import type {
   ControlNetEngine,
@@ -14,10 +14,10 @@ import type {
 } from "../worker";
 import { isAbort, UserError } from "../worker";
 
-/** Hears of loading, whenever it happens. */
+/** Receives the events of every load. */
 export interface LoadListener {
   onLoadStart(): void;
-  /** The bundle is known, and being fetched. */
+  /** The manifest was read; the large files are being fetched. */
   onManifest(manifest: Manifest): void;
   onProgress(progress: Progress): void;
   onLoaded(info: EngineInfo): void;
@@ -26,9 +26,9 @@ export interface LoadListener {
 export class EngineSession {
   private engine: Promise<ControlNetEngine> | undefined;
   private memory: MemoryChoice = "auto";
-  /** How often an engine was begun: only the last one is told of. */
+  /** The number of loads so far. The listener hears only of the last one. */
   private loads = 0;
-  /** The GPU's memory once was full with all weights on it. */
+  /** GPU memory was full once, with all weights in it. */
   private outgrown = false;
 
   constructor(
@@ -37,7 +37,7 @@ export class EngineSession {
     private readonly listener: LoadListener,
   ) {}
 
-  /** Load the engine unless it is loaded or loading. A failure is forgotten, so that the next call tries again. */
+  /** Load the engine unless it is loaded or loading. After a failure, the next call tries again. */
   load(): Promise<ControlNetEngine> {
     if (this.engine !== undefined) return this.engine;
     const engine = this.start();
@@ -48,14 +48,14 @@ export class EngineSession {
     return engine;
   }
 
-  /** Load the next engine with this use of the GPU's memory; one that has another is given up. Not while it draws. */
+  /** Choose how the next engine uses GPU memory. An engine with another choice is unloaded. Do not call this during a drawing. */
   useMemory(memory: MemoryChoice): void {
     if (memory === this.memory) return;
     this.memory = memory;
     this.giveUp();
   }
 
-  /** Wait until the engine is loaded. An abort ends the waiting; the loading goes on. */
+  /** Wait until the engine is loaded. An abort ends the wait but not the loading. */
   async ready(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     await new Promise((resolve, reject) => {
@@ -65,7 +65,7 @@ export class EngineSession {
     });
   }
 
-  /** Make a picture. An engine that broke over it is given up, so that the next call loads a new one. */
+  /** Draw a picture. If the engine breaks, it is unloaded and the next call loads a new one. */
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
     const engine = await this.load();
     try {
@@ -77,7 +77,7 @@ export class EngineSession {
     }
   }
 
-  /** What the GPU did since the present engine was loaded. */
+  /** The GPU's work since the present engine was loaded. */
   async stats(): Promise<EngineStats> {
     return (await this.load()).stats();
   }
@@ -102,13 +102,13 @@ export class EngineSession {
   }
 }
 
-/** True for everything but a cancel and a user's mistake; what happens to the GPU is told as the latter. */
+/** False for a cancel and for a user's mistake. Failures of the GPU arrive as UserError and count as broken. */
 function breaksEngine(error: unknown): boolean {
   if (isAbort(error)) return false;
   return !(error instanceof UserError) || error.subject === "GPU device" || isMemoryFull(error);
 }
 
-/** Errors lose their class on the way from the worker, not their parts. */
+/** Tells by the subject: an error from the worker keeps its parts but not its subclass. */
 function isMemoryFull(error: unknown): boolean {
   return error instanceof UserError && error.subject === "GPU memory";
 }

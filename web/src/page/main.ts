@@ -40,23 +40,23 @@ const HINTS: Readonly<Record<Tool, string>> = {
   eraser: "Rub out what is too much",
 };
 
-/** Bytes of GPU memory from which on the page offers to save some; `?memory=` in its address always does. */
+/** The page offers to save GPU memory if the model takes this many bytes, or if its address has `?memory=`. */
 const MEMORY_WORTH_A_SETTING = 1e9;
 
-/** The names that the bundled model was trained on, where the page is built with it. */
+/** The colour names of the bundled model; empty if the page is built without the model. */
 const palettes = import.meta.glob<Palette>("../../../mlc_controlnet/models/circles/colors.json", {
   eager: true,
   import: "default",
 });
 
-/** The model whose colours those are. */
+/** The model that knows these colours. */
 const BUNDLED_MODEL = "circles";
 
 const byId = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
 const form = byId<HTMLFormElement>("form");
 const generateButton = byId<HTMLButtonElement>("generate");
 const cancelButton = byId<HTMLButtonElement>("cancel");
-/** On a phone, where the other one is above the picture. */
+/** For phones, on which the other button is out of sight. */
 const cancelInSight = byId<HTMLButtonElement>("cancel-in-sight");
 const cancelButtons = [cancelButton, cancelInSight];
 const repaintButton = byId<HTMLButtonElement>("repaint-picture");
@@ -70,22 +70,22 @@ const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onMa
 
 let loadProgress = new LoadProgress();
 let picture: GeneratedImage | undefined;
-/** Whether the model repaints a part of a picture. */
+/** Whether this is an inpainting model. */
 let repaints = false;
 /** Whether the model was trained on outlines alone: of a photo it then wants the edges. */
 let wantsOutlines = true;
 let running: AbortController | undefined;
-/** What Ctrl+Z undoes. */
+/** The board that Ctrl+Z applies to. */
 let lastChanged: DrawingBoard | RepaintBoard = board;
 
-/** Something is going on: a phone keeps this in sight. */
+/** Show progress. On a phone it stays in sight. */
 function showProgress(text: string, fraction: number): void {
   byId("progress-bar").classList.add("busy");
   byId("status").textContent = text;
   progressBar.value = fraction;
 }
 
-/** Nothing is going on. */
+/** Show the result of what has ended. */
 function showResult(text: string, fraction = 0): void {
   showProgress(text, fraction);
   byId("progress-bar").classList.remove("busy");
@@ -102,7 +102,7 @@ function onProgress(progress: Progress): void {
   showProgress(loadProgress.text, loadProgress.fraction);
 }
 
-/** Put what the bundle says into the page; what the visitor has typed already stays. */
+/** Adapt the page to the bundle. Fields that the visitor has filled in keep their values. */
 function onManifest(manifest: Manifest): void {
   const { model, defaults } = manifest;
   repaints = inpaints(manifest);
@@ -116,7 +116,7 @@ function onManifest(manifest: Manifest): void {
   if (model.name !== BUNDLED_MODEL) speakOfAnyModel();
 }
 
-/** The page is written for discs of two colours; another model draws something else. */
+/** Replace the texts that are about discs of two colours, which only the bundled model draws. */
 function speakOfAnyModel(): void {
   wantsOutlines = false;
   const title = repaints ? "Brush over a part, describe what belongs there" : "Draw an outline, describe the picture";
@@ -148,7 +148,7 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   showResult("Ready");
 }
 
-/** Name the prices of the two uses of memory; a model that takes little leaves nothing to choose. */
+/** Show how much memory each choice takes. A small model leaves nothing to choose. */
 function offerMemory({ resident, reduced }: MemoryPlan): void {
   const { options } = field<HTMLSelectElement>("memory");
   options[1].text = `Keep the model there: ${gigabytes(resident.peak_bytes)}`;
@@ -233,7 +233,7 @@ function labelled(error: unknown): unknown {
   return label ? new UserError(label, error.got, error.wanted, error.remedy) : error;
 }
 
-/** What an inpainting model takes besides. Throws UserError where there is no photo. */
+/** The additional pictures for an inpainting model. Throws UserError if there is no photo. */
 function readPhoto(): Pick<GenerateRequest, "image" | "maskImage"> {
   const { image } = photo;
   if (image === undefined) throw new UserError("photo", "none", "a picture of which a part is repainted", "open one");
@@ -259,7 +259,7 @@ function showPicture(image: Parameters<typeof paintImage>[1], label: string): vo
   byId("placeholder").hidden = true;
 }
 
-/** After a run without picture: the one before it, or none. */
+/** After a run that made no picture, show the one before it, or none. */
 function restorePicture(): void {
   if (picture !== undefined) {
     showPicture(picture, picture.settings.prompt || "Picture without a prompt");
@@ -290,7 +290,7 @@ async function withPicture(file: File | undefined, subject: string, use: (source
   }
 }
 
-/** Where a picture goes that was dropped or pasted: the first of an inpainting model's is the photo. */
+/** Open a picture that was dropped or pasted. For an inpainting model, the first one is the photo. */
 function openPictureAt(target: EventTarget | null, file: File | undefined): void {
   const isPhoto = repaints && (photo.image === undefined || byId("repaint").contains(target as Node | null));
   void (isPhoto ? openPhoto(file) : openPicture(file));
@@ -374,7 +374,7 @@ function listenToBoard(): void {
   document.addEventListener("paste", (event) => openPictureAt(event.target, event.clipboardData?.files[0]));
 }
 
-/** `?memory=reduced` or `?memory=resident` in the page's address chooses from the first load on. */
+/** Apply `?memory=reduced` or `?memory=resident` of the page's address to the first load. */
 function readAddress(): void {
   const choice = new URLSearchParams(location.search).get("memory");
   const select = field<HTMLSelectElement>("memory");
@@ -401,7 +401,7 @@ if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("
 if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
 byId("not-started").remove();
 session.load().catch((error) => {
-  if (running !== undefined) return; // the run that waits for it tells
+  if (running !== undefined) return; // the run that waits for it reports the error
   messages.error(error);
   showResult("The model is not loaded");
 });

@@ -9,12 +9,12 @@ export class Messages {
     this.container.replaceChildren();
   }
 
-  /** Something was changed in the inputs. */
+  /** Show a change that was made to the inputs. */
   notice(text: string): void {
     this.add("notice", [paragraph(capitalise(text))]);
   }
 
-  /** What went wrong and what to do. A failure of ours shows its technical text, which belongs in a report. */
+  /** Show what is wrong and what to do. For a bug of the page, show the technical text, which helps in a report. */
   error(error: unknown): void {
     if (error instanceof UserError) {
       const fact = paragraph(`got ${error.got}, wanted ${error.wanted}.`);
@@ -25,8 +25,8 @@ export class Messages {
     console.error(error);
     const text = error instanceof Error ? error.message : String(error);
     const fact = paragraph(text);
-    fact.prepend(strong("Something broke in this page: "));
-    this.add("error", [fact, paragraph("Press the button to try again. If it stays, please report this text.")]);
+    fact.prepend(strong("The page failed: "));
+    this.add("error", [fact, paragraph("Press Generate to try again. If it fails again, please report this text.")]);
   }
 
   private add(kind: "notice" | "error", content: HTMLElement[]): void {
@@ -52,7 +52,7 @@ function strong(text: string): HTMLElement {
   return element;
 }
 
-/** "steps" becomes "Steps"; an address and a name such as maxBufferSize stay as they are. */
+/** "steps" becomes "Steps". Addresses, and names such as maxBufferSize, do not change. */
 function capitalise(text: string): string {
   return /^(?!\w+:\/\/)[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }

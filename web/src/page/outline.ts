@@ -1,8 +1,8 @@
-/** Outlines as the model knows them: white, one to two pixels wide, on black. */
+/** Outlines like those of the training pictures: white lines on black, one to two pixels wide. */
 
 import type { FittedImage, Image } from "../worker";
 
-/** In pixels of the control image, from its top left corner; pixel i covers i to i + 1. */
+/** Coordinates in pixels of the control image, from its top left corner. Pixel i covers i to i + 1. */
 export interface Point {
   readonly x: number;
   readonly y: number;
@@ -13,7 +13,7 @@ export interface Ring {
   readonly radius: number;
 }
 
-/** A line of the pencil or the brush, or where the eraser went. */
+/** A line of the pencil, the brush or the eraser. */
 export interface Stroke {
   readonly points: readonly Point[];
   /** In pixels of the control image. */
@@ -22,7 +22,7 @@ export interface Stroke {
   readonly erases: boolean;
 }
 
-/** What is on the drawing board. Each stroke changes what the ones before it left. */
+/** The content of the drawing board. Strokes are applied in their order. */
 export type Shape =
   | { readonly kind: "ring"; readonly ring: Ring }
   | { readonly kind: "strokes"; readonly strokes: readonly Stroke[] }
@@ -30,18 +30,18 @@ export type Shape =
 
 export interface PictureShape {
   readonly kind: "picture";
-  /** As it was opened. */
+  /** The picture as it was opened. */
   readonly source: Image;
   /** The same at the board's size, as the engine reads it. */
   readonly fitted: FittedImage;
   readonly look: Look;
-  /** What `look` makes of it, at the board's size. */
+  /** The result of `look`, at the board's size. */
   readonly picture: Image;
-  /** Drawn and rubbed out on it, in pixels of the board. */
+  /** Strokes on the picture, in pixels of the board. */
   readonly strokes: readonly Stroke[];
 }
 
-/** What is made of an opened picture. */
+/** How an opened picture is changed. */
 export interface Look {
   readonly edges: boolean;
   /** 0..1: how faint an edge may be. */
@@ -49,9 +49,9 @@ export interface Look {
   readonly inverted: boolean;
 }
 
-/** Pixels; the model was trained on one to two. */
+/** In pixels. The training pictures have one to two. */
 const LINE_WIDTH = 1.5;
-/** Of the board's width. */
+/** As a fraction of the board's width. */
 const ERASER_WIDTH = 1 / 16;
 /** Pixels between two points of a stroke. */
 export const SPACING = 0.75;
@@ -60,7 +60,7 @@ export const EMPTY: Shape = { kind: "strokes", strokes: [] };
 
 type Size = Pick<Image, "width" | "height">;
 
-/** Of the pencil or the eraser, in pixels of a board of that size. */
+/** The width of the pencil or the eraser, in pixels of a board of that size. */
 export function strokeWidth(erases: boolean, board: Size): number {
   return erases ? ERASER_WIDTH * board.width : LINE_WIDTH;
 }
@@ -92,8 +92,8 @@ function drawOnPicture({ picture, strokes }: PictureShape): Image {
 }
 
 /**
- * A shape from a board of one size on a board of another, whole and in its middle; lines stay as thin as the model knows
- * them. A picture fits every board.
+ * Move a shape from a board of one size to the middle of a board of another size, without cropping it. The width of lines
+ * does not change. A picture is not moved: it is fitted to every board.
  */
 export function moveShape(shape: Shape, from: Size, to: Size): Shape {
   if (shape.kind !== "ring") {
@@ -104,7 +104,7 @@ export function moveShape(shape: Shape, from: Size, to: Size): Shape {
   return { kind: "ring", ring: { center: movePoint(center, from, to), radius: radius * scaleOf(from, to) } };
 }
 
-/** Strokes from a board of one size on a board of another, whole, in its middle and as broad in proportion. */
+/** Move strokes to the middle of a board of another size. Their width changes in proportion. */
 function moveStrokes(strokes: readonly Stroke[], from: Size, to: Size): Stroke[] {
   return strokes.map(({ points, width, erases }) => ({
     points: points.map((point) => movePoint(point, from, to)),
@@ -122,7 +122,7 @@ function scaleOf(from: Size, to: Size): number {
   return Math.min(to.width / from.width, to.height / from.height);
 }
 
-/** The ring as a line that can be rubbed out in part. */
+/** Turn a ring into a line, which the eraser can remove in part. */
 export function traceRing({ center, radius }: Ring): Stroke {
   const count = Math.max(3, Math.ceil((2 * Math.PI * radius) / SPACING));
   const points = Array.from({ length: count + 1 }, (_, i) => {
@@ -132,7 +132,7 @@ export function traceRing({ center, radius }: Ring): Stroke {
   return { points, width: LINE_WIDTH, erases: false };
 }
 
-/** The same picture with black and white exchanged: dark lines on a bright ground become what the model knows. */
+/** Exchange black and white: dark lines on light paper become white lines on black, which the model expects. */
 export function invert({ width, height, data }: Image): Image {
   return { width, height, data: data.map((value, i) => (i % 4 === 3 ? value : 255 - value)) };
 }
@@ -145,8 +145,8 @@ function drawStroke(image: Image, { points, width, erases }: Stroke): void {
 }
 
 /**
- * Whiten or blacken what is near a line that lies between two corners; `distance` is that from its middle. Its edge is soft
- * over one pixel, as in the pictures that the model was trained on.
+ * Draw a white or black line that lies between two corners; `distance` returns the distance from the line's middle. The
+ * line's edge is soft over one pixel, as in the training pictures.
  */
 function cover(
   { width, height, data }: Image,

@@ -1,17 +1,17 @@
-/** What the status line says. */
+/** The texts of the status line. */
 
 import type { Progress } from "../worker";
 
-/** The two phases of loading overlap; this keeps both. */
+/** The progress of loading, whose two phases overlap. */
 export class LoadProgress {
   private readonly phases = new Map<Progress["phase"], Progress>();
 
-  /** Note a report. */
+  /** Record a report. */
   add(progress: Progress): void {
     this.phases.set(progress.phase, progress);
   }
 
-  /** 0..1; each phase counts half. */
+  /** From 0 to 1. Each phase counts half. */
   get fraction(): number {
     const of = (phase: Progress["phase"]) => {
       const progress = this.phases.get(phase);

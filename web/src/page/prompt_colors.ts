@@ -8,12 +8,12 @@ export interface PromptColors {
 /** CSS colour name to r, g, b of 0..255. */
 export type Palette = Readonly<Record<string, readonly [number, number, number]>>;
 
-/** The prompt as the bundled model was trained on it. */
+/** Write a prompt in the form that the bundled model was trained on. */
 export function composePrompt({ fill, background }: PromptColors): string {
   return `${fill} circle with ${background} background`;
 }
 
-/** The colours of a prompt of that form; undefined for any other text. */
+/** Read the colours from a prompt of that form; returns undefined for any other text. */
 export function parsePrompt(prompt: string, palette: Palette): PromptColors | undefined {
   const match = /^\s*(\w+) circle with (\w+) background\s*$/i.exec(prompt);
   if (match === null) return undefined;
@@ -21,7 +21,7 @@ export function parsePrompt(prompt: string, palette: Palette): PromptColors | un
   return fill in palette && background in palette ? { fill, background } : undefined;
 }
 
-/** Fill the two rows of `container` and keep them and `input` in step. */
+/** Fill the two rows of `container` with swatches, and keep them and `input` consistent. */
 export function linkSwatches(container: HTMLElement, input: HTMLInputElement, palette: Palette): void {
   const rows = [...container.querySelectorAll<HTMLElement>("[data-slot]")];
   for (const row of rows) {

@@ -1,4 +1,4 @@
-/** The canvas on which the visitor brushes over what is to be repainted of a picture; for inpainting models. */
+/** The canvas on which the visitor marks the part of a photo that an inpainting model repaints. */
 
 import { type FittedImage, fitImage, type Image, MASK_THRESHOLD } from "../worker";
 import { paintImage, paintStroke } from "./canvas";
@@ -6,7 +6,7 @@ import { type Drag, listenToDrags } from "./drag";
 import { History } from "./history";
 import { drawShape, type Point, SPACING, type Stroke } from "./outline";
 
-/** How the mask looks over the picture: a colour that few photos have. */
+/** The mask's colour over the picture. Few photos contain it. */
 const MASK_COLOR = "#ff2d95";
 const MASK_OPACITY = 0.6;
 /** What the picture is called in errors and notices. */
@@ -24,11 +24,11 @@ interface OpenedPhoto {
 }
 
 export class RepaintBoard {
-  /** The brush rubs out instead. */
+  /** Whether the brush removes the mask instead of adding to it. */
   erases = false;
-  /** Of the board's width. */
+  /** As a fraction of the board's width. */
   brushWidth = 0.12;
-  /** Called whenever another picture or mask is on the board. */
+  /** Called after every change of the picture or the mask. */
   onChange: () => void = () => {};
   private readonly history = new History<State>({ picture: undefined, strokes: [] });
   private width: number;
@@ -41,7 +41,7 @@ export class RepaintBoard {
     this.present();
   }
 
-  /** Pixels of the model's pictures; with another size, nothing is masked any more. */
+  /** Set the size of the model's pictures in pixels. A change of size clears the mask. */
   setSize(width: number, height: number): void {
     if (width === this.width && height === this.height) return;
     this.width = width;
@@ -51,7 +51,7 @@ export class RepaintBoard {
     this.present();
   }
 
-  /** Put a picture on the board, with nothing masked. Throws UserError if it is too small. */
+  /** Put a picture on the board, without a mask. Throws UserError if it is too small. */
   open(picture: Image): void {
     this.change({ picture: this.fit(picture), strokes: [] });
   }
@@ -71,7 +71,7 @@ export class RepaintBoard {
     return this.state.picture?.fitted.notices ?? [];
   }
 
-  /** White where the picture is to be repainted, of the model's size; undefined where that is nowhere. */
+  /** The mask at the model's size, white where the model repaints; undefined if it is empty. */
   maskImage(): Image | undefined {
     const { strokes } = this.state;
     if (strokes.every(({ erases }) => erases)) return undefined;
@@ -83,7 +83,7 @@ export class RepaintBoard {
     return this.history.canUndo;
   }
 
-  /** Put back what was there before the last change, if there was one. */
+  /** Undo the last change, if there is one. */
   undo(): void {
     if (this.history.undo()) this.present();
   }
@@ -106,7 +106,7 @@ export class RepaintBoard {
     const spacing = Math.max(SPACING, stroke.width / 16);
     const drawn = { ...this.state, strokes: [...this.state.strokes, stroke] };
     this.change(drawn); // a click is a dot
-    /** Another picture may have come meanwhile, or the stroke may have been undone. */
+    /** False if another picture was opened since, or the stroke was undone. */
     const isThere = () => this.state === drawn;
     return {
       move: (to) => {

@@ -1,4 +1,4 @@
-/** The controls around the picture that is to be repainted. */
+/** The controls of the photo that an inpainting model repaints. */
 
 import type { Image } from "../worker";
 import type { RepaintBoard } from "./repaint_board";
@@ -6,9 +6,9 @@ import type { RepaintBoard } from "./repaint_board";
 export interface RepaintCardListener {
   /** A file was chosen as the picture to repaint. */
   onFile(file: File): void;
-  /** The picture's edges are wanted on the drawing board. */
+  /** The visitor asked for the picture's edges on the drawing board. */
   onOutline(picture: Image): void;
-  /** Something else is on the board. */
+  /** The picture or the mask changed. */
   onChange(): void;
 }
 

@@ -1,10 +1,10 @@
-/** Outlines to start from. */
+/** Sample outlines. */
 
 import { paintImage } from "./canvas";
 import type { DrawingBoard } from "./drawing_board";
 import { drawShape } from "./outline";
 
-/** Rings: centre and radius as fractions of the board. The first is there when the page opens. */
+/** Rings: centre and radius as fractions of the board. The page opens with the first. */
 export const SAMPLES = [
   [0.5, 0.5, 0.28],
   [0.34, 0.36, 0.19],
@@ -12,7 +12,7 @@ export const SAMPLES = [
   [0.7, 0.3, 0.14],
 ] as const;
 
-/** Add a button a sample to `container`, which puts it on the board. */
+/** Add one button per sample to `container`. It puts the sample on the board. */
 export function addSamples(container: HTMLElement, board: DrawingBoard): void {
   for (const [number, [x, y, radius]] of SAMPLES.entries()) {
     const button = document.createElement("button");

@@ -1,4 +1,4 @@
-/** The page's side: an engine on the other end of a port, with the interface of one that is here. */
+/** The page's side: an engine that runs at the other end of a port, with the interface of a local one. */
 
 import { resolveBundleUrl } from "../engine/bundle_address.ts";
 import { checkPixels } from "../engine/control_image.ts";
@@ -16,14 +16,14 @@ import { checkCallbacks, checkOptions } from "../engine/interface.ts";
 import { checkRequest } from "../engine/request.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
-/** Hears what a running call tells. */
+/** Receives the replies to a running call. */
 interface Listener {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
   readonly onEvent: (event: Reply) => void;
 }
 
-/** Without an id: the connection gives one. */
+/** A call without an id, which the connection adds. */
 type Unnumbered<T> = T extends { id: number } ? Omit<T, "id"> : never;
 
 /** Calls on a port, matched with their replies. */
@@ -41,7 +41,7 @@ export class Connection {
     };
   }
 
-  /** Make one call. An abort is sent on; the call ends when the other side has stopped. */
+  /** Make one call. An abort is passed on, and the call ends when the other side has stopped. */
   async call<T>(
     call: Unnumbered<Exclude<Call, { kind: "abort" }>>,
     options: { signal?: AbortSignal; onEvent?: (event: Reply) => void } = {},

@@ -1,13 +1,13 @@
 /**
- * The engine in a worker of its own, with the interface of `../engine`: the page stays responsive while kernels compile and
- * pictures are made.
+ * The engine in a worker, with the interface of `../engine`. The page stays responsive while kernels compile and pictures
+ * are drawn.
  */
 
 import type { ControlNetEngine, EngineOptions } from "../engine/index.ts";
 import { Connection, connectEngine } from "./connect.ts";
 import { startWorker } from "./start_worker.ts";
 
-// Not from "../engine/index.ts" itself: the page would carry the whole runtime, which only the worker needs.
+// Not from "../engine/index.ts": that would put the whole runtime, which only the worker needs, into the page's script.
 export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
 export { fitImage } from "../engine/control_image.ts";
 export { isAbort, UserError } from "../engine/errors.ts";

@@ -1,4 +1,4 @@
-/** What a page and its worker say to each other. Every message carries the id of the call that it belongs to. */
+/** The messages between a page and its worker. Every message has the id of its call. */
 
 import { UserError } from "../engine/errors.ts";
 import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine/index.ts";
@@ -11,7 +11,7 @@ export type Call =
   | { readonly kind: "unload"; readonly id: number }
   | { readonly kind: "abort"; readonly id: number };
 
-/** A step with its preview made: functions do not travel. */
+/** A step with its preview as pixels: a function cannot be sent to another thread. */
 export type StepData = Omit<Step, "preview"> & { readonly preview: Image };
 
 /** From the worker: any number of events, then one result or error. */
@@ -23,13 +23,13 @@ export type Reply =
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };
 
-/** The side of a Worker, of a worker's own scope or of a MessageChannel. */
+/** What a Worker, a worker's scope and a MessagePort have in common. */
 export interface Port<In, Out> {
   postMessage(message: Out, transfer: Transferable[]): void;
   onmessage: ((event: MessageEvent<In>) => void) | null;
 }
 
-/** An error as plain data; structured cloning alone would lose its class and its four parts. */
+/** An error as plain data. Structured cloning would lose its class and its four parts. */
 export interface ErrorData {
   readonly name: string;
   readonly message: string;

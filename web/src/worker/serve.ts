@@ -7,7 +7,7 @@ import { type Call, type Port, packError, type Reply, type StepData } from "./pr
 /** Answer calls on `port`; `create` makes the engine. */
 export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine = createEngine): void {
   let engine: ControlNetEngine | undefined;
-  /** Calls that can still be aborted, by id. */
+  /** Running calls by id. */
   const running = new Map<number, AbortController>();
   const loaded = () => {
     if (engine === undefined) throw new Error("no engine was created in this worker");

@@ -1,4 +1,4 @@
-/** The script that the worker runs. */
+/** The worker's script. */
 
 import type { Call, Port, Reply } from "./protocol.ts";
 import { serveEngine } from "./serve.ts";
