@@ -9,7 +9,7 @@ export interface Drag {
   cancel(): void;
 }
 
-/** Call `begin` for each drag, one at a time: a second finger is ignored. Points are fractions of the canvas's width and height. */
+/** Call `begin` for each drag; a second finger is ignored. Points are fractions of the canvas's width and height. */
 export function listenToDrags(canvas: HTMLCanvasElement, begin: (from: Point) => Drag): void {
   let isDragging = false;
   canvas.addEventListener("pointerdown", (event) => {

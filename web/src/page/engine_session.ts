@@ -48,7 +48,7 @@ export class EngineSession {
     return engine;
   }
 
-  /** Choose how the next engine uses GPU memory. An engine with another choice is unloaded. Do not call this during a drawing. */
+  /** Choose how the next engine uses GPU memory; an engine with another choice is unloaded. Not while it draws. */
   useMemory(memory: MemoryChoice): void {
     if (memory === this.memory) return;
     this.memory = memory;

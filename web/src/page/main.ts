@@ -37,7 +37,7 @@ const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "
 const HINTS: Readonly<Record<Tool, string>> = {
   ring: "Drag from the middle outwards",
   pencil: "Draw a closed line",
-  eraser: "Rub out what is too much",
+  eraser: "Erase what is too much",
 };
 
 /** The page offers to save GPU memory if the model takes this many bytes, or if its address has `?memory=`. */
