@@ -62,9 +62,9 @@ def _add_bench_train(commands: "argparse._SubParsersAction[argparse.ArgumentPars
 
 
 def _bench_train(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.training.measure import Settings, measure
+    from mlc_controlnet.bench.training.measure import TrainBenchSettings, measure
 
-    settings = Settings(
+    settings = TrainBenchSettings(
         model=options.model,
         batch=options.batch,
         precision=options.precision,

@@ -5,12 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 
+from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, draw_source, random_circle
+from mlc_controlnet.train.circles.recipe import GUIDANCE_SCALE
 from tests.conftest import ROOT
+from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 from tests.train.conftest import weights_below
 
 pytestmark = pytest.mark.integration
@@ -48,24 +53,36 @@ def test_the_result_takes_the_place_of_the_bundled_controlnet(trained: Path) -> 
     )
 
 
-def test_the_compiled_library_draws_with_it(trained: Path, tmp_path: Path) -> None:
+def test_the_compiled_library_draws_torchs_picture_with_it(
+    trained: Path, circles_model: Path, circles_bundle: Bundle, tmp_path: Path
+) -> None:
+    """And another picture than the bundled ControlNet's, which steers the disc to the outline."""
     from mlc_controlnet.build import build
     from mlc_controlnet.config import BuildConfig
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 
     out = tmp_path / "circles-llvm"
-    build(
-        BuildConfig(
-            model="circles",
-            target="llvm",
-            dtypes=("float32",),
-            out=out,
-            tuning_db=ROOT / "tuning_db",
-            controlnet=str(trained),
-        )
-    )
+    build(BuildConfig("circles", "llvm", ("float32",), out, ROOT / "tuning_db", controlnet=str(trained)))
     circle = random_circle(np.random.default_rng(0))
-    picture = ControlNetPipeline.from_bundle(out)(
-        circle.prompt, Image.fromarray(draw_source(circle)), num_inference_steps=4, seed=7
+    outline = Image.fromarray(draw_source(circle))
+    latents = standard_normal((1, 4, IMAGE_SIZE // 8, IMAGE_SIZE // 8), seed=7)
+
+    def draw(bundle: Bundle | Path) -> np.ndarray:
+        pipeline = ControlNetPipeline.from_bundle(bundle)
+        return np.asarray(pipeline(circle.prompt, outline, num_inference_steps=4, latents=latents).images[0])
+
+    controlnet = ControlNetModel.from_pretrained(trained).half().float()  # as a bundle stores it
+    torchs = StableDiffusionControlNetPipeline.from_pretrained(
+        circles_model, controlnet=controlnet, torch_dtype=torch.float32
+    )
+    torchs.set_progress_bar_config(disable=True)
+    wanted = torchs(
+        circle.prompt,
+        image=outline,
+        num_inference_steps=4,
+        guidance_scale=GUIDANCE_SCALE,
+        latents=torch.from_numpy(latents),
     ).images[0]
-    assert picture.size == (IMAGE_SIZE, IMAGE_SIZE) and np.asarray(picture).std() > 10
+    drawn = draw(out)
+    assert psnr_db(drawn, np.asarray(wanted)) >= MIN_PSNR_DB
+    assert psnr_db(drawn, draw(circles_bundle)) < 20

@@ -120,14 +120,19 @@ def _peak_memory() -> float:
 
 
 def _count_work() -> float:
-    with FlopCounterMode(display=False) as counter:
-        _step()
-    return counter.get_total_flops() / 1e12
+    return tflop_of(_step)
 
 
 def _synchronize() -> None:
     if _device.type == "cuda":
         torch.cuda.synchronize(_device)
+
+
+def tflop_of(step: Step) -> float:
+    """Return the operations of one step, forward and backward, in TFLOP; it takes the step."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops() / 1e12
 
 
 def make_step(loop: Loop, folder: Path) -> Step:

@@ -20,7 +20,7 @@ import diffusers
 import torch
 
 from mlc_controlnet.bench.training.contestant import Contestant, Loop
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.machine import processor_name
 from mlc_controlnet.train.config import PRECISIONS
 from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator
@@ -41,7 +41,7 @@ NEMO = (11.68, 16.40, 20.24, 21.52, 27.20)
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainBenchSettings:
     """What is measured.
 
     Attributes:
@@ -66,9 +66,8 @@ class Settings:
     pixels: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("model", self.model, tuple(PIXELS)), ("precision", self.precision, PRECISIONS)):
-            if value not in allowed:
-                raise UserError(f"--{name}", repr(value), f"one of {', '.join(allowed)}", "pass one of these")
+        check_one_of("--model", self.model, PIXELS)
+        check_one_of("--precision", self.precision, PRECISIONS)
         for name, count in (("batch", self.batch), ("rounds", self.rounds), ("steps", self.steps)):
             if count < 1:
                 raise UserError(f"--{name}", str(count), "1 or more", "choose another number")
@@ -117,7 +116,7 @@ class Figures:
         return f"  {self.name:<34}{rate}  {middle:5.2f}x ({low:.2f} to {high:.2f})  {self.peak_memory_mib:8.0f} MiB"
 
 
-def measure(settings: Settings, raw: Path | None = None) -> Iterator[str]:
+def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[str]:
     """Lines to print: both loops, then the options, then the share of the device's measured ceiling.
 
     raw: a JSON file for every turn's time.
@@ -162,7 +161,7 @@ def describe_device(device: torch.device) -> str:
     return f"{name}, torch {torch.__version__}, diffusers {diffusers.__version__}"
 
 
-def both_loops(settings: Settings) -> list[Loop]:
+def both_loops(settings: TrainBenchSettings) -> list[Loop]:
     """Return the training loops to compare: diffusers' example, ours, and ours with cached latents."""
     return [
         settings.loop(PEER, is_peer=True),
@@ -171,7 +170,7 @@ def both_loops(settings: Settings) -> list[Loop]:
     ]
 
 
-def ladder(settings: Settings) -> list[Loop]:
+def ladder(settings: TrainBenchSettings) -> list[Loop]:
     """NeMo's table, a loop a line."""
     loops: list[Loop] = []
     so_far: dict[str, bool] = {}
@@ -197,7 +196,7 @@ def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * n**3 / min(seconds[1:]) / 1e12
 
 
-def _run(settings: Settings, loops: Sequence[Loop]) -> list[Figures]:
+def _run(settings: TrainBenchSettings, loops: Sequence[Loop]) -> list[Figures]:
     if settings.one_by_one:
         return [figures for loop in loops for figures in take_turns([loop], settings.rounds, settings.steps)]
     return take_turns(loops, settings.rounds, settings.steps)
