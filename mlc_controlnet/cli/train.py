@@ -1,4 +1,4 @@
-"""The command line's `train`: a run, and what comes before one."""
+"""`train`: train a ControlNet, prepare its data, draw the plot of a run."""
 
 import argparse
 from pathlib import Path
@@ -7,44 +7,60 @@ HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`train --config ...` itself, and its subcommands."""
-    parser.add_argument("--config", help="a preset's name (see train presets) or a YAML file")
+    """Add the arguments of `train --config ...` itself, and its subcommands."""
+    parser.add_argument("--config", help="a preset (see `train presets`) or a YAML file")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="in the place of the config's value"
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.OPTION=VALUE",
+        help="replace one value of the configuration; can be repeated; see `train options`",
     )
-    parser.add_argument("--output", type=Path, help="folder for checkpoints, logs and the result (the config's out)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for checkpoints, logs and the result; default: the configuration's out"
+    )
     parser.set_defaults(run=_train)
     commands = parser.add_subparsers(dest="train_command", metavar="command")
 
     add_control = commands.add_parser("add-control", help="write a new ControlNet that changes nothing yet")
-    add_control.add_argument("--base", required=True, help="a bundled model, a folder in diffusers' layout or a file")
-    add_control.add_argument("--output", required=True, type=Path, help="folder of the new ControlNet")
-    add_control.add_argument("--hint-channels", type=int, default=3, help="channels of the control image (3)")
     add_control.add_argument(
-        "--hint-widths", type=_widths, default=HINT_WIDTHS, help="layers that embed it (16,32,96,256)"
+        "--base", required=True, help="a folder in diffusers' layout, an original file, a bundled model or a hub id"
     )
-    add_control.add_argument("--seed", type=int, default=0, help="of those layers' start (0)")
+    add_control.add_argument("--output", required=True, type=Path, help="folder for the new ControlNet")
+    add_control.add_argument("--hint-channels", type=int, default=3, help="channels of the control image; default: 3")
+    add_control.add_argument(
+        "--hint-widths",
+        type=_widths,
+        default=HINT_WIDTHS,
+        metavar="N,N,...",
+        help="widths of the layers that embed the control image; default: 16,32,96,256",
+    )
+    add_control.add_argument("--seed", type=int, default=0, help="for the random weights of those layers; default: 0")
     add_control.set_defaults(run=_add_control)
 
     convert = commands.add_parser("convert", help="write a fill50k set as WebDataset shards")
-    convert.add_argument("folder", type=Path, help="with prompt.json, source/ and target/")
-    convert.add_argument("--output", required=True, type=Path, help="folder of the shards")
-    convert.add_argument("--shard-samples", type=int, default=1000, help="samples of a shard (1000)")
-    convert.add_argument("--image-extension", default="jpg", help="of the pictures; image.png keeps PNGs exact (jpg)")
+    convert.add_argument("folder", type=Path, help="folder with prompt.json, source/ and target/")
+    convert.add_argument("--output", required=True, type=Path, help="folder for the shards")
+    convert.add_argument("--shard-samples", type=int, default=1000, help="samples per shard; default: 1000")
+    convert.add_argument(
+        "--image-extension", default="jpg", help="file type of the pictures; image.png keeps PNGs exact; default: jpg"
+    )
     convert.set_defaults(run=_convert)
 
-    plot = commands.add_parser("plot", help="draw a run's losses, and what it drew at which step")
-    plot.add_argument("folder", type=Path, help="of the run, finished or not (the config's out)")
-    plot.add_argument("--output", type=Path, help="file to write, .png or .svg (curve.png in the run's folder)")
-    plot.add_argument("--theme", choices=("light", "dark"), default="light", help="of the page it is for (light)")
+    plot = commands.add_parser("plot", help="draw the losses and the generated pictures of a run")
+    plot.add_argument("folder", type=Path, help="the run's out folder; the run may be unfinished")
+    plot.add_argument("--output", type=Path, help="file to write, .png or .svg; default: curve.png in the run's folder")
+    plot.add_argument(
+        "--theme", choices=("light", "dark"), default="light", help="background of the page it is for; default: light"
+    )
     plot.set_defaults(run=_plot)
 
-    commands.add_parser("presets", help="list what --config knows").set_defaults(run=_presets)
-    commands.add_parser("options", help="list every option with its default").set_defaults(run=_options)
+    commands.add_parser("presets", help="list the presets that --config takes").set_defaults(run=_presets)
+    commands.add_parser("options", help="list every option with its default and its meaning").set_defaults(run=_options)
 
-    circles = commands.add_parser("circles", help="train the bundled model from nothing, all three stages")
-    circles.add_argument("--out", type=Path, required=True, help="folder for data, stages and the finished model")
-    circles.add_argument("--data-only", action="store_true", help="write the data set, in fill50k's format, and stop")
+    circles = commands.add_parser("circles", help="train the bundled model from random weights, in three stages")
+    circles.add_argument("--out", type=Path, required=True, help="folder for the data, the stages and the model")
+    circles.add_argument("--data-only", action="store_true", help="write only the data set, in fill50k's format")
     circles.set_defaults(run=_circles)
 
 
@@ -97,8 +113,14 @@ def _options(options: argparse.Namespace) -> None:
     from mlc_controlnet.train.config_file import documented_options
 
     for name, default, meaning in documented_options():
-        shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-        _log(f"{name:<34} {shown or repr(''):<20} {meaning}")
+        _log(f"{name:<34} {_shown(default):<20} {meaning}")
+
+
+def _shown(value: object) -> str:
+    """Write a default as `--set` reads it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(list(value)) if isinstance(value, tuple) else str(value) or "''"
 
 
 def _circles(options: argparse.Namespace) -> None:

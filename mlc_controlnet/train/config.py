@@ -1,6 +1,6 @@
-"""What a training run is: every option with its default and its meaning.
+"""The configuration of a training run: every option with its default and its meaning.
 
-`python -m mlc_controlnet train options` prints this table. Names are NeMo's where NeMo has the option.
+`python -m mlc_controlnet train options` prints this table. An option has NeMo's name if NeMo has the option.
 """
 
 import dataclasses
@@ -32,30 +32,31 @@ def _option(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is trained, and on what."""
+    """What is trained, and for which base model."""
 
     base: str = _option(
-        "circles", "the model to control: bundled, a folder in diffusers' layout, an original file, a hub id"
+        "circles", "the base model: a folder in diffusers' layout, an original file, a bundled model or a hub id"
     )
-    tokenizer: str | None = _option(None, "a tokenizer's folder, where base is a file; null: CLIP's")
+    tokenizer: str | None = _option(None, "folder with the tokenizer, if base is a file; null: CLIP's")
     controlnet: str | None = _option(
-        None, "a ControlNet to go on from: folder, file or hub id; null: a copy of an encoder"
+        None, "ControlNet to start from: a folder, a file or a hub id; null: a copy of an encoder"
     )
     from_pretrained_unet: str | None = _option(
-        None, "UNet whose encoder the ControlNet copies: diffusers folder, original file or hub id; null: the base's"
+        None,
+        "UNet whose encoder the ControlNet copies: a folder, a file or a hub id; null: the base's",
     )
     hint_channels: int = _option(3, "channels of the control image: 1 grey, 3 RGB, 4 RGBA")
     hint_widths: tuple[int, ...] = _option(
         (16, 32, 96, 256), "widths of the layers that embed the control image; n of them shrink it 2^(n-1) times"
     )
-    only_mid_control: bool = _option(False, "control the UNet's middle block alone, not its skip connections")
-    sd_locked: bool = _option(True, "leave the base as it is; false also trains the UNet's decoder")
+    only_mid_control: bool = _option(False, "control only the UNet's middle block, not its skip connections")
+    sd_locked: bool = _option(True, "do not change the base model; false also trains the UNet's decoder")
     use_checkpoint: bool = _option(False, "recompute activations in the backward pass: less memory, more time")
-    use_flash_attention: bool = _option(True, "torch's fused attention; false materialises the scores")
-    channels_last: bool = _option(False, "keep convolutions' tensors in NHWC memory order")
-    inductor: bool = _option(False, "compile UNet and ControlNet with torch.compile")
+    use_flash_attention: bool = _option(True, "torch's fused attention; false stores the attention scores in memory")
+    channels_last: bool = _option(False, "store the tensors of convolutions in NHWC memory order")
+    inductor: bool = _option(False, "compile the UNet and the ControlNet with torch.compile")
     prediction_type: str | None = _option(
-        None, "what the model predicts, epsilon or v_prediction; null: as the base's scheduler says"
+        None, "what the model predicts, epsilon or v_prediction; null: what the base's scheduler states"
     )
 
 
@@ -65,24 +66,25 @@ class DataOptions:
 
     format: str = _option("fill50k", "fill50k (prompt.json, source/, target/) or webdataset (tar shards)")
     path: str = _option(
-        "", "fill50k's folder, or shards with braces or a star, several joined by ::, local, http://... or pipe:..."
+        "", "folder of a fill50k set, or a pattern of shards: local, http://... or pipe:...; :: joins several"
     )
     control_key: str | None = _option(
-        None, "names the control image in a sample: prompt.json's field (source), or a shard's extension (png)"
+        None,
+        "name of the control image in a sample; null: the field source or the extension png",
     )
-    image_key: str | None = _option(None, "names the picture to learn: field (target) or extension (jpg)")
-    prompt_key: str | None = _option(None, "names the prompt: field (prompt) or extension (txt)")
-    annotator: str | None = _option(None, "make control images from the pictures themselves: canny; null: read them")
-    height: int = _option(512, "pixels; pictures are scaled to cover height x width and cropped at the middle")
+    image_key: str | None = _option(None, "name of the picture to learn; null: the field target or the extension jpg")
+    prompt_key: str | None = _option(None, "name of the prompt; null: the field prompt or the extension txt")
+    annotator: str | None = _option(None, "make the control images from the pictures, by canny; null: read them")
+    height: int = _option(512, "pixels; pictures are scaled to cover height x width and cropped around the center")
     width: int = _option(512, "pixels")
-    proportion_empty_prompts: float = _option(0.0, "share of prompts that are replaced by the empty one, 0 to 1")
-    shuffle_buffer: int = _option(1000, "samples of a shard stream among which the next is drawn; 1: as stored")
+    proportion_empty_prompts: float = _option(0.0, "share of prompts that are replaced by the empty prompt, 0 to 1")
+    shuffle_buffer: int = _option(1000, "samples from which a stream of shards draws the next one; 1: stored order")
     workers: int = _option(0, "processes that read data, per training process")
-    max_bad_samples: int = _option(100, "unreadable samples that are skipped before the run stops")
-    held_out: int = _option(0, "samples kept for the held-out loss: fill50k's last ones, or held_out_path's first")
-    held_out_path: str | None = _option(None, "a set of its own for the held-out loss, of the same format")
+    max_bad_samples: int = _option(100, "number of unreadable samples that are skipped before the run stops")
+    held_out: int = _option(0, "samples for the held-out loss: fill50k's last ones, or the first of held_out_path")
+    held_out_path: str | None = _option(None, "another set for the held-out loss, in the same format")
     cache: str | None = _option(None, "folder for latents and text states, computed once (fill50k only)")
-    generate_circles: int = _option(0, "where path holds no set yet, write one of so many circles")
+    generate_circles: int = _option(0, "number of circles to generate if path contains no set; 0: none")
 
     @property
     def keys(self) -> tuple[str, str, str]:
@@ -96,54 +98,54 @@ class DataOptions:
 class OptimOptions:
     """How weights follow from gradients."""
 
-    learning_rate: float = _option(1e-5, "at the schedule's top")
-    beta1: float = _option(0.9, "AdamW")
-    beta2: float = _option(0.999, "AdamW")
-    epsilon: float = _option(1e-8, "AdamW")
-    weight_decay: float = _option(1e-2, "AdamW")
+    learning_rate: float = _option(1e-5, "the highest learning rate of the schedule")
+    beta1: float = _option(0.9, "AdamW's decay of the first moment")
+    beta2: float = _option(0.999, "AdamW's decay of the second moment")
+    epsilon: float = _option(1e-8, "AdamW's epsilon")
+    weight_decay: float = _option(1e-2, "AdamW's weight decay")
     use_8bit_adam: bool = _option(False, "AdamW with 8-bit state, from bitsandbytes")
-    max_grad_norm: float = _option(1.0, "clip the gradients' norm; 0: do not")
+    max_grad_norm: float = _option(1.0, "largest norm of the gradients, to which they are clipped; 0: no clipping")
     lr_scheduler: str = _option("constant", f"one of {', '.join(LR_SCHEDULES)}")
-    lr_warmup_steps: int = _option(0, "steps from zero to the learning rate, where the schedule has a warm-up")
-    lr_num_cycles: int = _option(1, "restarts of cosine_with_restarts")
+    lr_warmup_steps: int = _option(0, "steps of the warm-up, if the schedule has one")
+    lr_num_cycles: int = _option(1, "cycles of cosine_with_restarts")
     lr_power: float = _option(1.0, "exponent of polynomial")
-    scale_lr: bool = _option(False, "multiply the learning rate by the batch over all processes and accumulations")
-    min_snr_gamma: float | None = _option(None, "Min-SNR weighting's gamma (arXiv 2303.09556; 5 there); null: none")
-    ema_decay: float = _option(0.0, "average the weights, and keep the average as result; 0: do not")
+    scale_lr: bool = _option(False, "multiply the learning rate by the number of samples per step")
+    min_snr_gamma: float | None = _option(None, "gamma of Min-SNR weighting (arXiv 2303.09556: 5); null: none")
+    ema_decay: float = _option(0.0, "decay of the weights' average, which becomes the result; 0: no average")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How long, how exact, and what is kept."""
+    """The length of the run, its precision, and its checkpoints."""
 
-    max_steps: int | None = _option(None, "optimizer steps; null: epochs says")
-    epochs: int | None = _option(None, "times each sample is seen, where max_steps is null (fill50k only)")
-    batch_size: int = _option(4, "samples a process takes at once")
-    gradient_accumulation_steps: int = _option(1, "batches a process adds up for one optimizer step")
-    precision: str = _option("32", "32, bf16 or fp16: mixed precision, trained weights stay float32")
-    allow_tf32: bool = _option(False, "TensorFloat-32 products on NVIDIA GPUs since Ampere")
-    seed: int = _option(0, "of everything random: same seed, same run")
+    max_steps: int | None = _option(None, "optimizer steps; null: epochs decides")
+    epochs: int | None = _option(None, "number of times each sample is seen, if max_steps is null (fill50k only)")
+    batch_size: int = _option(4, "samples per process and batch")
+    gradient_accumulation_steps: int = _option(1, "batches per process and optimizer step")
+    precision: str = _option("32", "32, bf16 or fp16; mixed precision keeps the trained weights in float32")
+    allow_tf32: bool = _option(False, "use TensorFloat-32 for matrix products on NVIDIA GPUs since Ampere")
+    seed: int = _option(0, "seed of everything random: the same seed gives the same run")
     checkpoint_every: int = _option(500, "steps between checkpoints")
-    checkpoints_limit: int = _option(3, "checkpoints kept; older ones are deleted")
-    resume: bool = _option(True, "go on from the newest checkpoint below out, where there is one")
+    checkpoints_limit: int = _option(3, "number of checkpoints to keep; older ones are deleted")
+    resume: bool = _option(True, "resume from the newest checkpoint below out, if there is one")
 
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What one can look at meanwhile."""
+    """What a run reports, and how often."""
 
     every: int = _option(50, "steps between lines of loss, rate, speed and memory")
-    image_every: int = _option(500, "steps between grids of control image, generation, target, prompt; 0: none")
-    images: int = _option(4, "rows of a grid")
-    image_steps: int = _option(20, "denoising steps of a generation")
-    guidance_scale: float = _option(7.5, "of a generation")
+    image_every: int = _option(500, "steps between grids of control image, generation, target and prompt; 0: no grids")
+    images: int = _option(4, "rows per grid")
+    image_steps: int = _option(20, "denoising steps per generation")
+    guidance_scale: float = _option(7.5, "guidance scale of the generations; 1: no guidance")
     held_out_every: int = _option(500, "steps between held-out losses")
-    tensorboard: bool = _option(True, "write out/logs for TensorBoard")
+    tensorboard: bool = _option(True, "write logs for TensorBoard to out/logs")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One run, resolved: printed before the work and kept as `config.yaml` beside the result."""
+    """One run. Its configuration is printed before the work starts and saved as `config.yaml` in `out`."""
 
     model: ModelOptions = field(default_factory=ModelOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -183,7 +185,7 @@ class TrainConfig:
                     raise UserError(name, f"{self.get(name)} with webdataset", wanted, f"set {name} to null")
 
     def get(self, name: str) -> Any:
-        """The value of `section.option` or of `option`."""
+        """Return the value of `section.option` or of `option`."""
         value: Any = self
         for part in name.split("."):
             value = getattr(value, part)

@@ -1,4 +1,4 @@
-"""What holds for the whole process: its device and precision, its memory, its end by SIGTERM."""
+"""Sets up the process of a run: its device, its precision, its memory and its reaction to SIGTERM."""
 
 import signal
 import threading
@@ -18,13 +18,13 @@ from mlc_controlnet.train.memory import keep_freed_memory
 MIXED_PRECISION = {"32": "no", "bf16": "bf16", "fp16": "fp16"}
 FROZEN_DTYPES = {"32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Processes wait for the first one while it fills a cache; torch's own patience with GPUs ends after ten minutes. Where
+# Processes wait for the first one while it fills a cache. By default torch stops waiting for GPUs after ten minutes. If
 # a process dies, torchrun ends the others at once.
 LONGEST_WAIT = timedelta(hours=12)
 
 
 def set_up_process(options: RunOptions) -> Accelerator:
-    """How exact products are, what becomes of freed memory, which device this process has."""
+    """Set the precision of matrix products and the use of freed memory, and choose the device."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = options.allow_tf32
     accelerator = make_accelerator(options.precision)
     if accelerator.device.type == "cpu":
@@ -33,12 +33,19 @@ def set_up_process(options: RunOptions) -> Accelerator:
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """accelerate's view of this process: its device, its number among the others. precision: 32, bf16 or fp16."""
+    """Return accelerate's view of this process: its device and its rank.
+
+    Args:
+        precision: 32, bf16 or fp16.
+
+    Raises:
+        UserError: fp16 is asked for without a GPU.
+    """
     if precision == "fp16" and not torch.cuda.is_available():
         raise UserError("trainer.precision", "fp16 without a GPU", "32 or bf16", "set trainer.precision to bf16")
     AcceleratorState._reset_state()  # an earlier run of this process may have had another precision
     return Accelerator(
-        # Without a GPU accelerate must be told, or under torchrun each process trains alone and thinks it is the first.
+        # Without this flag and without a GPU, each process under torchrun trains alone and believes to be the first.
         cpu=not torch.accelerator.is_available(),
         mixed_precision=MIXED_PRECISION[precision],
         kwargs_handlers=[
@@ -50,7 +57,10 @@ def make_accelerator(precision: str) -> Accelerator:
 
 @contextmanager
 def termination() -> Iterator[threading.Event]:
-    """Set the event on SIGTERM, so that a step is finished and saved; elsewhere than in the main thread do nothing."""
+    """Yield an event that SIGTERM sets, so that the run can finish and save its step.
+
+    Python lets only the main thread handle signals; in another thread the event is never set.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked

@@ -1,7 +1,7 @@
-"""All that is random about a sample, from nothing but the run's seed, the epoch and the sample's key.
+"""Draws everything random about a sample from the run's seed, the epoch and the sample's key alone.
 
-No random number generator has a state that a checkpoint would have to keep: a run that is killed and resumed, one with
-other processes or batches, and one that reads latents from a cache all draw the same numbers for the same sample.
+So a checkpoint needs no state of a random number generator. A run that is killed and resumed, a run with other
+processes or batches, and a run that reads latents from a cache draw the same numbers for the same sample.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ import torch
 
 @dataclass(frozen=True)
 class Draws:
-    """Of a batch.
+    """The random numbers of a batch.
 
     Attributes:
         noise: standard normal, eps of the forward process.  # [B, c, h, w]
-        posterior: standard normal, for the draw from the VAE's posterior.  # [B, c, h, w]
+        posterior: standard normal, for the sample of the VAE's posterior.  # [B, c, h, w]
         t: uniform timesteps, 0 to T - 1.  # [B] int64
         drops_prompt: which prompts are replaced by the empty one.
     """
@@ -29,7 +29,7 @@ class Draws:
 
 
 def seed_of(*parts: object) -> int:
-    """63 bits that depend on every part and on nothing else: not on the machine, not on Python's hash seed."""
+    """Return 63 bits that depend only on the parts, not on the machine or on Python's hash seed."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -42,9 +42,12 @@ def draw(
     timesteps: int,
     empty_share: float,
 ) -> Draws:
-    """Draw for the samples `keys` of `epochs`, on the CPU, whatever the device: numbers that all devices share.
+    """Draw the random numbers of the samples `keys` in `epochs`, on the CPU, so that all devices get the same.
 
-    latent_shape: (c, h, w). timesteps: T of the scheduler. empty_share: of prompts that are dropped, 0 to 1.
+    Args:
+        latent_shape: (c, h, w).
+        timesteps: T of the scheduler.
+        empty_share: share of prompts that are dropped, 0 to 1.
     """
     normals, t, drops = [], [], []
     for epoch, key in zip(epochs, keys, strict=True):

@@ -61,7 +61,8 @@ def train(
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{name}: the loss is {loss.item()} at step {step}; lower the learning rate")
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(update.weights, config.optim.max_grad_norm)
+        if config.optim.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(update.weights, config.optim.max_grad_norm)
         update.apply(step)
         running += loss.item()
         if (step + 1) % config.log_every == 0:
