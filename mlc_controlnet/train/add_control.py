@@ -1,4 +1,4 @@
-"""The trainable copy with zero convolutions, and the proof that it changes nothing yet."""
+"""Writes the trainable copy with zero convolutions, and checks that it changes nothing yet."""
 
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from mlc_controlnet.train.base import load_unet, new_controlnet
 def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[int, ...], seed: int) -> Path:
     """Write a new ControlNet for the UNet of `base` to `output`, in diffusers' layout.
 
-    base: a bundled model's name, a folder in diffusers' layout or an original checkpoint's file. seed: of the layers
-    that embed the control image; everything else is copied or zero.
-    Raises UserError where there is no such base; AssertionError if the new ControlNet changed an output.
+    Args:
+        base: a folder in diffusers' layout, an original file, a bundled model's name or a hub id.
+        seed: for the layers that embed the control image; all other weights are copied or zero.
+
+    Raises:
+        UserError: there is no such base model, or it is one for inpainting.
     """
     unet = load_unet(base)
     torch.manual_seed(seed)
@@ -25,8 +28,8 @@ def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[
 
 @torch.no_grad()
 def changes_nothing(controlnet: ControlNetModel, unet: UNet2DConditionModel) -> bool:
-    """Whether the UNet gives the same numbers, bit for bit, with the ControlNet as without it."""
-    cells = 2 ** len(unet.config.block_out_channels)  # the least that every downsampling halves evenly
+    """Return whether the UNet's output with the ControlNet equals the output without it, bit for bit."""
+    cells = 2 ** len(unet.config.block_out_channels)  # the smallest size that every downsampling can halve
     generator = torch.Generator().manual_seed(0)
     x_t = torch.randn((1, unet.config.in_channels, cells, 2 * cells), generator=generator)
     context = torch.randn((1, 77, unet.config.cross_attention_dim), generator=generator)

@@ -1,4 +1,4 @@
-"""The trained module: a ControlNet that steers a UNet."""
+"""The trained module: a UNet and the ControlNet that controls it."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from torch import nn
 from mlc_controlnet.train.config import ModelOptions
 from mlc_controlnet.train.upsampling import repeat_pixels
 
-DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # what learns of an unlocked UNet
+DECODER = ("up_blocks", "conv_norm_out", "conv_out")  # the trained parts of an unlocked UNet
 
 
 class ControlledUNet(nn.Module):
     """noise or velocity = UNet(x_t, t, context; ControlNet(x_t, t, context, control)), arXiv 2302.05543, section 3.2.
 
     Args:
-        options: which of its parameters learn and how it is computed, see `ModelOptions`.
+        options: which parameters are trained and how the module is computed, see `ModelOptions`.
     """
 
     def __init__(self, controlnet: ControlNetModel, unet: UNet2DConditionModel, options: ModelOptions) -> None:
@@ -27,7 +27,7 @@ class ControlledUNet(nn.Module):
         unet.requires_grad_(False).eval()
         controlnet.requires_grad_(True).train()
         if options.only_mid_control:
-            # Zero and never trained: whoever runs the result adds nothing to the skip connections either.
+            # Zero and never trained, so the result adds nothing to the skip connections in any runtime.
             for parameter in controlnet.controlnet_down_blocks.parameters():
                 nn.init.zeros_(parameter)
                 parameter.requires_grad_(False)
@@ -55,5 +55,5 @@ class ControlledUNet(nn.Module):
         )[0]
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Name and weight of all that learns."""
+        """Yield the name and the parameter of everything that is trained."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

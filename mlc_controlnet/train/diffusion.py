@@ -1,4 +1,4 @@
-"""What the model has to predict at a random timestep, and how much that counts."""
+"""The target of the prediction at a random timestep, and the weight of its error."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,11 @@ from diffusers import DDIMScheduler
 def denoising_loss(
     scheduler: DDIMScheduler, latents: torch.Tensor, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """Mean squared error of `predict(x_t, t)` at uniform timesteps.
+    """Return the mean squared error of `predict(x_t, t)` at uniform timesteps.
 
     Args:
         latents: x_0, scaled to unit variance.  # [B, 4, h, w]
-        predict: the model, conditions already bound.
-
+        predict: the model with its conditions bound.
     """
     noise = torch.randn_like(latents)
     t = torch.randint(0, scheduler.config.num_train_timesteps, latents.shape[:1])  # [B]
@@ -24,7 +23,7 @@ def denoising_loss(
 
 
 def target_of(scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The noise eps, or with v-prediction sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (arXiv 2202.00512, appendix D).
+    """Return the noise eps, or for v-prediction sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (arXiv 2202.00512, appendix D).
 
     # all [B, c, h, w], t [B]
     """
@@ -34,10 +33,10 @@ def target_of(scheduler: DDIMScheduler, latents: torch.Tensor, noise: torch.Tens
 
 
 def min_snr_weight(scheduler: DDIMScheduler, t: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Min-SNR-gamma weights (arXiv 2303.09556, section 3.4).  # [B] -> [B]
+    """Return Min-SNR-gamma weights (arXiv 2303.09556, section 3.4).  # [B] -> [B]
 
     min(snr, gamma) / snr for noise, min(snr, gamma) / (snr + 1) for v, with snr = abar_t / (1 - abar_t). At zero
-    signal, as zero-terminal-SNR schedules have it, the first is 1 and the second 0.
+    signal, which zero-terminal-SNR schedules reach, the first is 1 and the second is 0.
     """
     abar = scheduler.alphas_cumprod.to(t.device)[t]
     snr = abar / (1 - abar)

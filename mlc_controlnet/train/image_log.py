@@ -1,4 +1,4 @@
-"""Grids to look at: control image, generation, target, prompt; a row a sample."""
+"""Draws grids of control image, generation, target and prompt, with one row per sample."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +22,10 @@ def generate(
 ) -> np.ndarray:
     """Draw a picture for each sample's control image and prompt.  # [N, H, W, 3] uint8
 
-    steps: of DDIM. guidance: classifier-free, 1 for none. The same seed gives the same noise every time, so that grids
-    of different steps can be compared.
+    Args:
+        steps: DDIM steps.
+        guidance: scale of classifier-free guidance; 1: none.
+        seed: the same seed gives the same noise, so that grids of different training steps can be compared.
     """
     device = next(model.controlnet.parameters()).device
     pipeline = base.pipeline(model.unet, model.controlnet)
@@ -42,7 +44,7 @@ def generate(
 
 
 def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
-    """Four columns with their names above: control image, generation, target, prompt."""
+    """Draw four columns with their names above them: control image, generation, target, prompt."""
     height, width = pictures.shape[1:3]
     font, line = _font(width)
     heading = line + GAP
@@ -61,7 +63,7 @@ def draw_grid(samples: Sequence[Sample], pictures: np.ndarray) -> Image.Image:
 
 
 def cut_grid(grid: Image.Image, height: int, width: int) -> list[tuple[Image.Image, Image.Image, Image.Image]]:
-    """What `draw_grid` drew of pictures of height x width: control image, generation and target of each row."""
+    """Cut a grid of `draw_grid` into control image, generation and target of each row, each of height x width."""
     heading = _font(width)[1] + GAP
     rows = (grid.height - heading) // (height + GAP)
     tops = [heading + row * (height + GAP) for row in range(rows)]
@@ -71,14 +73,14 @@ def cut_grid(grid: Image.Image, height: int, width: int) -> list[tuple[Image.Ima
 
 
 def _font(width: int) -> tuple[ImageFont.FreeTypeFont, int]:
-    """The font for cells of `width` pixels, and the height of a line."""
+    """Return the font for cells of `width` pixels, and the height of a line."""
     font = ImageFont.load_default(min(max(SMALLEST_LETTER, width // 10), LARGEST_LETTER))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # as it is where a size is given
+    assert isinstance(font, ImageFont.FreeTypeFont)  # because a size is given
     return font, round(1.25 * font.size)
 
 
 def _lines(text: str, font: ImageFont.FreeTypeFont, width: int, count: int) -> list[str]:
-    """`text` in at most `count` lines of `width` pixels; where it is longer it ends in dots."""
+    """Break `text` into at most `count` lines of `width` pixels; a longer text ends in dots."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

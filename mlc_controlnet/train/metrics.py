@@ -1,4 +1,4 @@
-"""What a run says about itself: lines on the terminal, `metrics.jsonl`, TensorBoard."""
+"""Reports the progress of a run: lines on the terminal, `metrics.jsonl`, TensorBoard."""
 
 import json
 import time
@@ -14,10 +14,12 @@ from mlc_controlnet.machine import peak_memory_bytes
 
 
 class Metrics:
-    """Where figures go. On processes other than the first it says nothing.
+    """Writes the figures of a run. Processes other than the first write nothing.
 
     Args:
-        folder: of the run; `metrics.jsonl` and `logs/` are written below it.
+        folder: the run's folder, which gets `metrics.jsonl` and `logs/`.
+        speaks: whether this is the first process.
+        log: prints a line.
     """
 
     def __init__(self, folder: Path, speaks: bool, tensorboard: bool, log: Callable[[str], None]) -> None:
@@ -64,15 +66,17 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Figures by step from a run's `metrics.jsonl`, in rising order.
+    """Read the figures by step from a run's `metrics.jsonl`, in rising order.
 
-    A run that was killed and went on wrote some steps twice, and its last line perhaps in part: the later one counts,
-    and what an earlier run wrote behind the step from which a later one began is left out.
-    Raises UserError where there is none.
+    A run that was killed and resumed may have written steps twice, and lines in part. Of each step the later line
+    counts, and lines after the step from which the run resumed are ignored.
+
+    Raises:
+        UserError: there is no such file.
     """
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        remedy = "pass the folder that the run's config names as out"
+        remedy = "pass the run's out folder"
         raise UserError(str(path), "no such file", "the figures of a run", remedy)
     figures: dict[int, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -88,7 +92,7 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 
 class Stopwatch:
-    """Time and samples of the steps since the last look; what happens between steps does not count."""
+    """Measures time and samples of the steps since the last reading, without what happens between steps."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -96,7 +100,7 @@ class Stopwatch:
 
     @contextmanager
     def step(self, samples: int) -> Iterator[None]:
-        """Around one step."""
+        """Measure the block as one step."""
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
@@ -104,14 +108,14 @@ class Stopwatch:
         self.samples += samples
 
     def read(self) -> dict[str, float]:
-        """samples_per_second and seconds_per_step, and start anew. There was a step."""
+        """Return samples_per_second and seconds_per_step, and start again. At least one step was measured."""
         figures = {"samples_per_second": self.samples / self.seconds, "seconds_per_step": self.seconds / self.steps}
         self.seconds, self.steps, self.samples = 0.0, 0, 0
         return figures
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """Most memory so far: the GPU's allocations, or this process' resident set on a processor."""
+    """Return the peak memory: the GPU's allocations, or on a processor the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return peak_memory_bytes() / 2**20

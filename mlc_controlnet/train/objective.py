@@ -1,4 +1,4 @@
-"""From a batch to its loss: latents, context, noise, prediction."""
+"""Computes the loss of a batch: latents, context, noise, prediction."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,19 @@ HELD_OUT_EPOCH = -1  # held-out samples get the same noise and timesteps every t
 
 @dataclass(frozen=True)
 class Conditions:
-    """moments: mean and log-variance of the latents.  # [B, 2c, h, w]   context: text states.  # [B, T, D]"""
+    """The encoded batch.
+
+    Attributes:
+        moments: mean and log-variance of the latents.  # [B, 2c, h, w]
+        context: text states.  # [B, T, D]
+    """
 
     moments: torch.Tensor
     context: torch.Tensor
 
 
 class Objective:
-    """The loss of arXiv 2302.05543, equation 5, a sample at a time."""
+    """The loss of arXiv 2302.05543, equation 5, for each sample."""
 
     def __init__(self, base: Base, config: TrainConfig, device: torch.device, cache: ConditionCache | None) -> None:
         self.base, self.config, self.device, self.cache = base, config, device, cache
@@ -34,9 +39,11 @@ class Objective:
         self.latent_shape = (base.vae.config.latent_channels, data.height // factor, data.width // factor)
 
     def losses(self, model: nn.Module, batch: Batch, held_out: bool = False) -> torch.Tensor:
-        """Each sample's squared error times its weight; 0 where the sample could not be read.  # [B] float32
+        """Return each sample's squared error times its weight; 0 for a sample that could not be read.  # [B] float32
 
-        model: x_t, t, context, control -> prediction, as `ControlledUNet` is.
+        Args:
+            model: (x_t, t, context, control) -> prediction, as `ControlledUNet`.
+            held_out: use the noise and timesteps of the held-out loss, every prompt, and no Min-SNR weight.
         """
         scheduler, data, gamma = self.base.scheduler, self.config.data, self.config.optim.min_snr_gamma
         epochs = [HELD_OUT_EPOCH] * len(batch.keys) if held_out else batch.epochs
@@ -79,13 +86,13 @@ class Objective:
 
 
 def encode_pictures(base: Base, pixels: torch.Tensor) -> torch.Tensor:
-    """Mean and log-variance of the unscaled latents.  # [B, 3, H, W] in -1..1 -> [B, 2c, h, w]"""
+    """Return mean and log-variance of the unscaled latents.  # [B, 3, H, W] in -1..1 -> [B, 2c, h, w]"""
     dtype = next(base.vae.parameters()).dtype
     return base.vae.encode(pixels.to(dtype)).latent_dist.parameters
 
 
 def encode_prompts(base: Base, prompts: list[str], device: torch.device) -> torch.Tensor:
-    """The text encoder's last hidden states.  # [B, T, D]"""
+    """Return the text encoder's last hidden states.  # [B, T, D]"""
     ids = base.tokenizer(
         prompts,
         padding="max_length",

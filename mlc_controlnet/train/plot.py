@@ -1,4 +1,4 @@
-"""A run at a glance: its losses over its steps, and below them what it drew of one sample."""
+"""Plots a run: its losses over its steps, and below them the pictures that it drew of one sample."""
 
 import io
 from dataclasses import dataclass
@@ -17,18 +17,19 @@ from mlc_controlnet.train.config_file import load_config
 from mlc_controlnet.train.image_log import cut_grid
 from mlc_controlnet.train.metrics import read_metrics
 
-TRAINING, HELD_OUT = "#9e8c00", "#2f81f7"  # both read on white and on black
+TRAINING, HELD_OUT = "#9e8c00", "#2f81f7"  # both are readable on white and on black
 MOST_PICTURES = 10
-# Inches. Left of the pictures there is the control image in the margin, right of them the target.
+# Inches. The margin left of the pictures has the control image, the margin right of them the target.
 INCHES, MARGIN, CURVE, AXIS, LINE = 8.0, 0.8, 2.4, 0.45, 0.2
 WIDEST_PICTURE, GAP = 0.68, 0.05
-DPI = {"svg": 100, "png": 160}  # of a plot's pictures; words and lines of an SVG have none
+DPI = {"svg": 100, "png": 160}  # of a plot's pictures; text and lines of an SVG have no resolution
 
 
 def write_plot(folder: Path, output: Path, theme: str) -> Path:
     """Draw the run in `folder` to `output`.
 
-    Raises UserError where there is no run, and for a file that is neither .png nor .svg.
+    Raises:
+        UserError: there is no run, or `output` is neither .png nor .svg.
     """
     kind = output.suffix.lower().removeprefix(".")
     if kind not in DPI:
@@ -40,13 +41,13 @@ def write_plot(folder: Path, output: Path, theme: str) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What there is to draw.
+    """What the plot shows.
 
     Attributes:
         losses: steps and mean training losses up to them.
-        held_out: steps and held-out losses; none where nothing is held out.
-        generations: steps and what was drawn then of the same sample.
-        sample: its control image and its target; None without generations.
+        held_out: steps and held-out losses; empty if the run has none.
+        generations: steps and the pictures that the run drew of one sample.
+        sample: the control image and the target of that sample; None without generations.
     """
 
     losses: dict[int, float]
@@ -56,9 +57,10 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what a run left below its `out` so far, the first row of its grids among it.
+    """Read the figures of a run and the first row of its grids.
 
-    Raises UserError where there is no run, or none that came to its first line.
+    Raises:
+        UserError: there is no run, or it has not yet written its first line.
     """
     figures = read_metrics(folder)
     losses = {step: entry["loss"] for step, entry in figures.items() if "loss" in entry}
@@ -68,8 +70,8 @@ def read_run(folder: Path) -> Run:
         )
     data = load_config(str(folder / "config.yaml")).data
     grids = {int(path.stem): path for path in sorted((folder / "image_log" / "train").glob("*.png"))}
-    grids = {step: path for step, path in grids.items() if step <= max(losses)}  # else an earlier run's
-    steps: list[int] = []  # from the last one back, as far apart as a picture is wide
+    grids = {step: path for step, path in grids.items() if step <= max(losses)}  # later ones are an earlier run's
+    steps: list[int] = []  # from the last one backwards, so far apart that pictures do not overlap
     for step in reversed(grids):
         if not steps or steps[0] - step >= max(losses) / MOST_PICTURES:
             steps.insert(0, step)
@@ -86,9 +88,11 @@ def read_run(folder: Path) -> Run:
 
 
 def draw_run(run: Run, theme: str, kind: str) -> bytes:
-    """The plot as a file's content; an SVG has no background. The same run gives the same plot.
+    """Return the content of the plot's file. An SVG has no background. The same run gives the same plot.
 
-    theme: a key of THEMES. kind: a key of DPI.
+    Args:
+        theme: a key of THEMES.
+        kind: a key of DPI.
     """
     colors = THEMES[theme]
     settings = {"svg.fonttype": "none", "svg.hashsalt": "train", "font.size": 8, "text.color": colors.text}
@@ -102,7 +106,7 @@ def draw_run(run: Run, theme: str, kind: str) -> bytes:
 
 
 def _figure(run: Run, colors: Theme, dpi: int) -> Figure:
-    """The curves, and below them the pictures, each under its step; in inches from the figure's lower left corner."""
+    """Draw the curves, and below them each picture under its step. Places are inches from the lower left corner."""
     steps = list(run.generations)
     spacing = min((after - before for before, after in pairwise(steps)), default=max(run.losses))
     last = max(run.losses) + (spacing / 2 if len(steps) > 1 else 0)  # the last picture ends where the axis does
@@ -142,5 +146,5 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 
 def _aspect(run: Run) -> float:
-    """Height over width of a picture."""
+    """Return the height of a picture divided by its width."""
     return run.sample[0].height / run.sample[0].width if run.sample is not None else 1.0

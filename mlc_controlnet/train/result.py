@@ -1,4 +1,4 @@
-"""What a run leaves: checkpoints to go on from, and the ControlNet to build from."""
+"""Writes and reads the checkpoints of a run, and writes its result."""
 
 import json
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from mlc_controlnet.train.ema import EMA
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that changes while training.
+    """Everything that changes during training.
 
-    There is no random state: what is random follows from seed, epoch and sample, see `chance`.
+    There is no random state: the seed, the epoch and the sample determine everything random, see `randomness`.
     """
 
     model: ControlledUNet
@@ -28,7 +28,12 @@ class RunState:
     scaler: torch.amp.GradScaler | None
 
     def write(self, folder: Path, step: int, samples: int, data: list[dict[str, object]]) -> None:
-        """Fill `folder`. data: where each process' reader stands."""
+        """Write a checkpoint into `folder`.
+
+        Args:
+            samples: number of samples that the run has taken so far.
+            data: the place of each process's reader.
+        """
         weights = {name: p.detach().contiguous().cpu() for name, p in self.model.trainable()}
         save_file(weights, folder / "weights.safetensors")
         self.model.controlnet.save_pretrained(folder / "controlnet")
@@ -43,9 +48,10 @@ class RunState:
         (folder / "state.json").write_text(json.dumps(about), encoding="utf-8")
 
     def read(self, folder: Path) -> dict[str, Any]:
-        """Take over what `write` wrote; returns step, samples and data.
+        """Restore the checkpoint that `write` wrote, and return its step, samples and data.
 
-        Raises UserError where it was another model's.
+        Raises:
+            UserError: it belongs to another model.
         """
         weights = load_file(folder / "weights.safetensors")
         ours = {name: p.shape for name, p in self.model.trainable()}
@@ -59,7 +65,7 @@ class RunState:
         checkpoints.read_optimizer(folder, self.optimizer)
         if self.ema is not None:
             averaged = folder / "average.safetensors"
-            values = load_file(averaged) if averaged.is_file() else weights  # the average begins here
+            values = load_file(averaged) if averaged.is_file() else weights  # the average starts here
             for (name, _), value in zip(self.model.trainable(), self.ema.values, strict=True):
                 value.copy_(values[name])
         about: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
@@ -69,7 +75,7 @@ class RunState:
 
 
 def write_result(out: Path, base: Base, model: ControlledUNet, unlocked: bool) -> Path:
-    """Write `out/controlnet` in diffusers' layout, and for an unlocked base the whole model as `out/model`."""
+    """Write `out/controlnet` in diffusers' layout and return it. If the UNet was trained too, write `out/model`."""
     if unlocked:
         whole = base.pipeline(model.unet, model.controlnet)
         checkpoints.write_folder(out / "model", whole.save_pretrained)

@@ -1,7 +1,7 @@
-"""Train a ControlNet: `python -m mlc_controlnet train --config ...`, on one process or many.
+"""Trains a ControlNet, on one process or many: `python -m mlc_controlnet train --config ...`.
 
-Below `out`: config.yaml, checkpoints/step-.../, image_log/, metrics.jsonl, logs/ for TensorBoard, and at the end
-controlnet/, the result in diffusers' layout.
+A run writes to its folder `out`: config.yaml, checkpoints/step-.../, image_log/, metrics.jsonl, logs/ for TensorBoard,
+and at the end controlnet/, the result in diffusers' layout.
 """
 
 import math
@@ -45,9 +45,10 @@ LEFT_BEHIND = (
 
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
-    """Run or go on with a training; returns the result's folder, or None where SIGTERM ended it early.
+    """Start or resume a run. Return the folder of the result, or None if SIGTERM ended the run early.
 
-    Raises UserError for what a user can mend: no data, a loss that is not finite, a full disk.
+    Raises:
+        UserError: there is no data, the base model does not fit, a loss is not finite, or the disk is full.
     """
     accelerator = set_up_process(config.trainer)
     try:
@@ -56,15 +57,15 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        remedy = "make room and start again: the run goes on from its newest checkpoint"
+        remedy = "make room and start again: the run resumes from its newest checkpoint"
         raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
 
 
 class Trainer:
-    """One run on one of its processes.
+    """One run, in one of its processes.
 
     Args:
-        base: in the place of the one that the config names.
+        base: the base model; None: the one that the configuration names.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Trainer:
         self.step = 0
 
     def run(self, asked_to_stop: threading.Event) -> Path | None:
-        """Every step, with what falls due after it."""
+        """Take every step, and save, report and draw when they are due. Return as `train` does."""
         self._resume()
         log, trainer = self.config.log, self.config.trainer
         watch, losses = Stopwatch(), []
@@ -135,7 +136,7 @@ class Trainer:
             if log.image_every and (self.step % log.image_every == 0 or self.step == self.steps):
                 self._draw()
             if stop and self.step < self.steps:
-                self.metrics.log(f"stopped by SIGTERM after step {self.step}; start again to go on")
+                self.metrics.log(f"stopped by SIGTERM after step {self.step}; start again to resume")
                 self.metrics.close()
                 return None
         folder = self._finish()
@@ -143,7 +144,7 @@ class Trainer:
         return folder
 
     def take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
-        """One optimizer step; the mean loss over all processes, and whether anyone was asked to stop."""
+        """Take one optimizer step. Return the mean loss over all processes, and whether any was asked to stop."""
         accelerator, config = self.accelerator, self.config
         self.update.set_learning_rate(self.step)
         torch.manual_seed(seed_of(config.trainer.seed, "step", self.step, accelerator.process_index))  # dropout
@@ -174,15 +175,15 @@ class Trainer:
             raise self.bad.error(checkpoints.newest(self.checkpoints))
         if config.optim.max_grad_norm:
             norm = float(accelerator.clip_grad_norm_(self.update.weights, config.optim.max_grad_norm))
-            if accelerator.scaler is None and not math.isfinite(norm):  # a scaler skips such a step itself
-                self._stop_on_nan("gradient", norm, keys)  # before it is in the weights, and they in a checkpoint
+            if accelerator.scaler is None and not math.isfinite(norm):  # a GradScaler skips such a step itself
+                self._stop_on_nan("gradient", norm, keys)  # before it reaches the weights and a checkpoint
         self.update.apply(self.step)
         self.step += 1
         return mean_loss / accelerator.num_processes, bool(stop)
 
     def _note_problems(self, batch: Batch) -> None:
         for problem in self.bad.add(batch):
-            self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # every process speaks for its own
+            self.log(f"skipped: {problem} ({len(self.bad.names)} so far)")  # each process names its own samples
 
     def _stop_on_nan(self, what: str, value: float, keys: list[str]) -> None:
         before = checkpoints.newest(self.checkpoints)
@@ -191,7 +192,7 @@ class Trainer:
             f"{what} of step {self.step + 1}",
             f"{value} on {', '.join(keys)}"
             if not math.isfinite(value)
-            else "one that is not finite on another process",
+            else "a value that is not finite, on another process",
             "a finite number",
             f"look at these samples, lower optim.learning_rate or raise trainer.precision ({kept})",
         )
@@ -207,14 +208,17 @@ class Trainer:
         left = figures["seconds_per_step"] * (self.steps - self.step)
         self.metrics.log(
             f"step {self.step}/{self.steps}, loss {figures['loss']:.4f}, rate {figures['learning_rate']:.2e}, "
-            f"{figures['samples_per_second']:.2f} samples/s, {figures['seconds_per_step']:.3f} s a step, "
+            f"{figures['samples_per_second']:.2f} samples/s, {figures['seconds_per_step']:.3f} s/step, "
             f"{figures['peak_memory_mib']:.0f} MiB, {left / 60:.1f} min left"
         )
         self.metrics.scalars(self.step, figures)
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
-        """Mean loss on what is held out: the same noise and timesteps every time, the averaged weights if there are."""
+        """Return the mean loss of the held-out samples, with the same noise and timesteps every time.
+
+        If the run averages its weights, the average is measured.
+        """
         size, samples = self.config.trainer.batch_size, self.data.held_out
         batches = [collate(samples[start : start + size]) for start in range(0, len(samples), size)]
         with self._averaged():
@@ -270,15 +274,15 @@ class Trainer:
             return
         about = self.state.read(checkpoint)
         self.step = about["step"]
-        if isinstance(self.stream, RowStream):  # its place is a number of samples, however many processes shared them
+        if isinstance(self.stream, RowStream):  # its place is the number of samples, for any number of processes
             self.stream.taken = about["samples"] // self.batch_samples
         elif isinstance(self.stream, ShardStream):
             world = self.accelerator.num_processes
             if len(about["data"]) != world:
-                wanted = f"{len(about['data'])}, as before: shards are dealt to processes"
+                wanted = f"{len(about['data'])}, as before: each process has its own shards"
                 raise UserError("processes", str(world), wanted, "start as many, or set trainer.resume to false")
             self.stream.restore(about["data"][self.accelerator.process_index])
-        self.metrics.log(f"going on from {checkpoint}")
+        self.metrics.log(f"resuming from {checkpoint}")
 
     def _finish(self) -> Path:
         folder = self.out / "controlnet"
@@ -296,17 +300,17 @@ class Trainer:
         return nullcontext() if self.update.ema is None else self.update.ema.in_place()
 
     def _place(self) -> None:
-        """Move the parts to the device; what is frozen is kept in the run's precision."""
+        """Move the parts to the device. Frozen parts get the run's precision."""
         device, dtype = self.accelerator.device, FROZEN_DTYPES[self.config.trainer.precision]
         for part in (self.base.text_encoder, self.base.vae):
             nn.Module.to(part, device, dtype)
         nn.Module.to(self.base.unet, device, dtype if self.config.model.sd_locked else torch.float32)
         nn.Module.to(self.model.controlnet, device)
-        if self.config.model.channels_last or device.type == "cpu":  # there the VAE takes 0.8 to 0.9 of its time
+        if self.config.model.channels_last or device.type == "cpu":  # the VAE is faster there in this order
             nn.Module.to(self.base.vae, memory_format=torch.channels_last)
 
     def _open_cache(self, data: Data) -> tuple[RowSet | None, ConditionCache | None]:
-        """The rows to train on and the cache, which the first process computes for all."""
+        """Return the rows to train on and the cache, which the first process computes for all."""
         if self.config.data.cache is None or data.rows is None:
             return data.rows, None
         folder, device = Path(self.config.data.cache), self.accelerator.device

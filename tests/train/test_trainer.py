@@ -373,4 +373,4 @@ def test_a_full_disk_is_an_error_wherever_it_is_met(make_config: MakeConfig, mon
     monkeypatch.undo()
     lines: list[str] = []
     train(config, lines.append)
-    assert any(line.startswith("going on from") and line.endswith("step-00000002") for line in lines)
+    assert any(line.startswith("resuming from") and line.endswith("step-00000002") for line in lines)

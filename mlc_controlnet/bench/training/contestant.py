@@ -1,7 +1,7 @@
-"""A training loop in a process of its own, that takes steps when it is told to.
+"""Runs a training loop in a process of its own, which takes steps on request.
 
-Contestants share neither memory nor allocator nor threads, so one's peak memory is its own and what it sets for its
-process does not help the others.
+Contestants share no memory, no allocator and no threads. So each has its own peak memory, and the settings of its
+process do not affect the others.
 """
 
 import itertools
@@ -35,15 +35,15 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Loop:
-    """What a contestant runs.
+    """The training loop of a contestant.
 
     Attributes:
-        model: circles, or sd15: the real shapes with random weights.
+        model: circles, or sd15, which has the real shapes and random weights.
         pixels: height and width of the pictures.
-        batch: samples a step.
-        is_peer: diffusers' example in the place of our loop.
-        cached: latents and text states from a cache.
-        options: of our config's `model`.
+        batch: samples per step.
+        is_peer: run diffusers' example instead of our loop.
+        cached: read latents and text states from a cache.
+        options: options of the section `model` of our configuration.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Loop:
 
 
 class Contestant:
-    """The process of one loop; `with` ends it.
+    """The process of one loop. The end of a `with` block ends it.
 
     Args:
-        folder: for its data; not shared with another contestant.
+        folder: for its data; no other contestant may use it.
     """
 
     def __init__(self, loop: Loop, folder: Path) -> None:
@@ -69,17 +69,17 @@ class Contestant:
         self._call(_start, loop, folder)
 
     def seconds_per_step(self, steps: int) -> float:
-        """Let it take `steps` steps."""
+        """Take `steps` steps and return their mean time."""
         seconds: float = self._call(_time_steps, steps)
         return seconds
 
     def peak_memory_mib(self) -> float:
-        """So far: the process' on a processor, allocations on a GPU."""
+        """Return the peak so far: of the process on a processor, of allocations on a GPU."""
         mebibytes: float = self._call(_peak_memory)
         return mebibytes
 
     def tflop_per_sample(self) -> float:
-        """Counted operations of one step, forward and backward, over its batch."""
+        """Return the counted operations of one step, forward and backward, divided by its batch."""
         work: float = self._call(_count_work)
         return work / self.loop.batch
 
@@ -95,7 +95,7 @@ class Contestant:
         return self._process.submit(function, *arguments).result()
 
 
-# What follows runs in the contestant's process, which has one step.
+# The code below runs in the contestant's process, which has one step function.
 _step: Step
 _device: torch.device
 
@@ -136,7 +136,7 @@ def tflop_of(step: Step) -> float:
 
 
 def make_step(loop: Loop, folder: Path) -> Step:
-    """A function that takes one step of `loop`, on a batch that is read once. Sets up the process for our loop."""
+    """Return a function that takes one step of `loop`, on a batch that is read once. This sets up the process."""
     config = _config(loop, folder)
     base = _base(loop.model)
     if loop.is_peer:

@@ -1,7 +1,7 @@
-"""Time training steps: ours against diffusers' example, and what each option is worth.
+"""Times training steps: ours against diffusers' example, and the gain of each option.
 
-Contestants take turns, a few steps each a round, so that what else the machine does falls on all of them; medians over
-the rounds count, and a ratio is the median of the rounds' own ratios. Reading data is left out.
+Contestants take turns with a few steps per round, so that other work of the machine affects all of them. The medians
+over the rounds count, and a ratio is the median of the rounds' ratios. Reading data is not measured.
 """
 
 import json
@@ -27,7 +27,7 @@ from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator
 
 PEER, OURS, CACHED = "diffusers' example", "ours", "ours, latents cached"
 PIXELS = {"circles": 128, "sd15": 512}
-# Each line keeps what the lines above it switched on, as in NeMo's table.
+# Each line keeps the options of the lines above it, as in NeMo's table.
 LADDER: tuple[tuple[str, dict[str, bool]], ...] = (
     ("baseline (math attention)", {"use_flash_attention": False}),
     ("+ flash attention", {"use_flash_attention": True}),
@@ -42,17 +42,17 @@ NEMO = (11.68, 16.40, 20.24, 21.52, 27.20)
 
 @dataclass(frozen=True)
 class TrainBenchSettings:
-    """What is measured.
+    """What to measure.
 
     Attributes:
         model: a key of PIXELS; sd15 has the real shapes and random weights.
-        batch: samples a step.
-        pixels: height and width; None: as the model is used.
-        rounds: turns each contestant takes after the first, which is not counted.
-        steps: of a turn.
-        options: also measure what each option is worth, latents cached.
-        inductor: among them torch.compile, which takes minutes to compile.
-        one_by_one: one contestant after the other and not in turns, where they do not fit side by side.
+        batch: samples per step.
+        pixels: height and width of the pictures; None: the usual size of the model.
+        rounds: turns of each contestant, after a first one that does not count.
+        steps: training steps per turn.
+        options: also measure the gain of each option, with cached latents.
+        inductor: measure torch.compile too, which compiles for minutes.
+        one_by_one: run one contestant after the other and not in turns, if memory holds only one.
     """
 
     model: str
@@ -83,12 +83,12 @@ class TrainBenchSettings:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one contestant.
+    """The figures of one contestant.
 
     Attributes:
-        turns: seconds a step of each counted turn.
-        peak_memory_mib: the process's on a processor, allocations on a GPU.
-        tflop: counted operations a sample.
+        turns: seconds per step of each counted turn.
+        peak_memory_mib: peak of the process on a processor, of allocations on a GPU.
+        tflop: counted operations per sample.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Figures:
         return self.batch / statistics.median(self.turns)
 
     def speed_over(self, other: "Figures") -> tuple[float, float, float]:
-        """Samples a second over the other's: the median and both quartiles of the turns that followed each other."""
+        """Return samples per second relative to the other's: the lower quartile, the median, the upper quartile."""
         share = self.batch / other.batch
         ratios = [share * theirs / ours for ours, theirs in zip(self.turns, other.turns, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -117,9 +117,10 @@ class Figures:
 
 
 def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[str]:
-    """Lines to print: both loops, then the options, then the share of the device's measured ceiling.
+    """Yield the lines to print: both loops, the options, and the rate relative to a large matrix product.
 
-    raw: a JSON file for every turn's time.
+    Args:
+        raw: a JSON file to write the time of every turn to.
     """
     device = make_accelerator(settings.precision).device
     where = describe_device(device)
@@ -130,7 +131,7 @@ def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[s
     rungs: list[Figures] = []
     if settings.options:
         rungs = _run(settings, ladder(settings))
-        yield "  what options are worth, latents cached; each line keeps those above it"
+        yield "  the gain of each option, with cached latents; each line keeps the options above it"
         for figures in rungs:
             yield figures.line(rungs[0])
         if settings.model == "sd15":
@@ -141,7 +142,7 @@ def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[s
     best = max([loops[-1], *rungs], key=lambda figures: figures.samples_per_second * figures.tflop)
     reached = best.tflop * best.samples_per_second
     ceiling = matmul_ceiling(device, FROZEN_DTYPES[settings.precision])
-    yield f"  {loops[-1].tflop:.4f} TFLOP a sample with latents cached; the fastest line does {reached:.3f} TFLOP/s,"
+    yield f"  {loops[-1].tflop:.4f} TFLOP per sample with cached latents; the fastest line: {reached:.3f} TFLOP/s,"
     yield f"  {reached / ceiling:.0%} of the {ceiling:.3f} TFLOP/s that a large matrix product reaches here"
     if raw is not None:
         command = shlex.join(["python", "-m", "mlc_controlnet", *sys.argv[1:]])
@@ -171,7 +172,7 @@ def both_loops(settings: TrainBenchSettings) -> list[Loop]:
 
 
 def ladder(settings: TrainBenchSettings) -> list[Loop]:
-    """NeMo's table, a loop a line."""
+    """Return the loops of NeMo's table, one per line."""
     loops: list[Loop] = []
     so_far: dict[str, bool] = {}
     for name, change in LADDER:
@@ -183,7 +184,7 @@ def ladder(settings: TrainBenchSettings) -> list[Loop]:
 
 
 def matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """TFLOP/s of a square matrix product, the best of thirty: beside other work most are too slow."""
+    """Return the TFLOP/s of a square matrix product, the best of thirty: other work of the machine slows most down."""
     n = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn((n, n), device=device).to(dtype), torch.randn((n, n), device=device).to(dtype)
     seconds = []
@@ -203,7 +204,7 @@ def _run(settings: TrainBenchSettings, loops: Sequence[Loop]) -> list[Figures]:
 
 
 def take_turns(loops: Sequence[Loop], rounds: int, steps: int) -> list[Figures]:
-    """Time all of them; only one works at a time."""
+    """Time all contestants. Only one of them works at a time."""
     with TemporaryDirectory() as folder, ExitStack() as processes:
         contestants = [
             processes.enter_context(Contestant(loop, Path(folder) / str(number))) for number, loop in enumerate(loops)

@@ -19,7 +19,7 @@ def test_both_loops_take_turns_and_every_turn_is_kept(tmp_path: Path) -> None:
     names = ["diffusers' example", "ours", "ours, latents cached"]
     assert [line[2:36].strip() for line in timed] == names
     assert all("MiB" in line and "x (" in line for line in timed)
-    assert "TFLOP a sample" in lines[-3] and "%" in lines[-2]
+    assert "TFLOP per sample" in lines[-3] and "%" in lines[-2]
     record = json.loads(raw.read_text())
     assert [contestant["name"] for contestant in record["contestants"]] == names
     assert all(len(contestant["turns"]) == 2 for contestant in record["contestants"])
