@@ -140,6 +140,7 @@ def test_inductor_compiles_both_networks(base: Base, monkeypatch: pytest.MonkeyP
     assert compiled == ["controlnet", "unet"]
 
 
+@pytest.mark.integration
 def test_a_compiled_up_block_lets_gradients_through_its_upsampling(base: Base) -> None:
     """With diffusers' own upsampling every gradient that passes through it is wrong by its whole norm, see
     `upsampling`.

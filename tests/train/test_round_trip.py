@@ -73,7 +73,7 @@ def test_the_compiled_library_draws_torchs_picture_with_it(
 
     controlnet = ControlNetModel.from_pretrained(trained).half().float()  # as a bundle stores it
     torchs = StableDiffusionControlNetPipeline.from_pretrained(
-        circles_model, controlnet=controlnet, torch_dtype=torch.float32
+        circles_model, controlnet=controlnet, dtype=torch.float32
     )
     torchs.set_progress_bar_config(disable=True)
     wanted = torchs(
