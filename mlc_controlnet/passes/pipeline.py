@@ -26,9 +26,10 @@ from mlc_controlnet.passes.check.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.clean.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.clean.drop_identities import DropIdentities
 from mlc_controlnet.passes.clean.fold_pad_into_conv2d import FoldPadIntoConv2d
-from mlc_controlnet.passes.clean.lay_out_weights import LayOutWeights, param_axes
-from mlc_controlnet.passes.clean.pack_params import PackParams, packed_params
-from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables, split_params
+from mlc_controlnet.passes.clean.lay_out_weights import LayOutWeights
+from mlc_controlnet.passes.clean.pack_params import PackParams
+from mlc_controlnet.passes.clean.param_sources import ParamSource, param_sources
+from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables
 from mlc_controlnet.passes.plan.plan_memory import PlanMemory
 from mlc_controlnet.passes.plan.write_over_operands import MarkOverwritable, WriteOverOperands
 from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
@@ -84,14 +85,17 @@ class Phase:
 def clean(captured: CapturedModel) -> CapturedModel:
     """Run phase clean, which is the same for every target; the params returned are those of the new functions."""
     module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
-    params = {}
-    for name, old in captured.params.items():
-        parts = [old[number].part(rows) for number, rows in split_params(module[name])]
-        params[name] = tuple(
-            Param(tuple(rows for number in numbers for rows in parts[number].rows), axes)
-            for numbers, axes in zip(packed_params(module[name]), param_axes(module[name]), strict=True)
-        )
+    params = {
+        name: tuple(_param(source, captured.params[name]) for source in param_sources(module[name]))
+        for name in captured.params
+    }
     return dataclasses.replace(captured, module=module, params=params)
+
+
+def _param(source: ParamSource, captured: tuple[Param, ...]) -> Param:
+    """The param that `source` describes, made of the checkpoint's tensors that the captured params are."""
+    rows = [row for run in source.runs for row in captured[run.number].part(run.rows).rows]
+    return Param(tuple(rows), source.axes)
 
 
 class Pipeline:

@@ -7,7 +7,7 @@ Before: main(x, w): y = matmul(x, permute_dims(w))                             #
 After:  main(x, w): y = matmul(x, w)                                           # w [K, N]
 
 A thread wants one tap, or one of K, of several neighbouring outputs: now they lie side by side, a vector from the
-bundle's file to the registers. The attribute `param_axes` of the function says how each param was permuted.
+bundle's file to the registers. `param_sources` says how each param was permuted.
 `UseDirectConv2d` and the passes that fold something into a convolution read the param and drop the permutation.
 Linear layers of a few rows, such as the time's, read [N, K] along K, and keep it.
 """
@@ -20,11 +20,11 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.matmul_gpu import LEAST_ROWS
+from mlc_controlnet.passes.clean.param_sources import inputs_of, param_sources, with_params
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 
 log = logging.getLogger(__name__)
 
-_PARAM_AXES = "param_axes"
 LAID_OUT = [1, 2, 3, 0]  # [N, C, kh, kw] -> [C, kh, kw, N]
 AS_TORCH = [3, 0, 1, 2]  # and back
 TRANSPOSED = [1, 0]  # [N, K] -> [K, N]
@@ -38,11 +38,6 @@ class LayOutWeights:
             if isinstance(function, relax.Function):
                 mod.update_func(global_var, _lay_out(function))
         return mod
-
-
-def param_axes(function: relax.Function) -> list[tuple[int, ...]]:
-    """How each param was permuted; () for one that was not."""
-    return [tuple(int(axis) for axis in axes) for axes in function.attrs[_PARAM_AXES]]
 
 
 def laid_out(weight: relax.Expr, bound: Callable[[relax.Var], relax.Expr | None]) -> relax.Expr:
@@ -68,14 +63,13 @@ def is_direct(conv: relax.Call) -> bool:
 
 
 def _lay_out(function: relax.Function) -> relax.Function:
-    inputs = int(function.attrs["num_input"])
     axes = _weights(function)
     new = {old: relax.Var(old.name, relax.TensorType(_permuted(old, axes[old]), old.ty.dtype)) for old in axes}
-    params = [new.get(param, param) for param in function.params]
-    body = _Permuter(new).visit_expr(function).body
+    params = {}
+    for old, source in zip(function.params[inputs_of(function) :], param_sources(function), strict=True):
+        params[new.get(old, old)] = source.permuted(axes[old]) if old in axes else source
     log.info("%s: %d weights are laid out", function.attrs["global_symbol"], len(axes))
-    laid = relax.Function(params, body, function.ret_ty, function.is_pure, function.attrs)
-    return laid.with_attr(_PARAM_AXES, [axes.get(param, []) for param in function.params[inputs:]])
+    return with_params(function, _Permuter(new).visit_expr(function), params)
 
 
 def _permuted(weight: relax.Var, axes: list[int]) -> list[int]:

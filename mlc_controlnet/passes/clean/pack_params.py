@@ -4,9 +4,8 @@ Before: main(x, w0, w1, b0, b1): y0 = add(astype(matmul(x, permute_dims(w0))), b
 After:  main(x, w, b): y = add(astype(matmul(x, permute_dims(w))), b)
         y0 = strided_slice(y, [-1], [0], [N0]); y1 = strided_slice(y, [-1], [N0], [N0 + N1])
 
-The weights are parameters of the function, [N, K], that nothing else reads; the cast and the bias are optional, but the
-same of all. The attribute `packed_params` of the function says how its new parameters are made: for each, the numbers
-(from 0, after the inputs) of the old ones that are joined along axis 0.
+The weights are params of the function, [N, K], that nothing else reads. The cast and the bias are optional, but the
+same for all. `param_sources` says which params were joined along axis 0.
 
 In Stable Diffusion these are to_q, to_k and to_v of each self-attention, to_k and to_v of all cross-attentions, which
 read the same context, and the time's projections of all residual blocks: 84 of a UNet's launches, and products of 77
@@ -21,11 +20,11 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.clean.param_sources import inputs_of, join, param_sources, with_params
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 
 log = logging.getLogger(__name__)
 
-_PACKED_PARAMS = "packed_params"
 LARGEST_WEIGHT = 128 * 2**20 // 4  # numbers: WebGPU's default binding of 128 MiB, in a float32 library
 
 
@@ -39,11 +38,6 @@ class PackParams:
                 mod.update_func(global_var, _pack(function, packs))
                 log.info("%s: %d linear layers are %d", global_var.name_hint, sum(map(len, packs)), len(packs))
         return mod
-
-
-def packed_params(function: relax.Function) -> list[list[int]]:
-    """The numbers of the params, before the pass, that each param of the function was joined from."""
-    return [[int(number) for number in numbers] for numbers in function.attrs[_PACKED_PARAMS]]
 
 
 @dataclass(frozen=True)
@@ -127,8 +121,6 @@ def _linears(function: relax.Function) -> Iterator[Linear]:
 
 
 def _pack(function: relax.Function, packs: list[Pack]) -> relax.Function:
-    inputs = int(function.attrs["num_input"])
-    number = {param: index for index, param in enumerate(function.params)}
     joined = [[linear.weight for linear in pack] for pack in packs]
     joined += [
         [linear.bias for linear in pack if linear.bias is not None] for pack in packs if pack[0].bias is not None
@@ -136,13 +128,13 @@ def _pack(function: relax.Function, packs: list[Pack]) -> relax.Function:
     parts = {params[0]: params for params in joined}
     packed = {first: _join(params) for first, params in parts.items()}
     gone = {param for params in joined for param in params[1:]}
-    kept = [param for param in function.params if param not in gone]
-    sources = [[number[part] - inputs for part in parts.get(param, [param])] for param in kept[inputs:]]
-    body = _Packer(packs, packed).visit_expr(function).body
-    new = [packed.get(param, param) for param in kept]
-    return relax.Function(new, body, function.ret_ty, function.is_pure, function.attrs).with_attr(
-        _PACKED_PARAMS, sources
-    )
+    source_of = dict(zip(function.params[inputs_of(function) :], param_sources(function), strict=True))
+    params = {
+        packed.get(param, param): join(source_of[part] for part in parts.get(param, [param]))
+        for param in source_of
+        if param not in gone
+    }
+    return with_params(function, _Packer(packs, packed).visit_expr(function), params)
 
 
 def _join(params: list[relax.Var]) -> relax.Var:

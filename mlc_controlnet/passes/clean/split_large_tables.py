@@ -3,9 +3,9 @@
 Before: main(ids, table): y = take(table, ids, axis=0)
 After:  main(ids, low, high): y = where(ids < N, take(low, ids, axis=0), take(high, ids - N, axis=0))
 
-CLIP's vocabulary is 152 MB in float32, and WebGPU binds 128 MiB by default. The attribute `split_params` of the
-function says of which old parameter (numbered from 0, after the inputs) each new one holds which rows. All libraries of
-a bundle share their params, so a float16 library has two tables as well. Ids outside the table read its ends.
+CLIP's vocabulary is larger in float32 than what WebGPU binds by default, 128 MiB. `param_sources` says which rows of
+the table each new param holds. All libraries of a bundle share their params, so a float16 library has two tables as
+well. Ids outside the table read its ends.
 """
 
 import logging
@@ -15,11 +15,11 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from mlc_controlnet.passes.clean.param_sources import ParamSource, inputs_of, param_sources, with_params
 from mlc_controlnet.passes.matching import is_call, shape_of
 
 log = logging.getLogger(__name__)
 
-_SPLIT_PARAMS = "split_params"
 LARGEST_TABLE = 128 * 2**20 // 4  # numbers: WebGPU's default binding of 128 MiB, in a float32 library
 
 
@@ -36,32 +36,18 @@ class SplitLargeTables:
         return mod
 
 
-def split_params(function: relax.Function) -> list[tuple[int, range | None]]:
-    """For each param: the number, before the pass, of the one that it was, and which rows of it, None for all."""
-    return [
-        (int(number), range(int(rows[0]), int(rows[1])) if rows else None)
-        for number, *rows in function.attrs[_SPLIT_PARAMS]
-    ]
-
-
 def _split(function: relax.Function, largest_table: int) -> relax.Function:
-    inputs = int(function.attrs["num_input"])
-    tables = {param: _halves(param) for param in function.params[inputs:] if _is_large(function, param, largest_table)}
-    params: list[relax.Var] = list(function.params[:inputs])
-    sources: list[list[int]] = []
-    for number, param in enumerate(function.params[inputs:]):
-        if param in tables:
-            low, high = tables[param]
-            params += [low, high]
+    tables: dict[relax.Var, tuple[relax.Var, relax.Var]] = {}
+    params: dict[relax.Var, ParamSource] = {}
+    for param, source in zip(function.params[inputs_of(function) :], param_sources(function), strict=True):
+        if _is_large(function, param, largest_table):
+            low, high = tables[param] = _halves(param)
             boundary, end = shape_of(low)[0], shape_of(param)[0]
-            sources += [[number, 0, boundary], [number, boundary, end]]
+            params |= {low: source.part(range(boundary)), high: source.part(range(boundary, end))}
         else:
-            params.append(param)
-            sources.append([number])
+            params[param] = source
     log.info("%s: split %d tables", function.attrs["global_symbol"], len(tables))
-    body = _Splitter(tables).visit_expr(function).body
-    split = relax.Function(params, body, function.ret_ty, function.is_pure, function.attrs)
-    return split.with_attr(_SPLIT_PARAMS, sources)
+    return with_params(function, _Splitter(tables).visit_expr(function), params)
 
 
 def _is_large(function: relax.Function, param: relax.Var, largest_table: int) -> bool:

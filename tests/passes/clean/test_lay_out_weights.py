@@ -4,7 +4,8 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT, TRANSPOSED, LayOutWeights, param_axes
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT, TRANSPOSED, LayOutWeights
+from mlc_controlnet.passes.clean.param_sources import param_sources
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
 from tests.passes.evaluate import evaluate, ops
 
@@ -41,7 +42,7 @@ def random_inputs() -> list[np.ndarray]:
 
 def test_weights_that_only_convolutions_read_lie_with_their_channels_innermost() -> None:
     main = LayOutWeights()(Convolutions)["main"]
-    assert param_axes(main) == [tuple(LAID_OUT), tuple(LAID_OUT), (), ()]
+    assert [source.axes for source in param_sources(main)] == [tuple(LAID_OUT), tuple(LAID_OUT), (), ()]
     assert [tuple(map(int, p.ty.shape)) for p in main.params[1:3]] == [(4, 3, 3, 8), (8, 1, 1, 8)]
 
 
@@ -103,7 +104,7 @@ class LinearLayers:
 def test_a_linear_layer_of_many_rows_has_its_outputs_innermost_and_needs_no_permutation() -> None:
     before = relax.transform.Normalize()(LinearLayers)
     after = LayOutWeights()(before)
-    assert param_axes(after["main"]) == [tuple(TRANSPOSED), (), (), ()]
+    assert [source.axes for source in param_sources(after["main"])] == [tuple(TRANSPOSED), (), (), ()]
     assert after["main"].script().count("R.permute_dims") == 3
     rng = np.random.default_rng(0)
     x, v, many, *others = (

@@ -7,8 +7,11 @@ from tvm.script import relax as R
 
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.passes.clean.pack_params import PackParams, packed_params
+from mlc_controlnet.passes.clean.pack_params import PackParams
+from mlc_controlnet.passes.clean.param_sources import ParamSource, Run, param_sources
 from tests.passes.evaluate import evaluate, ops
+
+AS_BEFORE = [ParamSource((Run(number),)) for number in range(4)]
 
 
 @I.ir_module
@@ -51,7 +54,12 @@ class Packed:
         w0: R.Tensor((7, 6), "float16"),
         b0: R.Tensor((7,), "float16"),
     ):
-        R.func_attr({"num_input": 1, "packed_params": [[0], [1, 3], [2, 4]]})
+        R.func_attr(
+            {
+                "num_input": 1,
+                "param_sources": [[[], [0, 0, -1]], [[], [1, 0, -1], [3, 0, -1]], [[], [2, 0, -1], [4, 0, -1]]],
+            }
+        )
         with R.dataflow():
             t = R.permute_dims(w0)
             m = R.matmul(x, t, out_dtype="float32")
@@ -68,7 +76,9 @@ class Packed:
 
 
 def test_two_layers_of_one_input_become_one() -> None:
-    tvm.ir.assert_structural_equal(PackParams()(TwoOfOneInput), Packed)
+    after = PackParams()(TwoOfOneInput)["main"]
+    tvm.ir.assert_structural_equal(after.without_attr("param_sources"), Packed["main"])
+    assert [[run.number for run in source.runs] for source in param_sources(after)] == [[0], [1, 3], [2, 4]]
 
 
 def test_it_computes_what_the_layers_did() -> None:
@@ -107,13 +117,13 @@ def test_the_layers_of_the_tests_that_follow_can_be_packed() -> None:
 def test_layers_that_differ_or_share_a_weight_stay(change: dict) -> None:
     before = layers(**change)
     after = PackParams()(before)["main"]
-    assert packed_params(after) == [[0], [1], [2], [3]]
-    tvm.ir.assert_structural_equal(after.without_attr("packed_params"), before["main"])
+    assert param_sources(after) == AS_BEFORE
+    tvm.ir.assert_structural_equal(after.without_attr("param_sources"), before["main"])
 
 
 def test_no_weight_outgrows_a_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlc_controlnet.passes.clean.pack_params.LARGEST_WEIGHT", 47)
-    assert packed_params(PackParams()(layers())["main"]) == [[0], [1], [2], [3]]
+    assert param_sources(PackParams()(layers())["main"]) == AS_BEFORE
 
 
 def test_a_cleaned_models_params_fit_its_functions(cleaned: CapturedModel, checkpoint: Checkpoint) -> None:

@@ -5,7 +5,8 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.capture import Param
-from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables, split_params
+from mlc_controlnet.passes.clean.param_sources import ParamSource, Run, param_sources
+from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables
 from tests.passes.evaluate import evaluate
 
 
@@ -37,10 +38,10 @@ def test_two_tables_give_the_rows_of_one(ids: list[int]) -> None:
 
 
 def test_the_params_are_rows_of_the_old_ones() -> None:
-    parts = split_params(SplitLargeTables(largest_table=27)(looked_up())["main"])
-    assert parts == [(0, None), (1, range(4)), (1, range(4, 7))]
+    sources = param_sources(SplitLargeTables(largest_table=27)(looked_up())["main"])
+    assert [source.runs for source in sources] == [(Run(0),), (Run(1, range(4)),), (Run(1, range(4, 7)),)]
     table = torch.arange(28).reshape(7, 4)
-    read = [Param.whole("tokens").part(rows).read({"tokens": table}) for _, rows in parts]
+    read = [Param.whole("tokens").part(source.runs[0].rows).read({"tokens": table}) for source in sources]
     assert torch.equal(read[0], table)
     assert torch.equal(torch.cat(read[1:]), table)
 
@@ -49,5 +50,5 @@ def test_the_params_are_rows_of_the_old_ones() -> None:
 def test_any_other_table_stays(largest: int, otherwise: bool) -> None:
     before = looked_up(otherwise)
     after = SplitLargeTables(largest)(before)
-    assert split_params(after["main"]) == [(0, None), (1, None)]
+    assert param_sources(after["main"]) == [ParamSource((Run(0),)), ParamSource((Run(1),))]
     assert [param.name for param in after["main"].params] == ["ids", "bias", "table"]

@@ -1,0 +1,97 @@
+"""The attribute that says how the params of a function are made from those of the captured one.
+
+Passes that split, join or permute params rewrite this one attribute, so nobody has to know in which order they ran:
+
+    captured            w0                      w1
+    SplitLargeTables    w0[0:4], w0[4:8]        w1
+    PackParams          w0[0:4], w0[4:8] + w1
+    LayOutWeights       w0[0:4], permute(w0[4:8] + w1)
+
+Rows are joined first and permuted last; splitting or joining a param that is permuted already is a bug of a pass.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tvm import relax
+
+_ATTRIBUTE = "param_sources"
+_ALL = -1  # in place of the end of a run that takes the whole param
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rows of one captured param along axis 0.
+
+    Attributes:
+        number: of the captured param, from 0, inputs not counted.
+        rows: None for all of them.
+    """
+
+    number: int
+    rows: range | None = None
+
+
+@dataclass(frozen=True)
+class ParamSource:
+    """What one param is made of: runs of rows, joined along axis 0, then permuted.
+
+    Attributes:
+        axes: as of `torch.permute`; () for a param that keeps its axes.
+    """
+
+    runs: tuple[Run, ...]
+    axes: tuple[int, ...] = ()
+
+    def part(self, rows: range) -> "ParamSource":
+        """Some rows of a param that is a whole captured one."""
+        (run,) = self.runs
+        assert run.rows is None and not self.axes, "split tables before anything else"
+        return ParamSource((Run(run.number, rows),))
+
+    def permuted(self, axes: Sequence[int]) -> "ParamSource":
+        """The same rows with permuted axes."""
+        assert not self.axes, "permute a param once"
+        return replace(self, axes=tuple(axes))
+
+
+def join(sources: Iterable[ParamSource]) -> ParamSource:
+    """One param of the rows of all `sources`, one under another."""
+    joined = tuple(sources)
+    assert not any(source.axes for source in joined), "join params before they are permuted"
+    return ParamSource(tuple(run for source in joined for run in source.runs))
+
+
+def inputs_of(function: relax.Function) -> int:
+    """How many parameters of the function are inputs; its params follow them."""
+    return int(function.attrs["num_input"])
+
+
+def param_sources(function: relax.Function) -> list[ParamSource]:
+    """One for each param, in order; before any pass, each param is the captured one of its number."""
+    encoded = function.attrs.get(_ATTRIBUTE)
+    if encoded is None:
+        return [ParamSource((Run(number),)) for number in range(len(function.params) - inputs_of(function))]
+    return [_decoded(*source) for source in encoded]
+
+
+def with_params(
+    function: relax.Function, body: relax.Function, params: Mapping[relax.Var, ParamSource]
+) -> relax.Function:
+    """The function with the body of `body` and with `params`, each with its source, after the same inputs."""
+    inputs = list(function.params[: inputs_of(function)])
+    new = relax.Function([*inputs, *params], body.body, function.ret_ty, function.is_pure, function.attrs)
+    return new.with_attr(_ATTRIBUTE, [_encoded(source) for source in params.values()])
+
+
+def _encoded(source: ParamSource) -> list[list[int]]:
+    """[axes, run, run, ...] with run = [number, first row, last row + 1]."""
+    runs = [[run.number, *((0, _ALL) if run.rows is None else (run.rows.start, run.rows.stop))] for run in source.runs]
+    return [list(source.axes), *runs]
+
+
+def _decoded(axes: Sequence[int], *runs: Sequence[int]) -> ParamSource:
+    def run(number: int, start: int, stop: int) -> Run:
+        return Run(int(number), None if stop == _ALL else range(int(start), int(stop)))
+
+    return ParamSource(tuple(run(*numbers) for numbers in runs), tuple(int(axis) for axis in axes))
