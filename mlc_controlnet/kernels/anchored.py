@@ -45,20 +45,25 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
     if len(reductions) != 1 or len(outputs) != 1 or axis_kinds(schedule, reductions[0]) != kinds:
         return None
     (reduction,), (output,) = reductions, outputs
-    names = {schedule.get(block).name_hint for block in (reduction, output)}
+    copies = same_block(schedule, reduction, output)
     pads = []
     for block in blocks:
-        if schedule.get(block).name_hint in names:
+        if block is reduction or same_block(schedule, block, output):
             continue
         if schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
             pads.append(block)
         elif not try_inline(schedule, block):
             return None
-    if len(names) == 1:
+    if copies:
         output = schedule.cache_write(reduction, 0, "local")
     else:
         schedule.set_scope(reduction, 0, "local")
-    return Anchored(reduction, output, tuple(pads), copies=len(names) == 1)
+    return Anchored(reduction, output, tuple(pads), copies=copies)
+
+
+def same_block(schedule: Schedule, one: Block, other: Block) -> bool:
+    """Whether two handles are of the same block."""
+    return bool(schedule.get_sref(one).same_as(schedule.get_sref(other)))
 
 
 def axis_kinds(schedule: Schedule, block: Block) -> str:
@@ -84,13 +89,3 @@ def try_inline(schedule: Schedule, block: Block) -> bool:
 def extents(schedule: Schedule, loops: list[Block]) -> list[int]:
     """Return the number of iterations of each loop."""
     return [int(schedule.get(loop).extent) for loop in loops]
-
-
-def divisors(number: int, limit: int) -> list[int]:
-    """Ascending."""
-    return [candidate for candidate in range(1, min(number, limit) + 1) if number % candidate == 0]
-
-
-def next_power_of_two(size: int) -> int:
-    """The smallest that is not below `size`."""
-    return 1 << (size - 1).bit_length()

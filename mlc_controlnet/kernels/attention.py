@@ -3,7 +3,6 @@
 Axes: B batch, S queries, K keys, H heads, D head size.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ from mlc_controlnet.kernels.vectors import LANES
 Operand = Literal["q", "k", "v"]
 Layout = Literal["apart", "together", "shared"]
 
-LOG2_E = math.log2(math.e)  # the exponential of processors and GPUs is exp2
 LOWEST = -1e30  # below every score; finite: WGSL has no infinity, and a tile with every key masked gives no NaN
 
 
@@ -42,17 +40,17 @@ class Attention:
 
     @property
     def width(self) -> int:
-        """Of all heads."""
+        """Numbers of a token in all heads."""
         return self.heads * self.head_size
 
     @property
     def query_shape(self) -> tuple[int, int, int]:
-        """Of the output, and of q unless it lies together with k and v."""
+        """Shape of the output, and of q unless it lies together with k and v."""
         return (self.batch, self.queries, self.width)
 
     @property
     def key_shape(self) -> tuple[int, int, int]:
-        """Of k and of v, where they lie apart."""
+        """Shape of k and of v if they lie apart."""
         return (self.batch, self.keys, self.width)
 
     def is_supported(self) -> bool:
@@ -68,7 +66,7 @@ class Attention:
         )
 
     def index(self, operand: Operand, place: Any, b: Any, row: Any, h: Any, number: Any) -> list[Any]:
-        """Where this number of head h in a row of q, k or v lies in the tensor that has it.
+        """The index of a number of head h, in a row of q, k or v, into the tensor that has it.
 
         Args:
             place: of layout "shared": a buffer with what `place_of` gives.
@@ -86,12 +84,12 @@ class Attention:
         return [number // LANES for number in (width, key_column, value_column)]
 
     def bias_index(self, b: Any, h: Any, query: Any, key: Any) -> list[Any]:
-        """Where the score (b, h, query, key) finds its bias: axes of size 1 are shared."""
+        """The index of the bias of the score (b, h, query, key): axes of size 1 are shared."""
         assert self.bias_shape is not None
         return [axis if size > 1 else 0 for axis, size in zip((b, h, query, key), self.bias_shape, strict=True)]
 
     def is_visible(self, query: Any, key: Any) -> Any:
-        """The predicate of a key that counts for a query: inside the sequence and not in a causal mask's future."""
+        """Whether a query attends to a key: the key is in the sequence, and a causal mask does not hide it."""
         inside = key < self.keys
         if self.causal is None:
             return inside

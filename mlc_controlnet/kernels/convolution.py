@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 from tvm import te, tirx
 
-STAGED = "pad_temp"  # the block that a schedule keeps: what a workgroup brings to its memory
+# The name of the block that a schedule does not inline: what a workgroup brings to its memory. Elsewhere passes match
+# structure and not names, but no structure tells that `every_other` below must stay. An annotation of the block would
+# tell it. But tuning records are filed under the structure of a PrimFunc, which includes annotations and no names.
+STAGED = "pad_temp"
 Value = Callable[[tirx.Var, tirx.Expr, tirx.Expr, tirx.Expr], tirx.Expr]
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import anchor, divisors
+from mlc_controlnet.kernels.anchored import anchor
+from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import ACCUMULATORS, VECTOR, registers
 
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns

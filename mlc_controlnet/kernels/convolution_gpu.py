@@ -33,15 +33,14 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, next_power_of_two
+from mlc_controlnet.kernels.anchored import Anchored, anchor
+from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.vectors import LANES
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
 
-WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 ROWS = COLUMNS = 8  # output pixels a workgroup
 PIXELS_A_THREAD = LANES
 MAX_CHANNEL_STEP = 32  # input channels a step
-# A GPU with fewer workgroups than this to run leaves most of its cores idle: smaller tiles are better then.
-ENOUGH_WORKGROUPS = 128
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def choose_tiling(
     """
     channels, height, width = output
     rows, columns = min(ROWS, next_power_of_two(height)), min(COLUMNS, next_power_of_two(width))
-    tiles = math.ceil(height / rows) * math.ceil(width / columns)
-    wide = channels >= 64 and tiles * math.ceil(channels / 64) >= ENOUGH_WORKGROUPS
+    tiles = ceil_div(height, rows) * ceil_div(width, columns)
+    wide = channels >= 64 and tiles * ceil_div(channels, 64) >= ENOUGH_WORKGROUPS
     tile_channels = min(64 if wide else 32, next_power_of_two(channels))
     channel_bytes = item_bytes * (tile_channels * math.prod(kernel) + math.prod(window))
     fits = max(1, WORKGROUP_BYTES // channel_bytes)

@@ -2,7 +2,8 @@
 
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import axis_kinds, divisors, extents, has_condition, try_inline
+from mlc_controlnet.kernels.anchored import axis_kinds, extents, has_condition, same_block, try_inline
+from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import VECTOR
 
 WORTH_A_THREAD = 1 << 14  # numbers below which waking a thread costs more than the work
@@ -16,8 +17,7 @@ def schedule_elementwise(schedule: Schedule) -> bool:
     if len(outputs) != 1 or any(set(axis_kinds(schedule, block)) - {"S"} for block in blocks):
         return False
     (output,) = outputs
-    name = schedule.get(output).name_hint
-    if not all(try_inline(schedule, block) for block in blocks if schedule.get(block).name_hint != name):
+    if not all(try_inline(schedule, block) for block in blocks if not same_block(schedule, block, output)):
         return False
     loops = schedule.get_loops(output)
     if not loops:

@@ -12,9 +12,10 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LOG2_E, LOWEST, Attention, Operand
-from mlc_controlnet.kernels.exponential_cpu import exp2
+from mlc_controlnet.kernels.attention import LOWEST, Attention, Operand
+from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
+from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.vectors import LANES
 
 QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
@@ -27,8 +28,8 @@ def build(attention: Attention) -> tirx.PrimFunc:
     """The kernel with its loops as they shall run. See `flash_attention` for its parameters."""
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     dtype = attention.dtype
-    query_tiles = -(-S // QUERIES)
-    key_tiles = -(-K // KEYS)
+    query_tiles = ceil_div(S, QUERIES)
+    key_tiles = ceil_div(K, KEYS)
     depth_vector = next(lanes for lanes in (16, 8, LANES) if D % lanes == 0)
     has_bias = attention.bias_shape is not None
 

@@ -22,13 +22,17 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LOG2_E, LOWEST, Attention, Operand
+from mlc_controlnet.kernels.attention import LOWEST, Attention, Operand
+from mlc_controlnet.kernels.exponential import LOG2_E
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
+from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.vectors import LANES, sum_of
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES, in_registers, in_workgroup
 
-WORKGROUP_BYTES = 16 * 1024  # the least that any WebGPU device has
 MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
-ENOUGH_WORKGROUPS = 64  # below this, smaller tiles of queries: an integrated GPU runs about this many at a time
+# Below this, tiles of queries are smaller. Each tile reads all keys and values, so tiles shrink later than those of
+# other kernels: an integrated GPU runs about this many workgroups at a time.
+FEWEST_WORKGROUPS = ENOUGH_WORKGROUPS // 2
 LEAST_QUERIES = 16  # of a tile: with fewer, bringing keys and values takes as long as the arithmetic
 
 
@@ -104,7 +108,7 @@ def choose_tile(attention: Attention) -> Tile:
         rows, columns, threads_y = 2, 2, 16
     else:
         rows, columns, threads_y = 4, 2, 8
-    while threads_y * rows > LEAST_QUERIES and _workgroups(attention, threads_y * rows) < ENOUGH_WORKGROUPS:
+    while threads_y * rows > LEAST_QUERIES and _workgroups(attention, threads_y * rows) < FEWEST_WORKGROUPS:
         threads_y //= 2
     tile = Tile(depth, threads_x, threads_y, rows, columns, chunk)
     element_bytes = 2 if attention.dtype == "float16" else 4
@@ -134,7 +138,7 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def _workgroups(attention: Attention, tile_queries: int) -> int:
-    return attention.batch * attention.heads * -(-attention.queries // tile_queries)
+    return attention.batch * attention.heads * ceil_div(attention.queries, tile_queries)
 
 
 def build(attention: Attention) -> tirx.PrimFunc:
@@ -149,8 +153,8 @@ def build(attention: Attention) -> tirx.PrimFunc:
     first_value_vector = first_key_vector if tile.keeps_queries else 0
     parts = tile.depth // TX  # output vectors a thread and row
     chunk_parts = value_chunk // TX  # of them in one chunk
-    query_tiles = -(-S // tile.queries)
-    key_tiles = -(-K // tile.keys)
+    query_tiles = ceil_div(S, tile.queries)
+    key_tiles = ceil_div(K, tile.keys)
     vector = f"{dtype}x{LANES}"
     sums = f"float32x{LANES}"
     weight_vector = f"{dtype}x{columns}"
@@ -186,7 +190,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     @T.macro
     def load(operand, tiles, source, place, b, h, first, first_vector, thread):
         """A tile's rows of head h from `first` on, from depth vector `first_vector` on; past the end the last row."""
-        for step in T.serial(-(-layout[operand][0] * layout[operand][2] // (TX * TY))):
+        for step in T.serial(ceil_div(layout[operand][0] * layout[operand][2], TX * TY)):
             item: T.let[T.int32] = step * (TX * TY) + thread
             row: T.let[T.int32] = item // layout[operand][2]
             vector: T.let[T.int32] = item % layout[operand][2]
@@ -203,20 +207,20 @@ def build(attention: Attention) -> tirx.PrimFunc:
                     with T.sblock("flash_attention"):
                         T.reads()
                         T.writes()
-                        tiles = T.sblock_alloc_buffer((tile.vectors,), vector, scope="shared")
-                        weights = T.sblock_alloc_buffer((tile.queries * TX,), weight_vector, scope="shared")
-                        exchange = T.sblock_alloc_buffer((tile.queries * TX,), "float32", scope="shared")
-                        products = T.sblock_alloc_buffer((rows * columns,), sums, scope="local")
-                        scores = T.sblock_alloc_buffer((rows * columns,), "float32", scope="local")
-                        result = T.sblock_alloc_buffer((rows * parts,), sums, scope="local")
-                        row_max = T.sblock_alloc_buffer((rows,), "float32", scope="local")
-                        row_sum = T.sblock_alloc_buffer((rows,), "float32", scope="local")
-                        new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                        decay = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                        row_vectors = T.sblock_alloc_buffer((rows,), sums, scope="local")
-                        row_weights = T.sblock_alloc_buffer((rows,), weight_vector, scope="local")
-                        operand = T.sblock_alloc_buffer((1,), sums, scope="local")
-                        finished = T.sblock_alloc_buffer((1,), vector, scope="local")
+                        tiles = in_workgroup(tile.vectors, dtype=vector)
+                        weights = in_workgroup(tile.queries * TX, dtype=weight_vector)
+                        exchange = in_workgroup(tile.queries * TX)
+                        products = in_registers(rows * columns, sums)
+                        scores = in_registers(rows * columns)
+                        result = in_registers(rows * parts, sums)
+                        row_max = in_registers(rows)
+                        row_sum = in_registers(rows)
+                        new_max = in_registers(1)
+                        decay = in_registers(1)
+                        row_vectors = in_registers(rows, sums)
+                        row_weights = in_registers(rows, weight_vector)
+                        operand = in_registers(1, sums)
+                        finished = in_registers(1, vector)
 
                         b: T.let[T.int32] = bx // (H * query_tiles)
                         h: T.let[T.int32] = bx // query_tiles % H

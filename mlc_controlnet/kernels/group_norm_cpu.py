@@ -10,22 +10,23 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.exponential_cpu import exp2
+from mlc_controlnet.kernels.exponential import LOG2_E, exp2
+from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.normalization import GroupNorm
+from mlc_controlnet.kernels.registers_cpu import VECTOR
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 SLICE = 4096  # values: 16 KiB
-LANES = 16
 
 
 def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
     """(statistics, normalize, slices a group). See `GroupNormKernels` for their parameters."""
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     groups = norm.batch * norm.groups
-    slices = -(-size // SLICE)
+    slices = ceil_div(size, SLICE)
     values = math.prod(shape)
-    group_lanes = math.gcd(LANES, size)
-    row_lanes = math.gcd(LANES, norm.positions)
+    group_lanes = math.gcd(VECTOR, size)
+    row_lanes = math.gcd(VECTOR, norm.positions)
 
     def count(piece: Any) -> Any:
         """Values in a slice: all but the last are full."""
@@ -33,9 +34,7 @@ def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
 
     def finish(y: Any) -> Any:
         if norm.silu:
-            y = y / (
-                spread(T.float32(1), row_lanes) + exp2(y * spread(T.float32(-1 / math.log(2)), row_lanes), row_lanes)
-            )
+            y = y / (spread(T.float32(1), row_lanes) + exp2(y * spread(T.float32(-LOG2_E), row_lanes), row_lanes))
         return T.Cast(vector_of(dtype, row_lanes), y)
 
     @T.prim_func(s_tir=True, private=True)

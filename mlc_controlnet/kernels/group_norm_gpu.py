@@ -13,14 +13,16 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.normalization import GroupNorm
+from mlc_controlnet.kernels.row_reduction import add, combine_over_row
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, in_workgroup
 
 THREADS = 256
-FOLD = 16  # a sum over the workgroup: FOLD threads add THREADS / FOLD numbers each, then everybody adds FOLD
+FOLD = 16  # see `combine_over_row`
 MAX_VALUES = 16  # registers a thread
 FEW_SLICES = 32
-ENOUGH_WORKGROUPS = 128
 MAX_WHOLE = (
     40 * THREADS
 )  # values of a group that one workgroup takes in 10 rounds of vectors; [1280, 16, 16] in 32 groups
@@ -46,7 +48,7 @@ class Slices:
     @property
     def count(self) -> int:
         """Slices per group."""
-        return -(-self.norm.group_size // self.size)
+        return ceil_div(self.norm.group_size, self.size)
 
     @property
     def groups(self) -> int:
@@ -67,7 +69,7 @@ def choose_slices(norm: GroupNorm) -> Slices:
     """As many values a thread as leave enough workgroups to fill a GPU."""
     values = MAX_VALUES
     groups = norm.batch * norm.groups
-    while values > norm.lanes and groups * -(-norm.group_size // (THREADS * values)) < ENOUGH_WORKGROUPS:
+    while values > norm.lanes and groups * ceil_div(norm.group_size, THREADS * values) < ENOUGH_WORKGROUPS:
         values //= 2
     return Slices(norm, values)
 
@@ -105,22 +107,6 @@ def _finish(norm: GroupNorm, y: Any) -> Any:
 
 
 @T.macro
-def add_over_workgroup(total, thread, gathered, folded):
-    """total[0] of all threads -> their sum, in every thread's total[0]."""
-    gathered[thread] = total[0]
-    T.tvm_storage_sync("shared")
-    if thread < FOLD:
-        total[0] = T.float32(0)
-        for n in T.serial(THREADS // FOLD):
-            total[0] = total[0] + gathered[n * FOLD + thread]
-        folded[thread] = total[0]
-    T.tvm_storage_sync("shared")
-    total[0] = T.float32(0)
-    for n in T.serial(FOLD):
-        total[0] = total[0] + folded[n]
-
-
-@T.macro
 def combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded):
     """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread.
 
@@ -138,19 +124,19 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
             total[0] = total[0] + partial[group, n, 1] + scale[0] * scale[0] * slices.filled(n)
     else:
         total[0] = T.float32(0)
-        for n in T.serial(-(-slices.count // THREADS)):
+        for n in T.serial(ceil_div(slices.count, THREADS)):
             if n * THREADS + thread < slices.count:
                 total[0] = total[0] + partial[group, n * THREADS + thread, 0] * slices.filled(n * THREADS + thread)
-        add_over_workgroup(total, thread, gathered, folded)
+        combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
         mean[0] = total[0] / T.float32(slices.norm.group_size)
 
         total[0] = T.float32(0)
-        for n in T.serial(-(-slices.count // THREADS)):
+        for n in T.serial(ceil_div(slices.count, THREADS)):
             if n * THREADS + thread < slices.count:
                 scale[0] = partial[group, n * THREADS + thread, 0] - mean[0]
                 total[0] = total[0] + partial[group, n * THREADS + thread, 1]
                 total[0] = total[0] + scale[0] * scale[0] * slices.filled(n * THREADS + thread)
-        add_over_workgroup(total, thread, gathered, folded)
+        combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
     scale[0] = T.rsqrt(total[0] / T.float32(slices.norm.group_size) + T.float32(slices.norm.epsilon))
 
 
@@ -181,11 +167,11 @@ def statistics(norm: GroupNorm) -> tirx.PrimFunc:
                 with T.sblock("statistics"):
                     T.reads()
                     T.writes()
-                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
-                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    held = T.sblock_alloc_buffer((slices.rounds,), vector, scope="local")
-                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    gathered = in_workgroup(1, THREADS)
+                    folded = in_workgroup(1, FOLD)
+                    held = in_registers(slices.rounds, vector)
+                    total = in_registers(1)
+                    mean = in_registers(1)
                     group: T.let[T.int32] = bx // slices.count
                     piece: T.let[T.int32] = bx % slices.count
                     first: T.let[T.int32] = piece * slices.size + thread * lanes
@@ -195,7 +181,7 @@ def statistics(norm: GroupNorm) -> tirx.PrimFunc:
                         held[n] = _load(norm, x, group, first + n * (THREADS * lanes))
                         if first + n * (THREADS * lanes) < norm.group_size:
                             total[0] = total[0] + sum_of(held[n], lanes)
-                    add_over_workgroup(total, thread, gathered, folded)
+                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
                     mean[0] = total[0] / slices.filled(piece)
 
                     total[0] = T.float32(0)
@@ -203,7 +189,7 @@ def statistics(norm: GroupNorm) -> tirx.PrimFunc:
                         if first + n * (THREADS * lanes) < norm.group_size:
                             held[n] = held[n] - spread(mean[0], norm.lanes)
                             total[0] = total[0] + sum_of(held[n] * held[n], lanes)
-                    add_over_workgroup(total, thread, gathered, folded)
+                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
                     if thread == 0:
                         partial[group, piece, 0] = mean[0]
                         partial[group, piece, 1] = total[0]
@@ -229,11 +215,11 @@ def normalize(norm: GroupNorm) -> tirx.PrimFunc:
                 with T.sblock("normalize"):
                     T.reads()
                     T.writes()
-                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
-                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    gathered = in_workgroup(1, THREADS)
+                    folded = in_workgroup(1, FOLD)
+                    total = in_registers(1)
+                    mean = in_registers(1)
+                    scale = in_registers(1)
                     group: T.let[T.int32] = bx // slices.count
                     first: T.let[T.int32] = bx % slices.count * slices.size + thread * norm.lanes
 
@@ -262,14 +248,14 @@ def coefficients(norm: GroupNorm) -> tirx.PrimFunc:
                 with T.sblock("coefficients"):
                     T.reads()
                     T.writes()
-                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
-                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    gathered = in_workgroup(1, THREADS)
+                    folded = in_workgroup(1, FOLD)
+                    total = in_registers(1)
+                    mean = in_registers(1)
+                    scale = in_registers(1)
 
                     combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
-                    for n in T.serial(-(-norm.group_channels // THREADS)):
+                    for n in T.serial(ceil_div(norm.group_channels, THREADS)):
                         channel: T.let[T.int32] = n * THREADS + thread
                         if channel < norm.group_channels:
                             batch: T.let[T.int32] = group // norm.groups
@@ -284,7 +270,7 @@ def coefficients(norm: GroupNorm) -> tirx.PrimFunc:
 def whole(norm: GroupNorm) -> tirx.PrimFunc:
     """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
     lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
-    rounds = -(-norm.group_size // (THREADS * lanes))
+    rounds = ceil_div(norm.group_size, THREADS * lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def whole(
@@ -298,17 +284,17 @@ def whole(norm: GroupNorm) -> tirx.PrimFunc:
                 with T.sblock("group_norm"):
                     T.reads()
                     T.writes()
-                    gathered = T.sblock_alloc_buffer((THREADS,), "float32", scope="shared")
-                    folded = T.sblock_alloc_buffer((FOLD,), "float32", scope="shared")
-                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    value = T.sblock_alloc_buffer((1,), vector, scope="local")
+                    gathered = in_workgroup(1, THREADS)
+                    folded = in_workgroup(1, FOLD)
+                    total = in_registers(1)
+                    mean = in_registers(1)
+                    value = in_registers(1, vector)
 
                     total[0] = T.float32(0)
                     for n in T.serial(rounds):
                         if (n * THREADS + thread) * lanes < norm.group_size:
                             total[0] = total[0] + sum_of(_load(norm, x, group, (n * THREADS + thread) * lanes), lanes)
-                    add_over_workgroup(total, thread, gathered, folded)
+                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
                     mean[0] = total[0] / T.float32(norm.group_size)
 
                     total[0] = T.float32(0)
@@ -318,7 +304,7 @@ def whole(norm: GroupNorm) -> tirx.PrimFunc:
                                 mean[0], norm.lanes
                             )
                             total[0] = total[0] + sum_of(value[0] * value[0], lanes)
-                    add_over_workgroup(total, thread, gathered, folded)
+                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
                     total[0] = T.rsqrt(total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon))
 
                     write_normalized(norm, x, gamma, beta, y, group, thread * lanes, rounds, mean, total)

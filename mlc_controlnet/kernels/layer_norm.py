@@ -8,7 +8,7 @@ from tvm import tirx
 from tvm.target import Target
 
 from mlc_controlnet.kernels import layer_norm_cpu, layer_norm_gpu
-from mlc_controlnet.kernels.finished import mark_finished
+from mlc_controlnet.kernels.marks import mark_finished
 from mlc_controlnet.kernels.normalization import LayerNorm
 
 

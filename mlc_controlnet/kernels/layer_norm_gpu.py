@@ -12,13 +12,15 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.normalization import LayerNorm
-from mlc_controlnet.kernels.row_reduction import FOLD, add, combine_over_row
+from mlc_controlnet.kernels.row_reduction import add, combine_over_row
 from mlc_controlnet.kernels.vectors import lanes_of, neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, in_workgroup
 
 THREADS = 128
+FOLD = 8  # see `combine_over_row`
 NARROW = 32  # threads of a row where there are rows enough
-ENOUGH_WORKGROUPS = 128
 MOST_VALUES = 20  # registers a thread
 
 
@@ -49,7 +51,7 @@ def build(norm: LayerNorm) -> tirx.PrimFunc:
     lanes = lanes_of(norm.width)
     vector = vector_of("float32", lanes)
     step = threads * lanes  # values of a row at a time
-    rounds = -(-norm.width // step)
+    rounds = ceil_div(norm.width, step)
 
     @T.prim_func(s_tir=True, private=True)
     def layer_norm(
@@ -58,17 +60,17 @@ def build(norm: LayerNorm) -> tirx.PrimFunc:
         beta: T.Buffer((norm.width,), norm.dtype),
         y: T.Buffer(norm.shape, norm.dtype),
     ):
-        for bx in T.thread_binding(-(-norm.rows // rows), thread="blockIdx.x"):
+        for bx in T.thread_binding(ceil_div(norm.rows, rows), thread="blockIdx.x"):
             for ty in T.thread_binding(rows, thread="threadIdx.y"):
                 for tx in T.thread_binding(threads, thread="threadIdx.x"):
                     with T.sblock("layer_norm"):
                         T.reads()
                         T.writes()
-                        gathered = T.sblock_alloc_buffer((rows, threads), "float32", scope="shared")
-                        folded = T.sblock_alloc_buffer((rows, FOLD), "float32", scope="shared")
-                        held = T.sblock_alloc_buffer((rounds,), vector, scope="local")
-                        total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                        mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                        gathered = in_workgroup(rows, threads)
+                        folded = in_workgroup(rows, FOLD)
+                        held = in_registers(rounds, vector)
+                        total = in_registers(1)
+                        mean = in_registers(1)
                         row: T.let[T.int32] = T.min(bx * rows + ty, norm.rows - 1)
                         first: T.let[T.int32] = tx * lanes
 
@@ -77,7 +79,7 @@ def build(norm: LayerNorm) -> tirx.PrimFunc:
                             if n * step + first < norm.width:
                                 held[n] = T.cast(x[_place(norm, row, n * step + first, lanes)], vector)
                                 total[0] = total[0] + sum_of(held[n], lanes)
-                        combine_over_row(total, tx, ty, threads, gathered, folded, add, 0.0)
+                        combine_over_row(total, tx, ty, threads, FOLD, gathered, folded, add, 0.0)
                         mean[0] = total[0] / T.float32(norm.width)
 
                         total[0] = T.float32(0)
@@ -85,7 +87,7 @@ def build(norm: LayerNorm) -> tirx.PrimFunc:
                             if n * step + first < norm.width:
                                 held[n] = held[n] - spread(mean[0], lanes)
                                 total[0] = total[0] + sum_of(held[n] * held[n], lanes)
-                        combine_over_row(total, tx, ty, threads, gathered, folded, add, 0.0)
+                        combine_over_row(total, tx, ty, threads, FOLD, gathered, folded, add, 0.0)
                         total[0] = T.rsqrt(total[0] / T.float32(norm.width) + T.float32(norm.epsilon))
 
                         for n in T.unroll(rounds):

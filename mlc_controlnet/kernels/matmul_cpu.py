@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, divisors, extents
+from mlc_controlnet.kernels.anchored import Anchored, anchor, extents
+from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import ACCUMULATORS, VECTOR, registers
 
 ROWS_THAT_REPAY_PACKING = 4

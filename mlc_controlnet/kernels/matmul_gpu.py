@@ -43,12 +43,12 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, next_power_of_two, try_inline
+from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
+from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
 from mlc_controlnet.kernels.vectors import LANES
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS
 
 STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
-# A GPU with fewer workgroups than this to run leaves most of its cores idle: smaller tiles are better then.
-ENOUGH_WORKGROUPS = 128
 TALL = 20  # threads down a tile of 80 rows
 LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output is better
 
@@ -76,20 +76,16 @@ def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> Mat
     if rows < LEAST_ROWS:
         return None
     for size in (8, 4):
-        threads_y = min(8, next_power_of_two(-(-rows // size)))
-        if size == LANES and _padded(rows, TALL * size) < _padded(rows, threads_y * size):
+        threads_y = min(8, next_power_of_two(ceil_div(rows, size)))
+        if size == LANES and round_up(rows, TALL * size) < round_up(rows, threads_y * size):
             threads_y = TALL
         for threads_x in (8, 4):
             tile = MatmulTile(threads_y, threads_x, size, LANES if gated else size)
             tile_rows, tile_columns = tile.shape
-            workgroups = batch * _padded(rows, tile_rows) // tile_rows * (columns // tile_columns)
+            workgroups = batch * round_up(rows, tile_rows) // tile_rows * (columns // tile_columns)
             if columns % tile_columns == 0 and (size == LANES or workgroups >= ENOUGH_WORKGROUPS):
                 return tile
     return None
-
-
-def _padded(rows: int, tile_rows: int) -> int:
-    return math.ceil(rows / tile_rows) * tile_rows
 
 
 def choose_step(depth: int, tile: MatmulTile, gates: int, item_bytes: int) -> int | None:

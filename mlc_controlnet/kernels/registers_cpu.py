@@ -1,5 +1,7 @@
 """What a processor's vector registers hold. Sizes are those of AVX2; SSE and wasm take two registers for each."""
 
+from mlc_controlnet.kernels.integers import ceil_div
+
 VECTOR = 16  # float32 numbers in a micro-tile's row: two registers
 REGISTER = 8  # float32 numbers in one
 ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
@@ -7,4 +9,4 @@ ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
 
 def registers(numbers: int) -> int:
     """Registers that a row of `numbers` fills."""
-    return -(-numbers // REGISTER)
+    return ceil_div(numbers, REGISTER)

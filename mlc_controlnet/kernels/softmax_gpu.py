@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
 """Softmax over the last axis for GPUs: a workgroup a row, which is read once and stays in registers.
 
-A row may be written over what was read. The scores of 4096 tokens are 64 MiB in float32: a plane less in the plan.
+A row may be written over the row that was read, so the plan needs one plane of scores less.
 """
 
 from functools import reduce
@@ -10,12 +10,16 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.attention import LOG2_E, LOWEST
-from mlc_controlnet.kernels.finished import mark_finished
-from mlc_controlnet.kernels.row_reduction import FOLD, add, combine_over_row
+from mlc_controlnet.kernels.attention import LOWEST
+from mlc_controlnet.kernels.exponential import LOG2_E
+from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.kernels.marks import mark_finished, mark_overwritable
+from mlc_controlnet.kernels.row_reduction import add, combine_over_row
 from mlc_controlnet.kernels.vectors import lanes_of, neighbours, numbers_of, spread, sum_of, vector_of
+from mlc_controlnet.kernels.workgroups import in_registers, in_workgroup
 
 THREADS = 128
+FOLD = 8  # see `combine_over_row`
 MOST_VALUES = 64  # registers a thread
 
 
@@ -30,7 +34,7 @@ def softmax(shape: tuple[int, int, int], scale: float) -> tirx.PrimFunc:
     lanes = lanes_of(width)
     vector = vector_of("float32", lanes)
     step = THREADS * lanes  # values of a row at a time
-    rounds = -(-width // step)
+    rounds = ceil_div(width, step)
 
     def greatest(values: Any) -> Any:
         return reduce(tirx.max, numbers_of(values, lanes))
@@ -42,11 +46,11 @@ def softmax(shape: tuple[int, int, int], scale: float) -> tirx.PrimFunc:
                 with T.sblock("softmax"):
                     T.reads()
                     T.writes()
-                    gathered = T.sblock_alloc_buffer((1, THREADS), "float32", scope="shared")
-                    folded = T.sblock_alloc_buffer((1, FOLD), "float32", scope="shared")
-                    held = T.sblock_alloc_buffer((rounds,), vector, scope="local")
-                    total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                    lowest = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                    gathered = in_workgroup(1, THREADS)
+                    folded = in_workgroup(1, FOLD)
+                    held = in_registers(rounds, vector)
+                    total = in_registers(1)
+                    row_max = in_registers(1)
                     b: T.let[T.int32] = bx // rows
                     row: T.let[T.int32] = bx % rows
                     first: T.let[T.int32] = tx * lanes
@@ -58,18 +62,18 @@ def softmax(shape: tuple[int, int, int], scale: float) -> tirx.PrimFunc:
                                 T.float32(scale * LOG2_E), lanes
                             )
                             total[0] = T.max(total[0], greatest(held[n]))
-                    combine_over_row(total, tx, 0, THREADS, gathered, folded, tirx.max, LOWEST)
-                    lowest[0] = total[0]
+                    combine_over_row(total, tx, 0, THREADS, FOLD, gathered, folded, tirx.max, LOWEST)
+                    row_max[0] = total[0]
 
                     total[0] = T.float32(0)
                     for n in T.unroll(rounds):
                         if n * step + first < width:
-                            held[n] = T.exp2(held[n] - spread(lowest[0], lanes))
+                            held[n] = T.exp2(held[n] - spread(row_max[0], lanes))
                             total[0] = total[0] + sum_of(held[n], lanes)
-                    combine_over_row(total, tx, 0, THREADS, gathered, folded, add, 0.0)
+                    combine_over_row(total, tx, 0, THREADS, FOLD, gathered, folded, add, 0.0)
 
                     for n in T.unroll(rounds):
                         if n * step + first < width:
                             y[b, row, neighbours(n * step + first, lanes)] = held[n] / spread(total[0], lanes)
 
-    return mark_finished(softmax).with_attr("overwritable", [0])
+    return mark_overwritable(mark_finished(softmax), [0])

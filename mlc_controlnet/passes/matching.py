@@ -1,4 +1,4 @@
-"""What a pass that replaces ops asks of an expression."""
+"""Questions that passes ask about Relax expressions."""
 
 from collections.abc import Callable
 from typing import TypeGuard
@@ -15,12 +15,12 @@ def is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
 
 
 def bound_to(expr: relax.Expr, lookup: Lookup) -> relax.Expr | None:
-    """What `expr` was bound to, where it is a variable."""
+    """The value that `expr` is bound to if it is a variable, else None."""
     return lookup(expr) if isinstance(expr, relax.Var) else None
 
 
 def axes_of(permute: relax.Call) -> list[int]:
-    """The permutation of a permute_dims, none of it negative."""
+    """The permutation of a permute_dims, with axes counted from 0."""
     rank = len(permute.args[0].ty.shape)
     if permute.attrs.axes is None:
         return list(range(rank))[::-1]
@@ -28,12 +28,12 @@ def axes_of(permute: relax.Call) -> list[int]:
 
 
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
-    """Of a tensor of static shape."""
+    """The shape of a tensor, which must be static."""
     return tuple(int(size) for size in expr.ty.shape)
 
 
 def readers(function: relax.Function) -> dict[relax.Var, list[relax.Expr]]:
-    """What reads each variable of a dataflow block that nothing outside the block reads."""
+    """The readers of each variable of a dataflow block that nothing outside the block reads."""
     found: dict[relax.Var, list[relax.Expr]] = {}
     for block in function.body.blocks:
         if isinstance(block, relax.DataflowBlock):

@@ -11,7 +11,8 @@ from tvm.s_tir import Schedule
 
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
 from mlc_controlnet.kernels import convolution_cpu, matmul_cpu
-from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled
+from mlc_controlnet.kernels.marks import is_scheduled
+from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 
 # For one picture of 20 steps with classifier-free guidance.
 CALLS_PER_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}

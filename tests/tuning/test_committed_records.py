@@ -10,8 +10,9 @@ from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import find_model, load_checkpoint
 from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.config import TARGETS
+from mlc_controlnet.kernels.marks import is_scheduled
 from mlc_controlnet.passes.pipeline import Pipeline, clean
-from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, is_scheduled, open_database
+from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, open_database
 
 pytestmark = pytest.mark.integration
 

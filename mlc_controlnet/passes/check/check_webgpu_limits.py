@@ -1,16 +1,15 @@
-"""Check every kernel against what a WebGPU device grants, and say what the device must grant.
+"""Check every kernel against what a WebGPU device grants by default, and record what the kernels need.
 
 Before: a scheduled module
 After:  the same module; its attribute `webgpu_kernels` holds the figures of every kernel
 
-Raises one error that names every kernel over a limit. A browser would reject such a kernel only when its pipeline is
-made, on the user's machine: TVM compiles it without a word.
+Raises one error that names every kernel over a limit. TVM compiles such a kernel without an error, and a browser
+rejects it only on the user's machine, when it makes the pipeline.
 """
 
 import json
 import logging
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -18,6 +17,8 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.target import Target
+
+from mlc_controlnet.kernels.integers import ceil_div
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,17 @@ LIMITS = {
     "maxBufferSize": 256 * 1024 * 1024,  # a planned storage is as large as the largest tensor in it
     "maxComputeWorkgroupsPerDimension": 65535,  # of y and z; the runtime folds a larger x into z
 }
-# Code generation narrows int64 arithmetic to int32 without a word: right for indices, wrong for tensors.
+# Code generation narrows int64 arithmetic to int32 silently: right for indices, wrong for tensors.
 NOT_IN_WGSL = ("int64", "uint64", "float64", "int8", "uint8", "int16", "uint16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """One launch as WGSL sees it."""
+    """One launch as WGSL sees it.
+
+    Attributes:
+        prim_func: the function of the module that launches it; empty for a kernel that was measured on its own.
+    """
 
     name: str
     threads: int
@@ -47,14 +52,10 @@ class KernelFacts:
     largest_binding_bytes: int
     grid: tuple[int, int, int]
     dtypes: tuple[str, ...]
-
-    @property
-    def prim_func(self) -> str:
-        """The function of the module that launches it."""
-        return re.sub(r"_kernel(_\d+)?$", "", self.name)
+    prim_func: str = ""
 
     def violations(self) -> Iterator[str]:
-        """Each in the words: what, value, limit."""
+        """One sentence for each limit that the kernel exceeds: what, value, limit."""
         for limit, value in self.demands().items():
             if value > LIMITS[limit]:
                 yield f"{self.name}: {limit} is {value}, the limit is {LIMITS[limit]}"
@@ -127,12 +128,27 @@ def measure_kernels(mod: tvm.IRModule, target: Target) -> list[KernelFacts]:
     with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):  # no figure depends on it; 15% of the time
         lowered = lower(tirx.transform.BindTarget(target)(tvm.IRModule(prim_funcs)))
     on_device = tirx.transform.Filter(lambda function: function.attrs["target"].kind.name == target.kind.name)(lowered)
-    kernels = (measure_kernel(global_var.name_hint, function) for global_var, function in on_device.functions_items())
+    device_functions = {global_var.name_hint: function for global_var, function in on_device.functions_items()}
+    launcher_of = _launchers(lowered, set(device_functions))
+    kernels = (measure_kernel(name, kernel, launcher_of[name]) for name, kernel in device_functions.items())
     return sorted(kernels, key=lambda kernel: kernel.name)
 
 
-def measure_kernel(name: str, kernel: tirx.PrimFunc) -> KernelFacts:
-    """The figures of one lowered kernel."""
+def _launchers(lowered: tvm.IRModule, kernels: set[str]) -> dict[str, str]:
+    """Kernel -> the PrimFunc whose host code launches it: a launch names its kernel in a string."""
+    launchers = {}
+    for global_var, function in lowered.functions_items():
+
+        def visit(text: tvm.ir.StringImm, launcher: str = global_var.name_hint) -> None:
+            if text.value in kernels:
+                launchers[text.value] = launcher
+
+        tvm_ffi.structural_walk(function.body, (tvm.ir.StringImm, visit), order="pre")
+    return launchers
+
+
+def measure_kernel(name: str, kernel: tirx.PrimFunc, prim_func: str = "") -> KernelFacts:
+    """The figures of one lowered kernel, which `prim_func` launches."""
     extents = {}  # thread tag -> count
     workgroup_bytes = 0
     bindings = []  # bytes of each tensor
@@ -167,6 +183,7 @@ def measure_kernel(name: str, kernel: tirx.PrimFunc) -> KernelFacts:
         largest_binding_bytes=max(bindings, default=0),
         grid=(extents.get("blockIdx.x", 1), extents.get("blockIdx.y", 1), extents.get("blockIdx.z", 1)),
         dtypes=tuple(sorted(dtypes)),
+        prim_func=prim_func,
     )
 
 
@@ -181,4 +198,4 @@ def _bytes(tensor: tirx.Buffer) -> int:
     if not all(isinstance(size, tirx.IntImm) for size in tensor.shape):
         return 0
     dtype = tvm.runtime.DataType(str(tensor.dtype))
-    return math.prod(int(size) for size in tensor.shape) * dtype.lanes * -(-dtype.bits // 8)
+    return math.prod(int(size) for size in tensor.shape) * dtype.lanes * ceil_div(dtype.bits, 8)

@@ -3,8 +3,8 @@
 Before: y = permute_dims(x, [0, 2, 1, 3]); z = permute_dims(y, [0, 2, 1, 3])
 After:  z = x
 
-torch splits heads as [B, heads, S, d] and Relax's attention wants [B, S, heads, d]: every attention arrives with four
-pairs of transposes that say nothing. Each that stays is a round trip of its tensor.
+torch splits heads as [B, heads, S, d] and Relax's attention wants [B, S, heads, d], so every attention arrives with
+four pairs of transposes that do nothing. Each pair costs a round trip of its tensor.
 """
 
 import logging

@@ -1,10 +1,10 @@
-"""Drop operations that return what they were given.
+"""Drop operations that return their operand.
 
-Before: y = divide(x, 1.0); z = astype(y, "float32"), of a float32 y
+Before: y = divide(x, 1.0); z = astype(y, "float32")                                                # x is float32
 After:  x
 
-diffusers divides residuals by an `output_scale_factor` and attentions by a `rescale_output_factor`, both 1 in
-every model of today, and casts where a model might be of mixed precision.
+diffusers divides residuals by an `output_scale_factor` and attentions by a `rescale_output_factor`, which are 1 in all
+current models, and it casts for models of mixed precision.
 """
 
 import logging
@@ -38,5 +38,5 @@ def _is_identity(call: relax.Call) -> bool:
 
 
 def _is_one(expr: relax.Expr) -> bool:
-    """A scalar, so that nothing is broadcast."""
+    """Whether it is the scalar 1; a scalar does not change the shape of the other operand."""
     return isinstance(expr, tvm.ir.GenericConst) and not expr.value.shape and float(expr.value.numpy()) == 1.0

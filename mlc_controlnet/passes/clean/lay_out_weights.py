@@ -6,10 +6,10 @@ After:  main(x, w): y = nn.conv2d(x, permute_dims(w, axes=[3, 0, 1, 2]))       #
 Before: main(x, w): y = matmul(x, permute_dims(w))                             # w [N, K]
 After:  main(x, w): y = matmul(x, w)                                           # w [K, N]
 
-A thread wants one tap, or one of K, of several neighbouring outputs: now they lie side by side, a vector from the
-bundle's file to the registers. `param_sources` says how each param was permuted.
+A thread reads one tap, or one of K, of several neighbouring outputs. In this layout they lie side by side: one vector,
+from the bundle's file to the registers. `param_sources` says how each param was permuted.
 `UseDirectConv2d` and the passes that fold something into a convolution read the param and drop the permutation.
-Linear layers of a few rows, such as the time's, read [N, K] along K, and keep it.
+Linear layers of a few rows, such as the time embedding's, read [N, K] along K and keep that layout.
 """
 
 import logging

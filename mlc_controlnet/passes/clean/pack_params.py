@@ -1,4 +1,4 @@
-"""Compute linear layers that read the same input as one, whose weights are one param.
+"""Join linear layers that read the same input into one layer with one weight.
 
 Before: main(x, w0, w1, b0, b1): y0 = add(astype(matmul(x, permute_dims(w0))), b0); y1 = the same of w1 and b1
 After:  main(x, w, b): y = add(astype(matmul(x, permute_dims(w))), b)
@@ -8,8 +8,8 @@ The weights are params of the function, [N, K], that nothing else reads. The cas
 same for all. `param_sources` says which params were joined along axis 0.
 
 In Stable Diffusion these are to_q, to_k and to_v of each self-attention, to_k and to_v of all cross-attentions, which
-read the same context, and the time's projections of all residual blocks: 84 of a UNet's launches, and products of 77
-rows or of one are too small to fill a GPU each.
+read the same context, and the projections of the time embedding of all residual blocks. This saves launches, and alone
+each of these products of 77 rows or of one row is too small to fill a GPU.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Keep a table that is too large to bind as two params.
+"""Split a table that is too large to bind into two params.
 
 Before: main(ids, table): y = take(table, ids, axis=0)
 After:  main(ids, low, high): y = where(ids < N, take(low, ids, axis=0), take(high, ids - N, axis=0))

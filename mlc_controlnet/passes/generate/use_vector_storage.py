@@ -1,14 +1,14 @@
-"""Give tensors that a kernel reads and writes in vectors of four only the type of such vectors.
+"""Declare tensors as arrays of vec4 if a kernel reads and writes them only in vectors of four.
 
 Before: x = decl_buffer((n,), "float16", data=x_ptr); y = x[ramp(4 * i, 1, 4)]
 After:  x = decl_buffer((n / 4,), "float16x4", data=x_ptr); y = x[i]
 
-WGSL casts no arrays: from `array<f16>` a vector is read as four numbers of two bytes, each with a check of its index,
-and from `array<vec4<f16>>` as one of eight bytes. TVM's PointerValueTypeRewrite is there for this, but that of 0.27
-looks at a kernel's pointers, where accesses name the buffers that are declared on them, and so never fires for them.
-Workgroup memory is treated alike.
+WGSL cannot cast arrays: a vector of `array<f16>` is read as four numbers of two bytes, each with a check of its index,
+and a vector of `array<vec4<f16>>` as one value of eight bytes. TVM's PointerValueTypeRewrite should do this, but in
+0.27 it looks at a kernel's pointers, while accesses name the buffers that are declared on them, so it never fires. The
+pass changes tensors in workgroup memory as well.
 
-Runs on device functions: their callers pass pointers and know nothing of it.
+Runs on device functions: their callers pass pointers, which do not change.
 """
 
 import logging

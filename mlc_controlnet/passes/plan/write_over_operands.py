@@ -1,11 +1,11 @@
-"""Let a kernel write its result over an operand that nobody reads again.
+"""Write a kernel's result over an operand that nothing reads afterwards.
 
 Before: y = call_tir(conv2d_add, (x, weight, residual)), the last reader of residual
 After:  y = call_tir_inplace(conv2d_add, (x, weight, residual), inplace_indices=[2])
 
-A residual is added where the sum is stored, so both can be one tensor, and the plan needs a plane less: 64 MiB at the
-end of Stable Diffusion's decoder. Two passes, because a schedule wants its result apart from what it reads:
-`MarkOverwritable` looks at the lowered kernels before they are scheduled, `WriteOverOperands` rewrites the scheduled.
+A residual is read where the sum is stored, so both can be one tensor, and the plan needs one plane less. These are two
+passes, because a schedule needs its result apart from its operands: `MarkOverwritable` looks at the lowered kernels
+before they are scheduled, and `WriteOverOperands` rewrites the scheduled ones.
 """
 
 import logging
@@ -16,27 +16,26 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.s_tir import SBlock, SBlockRealize
 
+from mlc_controlnet.kernels.marks import is_scheduled, mark_overwritable, overwritable
 from mlc_controlnet.passes.matching import is_call
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
 
-OVERWRITABLE = "overwritable"  # a PrimFunc's attribute: indices of such params
-
 
 @tvm.transform.module_pass(opt_level=0, name="MarkOverwritable")
 class MarkOverwritable:
-    """Note of each PrimFunc which of its params an element of the result may take the place of."""
+    """Mark on each PrimFunc the params that its result may be written over, element by element."""
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         mod = mod.clone()  # assigning below would change the caller's module
         for global_var, function in mod.functions_items():
-            if isinstance(function, tirx.PrimFunc) and not function.attrs.get("tirx.is_scheduled"):
-                mod[global_var] = function.with_attr(OVERWRITABLE, _overwritable(function))
+            if isinstance(function, tirx.PrimFunc) and not is_scheduled(function):
+                mod[global_var] = mark_overwritable(function, _overwritable_params(function))
         return mod
 
 
-def _overwritable(function: tirx.PrimFunc) -> list[int]:
+def _overwritable_params(function: tirx.PrimFunc) -> list[int]:
     """Params of the result's type, whose element [i] is read for nothing but the result's element [i]."""
     *params, result = function.params
     blocks = list(_blocks(function))
@@ -98,10 +97,10 @@ class _Rule:
             return None
         kernel, operands = site.original.args[:2]
         free = self.free.get(site.variable, set())
-        indices = [i for i in self.mod[kernel].attrs.get(OVERWRITABLE, ()) if operands[i] in free]
+        indices = [index for index in overwritable(self.mod[kernel]) if operands[index] in free]
         if not indices:
             return None
-        index = int(indices[0])
+        index = indices[0]
         if (kernel, index) not in self.kernels:
             in_place = _in_place(self.mod[kernel], index)
             self.kernels[kernel, index] = site.builder.add_func(in_place, f"{kernel.name_hint}_in_place")

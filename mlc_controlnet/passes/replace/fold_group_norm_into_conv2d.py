@@ -1,14 +1,14 @@
-"""Normalize a large plane where the convolution after it reads it.
+"""Normalize a large plane in the convolution that reads it.
 
 Before: y = nn.group_norm(x, gamma, beta); z = nn.silu(y); out = nn.conv2d(z, weight)
 After:  partial = call_tir(statistics, (x,)); mean_and_scale = call_tir(coefficients, (partial, gamma))
         out = call_tir(normalized_conv2d, (x, mean_and_scale, beta, permute_dims(weight, axes=[1, 2, 3, 0])))
 
-For GPUs, whose convolution brings its input to workgroup memory anyway and normalizes it on the way. That saves the
-plane z and a round trip of it: 128 MiB at the end of Stable Diffusion's decoder. It costs: each workgroup of 64 output
-channels normalizes a copy of its own, with the halo 1.6 times its part, a dozen operations an element beside 64 x 9
-multiply-adds. Up to 256 output channels that is less time than the round trip takes at 20 operations a byte; planes of
-less than 16 MiB stay in a GPU's cache and have no round trip to save.
+On a GPU the convolution brings its input to workgroup memory anyway, and can normalize it on the way. That saves the
+plane z and a round trip of it. The cost: each workgroup of 64 output channels normalizes a copy of its own, with the
+halo 1.6 times its part, at a dozen operations per element next to 64 x 9 multiply-adds. Up to 256 output channels that
+takes less time than the round trip, at 20 operations per byte. Planes of less than 16 MiB stay in a GPU's cache and
+have no round trip to save.
 """
 
 import functools

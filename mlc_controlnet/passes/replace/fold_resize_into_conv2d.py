@@ -1,11 +1,10 @@
-"""Let the convolution after a nearest upsampling read the small picture.
+"""Fold a nearest upsampling into the convolution that follows, which then reads the small picture.
 
 Before: y = image.resize2d(x, [2 h, 2 w], method="nearest_neighbor"); z = nn.conv2d(y, w, padding=[1, 1, 1, 1])
 After:  z = call_tir(upsampled_conv2d, (x, permute_dims(w, axes=[1, 2, 3, 0])))
 
-Fires where both axes double, on an unstrided NCHW convolution. Upsampling is a division of the index by two: done while
-a tile is loaded it costs nothing, and a tensor of four times the picture, 134 MB of float16 in the VAE decoder at
-512x512, is never written.
+Fires if both axes double, on an unstrided NCHW convolution. Upsampling is a division of the index by two. It costs
+nothing while a tile is loaded, and a tensor of four times the picture is never written.
 """
 
 import logging

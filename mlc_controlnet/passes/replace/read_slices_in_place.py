@@ -1,12 +1,12 @@
-"""Let the kernel that adds some columns of a packed product to a picture's channels read them where they lie.
+"""Read columns of a packed product where they lie, in the kernel that adds them to a picture's channels.
 
 Before: s = strided_slice(y, [1], [begin], [end]); e = expand_dims(expand_dims(s, [2]), [3]); z = add(x, e)
 After:  e = call_tir(columns_as_channels, (y, begin)); z = add(x, e)
 
-of y [1, N] and x [B, C, H, W]. In Stable Diffusion y is the time's projections of all residual blocks, and x the
-result of a convolution. FuseOps takes a broadcast into a convolution's kernel, but no slice: the PrimFunc here says
-that it is a broadcast, as nothing but the place that is read differs. `begin` is a constant in memory and not in the
-kernel's text, so that blocks of one shape share a kernel.
+y is [1, N] and x [B, C, H, W]. In Stable Diffusion y has the projections of the time embedding of all residual blocks,
+and x is the result of a convolution. FuseOps fuses a broadcast into a convolution's kernel, but not a slice. The
+PrimFunc here is marked as a broadcast, because it differs from one only in the place that it reads. `begin` is a
+constant in memory and not in the kernel's text, so blocks of one shape share a kernel.
 """
 
 import logging
@@ -15,12 +15,11 @@ import numpy as np
 import tvm
 from tvm import relax, te
 
+from mlc_controlnet.kernels.marks import BROADCAST, mark_pattern
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
-
-BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes it into the kernel of what it is added to
 
 
 @tvm.transform.module_pass(opt_level=0, name="ReadSlicesInPlace")
@@ -57,7 +56,7 @@ class _Rule:
         kind = shape_of(packed)[1], channels, str(packed.ty.dtype)
         if kind not in self.readers:
             reader = builder.call_te(_columns_as_channels, packed, first, channels).args[0]
-            builder.update_func(reader, builder.get()[reader].with_attr("op_pattern", BROADCAST))
+            builder.update_func(reader, mark_pattern(builder.get()[reader], BROADCAST))
             self.readers[kind] = reader
         return self.readers[kind]
 

@@ -1,9 +1,9 @@
-"""Compute convolutions from weights as they lie.
+"""Compute convolutions with weights in the layout of the params.
 
 Before: y = nn.conv2d(x, permute_dims(w, axes=[3, 0, 1, 2]))
 After:  y = call_tir(conv2d, (x, w))                                           # w [C, kh, kw, N]
 
-The schedules know this one form. Convolutions with groups or dilation are left to TVM.
+The schedules know only this form. TVM computes convolutions with groups or dilation.
 """
 
 import functools

@@ -3,9 +3,9 @@
 Before: y = add(astype(matmul(x, w)), b); (a, g) = split(y, 2); z = multiply(a, gelu(g))
 After:  z = call_tir(gated_matmul, (x, reshape(w), reshape(b)))
 
-The feed-forward layers of Stable Diffusion's transformers are GEGLU (arXiv 2002.05202, section 2). Apart, the linear
-layer writes and the gate reads back a tensor eight times as wide as the layer's input: 21 MB at [4096, 2560] float16,
-the largest of the UNet and of the ControlNet. The products are not rounded before they are gated.
+The feed-forward layers of Stable Diffusion's transformers are GEGLU (arXiv 2002.05202, section 2). As two kernels, the
+linear layer writes and the gate reads a tensor eight times as wide as the layer's input, the largest of the UNet and of
+the ControlNet. The products are not rounded before they are gated.
 """
 
 import logging
@@ -43,7 +43,7 @@ def _replace(call: relax.Call, site: Site) -> relax.Expr | None:
 
 
 def _gated(call: relax.Call, site: Site) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
-    """x [B, M, K], weight [K, 2 N] and bias [2 N], where `call` is the gate of their linear layer."""
+    """x [B, M, K], weight [K, 2 N] and bias [2 N] of the linear layer whose gate `call` is."""
     if not is_call(call, "relax.multiply"):
         return None
     value, gelu = (site.bound_to(argument) for argument in call.args)

@@ -1,4 +1,4 @@
-"""Compute a 1x1 convolution as the matrix product that it is, with the change of layout beside it.
+"""Compute a 1x1 convolution, and the change of layout before or after it, as one matrix product.
 
 Before: y = conv2d(x, w); z = astype(y); a = add(z, b); t = reshape(permute_dims(a, [0, 2, 3, 1]), [B, h w, N])
 After:  y = product(reshape(x, [B, C, h w]), w); z = astype(y); t = add(z, b)                         # [B, h w, N]
@@ -9,9 +9,9 @@ After:  y = product(w, t); a = add(y, b); s = reshape(add(a, reshape(r)), [B, N,
 Before: y = conv2d(x, w); a = add(y, b)
 After:  y = product(w, reshape(x, [B, C, h w])); a = reshape(add(y, b), [B, N, h, w])                 # [B, N, h w]
 
-Both ends of every transformer of Stable Diffusion 1.5 look so: pictures are [C, h, w] and tokens [h w, C]. A product
-reads either layout as it lies and writes the other one, so the two kernels that only move data go away, 32 of a UNet's,
-and with them a round trip of their tensors. What follows elementwise is computed before the reshape, and thus fused.
+Both ends of every transformer of Stable Diffusion 1.5 have this form: pictures are [C, h, w] and tokens [h w, C]. A
+product reads one layout and writes the other one, so the two kernels that only move data go away, and with them a round
+trip of their tensors. Elementwise operations that follow are computed before the reshape, so FuseOps fuses them.
 """
 
 import logging
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 TO_TOKENS = [0, 2, 3, 1]
 TO_PICTURE = [0, 3, 1, 2]
-# Input channels of a convolution on its own: with fewer, or where no tile of a product fits, its schedule is better.
+# Input channels of a convolution without a change of layout. With fewer, or if no tile of a product fits, the schedule
+# of a convolution is better.
 LEAST_DEPTH = 32
 
 

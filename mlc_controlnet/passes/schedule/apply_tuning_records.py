@@ -3,8 +3,8 @@
 Before: a PrimFunc as it was fused
 After:  the same PrimFunc under the record's trace, marked as scheduled
 
-Fires where the database has the PrimFunc's workload: equal in structure, whatever its name. The rest is left to the
-rules that follow. A trace that this TVM cannot replay is an error: the records are of another version.
+Fires if the database has the PrimFunc's workload: equal in structure, under any name. The rules that follow schedule
+the others. A trace that this TVM cannot replay is an error: the records belong to another version of TVM.
 """
 
 import logging
@@ -14,6 +14,8 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule, meta_schedule
 from tvm.target import Target
+
+from mlc_controlnet.kernels.marks import is_scheduled, mark_scheduled
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class ApplyTuningRecords:
             schedule = Schedule(workload, enable_check=False)
             record.trace.apply_to_schedule(schedule, remove_postproc=False)
             tuned = schedule.mod["main"].without_attr("global_symbol")
-            scheduled[global_var] = tuned.with_attr("tirx.is_scheduled", True)
+            scheduled[global_var] = mark_scheduled(tuned)
             hits += 1
         mod = mod.clone()
         for global_var, function in scheduled.items():
@@ -54,11 +56,6 @@ class ApplyTuningRecords:
 def open_database(folder: Path) -> meta_schedule.database.JSONDatabase:
     """The records of `folder`, which must exist."""
     return meta_schedule.database.JSONDatabase(work_dir=str(folder), allow_missing=False)
-
-
-def is_scheduled(function: tirx.PrimFunc) -> bool:
-    """Return whether a function has its final schedule, so that no rule may change it."""
-    return bool((function.attrs or {}).get("tirx.is_scheduled", False))
 
 
 def as_workload(function: tirx.PrimFunc) -> tvm.IRModule:

@@ -64,6 +64,29 @@ def test_each_limit_is_named_with_its_value(mod: tvm.IRModule, words: str) -> No
         check(mod)
 
 
+def test_each_launch_knows_the_prim_func_that_makes_it() -> None:
+    @I.ir_module
+    class TwoLaunches:
+        @T.prim_func(s_tir=True, private=True)
+        def twice_kernel_1(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32"), z: T.Buffer((64,), "float32")):
+            for thread in T.thread_binding(64, thread="threadIdx.x"):
+                with T.sblock("first"):
+                    T.reads()
+                    T.writes()
+                    y[thread] = x[thread] + T.float32(1)
+            for thread in T.thread_binding(64, thread="threadIdx.x"):
+                with T.sblock("second"):
+                    T.reads()
+                    T.writes()
+                    z[thread] = y[thread] * T.float32(2)
+
+    mod = TwoLaunches
+    mod["copy"] = make_copy()["copy"]
+    kernels = measure_requirements(check(mod)).kernels
+    assert [kernel.prim_func for kernel in kernels] == ["copy", "twice_kernel_1", "twice_kernel_1"]
+    assert len({kernel.name for kernel in kernels}) == 3
+
+
 def test_all_kernels_over_a_limit_are_named_at_once() -> None:
     mod = make_copy(threads=512)
     mod["second"] = make_copy(shared=9000)["copy"]

@@ -76,9 +76,7 @@ class Packed:
 
 
 def test_two_layers_of_one_input_become_one() -> None:
-    after = PackParams()(TwoOfOneInput)["main"]
-    tvm.ir.assert_structural_equal(after.without_attr("param_sources"), Packed["main"])
-    assert [[run.number for run in source.runs] for source in param_sources(after)] == [[0], [1, 3], [2, 4]]
+    tvm.ir.assert_structural_equal(PackParams()(TwoOfOneInput), Packed)
 
 
 def test_it_computes_what_the_layers_did() -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tvm
@@ -123,9 +125,32 @@ def test_bias_scale_and_causal_mask_are_kept() -> None:
                 R.output(e)
             return e
 
-    after = UseFlashAttention(LLVM)(Before)
-    assert "R.nn.attention" not in after["main"].script()
-    assert len(after.get_global_vars()) == 5, "main and a kernel for each; the scale of d is what e has by default"
+    builder = relax.BlockBuilder()
+    q = relax.Var("q", relax.TensorType((1, 77, 4, 16), "float32"))
+    bias = relax.Var("bias", relax.TensorType((1, 1, 77, 77), "float32"))
+    plain = Attention(1, 77, 77, 4, 16, "float32", 0.25)  # 0.25, the scale of d, is what e has by default
+    asked = [
+        dataclasses.replace(plain, bias_shape=(1, 1, 77, 77)),
+        dataclasses.replace(plain, causal="TopLeft"),
+        dataclasses.replace(plain, scale=0.5),
+        plain,
+        plain,
+    ]
+    with builder.function("main", [q, bias]):
+        with builder.dataflow():
+            kernels: dict[Attention, tvm.ir.GlobalVar] = {}
+            y = None  # each attention reads the rows that the one before it wrote
+            for attention in asked:
+                rows = [] if y is None else [y]
+                rows += [builder.emit(relax.op.reshape(q, (1, 77, 64))) for _ in range(3 - len(rows))]
+                if attention not in kernels:
+                    kernel = flash_attention(attention, LLVM)
+                    kernels[attention] = builder.add_func(kernel, "flash_attention_77x77_4x16")
+                operands = [*rows, bias] if attention.bias_shape else rows
+                y = builder.emit(relax.call_tir(kernels[attention], operands, relax.TensorType((1, 77, 64), "float32")))
+            o = builder.emit_output(relax.op.reshape(y, (1, 77, 4, 16)))
+        builder.emit_func_output(o)
+    tvm.ir.assert_structural_equal(UseFlashAttention(LLVM)(Before), builder.get())
 
 
 def test_sliding_window_odd_heads_and_unequal_values_are_left_alone() -> None:

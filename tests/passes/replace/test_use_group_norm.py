@@ -1,8 +1,9 @@
+from collections.abc import Callable
+from typing import Protocol
+
 import pytest
 import tvm
 from tvm import relax
-from tvm.script import ir as I
-from tvm.script import relax as R
 from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
@@ -13,137 +14,104 @@ LLVM = Target({"kind": "llvm", "num-cores": 2})
 WEBGPU = Target("webgpu")
 
 
-def expect(silu: bool) -> tvm.IRModule:
-    """x -> statistics -> normalize, built by hand."""
-    kernels = group_norm(GroupNorm((1, 8, 6, 4), 2, 1e-5, "float32", silu), LLVM)
+class Norm(Protocol):
+    """Emits a group norm of x, and the silu of it if that is asked for."""
+
+    def __call__(self, x: relax.Var, silu: bool = False, output: bool = False) -> relax.Var: ...
+
+
+Graph = Callable[[relax.BlockBuilder, Norm, relax.Var], list[relax.Var]]
+
+
+def module(graph: Graph, of_kernels: Target | None = None, size: tuple[int, int] = (6, 4)) -> tvm.IRModule:
+    """main(x, gamma, beta) with the outputs that `graph` emits: with group norms of Relax, or with kernels of ours."""
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 8, 6, 4), "float32"))
+    x = relax.Var("x", relax.TensorType((1, 8, *size), "float32"))
     gamma, beta = (relax.Var(name, relax.TensorType((8,), "float32")) for name in ("gamma", "beta"))
+    kernels: dict[bool, tuple[tvm.ir.GlobalVar, tvm.ir.GlobalVar, tuple[int, int, int]]] = {}
+
+    def in_relax(x: relax.Var, silu: bool = False, output: bool = False) -> relax.Var:
+        norm = relax.op.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
+        emit = builder.emit_output if output else builder.emit
+        return emit(relax.op.nn.silu(builder.emit(norm)) if silu else norm)
+
+    def in_kernels(x: relax.Var, silu: bool = False, output: bool = False) -> relax.Var:
+        if silu not in kernels:
+            made = group_norm(GroupNorm((1, 8, *size), 2, 1e-5, "float32", silu), of_kernels)
+            normalize = builder.add_func(made.normalize, f"group_norm_normalize{'_silu' if silu else ''}")
+            statistics = builder.add_func(made.statistics, "group_norm_statistics")
+            kernels[silu] = statistics, normalize, made.partial_shape
+        statistics, normalize, shape = kernels[silu]
+        partial = builder.emit(relax.call_tir(statistics, [x], relax.TensorType(shape, "float32")))
+        emit = builder.emit_output if output else builder.emit
+        return emit(relax.call_tir(normalize, [x, partial, gamma, beta], x.ty))
+
     with builder.function("main", [x, gamma, beta]):
         with builder.dataflow():
-            statistics = builder.add_func(kernels.statistics, "group_norm_statistics")
-            normalize = builder.add_func(kernels.normalize, f"group_norm_normalize{'_silu' if silu else ''}")
-            partial = builder.emit(relax.call_tir(statistics, [x], relax.TensorType(kernels.partial_shape, "float32")))
-            y = builder.emit_output(relax.call_tir(normalize, [x, partial, gamma, beta], x.ty))
-        builder.emit_func_output(y)
+            outputs = graph(builder, in_kernels if of_kernels else in_relax, x)
+        builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
     return builder.get()
 
 
-def test_group_norm_and_silu_become_two_kernels() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 8, 6, 4), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                y = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                z = R.nn.silu(y)
-                R.output(z)
-            return z
-
-    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(Before), expect(silu=True))
+def norm_alone(_builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    return [norm(x, output=True)]
 
 
-def test_group_norm_alone_becomes_two_kernels() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 8, 6, 4), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                y = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                R.output(y)
-            return y
-
-    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(Before), expect(silu=False))
+def norm_and_silu(_builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    return [norm(x, silu=True, output=True)]
 
 
-def test_silu_stays_where_the_norm_has_another_reader() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 8, 6, 4), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                y = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                z = R.nn.silu(y)
-                out = R.add(y, z)
-                R.output(out)
-            return out
-
-    text = UseGroupNorm(LLVM)(Before)["main"].script()
-    assert "group_norm_normalize," in text and "R.nn.silu" in text and "R.nn.group_norm" not in text
+def two_norms_in_a_chain(_builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    return [norm(norm(x, silu=True), silu=True, output=True)]
 
 
-def test_silu_stays_where_the_norm_is_an_output() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 8, 6, 4), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                y = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                z = R.nn.silu(y)
-                R.output(y, z)
-            return (y, z)
-
-    text = UseGroupNorm(LLVM)(Before)["main"].script()
-    assert "group_norm_normalize," in text and "R.nn.silu" in text
+def silu_of_the_silu(builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    return [builder.emit_output(relax.op.nn.silu(norm(x, silu=True)))]
 
 
-def test_chain_of_two_norms_reads_the_new_values() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 8, 6, 4), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                a = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                b = R.nn.silu(a)
-                c = R.nn.group_norm(b, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3])
-                d = R.nn.silu(c)
-                R.output(d)
-            return d
-
-    after = UseGroupNorm(LLVM)(Before)
-    assert after["main"].script().count("R.call_tir(") == 4
-    assert len(after.get_global_vars()) == 3, "both norms share their kernels"
-    relax.analysis.well_formed(after)  # raises
+def norm_with_another_reader(builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    y = norm(x)
+    z = builder.emit(relax.op.nn.silu(y))
+    return [builder.emit_output(relax.op.add(y, z))]
 
 
-def test_channels_last_is_left_alone() -> None:
-    @I.ir_module
-    class Before:
-        @R.function
-        def main(
-            x: R.Tensor((1, 6, 4, 8), "float32"), gamma: R.Tensor((8,), "float32"), beta: R.Tensor((8,), "float32")
-        ):
-            with R.dataflow():
-                y = R.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=3, axes=[1, 2])
-                z = R.nn.silu(y)
-                R.output(z)
-            return z
-
-    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(Before), Before)
+def norm_that_is_an_output(builder: relax.BlockBuilder, norm: Norm, x: relax.Var) -> list[relax.Var]:
+    y = norm(x, output=True)
+    return [y, builder.emit_output(relax.op.nn.silu(y))]
 
 
 @pytest.mark.parametrize(
-    ("size", "kernels"), [(32, ["group_norm_silu"]), (64, ["group_norm_statistics", "group_norm_normalize_silu"])]
+    "graph",
+    [norm_alone, norm_and_silu, two_norms_in_a_chain, silu_of_the_silu],
+    ids=lambda graph: graph.__name__.replace("_", " "),
 )
-def test_a_small_group_is_one_kernel_of_a_gpu(size: int, kernels: list[str]) -> None:
+def test_a_norm_and_the_silu_of_it_become_kernels(graph: Graph) -> None:
+    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(module(graph)), module(graph, of_kernels=LLVM))
+
+
+@pytest.mark.parametrize("graph", [norm_with_another_reader, norm_that_is_an_output], ids=lambda graph: graph.__name__)
+def test_a_silu_stays_if_something_else_reads_the_norm(graph: Graph) -> None:
+    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(module(graph)), module(graph, of_kernels=LLVM))
+
+
+def test_channels_last_stay() -> None:
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 8, size, size), "float32"))
+    x = relax.Var("x", relax.TensorType((1, 6, 4, 8), "float32"))
     gamma, beta = (relax.Var(name, relax.TensorType((8,), "float32")) for name in ("gamma", "beta"))
     with builder.function("main", [x, gamma, beta]):
         with builder.dataflow():
-            y = builder.emit(relax.op.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=1, axes=[2, 3]))
+            y = builder.emit(relax.op.nn.group_norm(x, gamma, beta, num_groups=2, channel_axis=3, axes=[1, 2]))
             z = builder.emit_output(relax.op.nn.silu(y))
         builder.emit_func_output(z)
-    after = UseGroupNorm(WEBGPU)(builder.get())
-    calls = [binding.value.args[0].name_hint for binding in after["main"].body.blocks[0].bindings]
-    assert calls == kernels
+    tvm.ir.assert_structural_equal(UseGroupNorm(LLVM)(builder.get()), builder.get())
+
+
+def test_a_large_group_is_two_kernels_of_a_gpu() -> None:
+    before, expected = (module(norm_and_silu, target, size=(64, 64)) for target in (None, WEBGPU))
+    tvm.ir.assert_structural_equal(UseGroupNorm(WEBGPU)(before), expected)
+
+
+def test_a_small_group_is_one_kernel_of_a_gpu() -> None:
+    after = UseGroupNorm(WEBGPU)(module(norm_and_silu, size=(32, 32)))
+    (call,) = (binding.value for binding in after["main"].body.blocks[0].bindings)
+    assert call.args[0].name_hint == "group_norm_silu"

@@ -1,6 +1,7 @@
-"""2^x of float32 vectors in arithmetic that a processor has as vectors.
+"""Exponentials to base 2, which is what processors and GPUs compute.
 
-LLVM calls libm once a lane for `exp`: 5 ns each, where this takes about 0.3 ns with AVX2.
+GPUs have an instruction for exp2. For processors LLVM calls libm once per lane, which takes an order of magnitude
+longer than the vector arithmetic of `exp2` here.
 """
 
 import math
@@ -8,6 +9,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+LOG2_E = math.log2(math.e)  # exp(x) = exp2(x log2 e)
 DEGREE = 7  # Taylor's remainder on [-1/2, 1/2]: 5e-9, a tenth of float32's rounding
 LOWEST_EXPONENT = -126.0  # of a normal float32; below it the result stays at 2^-126, which is nothing to a softmax
 HIGHEST_EXPONENT = 127.0

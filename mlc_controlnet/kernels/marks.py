@@ -1,0 +1,42 @@
+"""The attributes of a PrimFunc by which kernels and passes tell each other what may be done to it."""
+
+from collections.abc import Sequence
+
+from tvm import tirx
+
+_IS_SCHEDULED = "tirx.is_scheduled"  # TVM's: dlight and the schedule rules skip such a function
+_OP_PATTERN = "op_pattern"  # TVM's: how FuseOps may fuse the function
+_OVERWRITABLE = "overwritable"  # ours, see `mark_overwritable`
+
+BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes the function into the kernel of its reader
+OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps fuses the function with nothing
+
+
+def mark_scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Mark a function that no schedule rule may change."""
+    return function.with_attr(_IS_SCHEDULED, True)
+
+
+def is_scheduled(function: tirx.PrimFunc) -> bool:
+    """Whether a schedule, a tuning record or a kernel's author decided how the function runs."""
+    return bool((function.attrs or {}).get(_IS_SCHEDULED, False))
+
+
+def mark_finished(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Mark a kernel that is complete: scheduled, fused with nothing, its output apart from its inputs in memory."""
+    return kernel.with_attrs({_IS_SCHEDULED: True, "tirx.noalias": True, _OP_PATTERN: OPAQUE})
+
+
+def mark_pattern(function: tirx.PrimFunc, pattern: int) -> tirx.PrimFunc:
+    """Mark how FuseOps may fuse the function: BROADCAST or OPAQUE."""
+    return function.with_attr(_OP_PATTERN, pattern)
+
+
+def mark_overwritable(function: tirx.PrimFunc, params: Sequence[int]) -> tirx.PrimFunc:
+    """Mark the params, by index, over which the function may write its result."""
+    return function.with_attr(_OVERWRITABLE, list(params))
+
+
+def overwritable(function: tirx.PrimFunc) -> list[int]:
+    """The params, by index, over which the function may write its result."""
+    return [int(index) for index in function.attrs.get(_OVERWRITABLE, ())]
