@@ -1,4 +1,4 @@
-"""What the schedules of convolution and matmul share: one reduction, and elementwise blocks around it.
+"""What the schedules of convolution and matmul look for: one reduction, and elementwise blocks around it.
 
 The reduction's results stay in registers: a tile of it is computed where the last elementwise block, the epilogue,
 consumes it, and everything between the two is inlined.

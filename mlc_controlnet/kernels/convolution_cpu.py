@@ -54,7 +54,7 @@ def tiles(function: tirx.PrimFunc) -> list[ConvolutionTile]:
 
 
 def schedule_convolution(schedule: Schedule, tile: ConvolutionTile | None = None) -> bool:
-    """Schedule in place; False, and the schedule is spoilt, if the function is no NCHW convolution."""
+    """Schedule in place. If the function is no NCHW convolution, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
     found = anchor(schedule, KINDS)
     if found is None:

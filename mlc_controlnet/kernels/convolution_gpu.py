@@ -9,8 +9,8 @@ silu) is computed on the accumulators.
     micro-tile of a thread     4 or 8 channels x 4 neighbouring pixels (one vector), accumulated in registers
     per step                   as many input channels as fit into 16 KiB of workgroup memory
 
-Weights lie as [C, kh, kw, N]: they come to workgroup memory and from there to registers in vectors of four channels,
-neighbouring threads beside one another and without a division. For a row of taps a thread reads the strip of pixels
+Weights lie as [C, kh, kw, N]: they come to workgroup memory and from there to registers in vectors of four channels.
+Neighbouring threads read neighbouring vectors, without a division. For a row of taps a thread reads the strip of pixels
 that they share once: with 3x3 taps and 8 channels, 6 pixels and 6 vectors of weights for 96 multiply-adds, where tap by
 tap and number by number it was 36 loads. A GPU does four multiply-adds in the time of a load from workgroup memory, so
 these 12 loads hide behind them, and 36 did not.

@@ -6,11 +6,11 @@ from mlc_controlnet.kernels.anchored import axis_kinds, extents, has_condition, 
 from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import VECTOR
 
-WORTH_A_THREAD = 1 << 14  # numbers below which waking a thread costs more than the work
+WORTH_A_THREAD = 1 << 14  # numbers; with fewer, waking a thread costs more than the work
 
 
 def schedule_elementwise(schedule: Schedule) -> bool:
-    """Schedule in place; False, and the schedule is spoilt, if it reduces something or has several outputs."""
+    """Schedule in place. For a reduction or several outputs, return False; the schedule is unusable then."""
     root = schedule.get_sblock("root")
     blocks = schedule.get_child_blocks(root)
     outputs = schedule.get_output_blocks(root)

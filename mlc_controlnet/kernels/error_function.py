@@ -28,7 +28,7 @@ LARGEST = 4.0
 
 
 def erf(x: tirx.Expr) -> tirx.Expr:
-    """Of a float32 number, with an error below 5e-7."""
+    """The error function of a float32 number, with an error below 5e-7."""
     clipped, square = tirx.Var("clipped", "float32"), tirx.Var("square", "float32")
     ratio = clipped * _polynomial(square, NUMERATOR) / _polynomial(square, DENOMINATOR)
     within = tirx.max(tirx.min(x, tirx.const(LARGEST, "float32")), tirx.const(-LARGEST, "float32"))

@@ -11,7 +11,7 @@ from tvm.script import tirx as T
 
 LOG2_E = math.log2(math.e)  # exp(x) = exp2(x log2 e)
 DEGREE = 7  # Taylor's remainder on [-1/2, 1/2]: 5e-9, a tenth of float32's rounding
-LOWEST_EXPONENT = -126.0  # of a normal float32; below it the result stays at 2^-126, which is nothing to a softmax
+LOWEST_EXPONENT = -126.0  # the least of a normal float32; below it the result stays at 2^-126, 0 for a softmax
 HIGHEST_EXPONENT = 127.0
 
 

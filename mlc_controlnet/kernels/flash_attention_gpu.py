@@ -33,7 +33,7 @@ MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time
 # Below this, tiles of queries are smaller. Each tile reads all keys and values, so tiles shrink later than those of
 # other kernels: an integrated GPU runs about this many workgroups at a time.
 FEWEST_WORKGROUPS = ENOUGH_WORKGROUPS // 2
-LEAST_QUERIES = 16  # of a tile: with fewer, bringing keys and values takes as long as the arithmetic
+LEAST_QUERIES = 16  # in a tile: with fewer, loading keys and values takes as long as the arithmetic
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Tile:
 
     @property
     def vectors(self) -> int:
-        """Of queries, keys and values in workgroup memory."""
+        """Vectors of queries, keys and values in workgroup memory."""
         return max((self.queries + self.keys) * odd(self.chunk), self.keys * odd(self.value_chunk))
 
     def workgroup_bytes(self, element_bytes: int) -> int:
@@ -152,7 +152,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     first_key_vector = tile.queries * stride
     first_value_vector = first_key_vector if tile.keeps_queries else 0
     parts = tile.depth // TX  # output vectors a thread and row
-    chunk_parts = value_chunk // TX  # of them in one chunk
+    chunk_parts = value_chunk // TX  # output vectors in one chunk
     query_tiles = ceil_div(S, tile.queries)
     key_tiles = ceil_div(K, tile.keys)
     vector = f"{dtype}x{LANES}"
@@ -231,7 +231,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
                         for i in T.unroll(rows):
                             row_max[i] = T.float32(LOWEST)
                             row_sum[i] = T.float32(0)
-                            # Written here so that they live beside the tiles: with one tile of keys, TVM's
+                            # Written here so that they live as long as the tiles: with one tile of keys, TVM's
                             # StorageRewrite gives them its memory in spite of another vector width.
                             exchange[(row + i) * TX + tx] = T.float32(0)
                             weights[(row + i) * TX + tx] = T.Broadcast(T.Cast(dtype, T.float32(0)), columns)

@@ -110,8 +110,8 @@ def _finish(norm: GroupNorm, y: Any) -> Any:
 def combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded):
     """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread.
 
-    Few slices are added by every thread for itself: all read the same numbers, and nobody waits at four barriers, which
-    cost as much as the normalizing did.
+    If there are few slices, every thread adds them all. The threads read the same numbers, and need no barriers: four
+    of them cost as much as the normalization.
     """
     if slices.count <= FEW_SLICES:
         total[0] = T.float32(0)

@@ -1,7 +1,7 @@
 """Layer norm over the last axis as one kernel that reads a row from memory once; sums are float32.
 
-Mean first, then deviations from it: exact where the mean is large. A default schedule reads each row three times from
-memory, on a GPU with fourteen barriers, on a processor one number at a time.
+The mean comes first, then the deviations from it, which is exact if the mean is large. A default schedule reads each
+row three times from memory: on a GPU with fourteen barriers, on a processor one number at a time.
 """
 
 from tvm import tirx

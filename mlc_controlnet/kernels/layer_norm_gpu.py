@@ -1,10 +1,10 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
 """Layer norm over the last axis for GPUs: 32 threads a row, four rows a workgroup; few or wide rows have 128 threads.
 
-A row is read once and stays in registers: 3 vectors a thread for 320 channels, 5 for 640. Neighbouring threads read
-neighbouring vectors of four. dlight's rule reads the row three times, from memory or cache, and a sum takes it seven
-barriers. Here it takes two: FOLD threads add what the others left in workgroup memory, then everybody adds FOLD
-numbers. Mean first, then deviations from it: exact where the mean is large.
+A row is read once and stays in registers: 3 vectors per thread for 320 channels, 5 for 640. Neighbouring threads read
+neighbouring vectors of four. dlight's rule reads the row three times, from memory or cache, and needs seven barriers
+for a sum. Here a sum needs two, see `combine_over_row`. The kernel computes the mean first and then the deviations from
+it, which is exact if the mean is large.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, i
 
 THREADS = 128
 FOLD = 8  # see `combine_over_row`
-NARROW = 32  # threads of a row where there are rows enough
+NARROW = 32  # threads of a row if there are enough rows
 MOST_VALUES = 20  # registers a thread
 
 

@@ -32,7 +32,7 @@ class MatmulTile:
 
 
 def default_tile(function: tirx.PrimFunc) -> MatmulTile:
-    """The tile with the most multiply-adds a load that the registers hold beside its operands."""
+    """The tile with the most multiply-adds per load, of those that fit into the registers with their operands."""
     rows, columns = _output_shape(function)
     return max(
         (
@@ -59,7 +59,7 @@ def tiles(function: tirx.PrimFunc) -> list[MatmulTile]:
 
 
 def schedule_matmul(schedule: Schedule, tile: MatmulTile | None = None) -> bool:
-    """Schedule in place; False, and the schedule is spoilt, if the function is no product of two matrices."""
+    """Schedule in place. If the function is no product of two matrices, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
     rank = len(function.params[-1].ty.shape)
     if rank not in (2, 3):

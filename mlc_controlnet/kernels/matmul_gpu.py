@@ -1,6 +1,6 @@
 """Matrix products for GPUs, with whatever elementwise work was fused into them, all in vectors of four.
 
-    tile of a workgroup        64 x 64 of the output, or 32 x 32 where there is little work; 8 x 8 threads. CLIP's 77
+    tile of a workgroup        64 x 64 of the output, or 32 x 32 if there is little work; 8 x 8 threads. CLIP's 77
                                tokens: 80 x 32, which reads the weights once and leaves 3 rows idle instead of 19
     micro-tile of a thread     8 rows x 8 columns in registers, or 4 x 4; gated: 8 x 2 x 4
     per step                   8 KiB of both operands in workgroup memory: 32 of k for 64 x 64 in float16
@@ -69,9 +69,9 @@ class MatmulTile:
 
 
 def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> MatmulTile | None:
-    """The tile for an output of [batch, rows, columns]; None where no tile fits.
+    """The tile for an output of [batch, rows, columns]; None if no tile fits.
 
-    64 accumulators a thread where there is work enough, otherwise 16 (gated: 32).
+    64 accumulators per thread if there is enough work, otherwise 16 (gated: 32).
     """
     if rows < LEAST_ROWS:
         return None
@@ -89,7 +89,7 @@ def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> Mat
 
 
 def choose_step(depth: int, tile: MatmulTile, gates: int, item_bytes: int) -> int | None:
-    """How much of k a step takes; None where k is no multiple of a vector."""
+    """How much of k one step takes; None if k is no multiple of a vector."""
     rows, columns = tile.shape
     fits = STEP_BYTES // ((rows + (1 + gates) * columns) * item_bytes)
     steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))

@@ -86,7 +86,7 @@ class _Rewriter(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, rule: Rule) -> None:
         super().__init__(mod)
         self.rule = rule
-        self.variable: relax.Var | None = None  # of the binding that is being visited
+        self.variable: relax.Var | None = None  # the left side of the binding that is being visited
         self.fired = 0
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:

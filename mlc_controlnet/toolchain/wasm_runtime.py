@@ -126,7 +126,7 @@ def build_runtime(cache_folder: Path | None = None, inputs: RuntimeInputs | None
 
 
 def _build(inputs: RuntimeInputs, folder: Path) -> None:
-    """Build beside `folder`, then rename to it: whoever sees the folder sees all of it."""
+    """Build next to `folder`, then rename: a folder that exists is complete."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as work_name:
         work = Path(work_name)
         tree, built = work / "tree", work / "built"

@@ -31,7 +31,7 @@ LIMITS = {
     "maxStorageBuffersPerShaderStage": 10,
     "maxStorageBufferBindingSize": 128 * 1024 * 1024,
     "maxBufferSize": 256 * 1024 * 1024,  # a planned storage is as large as the largest tensor in it
-    "maxComputeWorkgroupsPerDimension": 65535,  # of y and z; the runtime folds a larger x into z
+    "maxComputeWorkgroupsPerDimension": 65535,  # in y and z; the runtime folds a larger x into z
 }
 # Code generation narrows int64 arithmetic to int32 silently: right for indices, wrong for tensors.
 NOT_IN_WGSL = ("int64", "uint64", "float64", "int8", "uint8", "int16", "uint16", "bfloat16")
@@ -105,7 +105,7 @@ class CheckWebGPULimits:
 
 
 def measure_requirements(mod: tvm.IRModule) -> Requirements:
-    """Of a scheduled module; for WebGPU, one that `CheckWebGPULimits` has seen."""
+    """What a scheduled module asks of its device; for WebGPU, after `CheckWebGPULimits`."""
     attribute = (mod.attrs or {}).get(ATTRIBUTE)
     if attribute is None:
         return Requirements({}, max(_parameter_bytes(mod), default=0), ())

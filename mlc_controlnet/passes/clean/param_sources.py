@@ -1,6 +1,7 @@
 """The attribute that says how the params of a function are made from those of the captured one.
 
-Passes that split, join or permute params rewrite this one attribute, so nobody has to know in which order they ran:
+Passes that split, join or permute params rewrite this one attribute, so its readers need not know in which order the
+passes ran:
 
     captured            w0                      w1
     SplitLargeTables    w0[0:4], w0[4:8]        w1

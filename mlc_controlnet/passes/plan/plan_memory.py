@@ -124,7 +124,7 @@ class _Planner(PyExprMutator):
         super().__init__(mod)
         self.storage_of: dict[relax.Var, Storage] = {}
         self.allocated: dict[int, relax.Var] = {}
-        self.result: relax.Var | None = None  # of the binding that is being visited
+        self.result: relax.Var | None = None  # the left side of the binding that is being visited
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         self.result = binding.var

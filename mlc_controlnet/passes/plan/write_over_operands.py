@@ -142,7 +142,7 @@ def _free_operands(function: relax.Function) -> dict[relax.Var, set[relax.Var]]:
     """
     bindings = [binding for block in function.body.blocks for binding in block.bindings]
     tensor_of: dict[relax.Var, relax.Var] = {}  # what a variable is a view of
-    last_reader: dict[relax.Var, relax.Var | None] = {}  # of a tensor; None: the caller
+    last_reader: dict[relax.Var, relax.Var | None] = {}  # tensor -> the variable of its last reader; None: the caller
     made = set()
     for binding in bindings:
         read = _variables(binding.value)
