@@ -2,13 +2,11 @@ import pytest
 import tvm
 from tvm.script import ir as I
 from tvm.script import tirx as T
-from tvm.target import Target
 
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, CheckWebGPULimits, measure_requirements
-
-WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"})
+from tests.kernels.webgpu_device import WEBGPU
 
 
 def check(mod: tvm.IRModule) -> tvm.IRModule:

@@ -12,10 +12,10 @@ from tvm.target import Target
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.passes.replace.use_flash_attention import UseFlashAttention
+from tests.kernels.webgpu_device import WEBGPU
 from tests.passes.evaluate import evaluate, ops
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
-WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"})
 
 
 @pytest.mark.parametrize("target", [LLVM, WEBGPU], ids=["llvm", "webgpu"])
