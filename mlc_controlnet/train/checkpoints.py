@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there at all.
+"""Writes and reads checkpoints, each of them whole or not at all.
 
-`files.whole_folder` writes each of them: whenever the power fails, every `step-...` folder is complete. The checkpoint
-before is deleted only afterwards. Checkpoints hold only safetensors and JSON, so reading one runs no code.
+`files.whole_folder` writes a checkpoint, so every `step-...` folder is complete, even after a power failure. Older
+checkpoints are deleted only afterwards. Checkpoints hold only safetensors and JSON, so reading one runs no code.
 """
 
 import itertools
@@ -27,7 +27,7 @@ def name_of(step: int) -> str:
 
 
 def newest(folder: Path) -> Path | None:
-    """The complete checkpoint of the latest step below `folder`, or None."""
+    """Return the checkpoint of the latest step below `folder`; None if there is none."""
     found = sorted(folder.glob("step-*"))
     return found[-1] if found else None
 
@@ -51,7 +51,9 @@ def save(folder: Path, step: int, write: Callable[[Path], None], limit: int) -> 
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename what an earlier run left there, so that a new run can start; returns its new name."""
+    """Rename what an earlier run wrote to `path`, so that a new run can start. Return its new name; None if there is
+    nothing.
+    """
     if not path.exists():
         return None
     aside = next(
@@ -82,7 +84,7 @@ def clean(folder: Path) -> None:
 
 
 def write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """The optimizer's state, tensors and numbers alike, as two files below `folder`."""
+    """Write the optimizer's state into `folder`: its tensors and its numbers, a file each."""
     tensors: dict[str, torch.Tensor] = {}
     numbers: dict[str, Any] = {}
     for index, state in optimizer.state_dict()["state"].items():
@@ -96,7 +98,7 @@ def write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Give `optimizer` the state that `write_optimizer` wrote; its own learning rate and betas stay."""
+    """Restore the state that `write_optimizer` wrote. The optimizer keeps its own learning rate and betas."""
     values: dict[str, Any] = dict(load_file(folder / "optimizer.safetensors"))
     values |= json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Stage two: text to image. The UNet and the text encoder learn together, on cached latents."""
+"""Stage two: text to image. The UNet and the text encoder are trained together, on cached latents."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,11 @@ def train_text_to_image(
     config: LoopConfig,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Fit both to `next_batch()`: latents [B, 4, h, w] and token ids [B, T], some of them of the empty prompt."""
+    """Train both.
+
+    Args:
+        next_batch: returns latents [B, 4, h, w] and token ids [B, T]; some prompts are empty.
+    """
 
     def loss_of_step(step: int) -> torch.Tensor:
         latents, token_ids = next_batch()

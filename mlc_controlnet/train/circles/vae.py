@@ -1,4 +1,4 @@
-"""Stage one: the autoencoder, on pictures alone."""
+"""Stage one: the autoencoder, which is trained on pictures only."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,11 @@ def train_vae(
     config: LoopConfig,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Fit `vae` to the pictures that `next_pictures` gives ([B, 3, H, W] float32 in -1..1), L1 and a little KL."""
+    """Train `vae` on the pictures that `next_pictures` returns. The loss is L1 and a small KL term.
+
+    Args:
+        next_pictures: returns pictures in -1..1.  # [B, 3, H, W] float32
+    """
 
     def loss_of_step(step: int) -> torch.Tensor:
         pictures = next_pictures()
@@ -32,5 +36,5 @@ def train_vae(
 
 @torch.no_grad()
 def latent_scale(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
-    """The factor that gives latents unit variance: diffusers' `scaling_factor` (arXiv 2112.10752, section D.1)."""
+    """Return the factor that gives latents unit variance: `scaling_factor` (arXiv 2112.10752, section D.1)."""
     return 1.0 / vae.encode(pictures).latent_dist.mean.std().item()
