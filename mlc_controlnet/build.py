@@ -121,9 +121,9 @@ def plan_libraries(
             planned.append((model, plan_library(model.module, model.dtype, config)))
         except OverLimits as error:
             if config.every_dtype or not planned:
-                print("\nlooking for the largest size that fits ...", end=" ", flush=True)
+                print("  looking for the largest size that fits ...", flush=True)
                 raise error.with_sizes(find_largest_sizes(checkpoint, model.dtype, config, error)) from error
-            print(f"\nnotice: left out {error.subject}: {error.got}", flush=True)
+            print_notice(f"left out {error.subject}: {error.got}")
     return planned
 
 

@@ -10,7 +10,10 @@ from mlc_controlnet.machine import peak_memory_bytes
 
 
 class StageLog:
-    """Prints the resolved configuration, then one line per stage: its name at the start, its seconds at the end."""
+    """Prints the resolved configuration, and each stage: its name when it starts, its seconds when it ends.
+
+    The seconds have a line of their own, because a stage may print notices.
+    """
 
     def __init__(self, config: BuildConfig) -> None:
         self.started = time.monotonic()
@@ -21,16 +24,13 @@ class StageLog:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        print(f"{name} ...", end=" ", flush=True)
+        """Time the block as the stage `name`."""
+        print(f"{name} ...", flush=True)
         started = time.monotonic()
-        try:
-            yield
-        except BaseException:
-            print(flush=True)
-            raise
-        print(f"{time.monotonic() - started:.1f} s", flush=True)
+        yield
+        print(f"  {time.monotonic() - started:.1f} s", flush=True)
 
     @property
     def summary(self) -> str:
-        """How long the build took so far, and the most memory that this process held, in decimal gigabytes."""
+        """The seconds since the start and the peak of this process's memory, in decimal gigabytes."""
         return f"{time.monotonic() - self.started:.0f} s, at most {peak_memory_bytes() / 1e9:.1f} GB of memory"
