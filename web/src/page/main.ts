@@ -4,7 +4,6 @@ import {
   createEngine,
   type EngineInfo,
   encodePng,
-  type GeneratedImage,
   type GenerateRequest,
   gigabytes,
   type Image,
@@ -18,19 +17,21 @@ import {
   type Progress,
   UserError,
 } from "../worker";
-import { paintImage, readPicture, saveFile } from "./canvas";
+import { readPicture, saveFile } from "./canvas";
 import { DrawingBoard, type Tool } from "./drawing_board";
 import { isOutline } from "./edges";
 import { EngineSession } from "./engine_session";
 import { Messages } from "./messages";
 import { openedPicture } from "./opened_picture";
 import { drawShape, EMPTY } from "./outline";
+import { PictureCard } from "./picture_card";
 import { linkPictureTools } from "./picture_tools";
 import { LoadProgress, seconds, stepText } from "./progress_text";
 import { linkSwatches, type Palette } from "./prompt_colors";
 import { RepaintBoard } from "./repaint_board";
 import { linkRepaintCard } from "./repaint_card";
 import { addSamples, SAMPLES } from "./samples";
+import { StatusLine } from "./status_line";
 
 const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "Euler", dpmpp_2m: "DPM-Solver++" };
 
@@ -59,17 +60,20 @@ const cancelButton = byId<HTMLButtonElement>("cancel");
 /** For phones, on which the other button is out of sight. */
 const cancelInSight = byId<HTMLButtonElement>("cancel-in-sight");
 const cancelButtons = [cancelButton, cancelInSight];
-const repaintButton = byId<HTMLButtonElement>("repaint-picture");
-const downloadButton = byId<HTMLButtonElement>("download");
-const progressBar = byId<HTMLProgressElement>("progress");
-const pictureCanvas = byId<HTMLCanvasElement>("picture");
 const messages = new Messages(byId("messages"));
+const status = new StatusLine(byId("progress-bar"), byId("status"), byId<HTMLProgressElement>("progress"));
 const board = new DrawingBoard(byId<HTMLCanvasElement>("board"), ...SAMPLES[0]);
 const photo = new RepaintBoard(byId<HTMLCanvasElement>("photo"));
+const pictureCard = new PictureCard(
+  byId<HTMLCanvasElement>("picture"),
+  byId("placeholder"),
+  byId<HTMLButtonElement>("download"),
+  byId<HTMLButtonElement>("repaint-picture"),
+  (picture) => photo.open(picture),
+);
 const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onManifest, onProgress, onLoaded });
 
 let loadProgress = new LoadProgress();
-let picture: GeneratedImage | undefined;
 /** Whether this is an inpainting model. */
 let repaints = false;
 /** Whether the model was trained on outlines alone: of a photo it then wants the edges. */
@@ -78,28 +82,15 @@ let running: AbortController | undefined;
 /** The board that Ctrl+Z applies to. */
 let lastChanged: DrawingBoard | RepaintBoard = board;
 
-/** Show progress. On a phone it stays in sight. */
-function showProgress(text: string, fraction: number): void {
-  byId("progress-bar").classList.add("busy");
-  byId("status").textContent = text;
-  progressBar.value = fraction;
-}
-
-/** Show the result of what has ended. */
-function showResult(text: string, fraction = 0): void {
-  showProgress(text, fraction);
-  byId("progress-bar").classList.remove("busy");
-}
-
 function onLoadStart(): void {
   performance.mark("load begins");
   loadProgress = new LoadProgress();
-  showProgress(loadProgress.text, 0);
+  status.progress(loadProgress.text, 0);
 }
 
 function onProgress(progress: Progress): void {
   loadProgress.add(progress);
-  showProgress(loadProgress.text, loadProgress.fraction);
+  status.progress(loadProgress.text, loadProgress.fraction);
 }
 
 /** Adapt the page to the bundle. Fields that the visitor has filled in keep their values. */
@@ -145,7 +136,7 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   byId("about").textContent =
     `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}, ${gigabytes(memory.peak_bytes)} of GPU ` +
     `memory. Bundle ${bundleSha256.slice(0, 12)}.`;
-  showResult("Ready");
+  status.result("Ready");
 }
 
 /** Show how much memory each choice takes. A small model leaves nothing to choose. */
@@ -173,37 +164,36 @@ async function generate(): Promise<void> {
   running = new AbortController();
   const { signal } = running;
   setRunning(true);
-  pictureCanvas.scrollIntoView({ block: "nearest" }); // on a phone it is below the form
+  pictureCard.scrollIntoView();
   try {
     session.useMemory(field("memory").value as MemoryChoice);
     await session.ready(signal);
     const repainted = repaints ? readPhoto() : {};
     const began = performance.now();
-    showProgress("Reading the prompt…", 0);
-    picture = await session.generate(
+    status.progress("Reading the prompt…", 0);
+    const picture = await session.generate(
       { ...readRequest(), ...repainted },
       {
         signal,
         onNotice: (notice) => messages.notice(notice),
         onStep: (step) => {
-          showProgress(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
-          showPicture(step.preview(), "Preview");
+          status.progress(stepText(step.index, step.count, performance.now() - began), (step.index + 1) / step.count);
+          pictureCard.showPreview(step.preview());
         },
       },
     );
     const ended = performance.now();
-    showPicture(picture, picture.settings.prompt || "Picture without a prompt");
-    downloadButton.disabled = repaintButton.disabled = false;
-    showResult(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
+    pictureCard.showFinished(picture);
+    status.result(`Done in ${seconds(ended - began)} with seed ${picture.settings.seed}`, 1);
     const detail = { ...(await session.stats()), steps: picture.settings.numInferenceSteps };
     performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
   } catch (error) {
-    restorePicture();
+    pictureCard.restore();
     if (isAbort(error)) {
-      showResult("Cancelled");
+      status.result("Cancelled");
     } else {
       messages.error(labelled(error));
-      showResult("Stopped");
+      status.result("Stopped");
     }
   } finally {
     running = undefined;
@@ -253,23 +243,6 @@ function setRunning(isRunning: boolean): void {
   if (hadFocus) shown.focus({ preventScroll: true });
 }
 
-function showPicture(image: Parameters<typeof paintImage>[1], label: string): void {
-  paintImage(pictureCanvas, image);
-  pictureCanvas.ariaLabel = label;
-  byId("placeholder").hidden = true;
-}
-
-/** After a run that made no picture, show the one before it, or none. */
-function restorePicture(): void {
-  if (picture !== undefined) {
-    showPicture(picture, picture.settings.prompt || "Picture without a prompt");
-    return;
-  }
-  pictureCanvas.getContext("2d")?.reset();
-  pictureCanvas.ariaLabel = "No picture yet";
-  byId("placeholder").hidden = false;
-}
-
 async function openPicture(file: File | undefined): Promise<void> {
   await withPicture(file, "control image", (source) =>
     board.show(openedPicture(source, wantsOutlines && !isOutline(source), board.size)),
@@ -296,11 +269,6 @@ function openPictureAt(target: EventTarget | null, file: File | undefined): void
   void (isPhoto ? openPhoto(file) : openPicture(file));
 }
 
-function fileName(image: GeneratedImage): string {
-  const words = image.settings.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
-  return `${words.join("-").slice(0, 60)}-${image.settings.seed}.png`;
-}
-
 function listen(): void {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -309,13 +277,10 @@ function listen(): void {
   for (const button of cancelButtons) {
     button.addEventListener("click", () => {
       for (const either of cancelButtons) either.disabled = true;
-      showProgress("Cancelling after this step…", progressBar.value);
+      status.progress("Cancelling after this step…");
       running?.abort();
     });
   }
-  downloadButton.addEventListener("click", async () => {
-    if (picture !== undefined) saveFile(await encodePng(picture, picture.metadata), fileName(picture));
-  });
   byId("dice").addEventListener("click", () => {
     field("seed").value = String(crypto.getRandomValues(new Uint32Array(1))[0]);
   });
@@ -333,9 +298,6 @@ function listen(): void {
     onChange: () => {
       lastChanged = photo;
     },
-  });
-  repaintButton.addEventListener("click", () => {
-    if (picture !== undefined) photo.open(picture);
   });
   listenToBoard();
 }
@@ -403,5 +365,5 @@ byId("not-started").remove();
 session.load().catch((error) => {
   if (running !== undefined) return; // the run that waits for it reports the error
   messages.error(error);
-  showResult("The model is not loaded");
+  status.result("The model is not loaded");
 });
