@@ -66,7 +66,8 @@ def run_on_webgpu(
     driver = CHROMIUM / "vk_swiftshader_icd.json"
     if not driver.exists() or not (WEB / "node_modules" / "webgpu").exists():
         pytest.skip("needs chromium (for its SwiftShader) and `npm ci` in web/ (for Dawn)")
-    environment = {"VK_ICD_FILENAMES": str(driver), "LD_LIBRARY_PATH": str(CHROMIUM)} | os.environ
+    libraries = f"{CHROMIUM}:{os.environ.get('LD_LIBRARY_PATH', '')}"  # importing cv2 sets the variable
+    environment = {"VK_ICD_FILENAMES": str(driver)} | os.environ | {"LD_LIBRARY_PATH": libraries}
     command = ["node", str(TESTS / "run_wgsl.mjs"), str(WEB), str(job)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     if process.returncode == 3:
