@@ -1,9 +1,9 @@
 /**
- * The service worker of the built page: while the host answers, the page is the host's; where it does not, it opens as the
- * last visit that had an answer found it. The engine keeps the model's files itself.
+ * The service worker of the built page. If the host answers, visitors get the host's page. If it does not, they get the page
+ * of the last visit that had an answer. The engine itself keeps the model's files.
  */
 
-/** The build fills in what the page consists of, itself first, and a hash that changes with it. */
+/** The build fills in the page's files, the page itself first, and a hash that changes with them. */
 const FILES = ["%FILES%"];
 const VERSION = "%VERSION%";
 
@@ -22,7 +22,7 @@ worker.addEventListener("fetch", (/** @type {any} */ event) => {
   else if (kept.has(url)) event.respondWith(answerNewest(request, url));
 });
 
-/** Throws, and the browser tries again at the next visit, where the host's page is not the one of this version. */
+/** Throws if the host's page is not of this version. The browser then tries again at the next visit. */
 async function keepFiles() {
   const [page, ...others] = [...kept].map((url) => new Request(url, { cache: "no-cache" }));
   const answer = await fetch(page);
@@ -34,13 +34,13 @@ async function keepFiles() {
   await worker.skipWaiting();
 }
 
-/** The one before this stays: a tab that is still open may want its files. */
+/** Keep the version before this one: a tab that is still open may need its files. */
 async function dropOldVersions() {
   const earlier = (await caches.keys()).filter((name) => name.startsWith(PREFIX) && name !== NAME);
   for (const name of earlier.slice(0, -1)) await caches.delete(name);
 }
 
-/** Of any version: an asset's name changes with its content. @param {Request} request */
+/** Answer with an asset of any version: its name changes with its content. @param {Request} request */
 async function answerAsset(request) {
   return (await caches.match(request.url)) ?? fetch(request);
 }
