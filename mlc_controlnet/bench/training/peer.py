@@ -1,7 +1,7 @@
-"""A training step as diffusers' examples/controlnet/train_controlnet.py takes it, as a peer for ours.
+"""The training step of diffusers' examples/controlnet/train_controlnet.py, to compare ours with.
 
-Its logic at 0.42, line by line where it matters for time: latents and text states are computed in every step, AdamW as
-torch constructs it, gradients clipped by accelerate. Reading data is left out on both sides.
+It follows the example of diffusers 0.42 in all that matters for time: each step computes latents and text states, AdamW
+has torch's defaults, and accelerate clips the gradients. Reading data is measured on neither side.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mlc_controlnet.train.data.samples import Batch
 def make_peer_step(
     base: Base, controlnet: ControlNetModel, batch: Batch, accelerator: Accelerator, dtype: torch.dtype
 ) -> Callable[[], None]:
-    """A function that trains `controlnet` on `batch` for one step. dtype: of the frozen parts."""
+    """Return a function that trains `controlnet` on `batch` for one step. The frozen parts get `dtype`."""
     device = accelerator.device
     noise_scheduler = DDPMScheduler.from_config(base.scheduler.config)
     controlnet.train()
@@ -58,6 +58,6 @@ def make_peer_step(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        loss.detach().item()  # it logs every step
+        loss.detach().item()  # the example logs every step
 
     return step

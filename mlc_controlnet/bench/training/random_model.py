@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 with random weights: time does not depend on what a weight is."""
+"""Stable Diffusion 1.5 with random weights: the values of weights do not change the time of a step."""
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -7,7 +7,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mlc_controlnet.checkpoint.ldm_config import base_model
 from mlc_controlnet.train.base import Base, find_base
 
-# What a checkpoint's own tensors say, beside what all models of the family share.
+# What a checkpoint states itself. The whole family shares the rest.
 UNET = {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768}
 VAE = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4}
 TEXT_ENCODER = {
@@ -20,7 +20,7 @@ TEXT_ENCODER = {
 
 
 def random_stable_diffusion() -> Base:
-    """The real model's shapes, in float32; the tokenizer is that of circles, whose ids are in the vocabulary too."""
+    """Return a model of the real shapes in float32, with the tokenizer of circles, whose ids fit its vocabulary."""
     family = base_model(is_second=False)
     torch.manual_seed(0)
     base = Base(
