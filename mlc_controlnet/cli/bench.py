@@ -80,7 +80,7 @@ def _bench_train(options: argparse.Namespace) -> None:
 
 
 def _bench_pictures(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.pictures.native import time_pictures
+    from mlc_controlnet.bench.pictures.measure import time_pictures
 
     bundles = [DEFAULT_BUNDLE] if options.bundle is None else options.bundle
     for times in time_pictures(bundles, options.device, options.steps, options.rounds, options.diffusers):

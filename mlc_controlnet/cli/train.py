@@ -86,7 +86,7 @@ def _add_control(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from mlc_controlnet.train.data.convert import fill50k_to_shards
+    from mlc_controlnet.train.data.fill50k_to_shards import fill50k_to_shards
 
     samples, shards, skipped = fill50k_to_shards(
         options.folder, options.output, options.shard_samples, options.image_extension, _log

@@ -6,9 +6,9 @@ import math
 from tvm import tirx
 from tvm.script import tirx as T
 
-from mlc_controlnet.kernels.elementwise_cpu import WORTH_A_THREAD
 from mlc_controlnet.kernels.normalization import LayerNorm
 from mlc_controlnet.kernels.registers_cpu import VECTOR
+from mlc_controlnet.kernels.schedule_elementwise_cpu import WORTH_A_THREAD
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 

@@ -17,11 +17,8 @@ from pathlib import Path
 
 import tvm
 from tvm import relax
-from tvm.s_tir import dlight
 
 from mlc_controlnet.capture import CapturedModel, Param
-from mlc_controlnet.kernels.convolution_gpu import Convolution
-from mlc_controlnet.kernels.matmul_gpu import MatrixProduct
 from mlc_controlnet.passes.check.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.clean.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.clean.drop_identities import DropIdentities
@@ -46,6 +43,7 @@ from mlc_controlnet.passes.replace.use_pointwise_matmul import UsePointwiseMatmu
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.schedule.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
+from mlc_controlnet.passes.schedule.schedule_for_gpu import ScheduleForGPU
 from mlc_controlnet.passes.schedule.share_kernels import ShareKernels
 from mlc_controlnet.passes.schedule.shorten_names import ShortenNames
 from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
@@ -193,16 +191,7 @@ def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.
     tuned = () if tuning_records is None else (ApplyTuningRecords(tuning_records),)
     if not on_gpu:
         return (*tuned, ScheduleForCPU(), UseVectorExponentials())
-    rules = dlight.ApplyDefaultSchedule(
-        Convolution(),
-        MatrixProduct(),
-        dlight.gpu.Matmul(),
-        dlight.gpu.GEMV(),
-        dlight.gpu.Reduction(),
-        dlight.gpu.GeneralReduction(),
-        dlight.gpu.Fallback(),
-    )
-    return (*tuned, rules, KeepLoopsRolled(), ShortenNames(), ShareKernels())
+    return (*tuned, ScheduleForGPU(), KeepLoopsRolled(), ShortenNames(), ShareKernels())
 
 
 def _dump(mod: tvm.IRModule, file: Path) -> None:

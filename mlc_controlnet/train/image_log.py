@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mlc_controlnet.files import whole_file
 from mlc_controlnet.train.base import Base
-from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.data.samples import Sample
 
 COLUMNS = ("control image", "generation", "target", "prompt")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.base import Base
-from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.ema import EMA
 
 

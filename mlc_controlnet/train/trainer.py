@@ -22,7 +22,7 @@ from mlc_controlnet.train import checkpoints, image_log
 from mlc_controlnet.train.base import Base, load_base_of, start_controlnet
 from mlc_controlnet.train.circles.data_set import generate_circles
 from mlc_controlnet.train.config import TrainConfig
-from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.data.cache import ConditionCache, open_cache, read_cache
 from mlc_controlnet.train.data.loader import Data, open_data
 from mlc_controlnet.train.data.rows import RowSet, RowStream

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from tvm.s_tir import Schedule
 
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
-from mlc_controlnet.kernels import convolution_cpu, matmul_cpu
+from mlc_controlnet.kernels import schedule_convolution_cpu, schedule_matmul_cpu
 from mlc_controlnet.kernels.marks import is_scheduled
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 
@@ -32,8 +32,8 @@ class Space:
 
 
 SPACES = (
-    Space(convolution_cpu.schedule_convolution, convolution_cpu.tiles),
-    Space(matmul_cpu.schedule_matmul, matmul_cpu.tiles),
+    Space(schedule_convolution_cpu.schedule_convolution, schedule_convolution_cpu.tiles),
+    Space(schedule_matmul_cpu.schedule_matmul, schedule_matmul_cpu.tiles),
 )
 
 

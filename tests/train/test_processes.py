@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from mlc_controlnet.train.config_file import from_tree
-from mlc_controlnet.train.data.convert import fill50k_to_shards
+from mlc_controlnet.train.data.fill50k_to_shards import fill50k_to_shards
 from mlc_controlnet.train.trainer import train
 from tests.train.conftest import same_weights, tiny_tree, write_config, write_set
 

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from mlc_controlnet.kernels.error_function import erf
-from mlc_controlnet.kernels.matmul_gpu import choose_tile
+from mlc_controlnet.kernels.schedule_matmul_gpu import choose_tile
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import tvm
 from tvm import relax, te, tirx
 
-from mlc_controlnet.kernels.matmul_gpu import choose_tile
+from mlc_controlnet.kernels.schedule_matmul_gpu import choose_tile
 from mlc_controlnet.passes.clean.lay_out_weights import laid_out
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 from mlc_controlnet.passes.rewriting import Rule, Site, rewrite_calls

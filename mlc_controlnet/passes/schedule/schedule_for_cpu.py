@@ -16,10 +16,10 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.cpu import Reduction
 from tvm.target import Target
 
-from mlc_controlnet.kernels.convolution_cpu import schedule_convolution
-from mlc_controlnet.kernels.elementwise_cpu import schedule_elementwise
 from mlc_controlnet.kernels.marks import is_scheduled, mark_scheduled
-from mlc_controlnet.kernels.matmul_cpu import schedule_matmul
+from mlc_controlnet.kernels.schedule_convolution_cpu import schedule_convolution
+from mlc_controlnet.kernels.schedule_elementwise_cpu import schedule_elementwise
+from mlc_controlnet.kernels.schedule_matmul_cpu import schedule_matmul
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 from mlc_controlnet.train.circles.loop import LoopConfig, train
 from mlc_controlnet.train.config import ModelOptions
-from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.diffusion import denoising_loss
 
 

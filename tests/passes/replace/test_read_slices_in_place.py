@@ -7,7 +7,7 @@ from tvm.relax import transform
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from mlc_controlnet.kernels.convolution_gpu import Convolution
+from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d

@@ -7,7 +7,7 @@ import pytest
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import TrainConfig
-from mlc_controlnet.train.data.convert import fill50k_to_shards
+from mlc_controlnet.train.data.fill50k_to_shards import fill50k_to_shards
 from mlc_controlnet.train.data.loader import open_data
 from tests.train.conftest import write_set
 

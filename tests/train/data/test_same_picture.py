@@ -13,7 +13,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.read import decode_image
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.train.data import fill50k
-from mlc_controlnet.train.data.convert import fill50k_to_shards
+from mlc_controlnet.train.data.fill50k_to_shards import fill50k_to_shards
 from mlc_controlnet.train.data.rows import RowSet
 from mlc_controlnet.train.data.samples import ReadOptions, make_sample
 from mlc_controlnet.train.data.shards import ShardSource, read_epoch

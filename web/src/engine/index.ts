@@ -7,7 +7,6 @@
  */
 
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
-export { type FittedImage, fitImage, type Image } from "./control_image.ts";
 export { createEngine } from "./create_engine.ts";
 export { isAbort, UserError } from "./errors.ts";
 export type { ControlNetEngine, EngineInfo, EngineOptions, EngineStats, GenerateCallbacks } from "./interface.ts";
@@ -16,5 +15,6 @@ export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
 export type { GeneratedImage, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
+export { type FittedImage, fitImage, type Image } from "./prepare_image.ts";
 export type { Progress } from "./progress.ts";
 export { type GenerateRequest, type Settings, words as optionWords } from "./request.ts";

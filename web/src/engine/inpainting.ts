@@ -7,9 +7,9 @@
 
 import type { FloatArray } from "./components.ts";
 import { MASK_THRESHOLD } from "./constants.ts";
-import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
+import { type Image, prepareImage } from "./prepare_image.ts";
 
 /** Their names in error messages and notices. */
 export const IMAGE = "image";
@@ -49,8 +49,8 @@ export function prepareInpainting(
     }
   }
   if (image == null || maskImage == null) return undefined;
-  const whole = prepareControlImage(image, height, width, IMAGE);
-  const mask = prepareControlImage(maskImage, height, width, MASK_IMAGE);
+  const whole = prepareImage(image, height, width, IMAGE);
+  const mask = prepareImage(maskImage, height, width, MASK_IMAGE);
   const repainted = greyLevels(mask.pixels).map((grey) => Number(grey >= MASK_THRESHOLD)); // [H, W]
   const maskedImage = whole.pixels.map((value, i) => (repainted[i % repainted.length] ? 0 : 2 * value - 1));
   const [rows, columns] = [height / vae_scale_factor, width / vae_scale_factor];

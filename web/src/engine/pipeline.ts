@@ -13,11 +13,11 @@ import type {
   OnDevice,
   Residuals,
 } from "./components.ts";
-import { type Image, prepareControlImage } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { type Inpainting, prepareInpainting } from "./inpainting.ts";
 import type { LatentPreview, Manifest } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
+import { type Image, prepareImage } from "./prepare_image.ts";
 import { type GenerateRequest, resolve, type Settings, toMetadata, words } from "./request.ts";
 import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
@@ -81,7 +81,7 @@ export class ControlNetPipeline {
   ): AsyncGenerator<Step, GeneratedImage, void> {
     const settings = this.resolve(request);
     const { height, width } = this.model.manifest.model;
-    const prepared = prepareControlImage(request.controlImage, height, width);
+    const prepared = prepareImage(request.controlImage, height, width);
     const inpainting = prepareInpainting(request.image, request.maskImage, this.model.manifest);
     for (const notice of [...prepared.notices, ...(inpainting?.notices ?? [])]) onNotice(notice);
     const held: OnDevice[] = [];

@@ -8,10 +8,10 @@
  */
 
 import { MAX_SEED, OPTION_NAMES } from "./constants.ts";
-import type { Image } from "./control_image.ts";
 import { UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
+import type { Image } from "./prepare_image.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
 
 /** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */

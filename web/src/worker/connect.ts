@@ -1,7 +1,6 @@
 /** The page's side: an engine that runs at the other end of a port, with the interface of a local one. */
 
 import { resolveBundleUrl } from "../engine/bundle_address.ts";
-import { checkPixels } from "../engine/control_image.ts";
 import type {
   ControlNetEngine,
   EngineInfo,
@@ -13,6 +12,7 @@ import type {
 } from "../engine/index.ts";
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
 import { checkCallbacks, checkOptions } from "../engine/interface.ts";
+import { checkPixels } from "../engine/prepare_image.ts";
 import { checkRequest } from "../engine/request.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 

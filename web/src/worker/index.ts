@@ -9,13 +9,13 @@ import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts": that would put the whole runtime, which only the worker needs, into the page's script.
 export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
-export { fitImage } from "../engine/control_image.ts";
 export { isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
 export { encodePng } from "../engine/png.ts";
+export { fitImage } from "../engine/prepare_image.ts";
 export { words as optionWords } from "../engine/request.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import type { Image } from "../../src/engine/control_image";
 import { prepareInpainting } from "../../src/engine/inpainting";
+import type { Image } from "../../src/engine/prepare_image";
 import { HEIGHT, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
 const manifest = makeInpaintingManifest();

@@ -1,6 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
-import type { Image } from "../../src/engine/control_image";
 import type { Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
 import {
@@ -11,6 +10,7 @@ import {
   type Step,
   toPicture,
 } from "../../src/engine/pipeline";
+import type { Image } from "../../src/engine/prepare_image";
 import type { GenerateRequest } from "../../src/engine/request";
 import { parseSamplers } from "../../src/engine/sampler";
 import { PromptTokenizer } from "../../src/engine/tokenizer";

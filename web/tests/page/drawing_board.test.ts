@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { prepareControlImage } from "../../src/engine/control_image";
+import { prepareImage } from "../../src/engine/prepare_image";
 import { DrawingBoard } from "../../src/page/drawing_board";
 import { openedPicture } from "../../src/page/opened_picture";
 import { EMPTY, type Shape } from "../../src/page/outline";
@@ -75,9 +75,9 @@ test("the control image is what the engine would make of the opened picture, wit
   const photo = blank(160, 96);
   for (let i = 0; i < photo.data.length; i++) photo.data[i] = i % 4 === 3 ? 255 : (31 * i) % 256;
   board.show(openedPicture(photo, false, board.size));
-  const given = prepareControlImage(board.controlImage(), 48, 64);
+  const given = prepareImage(board.controlImage(), 48, 64);
   expect(given.notices).toEqual([]);
-  const direct = prepareControlImage(photo, 48, 64);
+  const direct = prepareImage(photo, 48, 64);
   expect(given.pixels).toEqual(direct.pixels);
   expect(board.notices).toEqual(direct.notices);
 });

@@ -12,7 +12,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.base import Base, load_base, start_controlnet
 from mlc_controlnet.train.config import ModelOptions, TrainConfig
 from mlc_controlnet.train.config_file import from_tree
-from mlc_controlnet.train.control import ControlledUNet
+from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.trainer import train
 from mlc_controlnet.train.upsampling import repeat_pixels
 from tests.train.conftest import same_weights, tiny_tree, weights_below

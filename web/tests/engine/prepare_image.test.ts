@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type Image, prepareControlImage } from "../../src/engine/control_image";
+import { type Image, prepareImage } from "../../src/engine/prepare_image";
 
 /** An opaque grey picture; `shade` gives each pixel's value. */
 function grey(width: number, height: number, shade: (x: number, y: number) => number): Image {
@@ -16,7 +16,7 @@ function rows(pixels: Float32Array, width: number, height: number): number[][] {
 }
 
 test("a picture of the right size is only scaled to 0..1, height before width", () => {
-  const { pixels, notices } = prepareControlImage(
+  const { pixels, notices } = prepareImage(
     grey(16, 8, (x, y) => 10 * y + x),
     8,
     16,
@@ -29,7 +29,7 @@ test("a picture of the right size is only scaled to 0..1, height before width", 
 test("colours go to three planes", () => {
   const image = grey(8, 8, () => 0);
   image.data.set([255, 51, 102], 0);
-  const { pixels } = prepareControlImage(image, 8, 8);
+  const { pixels } = prepareImage(image, 8, 8);
   expect([pixels[0], pixels[64], pixels[128]].map((value) => Math.round(255 * value))).toEqual([255, 51, 102]);
 });
 
@@ -37,14 +37,14 @@ test("transparency is composited on black, with a notice", () => {
   const image = grey(8, 8, () => 200);
   image.data[3] = 0;
   image.data[7] = 128;
-  const { pixels, notices } = prepareControlImage(image, 8, 8);
+  const { pixels, notices } = prepareImage(image, 8, 8);
   expect(rows(pixels, 8, 8)[0].slice(0, 3)).toEqual([0, 100, 200]);
   expect(notices).toEqual(["control image: its transparency was composited on black"]);
 });
 
 describe("a picture of another size", () => {
   test("of the same proportions is scaled, with a notice", () => {
-    const { pixels, notices } = prepareControlImage(
+    const { pixels, notices } = prepareImage(
       grey(16, 16, (x) => (x < 8 ? 0 : 255)),
       8,
       8,
@@ -57,21 +57,21 @@ describe("a picture of another size", () => {
   test("of other proportions is never stretched: its centre is cut out", () => {
     // 32 x 8, its middle 8 x 8 white: exactly that stays.
     const wide = grey(32, 8, (x) => (x >= 12 && x < 20 ? 255 : 0));
-    const { pixels, notices } = prepareControlImage(wide, 8, 8);
+    const { pixels, notices } = prepareImage(wide, 8, 8);
     expect(notices).toEqual(["control image: 32x8 was scaled to cover 8x8 and cropped around its centre"]);
     expect(rows(pixels, 8, 8).flat()).toEqual(Array(64).fill(255));
   });
 
   test("that is tall keeps its middle too", () => {
     const tall = grey(8, 32, (_, y) => (y >= 12 && y < 20 ? 255 : 0));
-    expect(rows(prepareControlImage(tall, 8, 8).pixels, 8, 8).flat()).toEqual(Array(64).fill(255));
+    expect(rows(prepareImage(tall, 8, 8).pixels, 8, 8).flat()).toEqual(Array(64).fill(255));
   });
 
   test("agrees with Pillow", () => {
     // python -c "from PIL import Image, ImageOps; import numpy as np
     // i = Image.fromarray((np.add.outer(np.arange(24)**2, 7*np.arange(40)) % 256).astype('uint8'))
     // print(np.asarray(ImageOps.fit(i, (12, 10), Image.Resampling.LANCZOS))[[0, 4, 9]].tolist())"
-    const { pixels } = prepareControlImage(
+    const { pixels } = prepareImage(
       grey(40, 24, (x, y) => (y * y + 7 * x) % 256),
       10,
       12,
@@ -92,7 +92,7 @@ test.each([
   [7, 100],
 ])("%dx%d pixels are refused", (width, height) => {
   expect(() =>
-    prepareControlImage(
+    prepareImage(
       grey(width, height, () => 0),
       128,
       128,
@@ -101,7 +101,7 @@ test.each([
 });
 
 test("bytes that are no picture are refused", () => {
-  expect(() => prepareControlImage({ width: 8, height: 8, data: new Uint8ClampedArray(3) }, 8, 8)).toThrow(
+  expect(() => prepareImage({ width: 8, height: 8, data: new Uint8ClampedArray(3) }, 8, 8)).toThrow(
     "control image: got 8x8 with 3 bytes, wanted RGBA, four bytes a pixel",
   );
 });

@@ -37,12 +37,7 @@ export interface FittedImage {
  *
  * Throws UserError if it is not a picture or has less than 8 pixels on a side.
  */
-export function prepareControlImage(
-  image: Image,
-  height: number,
-  width: number,
-  subject: string = SUBJECT,
-): ControlImage {
+export function prepareImage(image: Image, height: number, width: number, subject: string = SUBJECT): ControlImage {
   const { planes, notices } = fitPlanes(image, height, width, subject);
   const pixels = new Float32Array(3 * height * width); // [1, 3, H, W]
   planes.forEach((plane, channel) => {
@@ -52,7 +47,7 @@ export function prepareControlImage(
 }
 
 /**
- * Make any picture the size that the model wants, with the pixels that prepareControlImage makes of it: a page can show what
+ * Make any picture the size that the model wants, with the pixels that prepareImage makes of it: a page can show what
  * the engine will read.
  *
  * Throws UserError if it is not a picture or has less than 8 pixels on a side. `subject` names it in errors and notices.

@@ -9,7 +9,7 @@ from PIL import Image
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.data import fill50k
-from mlc_controlnet.train.data.convert import fill50k_to_shards
+from mlc_controlnet.train.data.fill50k_to_shards import fill50k_to_shards
 from mlc_controlnet.train.data.samples import ReadOptions
 from mlc_controlnet.train.data.shards import ShardSource, expand, read_epoch
 from mlc_controlnet.train.trainer import train

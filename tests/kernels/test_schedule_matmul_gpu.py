@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.matmul_gpu import MatmulTile, MatrixProduct, choose_step, choose_tile
+from mlc_controlnet.kernels.schedule_matmul_gpu import MatmulTile, MatrixProduct, choose_step, choose_tile
 from mlc_controlnet.passes.replace.use_gated_matmul import UseGatedMatmul
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.convolution_gpu import WORKGROUP_BYTES, Convolution, choose_tiling
+from mlc_controlnet.kernels.schedule_convolution_gpu import WORKGROUP_BYTES, Convolution, choose_tiling
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
