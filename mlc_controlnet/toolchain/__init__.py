@@ -1,9 +1,10 @@
-"""WebAssembly without a C++ toolchain to install: TVM's runtime, compiled and linked by the ziglang wheel.
+"""Compile and link TVM's runtime for WebAssembly with the ziglang wheel, without an installed C++ toolchain.
 
     executable.export_library("circles.wasm", fcompile=link_wasm)
 
-`link_wasm.py` links; `wasm_runtime.py` builds what it links against, once per user; `recipe.py` says out of what;
-`overlay/` holds the few files that TVM's wheel lacks or that a browser needs otherwise.
+`link_wasm.py` links a library. `wasm_runtime.py` builds the runtime that it links against, once per user. `recipe.py`
+lists the sources of that runtime. `overlay/` holds the few files that TVM's wheel lacks or that a browser needs in
+another form.
 """
 
 from mlc_controlnet.toolchain.link_wasm import link_wasm

@@ -1,4 +1,4 @@
-"""What a native GPU's library takes, looked for before a build starts, and how source is had without any of it."""
+"""Check for a native GPU before a build starts, and generate a GPU's kernel source without its compiler."""
 
 import contextlib
 import importlib
@@ -13,23 +13,27 @@ NATIVE_GPUS = ("cuda", "rocm", "metal", "opencl")
 
 
 def check_device(target: str) -> None:
-    """Raises UserError where this machine or this TVM has no device of a native GPU `target`.
+    """Check that TVM finds a device for a native GPU `target`; any other target passes.
 
-    Without one, TVM writes a library that holds source alone, and nothing says whether it will run.
+    Without a device, TVM writes a library that holds only source, and its user learns too late that it does not run.
+
+    Raises:
+        UserError: this machine or this TVM has no such device.
     """
     if target in NATIVE_GPUS and not tvm.device(target).exist:
         raise UserError(
             f"--target {target}",
             "no such device on this machine or in this TVM",
-            "one, which TVM compiles for",
-            f"build there, or take the kernels' source: python -m mlc_controlnet sources --target {target}",
+            "a device that TVM can compile for",
+            f"build on a machine with one, or write the kernels' source: "
+            f"python -m mlc_controlnet sources --target {target}",
         )
 
 
 @contextlib.contextmanager
 def no_compiler() -> Iterator[None]:
-    """TVM keeps CUDA's source, and AMD's object code unlinked, while this lasts."""
-    importlib.import_module("tvm.support.nvcc")  # they register TVM's own
+    """Make TVM keep CUDA kernels as source and AMD kernels as unlinked object code inside this context."""
+    importlib.import_module("tvm.support.nvcc")  # the two modules register TVM's own functions, replaced below
     importlib.import_module("tvm.support.rocm")
     replacements = {
         "tvm_callback_cuda_compile": lambda code, *_: code,

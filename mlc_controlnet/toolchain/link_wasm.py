@@ -1,18 +1,19 @@
 """Link compiled TVM objects with the wasm runtime into one .wasm file that tvmjs can instantiate.
 
-The file is a WASI reactor. What JavaScript has to know:
+The file is a WASI reactor. JavaScript that instantiates it has to follow these rules:
 
-- `tvmjs.instantiate(bytes, provider)`: `provider.imports.wasi_snapshot_preview1` has the functions of WASI_IMPORTS, and
-  `provider.start(instance)` calls `instance.exports._initialize()` once. tvmjs itself fills the `env` module.
-- Both WASI functions take numbers:
+- Call `tvmjs.instantiate(bytes, provider)`. `provider.imports.wasi_snapshot_preview1` has the functions of
+  WASI_IMPORTS. `provider.start(instance)` calls `instance.exports._initialize()` once. tvmjs itself fills the `env`
+  module.
+- Both WASI functions receive numbers:
 
       fd_write(fd, iovs, iovs_len, written_ptr)     fd 1: log text, 2: error text, not always whole lines; return 0
       proc_exit(code)                               has to throw: the caller expects it not to return
 
-- Memory grows from 32 MiB to at most 2 GiB, and growing detaches every view of it: make a new DataView(memory.buffer)
-  in each WASI call.
-- An error of TVM is thrown as a JavaScript Error and the instance lives on. A WebAssembly.RuntimeError is a trap: the
-  instance is lost.
+- Memory grows from 32 MiB to at most 2 GiB. Growing detaches every view of it, so each WASI call makes a new
+  DataView(memory.buffer).
+- TVM throws its errors as JavaScript Errors, and the instance stays usable. A WebAssembly.RuntimeError is a trap: the
+  instance cannot be used again.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from mlc_controlnet.files import whole_file
 from mlc_controlnet.toolchain.wasm_runtime import build_runtime
 from mlc_controlnet.toolchain.zig import find_zig
 
-# What tvmjs 0.27 calls. The linker drops what none of these, and no registration at start, reaches.
+# The functions that tvmjs 0.27 calls. The linker drops code that neither these nor the registrations at start reach.
 EXPORTS = (
     "_initialize",
     "TVMFFIAnyViewToOwnedAny",
@@ -56,16 +57,17 @@ def link_wasm(
     options: Sequence[str] = (),
     cache_folder: Path | None = None,
 ) -> None:
-    """Link, replacing `output` in one step. To be passed as `fcompile=` to TVM's `export_library`.
+    """Link `objects` with the wasm runtime and replace `output` in one step.
 
-    A user's first call builds the runtime (a minute or two); after that a link takes a second. It knows nothing of
-    devices: a library for WebGPU and one for the CPU (wasm32, with or without simd128) link alike.
+    Pass it as `fcompile=` to TVM's `export_library`. A user's first call builds the runtime, which takes minutes; later
+    links take a second. Linking does not depend on the device: libraries for WebGPU and for the CPU (wasm32, with or
+    without simd128) link in the same way.
 
     Args:
-        output: the .wasm to write.
+        output: the .wasm file to write.
         objects: wasm32 object files, as the llvm target with mtriple wasm32-unknown-unknown-wasm writes them.
         options: more arguments for wasm-ld.
-        cache_folder: where the runtime is kept; None for the user's cache folder.
+        cache_folder: the folder that keeps the built runtime; None for the user's cache folder.
 
     Raises:
         UserError: a wheel that the runtime is built from is missing.
@@ -92,7 +94,7 @@ def link_wasm(
                 "--gc-sections",
                 "--strip-all",
                 "-O3",
-                "--stack-first",  # an overflow of the stack traps, where it would run into the globals
+                "--stack-first",  # so that a stack overflow traps instead of overwriting the globals
                 "-z",
                 f"stack-size={STACK_BYTES}",
                 f"--initial-memory={INITIAL_MEMORY_BYTES}",
@@ -104,6 +106,6 @@ def link_wasm(
         )
 
 
-# export_library reads these off the function it is given.
+# TVM's export_library reads these attributes of its `fcompile` function.
 link_wasm.object_format = "o"  # type: ignore[attr-defined]
 link_wasm.need_system_lib = True  # type: ignore[attr-defined]

@@ -1,11 +1,11 @@
 """Build TVM's wasm runtime, once per user and set of inputs.
 
-The apache-tvm wheel carries the runtime's C++ sources and the ziglang wheel a compiler for wasm, so nothing else has to
-be installed. The build is kept in the user's cache folder under the hash of all that went into it.
+The apache-tvm wheel carries the runtime's C++ sources, and the ziglang wheel carries a compiler for wasm, so the user
+has to install nothing else. The build stays in the user's cache folder under the hash of its inputs.
 
-Upstream builds with emscripten and without C++ exceptions: there every error of the library ends the page's instance.
-This build has them (wasm's own exceptions, in every browser that has WebGPU): an error becomes a JavaScript Error with
-TVM's message, and the instance lives on.
+TVM's own build uses emscripten without C++ exceptions, so every error of the library ends the page's instance. This
+build uses wasm's own exceptions, which every browser with WebGPU has. An error becomes a JavaScript Error with TVM's
+message, and the instance stays usable.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ class RuntimeInputs:
     Attributes:
         tvm, tvm_ffi: the installed packages' folders, with C++ sources.
         zig: the compiler, with the sources of its C++ library.
-        overlay: our files, laid over TVM's.
-        versions: (distribution, version) of each wheel; they stand for the wheels' contents.
+        overlay: the folder of our files that replace or complete TVM's.
+        versions: (distribution, version) of each wheel; the key uses them instead of the wheels' contents.
     """
 
     tvm: Path
@@ -47,7 +47,7 @@ class RuntimeInputs:
     versions: tuple[tuple[str, str], ...]
 
     def key(self) -> str:
-        """The first 16 hex digits of the sha256 of the versions, the recipe and every overlay file."""
+        """Return the first 16 hex digits of the sha256 of the versions, the recipe and every overlay file."""
         digest = hashlib.sha256(repr(self.versions).encode())
         for path in [Path(recipe.__file__), *sorted(self.overlay.rglob("*"))]:
             if path.is_file():
@@ -62,22 +62,22 @@ class WasmRuntime:
     """A built runtime.
 
     Attributes:
-        folder: has `objects/` (linked whole: they register functions when they start) and `archives/`.
+        folder: holds `objects/` and `archives/`. The objects are linked whole because they register functions at start.
     """
 
     folder: Path
 
     def objects(self) -> list[Path]:
-        """Return the object files, to be linked whole."""
+        """List the object files, which a linker has to link whole."""
         return sorted((self.folder / "objects").iterdir())
 
     def archives(self) -> list[Path]:
-        """libc++ before libc, which it calls."""
+        """List the archives in the order of linking: libc++ comes before libc, which it calls."""
         return [self.folder / "archives" / name for name in recipe.ZIG_ARCHIVES]
 
 
 def installed_inputs() -> RuntimeInputs:
-    """The inputs as this Python environment has them.
+    """Return the inputs that this Python environment has.
 
     Raises:
         UserError: a wheel is missing, or was built without the C++ sources.
@@ -92,20 +92,20 @@ def installed_inputs() -> RuntimeInputs:
 
 
 def user_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/mlc-controlnet`, or `~/.cache/mlc-controlnet` where that is unset, empty or relative."""
+    """Return `$XDG_CACHE_HOME/mlc-controlnet`, or `~/.cache/mlc-controlnet` if it is unset, empty or relative."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "mlc-controlnet"
 
 
 def build_runtime(cache_folder: Path | None = None, inputs: RuntimeInputs | None = None) -> WasmRuntime:
-    """The wasm runtime of these inputs, built where the cache does not have it (a minute or two, with a progress bar).
+    """Return the wasm runtime of these inputs; build it with a progress bar if the cache does not have it.
 
-    Safe to call from several processes: one builds, the others wait for it. A build that is broken off leaves nothing
-    that a later one would take for whole.
+    Several processes can call this at once: one builds, and the others wait for it. After an interrupted build, a later
+    call starts from the beginning.
 
     Args:
-        cache_folder: None for `user_cache_folder()`.
-        inputs: None for `installed_inputs()`.
+        cache_folder: the folder that keeps built runtimes; None for `user_cache_folder()`.
+        inputs: the sources and the compiler; None for `installed_inputs()`.
 
     Raises:
         UserError: a wheel is missing.
@@ -126,7 +126,7 @@ def build_runtime(cache_folder: Path | None = None, inputs: RuntimeInputs | None
 
 
 def _build(inputs: RuntimeInputs, folder: Path) -> None:
-    """Build next to `folder`, then rename: a folder that exists is complete."""
+    """Build next to `folder`, then rename the result to it, so that a folder that exists is complete."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as work_name:
         work = Path(work_name)
         tree, built = work / "tree", work / "built"
@@ -153,14 +153,14 @@ def _build(inputs: RuntimeInputs, folder: Path) -> None:
 
 
 def _build_archives(zig: Zig, work: Path, archives: Path) -> None:
-    """Have zig build its C and C++ libraries, and take them out of its cache."""
+    """Make zig build its C and C++ libraries, and copy them from its cache to `archives`."""
     program, build_cache = work / "archives.cc", work / "archives-cache"
     program.write_text(recipe.ZIG_ARCHIVES_PROGRAM, encoding="utf-8")
     zig.run([*recipe.ZIG_ARCHIVES_COMMAND, program, "-o", work / "archives.wasm"], build_cache=build_cache)
     archives.mkdir()
     for name in recipe.ZIG_ARCHIVES:
         found = list(build_cache.glob(f"o/*/{name}"))
-        # zig sometimes builds a file twice; which of the two it links makes no difference while they are the same.
+        # zig sometimes builds a file twice. Either copy will do as long as both are the same.
         if len({path.read_bytes() for path in found}) != 1:
             raise RuntimeError(f"{name}: zig built {len(found)}, wanted one; see ZIG_ARCHIVES in {recipe.__file__}")
         shutil.copy(found[0], archives / name)

@@ -1,4 +1,4 @@
-"""Where the wheels that carry C++ sources are installed. Nothing of them is imported: importing tvm takes seconds."""
+"""Find the installed wheels that carry C++ sources, without importing them: importing tvm takes seconds."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from mlc_controlnet.errors import UserError
 
 
 def wheel_folder(distribution: str, module: str, needs: Sequence[str]) -> Path:
-    """The folder of an installed package.
+    """Return the folder of an installed package.
 
     Args:
-        distribution: its name on PyPI.
-        module: its name in `import`.
-        needs: paths inside it that have to exist.
+        distribution: the package's name on PyPI.
+        module: the package's name in `import`.
+        needs: paths inside the folder that have to exist.
 
     Raises:
         UserError: the package is missing, or lacks one of `needs` (a source build of TVM does).

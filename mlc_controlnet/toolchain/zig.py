@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlc_controlnet.toolchain.wheels import wheel_folder
 
-ERROR_LINES = 20  # of a compiler's output: the first errors; later ones mostly follow from them
+ERROR_LINES = 20  # a message quotes the first lines of a compiler's output: later errors mostly follow from the first
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Zig:
 
     Attributes:
         executable: the program.
-        lib: its library sources, among them `libcxxabi/`, `libcxx/` and `libunwind/`.
+        lib: the folder of its library sources, such as `libcxxabi/`, `libcxx/` and `libunwind/`.
     """
 
     executable: Path
@@ -27,10 +27,12 @@ class Zig:
         """Run one zig command.
 
         Args:
-            build_cache: where zig keeps what it compiles of its own libraries; None for commands that compile nothing.
+            arguments: the command's name and its arguments.
+            build_cache: the folder where zig keeps the parts of its own libraries that it compiles; None for commands
+                that compile nothing.
 
         Raises:
-            RuntimeError: the command failed; the message has it and the start of its output.
+            RuntimeError: the command failed; the message holds the command and the start of its output.
         """
         environment = dict(os.environ)
         if build_cache is not None:
@@ -43,7 +45,7 @@ class Zig:
 
 
 def find_zig() -> Zig:
-    """The zig of the ziglang wheel.
+    """Return the zig of the ziglang wheel.
 
     Raises:
         UserError: the wheel is not installed.
