@@ -1,8 +1,8 @@
 """The 24 CSS colour names that `circles` knows.
 
-The names are CSS Color Module Level 4 keywords. Eight are given (gold, navy, red, white, green, purple, orange,
-black); the others are, one after the other, far from all chosen before them in RGB, so that "which named colour is
-this pixel nearest to" has a clear answer. The closest pair is gold and orange, 50 apart.
+The names are keywords of CSS Color Module Level 4. Eight are common colours (gold, navy, red, white, green, purple,
+orange, black). The others were chosen one by one, each far in RGB from all colours before it, so that a pixel's nearest
+colour is clear. The closest pair is gold and orange, at a distance of 50.
 """
 
 import numpy as np
@@ -36,5 +36,5 @@ COLORS: dict[str, tuple[int, int, int]] = {
 
 
 def nearest_color(rgb: np.ndarray) -> str:
-    """Name the colour that lies nearest to `rgb` ([3], 0..255) in Euclidean RGB distance."""
+    """Return the name of the colour nearest to `rgb` ([3], 0..255) in Euclidean RGB distance."""
     return min(COLORS, key=lambda name: float(np.linalg.norm(np.asarray(COLORS[name], np.float64) - rgb)))

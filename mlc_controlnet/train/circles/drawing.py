@@ -1,4 +1,4 @@
-"""Draw one fill50k example: a circle's outline, the disc it stands for, and the prompt that names the colours."""
+"""Draw one example of fill50k: the outline of a circle, its filled disc, and the prompt that names the colours."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ MARGIN = 4.0  # pixels between the disc and the edge of the picture
 
 @dataclass(frozen=True)
 class Circle:
-    """A disc of colour `fill` on a ground of colour `background`; lengths in pixels."""
+    """A disc of the colour `fill` on the colour `background`; both are keys of COLORS, and lengths are in pixels."""
 
     center_x: float
     center_y: float
@@ -29,7 +29,7 @@ class Circle:
 
 
 def random_circle(rng: np.random.Generator, size: int = IMAGE_SIZE) -> Circle:
-    """Draw centre, radius, outline width (one to two pixels) and two different colours uniformly."""
+    """Choose the centre, radius, outline width (1 to 2 pixels) and two different colours at random, all uniformly."""
     scale = size / IMAGE_SIZE
     radius = rng.uniform(MIN_RADIUS, MAX_RADIUS) * scale
     low, high = radius + MARGIN * scale, size - radius - MARGIN * scale
@@ -45,25 +45,25 @@ def random_circle(rng: np.random.Generator, size: int = IMAGE_SIZE) -> Circle:
 
 
 def _distance_to_center(circle: Circle, size: int) -> np.ndarray:
-    """Distance of every pixel's middle to the circle's centre.  # [H, W]"""
+    """Return the distance of each pixel's middle to the circle's centre, [H, W] in pixels."""
     y, x = np.mgrid[0:size, 0:size] + 0.5
     return np.hypot(x - circle.center_x, y - circle.center_y)
 
 
 def disc_mask(circle: Circle, size: int = IMAGE_SIZE) -> np.ndarray:
-    """True inside the disc.  # [H, W] bool"""
+    """Return a mask that is true inside the disc, [H, W] bool."""
     return _distance_to_center(circle, size) <= circle.radius
 
 
 def draw_target(circle: Circle, size: int = IMAGE_SIZE) -> np.ndarray:
-    """The filled disc, its edge softened over one pixel.  # [H, W, 3] uint8"""
+    """Draw the filled disc with an edge softened over one pixel, [H, W, 3] uint8."""
     coverage = np.clip(circle.radius - _distance_to_center(circle, size) + 0.5, 0, 1)[..., None]
     fill, background = np.array(COLORS[circle.fill]), np.array(COLORS[circle.background])
     return np.rint(coverage * fill + (1 - coverage) * background).astype(np.uint8)
 
 
 def draw_source(circle: Circle, size: int = IMAGE_SIZE) -> np.ndarray:
-    """The control image: a white outline on black.  # [H, W, 3] uint8"""
+    """Draw the control image, a white outline on black, [H, W, 3] uint8."""
     off_the_line = np.abs(_distance_to_center(circle, size) - circle.radius)
     coverage = np.clip(circle.outline_width / 2 - off_the_line + 0.5, 0, 1)[..., None]
     return np.repeat(np.rint(255 * coverage), 3, axis=-1).astype(np.uint8)

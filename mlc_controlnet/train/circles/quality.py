@@ -1,4 +1,4 @@
-"""Is the disc where the outline was, in the colours the prompt named?"""
+"""Measure whether the disc fills the outline and whether both colours are those that the prompt names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,26 @@ from mlc_controlnet.train.circles.drawing import Circle, disc_mask
 
 @dataclass(frozen=True)
 class Quality:
-    """Shares and means over a set of pictures."""
+    """Shares and means over a set of pictures, all in 0..1.
 
-    fill_accuracy: float  # share whose disc is nearest to the named fill
-    background_accuracy: float  # share whose ground is nearest to the named background
-    mean_iou: float  # of the pixels nearer to the named fill with the outline's disc
+    Attributes:
+        fill_accuracy: the share of pictures whose disc is nearest to the named fill.
+        background_accuracy: the share of pictures whose background is nearest to the named background.
+        mean_iou: the mean of `disc_iou`.
+    """
+
+    fill_accuracy: float
+    background_accuracy: float
+    mean_iou: float
 
     def __str__(self) -> str:
         return f"fill {self.fill_accuracy:.1%}, background {self.background_accuracy:.1%}, mean IoU {self.mean_iou:.3f}"
 
 
 def disc_iou(picture: np.ndarray, circle: Circle) -> float:
-    """Intersection over union of the drawn disc and the outline's disc.
+    """Return the intersection over union of the drawn disc and the outline's disc, in 0..1.
 
-    A pixel of `picture` ([H, W, 3] uint8) counts as drawn when it is nearer to the named fill than to the named
+    A pixel of `picture` ([H, H, 3] uint8) counts as drawn if it is nearer to the named fill than to the named
     background.
     """
     pixels = picture.astype(np.float64)
@@ -35,7 +41,11 @@ def disc_iou(picture: np.ndarray, circle: Circle) -> float:
 
 
 def measure(pictures: Sequence[np.ndarray], circles: Sequence[Circle]) -> Quality:
-    """Judge `pictures` ([H, W, 3] uint8 each) by the circles they were asked for."""
+    """Compare `pictures` ([H, H, 3] uint8 each) with the circles whose outline and prompt they were made from.
+
+    Raises:
+        ValueError: there are not as many pictures as circles.
+    """
     fills, backgrounds, ious = [], [], []
     for picture, circle in zip(pictures, circles, strict=True):
         inside = disc_mask(circle, picture.shape[0])

@@ -1,4 +1,4 @@
-"""A byte-level BPE of CLIP's kind (lower case, `</w>` at a word's end), learned from the prompts of the data set."""
+"""Train a byte-level BPE tokenizer like CLIP's (lower case, `</w>` at a word's end) on the data set's prompts."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,18 @@ from transformers import CLIPTokenizer
 
 from mlc_controlnet.checkpoint.tokenizer import BEGIN, END
 
-# CLIP's own split: contractions, runs of letters, single digits, runs of other signs.
+# CLIP splits a prompt into contractions, runs of letters, single digits and runs of other characters.
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) -> CLIPTokenizer:
-    """Learn merges from `prompts` and write CLIPTokenizer's files into `directory`."""
+    """Learn merges from `prompts`, write CLIPTokenizer's files into `directory` and load the tokenizer from there.
+
+    Args:
+        prompts: the texts to learn from.
+        directory: the folder to write; created if it does not exist.
+        vocabulary: the number of tokens at most, with the two special ones.
+    """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -27,7 +33,7 @@ def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) 
     tokenizer.train_from_iterator(prompts, trainer)
     learned = json.loads(tokenizer.to_str())["model"]
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
-    # The alphabet went in as special tokens only to get its numbers; the final tokenizer knows just two of them.
+    # The alphabet was passed as special tokens only to number it first. The final tokenizer has just two of them.
     final = Tokenizer(models.BPE(vocab=learned["vocab"], merges=merges, end_of_word_suffix="</w>", unk_token=END))
     final.normalizer = tokenizer.normalizer
     final.pre_tokenizer = _pre_tokenizer()
