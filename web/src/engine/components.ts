@@ -7,7 +7,7 @@ export type ComponentName = (typeof COMPONENTS)[number];
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;
 
-/** A value that passes between components and stays on the device. Its receiver disposes it, once. */
+/** A value on the device, which one component returns and others read. The caller that receives it disposes it once. */
 export interface OnDevice {
   dispose(): void;
 }
@@ -18,7 +18,7 @@ export interface Context extends OnDevice {
   read(): Promise<FloatArray[]>;
 }
 
-/** A control image as the ControlNet reads it at every step: compute dtype [1, C, h, w]. */
+/** An embedded control image, which the ControlNet reads at every step: compute dtype [1, C, h, w]. */
 export interface ControlEmbedding extends OnDevice {
   /** Copy it to the host; float16 is widened. */
   read(): Promise<FloatArray[]>;
@@ -31,8 +31,8 @@ export interface Residuals extends OnDevice {
 }
 
 /**
- * The manifest states the shapes; the batch size is 1. Calls run in the order in which they are made. A call that returns
- * numbers waits for the device; any other call only queues its work.
+ * A bundle's components as functions. The manifest states the shapes; the batch size is 1. The device runs calls in the
+ * order in which they are made. A call that returns numbers waits for the device. Any other call only queues its work.
  */
 export interface Components {
   /** int32 [1, T] -> context. */
@@ -47,7 +47,7 @@ export interface Components {
     control: ControlEmbedding,
     conditioningScale: number,
   ): Promise<Residuals>;
-  /** Residuals of zeros: with them the UNet computes what it computes without a ControlNet. */
+  /** Return residuals of zeros, with which the UNet computes the same as without a ControlNet. */
   zeroResiduals(): Promise<Residuals>;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. */
   unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;

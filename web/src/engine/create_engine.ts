@@ -1,4 +1,4 @@
-/** createEngine: load a bundle, make pictures, unload. */
+/** Load a bundle, generate pictures, and unload it. */
 
 import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
@@ -22,8 +22,8 @@ import { PromptTokenizer } from "./tokenizer.ts";
 /**
  * Load a bundle in this thread. A page uses the function of the same name in `../worker`, which keeps the page responsive.
  *
- * Rejects with UserError where the browser or GPU lacks something, or a file of the bundle is missing or altered; with
- * AbortError where the signal says so.
+ * Rejects with UserError if the browser or GPU lacks something, or if a file of the bundle is missing or altered. Rejects
+ * with AbortError if the signal aborts.
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   checkOptions(options);
@@ -50,7 +50,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   }
 }
 
-/** A GPU that is too small for all weights gets a second try with fewer, unless the caller has chosen. */
+/** Load the engine. If the GPU's memory is full and the caller has not chosen a memory mode, try again with "reduced". */
 async function loadEngine(bundle: Bundle, options: EngineOptions) {
   const { libraries, memory: plans } = bundle.manifest;
   const load = async (choice: MemoryChoice) => {
@@ -84,7 +84,7 @@ async function loadModel(bundle: Bundle, components: Engine, signal?: AbortSigna
 }
 
 class PipelineEngine implements ControlNetEngine {
-  /** Settles when the last call that was made is over. */
+  /** Settles when the latest call has ended. */
   private last: Promise<unknown> = Promise.resolve();
   private readonly unloading = new AbortController();
 
@@ -127,7 +127,7 @@ class PipelineEngine implements ControlNetEngine {
         checkAborted();
       }
     } finally {
-      await steps.return(undefined as never); // an abandoned loop frees what it holds
+      await steps.return(undefined as never); // frees the tensors of an aborted run
     }
   }
 }

@@ -1,6 +1,6 @@
-/** float16 in JavaScript: Float16Array is younger than WebGPU, so a table does it in every browser. */
+/** Widen float16 with a table, because some browsers with WebGPU lack Float16Array. */
 
-/** The float32 bits of each of the 65,536 float16 numbers, made at first use (256 KiB). */
+/** The float32 bits of each of the 65,536 float16 numbers, computed at first use (256 KiB). */
 let table: Uint32Array | undefined;
 
 /** Widen little-endian float16 to float32, exactly. `bytes` may start at any offset. */

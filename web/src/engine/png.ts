@@ -8,7 +8,7 @@ const RGB = 2;
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/** Encode as 8-bit RGB: pictures are opaque. Each entry of `metadata` becomes one iTXt chunk in UTF-8. */
+/** Encode as 8-bit RGB without alpha. Each entry of `metadata` becomes one iTXt chunk in UTF-8. */
 export async function encodePng(image: Image, metadata: Readonly<Record<string, string>> = {}): Promise<Blob> {
   const header = new DataView(new ArrayBuffer(13));
   header.setUint32(0, image.width);
@@ -27,7 +27,7 @@ export async function encodePng(image: Image, metadata: Readonly<Record<string, 
   return new Blob(parts, { type: "image/png" });
 }
 
-/** Rows of RGB. Each row starts with its filter type, 0: no filter. */
+/** Return the rows of RGB pixels. Each row starts with its filter type, which is 0 for no filter. */
 function scanlines({ width, height, data }: Image): Bytes {
   const rows = new Uint8Array(height * (1 + 3 * width));
   let out = 0;
@@ -42,7 +42,7 @@ function scanlines({ width, height, data }: Image): Bytes {
   return rows;
 }
 
-/** The content of an iTXt chunk: keyword, not compressed, no language, no translated keyword, text. */
+/** Return the content of an iTXt chunk: keyword, not compressed, no language, no translated keyword, text. */
 function internationalText(key: string, text: string): Bytes {
   return new TextEncoder().encode(`${key}\0\0\0\0\0${text}`);
 }
@@ -57,7 +57,7 @@ function chunk(type: string, content: Bytes): Bytes {
   return bytes;
 }
 
-/** PNG specification, annex D. */
+/** Compute the CRC of a chunk (PNG specification, annex D). */
 function crc32(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) {
@@ -67,7 +67,7 @@ function crc32(bytes: Uint8Array): number {
   return ~crc >>> 0;
 }
 
-/** PNG uses the zlib format, which browsers call deflate. */
+/** Compress in the zlib format, which PNG uses and which browsers call deflate. */
 async function deflate(bytes: Bytes): Promise<Bytes> {
   const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

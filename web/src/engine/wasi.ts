@@ -1,24 +1,25 @@
 /**
- * What the library's C runtime asks of its host (WASI preview 1): an output and an end. The form is tvmjs' LibraryProvider.
- * mlc_controlnet/toolchain/link_wasm.py says what the two functions have to do.
+ * The two WASI preview 1 functions that the library's C runtime imports: one writes text, the other ends the program. They
+ * come in the form of tvmjs' LibraryProvider. mlc_controlnet/toolchain/link_wasm.py specifies both.
  */
 
 const STDERR = 2;
 
+/** The imports of a library, in the form that tvmjs expects. */
 export interface LibraryProvider {
   readonly imports: Record<string, Record<string, CallableFunction>>;
   start(instance: WebAssembly.Instance): void;
 }
 
-/** `log` and `logError` get what the library writes to stdout and stderr, line by line. */
+/** Create the imports. `log` receives each line that the library writes to stdout, `logError` each line for stderr. */
 export function createWasi(log: (line: string) => void, logError: (line: string) => void): LibraryProvider {
   let memory: WebAssembly.Memory;
   const decoder = new TextDecoder();
-  const unfinished = new Map<number, string>(); // the line that each file descriptor has begun
+  const unfinished = new Map<number, string>(); // the last, incomplete line of each file descriptor
 
   const wasi_snapshot_preview1 = {
     fd_write(fd: number, vectors: number, count: number, written: number) {
-      const view = new DataView(memory.buffer); // anew in each call: growing detaches older views
+      const view = new DataView(memory.buffer); // a new view for each call, because growing detaches older views
       let text = unfinished.get(fd) ?? "";
       let bytes = 0;
       for (let i = 0; i < count; i++) {

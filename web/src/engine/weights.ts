@@ -1,6 +1,7 @@
 /**
- * Weights: from a bundle's shards into the GPU's memory, to stay there or to come for a component's calls.
- * Which do what is planned in Python and written into the manifest; why so: mlc_controlnet/export/weight_residency.py.
+ * Weights: read a bundle's shards and upload the weights to the GPU, for good or while one component runs.
+ * The manifest lists the weights that stay on the GPU. mlc_controlnet/export/weight_residency.py plans that list and
+ * explains it.
  */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
@@ -11,28 +12,34 @@ import type { Bundle, ReadOptions } from "./load.ts";
 import { drawingComponents, type Library, type Manifest, type MemoryMode, type ParamRecord } from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
-/** Downloads that run side by side: enough to fill a connection, few enough to keep memory low. */
+/** The number of parallel downloads: enough to fill a connection, few enough to keep memory low. */
 const PARALLEL_DOWNLOADS = 3;
 
 /**
- * Bytes that are written to the GPU before the next wait. queue.writeBuffer copies into memory that the GPU can reach and
- * frees it when the copy is done: without waiting, everything would be there twice.
+ * The number of bytes to write to the GPU before the next wait. queue.writeBuffer copies into memory that the GPU can
+ * reach, and frees it when the copy is done. Without waiting, that memory would hold a second copy of all weights.
  */
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
-/** They take turns at every step: what they work in is kept for the next one, where no weight has to come or go. */
+/**
+ * The components that run at every step. Their workspace is kept between their turns, unless weights have to be uploaded or
+ * freed.
+ */
 const EVERY_STEP: ReadonlySet<ComponentName | undefined> = new Set<ComponentName>(["controlnet", "unet"]);
 
-/** A weight on the host, as the library takes it. */
+/** A weight on the host, in the dtype that the library reads. */
 interface HostWeight {
   readonly shape: readonly number[];
   readonly dtype: string;
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-/** All weights of the components that draw. One component at a time has its turn, and all its weights on the GPU. */
+/**
+ * All weights of the components that draw. One component at a time has its turn, and during its turn all its weights are on
+ * the GPU.
+ */
 export class Weights {
-  /** What each component's function takes last: those whose weights are all on the GPU. */
+  /** The last argument of each component's function, for the components whose weights are all on the GPU. */
   private readonly tuples = new Map<ComponentName, tvmjs.TVMArray>();
   private turn: ComponentName | undefined;
 
@@ -40,13 +47,13 @@ export class Weights {
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
     private readonly params: Readonly<Record<ComponentName, readonly string[]>>,
-    /** On the GPU for good, by name. */
+    /** The weights that stay on the GPU, by name. */
     private readonly kept: ReadonlyMap<string, tvmjs.Tensor>,
-    /** On the host, for the component's turn. */
+    /** The weights on the host, which are uploaded for a component's turn. */
     private readonly waiting: ReadonlyMap<string, HostWeight>,
   ) {}
 
-  /** Fetch the needed shards; what stays on the GPU is uploaded as it arrives. */
+  /** Fetch the needed shards, and upload the weights that stay on the GPU as they arrive. */
   static async load(
     tvm: tvmjs.Instance,
     gpu: tvmjs.DLDevice,
@@ -65,7 +72,7 @@ export class Weights {
       for (const record of records) {
         const weight = { shape: record.shape, ...decodeRecord(bytes, record, library.dtype) };
         if (staying.has(record.name)) kept.set(record.name, upload(tvm, gpu, weight));
-        else waiting.set(record.name, { ...weight, bytes: weight.bytes.slice() }); // lets go of the shard
+        else waiting.set(record.name, { ...weight, bytes: weight.bytes.slice() }); // copied, so the shard can be freed
       }
       await gpu.sync();
     });
@@ -73,8 +80,8 @@ export class Weights {
   }
 
   /**
-   * Make it `name`'s turn; returns its weights in the order of its function. What the last component worked in is freed, and
-   * so are its weights, except those that stay. `sync` waits for the GPU: what is freed is only then free.
+   * Start the turn of `name`, and return its weights in the order that its function expects. Frees the last component's
+   * workspace, and its weights except those that stay. `sync` waits for the GPU, which frees memory only after its work.
    */
   async take(name: ComponentName, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
     const there = this.tuples.get(name);
@@ -90,7 +97,7 @@ export class Weights {
     return there ?? this.bring(name, sync);
   }
 
-  /** Give back what components have worked in: TVM keeps it for the next call. */
+  /** Free the components' workspace, which TVM keeps for the next call. */
   freeWorkspace(): void {
     inScope(this.tvm, (scope) => scope.getGlobalFunc("vm.builtin.memory_manager.clear")());
   }
@@ -106,7 +113,7 @@ export class Weights {
 
   private async bring(name: ComponentName, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
     const brought = new Map<string, tvmjs.Tensor>();
-    let written = UPLOAD_BYTES; // waits at first for what is being freed
+    let written = UPLOAD_BYTES; // so that the first upload waits for memory that is being freed
     try {
       for (const param of this.params[name]) {
         const weight = this.waiting.get(param);
@@ -123,15 +130,15 @@ export class Weights {
       this.tuples.set(name, tuple);
       return tuple;
     } finally {
-      for (const weight of brought.values()) weight.dispose(); // the tuple has its own hold on them
+      for (const weight of brought.values()) weight.dispose(); // the tuple holds its own references
     }
   }
 }
 
 /**
- * The shards that hold a param of a component we run, each with those of its records that are needed.
+ * List the shards that the drawing components need, each with its needed records.
  *
- * Throws UserError where the bundle lacks a component.
+ * Throws UserError if the bundle lacks a component.
  */
 export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
   const drawing = drawingComponents(manifest);
@@ -150,7 +157,10 @@ export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
   return shards;
 }
 
-/** One weight as the library takes it: WGSL without shader-f16 cannot read float16, so that becomes float32, exactly. */
+/**
+ * Read one weight from its shard, in the dtype that the library reads. WGSL without shader-f16 cannot read float16, so for
+ * a float32 library float16 is widened, exactly.
+ */
 export function decodeRecord(
   shard: Uint8Array<ArrayBuffer>,
   record: ParamRecord,
@@ -161,14 +171,14 @@ export function decodeRecord(
   return { dtype: computeDtype, bytes: bytesOf(widenFloat16(bytes)) };
 }
 
-/** Fetch the needed shards, some side by side, and hand each to `use` with its records as it arrives. */
+/** Fetch the needed shards, several in parallel, and pass each to `use` with its records as it arrives. */
 async function fetchRecords(
   bundle: Bundle,
   options: ReadOptions,
   use: (bytes: Uint8Array<ArrayBuffer>, records: readonly ParamRecord[]) => Promise<void>,
 ): Promise<void> {
   const waiting = [...neededShards(bundle.manifest)];
-  const stop = new AbortController(); // one failed download ends the others
+  const stop = new AbortController(); // a failed download stops the others
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
   const download = async () => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
