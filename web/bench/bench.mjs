@@ -1,5 +1,5 @@
 /**
- * Time the built page in Chromium, as a visitor meets it.
+ * Time the built page in Chromium, as a visitor sees it.
  *
  *   npm run bench -- --bundle ../dist/circles-webgpu
  *
@@ -7,8 +7,8 @@
  *   --bundle  the bundle                          (../dist/circles-webgpu)
  *   --steps   denoising steps                     (20)
  *   --guidance  guidance scale                    (the bundle's default)
- *   --runs    pictures; the fastest is told       (1)
- *   --gpu     the machine's GPU in place of the software adapter
+ *   --runs    pictures; prints the fastest        (1)
+ *   --gpu     use the machine's GPU instead of the software adapter
  */
 
 import { existsSync } from "node:fs";
@@ -40,7 +40,7 @@ function wantFile(folder, file, remedy) {
 }
 
 /**
- * The duration and detail of the page's last measure of this name.
+ * Return the duration and detail of the page's last measure of this name.
  *
  * @param {import("playwright-core").Page} page @param {string} name
  */
@@ -87,7 +87,7 @@ try {
   }
   const guidance = await page.getByLabel("Guidance scale").inputValue();
   tell(`${options.steps} steps, guidance ${guidance}, and decoding`, best.seconds);
-  console.log(`${best.dispatches} dispatches a picture, ${best.peakGpuMebibytes} MiB on the GPU at most`);
+  console.log(`${best.dispatches} dispatches per picture, ${best.peakGpuMebibytes} MiB on the GPU at most`);
 } finally {
   await browser.close();
   host.close();

@@ -1,15 +1,16 @@
 /**
- * Hold the contest that a folder describes, in Chromium or in Node, and write its outcome beside it.
+ * Run the contest that a folder describes, in Chromium or in Node, and write its outcome into the same folder.
  *
  *   node bench/contest.mjs --job FOLDER
  *
- *   --job   has job.json and what it names (mlc_controlnet/bench/operations/webgpu_contest.py writes it); gets outcome.json
+ *   --job   the folder with job.json and its files (mlc_controlnet/bench/operations/webgpu_contest.py writes it);
+ *           outcome.json is written there
  *   --host  chromium, or node: Dawn without a browser, on any Vulkan, Metal or D3D12 driver     (chromium)
- *   --gpu   in Chromium the machine's GPU in place of the software adapter
+ *   --gpu   in Chromium, use the machine's GPU instead of the software adapter
  *
- *   --adapter  instead say, as JSON on stdout, which adapter it would be held on
+ *   --adapter  run no contest, but print as JSON on stdout the adapter that would be used
  *
- * Progress goes to stderr, a line each.
+ * Progress goes to stderr, one line per message.
  */
 
 import { mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
@@ -31,7 +32,7 @@ const { values: options } = parseArgs({
 const web = resolve(import.meta.dirname, "..");
 const module = resolve(web, "..", "dist", "bench", "contest.js");
 const peer = join(web, "node_modules", "onnxruntime-web", "dist");
-const PEER_MODULE = "ort.webgpu.min.mjs"; // what `import "onnxruntime-web/webgpu"` takes, its wasm beside it
+const PEER_MODULE = "ort.webgpu.min.mjs"; // the file of `import "onnxruntime-web/webgpu"`; its folder has the wasm
 
 /** @typedef {import("./contest/job.ts").Outcome} Outcome */
 /** @typedef {import("./contest/job.ts").Adapter} Adapter */
@@ -66,7 +67,7 @@ async function inChromium(base) {
 async function inNode(base) {
   const { create, globals } = await import("webgpu");
   Object.assign(globalThis, globals);
-  // As in browser/chromium.mjs: no zeroing of workgroup memory; and a GPU clock in nanoseconds, not in steps of 0.1 ms.
+  // As in browser/chromium.mjs, workgroup memory is not zeroed. The GPU's clock counts nanoseconds, not 0.1 ms steps.
   const gpu = create([
     "enable-dawn-features=allow_unsafe_apis,disable_workgroup_init",
     "disable-dawn-features=timestamp_quantization",
@@ -80,7 +81,8 @@ async function inNode(base) {
 }
 
 /**
- * Dawn's Node build refuses to write from shared memory, which browsers allow and where onnxruntime-web's wasm has its heap.
+ * Copy data from shared memory before it is written to the GPU. Dawn's Node build refuses to write from shared memory.
+ * Browsers allow it, and onnxruntime-web's wasm has its heap there.
  *
  * @param {GPU} gpu
  */
@@ -98,7 +100,7 @@ function copySharedWrites(gpu) {
         const view = /** @type {Uint8Array} */ (data);
         write(buffer, offset, view.buffer instanceof SharedArrayBuffer ? view.slice() : data, ...rest);
       };
-      Object.defineProperty(device, "queue", { value: queue }); // the same object each time it is asked for
+      Object.defineProperty(device, "queue", { value: queue }); // so that every read returns this object
       return device;
     };
     return adapter;

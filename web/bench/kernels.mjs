@@ -9,7 +9,7 @@
  *   --guidance  guidance scale                    (the bundle's default)
  *   --top     kernels to list, the slowest first  (40)
  *
- * A Vulkan, Metal or D3D12 driver is found as by any program. For Chromium's software driver:
+ * Dawn finds a Vulkan, Metal or D3D12 driver as any program does. For Chromium's software driver, run:
  *   VK_ICD_FILENAMES=/usr/lib/chromium/vk_swiftshader_icd.json LD_LIBRARY_PATH=/usr/lib/chromium npm run bench:kernels
  */
 
@@ -31,11 +31,11 @@ const { values: options } = parseArgs({
 });
 
 Object.assign(globalThis, globals);
-// Timestamps in nanoseconds instead of steps of 0.1 ms; workgroup memory as in browser/chromium.mjs.
+// Get timestamps in nanoseconds instead of steps of 0.1 ms. browser/chromium.mjs explains disable_workgroup_init.
 const gpu = create([
   "enable-dawn-features=allow_unsafe_apis,disable_workgroup_init",
   "disable-dawn-features=timestamp_quantization",
-]); // navigator keeps it: Dawn crashes when its instance is collected
+]); // navigator keeps a reference: Dawn crashes if its instance is garbage-collected
 /** @type {PassClock | undefined} */
 let clock;
 const requestAdapter = gpu.requestAdapter.bind(gpu);
@@ -65,7 +65,7 @@ const request = {
   numInferenceSteps: Number(options.steps),
   guidanceScale: options.guidance === undefined ? undefined : Number(options.guidance),
 };
-await engine.generate({ ...request, numInferenceSteps: 1 }); // the driver's own caches
+await engine.generate({ ...request, numInferenceSteps: 1 }); // fills the driver's own caches
 const passClock = /** @type {PassClock} */ (/** @type {unknown} */ (clock));
 passClock.start();
 const started = performance.now();

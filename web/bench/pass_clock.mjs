@@ -1,9 +1,9 @@
-/** The GPU's own clock around every compute pass of a device. */
+/** Time every compute pass of a device with the GPU's own clock. */
 
-/** A query set holds at most this many; a pass takes two. */
+/** The largest number of queries that a query set may hold; a pass needs two. */
 const QUERIES = 4096;
 
-/** Records a device's compute passes while it is started: which kernel, and from when to when on the GPU's clock. */
+/** After start(), records the kernel of each compute pass, and its begin and end on the GPU's clock. */
 export class PassClock {
   /** @type {{ kernel: string, grid: string }[]} */
   passes = [];
@@ -11,7 +11,7 @@ export class PassClock {
   querySets = [];
   recording = false;
 
-  /** @param {GPUDevice} device opened with the feature timestamp-query */
+  /** @param {GPUDevice} device a device with the feature timestamp-query */
   constructor(device) {
     this.device = device;
     const createCommandEncoder = device.createCommandEncoder.bind(device);
@@ -53,7 +53,7 @@ export class PassClock {
     return pass;
   }
 
-  /** Stop, and wait for the milliseconds of each pass, in order. */
+  /** Stop recording, and return the milliseconds of each pass, in order. */
   async durations() {
     this.recording = false;
     const bytes = 8 * QUERIES;

@@ -1,11 +1,11 @@
-/** The real Chromium, with WebGPU on the processor where there is no GPU. */
+/** Start Chromium with WebGPU, on the CPU or on a GPU. */
 
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/snap/bin/chromium"];
 
-/** Quiet, and with SwiftShader as WebGPU adapter; without `--use-webgpu-adapter` a machine's own GPU is taken. */
+/** Flags for every start: no sandbox, no first-run dialog, and no network traffic of Chromium's own. */
 const FLAGS = [
   "--no-sandbox",
   "--disable-quic",
@@ -15,8 +15,11 @@ const FLAGS = [
   "--disable-sync",
 ];
 /**
- * WGSL wants workgroup memory to begin as zeros. A GPU's driver clears it with a loop; SwiftShader compiles one store a word,
- * 0.75 ms each: 2.4 s for a convolution with 12 KiB, 0.08 s without. Our kernels write it before they read it.
+ * Flags for WebGPU on the CPU. Without `--use-webgpu-adapter` Chromium takes the machine's own GPU.
+ *
+ * WGSL requires that workgroup memory starts as zeros. A GPU's driver clears it in a loop, but SwiftShader compiles one
+ * store per word, which makes the compilation of a convolution many times slower. Our kernels write the memory before
+ * they read it, so they do not need the zeros.
  */
 const SOFTWARE_WEBGPU = [
   "--enable-unsafe-webgpu",
@@ -25,9 +28,9 @@ const SOFTWARE_WEBGPU = [
 ];
 
 /**
- * Start Chromium: the one that the environment variable CHROMIUM names, or the first that is installed.
+ * Start the Chromium that the environment variable CHROMIUM names, or else the first that is installed.
  *
- * @param {{ webgpu?: "software" | "gpu" | "none", flags?: string[] }} [options] where WebGPU comes from, and more flags
+ * @param {{ webgpu?: "software" | "gpu" | "none", flags?: string[] }} [options] the kind of adapter, and more flags
  */
 export async function launchChromium({ webgpu = "software", flags = [] } = {}) {
   const executablePath = process.env.CHROMIUM ?? PLACES.find((place) => existsSync(place));

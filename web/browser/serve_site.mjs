@@ -1,4 +1,4 @@
-/** A static host on localhost for tests and measurements, as any host of the site would be. */
+/** A static server on localhost for tests and measurements, which behaves like any static host of the site. */
 
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { createServer } from "node:http";
@@ -17,8 +17,8 @@ const TYPES = {
 /**
  * Serve the folder `site`, and the folder `bundle` as its `bundle/`.
  *
- * `faults` gives, by path below the site, what a path is served as instead of its file, or an HTTP status. It and `site` may
- * be changed while the server runs. `requests` lists the paths that were asked for.
+ * `faults` maps a path below the site to a function that alters the file's content, or to an HTTP status. A test may
+ * change `faults` and `site` while the server runs. `requests` lists the requested paths.
  *
  * With `cors`, pages of every origin may read the files.
  *

@@ -1,6 +1,6 @@
 /**
- * A contest between our library and onnxruntime-web on one adapter: the same computations on the same numbers, in turns.
- * It runs in a page and, with Dawn's `navigator.gpu`, in Node.
+ * Run a contest between our library and onnxruntime-web on one adapter: both compute the same cases on the same
+ * numbers, in turns. It runs in a page and, with Dawn's `navigator.gpu`, in Node.
  */
 
 import { PassClock } from "../pass_clock.mjs";
@@ -13,9 +13,11 @@ const MOST_CALLS_A_TURN = 200;
 const SOFTWARE = /swiftshader|llvmpipe|lavapipe|basic render|software/i;
 
 /**
- * @param base where the job and its files are, with the peer's modules in `ort/`
- * @param ortModule where the peer is imported from
- * @param onProgress a line for whoever waits
+ * Time every case of a job.
+ *
+ * @param base the URL of the job's folder, which has the peer's modules in `ort/`
+ * @param ortModule the URL of the peer's module
+ * @param onProgress receives one line per opened library and finished case
  */
 export async function runContest(
   base: string,
@@ -39,7 +41,7 @@ export async function runContest(
   const clocks = new Map<GPUDevice, PassClock>();
   for (const work of job.cases) {
     const outcome = await compete(job, work, await readFile(work.values), ours, peer, clocks);
-    const once = cases.length ? 0 : opened; // the library, which all cases are parts of
+    const once = cases.length ? 0 : opened; // the first case includes opening the library, which all cases share
     cases.push({ ...outcome, ours: { ...outcome.ours, load_ms: outcome.ours.load_ms + once } });
     const [mine, theirs] = [outcome.ours, outcome.peer].map(({ gpu_ms, wall_ms }) =>
       median(gpu_ms.length ? gpu_ms : wall_ms),
@@ -53,7 +55,7 @@ export async function runContest(
   return { adapter: describe(adapter), copy_gigabytes_per_second: copyRate, cases };
 }
 
-/** The adapter that a contest would be held on. */
+/** Describe the adapter that a contest would use. */
 export async function findAdapter(): Promise<Adapter> {
   return describe(await requestAdapter());
 }
@@ -74,7 +76,7 @@ function describe({ info, features }: GPUAdapter): Adapter {
   };
 }
 
-/** Every device that is opened from here on, in order. */
+/** Return a list that grows with every device that is opened from now on, in order. */
 function watchDevices(gpu: GPU): GPUDevice[] {
   const devices: GPUDevice[] = [];
   const requestAdapter = gpu.requestAdapter.bind(gpu);
@@ -133,7 +135,7 @@ function clockOf(device: GPUDevice, clocks: Map<GPUDevice, PassClock>): PassCloc
   return clock;
 }
 
-/** One contestant at one case. */
+/** One contestant's run of one case. */
 class Side {
   private readonly wall: number[] = [];
   private readonly onGpu: number[] = [];
@@ -161,7 +163,7 @@ class Side {
     return new Side(loaded, contestant.device, ready - began, performance.now() - ready, outputs);
   }
 
-  /** Find how many calls a turn takes. */
+  /** Set the number of calls per turn so that a turn lasts about `turn_ms`. */
   async calibrate(turn_ms: number): Promise<void> {
     const began = performance.now();
     await this.loaded.call();
@@ -184,7 +186,7 @@ class Side {
   }
 }
 
-/** Gigabytes a second, those that are read and those that are written. */
+/** Measure a copy on the device in gigabytes per second, counting the bytes read and the bytes written. */
 async function measureCopy(device: GPUDevice, bytes: number): Promise<number> {
   const usage = GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
   const [from, to] = [device.createBuffer({ size: bytes, usage }), device.createBuffer({ size: bytes, usage })];

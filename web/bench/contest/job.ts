@@ -1,22 +1,23 @@
-/** What mlc_controlnet/bench/operations/webgpu_contest.py writes for a contest, and what it reads of the outcome. */
+/** The job that mlc_controlnet/bench/operations/webgpu_contest.py writes, and the outcome that it reads. */
 
+/** A tensor in the case's file of values, in C order. */
 export interface TensorEntry {
   readonly dtype: "float32" | "float16" | "int32";
   readonly shape: readonly number[];
-  /** Where it begins in the case's file of values, in C order. */
+  /** The position of its first byte in the file. */
   readonly byte_offset: number;
   readonly bytes: number;
 }
 
-/** One computation, that both contestants do on the same numbers. */
+/** One computation, which both contestants run on the same numbers. */
 export interface Case {
-  /** The name of its function in our library. */
+  /** The name of the case and of its function in our library. */
   readonly name: string;
   readonly inputs: readonly TensorEntry[];
   readonly params: readonly TensorEntry[];
-  /** What torch computes in float32. */
+  /** The outputs that torch computes in float32. */
   readonly outputs: readonly TensorEntry[];
-  /** Files beside the job. */
+  /** Names of files in the job's folder. */
   readonly values: string;
   readonly onnx: string;
 }
@@ -24,27 +25,28 @@ export interface Case {
 export interface Job {
   readonly library: string;
   readonly cases: readonly Case[];
-  /** Turns that each contestant takes at a case; those that warm it up are not counted. */
+  /** The number of timed turns per contestant and case, without warming up. */
   readonly rounds: number;
-  /** A turn repeats a call until it takes about this long: a GPU's clocks need work to rise. */
+  /** A turn repeats a call until the turn lasts about this long, because a GPU raises its clocks only under load. */
   readonly turn_ms: number;
-  /** Signal to noise that outputs must have: a peer that misses it is tried again with fewer optimizations. */
+  /** The signal-to-noise ratio that outputs must have. A peer below it gets a second try with fewer optimizations. */
   readonly least_db: number;
-  /** Whether the GPU's own clock times every pass, beside the host's. */
+  /** Whether the GPU's own clock also times every pass, in addition to the host's clock. */
   readonly gpu_clock: boolean;
-  /** The size of the copy that measures the rate of memory. */
+  /** The size of the copy that measures the memory's bandwidth. */
   readonly copy_bytes: number;
 }
 
 export interface Timing {
-  /** Until the case can be called. Our library, fetched and its pipelines made, counts in the first case. */
+  /** The time until the case can be called. The first case of ours includes the time to open our library. */
   readonly load_ms: number;
-  /** Of the first call, its outputs read. */
+  /** The time of the first call, until its outputs are read. */
   readonly first_call_ms: number;
-  /** A call in each round, until the device has done it. */
+  /** For each round, the time per call until the device has finished. */
   readonly wall_ms: readonly number[];
-  /** A call in each round, the sum of its passes; none where the job wants no clock. */
+  /** For each round, the sum of a call's passes on the GPU's clock. Empty without such a clock. */
   readonly gpu_ms: readonly number[];
+  /** The number of calls in each turn. */
   readonly calls_a_turn: number;
 }
 
@@ -52,16 +54,16 @@ export interface CaseOutcome {
   readonly name: string;
   readonly ours: Timing;
   readonly peer: Timing;
-  /** How near outputs are to torch's: signal to noise in dB, at most 200. */
+  /** The signal-to-noise ratio of the outputs against torch's, in dB, at most 200. */
   readonly ours_db: number;
   readonly peer_db: number;
-  /** `all`, or `basic` where the peer is wrong with all. */
+  /** `all`, or `basic` if the peer is wrong with all. */
   readonly peer_optimizations: Optimizations;
 }
 
 export interface Adapter {
   readonly name: string;
-  /** It computes on the processor. */
+  /** Whether it computes on the CPU. */
   readonly is_software: boolean;
   readonly has_float16: boolean;
 }
@@ -72,25 +74,28 @@ export interface Outcome {
   readonly cases: readonly CaseOutcome[];
 }
 
-/** Of onnxruntime's graph. */
+/** The level of onnxruntime's graph optimizations. */
 export type Optimizations = "all" | "basic";
 
-/** One of the two: it is loaded, called, and the device waited for. */
+/** One of the two contestants. */
 export interface Contestant {
-  /** The device that does its work, once something is loaded. */
+  /** The device that it runs on; known once a case is loaded. */
   readonly device: GPUDevice;
   load(work: Case, values: Uint8Array<ArrayBuffer>, optimizations: Optimizations): Promise<LoadedCase>;
 }
 
+/** A case with its inputs and weights on the device. */
 export interface LoadedCase {
-  /** Queue one call; its outputs stay on the device and are freed there. */
+  /** Queue one call, and free its outputs on the device. */
   call(): Promise<void>;
+  /** Wait until the device has finished all calls. */
   finished(): Promise<void>;
-  /** Call once more and read what comes out. */
+  /** Call once more and read the outputs. */
   outputs(): Promise<Float32Array[]>;
   dispose(): Promise<void>;
 }
 
+/** View a tensor's bytes in the content of its file, without a copy. */
 export function tensorBytes(values: Uint8Array<ArrayBuffer>, entry: TensorEntry): Uint8Array<ArrayBuffer> {
   return values.subarray(entry.byte_offset, entry.byte_offset + entry.bytes);
 }

@@ -1,11 +1,11 @@
-/** Our side of a contest: a library compiled by TVM, as the engine runs it. */
+/** Our side of a contest: a library that TVM compiled, run as the engine runs it. */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
 import { arrayItems, createTensor, fillTensor, inScope, toFloats } from "../../src/engine/tensor";
 import { createWasi } from "../../src/engine/wasi";
 import { type Case, type Contestant, type LoadedCase, type TensorEntry, tensorBytes } from "./job";
 
-/** What tvmjs asks of a device, as far as the adapter has it. */
+/** The limits that tvmjs uses; the device gets the adapter's largest. */
 const LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",

@@ -1,4 +1,4 @@
-/** The peer's side of a contest: onnxruntime-web's WebGPU provider, inputs and outputs on the GPU. */
+/** The peer's side of a contest: onnxruntime-web's WebGPU provider, with inputs and outputs on the GPU. */
 
 import type * as ort from "onnxruntime-web/webgpu";
 import { widenFloat16 } from "../../src/engine/float16";
@@ -7,7 +7,7 @@ import { type Case, type Contestant, type LoadedCase, type Optimizations, tensor
 type OnnxRuntime = typeof ort;
 
 export class Peer implements Contestant {
-  /** @param devices those that were opened so far: the runtime opens its own with its first session */
+  /** @param devices the devices opened so far; the runtime opens its own with its first session */
   constructor(
     private readonly ort: OnnxRuntime,
     private readonly readFile: (name: string) => Promise<Uint8Array<ArrayBuffer>>,
@@ -22,7 +22,7 @@ export class Peer implements Contestant {
     const runtime: OnnxRuntime = await import(/* @vite-ignore */ moduleUrl);
     runtime.env.logLevel = "error";
     runtime.env.wasm.wasmPaths = new URL(".", moduleUrl).href;
-    runtime.env.wasm.numThreads = 1; // what is left on the processor is shapes
+    runtime.env.wasm.numThreads = 1; // the CPU only computes shapes
     return new Peer(runtime, readFile, devices);
   }
 

@@ -22,8 +22,8 @@ import { PromptTokenizer } from "./tokenizer.ts";
 /**
  * Load a bundle in this thread. A page uses the function of the same name in `../worker`, which keeps the page responsive.
  *
- * Rejects with UserError if the browser or GPU lacks something, or if a file of the bundle is missing or altered. Rejects
- * with AbortError if the signal aborts.
+ * Rejects with UserError if the browser or GPU lacks something, or if a file of the bundle is missing or altered.
+ * Rejects with AbortError if the signal aborts.
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   checkOptions(options);
@@ -50,7 +50,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   }
 }
 
-/** Load the engine. If the GPU's memory is full and the caller has not chosen a memory mode, try again with "reduced". */
+/** Load the engine. If the GPU's memory is full and the caller chose no memory mode, try again with "reduced". */
 async function loadEngine(bundle: Bundle, options: EngineOptions) {
   const { libraries, memory: plans } = bundle.manifest;
   const load = async (choice: MemoryChoice) => {

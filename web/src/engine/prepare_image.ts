@@ -1,13 +1,13 @@
 /**
  * Prepare pictures for the model: the control image, and the picture and the mask of an inpainting model.
- * The twin of mlc_controlnet/images/prepare.py, after the decoding, which the browser does.
+ * The twin of mlc_controlnet/images/prepare.py, without the decoding, which the browser does.
  */
 
 import { MIN_SIDE } from "./constants.ts";
 import { UserError } from "./errors.ts";
 
 const LANCZOS_LOBES = 3;
-/** What a picture is called in errors and notices. */
+/** The default name of a picture in errors and notices. */
 const SUBJECT = "control image";
 
 /** Pixels as ImageData has them: RGBA, 8 bits each, not premultiplied, rows from the top. */
@@ -20,7 +20,7 @@ export interface Image {
 export interface ControlImage {
   /** float32 [1, 3, H, W] in 0..1. */
   readonly pixels: Float32Array<ArrayBuffer>;
-  /** What was done to make it fit. */
+  /** The changes that made it fit, one sentence each. */
   readonly notices: readonly string[];
 }
 
@@ -28,7 +28,7 @@ export interface ControlImage {
 export interface FittedImage {
   /** Opaque RGBA of H x W. */
   readonly image: Image;
-  /** What was changed to make it fit. */
+  /** The changes that made it fit, one sentence each. */
   readonly notices: readonly string[];
 }
 
@@ -62,7 +62,7 @@ export function fitImage(image: Image, height: number, width: number, subject: s
 }
 
 /**
- * Red, green and blue of H x W.
+ * Return red, green and blue as planes of H x W.
  *
  * Transparent pixels are composited on black (no outline, no control). A picture of another size is scaled until it covers
  * H x W, its aspect kept, and cropped around its centre.
@@ -78,7 +78,7 @@ function fitPlanes(image: Image, height: number, width: number, subject: string)
   return { planes: planes.map((plane) => resizeToCover(plane, image, { width, height })), notices };
 }
 
-/** Throws UserError for a value without pixels, such as a canvas, which could not be sent to a worker either. */
+/** Throw UserError for a value without pixels. A canvas has none, and a page could not send it to a worker either. */
 export function checkPixels(image: Partial<Image> | undefined, subject: string = SUBJECT): void {
   if (ArrayBuffer.isView(image?.data)) return;
   const got = typeof image === "object" ? `${image?.constructor.name ?? null} without pixels` : String(image);
@@ -91,7 +91,7 @@ function checkImage(image: Image, wantedHeight: number, wantedWidth: number, sub
   const { width, height, data } = image;
   if (!(width > 0 && height > 0) || data.length !== 4 * width * height) {
     const got = `${width}x${height} with ${data.length} bytes`;
-    throw new UserError(subject, got, "RGBA, four bytes a pixel", "pass ImageData");
+    throw new UserError(subject, got, "RGBA, four bytes per pixel", "pass ImageData");
   }
   if (Math.min(width, height) < MIN_SIDE) {
     const wanted = `${MIN_SIDE}x${MIN_SIDE} at least`;
@@ -104,7 +104,7 @@ interface Size {
   readonly height: number;
 }
 
-/** Three planes of 0..255, row by row. */
+/** Return three planes of 0..255, row by row, and whether any pixel was transparent. */
 function compositeOnBlack({ width, height, data }: Image): { planes: Uint8ClampedArray[]; transparent: boolean } {
   const planes = [0, 1, 2].map(() => new Uint8ClampedArray(width * height));
   let transparent = false;
@@ -136,17 +136,17 @@ function resizeToCover(plane: Uint8ClampedArray, from: Size, target: Size): Uint
 }
 
 interface Span {
-  /** Where the visible part begins, in source pixels. */
+  /** The start of the visible part, in source pixels. */
   readonly offset: number;
-  /** How long it is, in source pixels. */
+  /** The length of the visible part, in source pixels. */
   readonly extent: number;
-  /** How many pixels it becomes. */
+  /** The number of pixels that it becomes. */
   readonly count: number;
 }
 
 /**
- * Resample each row with a Lanczos window of three lobes, as Pillow does. When a picture shrinks the window grows with it:
- * every source pixel counts, so that thin outlines stay.
+ * Resample each row with a Lanczos window of three lobes, as Pillow does. The more a picture shrinks, the wider the
+ * window: every source pixel counts, so thin outlines stay visible.
  */
 function resampleRows(
   plane: Uint8ClampedArray,
@@ -172,7 +172,7 @@ function resampleRows(
   return output;
 }
 
-/** sinc(x) sinc(x / 3) inside of three lobes. */
+/** Return sinc(x) sinc(x / 3) inside three lobes, and 0 outside. */
 function lanczos(x: number): number {
   return Math.abs(x) < LANCZOS_LOBES ? sinc(x) * sinc(x / LANCZOS_LOBES) : 0;
 }

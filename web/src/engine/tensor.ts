@@ -5,9 +5,7 @@ import type { FloatArray } from "./components.ts";
 import { DTYPE_BYTES } from "./constants.ts";
 import { widenFloat16 } from "./float16.ts";
 
-/**
- * Run `action` in a scope of tvmjs that ends also if it throws. Frees what `action` made in the scope and did not detach.
- */
+/** Run `action` in a scope of tvmjs, and free what it made and did not detach, also if it throws. */
 export function inScope<T>(tvm: tvmjs.Instance, action: (tvm: tvmjs.Instance) => T): T {
   tvm.beginScope();
   try {
@@ -40,7 +38,7 @@ export function createZeros(
   return tensor;
 }
 
-/** Fill a tensor on the GPU with its bytes in C order. They go straight to queue.writeBuffer, not through the wasm heap. */
+/** Fill a tensor on the GPU with bytes in C order. They go to queue.writeBuffer, not through the wasm heap. */
 export function fillTensor(tvm: tvmjs.Instance, tensor: tvmjs.Tensor, bytes: Uint8Array<ArrayBuffer>): void {
   if (bytes.length % 4 === 0) {
     tensor.copyFromRawBytes(bytes);

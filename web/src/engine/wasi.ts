@@ -1,6 +1,6 @@
 /**
- * The two WASI preview 1 functions that the library's C runtime imports: one writes text, the other ends the program. They
- * come in the form of tvmjs' LibraryProvider. mlc_controlnet/toolchain/link_wasm.py specifies both.
+ * The two WASI preview 1 functions that the library's C runtime imports: one writes text, the other ends the program.
+ * They come in the form of tvmjs' LibraryProvider. mlc_controlnet/toolchain/link_wasm.py specifies both.
  */
 
 const STDERR = 2;

@@ -21,10 +21,7 @@ const PARALLEL_DOWNLOADS = 3;
  */
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
-/**
- * The components that run at every step. Their workspace is kept between their turns, unless weights have to be uploaded or
- * freed.
- */
+/** The components that run at every step. They keep their workspace between turns, unless weights come or go. */
 const EVERY_STEP: ReadonlySet<ComponentName | undefined> = new Set<ComponentName>(["controlnet", "unet"]);
 
 /** A weight on the host, in the dtype that the library reads. */
@@ -35,8 +32,8 @@ interface HostWeight {
 }
 
 /**
- * All weights of the components that draw. One component at a time has its turn, and during its turn all its weights are on
- * the GPU.
+ * All weights of the components that draw. One component at a time has its turn, and during its turn all its weights
+ * are on the GPU.
  */
 export class Weights {
   /** The last argument of each component's function, for the components whose weights are all on the GPU. */
@@ -81,7 +78,7 @@ export class Weights {
 
   /**
    * Start the turn of `name`, and return its weights in the order that its function expects. Frees the last component's
-   * workspace, and its weights except those that stay. `sync` waits for the GPU, which frees memory only after its work.
+   * workspace, and its weights except those that stay. `sync` waits for the GPU, which frees memory after its work.
    */
   async take(name: ComponentName, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
     const there = this.tuples.get(name);
@@ -158,8 +155,8 @@ export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
 }
 
 /**
- * Read one weight from its shard, in the dtype that the library reads. WGSL without shader-f16 cannot read float16, so for
- * a float32 library float16 is widened, exactly.
+ * Read one weight from its shard, in the dtype that the library reads. WGSL without shader-f16 cannot read float16, so
+ * for a float32 library float16 is widened, exactly.
  */
 export function decodeRecord(
   shard: Uint8Array<ArrayBuffer>,

@@ -102,6 +102,6 @@ test.each([
 
 test("bytes that are no picture are refused", () => {
   expect(() => prepareImage({ width: 8, height: 8, data: new Uint8ClampedArray(3) }, 8, 8)).toThrow(
-    "control image: got 8x8 with 3 bytes, wanted RGBA, four bytes a pixel",
+    "control image: got 8x8 with 3 bytes, wanted RGBA, four bytes per pixel",
   );
 });
