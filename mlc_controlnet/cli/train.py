@@ -1,6 +1,7 @@
 """`train`: train a ControlNet, prepare its data, draw the plot of a run."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 16, 24, 32)
@@ -136,7 +137,8 @@ def _circles(options: argparse.Namespace) -> None:
     for scale in (1.0, 0.0):
         quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
         _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
-    _log(f"{model}: build it with python -m mlc_controlnet build --model {model} --target llvm")
+    command = shlex.join(["build", "--model", str(model), "--target", "llvm"])
+    _log(f"{model}: build it with python -m mlc_controlnet {command}")
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """The demo site: the page with a bundle next to it."""
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,4 +41,4 @@ def build_site(bundle: Bundle, site: Path) -> None:
             shutil.copytree(PAGE, partial, dirs_exist_ok=True)
         shutil.copytree(bundle.path, partial / "bundle")
         shutil.copy(THIRD_PARTY_LICENSES, partial)
-    print(f"{site}: open it with python -m mlc_controlnet serve {site}")
+    print(f"{site}: open it with python -m mlc_controlnet serve {shlex.quote(str(site))}")

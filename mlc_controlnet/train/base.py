@@ -175,9 +175,10 @@ def load_unet(name: str) -> UNet2DConditionModel:
     """Read a UNet in float32 from its own folder or from a model's folder, file or hub id.
 
     Raises:
-        UserError: there is no such UNet, or it is one for inpainting.
+        UserError: there is no such UNet, an option of it is not supported, or it is one for inpainting.
     """
     source = _unet_source(name)
+    check_options("unet", source.config, source.where)
     _check_channels(source)
     return _build(source, "unet")
 
@@ -196,9 +197,13 @@ def load_controlnet(name: str) -> ControlNetModel:
     """Read a ControlNet in float32: a folder in diffusers' layout, a file in diffusers' or the original one, a hub id.
 
     Raises:
-        UserError: there is no such ControlNet.
+        UserError: there is no such ControlNet, or an option of it is not supported.
     """
-    return _build(read_controlnet(find_weights(name, "model.controlnet", exact=True)), "controlnet")
+    source = read_controlnet(find_weights(name, "model.controlnet", exact=True))
+    # Training also takes control images of 1 or 4 channels, for diffusers; a build takes 3 only.
+    trained = {option: value for option, value in source.config.items() if option != "conditioning_channels"}
+    check_options("controlnet", trained, source.where)
+    return _build(source, "controlnet")
 
 
 def new_controlnet(unet: UNet2DConditionModel, hint_channels: int, hint_widths: tuple[int, ...]) -> ControlNetModel:

@@ -5,6 +5,7 @@ and at the end controlnet/, the result in diffusers' layout.
 """
 
 import math
+import shlex
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -290,9 +291,8 @@ class Trainer:
             with self._averaged():
                 write_result(self.out, self.base, self.model, not self.config.model.sd_locked)
             base = self.config.model.base if self.config.model.sd_locked else self.out / "model"
-            self.metrics.log(
-                f"{folder}: build it with python -m mlc_controlnet build --model {base} --controlnet {folder}"
-            )
+            command = shlex.join(["build", "--target", "webgpu", "--model", str(base), "--controlnet", str(folder)])
+            self.metrics.log(f"{folder}: build it with python -m mlc_controlnet {command}")
         self.accelerator.wait_for_everyone()
         return folder
 

@@ -1,3 +1,4 @@
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,15 @@ def test_an_installed_package_copies_the_page_that_it_carries(
     assert (site / "bundle" / "manifest.json").is_file()
     assert (site / THIRD_PARTY_LICENSES.name).read_bytes() == THIRD_PARTY_LICENSES.read_bytes()
     assert not (site / "of an older build").exists()
+
+
+def test_the_command_that_serves_a_site_can_be_pasted_into_a_shell(
+    tmp_path: Path, bundle: SimpleNamespace, carried_page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = tmp_path / "my site #2"
+    build_site(bundle, site)  # type: ignore[arg-type]
+    command = capsys.readouterr().out.partition("open it with ")[2]
+    assert shlex.split(command, comments=True)[-2:] == ["serve", str(site)]
 
 
 def test_a_package_without_a_page_says_so_and_keeps_the_older_site(

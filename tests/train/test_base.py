@@ -135,6 +135,15 @@ def test_an_option_that_a_build_refuses_is_refused_in_training_too(tiny_base: Pa
     edit_json(folder / "unet" / "config.json", time_cond_proj_dim=256)
     with pytest.raises(UserError, match="time_cond_proj_dim"):
         load_base(folder)
+    with pytest.raises(UserError, match="time_cond_proj_dim"):  # what `from_pretrained_unet` names
+        load_unet(str(folder))
+
+
+def test_a_controlnet_to_go_on_from_may_not_need_an_input_that_training_lacks(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.controlnet.save_pretrained(tmp_path)
+    edit_json(tmp_path / "config.json", class_embed_type="timestep")
+    with pytest.raises(UserError, match="class_embed_type: got 'timestep'"):
+        load_controlnet(str(tmp_path))
 
 
 def test_a_prediction_type_is_taken_in_the_place_of_the_models_own(tiny_base: Path) -> None:

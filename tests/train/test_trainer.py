@@ -1,8 +1,10 @@
 """Runs from end to end, on a base of a few thousand weights."""
 
+import argparse
 import errno
 import itertools
 import json
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from mlc_controlnet.cli import build
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config import TrainConfig
@@ -37,6 +40,18 @@ def test_a_run_ends_in_a_controlnet_that_diffusers_reads(make_config: MakeConfig
     folder = train(make_config(), quiet)
     controlnet = ControlNetModel.from_pretrained(folder)
     assert controlnet.controlnet_mid_block.weight.any()
+
+
+def test_the_last_line_is_a_command_that_builds_the_result(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = make_config(out=str(tmp_path / "my run #2"), trainer__max_steps=1)
+    folder = train(config, lines.append)
+    command = lines[-1].partition("python -m mlc_controlnet ")[2]
+    name, *arguments = shlex.split(command, comments=True)
+    parser = argparse.ArgumentParser()
+    build.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    assert (name, options.model, options.controlnet) == ("build", config.model.base, [str(folder)])
 
 
 def test_without_tensorboard_the_figures_are_in_a_file_alone(make_config: MakeConfig) -> None:
