@@ -42,7 +42,7 @@ class TensorSpec:
     dtype: str
 
     def resolved(self, compute_dtype: str) -> "TensorSpec":
-        """The same tensor with COMPUTE replaced by the dtype of a library."""
+        """Return the same tensor with COMPUTE replaced by the dtype of a library."""
         return TensorSpec(self.name, self.shape, compute_dtype if self.dtype == COMPUTE else self.dtype)
 
 

@@ -11,7 +11,7 @@ from mlc_controlnet.errors import check_one_of
 
 @dataclass(frozen=True)
 class TargetPreset:
-    """How one `--target` is compiled.
+    """The options with which one `--target` is compiled.
 
     Attributes:
         device: the kind of device that the runtime opens, by TVM's name.
@@ -84,7 +84,7 @@ class Defaults:
     conditioning_scale: float
 
 
-# What a UNet predicts: the noise, or the velocity of arXiv 2202.00512.
+# A UNet predicts the noise, or the velocity of arXiv 2202.00512.
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
@@ -151,10 +151,10 @@ class BuildConfig:
             check_one_of("--prediction-type", self.prediction_type, PREDICTION_TYPES)
 
     def for_target(self, target: str) -> "BuildConfig":
-        """The same build for another target. Only the original target's IR is written to `dump_ir`."""
+        """Return the same build for another target. Only the original target's IR is written to `dump_ir`."""
         return dataclasses.replace(self, target=target, dump_ir=self.dump_ir if target == self.target else None)
 
     @property
     def preset(self) -> TargetPreset:
-        """How this target is compiled."""
+        """The options of this target."""
         return TARGETS[self.target]

@@ -1,4 +1,4 @@
-"""Where the files that are not Python code are: in a checkout, or inside an installed package.
+"""Find the files that are not Python code: in a checkout, or inside an installed package.
 
 A wheel carries tuning records, the built demo page and the engine in `mlc_controlnet/packaged/` (setup.py copies them).
 In a checkout, which an editable install uses too, they are at the top level, and page and engine are built when needed.

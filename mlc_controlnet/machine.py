@@ -1,4 +1,4 @@
-"""What is known of the machine that this process runs on: its processor, its cores, the memory that was used.
+"""Describe the machine that this process runs on: its processor, its cores and the memory used.
 
 TVM starts a thread for half of the logical processors on x86: it assumes that each core runs two threads. In a virtual
 machine a logical processor often is a core, and half of the machine stays idle. In a container with a quota, TVM starts

@@ -16,7 +16,7 @@ REMEDY = "the file is damaged or from another version: build the bundle again wi
 
 
 def to_json(value: Any) -> Any:
-    """Dataclasses become dicts and tuples become lists; everything else must be JSON already."""
+    """Turn dataclasses into dicts and tuples into lists; everything else must be JSON already."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -23,7 +23,7 @@ RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What the model is: its name, picture size and latents."""
+    """The properties of the model: its name, picture size and latents."""
 
     name: str
     height: int  # H, pixels
@@ -74,7 +74,7 @@ class ParamRecord:
 
 @dataclass(frozen=True)
 class ParamsSpec:
-    """The weights: their shards, and where each tensor is in them."""
+    """The weights: their shards, and the place of each tensor in them."""
 
     dtype: str
     bytes: int  # of all records, without alignment
@@ -155,7 +155,7 @@ class Manifest:
     files: tuple[FileEntry, ...] = ()  # every file except the manifest; BundleWriter adds them
 
     def to_bytes(self) -> bytes:
-        """The content of manifest.json: UTF-8 JSON, one key per line. Its sha256 is the hash of the bundle."""
+        """Return the content of manifest.json: UTF-8 JSON, one key per line. Its sha256 is the hash of the bundle."""
         return (json.dumps(to_json(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -213,12 +213,12 @@ class Manifest:
 
 
 def inpaints(components: Mapping[str, ComponentEntry]) -> bool:
-    """Whether the UNet's sample holds a mask and the latents of a masked picture after the latents to denoise."""
+    """Return whether the UNet's sample holds a mask and a masked picture's latents after the latents to denoise."""
     return _sample_shape(components)[1:2] == (INPAINTING_CHANNELS,)
 
 
 def drawing_components(components: Mapping[str, ComponentEntry]) -> tuple[str, ...]:
-    """The components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture."""
+    """List the components that drawing needs. An inpainting model also needs the VAE encoder."""
     return (*DRAWING, VAE_ENCODER) if inpaints(components) else DRAWING
 
 
@@ -228,7 +228,7 @@ def _sample_shape(components: Mapping[str, ComponentEntry]) -> tuple[int, ...]:
 
 
 def is_inside(path: str) -> bool:
-    """Whether `path` is a plain relative path, which cannot leave its folder on any system."""
+    """Return whether `path` is a plain relative path, which cannot leave its folder on any system."""
     parts = PurePosixPath(path).parts
     plain = bool(parts) and path == "/".join(parts) and not {"..", "/"} & set(parts)
     return plain and not set("\\:\0") & set(path)

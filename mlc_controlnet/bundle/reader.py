@@ -19,7 +19,7 @@ class Bundle:
     sha256: str  # of manifest.json, which holds the hash of every other file
 
     def read_file(self, name: str) -> bytes:
-        """The content of one listed file, its size and hash verified.
+        """Return the content of one listed file, after verifying its size and hash.
 
         Raises UserError if it is missing, short, long or altered.
         """
@@ -81,7 +81,7 @@ def verify_bundle(path: Path | str) -> Bundle:
 
 
 def _measure(path: Path) -> tuple[int, str] | None:
-    """Size in bytes and sha256 of a file; None if it does not exist."""
+    """Return the size in bytes and the sha256 of a file; None if it does not exist."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

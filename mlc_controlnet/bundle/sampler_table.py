@@ -44,7 +44,7 @@ SamplerTables = Mapping[str, Mapping[int, SamplerTable]]
 
 
 def tables_to_json(tables: SamplerTables) -> dict[str, Any]:
-    """The content of samplers.json; numbers are rounded to 9 significant digits, more than float32 has."""
+    """Return the content of samplers.json; numbers are rounded to 9 significant digits, more than float32 has."""
     return {
         name: {
             str(steps): {
@@ -71,7 +71,7 @@ def tables_from_json(data: bytes, where: str) -> SamplerTables:
 
 
 def pick_table(tables: SamplerTables, sampler: str, steps: int) -> SamplerTable:
-    """The table for `sampler` and `steps`. Raises UserError that lists the available ones."""
+    """Return the table for `sampler` and `steps`. Raises UserError that lists the available ones."""
     if sampler not in tables:
         raise UserError("sampler", repr(sampler), f"one of {', '.join(sorted(tables))}", "choose one of them")
     by_steps = tables[sampler]
@@ -86,7 +86,7 @@ def pick_table(tables: SamplerTables, sampler: str, steps: int) -> SamplerTable:
 
 
 def describe_counts(counts: typing.Iterable[int]) -> str:
-    """`1 to 100, 125 or 150` for {1, 2, ..., 100, 125, 150}."""
+    """Return for example `1 to 100, 125 or 150` for {1, 2, ..., 100, 125, 150}."""
     runs: list[list[int]] = []
     for count in sorted(counts):
         if runs and count == runs[-1][-1] + 1:

@@ -25,7 +25,7 @@ def _narrow(block_builder: relax.BlockBuilder, y: relax.Expr, dtype: str) -> rel
 
 
 def _linear(node: fx.Node, importer: Any) -> relax.Expr:
-    """y = x @ w.T + b, accumulated in float32; the importer's own hard-codes a float32 result."""
+    """Emit y = x @ w.T + b, accumulated in float32; the importer's own hard-codes a float32 result."""
     emit = importer.block_builder.emit
     x, weight = importer.env[node.args[0]], importer.env[node.args[1]]
     bias = _argument(node, 2, "bias")
@@ -35,7 +35,7 @@ def _linear(node: fx.Node, importer: Any) -> relax.Expr:
 
 
 def _conv2d(node: fx.Node, importer: Any) -> relax.Expr:
-    """Convolution accumulated in float32; the importer's own hard-codes a float32 result."""
+    """Emit a convolution accumulated in float32; the importer's own hard-codes a float32 result."""
     emit = importer.block_builder.emit
     x, weight = importer.env[node.args[0]], importer.env[node.args[1]]
     bias = _argument(node, 2, "bias")
@@ -62,7 +62,7 @@ def _pair(value: int | Sequence[int]) -> list[int]:
 
 
 def _mean(node: fx.Node, importer: Any) -> relax.Expr:
-    """A mean over some axes, accumulated in float32; the importer's own sums in float16, which overflows."""
+    """Emit a mean over some axes, accumulated in float32; the importer's own sums in float16, which overflows."""
     emit = importer.block_builder.emit
     x = importer.env[node.args[0]]
     wide = emit(relax.op.astype(x, "float32"))
@@ -71,13 +71,13 @@ def _mean(node: fx.Node, importer: Any) -> relax.Expr:
 
 
 def _embedding(node: fx.Node, importer: Any) -> relax.Expr:
-    """Rows of a table. Ids are clipped: an id outside the table must not read outside its memory."""
+    """Emit a lookup of a table's rows. Ids are clipped: an id outside the table must not read outside its memory."""
     weight, ids = importer.env[node.args[0]], importer.env[node.args[1]]
     return importer.block_builder.emit(relax.op.take(weight, ids, axis=0, mode="clip"))
 
 
 def _scaled_dot_product_attention(node: fx.Node, importer: Any) -> relax.Expr:
-    """Attention on [B, heads, S, d]. relax.nn.attention wants [B, S, heads, d]."""
+    """Emit attention on [B, heads, S, d]. relax.nn.attention wants [B, S, heads, d]."""
     emit = importer.block_builder.emit
     mask = _argument(node, 3, "attn_mask")
     dropout, is_causal = _argument(node, 4, "dropout_p", 0.0), _argument(node, 5, "is_causal", False)
@@ -93,7 +93,7 @@ def _scaled_dot_product_attention(node: fx.Node, importer: Any) -> relax.Expr:
 
 
 def _same(node: fx.Node, importer: Any) -> relax.Expr:
-    """A copy to another device: the compiler has only one device, so the tensor is the same."""
+    """Replace a copy to another device by the tensor itself, because the compiler has only one device."""
     return importer.env[node.args[0]]
 
 

@@ -67,7 +67,7 @@ def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Inputs with values as a pipeline has them, to capture a component with and to compare it on."""
+    """Make inputs with the values of a pipeline, to capture a component and to compare it."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
         _example(tensor, generator).to(_TORCH_DTYPES[tensor.resolved(compute_dtype).dtype]) for tensor in spec.inputs
@@ -106,7 +106,7 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of the module with weights of `dtype` that hold no values.
+    """Return a copy of the module with weights of `dtype` that hold no values.
 
     Capture reads only shapes and dtypes, and memory that is never written costs nothing.
     """
@@ -115,7 +115,7 @@ def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def capture_module(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[relax.Function, list[str]]:
-    """Returns the Relax function and the module's own names of its params, in argument order."""
+    """Capture a module. Returns the Relax function and the module's own names of its params, in argument order."""
     with torch.no_grad():
         program = torch.export.export(module, inputs, strict=False)
     imported = from_exported_program(

@@ -16,7 +16,7 @@ class Rows:
 
     @property
     def are_all(self) -> bool:
-        """Whether these are all rows of the tensor."""
+        """Return whether these are all rows of the tensor."""
         return self.start == 0 and self.stop is None
 
     def __str__(self) -> str:
@@ -36,11 +36,11 @@ class Param:
 
     @classmethod
     def whole(cls, tensor: str) -> "Param":
-        """The param that is this tensor of the checkpoint."""
+        """Return the param that is this tensor of the checkpoint."""
         return cls((Rows(tensor),))
 
     def part(self, rows: range | None) -> "Param":
-        """The param with only `rows` of this param's rows; this param if `rows` is None. It must be one tensor."""
+        """Return a param with only `rows` of this param, which must be one tensor; this param if `rows` is None."""
         if rows is None:
             return self
         (whole,) = self.rows

@@ -32,7 +32,7 @@ def read_controlnet(path: Path) -> PartSource:
 
 
 def controlnet_of(file: WeightFile) -> PartSource:
-    """The ControlNet in a file, which may hold its base model too.
+    """Return the ControlNet in a file, which may hold its base model too.
 
     Raises:
         UserError: there is no ControlNet in it.

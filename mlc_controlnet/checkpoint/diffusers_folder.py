@@ -36,7 +36,7 @@ STABLE_DIFFUSION_DEFAULTS = Defaults(steps=20, guidance_scale=7.5, conditioning_
 
 
 def weight_files(part: str) -> tuple[str, ...]:
-    """The names that a part's weights may have in its folder, the preferred ones first.
+    """Return the names that a part's weights may have in its folder, the preferred ones first.
 
     An index stands for its shards.
     """
@@ -119,7 +119,7 @@ def _modern_vae_name(key: str) -> str:
 
 
 def _read_defaults(folder: Path) -> Defaults:
-    """The settings in the model's `generation_config.json`; Stable Diffusion's usual values for those it lacks."""
+    """Read the settings in the model's `generation_config.json`; Stable Diffusion's usual values fill the gaps."""
     file = folder / "generation_config.json"
     recommended: dict[str, Any] = read_json(file) if file.is_file() else {}
     usual = STABLE_DIFFUSION_DEFAULTS

@@ -55,7 +55,7 @@ def parse_hub_id(text: str) -> HubFile | None:
 
 
 def list_files(source: HubFile) -> list[str]:
-    """The paths of all files of the repository at its revision; without the hub, of those in the cache."""
+    """Return the paths of all files of the repository at its revision; without the hub, of those in the cache."""
 
     def in_cache() -> list[str] | None:
         folder = _cached_folder(source)
@@ -103,7 +103,7 @@ def _cached_file(source: HubFile, file: str) -> Path | None:
 
 
 def _cached_folder(source: HubFile) -> Path | None:
-    """The repository at its revision in the hub's cache, which may hold a part of its files."""
+    """Return the repository at its revision in the hub's cache, which may hold a part of its files."""
     for file in ("model_index.json", "config.json"):
         path = _cached_file(source, file)
         if path is not None:

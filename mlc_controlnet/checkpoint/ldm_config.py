@@ -28,7 +28,7 @@ class Shapes:
         self._where = where
 
     def size(self, key: str, axis: int) -> int:
-        """The size of one axis of a tensor.
+        """Return the size of one axis of a tensor.
 
         Raises:
             UserError: the tensor is missing or has no such axis.
@@ -59,19 +59,19 @@ class Shapes:
 
 
 def base_model(is_second: bool) -> dict[str, Any]:
-    """The configuration that all models of Stable Diffusion 1.x, or of 2.x, have in common."""
+    """Return the configuration that all models of Stable Diffusion 1.x, or of 2.x, have in common."""
     file = BASE_MODELS / ("sd2.json" if is_second else "sd1.json")
     base: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return base
 
 
 def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The UNet's configuration, from names such as `input_blocks.*`."""
+    """Return the UNet's configuration, from names such as `input_blocks.*`."""
     return {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
 
 
 def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
-    """The ControlNet's configuration. A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
+    """Return the ControlNet's configuration. A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
     names = _DIFFUSERS if in_diffusers_names else _ORIGINAL
     config = _encoder_config(base, shapes, names)
     del config["up_block_types"], config["sample_size"]
@@ -121,7 +121,7 @@ def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderName
 
 
 def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The VAE's configuration, from names such as `encoder.down.*`."""
+    """Return the VAE's configuration, from names such as `encoder.down.*`."""
     return {
         **base["vae"],
         "block_out_channels": [shapes.size(f"encoder.down.{n}.block.0.conv2.weight", 0) for n in range(4)],
@@ -130,7 +130,7 @@ def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The text encoder's configuration, from transformers' names `embeddings.*` and `encoder.layers.*`."""
+    """Return the text encoder's configuration, from transformers' names `embeddings.*` and `encoder.layers.*`."""
     return _text_config(
         base,
         shapes,
@@ -142,7 +142,7 @@ def clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """The text encoder's configuration, from OpenCLIP's names `transformer.resblocks.*`.
+    """Return the text encoder's configuration, from OpenCLIP's names `transformer.resblocks.*`.
 
     Stable Diffusion 2 does not read the last layer, so the configuration is without it.
     """
@@ -157,7 +157,7 @@ def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 
 def _layers_read(shapes: Shapes) -> int:
-    """How many layers of the file's OpenCLIP encoder Stable Diffusion 2 reads.
+    """Return how many layers of the file's OpenCLIP encoder Stable Diffusion 2 reads.
 
     The whole encoder has one layer more, and a projection after it. Some converters leave out both, others the layer
     or the projection alone.

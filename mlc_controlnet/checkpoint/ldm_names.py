@@ -112,7 +112,7 @@ def original_unet_module(name: str, layers_per_block: int, has_attention: bool) 
 
 
 def _inside(kind: str, path: list[str]) -> list[str]:
-    """The rest of a module's name, inside its residual block, transformer or resampler."""
+    """Return the rest of a module's name, inside its residual block, transformer or resampler."""
     if kind == "resnets" and path:
         return [_RESNET.get(path[0], path[0]), *path[1:]]
     if kind == "downsamplers":

@@ -105,7 +105,7 @@ def _check_complete(parts: Mapping[str, PartSource], needed: Collection[str], pa
 
 
 def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None, path: Path) -> dict[str, Any]:
-    """The model's own configuration, with `prediction_type` in it unless that is None."""
+    """Return the model's own configuration, with `prediction_type` in it unless that is None."""
     resolved = dict(config) if prediction_type is None else {**config, "prediction_type": prediction_type}
     check_class("scheduler", resolved, str(path))
     check_options("scheduler", resolved, str(path))
@@ -207,5 +207,5 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Paramete
 
 
 def _is_finite(half: torch.Tensor) -> bool:
-    """Whether no value is infinite or NaN: these have every bit of the exponent set. Much faster than isfinite."""
+    """Return whether no value is infinite or NaN: these set every bit of the exponent. Much faster than isfinite."""
     return half.numel() == 0 or bool(((half.view(torch.int16) & FLOAT16_EXPONENT) != FLOAT16_EXPONENT).all())

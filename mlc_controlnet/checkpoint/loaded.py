@@ -76,7 +76,7 @@ class Checkpoint:
         return {name: specs[name] for name in self.components}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the components to build, by name, float16."""
+        """Return every tensor of the components to build, by name, float16."""
         wanted = set(self.components)
         return {
             f"{part}.{key}": tensor
@@ -86,7 +86,7 @@ class Checkpoint:
         }
 
     def names_by_identity(self) -> dict[int, str]:
-        """`id()` of every tensor -> its name, for modules that are made of pieces of the parts."""
+        """Map `id()` of every tensor to its name, for modules that are made of pieces of the parts."""
         return {id(tensor): name for name, tensor in self.tensors().items()}
 
     def check_every_tensor_is_read_once(self, params: Mapping[str, Sequence[str]]) -> None:
@@ -108,7 +108,7 @@ class Checkpoint:
 
 
 def _owner(part: str, key: str) -> str:
-    """The component that reads the tensor `key` of `part`."""
+    """Return the component that reads the tensor `key` of `part`."""
     owners = (component for component, own_part in PART_OF.items() if own_part == part)
     for component in owners:
         if key.startswith(_OWN_TENSORS[component]):
@@ -117,7 +117,7 @@ def _owner(part: str, key: str) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """How many tensors a list names, and the first few names."""
+    """Return how many tensors a list names, and the first few names."""
     if not names:
         return "none"
     return f"{len(names)} tensor(s) ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -16,7 +16,7 @@ from mlc_controlnet.locations import BUNDLED_MODELS
 
 
 def model_name(model: str) -> str:
-    """The name of a bundle of this model, without folders, organisation, revision and suffix.
+    """Return the name of a bundle of this model, without folders, organisation, revision and suffix.
 
     Characters that a file name or a web address cannot hold become dashes.
     """
@@ -27,7 +27,7 @@ def model_name(model: str) -> str:
 
 
 def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool = False) -> Path:
-    """The folder or file of a model: of a path, of a bundled model's name, or of a hub id, in this order.
+    """Return the folder or file of a model: of a path, of a bundled model's name, or of a hub id, in this order.
 
     Args:
         components: a download from the hub contains only the weights that these need.
@@ -58,7 +58,7 @@ def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool =
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether the folder is in diffusers' layout. Some models that people wrote by hand have no model_index.json."""
+    """Return whether the folder is in diffusers' layout. Some models made by hand have no model_index.json."""
     return (folder / "model_index.json").is_file() or (folder / "unet" / "config.json").is_file()
 
 
@@ -67,7 +67,7 @@ def _bundled_models() -> list[str]:
 
 
 def find_weights(text: str, option: str, exact: bool = False) -> Path:
-    """The file or folder of a ControlNet or a LoRA: of a path or of a hub id.
+    """Return the file or folder of a ControlNet or a LoRA: of a path or of a hub id.
 
     Args:
         option: the option at fault, for the error.
@@ -108,7 +108,7 @@ def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:
 
 
 def _pick_weights(files: Sequence[str], folder: str, part: str, hub: HubFile, exact: bool) -> list[str]:
-    """The smallest form of a part's weights, because a bundle stores float16 anyway; or the exact one.
+    """Return the smallest form of a part's weights, because a bundle stores float16 anyway; or the exact one.
 
     Weights in shards are their index and every shard.
     """

@@ -38,7 +38,7 @@ _ROLES = {
 _ENDING = re.compile(
     rf"(?P<layer>.+?)[._](?P<factor>{'|'.join(map(re.escape, _ROLES))})(\.(?!weight)\w+)?\.weight|(?P<alpha>.+)\.alpha"
 )
-# How older versions of diffusers named the projections of CLIP's attention.
+# The names that older versions of diffusers gave the projections of CLIP's attention.
 _OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' copy of peft's configuration
 
@@ -52,7 +52,7 @@ class LowRank:
     scale: float
 
     def added_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """The merged weight in float32, of the shape of `weight`."""
+        """Return the merged weight in float32, of the shape of `weight`."""
         update = self.up.float().flatten(1) @ self.down.float().flatten(1)  # [out, in * kernel]
         return torch.add(weight.float(), update.reshape(weight.shape), alpha=self.scale)
 
@@ -91,9 +91,9 @@ class _Layer:
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """What LoRA files call this layer, without the ending that names the factor.
+        """List the names of this layer in LoRA files, without the ending that names the factor.
 
-        The names without a part's prefix are those of files for the UNet alone.
+        The names without a part's prefix are those of files that change only the UNet.
         """
         flat = self.name.replace(".", "_")
         if self.part == "text_encoder":
@@ -178,7 +178,7 @@ def _flat(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def _alpha_in_header(file: WeightFile, layer: _Layer, rank: int) -> float:
-    """peft keeps alpha in the header. If a file does not state it, it is r, so that the scale is the weight alone."""
+    """Read the alpha that peft keeps in the header. A file without it means alpha = r, so only the weight scales."""
     if _ADAPTER_METADATA not in file.metadata:
         return float(rank)
     try:

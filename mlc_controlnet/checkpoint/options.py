@@ -1,7 +1,7 @@
-"""What a build does with every option of a model's configuration files.
+"""The effect on a build of every option of a model's configuration files.
 
 diffusers reads each option of config.json or scheduler_config.json when it builds a part or when it runs it. A build
-must do the same with every option, or refuse the model: an option that nobody reads gives wrong pictures without a
+must do the same with every option, or refuse the model: an option that is not read gives wrong pictures without a
 word. `OPTIONS` therefore holds a verdict for every option of the classes that a build accepts, and a test compares the
 table with the signatures of these classes.
 
@@ -73,7 +73,7 @@ _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 _MID_BLOCKS = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
 _BLOCKS = "other residuals than a ControlNet has"
 
-# What UNet and ControlNet share: a ControlNet is a copy of the UNet's encoder.
+# The options that UNet and ControlNet share: a ControlNet is a copy of the UNet's encoder.
 _ENCODER: Mapping[str, Verdict] = {
     "in_channels": Honoured("the module that is built with it; `check_belong_together` compares it with the VAE"),
     "flip_sin_to_cos": _MODULE,

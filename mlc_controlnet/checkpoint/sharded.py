@@ -15,7 +15,7 @@ def is_index(name: str) -> bool:
 
 
 def read_shard_names(index: Path) -> list[str]:
-    """The file names of the shards, each once, in the index's order.
+    """Return the file names of the shards, each once, in the index's order.
 
     Raises:
         UserError: the index has no weight_map, or names a file outside its folder.
@@ -24,7 +24,7 @@ def read_shard_names(index: Path) -> list[str]:
 
 
 def read_shards(index: Path) -> dict[str, torch.Tensor]:
-    """All tensors that the index lists.
+    """Read all tensors that the index lists.
 
     Raises:
         UserError: a shard is missing or damaged, or does not hold a tensor that the index expects in it.

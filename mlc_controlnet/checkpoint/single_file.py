@@ -68,7 +68,7 @@ def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type:
 
 
 def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
-    """The same as `read_single_file`, for a file whose header is parsed."""
+    """Do the same as `read_single_file`, for a file whose header is parsed."""
     groups = _split(file)
     is_second = OPEN_CLIP_PREFIX in groups
     base = ldm_config.base_model(is_second)
@@ -111,7 +111,7 @@ def _read_vae(source: dict[str, torch.Tensor], config: Mapping[str, Any], where:
 
 
 def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
-    """The tensors of each part in the file, by the part's prefix, without what a training run leaves in it.
+    """Return the tensors of each part in the file, by the part's prefix, without what a training run leaves in it.
 
     Raises:
         UserError: names tensors that belong to no part.
@@ -162,7 +162,7 @@ def _diffusers_kind(file: WeightFile) -> str:
 
 
 def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> str:
-    """What the UNet predicts. No tensor shows it; files that follow Stability's ModelSpec state it in their header.
+    """Return what the UNet predicts. No tensor shows it; files that follow Stability's ModelSpec state it in a header.
 
     Raises:
         UserError: a Stable Diffusion 2 file that does not state it.

@@ -94,7 +94,7 @@ def clip_json_of_merges(bpe_file: Path) -> bytes:
 
 
 def _byte_letters() -> list[str]:
-    """A printable letter for each byte, in the order of CLIP's ids. Printable bytes come first and are themselves."""
+    """Map each byte to a printable letter, in the order of CLIP's ids: printable bytes first, mapped to themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(_BYTES + n) for n in range(_BYTES - len(printable))]
 
@@ -141,7 +141,7 @@ def _with_added_tokens(data: bytes, folder: Path) -> bytes:
 
 
 def _added_tokens(folder: Path) -> dict[int, AddedToken]:
-    """Id -> token. Only a token that is not special is normalized before it is looked for, as in transformers."""
+    """Map ids to tokens. Only a token that is not special is normalized before it is looked for, as in transformers."""
     file = folder / "added_tokens.json"
     try:
         tokens = {
@@ -156,7 +156,7 @@ def _added_tokens(folder: Path) -> dict[int, AddedToken]:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """The special tokens that tokenizer_config.json states, and special_tokens_map.json of transformers before 4.34."""
+    """List the special tokens of tokenizer_config.json, and of special_tokens_map.json (transformers before 4.34)."""
     files = [folder / "tokenizer_config.json", folder / "special_tokens_map.json"]
     found = [read_json(file) for file in files if file.is_file()]
     if found and "added_tokens_decoder" in found[0]:

@@ -115,7 +115,7 @@ def _read_torch(path: Path) -> WeightFile:
 
 
 def _refused_name(error: BaseException) -> str:
-    """The name of what the pickle asked for, without torch's advice on how to switch the protection off."""
+    """Return the name of what the pickle asked for, without torch's advice on how to switch the protection off."""
     name = re.search(r"GLOBAL (\S+)", str(error))
     return name.group(1) if name else "an operation beyond building tensors"
 

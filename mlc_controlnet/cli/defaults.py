@@ -1,4 +1,4 @@
-"""What commands read if the command line does not say."""
+"""The defaults of options that several commands share."""
 
 from mlc_controlnet.locations import DIST
 

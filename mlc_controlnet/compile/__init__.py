@@ -1,1 +1,1 @@
-"""From a captured IRModule to compiled libraries and their figures."""
+"""Compile a captured IRModule to libraries, and report their figures."""

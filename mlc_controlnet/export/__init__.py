@@ -1,1 +1,1 @@
-"""What a build writes besides libraries: weights, sampler tables, latent previews and descriptions."""
+"""Write the files of a bundle besides its libraries: weights, sampler tables, latent previews and descriptions."""

@@ -74,5 +74,5 @@ def _vocabulary(tokenizer_json: bytes) -> dict[str, int]:
 
 
 def describe_versions() -> dict[str, str]:
-    """The versions of this package and of the packages that took part in the build."""
+    """Return the versions of this package and of the packages that took part in the build."""
     return {"mlc_controlnet": mlc_controlnet.__version__, **{name: version(name) for name in PACKAGES}}

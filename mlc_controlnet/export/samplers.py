@@ -64,7 +64,7 @@ def check_samplers(scheduler_config: Mapping[str, Any]) -> dict[str, UserError]:
 
 
 def default_sampler(scheduler_config: Mapping[str, Any]) -> str:
-    """The sampler of a bundle if the user names none: the first one in `SAMPLERS` that a table can hold."""
+    """Return the sampler of a bundle if the user names none: the first one in `SAMPLERS` that a table can hold."""
     left_out = check_samplers(scheduler_config)
     return next(name for name in SAMPLERS if name not in left_out)
 
@@ -91,7 +91,7 @@ def build_sampler_tables(
 def _tables_of(
     name: str, scheduler_config: Mapping[str, Any], step_counts: Iterable[int]
 ) -> tuple[dict[int, SamplerTable], UserError | None]:
-    """The tables of one sampler, and the last reason why it has none for a number of steps."""
+    """Return the tables of one sampler, and the last reason why it has none for a number of steps."""
     tables: dict[int, SamplerTable] = {}
     reason: UserError | None = None
     for steps in step_counts:
@@ -125,7 +125,7 @@ def _no_step_count(name: str) -> UserError:
 
 
 def _has_sound_timesteps(scheduler: Scheduler) -> bool:
-    """False if diffusers' rounding leaves the timesteps that the model was trained on, or repeats one.
+    """Return False if diffusers' rounding leaves the timesteps that the model was trained on, or repeats one.
 
     Examples: 1000 leading steps with steps_offset 1 start at 1000; 61 trailing steps get a 62nd at -1; 1000 linspaced
     steps of DPM-Solver++ repeat 500, which divides by a step of length zero.
@@ -181,7 +181,7 @@ def probe(scheduler: Scheduler, name: str) -> SamplerTable:
 def _step(
     scheduler: Scheduler, m: torch.Tensor, timestep: torch.Tensor, x: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x0 and the next sample, in float64."""
+    """Compute x0 and the next sample, in float64."""
     output = scheduler.step(m, timestep, x)
     if isinstance(scheduler, DPMSolverMultistepScheduler):  # returns no x0, but keeps it
         return scheduler.model_outputs[-1].double(), output.prev_sample.double()
@@ -197,7 +197,7 @@ def _check_witnesses(
     following: torch.Tensor,
     name: str,
 ) -> None:
-    """The row must explain what the scheduler did with random numbers."""
+    """Check that the row explains what the scheduler did with random numbers."""
     x0_by_row = row.x0_sample * x + row.x0_output * m
     following_by_row = row.next_sample * x + row.next_x0 * x0_by_row + row.next_previous_x0 * x0_before
     for by_row, seen in ((x0_by_row, x0), (following_by_row, following)):

@@ -1,4 +1,4 @@
-"""Which weights stay on the device while a picture is drawn, and how much memory that takes.
+"""Plan which weights stay on the device while a picture is drawn, and how much memory that needs.
 
 A bundle describes two modes:
 
@@ -58,7 +58,7 @@ GUIDED = 2  # contexts and sets of residuals with classifier-free guidance
 def plan_residency(
     libraries: Sequence[Library], components: Mapping[str, ComponentEntry], params: ParamsSpec
 ) -> dict[str, MemoryPlan]:
-    """The plan of each library, by its file. Bytes count buffers that are on the device at the same time."""
+    """Return the plan of each library, by its file. Bytes count buffers that are on the device at the same time."""
     return {library.file: _ResidencyPlanner(library, components, params).plan() for library in libraries}
 
 
@@ -75,7 +75,7 @@ class _ResidencyPlanner:
         return MemoryPlan(self._mode(everything), self._mode(self._turns() if both else {}))
 
     def _turns(self) -> dict[str, int]:
-        """How many params of ControlNet and UNet stay on the device between their turns, from the first one."""
+        """Return how many params of ControlNet and UNet stay on the device between their turns, from the first one."""
         controlnet, unet = self._sizes(CONTROLNET), self._sizes(UNET)
         kept = int(np.searchsorted(np.cumsum(controlnet), (1 - SWAPPED_SHARE) * sum(controlnet), side="right"))
         room = sum(controlnet[kept:])  # for these bytes, the UNet's last params leave in the ControlNet's turn
@@ -83,7 +83,7 @@ class _ResidencyPlanner:
         return {CONTROLNET: kept, UNET: max(len(unet) - left, 0)}
 
     def _mode(self, kept: Mapping[str, int]) -> MemoryMode:
-        """The mode in which `kept[name]` params of each component stay on the device, from the first one."""
+        """Return the mode in which `kept[name]` params of each component stay on the device, from the first one."""
         counts = {name: kept.get(name, 0) for name in self.components}
         staying = sum(sum(self._sizes(name)[: counts[name]]) for name in self.drawing)
         swapped = {name: sum(self._sizes(name)[counts[name] :]) for name in self.drawing}
@@ -97,7 +97,7 @@ class _ResidencyPlanner:
         )
 
     def _bytes_besides_weights(self, name: str, swaps: bool) -> int:
-        """Bytes on the device besides weights while `name` runs: its own, and outputs that later components need."""
+        """Count the bytes on the device without weights while `name` runs: its own, and outputs needed later."""
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
         work = self.library.activation_bytes.get(name, 0)  # its own outputs are among them
         alive = {
@@ -113,7 +113,7 @@ class _ResidencyPlanner:
         return work + alive + self._host_tensors()
 
     def _host_tensors(self) -> int:
-        """Bytes of the tensors that the host writes, one per input, and of the picture's copy that it reads."""
+        """Count the bytes of the tensors that the host writes, one per input, and of the picture that it reads."""
         inputs = [spec for name in self.drawing for spec in self.components[name].inputs if spec.dtype != COMPUTE]
         return sum(map(self._bytes, inputs)) + self._outputs(VAE_DECODER)
 
@@ -125,7 +125,7 @@ class _ResidencyPlanner:
         return int(np.prod(resolved.shape)) * DTYPE_BYTES[resolved.dtype]
 
     def _sizes(self, name: str) -> list[int]:
-        """Bytes of each param of a component on the device. A float32 library's weights are widened from float16."""
+        """Return the bytes of each param on the device. A float32 library's weights are widened from float16."""
         records = [self.records[param] for param in self.components[name].params]
         return [
             record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)

@@ -9,7 +9,7 @@ CANNY_LOW, CANNY_HIGH = 100, 200  # hysteresis thresholds of lllyasviel/ControlN
 
 
 def canny(picture: Image.Image) -> Image.Image:
-    """Canny's edges, as OpenCV finds them: white lines on black.
+    """Find Canny's edges as OpenCV does: white lines on black.
 
     RGB of any size -> L of the same size, with the values 0 and 255 only. Needs the package opencv-python-headless.
     """

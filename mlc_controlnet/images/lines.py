@@ -20,7 +20,7 @@ def invert(image: Image.Image, subject: str = "control image") -> Image.Image:
 
 
 def looks_inverted(array: np.ndarray) -> bool:
-    """Whether a picture looks like dark lines on white paper: grey, mostly white, with something dark.
+    """Return whether a picture looks like dark lines on white paper: grey, mostly white, with something dark.
 
     array: float32 [..., 3, H, W] in 0..1. Photographs, depth maps and colored maps are not meant to match.
     """

@@ -1,4 +1,4 @@
-"""From any picture to the array that a model takes: upright, of one mode and size."""
+"""Turn any picture into the array that a model expects: upright, of one mode and size."""
 
 import warnings
 from dataclasses import dataclass
@@ -127,14 +127,14 @@ def to_mode(
 
 
 def to_array(picture: Image.Image) -> np.ndarray:
-    """W x H pixels of mode L, RGB or RGBA -> float32 [1, C, H, W] in 0..1."""
+    """Turn W x H pixels of mode L, RGB or RGBA into float32 [1, C, H, W] in 0..1."""
     pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # [H, W, C]
     planes = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # while a pixel is small: 1 byte per channel
     return planes / np.float32(255)
 
 
 def _to_8_bits(image: Image.Image, subject: str) -> Image.Image:
-    """16-bit grey -> L, or LA if the file names one grey as transparent."""
+    """Turn 16-bit grey into mode L, or LA if the file names one grey as transparent."""
     values = np.asarray(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:

@@ -62,7 +62,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
 
 
 def same_block(schedule: Schedule, one: Block, other: Block) -> bool:
-    """Whether two handles are of the same block."""
+    """Return whether two handles are of the same block."""
     return bool(schedule.get_sref(one).same_as(schedule.get_sref(other)))
 
 
@@ -73,7 +73,7 @@ def axis_kinds(schedule: Schedule, block: Block) -> str:
 
 
 def has_condition(schedule: Schedule, block: Block) -> bool:
-    """Whether its values depend on where they are: a pad or a concatenation."""
+    """Return whether its values depend on where they are: a pad or a concatenation."""
     return bool(_has_condition(schedule.get(block)))
 
 

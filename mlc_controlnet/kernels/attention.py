@@ -54,7 +54,7 @@ class Attention:
         return (self.batch, self.keys, self.width)
 
     def is_supported(self) -> bool:
-        """Whether there is a kernel: heads of whole vectors, float16 or float32, a bias that broadcasts."""
+        """Return whether there is a kernel: heads of whole vectors, float16 or float32, a bias that broadcasts."""
         scores = (self.batch, self.heads, self.queries, self.keys)
         bias = scores if self.bias_shape is None else self.bias_shape
         return (
@@ -66,7 +66,7 @@ class Attention:
         )
 
     def index(self, operand: Operand, place: Any, b: Any, row: Any, h: Any, number: Any) -> list[Any]:
-        """The index of a number of head h, in a row of q, k or v, into the tensor that has it.
+        """Return the index of a number of head h, in a row of q, k or v, into the tensor that has it.
 
         Args:
             place: of layout "shared": a buffer with what `place_of` gives.
@@ -84,12 +84,12 @@ class Attention:
         return [number // LANES for number in (width, key_column, value_column)]
 
     def bias_index(self, b: Any, h: Any, query: Any, key: Any) -> list[Any]:
-        """The index of the bias of the score (b, h, query, key): axes of size 1 are shared."""
+        """Return the index of the bias of the score (b, h, query, key): axes of size 1 are shared."""
         assert self.bias_shape is not None
         return [axis if size > 1 else 0 for axis, size in zip((b, h, query, key), self.bias_shape, strict=True)]
 
     def is_visible(self, query: Any, key: Any) -> Any:
-        """Whether a query attends to a key: the key is in the sequence, and a causal mask does not hide it."""
+        """Return whether a query attends to a key: the key is in the sequence, and a causal mask does not hide it."""
         inside = key < self.keys
         if self.causal is None:
             return inside

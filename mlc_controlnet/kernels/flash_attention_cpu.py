@@ -25,7 +25,7 @@ VECTOR = 16
 
 
 def build(attention: Attention) -> tirx.PrimFunc:
-    """The kernel with its loops as they shall run. See `flash_attention` for its parameters."""
+    """Return the kernel with its loops as they shall run. See `flash_attention` for its parameters."""
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     dtype = attention.dtype
     query_tiles = ceil_div(S, QUERIES)

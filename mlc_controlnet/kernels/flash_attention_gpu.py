@@ -142,7 +142,7 @@ def _workgroups(attention: Attention, tile_queries: int) -> int:
 
 
 def build(attention: Attention) -> tirx.PrimFunc:
-    """The kernel as thread-level TIR. See `flash_attention` for its parameters."""
+    """Return the kernel as thread-level TIR. See `flash_attention` for its parameters."""
     tile = choose_tile(attention)
     dtype = attention.dtype
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size

@@ -30,7 +30,7 @@ class GroupNormKernels:
 
 
 def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
-    """The kernels for `target`; sums are float32."""
+    """Return the kernels for `target`; sums are float32."""
     _check(norm)
     if "gpu" not in target.keys:
         statistics, normalize, slices = group_norm_cpu.build(norm)

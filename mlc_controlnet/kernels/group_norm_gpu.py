@@ -75,12 +75,12 @@ def choose_slices(norm: GroupNorm) -> Slices:
 
 
 def is_whole(norm: GroupNorm) -> bool:
-    """Whether one workgroup takes a whole group."""
+    """Return whether one workgroup takes a whole group."""
     return norm.group_size <= MAX_WHOLE
 
 
 def _element(norm: GroupNorm, group: Any, offset: Any) -> tuple[Any, ...]:
-    """The index into x of a group's vector that begins at `offset`; past the end of the group, of its last."""
+    """Return the index into x of a group's vector that begins at `offset`; past the end of the group, of its last."""
     lanes = norm.lanes
     flat = group * norm.group_size + T.min(offset, norm.group_size - lanes)
     index = []
@@ -92,7 +92,7 @@ def _element(norm: GroupNorm, group: Any, offset: Any) -> tuple[Any, ...]:
 
 
 def _load(norm: GroupNorm, x: Any, group: Any, offset: Any) -> Any:
-    """A group's vector that begins at `offset`, in float32."""
+    """Return a group's vector that begins at `offset`, in float32."""
     return T.cast(x[_element(norm, group, offset)], vector_of("float32", norm.lanes))
 
 

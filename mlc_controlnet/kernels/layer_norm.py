@@ -13,7 +13,7 @@ from mlc_controlnet.kernels.normalization import LayerNorm
 
 
 def is_supported(norm: LayerNorm, target: Target) -> bool:
-    """Whether there is a kernel: float16 or float32, and on a GPU a row that fits into registers."""
+    """Return whether there is a kernel: float16 or float32, and on a GPU a row that fits into registers."""
     fits = "gpu" not in target.keys or layer_norm_gpu.is_supported(norm)
     return norm.dtype in ("float16", "float32") and fits
 

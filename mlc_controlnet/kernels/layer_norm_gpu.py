@@ -25,7 +25,7 @@ MOST_VALUES = 20  # registers a thread
 
 
 def is_supported(norm: LayerNorm) -> bool:
-    """Whether a row fits into a workgroup's registers."""
+    """Return whether a row fits into a workgroup's registers."""
     return norm.width <= THREADS * MOST_VALUES
 
 

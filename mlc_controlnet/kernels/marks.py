@@ -18,7 +18,7 @@ def mark_scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def is_scheduled(function: tirx.PrimFunc) -> bool:
-    """Whether a schedule, a tuning record or a kernel's author decided how the function runs."""
+    """Return whether a schedule, a tuning record or a kernel's author decided how the function runs."""
     return bool((function.attrs or {}).get(_IS_SCHEDULED, False))
 
 
@@ -38,5 +38,5 @@ def mark_overwritable(function: tirx.PrimFunc, params: Sequence[int]) -> tirx.Pr
 
 
 def overwritable(function: tirx.PrimFunc) -> list[int]:
-    """The params, by index, over which the function may write its result."""
+    """Return the params, by index, over which the function may write its result."""
     return [int(index) for index in function.attrs.get(_OVERWRITABLE, ())]

@@ -56,7 +56,7 @@ class GroupNorm:
         return lanes_of(self.shape[-1])
 
     def is_supported(self) -> bool:
-        """Whether there is a kernel: [N, C, at least one axis], whole groups, float16 or float32."""
+        """Return whether there is a kernel: [N, C, at least one axis], whole groups, float16 or float32."""
         return len(self.shape) > 2 and self.channels % self.groups == 0 and self.dtype in ("float16", "float32")
 
 

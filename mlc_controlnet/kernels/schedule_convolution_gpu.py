@@ -189,7 +189,7 @@ def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
 
 
 def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:
-    """How far the window moves a row and a column: the factors of y and x in the data's indices."""
+    """Return how far the window moves a row and a column: the factors of y and x in the data's indices."""
     statement = schedule.get(block)
     _, _, y, x, _, ky, kx = (v.var for v in statement.iter_vars)
     rows, columns = (r.min for r in statement.reads[0].region[2:])

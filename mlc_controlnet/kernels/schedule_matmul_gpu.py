@@ -69,7 +69,7 @@ class MatmulTile:
 
 
 def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> MatmulTile | None:
-    """The tile for an output of [batch, rows, columns]; None if no tile fits.
+    """Return the tile for an output of [batch, rows, columns]; None if no tile fits.
 
     64 accumulators per thread if there is enough work, otherwise 16 (gated: 32).
     """
@@ -89,7 +89,7 @@ def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> Mat
 
 
 def choose_step(depth: int, tile: MatmulTile, gates: int, item_bytes: int) -> int | None:
-    """How much of k one step takes; None if k is no multiple of a vector."""
+    """Return how much of k one step takes; None if k is no multiple of a vector."""
     rows, columns = tile.shape
     fits = STEP_BYTES // ((rows + (1 + gates) * columns) * item_bytes)
     steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
@@ -270,7 +270,7 @@ def _inline_producers(schedule: Schedule, block: Block) -> None:
 
 
 def _k_is_last(schedule: Schedule, block: Block, gates: int) -> tuple[bool, bool] | None:
-    """Whether k is the last axis, as in out[.., m, n] += left[.., m, k] * right[.., n, k], of left and right.
+    """Return whether k is the last axis, as in out[.., m, n] += left[.., m, k] * right[.., n, k], of left and right.
 
     With a gate: out[.., m, g, n] += left[.., m, k] * right[.., g, n, k]. Otherwise k lies before the operand's own
     axes. None for any other reduction. An operand may lack the batch.

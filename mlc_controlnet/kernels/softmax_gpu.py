@@ -24,7 +24,7 @@ MOST_VALUES = 64  # registers a thread
 
 
 def is_supported(width: int) -> bool:
-    """Whether a row fits into a workgroup's registers."""
+    """Return whether a row fits into a workgroup's registers."""
     return width <= THREADS * MOST_VALUES
 
 

@@ -13,17 +13,17 @@ def lanes_of(row: int) -> int:
 
 
 def vector_of(dtype: str, lanes: int) -> str:
-    """The dtype."""
+    """Return the dtype."""
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
 def spread(value: Any, lanes: int) -> Any:
-    """A vector of equal values."""
+    """Return a vector of equal values."""
     return value if lanes == 1 else T.Broadcast(value, lanes)
 
 
 def neighbours(first: Any, lanes: int) -> Any:
-    """The index of a vector that begins at `first`."""
+    """Return the index of a vector that begins at `first`."""
     return first if lanes == 1 else T.ramp(first, 1, lanes)
 
 
@@ -33,7 +33,7 @@ def numbers_of(vector: Any, lanes: int) -> list[Any]:
 
 
 def sum_of(vector: Any, lanes: int) -> Any:
-    """A number, of neighbours first; `lanes` is a power of two."""
+    """Return a number, of neighbours first; `lanes` is a power of two."""
     numbers = numbers_of(vector, lanes)
     while len(numbers) > 1:
         numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]

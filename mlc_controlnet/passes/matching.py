@@ -10,17 +10,17 @@ Lookup = Callable[[relax.Var], relax.Expr | None]  # a mutator's lookup_binding
 
 
 def is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
-    """Whether it is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
+    """Return whether it is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
     return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)
 
 
 def bound_to(expr: relax.Expr, lookup: Lookup) -> relax.Expr | None:
-    """The value that `expr` is bound to if it is a variable, else None."""
+    """Return the value that `expr` is bound to if it is a variable, else None."""
     return lookup(expr) if isinstance(expr, relax.Var) else None
 
 
 def axes_of(permute: relax.Call) -> list[int]:
-    """The permutation of a permute_dims, with axes counted from 0."""
+    """Return the permutation of a permute_dims, with axes counted from 0."""
     rank = len(permute.args[0].ty.shape)
     if permute.attrs.axes is None:
         return list(range(rank))[::-1]
@@ -28,12 +28,12 @@ def axes_of(permute: relax.Call) -> list[int]:
 
 
 def shape_of(expr: relax.Expr) -> tuple[int, ...]:
-    """The shape of a tensor, which must be static."""
+    """Return the shape of a tensor, which must be static."""
     return tuple(int(size) for size in expr.ty.shape)
 
 
 def readers(function: relax.Function) -> dict[relax.Var, list[relax.Expr]]:
-    """The readers of each variable of a dataflow block that nothing outside the block reads."""
+    """Return the readers of each variable of a dataflow block that nothing outside the block reads."""
     found: dict[relax.Var, list[relax.Expr]] = {}
     for block in function.body.blocks:
         if isinstance(block, relax.DataflowBlock):

@@ -91,7 +91,7 @@ def clean(captured: CapturedModel) -> CapturedModel:
 
 
 def _param(source: ParamSource, captured: tuple[Param, ...]) -> Param:
-    """The param that `source` describes, made of the checkpoint's tensors that the captured params are."""
+    """Return the param that `source` describes, made of the checkpoint's tensors that the captured params are."""
     rows = [row for run in source.runs for row in captured[run.number].part(run.rows).rows]
     return Param(tuple(rows), source.axes)
 

@@ -45,7 +45,7 @@ class Site:
     lookup: Lookup
 
     def bound_to(self, expr: relax.Expr) -> relax.Expr | None:
-        """The value of `expr`, a variable of the function after the pass; None for anything else."""
+        """Return the value of `expr`, a variable of the function after the pass; None for anything else."""
         return bound_to(expr, self.lookup)
 
     def emit(self, expr: relax.Expr) -> relax.Var:

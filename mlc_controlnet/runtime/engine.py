@@ -106,7 +106,7 @@ class Engine:
         return Residuals(tuple(outputs))
 
     def zero_residuals(self) -> Residuals:
-        """Residuals of zeros: with them the UNet computes what it computes without a ControlNet."""
+        """Return residuals of zeros, with which the UNet computes the same as without a ControlNet."""
         specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.components[CONTROLNET].outputs]
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 

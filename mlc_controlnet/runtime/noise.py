@@ -37,7 +37,7 @@ def philox4x32(counters: np.ndarray, key: tuple[int, int]) -> np.ndarray:
 
 
 def random_words(count: int, seed: int, stream: int) -> np.ndarray:
-    """The first `count` words of a stream: uint32 [count].
+    """Return the first `count` words of a stream: uint32 [count].
 
     The key is the low and the high half of the seed; the counter of block i is (i, 0, 0, stream).
     """
@@ -49,7 +49,7 @@ def random_words(count: int, seed: int, stream: int) -> np.ndarray:
 
 
 def standard_normal(shape: Sequence[int], seed: int, stream: int = INITIAL_LATENTS_STREAM) -> np.ndarray:
-    """Independent normals of mean 0 and standard deviation 1, float32, in C order.
+    """Generate independent normals of mean 0 and standard deviation 1, float32, in C order.
 
     seed: an integer from 0 to `request.MAX_SEED`.
     """

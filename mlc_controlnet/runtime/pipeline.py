@@ -28,7 +28,7 @@ from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
 @dataclass(frozen=True)
 class Conditions:
-    """What every step of the denoising loop receives unchanged."""
+    """The inputs that are the same for every step of the denoising loop."""
 
     contexts: Sequence[Context]  # the prompt's; with guidance, the negative prompt's before it
     control: ControlEmbedding
@@ -160,7 +160,7 @@ class ControlNetPipeline:
         return resolve(request, self.manifest, self._tables)
 
     def encode_prompts(self, settings: Settings) -> tuple[list[Context], tuple[str, ...]]:
-        """The prompt's context, with guidance the negative prompt's before it; and notices of prompts that were cut."""
+        """Encode the prompt, and with guidance the negative prompt before it. Returns contexts and notices of cuts."""
         names = ["negative_prompt", "prompt"] if settings.guidance_scale > 1 else ["prompt"]
         tokenized = {name: self._tokenizer.encode(getattr(settings, name)) for name in names}
         tokens = self.manifest.tokenizer.max_length
@@ -172,7 +172,7 @@ class ControlNetPipeline:
         return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
 
     def encode_masked_image(self, inpainting: Inpainting) -> np.ndarray:
-        """The latents of the part that the model keeps: float32 [1, C, h, w].
+        """Return the latents of the part that the model keeps: float32 [1, C, h, w].
 
         They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed
         determines nothing but the noise.
@@ -183,7 +183,7 @@ class ControlNetPipeline:
         return (mean.astype(np.float64) * self.manifest.model.scaling_factor).astype(np.float32)
 
     def initial_latents(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
-        """The seed's noise, or the caller's, times the sampler's first standard deviation: float32 [1, C, h, w]."""
+        """Scale the seed's or the caller's noise by the sampler's first standard deviation: float32 [1, C, h, w]."""
         model = self.manifest.model
         cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
         shape = (1, model.latent_channels, *cells)
@@ -195,7 +195,7 @@ class ControlNetPipeline:
         return (np.asarray(latents, np.float64) * self._table(settings).init_noise_sigma).astype(np.float32)
 
     def denoise(self, settings: Settings, conditions: Conditions, x: np.ndarray) -> Iterator[Step]:
-        """The denoising loop. It yields after every step, so progress, preview and cancelling belong to the caller."""
+        """Run the denoising loop. It yields after every step, so the caller can show progress, preview or cancel."""
         rows = self._table(settings).rows
         previous_x0 = np.zeros_like(x)
         zero_residuals = functools.cache(self.engine.zero_residuals)  # once per picture, if a step needs them
@@ -210,13 +210,13 @@ class ControlNetPipeline:
             yield Step(index, len(rows), row.timestep, x, previous_x0, self.manifest.latent_preview)
 
     def decode(self, x: np.ndarray, settings: Settings) -> Image.Image:
-        """Latents float32 [1, C, h, w] -> picture."""
+        """Decode latents float32 [1, C, h, w] to a picture."""
         image = self.engine.vae_decoder(x)  # [1, 3, H, W]
         _check_finite(VAE_DECODER, image, f"after {settings.num_inference_steps} steps")
         return to_picture(image[0].transpose(1, 2, 0).astype(np.float64) / 2 + 0.5)
 
     def describe(self, settings: Settings) -> dict[str, str]:
-        """The metadata of the PNG file: everything that is needed to make the picture again, apart from its inputs."""
+        """Return the PNG file's metadata: everything needed to make the picture again, except its input pictures."""
         identity = {"model": self.manifest.model.name, "bundle_sha256": self.engine.bundle.sha256}
         return {**to_metadata(settings), **identity}
 
@@ -228,7 +228,7 @@ class ControlNetPipeline:
         scale: float,
         zero_residuals: Callable[[], Residuals],
     ) -> list[Residuals]:
-        """The residuals for each context. The ControlNet does not run for a context that it does not affect."""
+        """Return the residuals for each context. The ControlNet does not run for a context that it does not affect."""
         uncontrolled = self._uncontrolled_contexts(len(conditions.contexts), scale)
         residuals = [zero_residuals() for _ in range(uncontrolled)]
         for context in conditions.contexts[uncontrolled:]:
@@ -238,13 +238,13 @@ class ControlNetPipeline:
     def _predict(
         self, scaled_x: np.ndarray, timestep: float, conditions: Conditions, residuals: list[Residuals]
     ) -> list[np.ndarray]:
-        """The UNet's output for each context: float32 [1, C, h, w]."""
+        """Return the UNet's output for each context: float32 [1, C, h, w]."""
         sample = np.concatenate([scaled_x, *conditions.extra_channels], axis=1)
         pairs = zip(conditions.contexts, residuals, strict=True)
         return [self.engine.unet(sample, timestep, context, residual) for context, residual in pairs]
 
     def _uncontrolled_contexts(self, contexts: int, scale: float) -> int:
-        """The number of leading contexts without ControlNet residuals."""
+        """Return the number of leading contexts without ControlNet residuals."""
         if scale == 0:
             return contexts
         # As in diffusers, a ControlNet that pools its residuals affects the prompt's context only.
@@ -255,7 +255,7 @@ class ControlNetPipeline:
 
 
 def scale_at(settings: Settings, index: int) -> float:
-    """The conditioning scale of step `index`: 0 outside of control_guidance_start..control_guidance_end."""
+    """Return the conditioning scale of step `index`: 0 outside of control_guidance_start..control_guidance_end."""
     steps = settings.num_inference_steps
     begins, ends = index / steps, (index + 1) / steps
     is_controlled = begins >= settings.control_guidance_start and ends <= settings.control_guidance_end
@@ -263,7 +263,7 @@ def scale_at(settings: Settings, index: int) -> float:
 
 
 def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
-    """Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64."""
+    """Apply classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64."""
     if len(outputs) == 1:
         return outputs[0].astype(np.float64)
     negative, positive = (output.astype(np.float64) for output in outputs)
@@ -271,7 +271,7 @@ def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
 
 
 def advance(row: SamplerRow, x: np.ndarray, m: np.ndarray, previous_x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One step of the sampler: the next x and this step's x0. It computes in float64 and stores float32."""
+    """Take one step of the sampler: return the next x and this step's x0. Computes in float64 and stores float32."""
     x0 = (row.x0_sample * x.astype(np.float64) + row.x0_output * m).astype(np.float32)
     following = (
         row.next_sample * x.astype(np.float64)
@@ -282,7 +282,7 @@ def advance(row: SamplerRow, x: np.ndarray, m: np.ndarray, previous_x0: np.ndarr
 
 
 def to_picture(rgb: np.ndarray) -> Image.Image:
-    """[H, W, 3] in 0..1, clipped -> RGB of 8 bits."""
+    """Turn [H, W, 3] in 0..1 into RGB of 8 bits; values outside are clipped."""
     return Image.fromarray(np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8))
 
 

@@ -29,7 +29,7 @@ MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of one field of `Settings`.
+    """The description of one field of `Settings`.
 
     Attributes:
         help: one line for --help, the default included.
@@ -175,17 +175,17 @@ def resolve(request: Settings, manifest: Manifest, tables: SamplerTables) -> Set
 
 
 def to_metadata(settings: Settings) -> dict[str, str]:
-    """The settings as text chunks of a PNG file, by name: texts as they are, everything else as JSON."""
+    """Return the settings as text chunks of a PNG file, by name: texts as they are, everything else as JSON."""
     return {name: _to_text(getattr(settings, name)) for name in OPTIONS}
 
 
 def words(name: str) -> str:
-    """`guidance_scale` as error messages write it: guidance scale."""
+    """Return a field's name as error messages write it: `guidance scale` for `guidance_scale`."""
     return name.replace("_", " ")
 
 
 def json_number(value: float) -> str:
-    """A finite number as JavaScript and RFC 8785 (section 3.2.2.3) write it: 2 for 2.0, 1e-7 for 1e-07."""
+    """Return a finite number as JavaScript and RFC 8785 (section 3.2.2.3) write it: 2 for 2.0, 1e-7 for 1e-07."""
     if value == 0:
         return "0"
     if 1e-6 <= abs(value) < 1e21:

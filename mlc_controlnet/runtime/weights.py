@@ -87,6 +87,6 @@ def free_workspace() -> None:
 
 
 def _view(shard: np.ndarray, record: ParamRecord) -> np.ndarray:
-    """One weight as the shard stores it: little-endian, C order."""
+    """View one weight as the shard stores it: little-endian, C order."""
     stored = shard[record.byte_offset : record.byte_offset + record.bytes]
     return stored.view(np.dtype(record.dtype).newbyteorder("<")).reshape(record.shape)

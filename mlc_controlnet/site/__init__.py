@@ -1,1 +1,1 @@
-"""The demo site: built with a bundle beside the page, and served on this machine."""
+"""Build the demo site from the page and a bundle, and serve it on this machine."""

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def render() -> str:
-    """The text of constants.ts, formatted as Biome does."""
+    """Return the text of constants.ts, formatted as Biome does."""
     return HEADER + "".join(_lines())
 
 

@@ -51,7 +51,7 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def open_server(folder: Path, port: int | None = None) -> http.server.ThreadingHTTPServer:
-    """A server for `folder` that listens on `port`, or on 8000, or where that is taken on any free port.
+    """Return a server for `folder` that listens on `port`, or by default on 8000, or any free port if 8000 is in use.
 
     Raises UserError where there is no page, or the port that was asked for is taken or none.
     """

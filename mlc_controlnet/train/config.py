@@ -32,7 +32,7 @@ def _option(default: Any, meaning: str) -> Any:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is trained, and for which base model."""
+    """The ControlNet to train, and its base model."""
 
     base: str = _option(
         "circles", "the base model: a folder in diffusers' layout, an original file, a bundled model or a hub id"
@@ -62,7 +62,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the pictures come from and how they are read."""
+    """The source of the pictures, and how they are read."""
 
     format: str = _option("fill50k", "fill50k (prompt.json, source/, target/) or webdataset (tar shards)")
     path: str = _option(
@@ -96,7 +96,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """How weights follow from gradients."""
+    """The settings of the optimizer."""
 
     learning_rate: float = _option(1e-5, "the highest learning rate of the schedule")
     beta1: float = _option(0.9, "AdamW's decay of the first moment")
@@ -132,7 +132,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What a run reports, and how often."""
+    """The reports of a run, and how often it writes them."""
 
     every: int = _option(50, "steps between lines of loss, rate, speed and memory")
     image_every: int = _option(500, "steps between grids of control image, generation, target and prompt; 0: no grids")

@@ -55,5 +55,5 @@ class ControlledUNet(nn.Module):
         )[0]
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the name and the parameter of everything that is trained."""
+        """Iterate over the names and parameters of everything that is trained."""
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

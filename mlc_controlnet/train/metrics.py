@@ -54,7 +54,7 @@ class Metrics:
             self._board.flush()
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """image: [H, W, 3] uint8."""
+        """Save a picture. image: [H, W, 3] uint8."""
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats="HWC")
             self._board.flush()

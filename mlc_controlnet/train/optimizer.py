@@ -14,7 +14,7 @@ from mlc_controlnet.train.ema import EMA
 
 
 class WeightUpdate:
-    """What a step does with the gradients.
+    """The effect of a step on the gradients and the weights.
 
     A step is `set_learning_rate`, then a backward pass, then `apply`. What depends on the run is between them:
     accumulation, gradients of other processes, clipping.

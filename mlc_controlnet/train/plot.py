@@ -41,7 +41,7 @@ def write_plot(folder: Path, output: Path, theme: str) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What the plot shows.
+    """The data that the plot shows.
 
     Attributes:
         losses: steps and mean training losses up to them.

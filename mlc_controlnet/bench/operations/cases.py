@@ -41,7 +41,7 @@ class Case:
     is_reduced: bool
 
     def reference(self) -> list[torch.Tensor]:
-        """The outputs that torch computes in float32 on the processor."""
+        """Return the outputs that torch computes in float32 on the processor."""
         module = copy.deepcopy(self.module).float()
         inputs = (value.float() if value.is_floating_point() else value for value in self.inputs)
         with torch.inference_mode():
@@ -63,7 +63,7 @@ class Cases:
 
 
 def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cases:
-    """The operations whose name contains one of `patterns`, or all operations if there are no patterns.
+    """Return the operations whose name contains one of `patterns`, or all operations if there are no patterns.
 
     Raises UserError if no operation matches.
     """

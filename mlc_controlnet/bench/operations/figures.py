@@ -81,7 +81,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Device:
-    """Where a run took place.
+    """The device and host of a run.
 
     Attributes:
         kind: `GPU`, `software GPU` (the processor computes what a GPU would) or `processor`.
@@ -131,19 +131,19 @@ class Figures:
         return tuple(name for name in self.rows[0].times if name != OURS)
 
     def median_ms(self, row: Row, contestant: str) -> float:
-        """Median time of one call, on the clock of this run."""
+        """Return the median time of one call, on the clock of this run."""
         return median_ms(row.times[contestant], self.clock)
 
     def ratio(self, row: Row, peer: str) -> float:
-        """How many times as fast as the peer we are."""
+        """Return how many times as fast as the peer our library is."""
         return self.median_ms(row, peer) / self.median_ms(row, OURS)
 
     def gflops(self, row: Row) -> float:
-        """Our rate of arithmetic in GFLOP/s."""
+        """Return the rate of our library's arithmetic in GFLOP/s."""
         return 1000 * row.gflop / self.median_ms(row, OURS)
 
     def relative_rate(self, row: Row) -> float:
-        """Our rate over the reference rate.
+        """Return our library's rate divided by the reference rate.
 
         It can exceed 1: the large matmul is no upper bound where small operands stay in caches.
         """
@@ -151,7 +151,7 @@ class Figures:
 
 
 def median_ms(timing: Timing, clock: str) -> float:
-    """Median time of one call. clock: `device` or `wall`."""
+    """Return the median time of one call. clock: `device` or `wall`."""
     return statistics.median(timing.device_ms if clock == "device" else timing.wall_ms)
 
 

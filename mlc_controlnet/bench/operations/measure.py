@@ -42,7 +42,7 @@ SOFTWARE_COPY_BYTES, GPU_COPY_BYTES = 64 << 20, 256 << 20
 
 @dataclass(frozen=True)
 class ContestSettings:
-    """What to measure, and where.
+    """The cases to measure, and the device to measure them on.
 
     Attributes:
         subject: KERNELS or MODEL.
@@ -77,7 +77,7 @@ class ContestSettings:
             check_one_of("--component", name, COMPONENTS)
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
-        """The computations to measure. reduced: at the smaller sizes for slow devices."""
+        """Return the computations to measure. reduced: at the smaller sizes for slow devices."""
         if self.subject == KERNELS:
             return operation_cases(self.only, reduced, dtype)
         return component_cases(self.model, self.components, reduced, dtype)
@@ -139,7 +139,7 @@ def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figur
 
 
 def row_order(subject: str) -> tuple[str, ...]:
-    """Names of all rows of KERNELS or MODEL in their order, except the large matmul, which comes first."""
+    """List the names of all rows of KERNELS or MODEL in their order, except the large matmul, which comes first."""
     return tuple(operation.name for operation in OPERATIONS) if subject == KERNELS else COMPONENTS
 
 
@@ -150,7 +150,7 @@ def make_rows(
     notes: Iterable[str],
     copy_rate: float,
 ) -> tuple[Row, ...]:
-    """One row per case. The first case is the large matmul; its fastest contestant gives the reference rate.
+    """Make one row per case. The first case is the large matmul; its fastest contestant gives the reference rate.
 
     copy_rate: gigabytes per second of a large copy.
     """
@@ -177,7 +177,7 @@ def _timing(times: CaseTimes) -> Timing:
 
 
 def _clock(times: Iterable[Mapping[str, Timing]]) -> str:
-    """`device` if every contestant has device times at every row, else `wall`."""
+    """Return `device` if every contestant has device times at every row, else `wall`."""
     return "device" if all(timing.device_ms for row in times for timing in row.values()) else "wall"
 
 

@@ -132,7 +132,7 @@ def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
 
 
 def _copy_rate(device: torch.device) -> float:
-    """Gigabytes per second of a large copy, bytes read plus bytes written."""
+    """Measure a large copy in gigabytes per second, counting the bytes read and the bytes written."""
     source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = []

@@ -37,7 +37,7 @@ class Operation:
     flops_per_element: int = 0
 
     def size_on(self, software: bool) -> int:
-        """The size to measure on a software adapter or on a real device."""
+        """Return the size to measure on a software adapter or on a real device."""
         return self.reduced_size if software else self.size
 
 
@@ -220,6 +220,6 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def select(patterns: tuple[str, ...], software: bool) -> tuple[Operation, ...]:
-    """The large matmul, then the operations whose name contains one of `patterns`; all of them without patterns."""
+    """List the large matmul, then the operations whose name contains one of `patterns`; without patterns, all."""
     chosen = (o for o in OPERATIONS if not patterns or any(pattern in o.name for pattern in patterns))
     return (LARGE_MATMUL_REDUCED if software else LARGE_MATMUL, *chosen)

@@ -31,7 +31,7 @@ BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
 
 
 def table(figures: Figures) -> Iterator[str]:
-    """One line per row, for terminals and for Markdown."""
+    """Format a table with one line per row, for terminals and for Markdown."""
     peers = figures.peers
     yield describe_run(figures)
     yield ""
@@ -47,7 +47,7 @@ def table(figures: Figures) -> Iterator[str]:
 
 
 def describe_run(figures: Figures) -> str:
-    """The facts that a reader of a table needs: device, host, versions, clock, reference rates and command."""
+    """List the facts that a reader of a table needs: device, host, versions, clock, reference rates and command."""
     device = figures.device
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items())
     clock = "the device's clock" if figures.clock == "device" else "wall clock"
@@ -62,7 +62,7 @@ def describe_run(figures: Figures) -> str:
 
 
 def _range(values: Iterable[float], write: Callable[[float], str]) -> str:
-    """`3`, or `3 to 5` where rows of several runs differ."""
+    """Format a range: `3`, or `3 to 5` if rows of several runs differ."""
     ordered = sorted(values)
     least, most = write(ordered[0]), write(ordered[-1])
     return least if least == most else f"{least} to {most}"
@@ -129,7 +129,7 @@ def _model_table(models: Sequence[Figures]) -> Iterator[str]:
 
 
 def _kernel_summary(kernels: Sequence[Figures]) -> Iterator[str]:
-    """How single operations compare: one line per device and peer."""
+    """Compare single operations with the peers: one line per device and peer."""
     yield _line(["single operations", "times as fast, geometric mean", "least", "most", "ours is faster in"])
     yield _line(["---"] + ["---:"] * 4)
     for figures in kernels:
@@ -150,7 +150,7 @@ def _mark(row: Row) -> str:
 
 
 def _notes(several: Sequence[Figures]) -> Iterator[str]:
-    """The notes of the marked rows."""
+    """Yield the notes of the marked rows."""
     notes = dict.fromkeys(f"{row.title}: {row.note}" for figures in several for row in figures.rows if row.note)
     if notes:
         yield ""
@@ -162,5 +162,5 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits."""
+    """Format a number with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

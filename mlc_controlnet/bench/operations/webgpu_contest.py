@@ -32,7 +32,7 @@ LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of output
 
 @dataclass(frozen=True)
 class Rules:
-    """How to run a contest.
+    """The options of a contest.
 
     Attributes:
         host: `chromium` or `node`.
@@ -100,7 +100,7 @@ class ContestOutcome:
 
 
 def find_adapter(host: str, gpu: bool) -> Adapter:
-    """The adapter that a contest on `host` uses. The contest's shapes and dtype depend on it."""
+    """Return the adapter that a contest on `host` uses. The contest's shapes and dtype depend on it."""
     with_options = ["--host", host, *(["--gpu"] if gpu else []), "--adapter"]
     return from_json(Adapter, json.loads(_node(with_options, capture=True)), "the adapter")
 
@@ -137,7 +137,7 @@ def run_webgpu_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> Co
 
 
 def note_on(case: CaseOutcome, dtype: str) -> str:
-    """A warning for readers of the peer's figure; empty if it needs none."""
+    """Return a warning for readers of the peer's figure; empty if it needs none."""
     if not case.peer_db >= LEAST_DB[dtype]:
         return f"the peer's result is wrong ({case.peer_db:.0f} dB)"
     if case.peer_optimizations != "all":
@@ -185,5 +185,5 @@ def _node(arguments: Sequence[str], capture: bool = False) -> bytes:
 
 
 def peer_version() -> str:
-    """The installed version of onnxruntime-web."""
+    """Return the installed version of onnxruntime-web."""
     return json.loads((WEB / "node_modules" / "onnxruntime-web" / "package.json").read_bytes())["version"]

@@ -37,7 +37,7 @@ def count_work(module: nn.Module, inputs: Sequence[torch.Tensor], flops_per_elem
 
 
 def _without_values(module: nn.Module) -> nn.Module:
-    """A copy of `module` on torch's meta device."""
+    """Return a copy of `module` on torch's meta device."""
     memo: dict[int, object] = {id(p): nn.Parameter(p.to("meta"), requires_grad=False) for p in module.parameters()}
     memo |= {id(b): b.to("meta") for b in module.buffers()}
     return copy.deepcopy(module, memo)

@@ -29,7 +29,7 @@ def load_peer(model: Path) -> Callable[[str, Image.Image, int, float], None]:
 
 
 def describe_peer() -> str:
-    """For example `diffusers 0.42.1 in torch 2.13.0 eager, float32, 2 threads`."""
+    """Return for example `diffusers 0.42.1 in torch 2.13.0 eager, float32, 2 threads`."""
     import diffusers
 
     versions = f"diffusers {diffusers.__version__} in torch {torch.__version__}"

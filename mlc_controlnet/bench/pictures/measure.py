@@ -56,7 +56,7 @@ class PictureTimes:
     component_ms: dict[str, float]
 
     def lines(self) -> Iterator[str]:
-        """Lines to print."""
+        """List the lines to print."""
         yield f"{self.contestant.name}, {self.contestant.device}"
         guidance = self.contestant.guidance_scale
         guided = f"guidance {guidance:g}" if guidance > 1 else "no guidance"
@@ -100,7 +100,7 @@ def time_pictures(
 
 
 def describe_device(engine: Engine) -> str:
-    """`llvm float32 on AMD EPYC, 2 threads`: where a bundle runs."""
+    """Describe the device that runs a bundle, for example `llvm float32 on AMD EPYC, 2 threads`."""
     kind = f"{engine.library.device} {engine.library.dtype}"
     if engine.library.device != "llvm":
         return f"{kind} on {engine.device.device_name}"
@@ -119,7 +119,7 @@ def _native(pipeline: ControlNetPipeline, steps: int) -> PictureContestant:
 
 
 def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> PictureContestant:
-    """Diffusers drawing the same picture as `pipeline`."""
+    """Return a function with which diffusers draws the same picture as `pipeline`."""
     from mlc_controlnet.bench.pictures.diffusers_peer import describe_peer, load_peer
 
     control_image, guidance_scale = _ring(pipeline), pipeline.manifest.defaults.guidance_scale
@@ -133,7 +133,7 @@ def _diffusers(model: Path, pipeline: ControlNetPipeline, steps: int) -> Picture
 
 
 def _ring(pipeline: ControlNetPipeline) -> Image.Image:
-    """A white ring on black, in the model's picture size."""
+    """Return a white ring on black, in the model's picture size."""
     width, height = pipeline.manifest.model.width, pipeline.manifest.model.height
     image = Image.new("RGB", (width, height))
     ImageDraw.Draw(image).ellipse((width // 4, height // 4, 3 * width // 4, 3 * height // 4), outline="white")
@@ -141,7 +141,7 @@ def _ring(pipeline: ControlNetPipeline) -> Image.Image:
 
 
 def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
-    """Seconds of each call in every round except the first."""
+    """Return the seconds of each call in every round except the first."""
     seconds: list[list[float]] = [[] for _ in calls]
     for round_number in range(rounds + 1):
         for call, taken in zip(calls, seconds, strict=True):
@@ -153,7 +153,7 @@ def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[fl
 
 
 def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
-    """Median milliseconds per call of each component, including transfers between host and device."""
+    """Return the median milliseconds per call of each component, including transfers between host and device."""
     arrays = {
         spec.name: np.zeros(spec.shape, spec.dtype)
         for component in engine.bundle.manifest.components.values()

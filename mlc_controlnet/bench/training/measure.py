@@ -42,7 +42,7 @@ NEMO = (11.68, 16.40, 20.24, 21.52, 27.20)
 
 @dataclass(frozen=True)
 class TrainBenchSettings:
-    """What to measure.
+    """The training runs to measure.
 
     Attributes:
         model: a key of PIXELS; sd15 has the real shapes and random weights.
@@ -153,7 +153,7 @@ def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[s
 
 
 def describe_device(device: torch.device) -> str:
-    """`AMD EPYC, 1 thread, torch 2.13.0, diffusers 0.42.1`."""
+    """Return for example `AMD EPYC, 1 thread, torch 2.13.0, diffusers 0.42.1`."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:

@@ -148,7 +148,7 @@ def _launchers(lowered: tvm.IRModule, kernels: set[str]) -> dict[str, str]:
 
 
 def measure_kernel(name: str, kernel: tirx.PrimFunc, prim_func: str = "") -> KernelFacts:
-    """The figures of one lowered kernel, which `prim_func` launches."""
+    """Return the figures of one lowered kernel, which `prim_func` launches."""
     extents = {}  # thread tag -> count
     workgroup_bytes = 0
     bindings = []  # bytes of each tensor

@@ -41,7 +41,7 @@ class LayOutWeights:
 
 
 def laid_out(weight: relax.Expr, bound: Callable[[relax.Var], relax.Expr | None]) -> relax.Expr:
-    """A convolution's `weight` [N, C, kh, kw] as [C, kh, kw, N].
+    """Return a convolution's `weight` [N, C, kh, kw] as [C, kh, kw, N].
 
     Args:
         bound: what a variable is bound to.
@@ -53,7 +53,7 @@ def laid_out(weight: relax.Expr, bound: Callable[[relax.Var], relax.Expr | None]
 
 
 def is_direct(conv: relax.Call) -> bool:
-    """Whether `convolve` can compute this convolution: neither groups nor dilation."""
+    """Return whether `convolve` can compute this convolution: neither groups nor dilation."""
     attrs = conv.attrs
     return (
         attrs.groups == 1
@@ -78,7 +78,7 @@ def _permuted(weight: relax.Var, axes: list[int]) -> list[int]:
 
 
 def _weights(function: relax.Function) -> dict[relax.Var, list[int]]:
-    """The params that are weights of such layers and nothing else -> how they are permuted."""
+    """Return the params that are weights of such layers and nothing else -> how they are permuted."""
     weights: dict[relax.Var, list[int]] = {}
     transposed: dict[relax.Var, relax.Var] = {}  # permute_dims(w) -> w
     others = set(relax.analysis.free_vars(function.body.body))

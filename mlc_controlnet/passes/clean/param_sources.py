@@ -51,7 +51,7 @@ class ParamSource:
         return ParamSource((Run(run.number, rows),))
 
     def permuted(self, axes: Sequence[int]) -> "ParamSource":
-        """The same rows with permuted axes."""
+        """Return the same rows with permuted axes."""
         assert not self.axes, "permute a param once"
         return replace(self, axes=tuple(axes))
 
@@ -64,7 +64,7 @@ def join(sources: Iterable[ParamSource]) -> ParamSource:
 
 
 def inputs_of(function: relax.Function) -> int:
-    """How many parameters of the function are inputs; its params follow them."""
+    """Return how many parameters of the function are inputs; its params follow them."""
     return int(function.attrs["num_input"])
 
 
@@ -79,7 +79,7 @@ def param_sources(function: relax.Function) -> list[ParamSource]:
 def with_params(
     function: relax.Function, body: relax.Function, params: Mapping[relax.Var, ParamSource]
 ) -> relax.Function:
-    """The function with the body of `body` and with `params`, each with its source, after the same inputs."""
+    """Return the function with the body of `body` and with `params`, each with its source, after the same inputs."""
     inputs = list(function.params[: inputs_of(function)])
     new = relax.Function([*inputs, *params], body.body, function.ret_ty, function.is_pure, function.attrs)
     return new.with_attr(_ATTRIBUTE, [_encoded(source) for source in params.values()])

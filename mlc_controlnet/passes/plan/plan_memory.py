@@ -98,7 +98,7 @@ class PlanMemory:
 
 
 def tensors_of(function: relax.Function) -> list[Tensor]:
-    """The tensors that the function allocates and does not return."""
+    """Return the tensors that the function allocates and does not return."""
     bindings = [binding for block in function.body.blocks for binding in block.bindings]
     seen_as: dict[relax.Var, relax.Var] = {}  # a variable that is another's tensor -> the other
     first: dict[relax.Var, int] = {}

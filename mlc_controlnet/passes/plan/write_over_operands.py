@@ -63,7 +63,7 @@ def _blocks(function: tirx.PrimFunc) -> Iterator[SBlock]:
 
 
 def _is_pointwise(block: SBlock, buffer: tvm.ir.Var) -> bool:
-    """Whether the block reads the buffer only where it writes its one result."""
+    """Return whether the block reads the buffer only where it writes its one result."""
     if len(block.writes) != 1 or any(axis.iter_type != tirx.IterVar.DataPar for axis in block.iter_vars):
         return False
     written = [dim.min for dim in block.writes[0].region]
@@ -108,7 +108,7 @@ class _Rule:
 
 
 def _threads_share_a_sum(function: tirx.PrimFunc) -> bool:
-    """Whether threads reduce together: then all of them store the result, some of them after others."""
+    """Return whether threads reduce together: then all of them store the result, some of them after others."""
     threads: set[tvm.ir.Var] = set()
     shared: list[SBlockRealize] = []
 
@@ -128,7 +128,7 @@ def _threads_share_a_sum(function: tirx.PrimFunc) -> bool:
 
 
 def _in_place(function: tirx.PrimFunc, index: int) -> tirx.PrimFunc:
-    """The kernel with its result in param `index`; attributes of its own name go."""
+    """Return the kernel with its result in param `index`; attributes of its own name go."""
     *params, result = function.params
     operand = params[index]
     body = tvm_ffi.structural_map(function.body, (tvm.ir.Var, lambda var: operand if var.same_as(result) else var))

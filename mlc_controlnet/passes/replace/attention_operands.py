@@ -19,7 +19,7 @@ class Columns:
 
 
 def rows_of(heads: relax.Expr, lookup: Lookup) -> relax.Expr | None:
-    """The [B, S, H D] that `heads` [B, S, H, D] was reshaped from, if it was."""
+    """Return the [B, S, H D] that `heads` [B, S, H, D] was reshaped from, if it was."""
     batch, tokens, *sizes = shape_of(heads)
     bound = bound_to(heads, lookup)
     if is_call(bound, "relax.reshape") and shape_of(bound.args[0]) == (batch, tokens, math.prod(sizes)):
@@ -28,7 +28,7 @@ def rows_of(heads: relax.Expr, lookup: Lookup) -> relax.Expr | None:
 
 
 def columns_of(rows: relax.Expr, lookup: Lookup) -> Columns | None:
-    """The tensor that `rows` [B, S, C] are some columns of."""
+    """Return the tensor that `rows` [B, S, C] are some columns of."""
     bound = bound_to(rows, lookup)
     if not is_call(bound, "relax.strided_slice"):
         return None

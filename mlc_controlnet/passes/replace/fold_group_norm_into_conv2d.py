@@ -86,7 +86,7 @@ def _emit(site: Site, kernel: tirx.PrimFunc, name: str, inputs: list[relax.Expr]
 
 
 def _pays(conv: relax.Call, large_plane: int) -> bool:
-    """Whether the plane is large, its readers are few, and there is a halo, which the schedule looks for."""
+    """Return whether the plane is large, its readers are few, and there is a halo, which the schedule looks for."""
     if not is_direct(conv) or not all(int(p) for p in conv.attrs.padding):
         return False
     plane = conv.args[0].ty

@@ -59,7 +59,7 @@ def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, 
 
 
 def _doubles(expr: relax.Expr | None) -> TypeGuard[relax.Call]:
-    """Whether it is a nearest upsampling that takes every number twice along both axes."""
+    """Return whether it is a nearest upsampling that takes every number twice along both axes."""
     if not is_call(expr, "relax.image.resize2d"):
         return False
     attrs = expr.attrs

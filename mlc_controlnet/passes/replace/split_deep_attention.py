@@ -84,7 +84,7 @@ def _emit_product(site: Site, compute: Callable[..., te.Tensor], *args: relax.Ex
 
 
 def _columns(tensor: te.Tensor, first: int, columns: int) -> te.Tensor:
-    """A stage that the product reads through: its schedule inlines it."""
+    """Return a stage that the product reads through: its schedule inlines it."""
     if (first, columns) == (0, tensor.shape[2]):
         return tensor
     return te.compute((*tensor.shape[:2], columns), lambda b, row, d: tensor[b, row, first + d], "columns")

@@ -210,5 +210,5 @@ def _channels_of(x: te.Tensor, begin: te.Tensor, axis: int, size: int) -> te.Ten
 
 
 def _is_whole_conv2d(expr: relax.Expr | None) -> bool:
-    """Whether each of its results sums over all input channels."""
+    """Return whether each of its results sums over all input channels."""
     return is_call(expr, "relax.nn.conv2d") and is_direct(expr)

@@ -100,7 +100,7 @@ def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
 
 
 def describe(expr: relax.Expr | None, silu: bool) -> GroupNorm | None:
-    """The group norm that `expr` computes; None for anything else, or if there is no kernel for it."""
+    """Return the group norm that `expr` computes; None for anything else, or if there is no kernel for it."""
     if expr is None or not is_call(expr, "relax.nn.group_norm"):
         return None
     attrs, shape = expr.attrs, expr.ty.shape

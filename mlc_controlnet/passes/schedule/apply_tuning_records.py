@@ -54,7 +54,7 @@ class ApplyTuningRecords:
 
 
 def open_database(folder: Path) -> meta_schedule.database.JSONDatabase:
-    """The records of `folder`, which must exist."""
+    """Return the records of `folder`, which must exist."""
     return meta_schedule.database.JSONDatabase(work_dir=str(folder), allow_missing=False)
 
 

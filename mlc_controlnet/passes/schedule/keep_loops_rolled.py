@@ -33,7 +33,7 @@ class KeepLoopsRolled:
 
 
 def _roll(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """The function without unrolling; None if no loop asks for it."""
+    """Return the function without unrolling; None if no loop asks for it."""
     if PRAGMA not in function.script():
         return None
     schedule = Schedule(tvm.IRModule({"main": function}), enable_check=False)

@@ -18,7 +18,7 @@ from mlc_controlnet.train.optimizer import WeightUpdate
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How one stage trains.
+    """The settings of one stage of training.
 
     Attributes:
         steps: optimizer steps.

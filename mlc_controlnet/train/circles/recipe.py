@@ -47,7 +47,7 @@ CONTROLNET = one_cycle(9000, 1e-3, beta2=0.99, ema_decay=0.999)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the bundled model is trained: its data and its three stages."""
+    """The training of the bundled model: its data and its three stages."""
 
     seed: int = 0
     examples: int = 6000
@@ -208,7 +208,7 @@ def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, log: Call
 
 @torch.no_grad()
 def _latents(vae: AutoencoderKL, data: list[fill50k.Example]) -> torch.Tensor:
-    """Scaled latent means of every target.  # [N, 4, h, w]"""
+    """Compute the scaled latent means of every target, [N, 4, h, w]."""
     chunks = []
     for start in range(0, len(data), 64):
         pictures = _pictures(np.stack([e.target for e in data[start : start + 64]]))

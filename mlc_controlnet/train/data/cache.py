@@ -46,7 +46,7 @@ class ConditionCache:
     problems: dict[int, str]
 
     def lookup(self, indices: Sequence[int], prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Moments [B, 2c, h, w] of these rows and text states [B, T, D] of these prompts."""
+        """Return the moments [B, 2c, h, w] of these rows and text states [B, T, D] of these prompts."""
         rows = [self.prompts[prompt] for prompt in prompts]
         return self._tensor(self.moments, indices), self._tensor(self.states, rows)
 
@@ -126,7 +126,7 @@ def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
 
 
 def _size(path: Path) -> int:
-    """The size of a file in bytes, as a sign of its content that costs little; -1 if there is no such file."""
+    """Return the size of a file in bytes, as a sign of its content that costs little; -1 if there is no such file."""
     try:
         return path.stat().st_size
     except OSError:
@@ -156,6 +156,6 @@ def _write(path: Path, count: int, chunks: Iterable[torch.Tensor]) -> tuple[torc
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
-    """The elements in logical order, which may differ from their order in memory."""
+    """Return the elements in logical order, which may differ from their order in memory."""
     tensor = tensor.detach().cpu()
     return tensor.view(_STORED.get(tensor.dtype, tensor.dtype)).numpy().tobytes()

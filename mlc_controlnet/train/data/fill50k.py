@@ -85,7 +85,7 @@ def read_rows(directory: Path, keys: tuple[str, str, str] = KEYS) -> list[Row | 
 
 
 def _entries(text: str, index: Path) -> Iterator[tuple[str, dict | str]]:
-    """The place of each entry, and its object or what is wrong with it."""
+    """Yield the place of each entry, and its object or what is wrong with it."""
     if text.lstrip().startswith("["):
         try:
             values = json.loads(text)

@@ -82,7 +82,7 @@ def _samples(
 
 
 def _files(folder: Path, row: Row, extension: str) -> dict[str, bytes]:
-    """The files of one sample, by extension. Raises UserError or OSError if a run could not read them."""
+    """Return the files of one sample, by extension. Raises UserError or OSError if a run could not read them."""
     image, control = (folder / row.target).read_bytes(), (folder / row.source).read_bytes()
     picture, hint = open_pair(image, control)
     return {
@@ -93,7 +93,7 @@ def _files(folder: Path, row: Row, extension: str) -> dict[str, bytes]:
 
 
 def _encoded(data: bytes, picture: Image.Image, subject: str, kind: str) -> bytes:
-    """The file `data` in the format `kind`; `picture` is what it shows, upright."""
+    """Return the file `data` in the format `kind`; `picture` is what it shows, upright."""
     rgb, _ = to_mode(picture, "RGB", subject)  # also of a file that is copied: a run has to be able to read it
     if data.startswith(SIGNATURES[kind]):
         return data

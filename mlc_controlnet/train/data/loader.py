@@ -30,7 +30,7 @@ class Data:
     shown: list[Sample]
 
     def stream(self, config: TrainConfig, rank: int, world: int) -> RowStream | ShardStream:
-        """The batches of process number `rank` of `world`, without end."""
+        """Return the endless stream of batches for process number `rank` of `world`."""
         batch_size, seed, workers = config.trainer.batch_size, config.trainer.seed, config.data.workers
         if self.rows is not None:
             return RowStream(self.rows, batch_size, seed, rank, world, workers)
@@ -77,7 +77,7 @@ def _open_shards(config: TrainConfig) -> Data:
 
 
 def _shown(samples: Iterator[Sample], config: TrainConfig) -> list[Sample]:
-    """The first samples that can be read. Raises UserError if there are none: such a run would learn nothing."""
+    """Return the first samples that can be read. Raises UserError if there are none: such a run would learn nothing."""
     shown, problems = [], []
     for sample in samples:
         if sample.problem is None:

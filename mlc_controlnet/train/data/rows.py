@@ -87,7 +87,7 @@ class RowStream:
             yield batch
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint keeps, so that a later run goes on with the next batch."""
+        """Return the state that a checkpoint keeps, so that a later run goes on with the next batch."""
         return {"taken": self.taken}
 
     def _places(self, taken: int) -> Iterator[list[tuple[int, int]]]:
@@ -103,5 +103,5 @@ class RowStream:
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The permutation of the rows in this epoch: int64 [N]."""
+    """Return the permutation of the rows in this epoch: int64 [N]."""
     return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(count)

@@ -25,7 +25,7 @@ MAX_ASPECT_DIFFERENCE = 0.02
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a sample's files become tensors.
+    """The options that turn a sample's files into tensors.
 
     Attributes:
         hint_channels: channels of the control image.
@@ -39,7 +39,7 @@ class ReadOptions:
 
     @staticmethod
     def of(config: TrainConfig) -> "ReadOptions":
-        """The options of a whole run's config."""
+        """Return the options of a whole run's config."""
         return ReadOptions(config.data.height, config.data.width, config.model.hint_channels, config.data.annotator)
 
 
@@ -135,7 +135,7 @@ def make_control(key: str, epoch: int, control: bytes, prompt: str, options: Rea
 
 
 def bad_sample(key: str, epoch: int, problem: str, options: ReadOptions, index: int = -1) -> Sample:
-    """A sample of zeros in the place of one that cannot be read."""
+    """Return a sample of zeros in the place of one that cannot be read."""
     pixels = torch.zeros(3, options.height, options.width)
     control = torch.zeros(options.hint_channels, options.height, options.width)
     return Sample(key, epoch, pixels, control, "", problem, index)
@@ -157,7 +157,7 @@ def open_pair(image: bytes, control: bytes) -> tuple[Image.Image, Image.Image]:
 
 
 def describe_problem(error: UserError) -> str:
-    """Why a sample is bad, on one line, without a remedy."""
+    """Say on one line why a sample is bad, without a remedy."""
     return f"{error.subject}: {error.got}, wanted {error.wanted}"
 
 
@@ -190,7 +190,7 @@ class BadSamples:
         return len(self.names) > self.limit
 
     def error(self, kept: Path | None) -> UserError:
-        """The error that ends the run. `kept` is the last checkpoint."""
+        """Return the error that ends the run. `kept` is the last checkpoint."""
         names = "; ".join(list(self.names.values())[-3:])
         checkpoint = f"the last checkpoint is {kept}" if kept else "there is no checkpoint yet"
         return UserError(

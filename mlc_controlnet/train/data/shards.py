@@ -69,19 +69,19 @@ def _matches(url: str) -> list[str]:
 
 
 def _fingerprint(urls: tuple[str, ...]) -> str:
-    """A hash of the shards' names in their order. Their folder and the query of a signed address may change."""
+    """Return a hash of the shards' names in their order. Their folder and the query of a signed address may change."""
     names = "\n".join(PurePosixPath(url.partition("?")[0]).name for url in urls)
     return hashlib.sha256(names.encode()).hexdigest()
 
 
 def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
-    """The samples of one reader in one epoch, in their order. A sample that cannot be read is a bad sample."""
+    """Yield the samples of one reader in one epoch, in their order. A sample that cannot be read is a bad sample."""
     for raw in _raw_epoch(source, epoch, reader, readers):
         yield _decode(source, raw, epoch)
 
 
 def _raw_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[dict[str, Any]]:
-    """As `read_epoch`, but not decoded."""
+    """Yield the samples of `read_epoch` without decoding them."""
     rng = random.Random(seed_of(source.seed, "shards", epoch))  # noqa: S311 - an order, not a secret
     urls = list(source.urls)
     rng.shuffle(urls)
@@ -94,7 +94,7 @@ def _raw_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> It
 
 
 def _read(urls: list[str]) -> Iterator[dict[str, Any]]:
-    """Every sample of every shard. A shard that fails or is empty gives one sample that names the problem."""
+    """Yield every sample of every shard. A shard that fails or is empty gives one sample that names the problem."""
     for url in urls:
         failures: list[str] = []
         count = 0
@@ -197,7 +197,7 @@ class ShardStream:
             yield batch
 
     def state(self) -> dict[str, object]:
-        """What a checkpoint keeps for `restore`."""
+        """Return the state that a checkpoint keeps for `restore`."""
         return {
             "taken": self.taken,
             "places": [list(place) for place in self.places],

@@ -13,7 +13,7 @@ _MARKS = {  # the longest first: a mark of UTF-32 begins with one of UTF-16
 
 
 def decode_text(data: bytes, subject: str) -> str:
-    """UTF-8 -> text, without the byte order mark.
+    """Decode UTF-8 to text, without the byte order mark.
 
     Raises UserError, which names the encoding, for text in UTF-16, UTF-32 or an encoding of one byte per letter.
     """
