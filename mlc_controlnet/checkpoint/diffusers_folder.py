@@ -50,7 +50,8 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
         tokenizer: a folder with the tokenizer; None: the model's own.
 
     Raises:
-        UserError: a configuration is missing, is not JSON, or is of a class that a build does not accept.
+        UserError: a configuration is missing, is not JSON, or is of a class that a build does not accept, or a
+            recommended setting is not a number.
     """
     parts = {part: read_part_folder(folder / part, part) for part in ("text_encoder", "unet", "vae")}
     if (folder / "controlnet" / "config.json").is_file():
@@ -123,8 +124,17 @@ def _read_defaults(folder: Path) -> Defaults:
     file = folder / "generation_config.json"
     recommended: dict[str, Any] = read_json(file) if file.is_file() else {}
     usual = STABLE_DIFFUSION_DEFAULTS
+
+    def number(key: str, usual: float) -> float:
+        value = recommended.get(key)
+        if value is None:
+            return usual
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"{file}: {key}", repr(value), "a number", "correct it")
+        return value
+
     return Defaults(
-        steps=int(recommended.get("num_inference_steps", usual.steps)),
-        guidance_scale=float(recommended.get("guidance_scale", usual.guidance_scale)),
-        conditioning_scale=float(recommended.get("controlnet_conditioning_scale", usual.conditioning_scale)),
+        steps=int(number("num_inference_steps", usual.steps)),
+        guidance_scale=float(number("guidance_scale", usual.guidance_scale)),
+        conditioning_scale=float(number("controlnet_conditioning_scale", usual.conditioning_scale)),
     )

@@ -8,13 +8,13 @@ from mlc_controlnet.errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file that holds one JSON object, with or without a byte order mark.
 
     Raises:
         UserError: there is no such file, or it does not hold a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(str(path), "no such file", "a model in diffusers' layout", "save the model again") from None
     except ValueError as error:

@@ -97,6 +97,20 @@ def test_a_model_recommends_its_own_guidance(folder: Path) -> None:
     assert load_checkpoint(folder).defaults.guidance_scale == 3.5
 
 
+@pytest.mark.parametrize("value", ["many", True, [20]])
+def test_a_recommendation_that_is_not_a_number_is_named(folder: Path, value: object) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"num_inference_steps": value}))
+    with pytest.raises(UserError, match=r"generation_config\.json: num_inference_steps: got .*, wanted a number"):
+        load_checkpoint(folder)
+
+
+def test_a_configuration_may_have_a_byte_order_mark(folder: Path) -> None:
+    """Editors on Windows write one."""
+    for file in folder.glob("*/*config.json"):
+        file.write_text(file.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_checkpoint(folder).shape.height == 128
+
+
 def test_a_model_that_recommends_nothing_gets_stable_diffusions_values(checkpoint: Checkpoint) -> None:
     assert (checkpoint.defaults.guidance_scale, checkpoint.defaults.conditioning_scale) == (7.5, 1.0)
 
