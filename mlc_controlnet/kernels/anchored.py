@@ -1,4 +1,4 @@
-"""What the schedules of convolution and matmul look for: one reduction, and elementwise blocks around it.
+"""Find what convolution and matmul schedules need: one reduction, and elementwise blocks around it.
 
 The reduction's results stay in registers: a tile of it is computed where the last elementwise block, the epilogue,
 consumes it, and everything between the two is inlined.
@@ -62,7 +62,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
 
 
 def same_block(schedule: Schedule, one: Block, other: Block) -> bool:
-    """Return whether two handles are of the same block."""
+    """Return whether two handles refer to the same block."""
     return bool(schedule.get_sref(one).same_as(schedule.get_sref(other)))
 
 
@@ -73,7 +73,7 @@ def axis_kinds(schedule: Schedule, block: Block) -> str:
 
 
 def has_condition(schedule: Schedule, block: Block) -> bool:
-    """Return whether its values depend on where they are: a pad or a concatenation."""
+    """Return whether the block's values depend on their position, as in a pad or a concatenation."""
     return bool(_has_condition(schedule.get(block)))
 
 

@@ -79,7 +79,7 @@ class Attention:
         return [((b * self.keys + row) * place[0] + place[1 + "kv".index(operand)]) * LANES + column]
 
     def place_of(self, width: int, key_column: int, value_column: int) -> list[int]:
-        """What a kernel of layout "shared" reads as int32 [3], in vectors of LANES: whole ones, or it cannot."""
+        """Return the int32 [3] that a kernel of layout "shared" reads, in vectors of LANES, which must be whole."""
         assert not any(number % LANES for number in (width, key_column, value_column))
         return [number // LANES for number in (width, key_column, value_column)]
 

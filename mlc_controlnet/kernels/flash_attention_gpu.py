@@ -38,7 +38,7 @@ LEAST_QUERIES = 16  # in a tile: with fewer, loading keys and values takes as lo
 
 @dataclass(frozen=True)
 class Tile:
-    """How a workgroup divides its work; counts of vec4s where depth is meant."""
+    """The division of a workgroup's work; depths are counted in vec4s."""
 
     depth: int
     threads_x: int  # along keys, then along depth
@@ -59,7 +59,7 @@ class Tile:
 
     @property
     def keeps_queries(self) -> bool:
-        """Whether the queries, read whole, stay in workgroup memory for all keys."""
+        """Return whether the queries, read whole, stay in workgroup memory for all keys."""
         return self.chunk == self.depth
 
     @property
@@ -86,12 +86,12 @@ class Tile:
 
 
 def odd(vectors: int) -> int:
-    """Distance of two rows of so many vectors in workgroup memory: odd, against bank conflicts."""
+    """Return the distance of two rows of so many vectors in workgroup memory: odd, to avoid bank conflicts."""
     return vectors | 1
 
 
 def choose_tile(attention: Attention) -> Tile:
-    """Large enough for 8 to 16 FMAs a read, small enough for workgroup memory and about 100 registers.
+    """Choose a tile: large enough for 8 to 16 FMAs per read, small enough for workgroup memory and about 100 registers.
 
     Heads deeper than 2 * MAX_CHUNK have a result of `rows * depth / threads_x` vectors a thread. In float16, the
     library of phones too, that is 64 registers. In float32, for desktop GPUs that lack shader-f16 but not registers, it
@@ -118,8 +118,10 @@ def choose_tile(attention: Attention) -> Tile:
 
 
 def _smaller(tile: Tile) -> Tile:
-    """Less of the depth at a time costs nothing but barriers; fewer keys or queries cost reads, which half as many
-    threads with twice the queries each make up for.
+    """Make a tile smaller.
+
+    Less of the depth at a time costs only barriers. Fewer keys or queries cost reads. Half as many threads with twice
+    the queries each make up for those.
     """
     if tile.chunk > tile.threads_x:
         parts = tile.chunk // tile.threads_x

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""What a flash attention kernel takes: the same for every target, another for each layout."""
+"""The parameters of flash attention kernels: the same for every target, different for each layout."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mlc_controlnet.kernels.attention import Attention
 
 
 def with_signature(attention: Attention, body: Any) -> tirx.PrimFunc:
-    """The macro `body` (q, k, v, bias, place, output) as a PrimFunc; what there is not of these is q for the macro.
+    """Wrap the macro `body` (q, k, v, bias, place, output) in a PrimFunc. The macro gets q for each missing one.
 
     apart      (q, k, v, output) or (q, k, v, bias, output)
     together   (qkv, output)

@@ -1,4 +1,4 @@
-"""Group norm, with the silu that mostly follows, as two kernels, or as one where a group is small.
+"""Group norm, with the silu that usually follows it: two kernels, or one kernel if a group is small.
 
 A default schedule has one workgroup for a whole tensor and takes the variance as E[x^2] - E[x]^2, which cancels.
 Here each group is cut into slices: `statistics` writes mean and sum of squared deviations of every slice (two passes
@@ -69,7 +69,7 @@ def group_norm_coefficients(norm: GroupNorm) -> CoefficientKernels:
 
 
 def _before_silu(norm: GroupNorm) -> GroupNorm:
-    """Statistics are the same with and without silu: one kernel."""
+    """Return the norm without silu, so that norms with and without silu share the kernel of the statistics."""
     return replace(norm, silu=False)
 
 

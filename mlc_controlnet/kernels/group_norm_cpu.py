@@ -20,7 +20,7 @@ SLICE = 4096  # values: 16 KiB
 
 
 def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
-    """(statistics, normalize, slices a group). See `GroupNormKernels` for their parameters."""
+    """Return (statistics, normalize, slices per group). See `GroupNormKernels` for their parameters."""
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     groups = norm.batch * norm.groups
     slices = ceil_div(size, SLICE)

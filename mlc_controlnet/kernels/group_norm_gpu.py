@@ -30,7 +30,7 @@ MAX_WHOLE = (
 
 @dataclass(frozen=True)
 class Slices:
-    """How the groups of a norm are cut: `count` slices of at most `size` neighbours in memory, `values` a thread."""
+    """The slices of a norm's groups: `count` slices of at most `size` neighbours in memory, `values` per thread."""
 
     norm: GroupNorm
     values: int
@@ -61,12 +61,12 @@ class Slices:
         return self.groups, self.count, 2
 
     def filled(self, piece: Any) -> Any:
-        """Values in a slice: all but the last are full."""
+        """Return the number of values in a slice. All slices but the last are full."""
         return T.cast(T.min(self.size, self.norm.group_size - piece * self.size), "float32")
 
 
 def choose_slices(norm: GroupNorm) -> Slices:
-    """As many values a thread as leave enough workgroups to fill a GPU."""
+    """Choose the most values per thread that still leave enough workgroups to fill a GPU."""
     values = MAX_VALUES
     groups = norm.batch * norm.groups
     while values > norm.lanes and groups * ceil_div(norm.group_size, THREADS * values) < ENOUGH_WORKGROUPS:
@@ -75,7 +75,7 @@ def choose_slices(norm: GroupNorm) -> Slices:
 
 
 def is_whole(norm: GroupNorm) -> bool:
-    """Return whether one workgroup takes a whole group."""
+    """Return whether one workgroup computes a whole group."""
     return norm.group_size <= MAX_WHOLE
 
 

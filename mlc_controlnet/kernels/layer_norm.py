@@ -19,7 +19,7 @@ def is_supported(norm: LayerNorm, target: Target) -> bool:
 
 
 def layer_norm(norm: LayerNorm, target: Target) -> tirx.PrimFunc:
-    """The scheduled PrimFunc (x, gamma, beta, y) for `target`: x and y of `norm.shape`, gamma and beta [width]."""
+    """Return a scheduled PrimFunc (x, gamma, beta, y): x and y of `norm.shape`, gamma and beta [width]."""
     if not is_supported(norm, target):
         raise ValueError(f"no layer norm kernel for {norm}")
     variant = layer_norm_gpu if "gpu" in target.keys else layer_norm_cpu

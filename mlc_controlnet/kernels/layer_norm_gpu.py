@@ -36,7 +36,7 @@ def threads_a_row(norm: LayerNorm) -> int:
 
 
 def _place(norm: LayerNorm, row: Any, column: Any, lanes: int) -> tuple[Any, ...]:
-    """Indices into a tensor of `norm.shape`."""
+    """Return the indices into a tensor of `norm.shape`."""
     indices: list[Any] = [neighbours(column, lanes)]
     for size in reversed(norm.shape[1:-1]):
         indices.append(row % size)

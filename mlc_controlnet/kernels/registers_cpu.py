@@ -1,4 +1,4 @@
-"""What a processor's vector registers hold. Sizes are those of AVX2; SSE and wasm take two registers for each."""
+"""The capacity of a CPU's vector registers. Sizes are those of AVX2; SSE and wasm need two registers for each."""
 
 from mlc_controlnet.kernels.integers import ceil_div
 
@@ -8,5 +8,5 @@ ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
 
 
 def registers(numbers: int) -> int:
-    """Registers that a row of `numbers` fills."""
+    """Count the registers that a row of `numbers` fills."""
     return ceil_div(numbers, REGISTER)

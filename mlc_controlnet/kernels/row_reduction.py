@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Combine the values of the threads of a row, for each of them, with two barriers, where a tree needs seven."""
+"""Combine the values of a row's threads and give each thread the result, with two barriers; a tree needs seven."""
 
 from typing import Any
 

@@ -18,7 +18,7 @@ KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 
 @dataclass(frozen=True)
 class ConvolutionTile:
-    """What stays in registers, and whether the steps over a kernel's row are written out."""
+    """The part that stays in registers, and whether the loop over a kernel's row is unrolled."""
 
     channels: int
     height: int
@@ -27,12 +27,12 @@ class ConvolutionTile:
 
     @property
     def accumulators(self) -> int:
-        """How many vector registers hold the tile's sums."""
+        """Count the vector registers that hold the tile's sums."""
         return self.channels * self.height * registers(self.width)
 
 
 def default_tile(function: tirx.PrimFunc) -> ConvolutionTile:
-    """As wide as a vector, then as many channels as there are registers."""
+    """Return a tile as wide as a vector, with as many channels as there are registers."""
     _, channels, height, width = _output_shape(function)
     tile_width = divisors(width, VECTOR)[-1]
     tile_height = divisors(height, max(1, VECTOR // tile_width))[-1]

@@ -1,7 +1,7 @@
 """2-D convolution for GPUs: a tile of output pixels and channels a workgroup, a micro-tile a thread.
 
 dlight schedules a convolution as an implicit matrix product: every element that it loads is found with four divisions
-and four comparisons, for each of the 3x3 taps anew. Here a workgroup keeps a tile of the padded input, with its halo,
+and four comparisons, again for each of the 3x3 taps. Here a workgroup keeps a tile of the padded input, with its halo,
 and of the weights in workgroup memory, and all taps read the same tile; what follows the convolution (bias, residual,
 silu) is computed on the accumulators.
 
@@ -68,7 +68,7 @@ class Tiling:
 def choose_tiling(
     output: tuple[int, int, int], input_channels: int, kernel: tuple[int, int], window: tuple[int, int], item_bytes: int
 ) -> Tiling:
-    """Tiles for an output of [C, H, W].
+    """Choose tiles for an output of [C, H, W].
 
     Args:
         kernel: [kh, kw].
@@ -189,7 +189,7 @@ def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
 
 
 def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:
-    """Return how far the window moves a row and a column: the factors of y and x in the data's indices."""
+    """Return how far the window moves per row and per column: the factors of y and x in the data's indices."""
     statement = schedule.get(block)
     _, _, y, x, _, ky, kx = (v.var for v in statement.iter_vars)
     rows, columns = (r.min for r in statement.reads[0].region[2:])

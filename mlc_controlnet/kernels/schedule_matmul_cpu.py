@@ -20,19 +20,19 @@ ROWS_THAT_REPAY_PACKING = 4
 
 @dataclass(frozen=True)
 class MatmulTile:
-    """What stays in registers."""
+    """The part that stays in registers."""
 
     rows: int
     columns: int
 
     @property
     def accumulators(self) -> int:
-        """How many vector registers hold the tile's sums."""
+        """Count the vector registers that hold the tile's sums."""
         return self.rows * registers(self.columns)
 
 
 def default_tile(function: tirx.PrimFunc) -> MatmulTile:
-    """The tile with the most multiply-adds per load, of those that fit into the registers with their operands."""
+    """Return the tile with the most multiply-adds per load that fits into the registers with its operands."""
     rows, columns = _output_shape(function)
     return max(
         (

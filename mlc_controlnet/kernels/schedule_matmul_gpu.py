@@ -55,7 +55,7 @@ LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output i
 
 @dataclass(frozen=True)
 class MatmulTile:
-    """What a workgroup computes, and how its threads share it."""
+    """The part of the result that a workgroup computes, and how its threads share it."""
 
     threads_y: int
     threads_x: int
@@ -89,7 +89,7 @@ def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> Mat
 
 
 def choose_step(depth: int, tile: MatmulTile, gates: int, item_bytes: int) -> int | None:
-    """Return how much of k one step takes; None if k is no multiple of a vector."""
+    """Return how much of k one step covers; None if k is not a multiple of a vector."""
     rows, columns = tile.shape
     fits = STEP_BYTES // ((rows + (1 + gates) * columns) * item_bytes)
     steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
@@ -151,7 +151,7 @@ def _schedule(
     m, *gate, n, k = schedule.get_loops(product)[-3 - gates :]
     k0, k1, k2 = schedule.split(k, [None, step // LANES, LANES])
     schedule.reorder(k0, k1, k2, m, *gate, n)
-    # A vector of the left operand is four of k, where k is its last axis.
+    # A vector of the left operand is four of k if k is its last axis.
     schedule.compute_at(left_registers, k1 if k_is_last[0] else k2, preserve_unit_loops=True)
     schedule.compute_at(right_registers, k2, preserve_unit_loops=True)
     _load(schedule, left, k0, tile, axes=2)
@@ -219,7 +219,7 @@ def _transposed(*index: tirx.Var) -> tuple[tirx.Var, ...]:
 
 
 def _share_among_threads(schedule: Schedule, loop: Block, tile: MatmulTile) -> Block:
-    """Returns the loop over the threads of a row."""
+    """Share a row among threads. Returns the loop over the threads."""
     _, ty, tx = schedule.split(loop, [None, tile.threads_y, tile.threads_x])
     schedule.bind(ty, "threadIdx.y")
     schedule.bind(tx, "threadIdx.x")

@@ -29,7 +29,7 @@ def is_supported(width: int) -> bool:
 
 
 def softmax(shape: tuple[int, int, int], scale: float) -> tirx.PrimFunc:
-    """The scheduled PrimFunc (x, y): y = softmax(scale * x) over the last axis, float32 of `shape`; scale > 0."""
+    """Return a scheduled PrimFunc (x, y): y = softmax(scale * x) over the last axis, float32 of `shape`; scale > 0."""
     batch, rows, width = shape
     lanes = lanes_of(width)
     vector = vector_of("float32", lanes)

@@ -8,12 +8,12 @@ LANES = 4  # what WGSL has, and what memory is read in
 
 
 def lanes_of(row: int) -> int:
-    """Values in a vector of a tensor whose rows in memory have this length."""
+    """Return the number of values in a vector of a tensor whose rows in memory have this length."""
     return LANES if row % LANES == 0 else 1
 
 
 def vector_of(dtype: str, lanes: int) -> str:
-    """Return the dtype."""
+    """Return the dtype of a vector."""
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
@@ -23,7 +23,7 @@ def spread(value: Any, lanes: int) -> Any:
 
 
 def neighbours(first: Any, lanes: int) -> Any:
-    """Return the index of a vector that begins at `first`."""
+    """Return the index of the vector that begins at `first`."""
     return first if lanes == 1 else T.ramp(first, 1, lanes)
 
 
@@ -33,7 +33,7 @@ def numbers_of(vector: Any, lanes: int) -> list[Any]:
 
 
 def sum_of(vector: Any, lanes: int) -> Any:
-    """Return a number, of neighbours first; `lanes` is a power of two."""
+    """Sum a vector to a number, neighbours first; `lanes` is a power of two."""
     numbers = numbers_of(vector, lanes)
     while len(numbers) > 1:
         numbers = [a + b for a, b in zip(numbers[::2], numbers[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""What every GPU grants a kernel and wants from it, and the memory that the threads of a kernel work in."""
+"""The limits that every GPU grants a kernel, and the memory that the threads of a kernel work in."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ ENOUGH_WORKGROUPS = 128
 
 
 def in_workgroup(*shape: int, dtype: str = "float32") -> Any:
-    """Memory that the threads of a workgroup share."""
+    """Allocate memory that the threads of a workgroup share."""
     return T.sblock_alloc_buffer(shape, dtype, scope="shared")
 
 
 def in_registers(count: int, dtype: str = "float32") -> Any:
-    """So many values of each thread."""
+    """Allocate so many values for each thread."""
     return T.sblock_alloc_buffer((count,), dtype, scope="local")

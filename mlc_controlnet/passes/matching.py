@@ -10,7 +10,7 @@ Lookup = Callable[[relax.Var], relax.Expr | None]  # a mutator's lookup_binding
 
 
 def is_call(expr: relax.Expr | None, op: str) -> TypeGuard[relax.Call]:
-    """Return whether it is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
+    """Return whether `expr` is a call of the Relax op of this name, such as `relax.nn.conv2d`."""
     return isinstance(expr, relax.Call) and expr.op == tvm.ir.Op.get(op)
 
 

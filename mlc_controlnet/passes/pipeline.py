@@ -101,7 +101,7 @@ class Pipeline:
 
     Args:
         target: what the kernels run on.
-        tuning_records: a folder with a MetaSchedule database; None: rules alone schedule.
+        tuning_records: a folder with a MetaSchedule database; None to schedule only by rules.
         dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ...: the module as TVMScript after each phase.
     """
 

@@ -30,7 +30,7 @@ from mlc_controlnet.passes.matching import Lookup, bound_to
 
 @dataclass(frozen=True)
 class Site:
-    """Where a call stands, and what a rule may do there.
+    """The place of a call, and the changes that a rule may make there.
 
     Attributes:
         variable: what the call is bound to in the function before the pass; None for a call inside another expression.

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 ATTRIBUTE = "webgpu_kernels"
 
-# The names are WebGPU's; the values are what tvmjs requests, or WebGPU's defaults where it requests nothing.
+# The names are WebGPU's; the values are what tvmjs requests, or WebGPU's defaults if it requests nothing.
 LIMITS = {
     "maxComputeInvocationsPerWorkgroup": 256,
     "maxComputeWorkgroupStorageSize": 32 * 1024,
@@ -55,7 +55,7 @@ class KernelFacts:
     prim_func: str = ""
 
     def violations(self) -> Iterator[str]:
-        """One sentence for each limit that the kernel exceeds: what, value, limit."""
+        """List one sentence for each limit that the kernel exceeds: what, value, limit."""
         for limit, value in self.demands().items():
             if value > LIMITS[limit]:
                 yield f"{self.name}: {limit} is {value}, the limit is {LIMITS[limit]}"
@@ -64,7 +64,7 @@ class KernelFacts:
                 yield f"{self.name}: has a tensor of {dtype}, which WGSL lacks"
 
     def demands(self) -> dict[str, int]:
-        """What the kernel needs, under the names of WebGPU's limits."""
+        """Return the kernel's needs, under the names of WebGPU's limits."""
         return {
             "maxComputeInvocationsPerWorkgroup": self.threads,
             "maxComputeWorkgroupStorageSize": self.workgroup_bytes,
@@ -77,7 +77,7 @@ class KernelFacts:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a library asks of its device.
+    """The requirements that a library has of its device.
 
     Attributes:
         limits: GPUSupportedLimits names to the most that any kernel needs; empty for a processor.
@@ -105,7 +105,7 @@ class CheckWebGPULimits:
 
 
 def measure_requirements(mod: tvm.IRModule) -> Requirements:
-    """What a scheduled module asks of its device; for WebGPU, after `CheckWebGPULimits`."""
+    """Return the requirements that a scheduled module has of its device; for WebGPU, after `CheckWebGPULimits`."""
     attribute = (mod.attrs or {}).get(ATTRIBUTE)
     if attribute is None:
         return Requirements({}, max(_parameter_bytes(mod), default=0), ())
@@ -135,7 +135,7 @@ def measure_kernels(mod: tvm.IRModule, target: Target) -> list[KernelFacts]:
 
 
 def _launchers(lowered: tvm.IRModule, kernels: set[str]) -> dict[str, str]:
-    """Kernel -> the PrimFunc whose host code launches it: a launch names its kernel in a string."""
+    """Map each kernel to the PrimFunc whose host code launches it: a launch names its kernel in a string."""
     launchers = {}
     for global_var, function in lowered.functions_items():
 
@@ -194,7 +194,7 @@ def _parameter_bytes(mod: tvm.IRModule) -> Iterator[int]:
 
 
 def _bytes(tensor: tirx.Buffer) -> int:
-    """0 where the kernel takes tensors of any size: then the kernel counts that writes them."""
+    """Return 0 if the kernel takes tensors of any size: then the kernel that writes them counts."""
     if not all(isinstance(size, tirx.IntImm) for size in tensor.shape):
         return 0
     dtype = tvm.runtime.DataType(str(tensor.dtype))

@@ -38,5 +38,5 @@ def _is_identity(call: relax.Call) -> bool:
 
 
 def _is_one(expr: relax.Expr) -> bool:
-    """Return whether it is the scalar 1; a scalar does not change the shape of the other operand."""
+    """Return whether the expression is the scalar 1; a scalar does not change the shape of the other operand."""
     return isinstance(expr, tvm.ir.GenericConst) and not expr.value.shape and float(expr.value.numpy()) == 1.0

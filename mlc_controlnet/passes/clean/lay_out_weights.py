@@ -78,7 +78,7 @@ def _permuted(weight: relax.Var, axes: list[int]) -> list[int]:
 
 
 def _weights(function: relax.Function) -> dict[relax.Var, list[int]]:
-    """Return the params that are weights of such layers and nothing else -> how they are permuted."""
+    """Map the params that are weights of such layers and nothing else to their permutations."""
     weights: dict[relax.Var, list[int]] = {}
     transposed: dict[relax.Var, relax.Var] = {}  # permute_dims(w) -> w
     others = set(relax.analysis.free_vars(function.body.body))

@@ -72,7 +72,7 @@ Pack = tuple[Linear, ...]
 
 
 def _find_packs(function: relax.Function) -> list[Pack]:
-    """Linear layers that can be one, at least two in each."""
+    """Find groups of linear layers that can become one layer, at least two in each."""
     kinds: dict[tuple[object, ...], list[list[Linear]]] = {}
     for linear in _linears(function):
         packs = kinds.setdefault(linear.kind, [[]])
@@ -94,7 +94,7 @@ def _linears(function: relax.Function) -> Iterator[Linear]:
         def only_reader(
             variable: relax.Var, op: str, value_of: dict = value_of, readers: dict = readers
         ) -> relax.Var | None:
-            """What is bound to the one call that reads the variable, if it is of this op."""
+            """Return the variable bound to the only call that reads `variable`, if that call is of this op."""
             users = list(readers.get(variable, ()))
             inside = variable in params or isinstance(variable, relax.DataflowVar)
             return users[0] if inside and len(users) == 1 and is_call(value_of.get(users[0]), op) else None
@@ -170,7 +170,7 @@ class _Packer(PyExprMutator):
             super().visit_var_binding_(binding)
 
     def _emit(self, pack: Pack) -> None:
-        """All layers at once, where the first one of them begins."""
+        """Emit all layers of a group at once, at the place of its first layer."""
         emit, first = self.builder_.emit, pack[0]
         transposed = emit(relax.op.permute_dims(self.packed[first.weight]))
         y = emit(relax.op.matmul(self.visit_expr(first.x), transposed, out_dtype=first.dtypes[0]))

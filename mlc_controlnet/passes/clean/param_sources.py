@@ -35,7 +35,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ParamSource:
-    """What one param is made of: runs of rows, joined along axis 0, then permuted.
+    """The sources of one param: runs of rows, joined along axis 0, then permuted.
 
     Attributes:
         axes: as of `torch.permute`; () for a param that keeps its axes.
@@ -45,7 +45,7 @@ class ParamSource:
     axes: tuple[int, ...] = ()
 
     def part(self, rows: range) -> "ParamSource":
-        """Some rows of a param that is a whole captured one."""
+        """Return some rows of a param that is a whole captured one."""
         (run,) = self.runs
         assert run.rows is None and not self.axes, "split tables before anything else"
         return ParamSource((Run(run.number, rows),))
@@ -57,7 +57,7 @@ class ParamSource:
 
 
 def join(sources: Iterable[ParamSource]) -> ParamSource:
-    """One param of the rows of all `sources`, one under another."""
+    """Join the rows of all `sources`, one under another, in one param."""
     joined = tuple(sources)
     assert not any(source.axes for source in joined), "join params before they are permuted"
     return ParamSource(tuple(run for source in joined for run in source.runs))
@@ -69,7 +69,7 @@ def inputs_of(function: relax.Function) -> int:
 
 
 def param_sources(function: relax.Function) -> list[ParamSource]:
-    """One for each param, in order; before any pass, each param is the captured one of its number."""
+    """Return one source per param, in order; before any pass, each param is the captured one of its number."""
     encoded = function.attrs.get(_ATTRIBUTE)
     if encoded is None:
         return [ParamSource((Run(number),)) for number in range(len(function.params) - inputs_of(function))]
@@ -86,7 +86,7 @@ def with_params(
 
 
 def _encoded(source: ParamSource) -> list[list[int]]:
-    """[axes, run, run, ...] with run = [number, first row, last row + 1]."""
+    """Encode as [axes, run, run, ...] with run = [number, first row, last row + 1]."""
     runs = [[run.number, *((0, _ALL) if run.rows is None else (run.rows.start, run.rows.stop))] for run in source.runs]
     return [list(source.axes), *runs]
 

@@ -51,7 +51,7 @@ def _split(function: relax.Function, largest_table: int) -> relax.Function:
 
 
 def _is_large(function: relax.Function, param: relax.Var, largest_table: int) -> bool:
-    """Return whether it is over the limit and only rows of it are read."""
+    """Return whether the param is over the limit and only rows of it are read."""
     values = [binding.value for block in function.body.blocks for binding in block.bindings]
     reading = [value for value in values if param in relax.analysis.free_vars(value)]
     return math.prod(shape_of(param)) > largest_table and all(

@@ -1,4 +1,4 @@
-"""How scheduled PrimFuncs become WGSL: TVM's pipeline, with vectors in memory and every index computed once.
+"""Generate WGSL from scheduled PrimFuncs with TVM's pipeline, vectors in memory and every index computed once.
 
 TVM eliminates common subexpressions before it splits kernels from their host, and then simplifies kernels once more,
 which writes every subexpression out again: a quarter of the text. Here they are eliminated at the end.

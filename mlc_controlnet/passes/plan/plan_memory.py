@@ -31,7 +31,7 @@ ALIGNMENT = 64  # bytes; sizes are multiples of it
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a kernel writes, from the binding that allocates it to the last that reads it."""
+    """A kernel's output, alive from the binding that allocates it to the last that reads it."""
 
     var: relax.Var
     bytes: int
@@ -47,7 +47,7 @@ class Storage:
     tensors: list[Tensor] = field(default_factory=list)
 
     def idle_around(self, tensor: Tensor) -> int | None:
-        """How many bindings it would be unused before or after; None if one of its tensors is alive meanwhile."""
+        """Count the bindings it would be unused before or after; None if one of its tensors is alive meanwhile."""
         before = [other.last for other in self.tensors if other.last < tensor.first]
         after = [other.first for other in self.tensors if other.first > tensor.last]
         if len(before) + len(after) < len(self.tensors):
@@ -56,7 +56,7 @@ class Storage:
 
 
 def share(tensors: list[Tensor]) -> list[Storage]:
-    """Storages that hold the tensors: each tensor in one, and no two in one storage at the same time."""
+    """Assign each tensor to a storage, so that no two tensors are alive in one storage at the same time."""
     storages: list[Storage] = []
     for tensor in sorted(tensors, key=lambda tensor: (-tensor.bytes, tensor.first)):
         free = [(idle, storage) for storage in storages if (idle := storage.idle_around(tensor)) is not None]
@@ -70,7 +70,7 @@ def share(tensors: list[Tensor]) -> list[Storage]:
 
 
 def liveness_peak(tensors: list[Tensor]) -> int:
-    """Bytes alive at once, at the worst moment: no plan needs less."""
+    """Return the largest number of bytes alive at once: no plan needs less."""
     moments = {tensor.first for tensor in tensors}
     return max((sum(t.bytes for t in tensors if t.first <= moment <= t.last) for moment in moments), default=0)
 

@@ -36,7 +36,7 @@ class MarkOverwritable:
 
 
 def _overwritable_params(function: tirx.PrimFunc) -> list[int]:
-    """Params of the result's type, whose element [i] is read for nothing but the result's element [i]."""
+    """List the params of the result's type whose element [i] is read only for the result's element [i]."""
     *params, result = function.params
     blocks = list(_blocks(function))
 
@@ -56,14 +56,14 @@ def _overwritable_params(function: tirx.PrimFunc) -> list[int]:
 
 
 def _blocks(function: tirx.PrimFunc) -> Iterator[SBlock]:
-    """All but the root."""
+    """List all blocks but the root."""
     found: list[SBlock] = []
     tvm_ffi.structural_walk(function.body, (SBlock, found.append), order="pre")
     return (block for block in found if block.iter_vars)
 
 
 def _is_pointwise(block: SBlock, buffer: tvm.ir.Var) -> bool:
-    """Return whether the block reads the buffer only where it writes its one result."""
+    """Return whether the block reads the buffer only at the indices at which it writes its one result."""
     if len(block.writes) != 1 or any(axis.iter_type != tirx.IterVar.DataPar for axis in block.iter_vars):
         return False
     written = [dim.min for dim in block.writes[0].region]
@@ -128,7 +128,7 @@ def _threads_share_a_sum(function: tirx.PrimFunc) -> bool:
 
 
 def _in_place(function: tirx.PrimFunc, index: int) -> tirx.PrimFunc:
-    """Return the kernel with its result in param `index`; attributes of its own name go."""
+    """Return the kernel with its result in param `index`, without the attributes of its own name."""
     *params, result = function.params
     operand = params[index]
     body = tvm_ffi.structural_map(function.body, (tvm.ir.Var, lambda var: operand if var.same_as(result) else var))
@@ -136,7 +136,7 @@ def _in_place(function: tirx.PrimFunc, index: int) -> tirx.PrimFunc:
 
 
 def _free_operands(function: relax.Function) -> dict[relax.Var, set[relax.Var]]:
-    """For each variable that stays inside the function: the operands of its value that nothing reads any more.
+    """Map each variable that stays inside the function to the operands of its value that nothing reads later.
 
     Those are tensors that kernels made, not params; a reshape is the same tensor.
     """
@@ -169,5 +169,5 @@ def _free_operands(function: relax.Function) -> dict[relax.Var, set[relax.Var]]:
 
 
 def _variables(expr: relax.Expr) -> list[relax.Var]:
-    """Those that `expr` reads; each once."""
+    """List the variables that `expr` reads, each once."""
     return list(relax.analysis.free_vars(expr))

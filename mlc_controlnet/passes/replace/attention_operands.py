@@ -1,4 +1,4 @@
-"""What an attention in Relax asks for, and the tensors in which its operands lie."""
+"""Describe an attention in Relax, and find the tensors that hold its operands."""
 
 import math
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def columns_of(rows: relax.Expr, lookup: Lookup) -> Columns | None:
 
 
 def describe(call: relax.Call) -> Attention | None:
-    """What the call asks for, None if a size is unknown or it asks for a sliding window."""
+    """Describe the attention of a call; None if a size is unknown or it has a sliding window."""
     shapes = [_static_shape(argument) for argument in call.args]
     if None in shapes or call.attrs.window_size is not None:
         return None

@@ -59,7 +59,7 @@ def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, 
 
 
 def _doubles(expr: relax.Expr | None) -> TypeGuard[relax.Call]:
-    """Return whether it is a nearest upsampling that takes every number twice along both axes."""
+    """Return whether the call is a nearest upsampling that repeats every number twice along both axes."""
     if not is_call(expr, "relax.image.resize2d"):
         return False
     attrs = expr.attrs
@@ -76,6 +76,6 @@ def _doubles(expr: relax.Expr | None) -> TypeGuard[relax.Call]:
 
 
 def _is_plain(conv: relax.Call) -> bool:
-    """With a halo: the schedule looks for it, and it is where the picture is read at half its places."""
+    """Return whether the convolution has stride 1 and a halo, which the schedule needs."""
     strides, padding = conv.attrs.strides, conv.attrs.padding
     return is_direct(conv) and all(int(step) == 1 for step in strides) and any(int(side) for side in padding)

@@ -1,4 +1,4 @@
-"""Read columns of a packed product where they lie, in the kernel that adds them to a picture's channels.
+"""Read columns of a packed product in place, in the kernel that adds them to a picture's channels.
 
 Before: s = strided_slice(y, [1], [begin], [end]); e = expand_dims(expand_dims(s, [2]), [3]); z = add(x, e)
 After:  e = call_tir(columns_as_channels, (y, begin)); z = add(x, e)

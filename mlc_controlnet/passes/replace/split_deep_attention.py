@@ -71,7 +71,7 @@ class _Rule:
 
 
 def _rows(heads: relax.Expr, site: Site) -> Columns:
-    """[B, S, 1, D] as columns of the tensor that has it."""
+    """Return [B, S, 1, D] as columns of the tensor that holds it."""
     rows = rows_of(heads, site.lookup)
     if rows is None:
         batch, tokens, _, depth = shape_of(heads)
@@ -84,7 +84,7 @@ def _emit_product(site: Site, compute: Callable[..., te.Tensor], *args: relax.Ex
 
 
 def _columns(tensor: te.Tensor, first: int, columns: int) -> te.Tensor:
-    """Return a stage that the product reads through: its schedule inlines it."""
+    """Return a stage that selects columns; the product's schedule inlines it."""
     if (first, columns) == (0, tensor.shape[2]):
         return tensor
     return te.compute((*tensor.shape[:2], columns), lambda b, row, d: tensor[b, row, first + d], "columns")

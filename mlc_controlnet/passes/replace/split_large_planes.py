@@ -85,7 +85,7 @@ class _Finder:
         self.var_of = {binding.value: binding.var for binding in self.bindings}
 
     def planes(self) -> dict[relax.Var, Plane]:
-        """In the order of execution. What reads a plane in pieces is not made in pieces itself."""
+        """List the planes in the order of execution. A call that reads a plane in pieces is not split itself."""
         found: dict[relax.Var, Plane] = {}
         reading: list[relax.Call] = []
         for binding in self.bindings:
@@ -175,7 +175,7 @@ class _Splitter(PyExprMutator):
         return self._emit(relax.op.nn.silu(y)) if silu else y
 
     def _convolve(self, like: relax.Call, x: relax.Var, axis: int, rows: tuple[int, int]) -> relax.Var:
-        """The convolution with some rows of the weight [N, C, kh, kw] along `axis`, cut out of the param as it lies."""
+        """Emit the convolution with some rows of the weight [N, C, kh, kw] along `axis`, cut out of the param."""
         weight = self._at_hand(laid_out(like.args[1], self.value_of.get))
         piece = self._slice(weight, LAID_OUT.index(axis), rows)
         return self._emit(relax.Call(like.op, [x, self._emit(relax.op.permute_dims(piece, AS_TORCH))], like.attrs))
@@ -185,13 +185,13 @@ class _Splitter(PyExprMutator):
         return x if str(x.ty.dtype) == dtype else self._emit(relax.op.astype(x, dtype))
 
     def _slice(self, x: relax.Expr, axis: int, rows: tuple[int, int]) -> relax.Var:
-        """The kernel reads from memory where the slice begins, so that all slices of a weight share a kernel."""
+        """Emit a slice whose kernel reads its begin from memory, so that all slices of a weight share a kernel."""
         start, stop = rows
         begin = relax.const([start], "int32")
         return self.builder_.emit_te(_channels_of, x, begin, axis, stop - start, primfunc_name_hint="slice")
 
     def _at_hand(self, x: relax.Expr) -> relax.Expr:
-        """A value computed before the plane; a param is read from the tuple of params, which may come later."""
+        """Return a value computed before the plane; a param is read from the tuple of params, which may come later."""
         value = self.value_of.get(x)
         if isinstance(x, relax.Var) and not isinstance(value, relax.TupleGetItem):
             return self.visit_expr(x)
@@ -210,5 +210,5 @@ def _channels_of(x: te.Tensor, begin: te.Tensor, axis: int, size: int) -> te.Ten
 
 
 def _is_whole_conv2d(expr: relax.Expr | None) -> bool:
-    """Return whether each of its results sums over all input channels."""
+    """Return whether each result of the call sums over all input channels."""
     return is_call(expr, "relax.nn.conv2d") and is_direct(expr)

@@ -71,7 +71,7 @@ class _Rule:
         return relax.op.reshape(y, shape_of(call))
 
     def _lay_out(self, attention: Attention, call: relax.Call, site: Site) -> tuple[Attention, list[relax.Expr]]:
-        """The attention by where its operands lie, and what its kernel takes."""
+        """Choose the layout of the attention by the tensors of its operands. Returns it with its kernel's arguments."""
         width = attention.width
         rows = [_rows(argument, width, site) for argument in call.args[:3]]
         q, k, v = (columns_of(row, site.lookup) for row in rows)
@@ -86,13 +86,13 @@ class _Rule:
         return attention, [*rows, *call.args[3:]]
 
     def _flat(self, tensor: relax.Expr, site: Site) -> relax.Expr:
-        """One view for all kernels that read it."""
+        """Return one flat view for all kernels that read the tensor."""
         if tensor not in self.flat:
             self.flat[tensor] = site.emit(relax.op.reshape(tensor, (math.prod(shape_of(tensor)),)))
         return self.flat[tensor]
 
 
 def _rows(heads: relax.Expr, width: int, site: Site) -> relax.Expr:
-    """[B, S, H, D] as [B, S, H D]."""
+    """Reshape [B, S, H, D] to [B, S, H D]."""
     rows = rows_of(heads, site.lookup)
     return site.emit(relax.op.reshape(heads, (*shape_of(heads)[:2], width))) if rows is None else rows

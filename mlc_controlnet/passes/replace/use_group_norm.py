@@ -91,7 +91,7 @@ class _Rule:
 
 
 def _only_read_by_silu(function: relax.Function) -> set[relax.Var]:
-    """Variables of dataflow blocks with one reader, which is a silu."""
+    """Find the variables of dataflow blocks whose only reader is a silu."""
     return {
         variable
         for variable, reading in readers(function).items()

@@ -42,7 +42,7 @@ class UseLayerNorm:
 
 
 def _describe(call: relax.Call) -> LayerNorm | None:
-    """Return the layer norm that `call` is, None for anything else."""
+    """Describe the layer norm that `call` computes; None for anything else."""
     if not is_call(call, "relax.nn.layer_norm"):
         return None
     attrs, shape = call.attrs, call.ty.shape

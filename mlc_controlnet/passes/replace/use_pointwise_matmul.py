@@ -88,7 +88,7 @@ class _Products:
         return None
 
     def _product_below(self, expr: relax.Expr, site: Site) -> relax.Var | None:
-        """y, if `expr` is reshape(y) and y is one of the products."""
+        """Return y if `expr` is reshape(y) and y is one of the products."""
         bound = site.bound_to(expr)
         return bound.args[0] if is_call(bound, "relax.reshape") and bound.args[0] in self.products else None
 
@@ -137,7 +137,7 @@ def _alone(call: relax.Call, site: Site) -> relax.Expr | None:
 
 
 def _producer(call: relax.Call, op: str | None, producer: str, site: Site) -> relax.Call | None:
-    """The call of `producer` that computes the first operand of `call`, if `call` is of `op` (any op if None)."""
+    """Find the call of `producer` that computes the first operand of `call`, if `call` is of `op` (any op if None)."""
     if op is not None and not is_call(call, op):
         return None
     bound = site.bound_to(call.args[0]) if call.args else None

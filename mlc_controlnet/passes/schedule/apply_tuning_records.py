@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 @tvm.transform.module_pass(opt_level=0, name="ApplyTuningRecords")
 class ApplyTuningRecords:
     def __init__(self, folder: Path) -> None:
-        """`folder` has database_workload.json and database_tuning_record.json."""
+        """Open the records of `folder`, which has database_workload.json and database_tuning_record.json."""
         self.folder = folder
 
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
@@ -59,5 +59,5 @@ def open_database(folder: Path) -> meta_schedule.database.JSONDatabase:
 
 
 def as_workload(function: tirx.PrimFunc) -> tvm.IRModule:
-    """What a record is filed under: the function without the name and pattern that it has in its module."""
+    """Return the key of a record: the function without the name and pattern that it has in its module."""
     return tvm.IRModule({"main": function.without_attr("op_pattern").with_attr("global_symbol", "main")})

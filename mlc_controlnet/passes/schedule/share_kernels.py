@@ -63,7 +63,7 @@ class _Rule:
 
 
 def _of_any_row(function: tirx.PrimFunc) -> tirx.PrimFunc | None:
-    """The kernel with the length of each row [1, N] that it takes left open; None if it takes none."""
+    """Return the kernel for rows [1, N] of any length; None if it has no such param."""
     rows = [param for param in function.params[:-1] if isinstance(param.ty, BufferType) and _is_row(param.ty.shape)]
     if not rows:
         return None
