@@ -1,4 +1,4 @@
-/** Where a bundle is on its host: a folder's address, and a query that every request repeats. */
+/** The address of a bundle on its host: a folder, and a query that every request repeats. */
 
 import { MANIFEST_NAME } from "./constants.ts";
 import { UserError } from "./errors.ts";
@@ -32,7 +32,7 @@ export function resolveBundleUrl(bundleUrl: string | URL): BundleAddress {
   return { folder: `${root}${folder}${folder.endsWith("/") ? "" : "/"}`, query: search };
 }
 
-/** The address of one of the bundle's files, without the query. `path` is relative, with /. */
+/** Return the address of one of the bundle's files, without the query. `path` is relative, with /. */
 export function fileUrl({ folder }: BundleAddress, path: string): string {
   return folder + path.split("/").map(encodeURIComponent).join("/"); // a name may contain # or ?
 }

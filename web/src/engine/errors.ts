@@ -8,18 +8,18 @@ export class UserError extends Error {
   constructor(
     /** The file, option or limit that is wrong. */
     readonly subject: string,
-    /** What it is. */
+    /** The value found. */
     readonly got: string,
-    /** What it should be. */
+    /** The value or values that would be right. */
     readonly wanted: string,
-    /** What the user can do now. */
+    /** The action that helps the user now. */
     readonly remedy: string,
   ) {
     super(`${subject}: got ${got}, wanted ${wanted}; ${remedy}`);
   }
 }
 
-/** True for the error that an AbortSignal causes: nothing is wrong, the caller cancelled. */
+/** Return true for the error that an AbortSignal causes: nothing is wrong, the caller cancelled. */
 export function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === "AbortError";
 }

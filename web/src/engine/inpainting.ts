@@ -20,7 +20,7 @@ export interface Inpainting {
   readonly maskedImage: FloatArray;
   /** float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0. */
   readonly mask: FloatArray;
-  /** How the two pictures were changed to fit. */
+  /** The changes that made the two pictures fit, one sentence each. */
   readonly notices: readonly string[];
 }
 
@@ -61,7 +61,7 @@ export function prepareInpainting(
   return { maskedImage, mask: cells, notices: [...whole.notices, ...mask.notices] };
 }
 
-/** [3, H, W] in 0..1 -> [H, W] in 0..255: ITU-R 601-2 luma in 16 bits of fraction, as Pillow computes it. */
+/** Turn [3, H, W] in 0..1 into [H, W] in 0..255: ITU-R 601-2 luma in 16 bits of fraction, as Pillow computes it. */
 function greyLevels(pixels: FloatArray): Uint8Array {
   const size = pixels.length / 3;
   const level = (channel: number, i: number) => Math.round(255 * pixels[channel * size + i]);

@@ -17,7 +17,7 @@ export interface EngineOptions extends LoadOptions {
   readonly onManifest?: (manifest: Manifest) => void;
 }
 
-/** What a call of generate reports to, and how to end it. */
+/** The functions that a call of generate reports to, and the signal that ends it. */
 export interface GenerateCallbacks {
   /** Called after each denoising step. */
   readonly onStep?: (step: Step) => void;
@@ -36,9 +36,9 @@ export interface EngineInfo {
   readonly device: string;
   /** The compute dtype of the library in use: float16 or float32. */
   readonly dtype: string;
-  /** Whether all weights stay in GPU memory, and how much of it drawing takes. */
+  /** The mode in use, and how much GPU memory drawing needs in it. */
   readonly memory: Memory;
-  /** What this library takes in either mode. */
+  /** The GPU memory that this library needs in either mode. */
   readonly memoryPlan: MemoryPlan;
   /** The available numbers of steps, by sampler. */
   readonly samplers: Readonly<Record<string, readonly number[]>>;

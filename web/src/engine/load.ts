@@ -21,12 +21,13 @@ type Put = (key: string, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
 export interface Bundle {
   readonly url: string;
   readonly manifest: Manifest;
-  /** Of manifest.json: it covers every file by its hash. */
+  /** The sha256 of manifest.json, which in turn lists the sha256 of every file. */
   readonly sha256: string;
   /**
-   * The content of one listed file, from the cache or the host, its size and hash verified.
+   * Read one listed file from the cache or the host, and verify its size and hash.
    *
-   * `onBytes` receives the number of bytes as they arrive. Throws UserError if the host's file is missing, short, long or altered.
+   * `onBytes` receives the number of bytes as they arrive. Throws UserError if the host's file is missing, short, long
+   * or altered.
    */
   readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
   /**
@@ -190,7 +191,7 @@ async function withRetries<T>(attempt: () => Promise<T>, signal?: AbortSignal): 
   return attempt();
 }
 
-/** Fetch `url` with `query` at its end. Messages name `url` alone. */
+/** Fetch `url` with `query` at its end. Messages name only `url`. */
 async function request(
   url: string,
   query: string,

@@ -171,12 +171,12 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
   }
 }
 
-/** Whether the model is an inpainting model, for which the pipeline also needs a picture and a mask. */
+/** Return whether the model is an inpainting model, for which the pipeline also needs a picture and a mask. */
 export function inpaints(parsed: Manifest): boolean {
   return sampleShape(parsed)[1] === INPAINTING_CHANNELS;
 }
 
-/** The components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture. */
+/** List the components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture. */
 export function drawingComponents(parsed: Manifest): readonly ComponentName[] {
   return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
 }
@@ -185,7 +185,7 @@ function sampleShape({ components }: Manifest): readonly number[] {
   return components.unet?.inputs.find((tensor) => tensor.name === "sample")?.shape ?? [];
 }
 
-/** Whether `path` is a plain relative path, which cannot leave its folder on any system. */
+/** Return whether `path` is a plain relative path, which cannot leave its folder on any system. */
 function isInside(path: string): boolean {
   return (
     path !== "" && !/[\\:\0]/.test(path) && path.split("/").every((part) => part !== "" && !/^\.{1,2}$/.test(part))

@@ -9,10 +9,10 @@ export type MemoryName = "resident" | "reduced";
 /** `auto`: resident, unless the GPU looks too small for it or turns out to be. */
 export type MemoryChoice = MemoryName | "auto";
 
-/** How much GPU memory a library takes in each mode, from the manifest. */
+/** The GPU memory that a library needs in each mode, from the manifest. */
 export type MemoryPlan = Manifest["memory"][string];
 
-/** How much GPU memory one library takes in one mode. */
+/** The GPU memory that one library needs in one mode. */
 export interface Memory extends MemoryMode {
   readonly name: MemoryName;
 }

@@ -33,7 +33,7 @@ export function philox4x32(counter: Readonly<Words>, key: readonly [number, numb
 }
 
 /**
- * The first `count` words of a stream.
+ * Return the first `count` words of a stream.
  *
  * The key is the low and the high half of the seed; the counter of block i is (i, 0, 0, stream).
  */
@@ -44,7 +44,7 @@ export function randomWords(count: number, seed: number, stream: number): Uint32
   return words.subarray(0, count);
 }
 
-/** Independent normals of mean 0 and standard deviation 1, float32. The seed is an integer from 0 to 2^53 - 1. */
+/** Generate independent normals of mean 0 and standard deviation 1, float32. The seed is an integer in 0..2^53 - 1. */
 export function standardNormal(
   count: number,
   seed: number,
@@ -61,7 +61,7 @@ export function standardNormal(
   return normals.subarray(0, count);
 }
 
-/** The high 32 bits of a product of two uint32: JavaScript's numbers hold 53 bits, so in halves of 16. */
+/** Return the high 32 bits of a product of two uint32, from halves of 16 bits: JavaScript's numbers hold 53 bits. */
 function multiplyHigh(a: number, b: number): number {
   const [aLow, aHigh] = [a & 0xffff, a >>> 16];
   const [bLow, bHigh] = [b & 0xffff, b >>> 16];

@@ -22,12 +22,12 @@ import { type GenerateRequest, resolve, type Settings, toMetadata, words } from 
 import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
 
-/** What every step of the denoising loop receives unchanged. */
+/** The inputs that are the same for every step of the denoising loop. */
 export interface Conditions {
-  /** The prompt's; with guidance, the negative prompt's before it. */
+  /** The context of the prompt. With guidance, the negative prompt's context comes first. */
   readonly contexts: readonly Context[];
   readonly control: ControlEmbedding;
-  /** Of an inpainting UNet's sample, after the latents: float32 [1, _, h, w] each. */
+  /** The channels after the latents in an inpainting UNet's sample: float32 [1, _, h, w] each. */
   readonly extraChannels: readonly FloatArray[];
 }
 
@@ -53,7 +53,7 @@ export interface GeneratedImage extends Image {
   readonly metadata: Readonly<Record<string, string>>;
 }
 
-/** What a pipeline needs: the bundle's data, and its components on a device. */
+/** The parts of a pipeline: the bundle's data, and its components on a device. */
 export interface Model {
   readonly manifest: Manifest;
   /** sha256 of the manifest. */
@@ -68,7 +68,7 @@ export class ControlNetPipeline {
   constructor(private readonly model: Model) {}
 
   /**
-   * Draw one picture. It yields after every step, so progress, preview and cancelling belong to the caller, and returns the
+   * Draw one picture. It yields after every step, so the caller can show progress, preview or cancel, and returns the
    * picture. A loop that ends early frees what it holds.
    *
    * `onNotice` is called with every change to the inputs: a prompt that was cut, a control image that was scaled. Throws

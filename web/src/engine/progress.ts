@@ -16,7 +16,7 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Read options for the library and the shards; `onProgress` gets the sum of their bytes. */
+/** Make the read options for the library and the shards. `onProgress` receives the sum of their bytes. */
 export function withDownloadMeter(bundle: Bundle, library: Library, { onProgress, signal }: LoadOptions): ReadOptions {
   const paths = new Set([library.file, ...neededShards(bundle.manifest).keys()]);
   const total = bundle.manifest.files.reduce((sum, file) => sum + (paths.has(file.path) ? file.bytes : 0), 0);

@@ -49,7 +49,7 @@ export interface Pictures {
 /** Settings, of which any but the prompt may be left out, and pictures. */
 export interface GenerateRequest extends Pictures, Pick<Settings, "prompt">, Partial<Omit<Settings, "prompt">> {}
 
-/** What is known of one field of `Settings`. */
+/** The description of one field of `Settings`. */
 interface Option<T> {
   /** Takes the option's name in words and a value; returns the value, or throws UserError. */
   readonly check: (subject: string, value: unknown) => T;

@@ -53,7 +53,7 @@ export function parseSamplers(bytes: Uint8Array, where: string): SamplerTables {
   );
 }
 
-/** The table for `sampler` and `steps`. Throws UserError that lists the available ones. */
+/** Return the table for `sampler` and `steps`. Throws UserError that lists the available ones. */
 export function pickTable(tables: SamplerTables, sampler: string, steps: number): SamplerTable {
   const bySteps = tables.get(sampler);
   if (bySteps === undefined) {
@@ -68,7 +68,7 @@ export function pickTable(tables: SamplerTables, sampler: string, steps: number)
   return table;
 }
 
-/** `1 to 100, 125 or 150` for {1, 2, ..., 100, 125, 150}. */
+/** Return for example `1 to 100, 125 or 150` for {1, 2, ..., 100, 125, 150}. */
 export function describeCounts(counts: Iterable<number>): string {
   const runs: number[][] = [];
   for (const count of [...counts].sort((a, b) => a - b)) {

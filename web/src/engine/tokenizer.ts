@@ -1,4 +1,4 @@
-/** Prompt to token ids. Twin: mlc_controlnet/runtime/tokenizer.py. */
+/** Turn prompts into token ids. Twin: mlc_controlnet/runtime/tokenizer.py. */
 
 import { Tokenizer } from "@huggingface/tokenizers";
 import { parseJson } from "./json_record.ts";
@@ -7,7 +7,7 @@ import type { Manifest } from "./manifest.ts";
 export interface TokenizedPrompt {
   /** int32 [1, T]: begin, the prompt, end, then padding. */
   readonly tokenIds: Int32Array<ArrayBuffer>;
-  /** The end of the prompt that did not fit, whole words; "" if all of it did. */
+  /** The words at the end of the prompt that did not fit; "" if all of it did. */
   readonly cutText: string;
 }
 
@@ -46,7 +46,7 @@ export class PromptTokenizer {
     return { tokenIds, cutText: ids.length > room ? this.wordsAfter(prompt, room) : "" };
   }
 
-  /** The words of `prompt` from the first one that does not fit whole. The package does not report offsets. */
+  /** Return the words of `prompt` from the first one that does not fit whole. The package does not report offsets. */
   private wordsAfter(prompt: string, room: number): string {
     for (const word of prompt.matchAll(/\S+/g)) {
       const throughWord = prompt.slice(0, word.index + word[0].length);
@@ -57,8 +57,8 @@ export class PromptTokenizer {
 
   /**
    * The package differs from the tokenizers library that models are trained with in two ways. It lowers the last Σ of a
-   * word to ς, so Σ is replaced first. It takes a text that lowers to a special token for that token, which the space at
-   * the end prevents: no CLIP token ends in white space.
+   * word to ς, so Σ is replaced first. It reads a text that lowers to a special token as that token. The space at
+   * the end prevents that: no CLIP token ends in white space.
    */
   private ids(text: string): number[] {
     const sameLowerCase = this.lowers ? text.replaceAll("Σ", "σ") : text;

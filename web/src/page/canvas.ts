@@ -56,5 +56,5 @@ export function saveFile(content: Blob, name: string): void {
   link.href = URL.createObjectURL(content);
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // the browser has begun to read it by then
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // by then the browser has begun to read the data
 }

@@ -19,7 +19,7 @@ import {
 
 export type Tool = "ring" | "pencil" | "eraser";
 
-/** In pixels of the control image. A shorter drag counts as a click and draws nothing. */
+/** Pixels of the control image. A shorter drag counts as a click and draws nothing. */
 const MIN_RADIUS = 3;
 
 export class DrawingBoard {
@@ -86,7 +86,7 @@ export class DrawingBoard {
     return drawShape(this.shape, this.width, this.height);
   }
 
-  /** What was changed in an opened picture to make it fit. */
+  /** The changes that made an opened picture fit, one sentence each. */
   get notices(): readonly string[] {
     return this.shape.kind === "picture" ? this.shape.fitted.notices : [];
   }
@@ -136,7 +136,7 @@ export class DrawingBoard {
     const points = [from];
     const width = strokeWidth(erases, this.size);
     const showStroke = () => this.show(addStroke(before, { points, width, erases }), gesture);
-    if (erases) showStroke(); // a click rubs out a dot
+    if (erases) showStroke(); // a click erases a dot
     return (to) => {
       const last = points[points.length - 1];
       if (Math.hypot(to.x - last.x, to.y - last.y) < SPACING) return;
@@ -195,7 +195,7 @@ function addStroke(shape: Shape, stroke: Stroke): Shape {
   return { kind: "strokes", strokes: stroke.erases ? [traceRing(shape.ring), stroke] : [stroke] };
 }
 
-/** True for a color value above 0; `i` is its index in RGBA data. */
+/** Return true for a color value above 0; `i` is its index in RGBA data. */
 function isLit(value: number, i: number): boolean {
   return i % 4 !== 3 && value > 0;
 }

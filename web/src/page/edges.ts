@@ -1,5 +1,5 @@
 /**
- * Canny's edges of a picture (IEEE PAMI 8(6), 1986), as OpenCV finds them: a ControlNet for edges was trained on the edges
+ * Find Canny's edges (IEEE PAMI 8(6), 1986) as OpenCV does: a ControlNet for edges was trained on the edges
  * that OpenCV finds in photos. The twin of mlc_controlnet/images/annotators.py.
  */
 
@@ -8,7 +8,7 @@ import type { Image } from "../worker";
 /** The thresholds of lllyasviel/ControlNet, gradio_canny2image.py, for a gradient of |gx| + |gy|. */
 const LOW = 100;
 const HIGH = 200;
-/** At no detail and at all detail, the thresholds are this many times higher and lower. */
+/** The thresholds are this many times higher for no detail, and this many times lower for all detail. */
 const RANGE = 4;
 /** Tangents of 22.5 and 67.5 degrees, between which OpenCV takes a gradient for a diagonal one. */
 const TAN_22 = Math.round(Math.tan(Math.PI / 8) * 2 ** 15) / 2 ** 15;
@@ -44,7 +44,7 @@ export function findEdges(image: Image, detail: number): Image {
   return { width, height, data };
 }
 
-/** Whether a picture is lines of light on black already: most of it is dark, and none of it coloured. */
+/** Return whether a picture already shows light lines on black: most of it is dark, and none of it coloured. */
 export function isOutline({ data }: Image): boolean {
   let dark = 0;
   for (let i = 0; i < data.length; i += 4) {
@@ -56,7 +56,7 @@ export function isOutline({ data }: Image): boolean {
 }
 
 /**
- * Sobel's gradient of the channel in which it is strongest, and whether it is a ridge: stronger than at both neighbours
+ * Compute Sobel's gradient of the strongest channel, and whether it is a ridge: stronger than at both neighbours
  * across the edge. The picture's last pixels go on beyond its border, where the gradient counts as 0.
  */
 function measureGradient({ width, height, data }: Image) {
@@ -100,7 +100,7 @@ function measureGradient({ width, height, data }: Image) {
   return { strength, isRidge };
 }
 
-/** Steps to the two neighbours in the gradient's direction, and whether a plateau of two equal pixels keeps the first. */
+/** Return the steps to both neighbours along the gradient, and whether a plateau of two pixels keeps the first. */
 function neighboursAcross(gx: number, gy: number, row: number): [before: number, after: number, keepsPlateau: boolean] {
   const [x, y] = [Math.abs(gx), Math.abs(gy)];
   if (y < x * TAN_22) return [-1, 1, true];

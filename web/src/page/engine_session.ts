@@ -85,7 +85,7 @@ export class EngineSession {
   private giveUp(): void {
     const engine = this.engine;
     this.engine = undefined;
-    void engine?.then((loaded) => loaded.unload()).catch(() => {}); // it may be past answering, or never have loaded
+    void engine?.then((loaded) => loaded.unload()).catch(() => {}); // a broken engine may not answer
   }
 
   private async start(): Promise<ControlNetEngine> {
@@ -102,13 +102,13 @@ export class EngineSession {
   }
 }
 
-/** False for a cancel and for a user's mistake. Failures of the GPU arrive as UserError and count as broken. */
+/** Return false for a cancel and for a user's mistake. Failures of the GPU arrive as UserError and count as broken. */
 function breaksEngine(error: unknown): boolean {
   if (isAbort(error)) return false;
   return !(error instanceof UserError) || error.subject === "GPU device" || isMemoryFull(error);
 }
 
-/** Tells by the subject: an error from the worker keeps its parts but not its subclass. */
+/** Decide by the subject, because an error from the worker keeps its parts but not its subclass. */
 function isMemoryFull(error: unknown): boolean {
   return error instanceof UserError && error.subject === "GPU memory";
 }

@@ -1,6 +1,6 @@
-/** What the visitor can undo: the present state and the ones before it. */
+/** The history for undo: the present state and the ones before it. */
 
-/** States to go back to. Pictures take megabytes, so old ones are dropped. */
+/** The number of states to go back to. Pictures need megabytes, so old states are dropped. */
 const MOST = 50;
 
 export class History<T> {
@@ -25,12 +25,12 @@ export class History<T> {
     this.state = state;
   }
 
-  /** Replace the present state; that is no change to undo. */
+  /** Replace the present state without a change to undo. */
   amend(state: T): void {
     this.state = state;
   }
 
-  /** Whether the last change was made by that gesture, and was not undone. */
+  /** Return whether the last change was made by that gesture, and was not undone. */
   isOf(gesture: unknown): boolean {
     return this.gesture === gesture;
   }

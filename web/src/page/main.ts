@@ -76,7 +76,7 @@ const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onMa
 let loadProgress = new LoadProgress();
 /** Whether this is an inpainting model. */
 let repaints = false;
-/** Whether the model was trained on outlines alone: of a photo it then wants the edges. */
+/** Whether the model was trained only on outlines. The page then replaces an opened photo by its edges. */
 let wantsOutlines = true;
 let running: AbortController | undefined;
 /** The board that Ctrl+Z applies to. */
@@ -139,7 +139,7 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   status.result("Ready");
 }
 
-/** Show how much memory each choice takes. A small model leaves nothing to choose. */
+/** Show how much memory each choice needs. A small model leaves nothing to choose. */
 function offerMemory({ resident, reduced }: MemoryPlan): void {
   const { options } = field<HTMLSelectElement>("memory");
   options[1].text = `Keep the model there: ${gigabytes(resident.peak_bytes)}`;
@@ -201,7 +201,7 @@ async function generate(): Promise<void> {
   }
 }
 
-/** The form's fields have the names of the options. An empty number leaves its option to the bundle. */
+/** Read the form, whose fields have the names of the options. An empty number leaves its option to the bundle. */
 function readRequest(): GenerateRequest {
   const options = OPTION_NAMES.map((name) => {
     const control = form.elements.namedItem(name);
@@ -213,7 +213,7 @@ function readRequest(): GenerateRequest {
   return { ...Object.fromEntries(options), controlImage: board.controlImage() };
 }
 
-/** An error about an option gets the label of the option's field as its subject. */
+/** Give an error about an option the label of the option's field as its subject. */
 function labelled(error: unknown): unknown {
   if (!(error instanceof UserError)) return error;
   const option = OPTION_NAMES.find((name) => optionWords(name) === error.subject);
@@ -223,7 +223,7 @@ function labelled(error: unknown): unknown {
   return label ? new UserError(label, error.got, error.wanted, error.remedy) : error;
 }
 
-/** The additional pictures for an inpainting model. Throws UserError if there is no photo. */
+/** Return the additional pictures for an inpainting model. Throws UserError if there is no photo. */
 function readPhoto(): Pick<GenerateRequest, "image" | "maskImage"> {
   const { image } = photo;
   if (image === undefined) throw new UserError("photo", "none", "a picture of which a part is repainted", "open one");
@@ -289,7 +289,7 @@ function listen(): void {
       board.tool = radio.value as Tool;
       byId("gesture").textContent = HINTS[board.tool];
     };
-    if (radio.checked) take(); // a browser may put back what was chosen before the page was loaded again
+    if (radio.checked) take(); // after a reload, a browser may restore the visitor's choice
     radio.addEventListener("change", take);
   }
   linkRepaintCard(byId("repaint"), photo, {
@@ -351,7 +351,7 @@ async function keepForOfflineUse(): Promise<void> {
   try {
     await navigator.serviceWorker?.register("./offline.js");
   } catch (error) {
-    console.warn(error); // a sandboxed frame refuses even to be asked
+    console.warn(error); // in a sandboxed frame even the request throws
   }
 }
 
@@ -363,7 +363,7 @@ if (palette !== undefined) linkSwatches(byId("colors"), byId<HTMLInputElement>("
 if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
 byId("not-started").remove();
 session.load().catch((error) => {
-  if (running !== undefined) return; // the run that waits for it reports the error
+  if (running !== undefined) return; // the run that waits for the engine reports the error
   messages.error(error);
   status.result("The model is not loaded");
 });

@@ -35,7 +35,7 @@ export class Messages {
     message.append(...content);
     this.container.append(message);
     if (kind !== "error") return;
-    scrollTo({ top: scrollY, behavior: "instant" }); // a scroll to the picture that is under way would go on
+    scrollTo({ top: scrollY, behavior: "instant" }); // stops a scroll to the picture that is under way
     message.scrollIntoView({ block: "nearest" });
   }
 }
@@ -52,7 +52,7 @@ function strong(text: string): HTMLElement {
   return element;
 }
 
-/** "steps" becomes "Steps". Addresses, and names such as maxBufferSize, do not change. */
+/** Turn "steps" into "Steps". Addresses, and names such as maxBufferSize, do not change. */
 function capitalise(text: string): string {
   return /^(?!\w+:\/\/)[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }

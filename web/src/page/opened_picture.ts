@@ -5,19 +5,19 @@ import { findEdges } from "./edges";
 import { invert, type Look, type PictureShape, type Shape } from "./outline";
 
 const DETAIL = 0.5;
-/** What the picture on the drawing board is called in errors and notices. */
+/** The name of the drawing board's picture in errors and notices. */
 const SUBJECT = "control image";
 
 type Size = Pick<Image, "width" | "height">;
 
-/** A picture as it comes onto the board. Throws UserError if it is too small. */
+/** Make the shape of a newly opened picture. Throws UserError if it is too small. */
 export function openedPicture(source: Image, edges: boolean, size: Size): PictureShape {
   const fitted = fitImage(source, size.height, size.width, SUBJECT);
   const look = { edges, detail: DETAIL, inverted: false };
   return { kind: "picture", source, fitted, look, picture: applyLook(fitted, look), strokes: [] };
 }
 
-/** The shape on a board of that size: a picture is fitted again if the board has changed. */
+/** Return the shape on a board of that size: a picture is fitted again if the board's size has changed. */
 export function fitPicture(shape: Shape, size: Size): Shape {
   if (shape.kind !== "picture") return shape;
   if (shape.picture.width === size.width && shape.picture.height === size.height) return shape;

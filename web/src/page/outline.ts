@@ -16,9 +16,9 @@ export interface Ring {
 /** A line of the pencil, the brush or the eraser. */
 export interface Stroke {
   readonly points: readonly Point[];
-  /** In pixels of the control image. */
+  /** Pixels of the control image. */
   readonly width: number;
-  /** Black instead of white. */
+  /** True to draw black instead of white. */
   readonly erases: boolean;
 }
 
@@ -41,17 +41,17 @@ export interface PictureShape {
   readonly strokes: readonly Stroke[];
 }
 
-/** How an opened picture is changed. */
+/** The changes to an opened picture. */
 export interface Look {
   readonly edges: boolean;
-  /** 0..1: how faint an edge may be. */
+  /** 0..1: with more detail, fainter edges are drawn. */
   readonly detail: number;
   readonly inverted: boolean;
 }
 
-/** In pixels. The training pictures have one to two. */
+/** Pixels. The lines of the training pictures are one to two pixels wide. */
 const LINE_WIDTH = 1.5;
-/** As a fraction of the board's width. */
+/** A fraction of the board's width. */
 const ERASER_WIDTH = 1 / 16;
 /** Pixels between two points of a stroke. */
 export const SPACING = 0.75;
@@ -60,12 +60,12 @@ export const EMPTY: Shape = { kind: "strokes", strokes: [] };
 
 type Size = Pick<Image, "width" | "height">;
 
-/** The width of the pencil or the eraser, in pixels of a board of that size. */
+/** Return the width of the pencil or the eraser, in pixels of a board of that size. */
 export function strokeWidth(erases: boolean, board: Size): number {
   return erases ? ERASER_WIDTH * board.width : LINE_WIDTH;
 }
 
-/** The control image for a shape on a board of that size. A picture has the size that it was fitted to. */
+/** Draw the control image for a shape on a board of that size. A picture has the size that it was fitted to. */
 export function drawShape(shape: Shape, width: number, height: number): Image {
   if (shape.kind === "picture") return drawOnPicture(shape);
   const image = {
@@ -166,7 +166,7 @@ function cover(
       for (let i = pixel; i < pixel + 3; i++) {
         data[i] = erases ? Math.min(data[i], 255 - covered) : Math.max(data[i], covered);
       }
-      data[pixel + 3] = Math.max(data[pixel + 3], covered); // a line on what is transparent is seen
+      data[pixel + 3] = Math.max(data[pixel + 3], covered); // makes a line on a transparent part visible
     }
   }
 }

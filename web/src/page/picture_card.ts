@@ -33,7 +33,7 @@ export class PictureCard {
     this.restore();
   }
 
-  /** Show the last finished picture, or none: a run has ended without a picture. */
+  /** Show the last finished picture, or none, after a run that ended without a picture. */
   restore(): void {
     if (this.finished !== undefined) {
       this.show(this.finished, this.finished.settings.prompt || "Picture without a prompt");
@@ -56,7 +56,7 @@ export class PictureCard {
   }
 }
 
-/** "gold-circle-7.png": the prompt's words and the seed. */
+/** Make a file name of the prompt's words and the seed, such as "gold-circle-7.png". */
 function fileName({ settings }: GeneratedImage): string {
   const words = settings.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
   return `${words.join("-").slice(0, 60)}-${settings.seed}.png`;

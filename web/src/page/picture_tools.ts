@@ -4,7 +4,7 @@ import type { DrawingBoard } from "./drawing_board";
 import { applyLook } from "./opened_picture";
 import type { PictureShape, Shape } from "./outline";
 
-/** Make the controls in `container` change the picture on the board. Call what is returned with every new shape. */
+/** Make the controls in `container` change the board's picture. Call the returned function with every new shape. */
 export function linkPictureTools(container: HTMLElement, board: DrawingBoard): (shape: Shape) => void {
   const control = (name: string) => container.querySelector(`[name=${name}]`) as HTMLInputElement;
   const [edges, detail, inverted] = ["edges", "detail", "inverted"].map(control);

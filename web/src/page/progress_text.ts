@@ -11,7 +11,7 @@ export class LoadProgress {
     this.phases.set(progress.phase, progress);
   }
 
-  /** From 0 to 1. Each phase counts half. */
+  /** The progress from 0 to 1. Each phase counts half. */
   get fraction(): number {
     const of = (phase: Progress["phase"]) => {
       const progress = this.phases.get(phase);
@@ -32,14 +32,14 @@ export class LoadProgress {
   }
 }
 
-/** "Step 3 of 20, about 12 s left"; `elapsedMs` is since the first step began. */
+/** Return for example "Step 3 of 20, about 12 s left". `elapsedMs` counts from the begin of the first step. */
 export function stepText(index: number, count: number, elapsedMs: number): string {
   const left = ((count - index - 1) * elapsedMs) / (index + 1) / 1000;
   const rest = left >= 1 ? `, about ${Math.round(left)} s left` : "";
   return `Step ${index + 1} of ${count}${rest}`;
 }
 
-/** "1.2 s" */
+/** Format a time as in "1.2 s". */
 export function seconds(milliseconds: number): string {
   return `${(milliseconds / 1000).toFixed(1)} s`;
 }

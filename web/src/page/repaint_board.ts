@@ -9,7 +9,7 @@ import { drawShape, type Point, SPACING, type Stroke } from "./outline";
 /** The mask's colour over the picture. Few photos contain it. */
 const MASK_COLOR = "#ff2d95";
 const MASK_OPACITY = 0.6;
-/** What the picture is called in errors and notices. */
+/** The picture's name in errors and notices. */
 const SUBJECT = "photo";
 
 interface State {
@@ -19,14 +19,14 @@ interface State {
 
 interface OpenedPhoto {
   readonly source: Image;
-  /** The same at the model's size, as the engine reads it. */
+  /** The picture at the model's size, as the engine reads it. */
   readonly fitted: FittedImage;
 }
 
 export class RepaintBoard {
   /** Whether the brush removes the mask instead of adding to it. */
   erases = false;
-  /** As a fraction of the board's width. */
+  /** The brush's width as a fraction of the board's width. */
   brushWidth = 0.12;
   /** Called after every change of the picture or the mask. */
   onChange: () => void = () => {};
@@ -56,17 +56,17 @@ export class RepaintBoard {
     this.change({ picture: this.fit(picture), strokes: [] });
   }
 
-  /** The picture that is on the board, as it was opened. */
+  /** The picture on the board, as it was opened. */
   get source(): Image | undefined {
     return this.state.picture?.source;
   }
 
-  /** The same at the model's size. */
+  /** The picture at the model's size. */
   get image(): Image | undefined {
     return this.state.picture?.fitted.image;
   }
 
-  /** What was changed in the picture to make it fit. */
+  /** The changes that made the picture fit, one sentence each. */
   get notices(): readonly string[] {
     return this.state.picture?.fitted.notices ?? [];
   }
@@ -92,7 +92,7 @@ export class RepaintBoard {
     this.change({ ...this.state, strokes: [] });
   }
 
-  /** Mask all of the picture. */
+  /** Mask the whole picture. */
   maskAll(): void {
     const middle = { x: this.width / 2, y: this.height / 2 };
     const stroke = { points: [middle], width: 2 * (this.width + this.height), erases: false };
@@ -105,8 +105,8 @@ export class RepaintBoard {
     const stroke = { points, width: this.brushWidth * this.width, erases: this.erases };
     const spacing = Math.max(SPACING, stroke.width / 16);
     const drawn = { ...this.state, strokes: [...this.state.strokes, stroke] };
-    this.change(drawn); // a click is a dot
-    /** False if another picture was opened since, or the stroke was undone. */
+    this.change(drawn); // a click draws a dot
+    /** Return false if another picture was opened since, or the stroke was undone. */
     const isThere = () => this.state === drawn;
     return {
       move: (to) => {

@@ -27,7 +27,7 @@ export function linkRepaintCard(card: HTMLElement, board: RepaintBoard, listener
     board.brushWidth = brushWidth.valueAsNumber;
     board.erases = radios.some(({ checked, value }) => checked && value === "rub");
   };
-  readTools(); // a browser may put back what was chosen before the page was loaded again
+  readTools(); // after a reload, a browser may restore the visitor's choice
   board.onChange = () => {
     find(".placeholder").hidden = board.image !== undefined;
     outlineButton.disabled = clearButton.disabled = allButton.disabled = board.image === undefined;

@@ -1,4 +1,4 @@
-/** The line that says what the page does, and its progress bar. */
+/** The line that shows the page's current work, and its progress bar. */
 
 export class StatusLine {
   constructor(
@@ -14,7 +14,7 @@ export class StatusLine {
     this.bar.value = fraction;
   }
 
-  /** Show the result of what has ended. */
+  /** Show the result of finished work. */
   result(text: string, fraction = 0): void {
     this.progress(text, fraction);
     this.container.classList.remove("busy");

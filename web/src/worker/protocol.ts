@@ -3,7 +3,7 @@
 import { UserError } from "../engine/errors.ts";
 import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine/index.ts";
 
-/** From the page. */
+/** A message from the page. */
 export type Call =
   | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string; readonly memory?: MemoryChoice }
   | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
@@ -14,7 +14,7 @@ export type Call =
 /** A step with its preview as pixels: a function cannot be sent to another thread. */
 export type StepData = Omit<Step, "preview"> & { readonly preview: Image };
 
-/** From the worker: any number of events, then one result or error. */
+/** A message from the worker. A call gets any number of events, then one result or error. */
 export type Reply =
   | { readonly kind: "manifest"; readonly id: number; readonly manifest: Manifest }
   | { readonly kind: "progress"; readonly id: number; readonly progress: Progress }
@@ -23,7 +23,7 @@ export type Reply =
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };
 
-/** What a Worker, a worker's scope and a MessagePort have in common. */
+/** The interface that a Worker, a worker's scope and a MessagePort share. */
 export interface Port<In, Out> {
   postMessage(message: Out, transfer: Transferable[]): void;
   onmessage: ((event: MessageEvent<In>) => void) | null;
@@ -47,6 +47,6 @@ export function packError(error: unknown): ErrorData {
 export function unpackError({ name, message, stack, parts }: ErrorData): Error {
   if (name === "AbortError") return new DOMException(message, name);
   const error = parts === undefined ? Object.assign(new Error(message), { name }) : new UserError(...parts);
-  if (stack !== undefined) error.stack = stack; // where it happened, not where it arrived
+  if (stack !== undefined) error.stack = stack; // the place where it happened, not where it arrived
   return error;
 }

@@ -3,7 +3,7 @@
 import { UserError } from "../engine/errors.ts";
 import script from "./worker.ts?worker&url"; // Vite builds the worker and gives its address
 
-/** A worker that was started, and what ends it. */
+/** A started worker. */
 export interface StartedWorker {
   readonly worker: Worker;
   /** The error to report if the worker's script did not run. Browsers do not say why. */
