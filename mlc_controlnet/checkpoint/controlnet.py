@@ -70,5 +70,5 @@ def _read_diffusers(file: WeightFile) -> PartSource:
 
 
 def _is_linear(projection: object) -> bool:
-    """Stable Diffusion 2's projections around a transformer are linear layers, 1.x's are 1x1 convolutions."""
+    """Return whether the projections around a transformer are linear layers (2.x), not 1x1 convolutions (1.x)."""
     return getattr(projection, "ndim", 4) == 2

@@ -160,7 +160,7 @@ def _layers_read(shapes: Shapes) -> int:
     """Return how many layers of the file's OpenCLIP encoder Stable Diffusion 2 reads.
 
     The whole encoder has one layer more, and a projection after it. Some converters leave out both, others the layer
-    or the projection alone.
+    or only the projection.
     """
     layers = shapes.count("transformer.resblocks.")
     if layers in (OPEN_CLIP_LAYERS - 1, OPEN_CLIP_LAYERS):

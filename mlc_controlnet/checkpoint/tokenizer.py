@@ -141,7 +141,7 @@ def _with_added_tokens(data: bytes, folder: Path) -> bytes:
 
 
 def _added_tokens(folder: Path) -> dict[int, AddedToken]:
-    """Map ids to tokens. Only a token that is not special is normalized before it is looked for, as in transformers."""
+    """Map ids to tokens. Only a token that is not special is normalized before the search, as in transformers."""
     file = folder / "added_tokens.json"
     try:
         tokens = {

@@ -124,7 +124,7 @@ def _check_are_weights(file: WeightFile) -> None:
     for key, tensor in file.tensors.items():
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor).__name__
-            raise UserError(f"{file.path}: {key}", f"a {kind}", "a tensor", "save the model's state_dict alone")
+            raise UserError(f"{file.path}: {key}", f"a {kind}", "a tensor", "save only the model's state_dict")
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> UserError:

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
 
 
 def console() -> None:
-    """The entry point of the installed script `mlc-controlnet`."""
+    """Run the installed script `mlc-controlnet`."""
     sys.exit(main(sys.argv[1:], owns_process=True))
 
 

@@ -16,7 +16,7 @@ from mlc_controlnet.passes.generate import webgpu_code
 from mlc_controlnet.passes.pipeline import Pipeline
 
 ROOM_BYTES = 256 * 10**6  # several times what compilers and linkers write for one library
-POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which the virtual machine uses, takes whole pages
+POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which the virtual machine uses, allocates whole pages
 
 
 class OverLimits(UserError):
@@ -50,9 +50,9 @@ class OverLimits(UserError):
 
 def _remedy(sizes: Sequence[tuple[int, int]] | None) -> str:
     if sizes is None:
-        return "build smaller pictures with --height and --width, or --dtype float16 alone"
+        return "build smaller pictures with --height and --width, or only --dtype float16"
     if not sizes:
-        return "no size is small enough: build --dtype float16 alone"
+        return "no size is small enough: build only --dtype float16"
     return "the largest that fits is " + ", or ".join(f"--height {height} --width {width}" for height, width in sizes)
 
 

@@ -28,7 +28,7 @@ LARGEST = 4.0
 
 
 def erf(x: tirx.Expr) -> tirx.Expr:
-    """The error function of a float32 number, with an error below 5e-7."""
+    """Compute the error function of a float32 number, with an error below 5e-7."""
     clipped, square = tirx.Var("clipped", "float32"), tirx.Var("square", "float32")
     ratio = clipped * _polynomial(square, NUMERATOR) / _polynomial(square, DENOMINATOR)
     within = tirx.max(tirx.min(x, tirx.const(LARGEST, "float32")), tirx.const(-LARGEST, "float32"))
@@ -36,7 +36,7 @@ def erf(x: tirx.Expr) -> tirx.Expr:
 
 
 def _polynomial(x: tirx.Expr, coefficients: tuple[float, ...]) -> tirx.Expr:
-    """By Horner's rule."""
+    """Evaluate a polynomial by Horner's rule."""
     result = tirx.const(coefficients[0], "float32")
     for coefficient in coefficients[1:]:
         result = result * x + tirx.const(coefficient, "float32")

@@ -16,7 +16,7 @@ HIGHEST_EXPONENT = 127.0
 
 
 def exp2(x: Any, lanes: int) -> Any:
-    """2^x = 2^n 2^f with n = floor(x + 1/2): f's polynomial times a float built from n's bits."""
+    """Compute 2^x = 2^n 2^f with n = floor(x + 1/2): f's polynomial times a float built from n's bits."""
 
     def all_lanes(number: Any) -> Any:
         return T.Broadcast(number, lanes) if lanes > 1 else number

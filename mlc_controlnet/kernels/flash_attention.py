@@ -17,7 +17,7 @@ from mlc_controlnet.kernels.marks import mark_finished
 
 
 def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
-    """Return the scheduled PrimFunc for `target`; `flash_attention_signature` says what it takes.
+    """Return the scheduled PrimFunc for `target`; `flash_attention_signature` lists its parameters.
 
     Everything is of `attention.dtype`; products and sums are float32.
     """

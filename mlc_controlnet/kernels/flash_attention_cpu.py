@@ -36,7 +36,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     is_masked = has_bias or attention.causal is not None or K % KEYS != 0
 
     def masked(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
-        """In base 2. Rows and keys out of range read the last bias: they are hidden or never written."""
+        """Mask a score, in base 2. Rows and keys out of range read the last bias: they are hidden or never written."""
         if has_bias:
             index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
             score = score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
@@ -45,7 +45,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     rows_there = {"q": S, "k": K, "v": K}
 
     def at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any, lanes: int = 1) -> Any:
-        """The last row stands in for those past the end."""
+        """Read `lanes` numbers of an operand. The last row replaces rows past the end."""
         *outer, first = attention.index(operand, place, b, T.min(row, rows_there[operand] - 1), h, d)
         return source[(*outer, first if lanes == 1 else T.ramp(first, 1, lanes))]
 

@@ -11,7 +11,7 @@ tile of keys,
 3. output: thread (ty, tx) has its rows' depth vectors tx, tx + TX, ... in registers and adds P V.
 
 Rows in workgroup memory are an odd number of vec4s apart, so that neighbouring keys lie in different banks. Keys and
-values take turns in one place. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries anew for each tile
+values take turns in one place. Heads deeper than MAX_CHUNK vectors are read in chunks, the queries again for each tile
 of keys; the VAE's single head of 512 fits that way. Values then take the queries' place too, in chunks as deep as fit:
 each probability that is read serves all of a chunk. Only the micro-tiles are unrolled: WGSL text is start-up time.
 """
@@ -43,8 +43,8 @@ class Tile:
     depth: int
     threads_x: int  # along keys, then along depth
     threads_y: int  # along queries
-    rows: int  # queries a thread
-    columns: int  # keys a thread
+    rows: int  # queries per thread
+    columns: int  # keys per thread
     chunk: int  # depth vectors of queries and keys in workgroup memory at a time
 
     @property
@@ -80,7 +80,7 @@ class Tile:
         return max((self.queries + self.keys) * odd(self.chunk), self.keys * odd(self.value_chunk))
 
     def workgroup_bytes(self, element_bytes: int) -> int:
-        """Queries, keys or values, probabilities, and a float32 of each thread for each of its rows."""
+        """Count the bytes of queries, keys or values, probabilities, and a float32 per thread and row."""
         elements = self.vectors * LANES + self.queries * self.keys
         return elements * element_bytes + self.queries * self.threads_x * 4
 
@@ -93,7 +93,7 @@ def odd(vectors: int) -> int:
 def choose_tile(attention: Attention) -> Tile:
     """Choose a tile: large enough for 8 to 16 FMAs per read, small enough for workgroup memory and about 100 registers.
 
-    Heads deeper than 2 * MAX_CHUNK have a result of `rows * depth / threads_x` vectors a thread. In float16, the
+    Heads deeper than 2 * MAX_CHUNK have a result of `rows * depth / threads_x` vectors per thread. In float16, the
     library of phones too, that is 64 registers. In float32, for desktop GPUs that lack shader-f16 but not registers, it
     is 128: half as many threads that each read a key once for four queries, where workgroup memory is the bottleneck.
     """
@@ -153,7 +153,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
     stride, value_stride = odd(chunk), odd(value_chunk)
     first_key_vector = tile.queries * stride
     first_value_vector = first_key_vector if tile.keeps_queries else 0
-    parts = tile.depth // TX  # output vectors a thread and row
+    parts = tile.depth // TX  # output vectors per thread and row
     chunk_parts = value_chunk // TX  # output vectors in one chunk
     query_tiles = ceil_div(S, tile.queries)
     key_tiles = ceil_div(K, tile.keys)
@@ -172,7 +172,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
         return T.Shuffle([T.cast(scores[row * columns + j], dtype) for j in range(columns)], list(range(columns)))
 
     def biased(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
-        """In base 2. Rows and keys out of range read the last one: they are masked or never written."""
+        """Add the bias, in base 2. Rows and keys out of range read the last one: they are masked or never written."""
         if not has_bias:
             return score
         index = attention.bias_index(b, h, T.min(query, S - 1), T.min(key, K - 1))
@@ -191,7 +191,7 @@ def build(attention: Attention) -> tirx.PrimFunc:
 
     @T.macro
     def load(operand, tiles, source, place, b, h, first, first_vector, thread):
-        """A tile's rows of head h from `first` on, from depth vector `first_vector` on; past the end the last row."""
+        """Load a tile's rows of head h, from row `first` and depth vector `first_vector`; past the end the last row."""
         for step in T.serial(ceil_div(layout[operand][0] * layout[operand][2], TX * TY)):
             item: T.let[T.int32] = step * (TX * TY) + thread
             row: T.let[T.int32] = item // layout[operand][2]

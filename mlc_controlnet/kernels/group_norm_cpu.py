@@ -29,7 +29,7 @@ def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
     row_lanes = math.gcd(VECTOR, norm.positions)
 
     def count(piece: Any) -> Any:
-        """Values in a slice: all but the last are full."""
+        """Return the number of values in a slice. All slices but the last are full."""
         return T.min(SLICE, size - piece * SLICE)
 
     def finish(y: Any) -> Any:

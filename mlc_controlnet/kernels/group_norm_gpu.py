@@ -21,7 +21,7 @@ from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, i
 
 THREADS = 256
 FOLD = 16  # see `combine_over_row`
-MAX_VALUES = 16  # registers a thread
+MAX_VALUES = 16  # registers per thread
 FEW_SLICES = 32
 MAX_WHOLE = (
     40 * THREADS
@@ -37,7 +37,7 @@ class Slices:
 
     @property
     def rounds(self) -> int:
-        """Vectors a thread."""
+        """Vectors per thread."""
         return self.values // self.norm.lanes
 
     @property
@@ -108,7 +108,7 @@ def _finish(norm: GroupNorm, y: Any) -> Any:
 
 @T.macro
 def combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded):
-    """mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group, in every thread.
+    """Compute mean[0] and scale[0], 1 / sqrt(variance + epsilon), of a group in every thread.
 
     If there are few slices, every thread adds them all. The threads read the same numbers, and need no barriers: four
     of them cost as much as the normalization.
@@ -142,7 +142,7 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
 
 @T.macro
 def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale):
-    """Every THREADS-th vector of a group, from value `first` on."""
+    """Write every THREADS-th vector of a group, from value `first` on."""
     for n in T.serial(rounds):
         offset: T.let[T.int32] = first + n * (THREADS * norm.lanes)
         if offset < norm.group_size:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Layer norm over the last axis for GPUs: 32 threads a row, four rows a workgroup; few or wide rows have 128 threads.
+"""Layer norm over the last axis for GPUs: 32 threads per row, four rows per workgroup; few or wide rows get 128.
 
 A row is read once and stays in registers: 3 vectors per thread for 320 channels, 5 for 640. Neighbouring threads read
 neighbouring vectors of four. dlight's rule reads the row three times, from memory or cache, and needs seven barriers
@@ -21,7 +21,7 @@ from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, i
 THREADS = 128
 FOLD = 8  # see `combine_over_row`
 NARROW = 32  # threads of a row if there are enough rows
-MOST_VALUES = 20  # registers a thread
+MOST_VALUES = 20  # registers per thread
 
 
 def is_supported(norm: LayerNorm) -> bool:

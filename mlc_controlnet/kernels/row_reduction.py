@@ -13,7 +13,7 @@ def add(a: Any, b: Any) -> Any:
 
 @T.macro
 def combine_over_row(total, thread, row, threads, fold, gathered, folded, combine, start):
-    """total[0] of all threads of a row -> what `combine` makes of them from `start` on, in every thread's total[0].
+    """Combine total[0] of all threads of a row with `combine`, from `start` on, into every thread's total[0].
 
     `fold` threads combine what the others left in workgroup memory, then each thread combines `fold` numbers: best near
     the root of `threads`, of which it is a divisor. `gathered` [rows, threads] and `folded` [rows, fold] are float32 in

@@ -1,7 +1,7 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
 The padded picture is written out once. Then a micro-tile of some channels by some pixels stays in registers over the
-whole reduction: each step reads a row of the picture and one weight a channel, and multiplies them as vectors.
+whole reduction: each step reads a row of the picture and one weight per channel, and multiplies them as vectors.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def default_tile(function: tirx.PrimFunc) -> ConvolutionTile:
 
 
 def tiles(function: tirx.PrimFunc) -> list[ConvolutionTile]:
-    """The search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+    """List the search space: every tile that the sixteen registers hold and that has work for at least four of them."""
     _, channels, height, width = _output_shape(function)
     return [
         tile

@@ -16,7 +16,7 @@ tap and number by number it was 36 loads. A GPU does four multiply-adds in the t
 these 12 loads hide behind them, and 36 did not.
 
 Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
-3x3 weights transformed as they are loaded, 64 accumulators a thread. It multiplies 2.25 times less, but the loads here
+3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
 hide behind the arithmetic already, and transforms and barriers take much of the rest. In turns with this kernel it was
 1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times on SwiftShader (320 channels at 16x16: 1.02, 512 at 16x16:
 1.10, 1280 at 8x8: 0.81, 128 at 64x64: 0.75), for 13.5 KB of WGSL instead of 7 to 13. No GPU was at hand; counting
@@ -40,7 +40,7 @@ from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
 
 ROWS = COLUMNS = 8  # output pixels a workgroup
 PIXELS_A_THREAD = LANES
-MAX_CHANNEL_STEP = 32  # input channels a step
+MAX_CHANNEL_STEP = 32  # input channels per step
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _write_out(schedule: Schedule, channels: LoopRV, pixels: LoopRV) -> None:
 
 
 def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
-    """out[n, f, y, x] += data[n, c, y * s + ky, x * s + kx] * weight[c, ky, kx, f], by structure."""
+    """Recognize out[n, f, y, x] += data[n, c, y * s + ky, x * s + kx] * weight[c, ky, kx, f] by its structure."""
     statement = schedule.get(block)
     kinds = [int(v.iter_type) for v in statement.iter_vars]
     if kinds != [tirx.IterVar.DataPar] * 4 + [tirx.IterVar.CommReduce] * 3 or len(statement.reads) != 2:

@@ -46,7 +46,7 @@ def default_tile(function: tirx.PrimFunc) -> MatmulTile:
 
 
 def tiles(function: tirx.PrimFunc) -> list[MatmulTile]:
-    """The search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+    """List the search space: every tile that the sixteen registers hold and that has work for at least four of them."""
     rows, columns = _output_shape(function)
     if rows < ROWS_THAT_REPAY_PACKING:
         return []

@@ -125,7 +125,7 @@ class MatrixProduct(GPUScheduleRule):
 def _schedule(
     schedule: Schedule, found: Anchored, tile: MatmulTile, step: int, k_is_last: tuple[bool, bool], gates: int
 ) -> Schedule:
-    """The product's axes are [batch.., m, n, k], or with a gate [batch.., m, gate, n, k]."""
+    """Schedule a product with the axes [batch.., m, n, k], or with a gate [batch.., m, gate, n, k]."""
     product = found.reduction
     sizes = extents(schedule, schedule.get_loops(product))
     multiples = [1] * len(sizes)
@@ -176,7 +176,7 @@ def _schedule(
 
 
 def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
-    """Without the roundings that `unsafe_set_dtype` put where registers are read: what they hold is round already."""
+    """Remove the roundings that `unsafe_set_dtype` put at reads of registers, whose values are rounded already."""
     registers = [schedule.get(block).writes[0].source for block in blocks]
 
     def is_register(expr: tirx.Expr) -> bool:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Softmax over the last axis for GPUs: a workgroup a row, which is read once and stays in registers.
+"""Softmax over the last axis for GPUs: one workgroup per row, which is read once and stays in registers.
 
 A row may be written over the row that was read, so the plan needs one plane of scores less.
 """
@@ -20,7 +20,7 @@ from mlc_controlnet.kernels.workgroups import in_registers, in_workgroup
 
 THREADS = 128
 FOLD = 8  # see `combine_over_row`
-MOST_VALUES = 64  # registers a thread
+MOST_VALUES = 64  # registers per thread
 
 
 def is_supported(width: int) -> bool:

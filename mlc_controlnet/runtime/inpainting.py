@@ -19,7 +19,7 @@ MASK_THRESHOLD = 128  # the darkest grey that counts as white: 0.5 of 255, round
 
 @dataclass(frozen=True)
 class Inpainting:
-    """A picture and a mask, as an inpainting UNet takes them."""
+    """A picture and a mask in the form that an inpainting UNet reads."""
 
     masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1; 0 where the model repaints
     mask: np.ndarray  # float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0

@@ -43,7 +43,7 @@ class Weights:
         self._turn: str | None = None
 
     def take(self, name: str) -> Any:
-        """Activate component `name` and return its weights as the one tuple that its function takes.
+        """Activate component `name` and return its weights as the one tuple that its function expects.
 
         This frees the workspace of the component that was active before, and its weights except those that stay.
         """

@@ -1,1 +1,1 @@
-"""Training, on torch and diffusers alone: this package never imports tvm."""
+"""Train ControlNets with torch and diffusers. This package never imports tvm."""

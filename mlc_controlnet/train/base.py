@@ -200,7 +200,7 @@ def load_controlnet(name: str) -> ControlNetModel:
         UserError: there is no such ControlNet, or an option of it is not supported.
     """
     source = read_controlnet(find_weights(name, "model.controlnet", exact=True))
-    # Training also takes control images of 1 or 4 channels, for diffusers; a build takes 3 only.
+    # Training also accepts control images of 1 or 4 channels, for diffusers; a build accepts only 3.
     trained = {option: value for option, value in source.config.items() if option != "conditioning_channels"}
     check_options("controlnet", trained, source.where)
     return _build(source, "controlnet")

@@ -37,7 +37,7 @@ _TextLoader.yaml_implicit_resolvers = {
 
 
 def preset_names() -> list[str]:
-    """Return the names that `--config` takes instead of a file."""
+    """Return the names that `--config` accepts instead of a file."""
     return sorted(file.stem for file in PRESETS.glob("*.yaml"))
 
 

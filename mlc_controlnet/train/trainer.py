@@ -36,7 +36,7 @@ from mlc_controlnet.train.process import FROZEN_DTYPES, set_up_process, terminat
 from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
 
-BUILT_CHANNELS = 3  # of the control images that a bundle takes
+BUILT_CHANNELS = 3  # the channels of the control images that a bundle accepts
 LEFT_BEHIND = (
     "checkpoints",
     "metrics.jsonl",

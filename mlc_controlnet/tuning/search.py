@@ -11,7 +11,7 @@ from mlc_controlnet.tuning.tasks import Task, list_candidates, schedule_by_rules
 
 FINALISTS = 3
 FINAL_ROUNDS = 5
-WORTH_A_RECORD = 0.9  # of the rules' time: a smaller gain is noise, and a record takes space
+WORTH_A_RECORD = 0.9  # of the rules' time: a smaller gain is noise, and a record needs space
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cas
 
 
 def component_cases(model: str, components: Sequence[str], reduced: bool, dtype: str) -> Cases:
-    """Components of a model on random inputs. `reduced` concerns the large matmul only.
+    """List a model's components with random inputs. `reduced` concerns the large matmul only.
 
     model: what `build --model` takes. components: names of components.COMPONENTS.
 

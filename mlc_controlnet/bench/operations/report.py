@@ -99,7 +99,7 @@ def _all_tables(kept: Sequence[Figures]) -> Iterator[str]:
 
 
 def _section(kept: Sequence[Figures], folder: Path) -> Iterator[str]:
-    """The summary: a table of model components, a table with one line per device and peer, and the plot."""
+    """Write the summary: a table of model components, a table with one line per device and peer, and the plot."""
     kernels = [figures for figures in kept if figures.subject == KERNELS]
     models = [figures for figures in kept if figures.subject == MODEL]
     if models:

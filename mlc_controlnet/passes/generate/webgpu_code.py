@@ -9,7 +9,7 @@ from tvm import tirx
 
 from mlc_controlnet.passes.generate.use_vector_storage import UseVectorStorage
 
-PIPELINE = "webgpu"  # what `relax.build` and `tirx.build` take as their pipeline for scheduled PrimFuncs
+PIPELINE = "webgpu"  # the pipeline's name for `relax.build` and `tirx.build` of scheduled PrimFuncs
 
 
 def _pipeline() -> tuple[tvm.transform.Pass, object, object]:

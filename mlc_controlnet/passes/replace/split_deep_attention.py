@@ -91,7 +91,7 @@ def _columns(tensor: te.Tensor, first: int, columns: int) -> te.Tensor:
 
 
 def _product(shape: tuple[int, int, int], depth: int, left: te.Tensor, right: Callable[..., tirx.Expr]) -> te.Tensor:
-    """The sum of left[b, i, k] * right(b, j, k) over k."""
+    """Return the sum of left[b, i, k] * right(b, j, k) over k."""
     k = te.reduce_axis((0, depth), "k")
     return te.compute(shape, lambda b, i, j: te.sum(left[b, i, k] * right(b, j, k), axis=k), "matmul")
 

@@ -1,4 +1,4 @@
-"""Make a very large plane a few channels at a time, and let its readers take them before the next few are made.
+"""Make a very large plane a few channels at a time, and let its readers read them before the next few are made.
 
 Before: x = conv2d(y, weight) + bias
         a = conv2d(silu(group_norm(x, gamma, beta)), weight_a)

@@ -43,7 +43,7 @@ def _replace(call: relax.Call, site: Site) -> relax.Expr | None:
 
 
 def _gated(call: relax.Call, site: Site) -> tuple[relax.Expr, relax.Expr, relax.Expr] | None:
-    """x [B, M, K], weight [K, 2 N] and bias [2 N] of the linear layer whose gate `call` is."""
+    """Find x [B, M, K], weight [K, 2 N] and bias [2 N] of the linear layer whose gate `call` is."""
     if not is_call(call, "relax.multiply"):
         return None
     value, gelu = (site.bound_to(argument) for argument in call.args)

@@ -65,7 +65,7 @@ class _Products:
         return self._below_reshape(call, site)
 
     def _below_reshape(self, call: relax.Call, site: Site) -> relax.Expr | None:
-        """elementwise(reshape(product)) -> reshape(elementwise(product)): cast, bias, scale and residual."""
+        """Turn elementwise(reshape(product)) into reshape(elementwise(product)): cast, bias, scale and residual."""
         if is_call(call, "relax.astype"):
             operations = {0: lambda y: relax.op.astype(y, call.attrs.dtype)}
         elif is_call(call, "relax.add"):
@@ -145,7 +145,7 @@ def _producer(call: relax.Call, op: str | None, producer: str, site: Site) -> re
 
 
 def _add(product: relax.Var, other: relax.Expr, site: Site) -> relax.Call:
-    """product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
+    """Return product + other, which is [B, N, h, w] or [1, N, 1, 1]."""
     batch, channels, height, width = shape_of(other)
     return relax.op.add(product, site.emit(relax.op.reshape(other, (batch, channels, height * width))))
 

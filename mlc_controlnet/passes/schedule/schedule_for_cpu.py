@@ -61,7 +61,7 @@ def _form(schedule_in_place: Callable[[Schedule], bool]) -> Form:
 
 
 def _rows(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | None:
-    """Norms and softmax: TVM's own rule, rows in parallel."""
+    """Schedule norms and softmax by TVM's own rule, with rows in parallel."""
     schedule = Reduction().apply(function, target, False)
     return None if schedule is None else schedule.mod["main"]
 

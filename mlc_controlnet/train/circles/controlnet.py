@@ -19,7 +19,7 @@ def train_controlnet(
     config: LoopConfig,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Train `controlnet` alone; `unet` keeps its weights and is not trainable afterwards.
+    """Train only `controlnet`; `unet` keeps its weights and is not trainable afterwards.
 
     Args:
         next_batch: returns latents [B, 4, h, w], context [B, T, D] and control images [B, 3, H, W] in 0..1.

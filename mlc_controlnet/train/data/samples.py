@@ -126,7 +126,7 @@ def make_sample(
 
 
 def make_control(key: str, epoch: int, control: bytes, prompt: str, options: ReadOptions, index: int) -> Sample:
-    """As `make_sample`, without the picture: its latents are in a cache."""
+    """Make a sample as `make_sample` does, without the picture: its latents are in a cache."""
     try:
         hint = _to_hint(decode_image(control, CONTROL_IMAGE), options)
     except UserError as error:
@@ -176,7 +176,7 @@ class BadSamples:
     def add(self, batch: Batch) -> list[str]:
         """Count the bad samples of a batch, and return the problems of the new ones.
 
-        They are told apart by their keys, because the same shard may fail with another message each time.
+        Their keys distinguish them, because the same shard may fail with another message each time.
         """
         bad = [key for key, weight in zip(batch.keys, batch.weight.tolist(), strict=True) if weight == 0]
         problems = dict(zip(bad, batch.problems, strict=True))

@@ -97,7 +97,7 @@ export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memor
   // Before the engine is unloaded, only tvmjs destroys the device, and only if it cannot create a buffer.
   if (reason === "destroyed") return new MemoryFullError(memory);
   const got = `lost: ${message || "the browser gives no reason"}`;
-  const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded anew";
+  const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded again";
   return new UserError("GPU device", got, "a device until the picture is done", remedy);
 }
 

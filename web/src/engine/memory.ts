@@ -37,7 +37,7 @@ export class MemoryFullError extends UserError {
     const wanted = `${gigabytes(peak_bytes)} for the model`;
     const others = "close other tabs and programs that use the GPU and try again";
     const remedy = name === "resident" ? `${others}, or save GPU memory in the settings` : others;
-    super("GPU memory", "none left", wanted, `${remedy}: the model is loaded anew`);
+    super("GPU memory", "none left", wanted, `${remedy}: the model is loaded again`);
   }
 }
 

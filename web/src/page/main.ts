@@ -158,7 +158,7 @@ function fillIfEmpty(name: string, value: number): void {
 async function generate(): Promise<void> {
   messages.clear();
   if (board.isEmpty()) {
-    messages.notice("The drawing board is empty: the picture will follow the prompt alone.");
+    messages.notice("The drawing board is empty: the picture will follow only the prompt.");
   }
   for (const notice of board.notices) messages.notice(notice);
   running = new AbortController();

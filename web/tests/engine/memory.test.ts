@@ -26,7 +26,7 @@ test("a full GPU is told how much the model takes, and of the reduced mode where
   const resident = new MemoryFullError({ name: "resident", ...plan.resident });
   expect(resident.message).toBe(
     "GPU memory: got none left, wanted 3.1 GB for the model; close other tabs and programs that use the GPU and try " +
-      "again, or save GPU memory in the settings: the model is loaded anew",
+      "again, or save GPU memory in the settings: the model is loaded again",
   );
   expect(new MemoryFullError({ name: "reduced", ...plan.reduced }).remedy).not.toContain("settings");
 });
