@@ -123,7 +123,7 @@ class BuildConfig:
         loras: the LoRAs to merge into the weights.
         components: the components to build.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
-        prediction_type: one of PREDICTION_TYPES; None: what the model states.
+        prediction_type: one of PREDICTION_TYPES; None for the model's own.
     """
 
     model: str

@@ -18,10 +18,10 @@ class UserError(Exception):
     """A mistake of the user. The command line prints it on one line, without a traceback, and exits with 2.
 
     Attributes:
-        subject: what is at fault: a file, an option, a tensor.
-        got: what it is.
-        wanted: what it should be.
-        remedy: what the user can do now.
+        subject: the file, option or tensor that is wrong.
+        got: the value found.
+        wanted: the value or values that would be right.
+        remedy: the action that helps the user now.
     """
 
     def __init__(self, subject: str, got: str, wanted: str, remedy: str) -> None:

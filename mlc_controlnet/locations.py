@@ -23,7 +23,7 @@ ENGINE = _PACKAGED / "engine"  # the built engine; in a wheel that was built wit
 WEB = _ROOT / "web"  # sources of the demo page and the engine; in a checkout only
 PERFORMANCE = _ROOT / "docs" / "performance.md"  # gets the tables of `bench report`; in a checkout only
 
-DIST = Path("dist")  # what commands write, below the folder they are called in
+DIST = Path("dist")  # the folder that commands write to, below the working directory
 
 
 def check_checkout(command: str) -> None:

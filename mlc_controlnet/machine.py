@@ -11,7 +11,7 @@ import resource
 import sys
 from pathlib import Path
 
-THREADS_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")  # what TVM reads, in this order
+THREADS_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")  # TVM reads them in this order
 
 
 def set_thread_count() -> None:

@@ -56,7 +56,7 @@ def load_checkpoint(
         loras: the LoRAs to merge into the weights, in this order.
         components: those to build. Parts that none of them is made from are not read.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
-        prediction_type: epsilon or v_prediction; None: what the model states.
+        prediction_type: epsilon or v_prediction; None for the model's own.
 
     Raises:
         UserError: a part is missing or does not fit the others, an option cannot be honoured, a file is damaged, a

@@ -34,7 +34,7 @@ PART_OF: Mapping[str, str] = MappingProxyType(
         VAE_ENCODER: "vae",
     }
 )
-# Component -> what the names of its tensors start with in its part. If two components match, the first one in PART_OF
+# Component -> the prefix of its tensors' names in its part. If two components match, the first one in PART_OF
 # owns the tensor: all of a ControlNet but the control embedding is the component of that name.
 _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -22,7 +22,7 @@ from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 
 TRAINED_PARTS = ("text_encoder", "unet")
-# The name of a factor -> what it is: kohya's names, peft's, and those of older versions of diffusers.
+# The name of a factor -> its role: kohya's names, peft's, and those of older versions of diffusers.
 _ROLES = {
     "lora_down": "down",
     "lora_up": "up",

@@ -23,7 +23,7 @@ class Honoured:
     """The option has the effect that it has in diffusers.
 
     Attributes:
-        by: what reads it.
+        by: the part that reads it.
     """
 
     by: str
@@ -45,7 +45,7 @@ class Limited:
     """A model with another value than `values` is refused.
 
     Attributes:
-        because: what another value would need.
+        because: the work that another value would need.
     """
 
     values: tuple[object, ...]

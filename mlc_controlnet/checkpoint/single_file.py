@@ -58,7 +58,7 @@ def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type:
 
     Args:
         tokenizer: a folder with the tokenizer; None: CLIP's.
-        prediction_type: epsilon or v_prediction; None: what the file states, or epsilon for Stable Diffusion 1.x.
+        prediction_type: epsilon or v_prediction; None for the file's own, or epsilon for Stable Diffusion 1.x.
 
     Raises:
         UserError: the file is damaged, is of another model, lacks a part, has tensors that belong to no part, or is a

@@ -32,7 +32,7 @@ class OverLimits(UserError):
         """Describe the first violation that `error` lists.
 
         Args:
-            error: what phase check raised.
+            error: the error that phase check raised.
             sizes: height and width of the largest pictures that fit, in pixels; empty: none fits; None: not searched.
         """
         _, first, *others = (line.strip() for line in str(error).splitlines())
@@ -61,7 +61,7 @@ class PlannedLibrary:
     """A module after the last phase, ready for code generation.
 
     Attributes:
-        requirements: what the library needs from its device.
+        requirements: the limits and features that the library needs from its device.
         launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
     """
 

@@ -52,7 +52,7 @@ class Source:
         found = [f"{name}: no definition" for name in self.kernels if not self.bodies.get(name, "").strip()]
         for name, kernel in self.kernels.items():
             for what, value, limit in (
-                ("threads a workgroup", kernel.threads, int(target.attrs["max_threads_per_block"])),
+                ("threads per workgroup", kernel.threads, int(target.attrs["max_threads_per_block"])),
                 ("bytes of workgroup memory", kernel.workgroup_bytes, int(target.attrs["max_shared_memory_per_block"])),
             ):
                 if value > limit:

@@ -33,7 +33,7 @@ class PreparedImage:
 
     Attributes:
         picture: W x H pixels, mode L, RGB or RGBA.
-        notices: what was changed so that it fits, for the user to read.
+        notices: the changes that made it fit, one sentence each, for the user to read.
     """
 
     picture: Image.Image

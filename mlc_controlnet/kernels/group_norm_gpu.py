@@ -231,7 +231,7 @@ def normalize(norm: GroupNorm) -> tirx.PrimFunc:
 
 @functools.cache
 def coefficients(norm: GroupNorm) -> tirx.PrimFunc:
-    """(partial, gamma, mean_and_scale): what a kernel needs that normalizes x [N, C, ...] as it reads it.
+    """(partial, gamma, mean_and_scale): the factors for a kernel that normalizes x [N, C, ...] as it reads it.
 
     mean_and_scale is float32 [N, C, 2]: (x - mean) * scale + beta is the norm; gamma is part of the scale.
     """

@@ -191,7 +191,7 @@ def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
 
 
 def _load(schedule: Schedule, block: Block, place: Block, tile: MatmulTile, axes: int) -> None:
-    """Bring an operand to workgroup memory in vectors: neighbouring threads take neighbouring ones."""
+    """Bring an operand to workgroup memory in vectors: neighbouring threads copy neighbouring vectors."""
     schedule.compute_at(block, place, preserve_unit_loops=True)
     *outer, inner = schedule.get_loops(block)[-axes:]
     vectors, vector = schedule.split(inner, [None, LANES])
@@ -255,12 +255,12 @@ def _write_out(schedule: Schedule, *loops: Block) -> None:
 
 
 def _pad(schedule: Schedule, product: Block, multiples: list[int]) -> None:
-    """Round the loops up: what lies past the end is read as zeros and not written."""
+    """Round the loops up: numbers past the end are read as zeros and not written."""
     for index in (0, 1):
         schedule.cache_read(product, index, "global")
     schedule.pad_einsum(product, multiples)
     for consumer in schedule.get_consumers(product):
-        try_inline(schedule, consumer)  # the crop, where rows were added; the epilogue stays, as the output
+        try_inline(schedule, consumer)  # the crop, if rows were added; the epilogue stays, as the output
 
 
 def _inline_producers(schedule: Schedule, block: Block) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-LANES = 4  # what WGSL has, and what memory is read in
+LANES = 4  # the numbers in WGSL's widest vector, and in one read of memory
 
 
 def lanes_of(row: int) -> int:

@@ -100,7 +100,7 @@ class Pipeline:
     """The phases after clean for one target, in order.
 
     Args:
-        target: what the kernels run on.
+        target: the device that the kernels run on.
         tuning_records: a folder with a MetaSchedule database; None to schedule only by rules.
         dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ...: the module as TVMScript after each phase.
     """

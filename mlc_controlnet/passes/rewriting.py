@@ -1,4 +1,4 @@
-"""Rewrite the calls of Relax functions by a rule: what most passes of this folder do.
+"""Rewrite the calls of Relax functions by a rule, as most passes of this folder do.
 
 A pass is a rule and a log message. The rule sees one call at a time, in the order of execution, and returns what takes
 its place, or None to keep it. `rewrite_calls` owns the rest: the mutator, the count and the removal of dead bindings.
@@ -33,10 +33,10 @@ class Site:
     """The place of a call, and the changes that a rule may make there.
 
     Attributes:
-        variable: what the call is bound to in the function before the pass; None for a call inside another expression.
+        variable: the variable bound to the call before the pass; None for a call inside another expression.
         original: the call before the pass; the rule's own `call` has operands that are rewritten already.
         builder: emits into the function after the pass, before the call, and adds functions to its module.
-        lookup: what a variable of the function after the pass is bound to.
+        lookup: returns the value that a variable of the function after the pass is bound to.
     """
 
     variable: relax.Var | None

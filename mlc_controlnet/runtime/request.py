@@ -149,7 +149,7 @@ class GenerateRequest(Settings):
     latents: "np.ndarray | None" = None
 
 
-# In the order of the record: option name -> what is known of it, and its type.
+# In the order of the record: option name -> its description and its type.
 OPTIONS: dict[str, Option] = {field.name: field.metadata["option"] for field in dataclasses.fields(Settings)}
 OPTION_TYPES: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Settings)}
 

@@ -70,7 +70,7 @@ def load_base(path: Path, prediction_type: str | None = None, tokenizer: Path | 
     pictures of the image log.
 
     Args:
-        prediction_type: epsilon or v_prediction; None: what the model's scheduler states.
+        prediction_type: epsilon or v_prediction; None for the one in the model's scheduler configuration.
         tokenizer: a folder with the tokenizer, for a file, which contains none; None: CLIP's.
 
     Raises:

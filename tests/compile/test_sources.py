@@ -40,7 +40,7 @@ def test_a_kernel_without_code_or_over_a_limit_is_named(generated: tuple[Source,
     small = tvm.target.Target({"kind": "opencl", "max_threads_per_block": 1, "max_shared_memory_per_block": 0})
     faults = Source(source.text, {**source.bodies, name: ""}, source.kernels).faults(small)
     assert f"{name}: no definition" in faults
-    assert f"{name}: {source.kernels[name].threads} threads a workgroup, the limit is 1" in faults
+    assert f"{name}: {source.kernels[name].threads} threads per workgroup, the limit is 1" in faults
 
 
 def test_one_components_kernels_are_written(tmp_path: Path) -> None:

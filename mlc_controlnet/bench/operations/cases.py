@@ -77,7 +77,7 @@ def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cas
 def component_cases(model: str, components: Sequence[str], reduced: bool, dtype: str) -> Cases:
     """List a model's components with random inputs. `reduced` concerns the large matmul only.
 
-    model: what `build --model` takes. components: names of components.COMPONENTS.
+    model: a value of `build --model`. components: names of components.COMPONENTS.
 
     Raises UserError if the model cannot be loaded.
     """

@@ -52,7 +52,7 @@ class ContestSettings:
         dtype: float32 or float16; None: float16 on a GPU that has it, else float32.
         rounds: turns of each contestant.
         only: parts of operations' names; empty: all operations.
-        model, components: what MODEL measures.
+        model, components: the model and the components that MODEL measures.
         command: the command line that produces the same figures again.
     """
 

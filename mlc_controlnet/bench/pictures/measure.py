@@ -71,7 +71,7 @@ def time_pictures(
 ) -> list[PictureTimes]:
     """Draw `rounds` pictures with each bundle and with diffusers in turns, then time each bundle's components.
 
-    device: what the bundles run on; None: what they were built for. steps: denoising steps per picture.
+    device: the device that the bundles run on; None for the one they were built for. steps: denoising steps.
     diffusers_model: a folder in diffusers' layout; None: do not time diffusers.
 
     Raises UserError if a bundle or model cannot be loaded, or if `steps` or `rounds` is out of range.

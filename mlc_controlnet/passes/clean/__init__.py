@@ -1,1 +1,1 @@
-"""Phase clean: what torch says twice is said once; the same for every target."""
+"""Phase clean: remove what torch's export repeats; the same for every target."""

@@ -44,7 +44,7 @@ def laid_out(weight: relax.Expr, bound: Callable[[relax.Var], relax.Expr | None]
     """Return a convolution's `weight` [N, C, kh, kw] as [C, kh, kw, N].
 
     Args:
-        bound: what a variable is bound to.
+        bound: returns the value that a variable is bound to.
     """
     value = bound(weight) if isinstance(weight, relax.Var) else weight
     if is_call(value, "relax.permute_dims") and axes_of(value) == AS_TORCH:

@@ -144,7 +144,7 @@ def _join(params: list[relax.Var]) -> relax.Var:
 
 @mutator
 class _Packer(PyExprMutator):
-    """`packed`: the first weight and the first bias of each pack -> what takes its place."""
+    """`packed`: the first weight and the first bias of each pack -> the param that replaces it."""
 
     def __init__(self, packs: list[Pack], packed: dict[relax.Var, relax.Var]) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _Packer(PyExprMutator):
             for variable in (linear.transposed, linear.product, linear.cast)
             if variable is not None and variable != linear.output
         }
-        self.slices: dict[relax.Var, relax.Call] = {}  # what an output becomes
+        self.slices: dict[relax.Var, relax.Call] = {}  # output -> the slice that replaces it
 
     def visit_var_binding_(self, binding: relax.VarBinding) -> None:
         pack = self.first_at.get(binding.var)

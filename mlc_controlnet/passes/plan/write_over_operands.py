@@ -141,7 +141,7 @@ def _free_operands(function: relax.Function) -> dict[relax.Var, set[relax.Var]]:
     Those are tensors that kernels made, not params; a reshape is the same tensor.
     """
     bindings = [binding for block in function.body.blocks for binding in block.bindings]
-    tensor_of: dict[relax.Var, relax.Var] = {}  # what a variable is a view of
+    tensor_of: dict[relax.Var, relax.Var] = {}  # view -> the tensor that it shows
     last_reader: dict[relax.Var, relax.Var | None] = {}  # tensor -> the variable of its last reader; None: the caller
     made = set()
     for binding in bindings:

@@ -39,7 +39,7 @@ class Reader:
     """conv2d(x), or conv2d(silu(group_norm(x))), rounded to `total`'s dtype.
 
     Attributes:
-        total: what the pieces' sums add up to.
+        total: the sum of the pieces' sums.
     """
 
     total: relax.Var

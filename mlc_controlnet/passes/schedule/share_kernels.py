@@ -31,7 +31,7 @@ class ShareKernels:
                 if general is not None:
                     alike.setdefault(tvm_ffi.structural_hash(general), []).append((global_var, general))
         shared: dict[tvm.ir.GlobalVar, tvm.ir.GlobalVar] = {}  # a kernel -> the first of those that are alike
-        generals: dict[tvm.ir.GlobalVar, tirx.PrimFunc] = {}  # the first -> what takes the places of all of them
+        generals: dict[tvm.ir.GlobalVar, tirx.PrimFunc] = {}  # the first kernel -> the one that replaces all of them
         for kernels in alike.values():
             (first, general), *others = kernels
             same = [other for other, function in others if tvm_ffi.structural_equal(general, function)]

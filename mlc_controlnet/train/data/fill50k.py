@@ -56,7 +56,7 @@ class Row:
     Attributes:
         source: the file of the control image, below the set's folder; empty if the entry names none.
         target: the file of the picture to learn.
-        prompt: what the picture shows.
+        prompt: the text that describes the picture.
     """
 
     source: str

@@ -73,7 +73,7 @@ class Batch:
         control: [B, C, H, W] float32 in 0..1.
         weight: [B] float32, 0 for a sample that cannot be read, else 1.
         problems: `key: reason` of each of those.
-        place: where its reader goes on after it: worker, epoch and offset; see `ShardStream`.
+        place: the place at which its reader continues after it: worker, epoch and offset; see `ShardStream`.
     """
 
     keys: list[str]

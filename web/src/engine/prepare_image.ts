@@ -47,7 +47,7 @@ export function prepareImage(image: Image, height: number, width: number, subjec
 }
 
 /**
- * Make any picture the size that the model wants, with the pixels that prepareImage makes of it: a page can show what
+ * Fit any picture to the size that the model wants, with the same pixels as prepareImage. A page can show what
  * the engine will read.
  *
  * Throws UserError if it is not a picture or has less than 8 pixels on a side. `subject` names it in errors and notices.

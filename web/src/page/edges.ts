@@ -17,7 +17,7 @@ const TAN_67 = TAN_22 + 2;
 /**
  * Find edges: white lines of one pixel on black, of the picture's size. Transparency does not count.
  *
- * `detail` of 0 to 1 says how faint an edge may be. At 0.5 the result is that of `cv2.Canny(picture, 100, 200)`.
+ * With a higher `detail`, in 0..1, fainter edges count. At 0.5 the result is that of `cv2.Canny(picture, 100, 200)`.
  */
 export function findEdges(image: Image, detail: number): Image {
   const { width, height } = image;
