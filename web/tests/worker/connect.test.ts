@@ -18,7 +18,7 @@ const pixel = (value: number): Image => ({ width: 1, height: 1, data: Uint8Clamp
 const request: GenerateRequest = { prompt: "gold", controlImage: pixel(9) };
 const info = { bundleSha256: "abc" } as EngineInfo;
 
-/** An engine that makes pictures in two steps and stops between them where it is told to. */
+/** An engine that makes pictures in two steps and stops between them if the signal says so. "slow" waits for the signal. */
 const fakeEngine: ControlNetEngine = {
   info,
   async generate({ prompt, controlImage, seed }, { onStep, onNotice, signal } = {}) {
@@ -27,7 +27,7 @@ const fakeEngine: ControlNetEngine = {
     for (const index of [0, 1]) {
       const x = Float32Array.of(index);
       onStep?.({ index, count: 2, timestep: 9, x, x0: x, preview: () => pixel(index) });
-      await new Promise((resolve) => setTimeout(resolve));
+      if (prompt === "slow") await new Promise((resolve) => signal?.addEventListener("abort", resolve));
       signal?.throwIfAborted();
     }
     const settings = { prompt, seed: seed ?? 1 } as never;
@@ -134,7 +134,8 @@ describe("generating", () => {
     const engine = await connect();
     const controller = new AbortController();
     const steps: number[] = [];
-    const run = engine.generate(request, {
+    const slow = { ...request, prompt: "slow" };
+    const run = engine.generate(slow, {
       signal: controller.signal,
       onStep: ({ index }) => {
         steps.push(index);
