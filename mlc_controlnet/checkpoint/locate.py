@@ -1,5 +1,6 @@
 """Find the file or folder of what the user names: a path, a bundled model or a hub id."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ from mlc_controlnet.locations import BUNDLED_MODELS
 def model_name(model: str) -> str:
     """Return the name of a bundle of this model, without folders, organisation, revision and suffix.
 
-    Characters that a file name or a web address cannot hold become dashes.
+    Characters that a file name or a web address cannot hold become dashes. A name that has no others becomes `model`
+    with a hash, so that two such models have two bundles.
     """
     hub = None if Path(model).exists() else parse_hub_id(model)
     path = Path(model) if hub is None else Path(hub.file or hub.repo)
     name = path.stem if path.suffix in SUFFIXES else path.name
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
+    cleaned = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+    return cleaned or f"model-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool = False) -> Path:

@@ -70,13 +70,19 @@ def run(options: argparse.Namespace) -> None:
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
     )
     pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
-    with tqdm(unit="step", file=sys.stderr) as progress:
+    progress: tqdm | None = None
 
-        def show(step: Step) -> None:
-            progress.total = step.count
-            progress.update()
+    def show(step: Step) -> None:
+        nonlocal progress
+        if progress is None:  # not before: a picture that cannot be used is an error and no progress
+            progress = tqdm(total=step.count, unit="step", file=sys.stderr)
+        progress.update()
 
+    try:
         output = pipeline.generate(request, show)
+    finally:
+        if progress is not None:
+            progress.close()
     for notice in output.notices:
         print(f"notice: {notice}", file=sys.stderr)
     write_png(options.output, output.images[0], output.metadata)

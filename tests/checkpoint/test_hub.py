@@ -1,6 +1,7 @@
 """What is asked of the hub, told by a hub of ours: nothing is downloaded."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -228,8 +229,13 @@ def test_shards_are_downloaded_with_their_index(hub: Hub) -> None:
         ("models/set #2", "set-2"),
         ("models/what?.safetensors", "what"),
         ("models/a%20b", "a-20b"),
-        ("models/..", "model"),
     ],
 )
 def test_a_bundle_is_called_as_its_model_in_letters_that_addresses_can_hold(model: str, name: str) -> None:
     assert model_name(model) == name
+
+
+def test_two_models_without_such_letters_have_two_bundles() -> None:
+    names = [model_name(f"models/{name}") for name in ("猫", "犬", "..")]
+    assert len(set(names)) == 3
+    assert all(re.fullmatch(r"model-[0-9a-f]{8}", name) for name in names)
