@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent.parent
 BROWSER_TESTS = ROOT / "tests" / "browser"
 # They compile a whole model, build the page or start Chromium: a test that uses one is marked `integration`.
 INTEGRATION_FIXTURES = {"llvm_library", "circles_bundle", "circles_webgpu_bundle", "engine_site", "visit"}
+# A test file that imports one of these runs kernels on a software adapter.
+ON_WEBGPU = ("run_on_webgpu", "run_module_on_webgpu", "execute_all")
 
 # More threads than cores wait for each other, so workers divide the cores. The libraries read this when they start.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -36,14 +38,15 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest reads marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests as `integration` by their fixtures, and say which tests share a worker (`--dist loadgroup`).
+    """Mark tests as `integration` by fixtures and imports, and say which tests share a worker (`--dist loadgroup`).
 
     The tests of one file share a worker because they share fixtures. All browser tests share one, so that only one
     Chromium runs at a time. They come first because they take longest.
     """
     for item in items:
         in_browser = BROWSER_TESTS in item.path.parents
-        if in_browser or INTEGRATION_FIXTURES & set(getattr(item, "fixturenames", ())):
+        on_webgpu = isinstance(item, pytest.Function) and any(hasattr(item.module, name) for name in ON_WEBGPU)
+        if in_browser or on_webgpu or INTEGRATION_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("integration")
         item.add_marker(pytest.mark.xdist_group("browser" if in_browser else str(item.path.relative_to(ROOT))))
     items.sort(key=lambda item: BROWSER_TESTS not in item.path.parents)

@@ -16,6 +16,7 @@ from mlc_controlnet.parity.parity import ParityError, check_parity, measure_pari
 from mlc_controlnet.passes.pipeline import clean
 
 References = dict[str, list[np.ndarray]]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

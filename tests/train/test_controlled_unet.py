@@ -77,7 +77,8 @@ def test_an_unlocked_run_leaves_the_whole_model_beside_the_controlnet(make_confi
     config = make_config(model__sd_locked=False)
     lines: list[str] = []
     train(config, lines.append)
-    assert lines[-1].endswith(f"mlc_controlnet build --model {config.out}/model --controlnet {config.out}/controlnet")
+    folders = f"--model {config.out}/model --controlnet {config.out}/controlnet"
+    assert lines[-1].endswith(f"mlc_controlnet build --target webgpu {folders}")
     unet = UNet2DConditionModel.from_pretrained(Path(config.out) / "model" / "unet")
     before = UNet2DConditionModel.from_pretrained(tiny_base / "unet")
     assert not torch.equal(unet.conv_out.weight, before.conv_out.weight)

@@ -11,6 +11,7 @@ from mlc_controlnet.checkpoint import find_model
 from mlc_controlnet.train.circles.colors import COLORS
 from mlc_controlnet.train.circles.recipe import evaluate, load_model, unseen_circles
 
+pytestmark = pytest.mark.integration
 SUBSET = 16
 
 
