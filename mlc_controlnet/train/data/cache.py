@@ -116,7 +116,9 @@ def _is_current(description: Path, fingerprint: str, rows: RowSet) -> bool:
 
 
 def _fingerprint(rows: RowSet, parts: Sequence[nn.Module]) -> str:
-    sizes = [_size(rows.directory / row.target) for row in rows.rows if isinstance(row, Row)]
+    # Control images too: their aspect ratios are compared with the pictures' when the latents are computed.
+    read = [name for row in rows.rows if isinstance(row, Row) for name in (row.target, row.source) if name]
+    sizes = [_size(rows.directory / name) for name in read]
     digest = hashlib.sha256(repr((_PREPARATION, rows.options, rows.rows, sizes)).encode())
     for part in parts:
         for name, tensor in part.state_dict().items():

@@ -70,6 +70,13 @@ def test_another_picture_under_the_same_name_computes_the_cache_again(folder: Pa
     assert computed and before.moments[0].tolist() != after.moments[0].tolist()
 
 
+def test_a_control_image_of_another_aspect_ratio_is_noticed_after_the_latents_were_cached(folder: Path) -> None:
+    cache_of(folder)
+    shutil.copy(folder / "source" / "1.png", folder / "source" / "0.png")
+    after, computed = cache_of(folder)
+    assert computed and after.problems.keys() == {0, 1}
+
+
 def test_a_bad_sample_that_was_repaired_computes_the_cache_again(folder: Path) -> None:
     """The run asks the user to repair it; the repair may concern the control image only."""
     assert cache_of(folder)[0].problems
