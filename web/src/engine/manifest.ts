@@ -112,6 +112,7 @@ const manifest = record({
   files: list(fileEntry), // every file except the manifest
 });
 
+/** The content of a bundle's manifest.json, with its own keys. */
 export type Manifest = Parsed<typeof manifest>;
 export type Library = Parsed<typeof library>;
 export type ComponentSpec = Parsed<typeof componentSpec>;
