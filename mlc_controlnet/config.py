@@ -1,12 +1,14 @@
 """The configuration of a build: its targets and its options."""
 
 import dataclasses
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.errors import check_one_of
+from mlc_controlnet.errors import UserError, check_one_of
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,60 @@ class Defaults:
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
+# The parts of a model that a LoRA changes.
+LORA_PARTS = ("text_encoder", "unet")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
+
+
 @dataclass(frozen=True)
 class LoraOption:
-    """A LoRA to merge: `FILE[:WEIGHT]` of the command line, where FILE is a path or a hub id."""
+    """A LoRA to merge: `FILE[:WEIGHT]` of the command line, or `FILE:PART=WEIGHT[,PART=WEIGHT]`.
+
+    Attributes:
+        file: a path or a hub id.
+        weight: of every part that `weights` does not name.
+        weights: part of LORA_PARTS -> its own weight.
+    """
 
     file: str
-    weight: float
+    weight: float = 1.0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> "LoraOption":
-        """Split at the last colon if a number follows it. Without a number the weight is 1."""
-        match = re.fullmatch(r"(.+):([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", text)
-        return cls(text, 1.0) if match is None else cls(match[1], float(match[2]))
+        """Split at the last colon if a number or weights of parts follow it. Without them the weight is 1.
+
+        Raises:
+            UserError: a weight is not a finite number, or a part is unknown or named twice.
+        """
+        file, _, end = text.rpartition(":")
+        if file and _NUMBER.fullmatch(end):
+            return cls(file, _weight(text, end))
+        if not file or "=" not in end or "/" in end or "\\" in end:  # the colon is part of a name, as in C:/FILE
+            return cls(text)
+        weights: dict[str, float] = {}
+        for item in end.split(","):
+            part, _, number = (word.strip() for word in item.partition("="))
+            check_one_of(f"--lora {text}: part", part, LORA_PARTS)
+            if part in weights:
+                raise UserError(f"--lora {text}", f"{part} twice", "one weight for each part", "remove one")
+            weights[part] = _weight(text, number)
+        return cls(file, weights=weights)
+
+    def weight_of(self, part: str) -> float:
+        """Return the weight of one of LORA_PARTS."""
+        return self.weights.get(part, self.weight)
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.weight:g}"
+        named = ",".join(f"{part}={weight:g}" for part, weight in self.weights.items())
+        return f"{self.file}:{named or format(self.weight, 'g')}"
+
+
+def _weight(option: str, text: str) -> float:
+    weight = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(weight):
+        raise UserError(f"--lora {option}", f"weight {text!r}", "a number, such as 0.8", "correct it")
+    return weight
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from mlc_controlnet.checkpoint.compatibility import check_belong_together, check
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
-from mlc_controlnet.checkpoint.lora import TRAINED_PARTS, Updates, read_loras
+from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
+from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
 from mlc_controlnet.components import COMPONENTS, ModelShape
-from mlc_controlnet.config import LoraOption
+from mlc_controlnet.config import LORA_PARTS, LoraOption
 from mlc_controlnet.errors import UserError
 
 FLOAT16_MAX = 65504.0
@@ -76,7 +77,7 @@ def load_checkpoint(
     check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
     updates: Updates = {}
     if loras:
-        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in TRAINED_PARTS})
+        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})
     described = dataclasses.replace(source, parts={})
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     del source
@@ -150,7 +151,8 @@ def _load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:
     for key in list(weights):
         name = f"{part}.{key}"
         owner, _, leaf = key.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, _as_stored(weights.pop(key), name, updates))
+        changes = (*source.updates.get(key, ()), *updates.get(name, ()))
+        setattr(module.get_submodule(owner), leaf, _as_stored(weights.pop(key), name, changes))
     for name, buffer in module.named_buffers():
         # Buffers such as position ids are not in the file and not weights. A meta module has no values for them.
         owner, _, leaf = name.rpartition(".")
@@ -183,14 +185,14 @@ def _check_against(module: nn.Module, weights: Mapping[str, torch.Tensor], sourc
             raise UserError(f"{part}.{key}", str(tensor.dtype), "floating-point numbers", "save the model in float16")
 
 
-def _as_stored(tensor: torch.Tensor, name: str, updates: Updates) -> nn.Parameter:
-    """Merge the LoRAs and round to float16, the dtype of a bundle's weights.
+def _as_stored(tensor: torch.Tensor, name: str, updates: Sequence[WeightUpdate]) -> nn.Parameter:
+    """Merge the adapters and round to float16, the dtype of a bundle's weights.
 
     Raises:
         UserError: a value is not finite in float16.
     """
-    for update in updates.get(name, ()):
-        tensor = update.added_to(tensor)
+    for update in updates:
+        tensor = update.applied_to(tensor)
     stored = tensor.to(torch.float16)
     if not _is_finite(stored):
         if tensor.isnan().any():

@@ -1,11 +1,12 @@
 """A checkpoint before it is loaded: each part's configuration, and the function that reads its weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from mlc_controlnet.checkpoint.weight_update import Updates
 from mlc_controlnet.config import Defaults
 
 PARTS = ("text_encoder", "unet", "controlnet", "vae")
@@ -19,11 +20,13 @@ class PartSource:
         where: the file or folder, for errors.
         config: the options of diffusers' or transformers' config.json.
         read: parses the weights and gives them the names of the part's module. It is called only if the part is built.
+        updates: what the weights that `read` returns lack, by the same names: a Control-LoRA is a base and updates.
     """
 
     where: str
     config: Mapping[str, Any]
     read: Callable[[], dict[str, torch.Tensor]]
+    updates: Updates = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

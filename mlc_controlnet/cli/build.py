@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="merge this LoRA into the weights; can be repeated; default weight: 1",
+        help="merge this LoRA, LoHa, LoKr or DoRA into the weights; can be repeated, and is merged in this order; "
+        "default weight: 1; FILE:unet=0.8,text_encoder=0.4 gives each part its own",
     )
     parser.add_argument(
         "--component",

@@ -216,32 +216,21 @@ def test_a_lora_with_layers_of_another_model_is_refused_by_name(folder: Path, tm
     assert f"{name}.lora_up.weight" in refused(folder, tmp_path / "sdxl.safetensors", tensors)
 
 
-def test_loha_and_dora_are_refused(folder: Path, factors: Factors, tmp_path: Path) -> None:
-    dora = {**kohya(factors), "lora_unet_mid_block_attentions_0_proj_in.dora_scale": torch.ones(1)}
-    assert "LoHa, LoKr and DoRA are not supported" in refused(folder, tmp_path / "dora.safetensors", dora)
+@pytest.mark.parametrize("factor", ["oft_blocks", "diff", "on_input"])
+def test_other_kinds_of_adapters_are_refused(folder: Path, factors: Factors, tmp_path: Path, factor: str) -> None:
+    other = {**kohya(factors), f"lora_unet_mid_block_attentions_0_proj_in.{factor}": torch.ones(1)}
+    said = refused(folder, tmp_path / "other.safetensors", other)
+    assert f"proj_in.{factor}) for which this model has no layer" in said
+    assert "wanted the factors of a LoRA, LoHa, LoKr or DoRA of this base model" in said
 
 
 def test_half_a_pair_is_refused(folder: Path, factors: Factors, tmp_path: Path) -> None:
     tensors = kohya({("unet", TO_K): factors["unet", TO_K]})
     del tensors[next(key for key in tensors if "lora_up" in key)]
-    assert "got alpha, down only, wanted up and down" in refused(folder, tmp_path / "half.safetensors", tensors)
+    assert "got down only, wanted up and down" in refused(folder, tmp_path / "half.safetensors", tensors)
 
 
 def test_a_lora_that_is_not_a_number_is_named(folder: Path, factors: Factors, tmp_path: Path) -> None:
     up, down = factors["unet", TO_K]
     tensors = kohya({("unet", TO_K): (up * torch.nan, down)})
     assert f"unet.{TO_K}.weight: up: got NaN" in refused(folder, tmp_path / "nan.safetensors", tensors)
-
-
-@pytest.mark.parametrize(
-    ("text", "file", "weight"),
-    [
-        ("style.safetensors", "style.safetensors", 1.0),
-        ("style.safetensors:0.75", "style.safetensors", 0.75),
-        ("a:b/style.safetensors:-1", "a:b/style.safetensors", -1.0),
-        ("C:/style.safetensors", "C:/style.safetensors", 1.0),
-        ("org/name/style.safetensors@main:.5", "org/name/style.safetensors@main", 0.5),
-    ],
-)
-def test_the_weight_follows_the_last_colon(text: str, file: str, weight: float) -> None:
-    assert LoraOption.parse(text) == LoraOption(file, weight)

@@ -1,0 +1,67 @@
+"""Options of the command line that have a grammar of their own."""
+
+import pytest
+
+from mlc_controlnet.config import LORA_PARTS, LoraOption
+from mlc_controlnet.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "weight"),
+    [
+        ("style.safetensors", "style.safetensors", 1.0),
+        ("style.safetensors:0.75", "style.safetensors", 0.75),
+        ("a:b/style.safetensors:-1", "a:b/style.safetensors", -1.0),
+        ("C:/style.safetensors", "C:/style.safetensors", 1.0),
+        ("C:/a=b/style.safetensors", "C:/a=b/style.safetensors", 1.0),
+        ("C:\\a=b.safetensors", "C:\\a=b.safetensors", 1.0),
+        ("org/name/style.safetensors@main:.5", "org/name/style.safetensors@main", 0.5),
+    ],
+)
+def test_a_loras_weight_follows_the_last_colon(text: str, file: str, weight: float) -> None:
+    option = LoraOption.parse(text)
+    assert option == LoraOption(file, weight)
+    assert [option.weight_of(part) for part in LORA_PARTS] == [weight, weight]
+
+
+@pytest.mark.parametrize(
+    ("end", "unet", "text_encoder"),
+    [
+        ("unet=0.8,text_encoder=0.4", 0.8, 0.4),
+        ("text_encoder=-.5, unet=2", 2.0, -0.5),
+        ("unet=0", 0.0, 1.0),
+        ("text_encoder=0", 1.0, 0.0),
+    ],
+)
+def test_a_lora_has_a_weight_for_each_part_and_1_for_the_others(end: str, unet: float, text_encoder: float) -> None:
+    option = LoraOption.parse(f"a:b/style.safetensors:{end}")
+    assert option.file == "a:b/style.safetensors"
+    assert (option.weight_of("unet"), option.weight_of("text_encoder")) == (unet, text_encoder)
+
+
+@pytest.mark.parametrize(
+    "text", ["a.safetensors:0.5", "a.safetensors:unet=0.8,text_encoder=0.4", "a.safetensors:unet=2"]
+)
+def test_a_lora_is_printed_as_it_is_given(text: str) -> None:
+    assert str(LoraOption.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("end", "complaint"),
+    [
+        ("unte=0.8", "part: got 'unte', wanted one of text_encoder, unet"),
+        ("unet=0.8,0.4", "part: got '0.4', wanted one of text_encoder, unet"),
+        ("vae=1", "part: got 'vae'"),
+        ("unet=high", "got weight 'high', wanted a number, such as 0.8"),
+        ("unet=", "got weight ''"),
+        ("unet=nan", "got weight 'nan'"),
+        ("unet=1e999", "got weight '1e999'"),
+        ("1e999", "got weight '1e999'"),
+        ("unet=1,unet=2", "got unet twice, wanted one weight for each part"),
+    ],
+)
+def test_a_malformed_weight_is_refused_with_the_option(end: str, complaint: str) -> None:
+    with pytest.raises(UserError) as error:
+        LoraOption.parse(f"style.safetensors:{end}")
+    assert str(error.value).startswith(f"--lora style.safetensors:{end}")
+    assert complaint in str(error.value)
