@@ -29,6 +29,7 @@ class Layer:
 
     @property
     def tensor_name(self) -> str:
+        """The weight's name in the checkpoint: `unet.<...>.weight`."""
         return f"{self.part}.{self.name}.weight"
 
     @property

@@ -35,9 +35,11 @@ class Whole:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Its rows, and its columns with the kernel's."""
         return self.tensor.shape[0], math.prod(self.tensor.shape[1:])
 
     def dense(self) -> torch.Tensor:
+        """Return it in float32, a kernel flattened."""
         return self.tensor.float().flatten(1)
 
 
@@ -54,10 +56,12 @@ class Product:
 
     @property
     def rank(self) -> int:
+        """The r that alpha is divided by."""
         return self.right.shape[0]
 
     @property
     def shape(self) -> tuple[int, int] | None:
+        """Its rows and columns; None if the ranks differ."""
         (rows, left), (right, columns) = Whole(self.left).shape, Whole(self.right).shape
         if self.core is None:
             return (rows, columns) if left == right else None
@@ -66,6 +70,7 @@ class Product:
         return rows, columns * math.prod(self.core.shape[2:])
 
     def dense(self) -> torch.Tensor:
+        """Multiply the factors in float32."""
         left, right = Whole(self.left).dense(), Whole(self.right).dense()
         if self.core is None:
             return left @ right
@@ -81,9 +86,11 @@ class Hadamard:
 
     @property
     def shape(self) -> tuple[int, int] | None:
+        """That of both; None if they differ."""
         return self.first.shape if self.first.shape == self.second.shape else None
 
     def dense(self) -> torch.Tensor:
+        """Multiply both in float32, element by element."""
         return self.first.dense() * self.second.dense()
 
 
@@ -96,10 +103,12 @@ class Kronecker:
 
     @property
     def shape(self) -> tuple[int, int] | None:
+        """The products of both matrices' rows and columns; None if one has no shape."""
         first, second = self.first.shape, self.second.shape
         return None if first is None or second is None else (first[0] * second[0], first[1] * second[1])
 
     def dense(self) -> torch.Tensor:
+        """Return the Kronecker product in float32."""
         return torch.kron(self.first.dense(), self.second.dense())
 
 
