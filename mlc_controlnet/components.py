@@ -2,7 +2,7 @@
 
 The axis alphabet, used in every comment that follows a shape:
 
-    B batch (always 1)   T tokens (77)   D text width   C channels
+    B batch (always 1)   T tokens (77)   D text width   C channels   L layers
     H W pixels           h w latent cells, h = H / 8, w = W / 8
 
 What the host reads or writes is float32, and token ids are int32. What only passes from one component to another, the
@@ -103,6 +103,7 @@ class ModelShape:
             the latents in both cases.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
+        text_layers: L, the number of the text encoder's layers.
         global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as
             the kind shuffle does. Each residual is then one number per channel, which the UNet adds everywhere.
     """
@@ -116,6 +117,7 @@ class ModelShape:
     unet_channels: tuple[int, ...]
     layers_per_block: int
     vae_scale_factor: int = 8
+    text_layers: int = 12
     global_pool_conditions: bool = False
 
     @property
@@ -145,6 +147,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     batch, _, rows, columns = shape.latent
     picture = (1, 3, shape.height, shape.width)
     token_ids = InputSpec("token_ids", (1, shape.tokens), "int32", Uniform(0, 500))
+    layer_gates = InputSpec("layer_gates", (shape.text_layers,), "float32", Constant(1.0))
     context = InputSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
     sample = InputSpec("sample", shape.latent, "float32")
     unet_sample = InputSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
@@ -158,7 +161,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     output = TensorSpec("output", shape.latent, "float32")
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
     specs = (
-        ComponentSpec(TEXT_ENCODER, (token_ids,), (context,)),
+        ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (context,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
         ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), residuals),
         ComponentSpec(UNET, (unet_sample, timestep, context, *residuals), (output,)),

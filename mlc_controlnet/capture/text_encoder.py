@@ -17,14 +17,21 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """int32 [B, T] -> [B, T, D]."""
+    def forward(self, token_ids: torch.Tensor, layer_gates: torch.Tensor) -> torch.Tensor:
+        """int32 [B, T], float32 [L] -> [B, T, D].
+
+        A gate, 1 or 0, multiplies what its layer adds to x: (1, ..., 1, 0) gives the output of the last layer but one,
+        exactly. The products are part of the kernels that add, so the choice of a layer costs one launch a layer,
+        which copies its gate, and no memory. `Tensor.split` would make one function of these, but PlanMemory does not
+        see how long a tuple's tensors are alive.
+        """
         text = self.model
         tokens, positions = text.embeddings.token_embedding.weight, text.embeddings.position_embedding.weight
         x = F.embedding(token_ids, tokens) + positions[None, : token_ids.shape[1]]  # [B, T, D]
-        for layer in text.encoder.layers:
-            x = x + _attend(layer.self_attn, layer.layer_norm1(x))
-            x = x + layer.mlp(layer.layer_norm2(x))
+        for index, layer in enumerate(text.encoder.layers):
+            gate = layer_gates[index : index + 1].to(x.dtype)
+            x = x + gate * _attend(layer.self_attn, layer.layer_norm1(x))
+            x = x + gate * layer.mlp(layer.layer_norm2(x))
         return text.final_layer_norm(x)
 
 

@@ -132,6 +132,7 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
         unet_channels=tuple(unet["block_out_channels"]),
         layers_per_block=unet["layers_per_block"],
         vae_scale_factor=factor,
+        text_layers=text["num_hidden_layers"],
         global_pool_conditions="controlnet" in parts and bool(parts["controlnet"].config["global_pool_conditions"]),
     )
     multiple = factor * 2 ** (len(shape.unet_channels) - 1)

@@ -209,7 +209,9 @@ def compare_text_encoder(**change: Any) -> None:
     config = {**sizes, "num_attention_heads": 4, "max_position_embeddings": 9, **change}
     model = randomized(CLIPTextModel(CLIPTextConfig(**config)))
     token_ids = torch.randint(0, 32, (1, config["max_position_embeddings"]))
-    assert_equal(TextEncoder(model)(token_ids.to(torch.int32)), model(token_ids, return_dict=True).last_hidden_state)
+    gates = torch.ones(model.config.num_hidden_layers)
+    got = TextEncoder(model)(token_ids.to(torch.int32), gates)
+    assert_equal(got, model(token_ids, return_dict=True).last_hidden_state)
 
 
 COMPARISONS: dict[str, Callable[..., None]] = {

@@ -55,6 +55,17 @@ def test_a_picture_is_diffusers_own(pipeline, diffusers_pipeline, sampler, guida
     assert psnr_db(np.asarray(drawn), np.asarray(reference)) >= MIN_PSNR_DB
 
 
+@pytest.mark.parametrize("clip_skip", [None, 0, 1])
+def test_a_context_is_diffusers_own(pipeline, diffusers_pipeline, clip_skip):
+    text_encoder = diffusers_pipeline.text_encoder
+    object.__setattr__(text_encoder, "text_model", text_encoder)  # where diffusers looks for the final norm
+    with torch.no_grad():
+        expected, _ = diffusers_pipeline.encode_prompt(PROMPT, "cpu", 1, False, clip_skip=clip_skip)
+    token_ids = diffusers_pipeline.tokenizer(PROMPT, padding="max_length", return_tensors="np").input_ids
+    context = pipeline.engine.text_encoder(token_ids.astype(np.int32), clip_skip or 0)
+    np.testing.assert_allclose(context.tensor.numpy(), expected.numpy(), atol=1e-4)
+
+
 def test_the_disc_is_where_the_outline_was_in_the_colours_of_the_prompt(pipeline):
     circles = unseen_circles(8)
     pictures = [

@@ -61,6 +61,14 @@ def test_what_passes_between_components_has_the_librarys_dtype(engine):
     assert {str(tensor.dtype) for tensor in passed} == {engine.library.dtype}
 
 
+@pytest.mark.parametrize("clip_skip", [0, 1, 2])
+def test_the_last_layers_of_the_text_encoder_are_skipped(engine, clip_skip):
+    token_ids = np.arange(TOKENS, dtype=np.int32)[None]
+    context = engine.text_encoder(token_ids, clip_skip).tensor.numpy()
+    expected = linear_model().text_encoder(token_ids, clip_skip)
+    np.testing.assert_allclose(context, expected, atol=TOLERANCE[engine.library.dtype])
+
+
 def test_an_unloaded_engine_says_so(linear_bundle):
     engine = Engine.load(linear_bundle)
     engine.unload()

@@ -35,8 +35,8 @@ export interface Residuals extends OnDevice {
  * order in which they are made. A call that returns numbers waits for the device. Any other call only queues its work.
  */
 export interface Components {
-  /** int32 [1, T] -> context. */
-  textEncoder(tokenIds: Int32Array<ArrayBuffer>): Promise<Context>;
+  /** int32 [1, T] -> context, without the text encoder's last `clipSkip` layers, 0 .. L - 1; by default with all. */
+  textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip?: number): Promise<Context>;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
   controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding>;
   /** float32 sample [1, C, h, w] -> residuals, already scaled. */

@@ -112,8 +112,10 @@ export class Engine implements Components {
     this.tvm.dispose(); // and the device with it
   }
 
-  async textEncoder(tokenIds: Int32Array<ArrayBuffer>): Promise<Context> {
-    return this.keep(await this.call("text_encoder", [tokenIds]));
+  async textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip = 0): Promise<Context> {
+    const [layers] = this.loaded.get("text_encoder")?.slots[1]?.shape ?? [];
+    const layerGates = Float32Array.from({ length: layers }, (_, layer) => (layer < layers - clipSkip ? 1 : 0));
+    return this.keep(await this.call("text_encoder", [tokenIds, layerGates]));
   }
 
   async controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding> {

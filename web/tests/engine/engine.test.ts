@@ -127,7 +127,7 @@ const shard = Uint8Array.of(0x00, 0x3c, 0, 0, 0x00, 0xc0, 0, 0);
 const manifest: Manifest = {
   ...makeManifest(),
   components: {
-    text_encoder: { inputs: [host("token_ids", "int32")], outputs: [], params: [] },
+    text_encoder: { inputs: [host("token_ids", "int32"), host("layer_gates")], outputs: [], params: [] },
     control_embedding: { inputs: [host("control_image")], outputs: [], params: [] },
     controlnet: {
       inputs: [
@@ -263,6 +263,21 @@ describe("a component", () => {
     expect(floats(seen[0][0] as FakeTensor)).toEqual([0.5, 0.25]);
     expect(floats(seen[1][1] as FakeTensor)).toEqual([8]);
     expect(floats(seen[0][4] as FakeTensor)).toEqual([0.75]);
+  });
+
+  test("that encodes text skips as many of its last layers as it is told", async () => {
+    const gates: number[][] = [];
+    tvm.state.run.text_encoder = (_, layerGates) => {
+      gates.push(floats(layerGates as FakeTensor));
+      return gpuTensor(5);
+    };
+    const engine = await load();
+    for (const clipSkip of [undefined, 0, 1]) (await engine.textEncoder(Int32Array.of(1), clipSkip)).dispose();
+    expect(gates).toEqual([
+      [1, 1],
+      [1, 1],
+      [1, 0],
+    ]);
   });
 
   test("gives the unet every residual of the ControlNet", async () => {
