@@ -57,6 +57,13 @@ def prepare_image(
     `subject` is the word for this picture in notices and error messages. Raises UserError if `image` is not a picture,
     has fewer than 8 pixels on a side, or has pixels that 8 bits per channel cannot represent.
     """
+    return fit(read_picture(image, height, width, subject, channels), height, width, subject)
+
+
+def read_picture(
+    image: Image.Image | None, height: int, width: int, subject: str = "image", channels: int = 3
+) -> PreparedImage:
+    """`prepare_image` without the change of size. `height` and `width` are those that error messages recommend."""
     if not isinstance(image, Image.Image):
         raise UserError(subject, type(image).__name__, "a PIL.Image.Image", "open the file with PIL.Image.open")
     if min(image.size) < MIN_SIDE:
@@ -67,12 +74,18 @@ def prepare_image(
         megapixels = round(image.width * image.height / 1e6)
         notices.append(f"{subject}: it has {megapixels} megapixels; a smaller file is read faster")
     picture, mode_notices = to_mode(upright(image, subject), MODES[channels], subject)
-    notices += mode_notices
-    if picture.size != (width, height):
-        cropped = " and cropped around its centre" if picture.width * height != picture.height * width else ""
-        notices.append(f"{subject}: {picture.width}x{picture.height} was scaled to cover {width}x{height}{cropped}")
-        picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return PreparedImage(picture, tuple(notices))
+    return PreparedImage(picture, (*notices, *mode_notices))
+
+
+def fit(prepared: PreparedImage, height: int, width: int, subject: str = "image") -> PreparedImage:
+    """Scale a picture until it covers `height` x `width`, and crop it around its center, with a notice of both."""
+    picture = prepared.picture
+    if picture.size == (width, height):
+        return prepared
+    cropped = " and cropped around its centre" if picture.width * height != picture.height * width else ""
+    notice = f"{subject}: {picture.width}x{picture.height} was scaled to cover {width}x{height}{cropped}"
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return PreparedImage(fitted, (*prepared.notices, notice))
 
 
 def upright(image: Image.Image, subject: str = "image") -> Image.Image:

@@ -1,7 +1,7 @@
-"""The further inputs of an inpainting model: a picture, and a mask that is white where the model repaints it.
+"""The picture that a drawing starts from, the mask of the part that is repainted, and the way back into the picture.
 
-The semantics are those of diffusers' StableDiffusionControlNetInpaintPipeline with strength 1 and a UNet of nine
-channels. Twin: web/src/engine/inpainting.ts.
+The semantics are those of diffusers' StableDiffusionControlNetImg2ImgPipeline and
+StableDiffusionControlNetInpaintPipeline, for UNets of four and of nine channels. Twin: web/src/engine/inpainting.ts.
 """
 
 from dataclasses import dataclass
@@ -10,46 +10,163 @@ import numpy as np
 from PIL import Image
 
 from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.components import VAE_ENCODER
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.images.prepare import prepare_image
+from mlc_controlnet.images.prepare import PreparedImage, fit, prepare_image, read_picture
+from mlc_controlnet.runtime.crop import Crop, cut_out, put_back
+from mlc_controlnet.runtime.masks import blur_mask, crop_around
 
 IMAGE, MASK_IMAGE = "image", "mask image"  # their names in error messages and notices
 MASK_THRESHOLD = 128  # the darkest grey that counts as white: 0.5 of 255, rounded up
 
 
 @dataclass(frozen=True)
-class Inpainting:
-    """A picture and a mask in the form that an inpainting UNet reads."""
+class InitImage:
+    """The picture that a drawing starts from, as the VAE encoder reads it."""
 
-    masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1; 0 where the model repaints
+    array: np.ndarray  # float32 [1, 3, H, W] in -1..1
+    notices: tuple[str, ...]  # how it was changed to fit
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """A picture and a mask in the form that a denoising loop reads, and what `paste` needs afterwards."""
+
+    array: np.ndarray  # float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask
+    masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1; 0 where the model repaints: for nine channels
     mask: np.ndarray  # float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0
+    original: Image.Image  # RGB: the whole picture, of H x W, or of its own size if there is a crop
+    overlay_mask: Image.Image  # L, of the same size: the share of the drawn picture in the result, 255 for all of it
+    crop: Crop | None  # the part of `original` that is drawn; None: all of it
     notices: tuple[str, ...]  # how the two pictures were changed to fit
 
 
-def prepare_inpainting(
-    image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest
-) -> Inpainting | None:
-    """Erase the part of `image` that `mask_image` selects; return None for a model that does not inpaint.
+def prepare_init_image(image: Image.Image | None, manifest: Manifest) -> InitImage | None:
+    """Fit the picture of an img2img request to the model, as a control image is; return None if there is none.
 
-    Both pictures are scaled and cropped as a control image is. A latent cell takes the mask of its upper left pixel.
-
-    Raises UserError if an inpainting model lacks one of the two, another model gets one, or one is not a picture.
+    Raises UserError if the bundle has no VAE encoder, or `image` is not a picture.
     """
-    model = manifest.model
-    given = ((IMAGE, image), (MASK_IMAGE, mask_image))
-    if not manifest.inpaints:
-        for subject, picture in given:
-            if picture is not None:
-                remedy = "leave it out, or build a bundle of an inpainting model"
-                raise UserError(subject, "one", f"none: {model.name} is not an inpainting model", remedy)
+    if image is None:
         return None
+    _check_encoder(IMAGE, manifest)
+    model = manifest.model
+    prepared = prepare_image(image, model.height, model.width, IMAGE)
+    return InitImage(2 * prepared.array - 1, prepared.notices)
+
+
+def prepare_inpainting(
+    image: Image.Image | None,
+    mask_image: Image.Image | None,
+    manifest: Manifest,
+    mask_blur: float = 0.0,
+    padding_mask_crop: int | None = None,
+) -> Inpainting | None:
+    """Select the part of `image` that `mask_image` shows in white; return None if there is no mask.
+
+    Both pictures are scaled and cropped as a control image is. With `padding_mask_crop`, only the part of the picture
+    around the mask is drawn, at the model's size. The mask is softened first; from its middle grey on it counts as
+    white, and a latent cell takes the mask of its upper left pixel.
+
+    mask_blur, padding_mask_crop: see `mask_options`.
+
+    Raises UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has
+    no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if there is no mask, the mask is
+    black everywhere, or its aspect ratio is not the picture's.
+    """
+    _refuse_four_channels(image, mask_image, manifest)
+    _check_given(image, mask_image, manifest, padding_mask_crop)
+    if mask_image is None:
+        return None
+    height, width = manifest.model.height, manifest.model.width
+    if padding_mask_crop is None:
+        original = prepare_image(image, height, width, IMAGE)
+        mask = _soften(read_picture(mask_image, height, width, MASK_IMAGE, channels=1), mask_blur)
+        mask = fit(mask, height, width, MASK_IMAGE)
+        crop, drawn, selected = None, original, mask
+        notices = (*original.notices, *mask.notices)
+    else:
+        original = read_picture(image, height, width, IMAGE)
+        mask = _soften(_fit_mask(mask_image, original.picture), mask_blur)
+        crop = crop_around(np.asarray(mask.picture), height, width, padding_mask_crop)
+        if crop is None:
+            raise UserError(MASK_IMAGE, "black everywhere", "white where the model repaints", "paint the part in white")
+        drawn = PreparedImage(cut_out(original.picture, crop, height, width))
+        selected = PreparedImage(cut_out(mask.picture, crop, height, width))
+        notices = (*original.notices, *mask.notices, *_notice_of_size(crop, height, width))
+    repainted = np.asarray(selected.picture) >= MASK_THRESHOLD  # [H, W]
+    factor = manifest.model.vae_scale_factor
+    array = 2 * drawn.array - 1
+    return Inpainting(
+        array=array,
+        masked_image=np.where(repainted, np.float32(0), array),
+        mask=repainted[::factor, ::factor][None, None].astype(np.float32),
+        original=original.picture,
+        overlay_mask=mask.picture,
+        crop=crop,
+        notices=notices,
+    )
+
+
+def paste(picture: Image.Image, inpainting: Inpainting) -> Image.Image:
+    """Paste a drawn picture, RGB of H x W, through the softened mask into the original, which keeps its size.
+
+    Where the mask is black, the result has the original's pixels. This is diffusers' VaeImageProcessor.apply_overlay.
+    """
+    crop = inpainting.crop
+    if crop is None:
+        return Image.composite(picture, inpainting.original, inpainting.overlay_mask)
+    result = inpainting.original.copy()
+    result.paste(put_back(picture, crop), crop.box, inpainting.overlay_mask.crop(crop.box))
+    return result
+
+
+def _refuse_four_channels(image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
+    """Stands here until the denoising loop blends latents: delete it then."""
+    for subject, picture in ((IMAGE, image), (MASK_IMAGE, mask_image)):
+        if picture is not None and not manifest.inpaints:
+            wanted = f"none: {manifest.model.name} is not an inpainting model"
+            raise UserError(subject, "one", wanted, "leave it out, or build a bundle of an inpainting model")
+
+
+def _check_given(
+    image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest, padding_mask_crop: int | None
+) -> None:
+    both = "a picture and a mask that is white where the model repaints"
+    given = ((IMAGE, image), (MASK_IMAGE, mask_image))
     for subject, picture in given:
-        if picture is None:
-            remedy = "pass both, and a control image"
-            raise UserError(subject, "none", "a picture and a mask that is white where the model repaints", remedy)
-    whole = prepare_image(image, model.height, model.width, IMAGE)
-    mask = prepare_image(mask_image, model.height, model.width, MASK_IMAGE)
-    repainted = np.asarray(mask.picture.convert("L")) >= MASK_THRESHOLD  # [H, W]
-    masked_image = np.where(repainted, np.float32(0), 2 * whole.array - 1)  # [1, 3, H, W]
-    cells = repainted[:: model.vae_scale_factor, :: model.vae_scale_factor]  # [h, w]
-    return Inpainting(masked_image, cells[None, None].astype(np.float32), (*whole.notices, *mask.notices))
+        if picture is not None:
+            _check_encoder(subject, manifest)
+    for subject, picture in given:
+        if picture is None and (manifest.inpaints or mask_image is not None):
+            raise UserError(subject, "none", both, "pass both, and a control image")
+    if padding_mask_crop is not None and mask_image is None:
+        raise UserError("padding mask crop", "one without a mask image", both, "pass both, or leave it out")
+
+
+def _check_encoder(subject: str, manifest: Manifest) -> None:
+    if VAE_ENCODER not in manifest.components:
+        wanted = f"none: the bundle of {manifest.model.name} has no VAE encoder"
+        raise UserError(subject, "one", wanted, "leave it out, or build the bundle again with the encoder")
+
+
+def _fit_mask(mask_image: Image.Image, picture: Image.Image) -> PreparedImage:
+    """Scale a mask to the size of its picture. Raises UserError if more than a rounding would be cropped."""
+    mask = read_picture(mask_image, picture.height, picture.width, MASK_IMAGE, channels=1)
+    width, height = mask.picture.size
+    if abs(width * picture.height - height * picture.width) >= max(picture.size):
+        wanted = f"{picture.width}x{picture.height}, the size of the picture"
+        raise UserError(MASK_IMAGE, f"{width}x{height} pixels", wanted, "draw the mask over the picture")
+    return fit(mask, picture.height, picture.width, MASK_IMAGE)
+
+
+def _soften(mask: PreparedImage, mask_blur: float) -> PreparedImage:
+    return PreparedImage(Image.fromarray(blur_mask(np.asarray(mask.picture), mask_blur)), mask.notices)
+
+
+def _notice_of_size(crop: Crop, height: int, width: int) -> tuple[str, ...]:
+    """Say that a part larger than the model's size loses detail."""
+    if crop.height <= height and crop.width <= width:
+        return ()
+    return (
+        f"{IMAGE}: the part around the mask, {crop.width}x{crop.height}, is drawn at {width}x{height} and enlarged",
+    )

@@ -5,6 +5,7 @@ from PIL import Image
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.lines import invert
 from mlc_controlnet.runtime.control_image import prepare_control_image
+from mlc_controlnet.runtime.crop import Crop, cut_out
 
 HEIGHT, WIDTH = 16, 24
 
@@ -35,3 +36,20 @@ def test_a_notice_says_that_dark_lines_on_a_transparent_background_are_lost(blac
 def test_what_is_not_a_picture_is_refused_under_the_name_of_a_control_image():
     with pytest.raises(UserError, match=r"^control image: got NoneType"):
         prepare_control_image(None, HEIGHT, WIDTH)
+
+
+def test_the_part_that_is_drawn_is_cut_out_of_the_control_image_too():
+    whole = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 80, 3), np.uint8))
+    crop = Crop(20, 10, 56, 34, picture_height=60, picture_width=80)
+    prepared = prepare_control_image(whole, HEIGHT, WIDTH, crop)
+    np.testing.assert_array_equal(prepared.picture, cut_out(whole, crop, HEIGHT, WIDTH))
+    assert prepared.notices == ()
+
+
+def test_a_control_image_of_another_size_is_first_fitted_to_the_picture():
+    whole = Image.fromarray(np.kron(np.eye(6, 8, dtype=np.uint8) * 255, np.ones((20, 20), np.uint8)))  # 160 x 120
+    crop = Crop(20, 10, 56, 34, picture_height=60, picture_width=80)
+    prepared = prepare_control_image(whole, HEIGHT, WIDTH, crop)
+    assert prepared.notices == ("control image: 160x120 was scaled to cover 80x60",)
+    half = whole.resize((80, 60), Image.Resampling.LANCZOS).convert("RGB")
+    np.testing.assert_array_equal(prepared.picture, cut_out(half, crop, HEIGHT, WIDTH))
