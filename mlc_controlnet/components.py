@@ -106,6 +106,10 @@ class ModelShape:
         text_layers: L, the number of the text encoder's layers.
         global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as
             the kind shuffle does. Each residual is then one number per channel, which the UNet adds everywhere.
+        encodes_to_moments: whether the VAE encoder returns the mean and the log-variance of a posterior. A tiny
+            autoencoder returns the latents.
+        guidance_embedding: whether the UNet reads the guidance scale (arXiv 2210.03142), as latent consistency
+            models do. Guidance then needs one call of the UNet, for the prompt's context.
     """
 
     height: int
@@ -119,6 +123,8 @@ class ModelShape:
     vae_scale_factor: int = 8
     text_layers: int = 12
     global_pool_conditions: bool = False
+    encodes_to_moments: bool = True
+    guidance_embedding: bool = False
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -159,13 +165,14 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     latents = InputSpec("latents", shape.latent, "float32")
     image = InputSpec("image", picture, "float32", Uniform(-1, 1))
     output = TensorSpec("output", shape.latent, "float32")
+    guidance = (InputSpec("guidance_scale", (1,), "float32", Constant(8.5)),) if shape.guidance_embedding else ()
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
     specs = (
         ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (context,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
         ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), residuals),
-        ComponentSpec(UNET, (unet_sample, timestep, context, *residuals), (output,)),
+        ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *residuals), (output,)),
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
-        ComponentSpec(VAE_ENCODER, (image,), (moments,)),
+        ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),
     )
     return {spec.name: spec for spec in specs}

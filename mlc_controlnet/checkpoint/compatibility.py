@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mlc_controlnet.checkpoint.options import check_options
+from mlc_controlnet.checkpoint.options import check_options, is_tiny
 from mlc_controlnet.checkpoint.source import PartSource, TokenizerSource
+from mlc_controlnet.checkpoint.vae import vae_scale_factor
 from mlc_controlnet.components import INPAINTING_CHANNELS
 from mlc_controlnet.errors import UserError
 
@@ -48,6 +49,9 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
             f"{wanted}: a text-to-image or an inpainting model",
             "use such a model",
         )
+    if is_tiny(vae) and len(vae["num_encoder_blocks"]) != len(vae["num_decoder_blocks"]):
+        got = f"{len(vae['num_encoder_blocks'])} stages in the encoder, {len(vae['num_decoder_blocks'])} in the decoder"
+        raise UserError(f"vae {parts['vae'].where}", got, "as many", "check that the two belong together")
     if not isinstance(unet.get("layers_per_block", 2), int):
         got = f"layers_per_block {unet['layers_per_block']}"
         raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x or 2.x")
@@ -96,9 +100,9 @@ def _differences(
             yield what, got, wanted
     if config.get("in_channels", 4) != vae.get("latent_channels"):
         yield "input channels", config.get("in_channels", 4), vae.get("latent_channels")
-    steps, levels = len(config["conditioning_embedding_out_channels"]), len(vae["block_out_channels"])
-    if steps != levels:
-        yield "a control image that shrinks by", 2 ** (steps - 1), 2 ** (levels - 1)
+    shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
+    if shrinks != vae_scale_factor(vae):
+        yield "a control image that shrinks by", shrinks, vae_scale_factor(vae)
 
 
 def _width(config: Mapping[str, Any]) -> str:

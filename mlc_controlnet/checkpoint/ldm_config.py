@@ -120,11 +120,12 @@ def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderName
     }
 
 
-def vae_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Return the VAE's configuration, from names such as `encoder.down.*`."""
+def vae_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
+    """Return the VAE's configuration, from names such as `encoder.down.*` or `encoder.down_blocks.*`."""
+    level = "encoder.down_blocks.{}.resnets.0" if in_diffusers_names else "encoder.down.{}.block.0"
     return {
         **base["vae"],
-        "block_out_channels": [shapes.size(f"encoder.down.{n}.block.0.conv2.weight", 0) for n in range(4)],
+        "block_out_channels": [shapes.size(f"{level.format(n)}.conv2.weight", 0) for n in range(4)],
         "latent_channels": shapes.size("post_quant_conv.weight", 0),
     }
 

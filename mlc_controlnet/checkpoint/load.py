@@ -18,9 +18,10 @@ from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
 from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.checkpoint.modules import build_empty
-from mlc_controlnet.checkpoint.options import check_class, check_options
+from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
+from mlc_controlnet.checkpoint.vae import read_vae, vae_scale_factor
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import LORA_PARTS, LoraOption
@@ -43,6 +44,7 @@ def load_checkpoint(
     *,
     name: str | None = None,
     controlnet: Path | None = None,
+    vae: Path | None = None,
     loras: Sequence[LoraOption] = (),
     components: Sequence[str] = COMPONENTS,
     tokenizer: Path | None = None,
@@ -54,6 +56,7 @@ def load_checkpoint(
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
         name: the model's name; None: the name of its folder or file.
         controlnet: a folder or a file; None: the model's own ControlNet.
+        vae: a folder or a file; None: the model's own VAE.
         loras: the LoRAs to merge into the weights, in this order.
         components: those to build. Parts that none of them is made from are not read.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
@@ -65,7 +68,7 @@ def load_checkpoint(
             it needs to.
     """
     source = _read_source(path, tokenizer, prediction_type)
-    parts = dict(source.parts)
+    parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet)
     needed = {PART_OF[component] for component in components} | {"vae"}  # the latent preview is fitted with its encoder
@@ -119,7 +122,7 @@ def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None
 
 def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int | None) -> ModelShape:
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    factor = vae_scale_factor(vae)
     trained = unet.get("sample_size") or 64
     rows, columns = trained if isinstance(trained, list | tuple) else (trained, trained)
     shape = ModelShape(
@@ -133,6 +136,8 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
         layers_per_block=unet["layers_per_block"],
         vae_scale_factor=factor,
         text_layers=text["num_hidden_layers"],
+        encodes_to_moments=not is_tiny(vae),
+        guidance_embedding=unet.get("time_cond_proj_dim") is not None,
         global_pool_conditions="controlnet" in parts and bool(parts["controlnet"].config["global_pool_conditions"]),
     )
     multiple = factor * 2 ** (len(shape.unet_channels) - 1)

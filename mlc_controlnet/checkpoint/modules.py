@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from mlc_controlnet.checkpoint.options import is_tiny
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.errors import UserError
 
 _CLASSES = {"unet": UNet2DConditionModel, "controlnet": ControlNetModel, "vae": AutoencoderKL}
+_NOT_AN_OPTION = "block_out_channels"  # AutoencoderTiny writes it into its configuration, and does not read it
 
 
 def with_defaults(part: str, config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -30,9 +32,12 @@ def with_defaults(part: str, config: Mapping[str, Any], where: str) -> dict[str,
         except Exception as error:  # transformers raises its validator's own classes
             raise _no_module(part, where, error) from error
         return resolved
-    parameters = inspect.signature(_CLASSES[part].__init__).parameters.values()
+    parameters = inspect.signature(_class_of(part, config).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return {**defaults, **config}
+    return {
+        **defaults,
+        **{key: value for key, value in config.items() if not (is_tiny(config) and key == _NOT_AN_OPTION)},
+    }
 
 
 def build_empty(source: PartSource, part: str) -> nn.Module:
@@ -46,10 +51,27 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
         with torch.device("meta"):
             if part == "text_encoder":
                 module: nn.Module = CLIPTextModel(CLIPTextConfig(**config))
+            elif part == "controlnet" and config.get("mid_block_type", "") is None:
+                module = _without_middle_block(config)
             else:
-                module = _CLASSES[part].from_config(config)
+                module = _class_of(part, config).from_config(config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise _no_module(part, source.where, error) from error
+    return module
+
+
+def _class_of(part: str, config: Mapping[str, Any]) -> Any:
+    return AutoencoderTiny if is_tiny(config) else _CLASSES[part]
+
+
+def _without_middle_block(config: Mapping[str, Any]) -> ControlNetModel:
+    """Build a ControlNet for a UNet without a middle block.
+
+    diffusers' class runs one whose middle block is None, but its constructor refuses to build it.
+    """
+    module = ControlNetModel.from_config({**config, "mid_block_type": "UNetMidBlock2D"})
+    module.mid_block = None
+    module.register_to_config(mid_block_type=None)
     return module
 
 

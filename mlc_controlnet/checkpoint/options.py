@@ -70,7 +70,7 @@ _UPCAST = Irrelevant("it sets the dtype of attention scores; the components' sum
 
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
-_MID_BLOCKS = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D")
+_MID_BLOCKS = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 _BLOCKS = "other residuals than a ControlNet has"
 
 # The options that UNet and ControlNet share: a ControlNet is a copy of the UNet's encoder.
@@ -121,7 +121,7 @@ _UNET: Mapping[str, Verdict] = {
     "time_embedding_dim": _MODULE,
     "time_embedding_act_fn": _MODULE,
     "timestep_post_act": _MODULE,
-    "time_cond_proj_dim": Limited((None,), "the guidance embedding of a latent consistency model (LCM)"),
+    "time_cond_proj_dim": Honoured("the module that is built with it, and the UNet's input guidance_scale"),
     "conv_in_kernel": _MODULE,
     "conv_out_kernel": _MODULE,
     "attention_type": Limited(("default",), "the inputs of GLIGEN"),
@@ -159,6 +159,27 @@ _VAE: Mapping[str, Verdict] = {
     "use_quant_conv": _MODULE,
     "use_post_quant_conv": _MODULE,
     "mid_block_add_attention": _MODULE,
+}
+
+_ROUND_TRIP = Irrelevant("it is read by the class's round trip through bytes, which no pipeline calls")
+
+# AutoencoderTiny, which takes the VAE's place.
+_TINY_VAE: Mapping[str, Verdict] = {
+    "in_channels": Limited((3,), "pictures that are not RGB"),
+    "out_channels": Limited((3,), "pictures that are not RGB"),
+    "encoder_block_out_channels": _MODULE,
+    "decoder_block_out_channels": _MODULE,
+    "act_fn": _MODULE,
+    "upsample_fn": Limited(("nearest",), "another interpolation in the decoder"),
+    "latent_channels": _WIDTHS,
+    "upsampling_scaling_factor": Limited((2,), "latent cells of another size than the encoder's"),
+    "num_encoder_blocks": _WIDTHS,
+    "num_decoder_blocks": _WIDTHS,
+    "latent_magnitude": _ROUND_TRIP,
+    "latent_shift": _ROUND_TRIP,
+    "force_upcast": _VAE["force_upcast"],
+    "scaling_factor": _VAE["scaling_factor"],
+    "shift_factor": _VAE["shift_factor"],
 }
 
 _TEXT_ENCODER: Mapping[str, Verdict] = {
@@ -241,12 +262,15 @@ _SCHEDULER: Mapping[str, Verdict] = {
     "solver_p": _SAMPLERS_OWN,
 }
 
-# Part -> option -> verdict.
+TINY_VAE = "AutoencoderTiny"
+
+# Part, or the class of a VAE that is no AutoencoderKL -> option -> verdict.
 OPTIONS: Mapping[str, Mapping[str, Verdict]] = MappingProxyType(
     {
         "unet": _UNET,
         "controlnet": _CONTROLNET,
         "vae": _VAE,
+        TINY_VAE: _TINY_VAE,
         "text_encoder": _TEXT_ENCODER,
         "scheduler": _SCHEDULER,
     }
@@ -258,7 +282,7 @@ CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "unet": ("_class_name", ("UNet2DConditionModel",)),
         "controlnet": ("_class_name", ("ControlNetModel",)),
-        "vae": ("_class_name", ("AutoencoderKL",)),
+        "vae": ("_class_name", ("AutoencoderKL", TINY_VAE)),
         "text_encoder": ("model_type", ("clip_text_model",)),
         # Models that denoise by a schedule of betas. Each of these schedulers can take another's place.
         "scheduler": (
@@ -284,6 +308,11 @@ CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
 )
 
 
+def is_tiny(config: Mapping[str, Any]) -> bool:
+    """Return whether the configuration is of a tiny autoencoder (github.com/madebyollin/taesd)."""
+    return config.get("_class_name") == TINY_VAE
+
+
 def check_class(part: str, config: Mapping[str, Any], where: str) -> None:
     """Refuse the configuration of a class that a build does not accept.
 
@@ -305,13 +334,13 @@ def check_options(part: str, config: Mapping[str, Any], where: str) -> None:
     """Refuse a configuration with an option that a build cannot honour.
 
     Args:
-        part: a key of `OPTIONS`.
+        part: a key of `CLASSES`.
         where: the file or folder, for the error.
 
     Raises:
         UserError: names the first such option.
     """
-    for option, verdict in OPTIONS[part].items():
+    for option, verdict in OPTIONS[TINY_VAE if is_tiny(config) else part].items():
         if not isinstance(verdict, Limited) or option not in config:
             continue
         value = config[option]

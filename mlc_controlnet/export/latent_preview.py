@@ -4,7 +4,7 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderTiny
 
 from mlc_controlnet.bundle.manifest import LatentPreview
 
@@ -14,7 +14,7 @@ PICTURES, SIZE = 24, 64
 
 
 @torch.no_grad()
-def fit_latent_preview(vae: AutoencoderKL) -> LatentPreview:
+def fit_latent_preview(vae: AutoencoderKL | AutoencoderTiny) -> LatentPreview:
     """Fit scaled latents to the mean colour (0..1) of the pixels under each cell, by least squares.
 
     The pictures are smooth random colour fields, so that the fit covers the whole RGB cube.
@@ -24,7 +24,9 @@ def fit_latent_preview(vae: AutoencoderKL) -> LatentPreview:
     coarse = torch.rand((PICTURES, 3, 3, 3), generator=generator)
     spread = ((coarse - 0.5) * 2.0 + 0.5).clamp(0, 1)  # reach the faces of the cube, which hold saturated colours
     pictures = F.interpolate(spread, size=(SIZE, SIZE), mode="bilinear", align_corners=True)  # [N, 3, H, W]
-    latents = vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor  # [N, C, h, w]
+    encoded = vae.encode(pictures * 2 - 1)
+    mean = encoded.latents if isinstance(vae, AutoencoderTiny) else encoded.latent_dist.mean
+    latents = mean * vae.config.scaling_factor  # [N, C, h, w]
     colors = F.adaptive_avg_pool2d(pictures, latents.shape[-2:])  # [N, 3, h, w]
     x = latents.permute(0, 2, 3, 1).flatten(0, 2)  # [N h w, C]
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)

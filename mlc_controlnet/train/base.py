@@ -22,7 +22,7 @@ from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder, read_part_folder
 from mlc_controlnet.checkpoint.locate import find_model, find_weights
 from mlc_controlnet.checkpoint.modules import build_empty
-from mlc_controlnet.checkpoint.options import check_class, check_options
+from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.errors import UserError
@@ -120,11 +120,22 @@ def _check(source: ModelSource) -> None:
     check_class("scheduler", source.scheduler_config, source.name)
     check_options("scheduler", source.scheduler_config, source.name)
     check_vocabulary(source.read_tokenizer(), parts["text_encoder"].config["vocab_size"])
-    _check_channels(parts["unet"])
+    _check_inputs(parts["unet"])
+    if is_tiny(parts["vae"].config):
+        got, wanted = "a tiny autoencoder, which has no posterior", "the VAE that the UNet was trained with"
+        raise UserError(f"vae {parts['vae'].where}", got, wanted, "put the model's AutoencoderKL into its vae folder")
 
 
-def _check_channels(unet: PartSource) -> None:
-    """Refuse a UNet that reads more than the noisy latents: a ControlNet copies its first convolution."""
+def _check_inputs(unet: PartSource) -> None:
+    """Refuse a UNet that reads more than the noisy latents: a ControlNet copies its first convolution, and training
+    knows no guidance scale.
+    """
+    if unet.config.get("time_cond_proj_dim") is not None:
+        got, remedy = (
+            "one that reads the guidance scale (time_cond_proj_dim)",
+            "train on the model it was distilled from",
+        )
+        raise UserError(f"unet {unet.where}", got, "a UNet without a guidance embedding", remedy)
     got, wanted = unet.config["in_channels"], unet.config["out_channels"]
     if got != wanted:
         raise UserError(
@@ -179,7 +190,7 @@ def load_unet(name: str) -> UNet2DConditionModel:
     """
     source = _unet_source(name)
     check_options("unet", source.config, source.where)
-    _check_channels(source)
+    _check_inputs(source)
     return _build(source, "unet")
 
 
@@ -207,7 +218,14 @@ def load_controlnet(name: str) -> ControlNetModel:
 
 
 def new_controlnet(unet: UNet2DConditionModel, hint_channels: int, hint_widths: tuple[int, ...]) -> ControlNetModel:
-    """Make a trainable copy of the UNet's encoder with zero convolutions (arXiv 2302.05543, section 3.1)."""
+    """Make a trainable copy of the UNet's encoder with zero convolutions (arXiv 2302.05543, section 3.1).
+
+    Raises:
+        UserError: the UNet has no middle block, and diffusers makes no ControlNet without one.
+    """
+    if unet.config.mid_block_type is None:
+        remedy = "start from a ControlNet with a middle block"
+        raise UserError("unet", "no middle block (mid_block_type null)", "a middle block to copy", remedy)
     return ControlNetModel.from_unet(
         unet, conditioning_embedding_out_channels=hint_widths, conditioning_channels=hint_channels
     )

@@ -10,7 +10,13 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderTiny,
+    ControlNetModel,
+    LatentConsistencyModelPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import DummyObject
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -22,8 +28,10 @@ from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
 from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
 from mlc_controlnet.checkpoint.options import CLASSES as ACCEPTED
 from mlc_controlnet.checkpoint.options import OPTIONS, Limited
+from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.components import ModelShape
 from mlc_controlnet.errors import UserError
 
@@ -31,6 +39,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "unet": (UNet2DConditionModel,),
     "controlnet": (ControlNetModel,),
     "vae": (AutoencoderKL,),
+    "AutoencoderTiny": (AutoencoderTiny,),
     "text_encoder": (CLIPTextConfig,),
     # Without an optional package diffusers has a dummy in a scheduler's place, whose options are unknown.
     "scheduler": tuple(
@@ -78,6 +87,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "time_embedding_dim": 48,
         "time_embedding_act_fn": "gelu",
         "timestep_post_act": "gelu",
+        "time_cond_proj_dim": 24,
         "conv_in_kernel": 5,
         "conv_out_kernel": 5,
         "mid_block_only_cross_attention": True,
@@ -104,6 +114,18 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "use_quant_conv": False,
         "use_post_quant_conv": False,
         "mid_block_add_attention": False,
+    },
+    "AutoencoderTiny": {
+        "encoder_block_out_channels": [16, 16],
+        "decoder_block_out_channels": [16, 16],
+        "act_fn": "gelu",
+        "latent_channels": 8,
+        "num_encoder_blocks": [2, 1],
+        "num_decoder_blocks": [1, 2],
+        "latent_magnitude": 6,
+        "latent_shift": 0.25,
+        "force_upcast": True,
+        "scaling_factor": 0.5,
     },
     "text_encoder": {
         "vocab_size": 64,
@@ -165,8 +187,17 @@ def compare_unet(**change: Any) -> None:
     shape = ModelShape(64, 96, 5, 16, 4, 4, unet_channels=widths, layers_per_block=layers)
     *down, mid = (torch.randn(residual.shape) for residual in shape.residuals)
     residuals = {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": mid}
-    wanted = model(sample, timestep, encoder_hidden_states=context, **residuals).sample
-    assert_equal(UNet(model)(sample, timestep, context, *down, mid), wanted)
+    guidance, embedding = embed_guidance(model.config.time_cond_proj_dim)
+    wanted = model(sample, timestep, timestep_cond=embedding, encoder_hidden_states=context, **residuals).sample
+    assert_equal(UNet(model)(sample, timestep, context, *guidance, *down, mid), wanted)
+
+
+def embed_guidance(width: int | None) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """The guidance scale as the component reads it, and its embedding by diffusers."""
+    if width is None:
+        return [], None
+    scale = torch.tensor([8.5])
+    return [scale], LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, scale - 1, width)
 
 
 @torch.no_grad()
@@ -204,6 +235,17 @@ def compare_vae(**change: Any) -> None:
 
 
 @torch.no_grad()
+def compare_tiny_vae(**change: Any) -> None:
+    widths = {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+    config = {**widths, "num_encoder_blocks": (1, 2), "num_decoder_blocks": (2, 1), "latent_channels": 4, **change}
+    model = randomized(AutoencoderTiny(**config))
+    image = torch.rand(1, 3, 16, 24) * 2 - 1
+    assert_equal(VaeEncoder(model)(image), model.encode(image).latents)
+    latents = 3 * torch.randn(1, model.config.latent_channels, 8, 12)  # beyond 3, where the decoder clamps
+    assert_equal(VaeDecoder(model)(latents), model.decode(latents / model.config.scaling_factor).sample)
+
+
+@torch.no_grad()
 def compare_text_encoder(**change: Any) -> None:
     sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     config = {**sizes, "num_attention_heads": 4, "max_position_embeddings": 9, **change}
@@ -214,10 +256,36 @@ def compare_text_encoder(**change: Any) -> None:
     assert_equal(got, model(token_ids, return_dict=True).last_hidden_state)
 
 
+def test_a_unet_without_a_middle_block_computes_what_diffusers_computes() -> None:
+    compare_unet(mid_block_type=None)
+
+
+@torch.no_grad()
+def test_a_controlnet_without_a_middle_block_returns_what_its_last_block_gives() -> None:
+    """diffusers' class runs such a ControlNet, and only its constructor refuses it."""
+    blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "block_out_channels": (32, 64)}
+    sizes = {"cross_attention_dim": 16, "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4}
+    given = {**blocks, **sizes, "conditioning_embedding_out_channels": (4, 8, 12, 16), "mid_block_type": None}
+    config = with_defaults("controlnet", given, "here")
+    empty = build_empty(PartSource("here", config, dict), "controlnet")
+    assert not any(name.startswith("mid_block") for name, _ in empty.named_parameters())
+    whole = randomized(ControlNetModel(**{**config, "mid_block_type": "UNetMidBlock2D"}))
+    model = empty.to_empty(device="cpu").eval()
+    model.load_state_dict({name: whole.state_dict()[name] for name in model.state_dict()})
+    inputs = torch.randn(1, 4, 8, 12), torch.tensor([481.0]), torch.randn(1, 5, 16)
+    image, before = torch.rand(1, 3, 64, 96), []
+    whole.mid_block.register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    down, _ = whole(*inputs, image, return_dict=False)
+    got = ControlNet(model)(*inputs, ControlEmbedding(model)(image), torch.tensor([1.0]))
+    for residual, wanted in zip(got, (*down, whole.controlnet_mid_block(before[0])), strict=True):
+        assert_equal(residual, wanted)
+
+
 COMPARISONS: dict[str, Callable[..., None]] = {
     "unet": compare_unet,
     "controlnet": compare_controlnet,
     "vae": compare_vae,
+    "AutoencoderTiny": compare_tiny_vae,
     "text_encoder": compare_text_encoder,
 }
 
@@ -250,8 +318,8 @@ def change_config(file: Path, **changes: Any) -> None:
     [
         (
             "unet/config.json",
-            {"time_cond_proj_dim": 256},
-            "time_cond_proj_dim: got 256, which needs the guidance embed",
+            {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn"},
+            "mid_block_type: got 'UNetMidBlock2DS",
         ),
         ("unet/config.json", {"in_channels": 8}, "in_channels 8 .an InstructPix2Pix model., wanted 4 or 9"),
         ("unet/config.json", {"in_channels": 5}, "in_channels 5 .a depth model., wanted 4 or 9"),
@@ -259,7 +327,12 @@ def change_config(file: Path, **changes: Any) -> None:
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type: got 'timestep'"),
         ("unet/config.json", {"_class_name": "UNetMotionModel"}, "_class_name: got 'UNetMotionModel', wanted UNet2DC"),
         ("vae/config.json", {"shift_factor": 0.1}, "shift_factor: got 0.1"),
-        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "_class_name: got 'AutoencoderTiny', wanted Autoenc"),
+        (
+            "vae/config.json",
+            {"_class_name": "AutoencoderDC"},
+            "_class_name: got 'AutoencoderDC', wanted one of AutoencoderKL, AutoencoderTiny",
+        ),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny", "upsample_fn": "bilinear"}, "upsample_fn: got 'bilin"),
         ("text_encoder/config.json", {"model_type": "bert"}, "model_type: got 'bert', wanted clip_text_model"),
         ("text_encoder/config.json", {"hidden_size": "a"}, "a configuration that builds no text_encoder"),
         (
