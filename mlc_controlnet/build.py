@@ -16,7 +16,7 @@ from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_table import SamplerTable, tables_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import CapturedModel, capture
-from mlc_controlnet.checkpoint import Checkpoint, find_model, find_weights, load_checkpoint, model_name
+from mlc_controlnet.checkpoint import Checkpoint, find_model, find_vae, find_weights, load_checkpoint, model_name
 from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
 from mlc_controlnet.compile.library import (
@@ -89,11 +89,12 @@ def build(config: BuildConfig) -> Bundle:
 def load_model(config: BuildConfig) -> Checkpoint:
     """Find the model and its ControlNet, by name, path or hub id, and account for every tensor of them."""
     checkpoint = load_checkpoint(
-        find_model(config.model, config.components),
+        find_model(config.model, config.components, with_vae=config.vae is None),
         config.height,
         config.width,
         name=model_name(config.model),
         controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
+        vae=None if config.vae is None else find_vae(config.vae),
         loras=config.loras,
         components=config.components,
         tokenizer=config.tokenizer,

@@ -161,6 +161,7 @@ class BuildConfig:
         tuning_db: the folder with a subfolder of records for each target.
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
         controlnet: a folder, a file or a hub id; None: the model's own.
+        vae: a folder, a file or a hub id; None: the model's own.
         loras: the LoRAs to merge into the weights.
         components: the components to build.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
@@ -177,6 +178,7 @@ class BuildConfig:
     width: int | None = None
     dump_ir: Path | None = None
     controlnet: str | None = None
+    vae: str | None = None
     loras: tuple[LoraOption, ...] = ()
     components: tuple[str, ...] = COMPONENTS
     tokenizer: Path | None = None

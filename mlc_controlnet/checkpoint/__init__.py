@@ -2,6 +2,6 @@
 
 from mlc_controlnet.checkpoint.load import load_checkpoint
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint
-from mlc_controlnet.checkpoint.locate import find_model, find_weights, model_name
+from mlc_controlnet.checkpoint.locate import find_model, find_vae, find_weights, model_name
 
-__all__ = ["PART_OF", "Checkpoint", "find_model", "find_weights", "load_checkpoint", "model_name"]
+__all__ = ["PART_OF", "Checkpoint", "find_model", "find_vae", "find_weights", "load_checkpoint", "model_name"]

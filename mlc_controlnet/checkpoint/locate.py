@@ -10,6 +10,7 @@ from mlc_controlnet.checkpoint.hub import HubFile, download, download_folder, li
 from mlc_controlnet.checkpoint.loaded import PART_OF
 from mlc_controlnet.checkpoint.sharded import is_index, read_shard_names
 from mlc_controlnet.checkpoint.source import PARTS
+from mlc_controlnet.checkpoint.vae import other_half
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError, print_notice
@@ -29,12 +30,15 @@ def model_name(model: str) -> str:
     return cleaned or f"model-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool = False) -> Path:
+def find_model(
+    model: str, components: Sequence[str] = COMPONENTS, exact: bool = False, *, with_vae: bool = True
+) -> Path:
     """Return the folder or file of a model: of a path, of a bundled model's name, or of a hub id, in this order.
 
     Args:
         components: a download from the hub contains only the weights that these need.
         exact: download weights as they were trained, if the hub has them, and not rounded to float16.
+        with_vae: whether a download contains the weights of the model's VAE.
 
     Raises:
         UserError: there is no such model.
@@ -49,7 +53,8 @@ def find_model(model: str, components: Sequence[str] = COMPONENTS, exact: bool =
         return bundled
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
-        parts = {PART_OF[name] for name in components} | {"vae"}
+        parts = {PART_OF[name] for name in components} | {"vae"}  # the latent preview is fitted with its encoder
+        parts -= set() if with_vae else {"vae"}
         return download(hub) if hub.file else _download_model(hub, parts, exact)
     names = ", ".join(_bundled_models())
     raise UserError(
@@ -89,6 +94,22 @@ def find_weights(text: str, option: str, exact: bool = False) -> Path:
         return download(hub)
     files = list_files(hub)
     return download_folder(hub, ["config.json", *_pick_weights(files, "", "controlnet", hub, exact)])
+
+
+def find_vae(text: str) -> Path:
+    """Return the file or folder of a VAE: of a path or of a hub id. A hub file that is half of a tiny autoencoder
+    brings the other half.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = find_weights(text, "--vae")
+    hub = None if Path(text).exists() else parse_hub_id(text)
+    if hub is not None and hub.file:
+        other = other_half(Path(hub.file))
+        if other is not None and other.as_posix() in list_files(hub):
+            download(HubFile(hub.repo, other.as_posix(), hub.revision))
+    return path
 
 
 def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:

@@ -40,6 +40,14 @@ def vae_scale_factor(config: Mapping[str, Any]) -> int:
     return int(2 ** (len(stages) - 1))
 
 
+def other_half(path: Path) -> Path | None:
+    """Return the file that belongs to half of a tiny autoencoder by its name; None if the name tells no half."""
+    for half, other in (_HALVES, reversed(_HALVES)):
+        if half in path.name:
+            return path.with_name(path.name.replace(half, other))
+    return None
+
+
 def read_vae(path: Path) -> PartSource:
     """Read the configuration of the VAE at `path`, or infer it from the shapes of the file's tensors.
 
@@ -101,18 +109,17 @@ def _both_halves(file: WeightFile) -> Tensors:
     Raises:
         UserError: the other half is missing.
     """
-    half = next((half for half in _HALVES if half in file.path.name), None)
-    if half is None:
+    beside = other_half(file.path)
+    if beside is None:
         wanted = "taesd_encoder or taesd_decoder in its name, because the two look alike"
         raise UserError(f"vae {file.path}", "half of a tiny autoencoder", wanted, "rename the file")
-    other = "decoder" if half == "encoder" else "encoder"
-    beside = file.path.with_name(file.path.name.replace(half, other))
     if not beside.is_file():
         raise UserError(f"vae {file.path}", f"no {beside.name} beside it", "both halves", f"put {beside.name} there")
-    files = {half: file, other: read_weights(beside)}
-    encoder = {f"encoder.layers.{key}": tensor for key, tensor in files["encoder"].tensors.items()}
+    pair = file.tensors, read_weights(beside).tensors
+    encoding, decoding = pair if "encoder" in file.path.name else reversed(pair)
+    encoder = {f"encoder.layers.{key}": tensor for key, tensor in encoding.items()}
     decoder = {}
-    for key, tensor in files["decoder"].tensors.items():
+    for key, tensor in decoding.items():
         layer, _, rest = key.partition(".")
         decoder[f"decoder.layers.{int(layer) - 1}.{rest}" if layer.isdecimal() else key] = tensor
     return {**encoder, **decoder}

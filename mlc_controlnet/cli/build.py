@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a file or a hub id; default: the ControlNet in the model's folder",
     )
     parser.add_argument(
+        "--vae",
+        metavar="PATH",
+        help="use this VAE instead of the model's: a folder, a file or a hub id of an AutoencoderKL or of a tiny "
+        "autoencoder (taesd_decoder.safetensors, with taesd_encoder.safetensors beside it)",
+    )
+    parser.add_argument(
         "--lora",
         action="append",
         default=[],
@@ -127,6 +133,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         width=options.width,
         dump_ir=options.dump_ir,
         controlnet=options.controlnet[0] if options.controlnet else None,
+        vae=options.vae,
         loras=tuple(LoraOption.parse(text) for text in options.lora),
         components=tuple(options.component or COMPONENTS),
         tokenizer=options.tokenizer,

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-from mlc_controlnet.checkpoint import find_model, find_weights, load_checkpoint, model_name
+from mlc_controlnet.checkpoint import find_model, find_vae, find_weights, load_checkpoint, model_name
 from mlc_controlnet.checkpoint.hub import HubFile, parse_hub_id
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.base import find_base
@@ -239,3 +239,22 @@ def test_two_models_without_such_letters_have_two_bundles() -> None:
     names = [model_name(f"models/{name}") for name in ("猫", "犬", "..")]
     assert len(set(names)) == 3
     assert all(re.fullmatch(r"model-[0-9a-f]{8}", name) for name in names)
+
+
+def test_half_of_a_tiny_autoencoder_brings_the_other(hub: Hub) -> None:
+    hub.files = ["taesd_encoder.safetensors", "taesd_decoder.safetensors"]
+    assert find_vae("madebyollin/taesd/taesd_decoder.safetensors@v1") == hub.folder / "taesd_decoder.safetensors"
+    files = [asked for asked in hub.asked if asked[0] == "file"]
+    assert files == [
+        ("file", "madebyollin/taesd", f"taesd_{half}.safetensors", "v1") for half in ("decoder", "encoder")
+    ]
+
+
+def test_a_vae_that_is_one_file_brings_nothing_else(hub: Hub) -> None:
+    find_vae("stabilityai/sd-vae-ft-mse-original/vae-ft-mse-840000-ema-pruned.ckpt")
+    assert [asked[0] for asked in hub.asked] == ["file"]
+
+
+def test_a_vae_that_is_replaced_is_not_downloaded(hub: Hub) -> None:
+    find_model("org/sd", with_vae=False)
+    assert [file for file in hub.asked[1][3] if file.startswith("vae/")] == ["vae/config.json"]

@@ -33,6 +33,8 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
             "org/sd@main",
             "--controlnet",
             "canny.pth",
+            "--vae",
+            "vae-ft-mse.ckpt",
             "--lora",
             "a.safetensors:0.5",
             "--lora",
@@ -45,7 +47,7 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
     )
     assert config.model == "org/sd@main"
     assert config.out.name == "sd-llvm"
-    assert config.controlnet == "canny.pth"
+    assert (config.controlnet, config.vae) == ("canny.pth", "vae-ft-mse.ckpt")
     assert config.loras == (LoraOption("a.safetensors", 0.5), LoraOption("b.safetensors", 1.0))
     assert (config.tokenizer, config.prediction_type) == (Path("clip"), "v_prediction")
 

@@ -5,11 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.add_control import add_control, changes_nothing
-from mlc_controlnet.train.base import load_base, load_base_of, load_controlnet, load_unet, start_controlnet
+from mlc_controlnet.train.base import (
+    load_base,
+    load_base_of,
+    load_controlnet,
+    load_unet,
+    new_controlnet,
+    start_controlnet,
+)
 from mlc_controlnet.train.config import ModelOptions
 from mlc_controlnet.train.objective import encode_prompts
 from tests.checkpoint.conftest import Tiny, build_tiny, write_vocabulary
@@ -68,6 +76,28 @@ def test_a_folder_with_half_precision_weights_alone_is_read(tiny: Tiny, tmp_path
         assert same(module.state_dict(), getattr(tiny, part).state_dict())
         assert {p.dtype for p in module.parameters()} == {torch.float32}
     assert same(load_unet(str(folder / "unet")).state_dict(), tiny.unet.state_dict())
+
+
+def test_a_tiny_autoencoder_is_refused_because_it_has_no_posterior(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    edit_json(folder / "vae" / "config.json", _class_name="AutoencoderTiny", num_encoder_blocks=[1], latent_channels=4)
+    edit_json(folder / "vae" / "config.json", num_decoder_blocks=[1])
+    with pytest.raises(UserError, match="vae: got a tiny autoencoder, which has no posterior"):
+        load_base(folder)
+
+
+def test_a_unet_without_a_middle_block_has_none_to_copy() -> None:
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        mid_block_type=None,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=8,
+    )
+    with pytest.raises(UserError, match=r"unet: got no middle block \(mid_block_type null\)"):
+        new_controlnet(unet, 3, (4, 8))
 
 
 def test_a_controlnet_to_go_on_from_may_be_an_original_file(tiny: Tiny, tmp_path: Path) -> None:
