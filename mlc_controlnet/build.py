@@ -197,6 +197,7 @@ def describe_bundle(
         target=config.target,
         libraries=described,
         components=components,
+        controlnets=description.describe_controlnets(checkpoint),
         params=params,
         tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
         samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),

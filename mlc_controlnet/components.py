@@ -1,4 +1,4 @@
-"""The six components: their inputs and outputs.
+"""The components: their inputs and outputs.
 
 The axis alphabet, used in every comment that follows a shape:
 
@@ -18,13 +18,16 @@ from typing import TypeAlias
 TEXT_ENCODER = "text_encoder"
 CONTROL_EMBEDDING = "control_embedding"
 CONTROLNET = "controlnet"
+RESIDUAL_SUM = "residual_sum"
 UNET = "unet"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
-COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER, VAE_ENCODER)
+COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, RESIDUAL_SUM, UNET, VAE_DECODER, VAE_ENCODER)
 # Channels of an inpainting UNet's sample: the latents, a mask, and the latents of the masked picture.
 INPAINTING_CHANNELS = 9
 DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # needed to draw a picture from a prompt
+# Several ControlNets share a base: the first has the components' own names, the others have a number after them.
+PER_CONTROLNET = (CONTROL_EMBEDDING, CONTROLNET)
 
 COMPUTE = "compute"
 
@@ -104,8 +107,6 @@ class ModelShape:
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
         text_layers: L, the number of the text encoder's layers.
-        global_pool_conditions: diffusers' name for a ControlNet that averages its residuals over the picture, as
-            the kind shuffle does. Each residual is then one number per channel, which the UNet adds everywhere.
         encodes_to_moments: whether the VAE encoder returns the mean and the log-variance of a posterior. A tiny
             autoencoder returns the latents.
         guidance_embedding: whether the UNet reads the guidance scale (arXiv 2210.03142), as latent consistency
@@ -122,7 +123,6 @@ class ModelShape:
     layers_per_block: int
     vae_scale_factor: int = 8
     text_layers: int = 12
-    global_pool_conditions: bool = False
     encodes_to_moments: bool = True
     guidance_embedding: bool = False
 
@@ -142,8 +142,6 @@ class ModelShape:
                 rows, columns = (rows + 1) // 2, (columns + 1) // 2
                 shapes.append((1, channels, rows, columns))
         shapes.append((1, self.unet_channels[-1], rows, columns))
-        if self.global_pool_conditions:
-            shapes = [(1, channels, 1, 1) for _, channels, _, _ in shapes]
         names = (*(f"down_residual_{i}" for i in range(len(shapes) - 1)), "mid_residual")
         return tuple(TensorSpec(name, shape, COMPUTE) for name, shape in zip(names, shapes, strict=True))
 
@@ -160,8 +158,9 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     timestep = InputSpec("timestep", (1,), "float32", Constant(481.0))
     control_image = InputSpec("control_image", picture, "float32", Uniform(0, 1))
     embedding = InputSpec("control_embedding", (batch, shape.unet_channels[0], rows, columns), COMPUTE)
-    scale = InputSpec("conditioning_scale", (1,), "float32", Constant(0.8))
+    scales = InputSpec("conditioning_scales", (len(shape.residuals),), "float32", Uniform(0.4, 1.2))
     residuals = tuple(InputSpec(tensor.name, tensor.shape, tensor.dtype) for tensor in shape.residuals)
+    others = tuple(InputSpec(f"other_{tensor.name}", tensor.shape, tensor.dtype) for tensor in shape.residuals)
     latents = InputSpec("latents", shape.latent, "float32")
     image = InputSpec("image", picture, "float32", Uniform(-1, 1))
     output = TensorSpec("output", shape.latent, "float32")
@@ -170,7 +169,8 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     specs = (
         ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (context,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
-        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scale), residuals),
+        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scales), residuals),
+        ComponentSpec(RESIDUAL_SUM, (*residuals, *others), residuals),
         ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *residuals), (output,)),
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
         ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),

@@ -116,13 +116,25 @@ def linear_inpainting_bundle(build_once: BuildOnce) -> Bundle:
     return _linear_bundle(build_once, "linear-inpainting-bundle", inpaints=True)
 
 
-def _linear_bundle(build_once: BuildOnce, name: str, inpaints: bool) -> Bundle:
+@pytest.fixture(scope="session")
+def linear_bundle_of_two(build_once: BuildOnce) -> Bundle:
+    """The same bundle with two ControlNets, `lines` and `depth`, which share their functions."""
+    return _linear_bundle(build_once, "linear-bundle-of-two", inpaints=False, controlnets=2)
+
+
+def _linear_bundle(build_once: BuildOnce, name: str, inpaints: bool, controlnets: int = 1) -> Bundle:
     from mlc_controlnet.bundle.reader import read_bundle
     from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle
 
     def build(folder: Path) -> None:
         compile_linear_library(folder / "linear.so", inpaints=inpaints)
-        write_linear_bundle(folder / "linear-llvm", linear_model(), folder / "linear.so", inpaints=inpaints)
+        write_linear_bundle(
+            folder / "linear-llvm",
+            linear_model(),
+            folder / "linear.so",
+            inpaints=inpaints,
+            controlnets=controlnets,
+        )
 
     return read_bundle(build_once(name, build) / "linear-llvm")
 

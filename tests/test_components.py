@@ -1,10 +1,9 @@
-import dataclasses
-
 from mlc_controlnet.components import (
     COMPONENTS,
     COMPUTE,
     CONTROL_EMBEDDING,
     CONTROLNET,
+    RESIDUAL_SUM,
     UNET,
     ModelShape,
     TensorSpec,
@@ -45,16 +44,14 @@ def test_the_embedded_control_image_has_the_shape_of_the_finest_level() -> None:
     assert specs[CONTROL_EMBEDDING].outputs[0].shape == (1, 320, 64, 96)
 
 
-def test_a_residual_that_is_pooled_is_one_number_a_channel() -> None:
-    pooled = dataclasses.replace(SD15, global_pool_conditions=True)
-    assert [spec.name for spec in pooled.residuals] == [spec.name for spec in SD15.residuals]
-    assert [spec.shape for spec in pooled.residuals] == [(1, spec.shape[1], 1, 1) for spec in SD15.residuals]
-    assert component_specs(pooled)[CONTROL_EMBEDDING] == component_specs(SD15)[CONTROL_EMBEDDING]
-
-
 def test_what_the_controlnet_gives_is_what_the_unet_takes() -> None:
     specs = component_specs(SD15)
-    assert specs[UNET].inputs[3:] == specs[CONTROLNET].outputs
+    assert specs[UNET].inputs[3:] == specs[CONTROLNET].outputs == specs[RESIDUAL_SUM].outputs
+    assert [tensor.shape for tensor in specs[RESIDUAL_SUM].inputs] == [r.shape for r in SD15.residuals] * 2
+
+
+def test_every_residual_has_a_scale() -> None:
+    assert component_specs(SD15)[CONTROLNET].inputs[-1].shape == (len(SD15.residuals),) == (13,)
 
 
 def test_a_compute_tensor_takes_the_dtype_of_its_library() -> None:

@@ -15,7 +15,7 @@ from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, UNET, VAE_EN
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
 DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
 RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
@@ -31,10 +31,7 @@ class ModelSummary:
     latent_channels: int
     vae_scale_factor: int  # pixels per side of a latent cell
     prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
-    global_pool_conditions: bool = False  # the ControlNet averages its residuals and affects the prompt's context only
-    scaling_factor: float = (
-        0.0  # latents are the VAE encoder's mean times this; 0 in bundles from before it was written
-    )
+    scaling_factor: float  # latents are the VAE encoder's mean times this
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,32 @@ class Library:
     dtype: str  # the compute dtype: float32 or float16
     required_features: tuple[str, ...]  # GPUFeatureName
     required_limits: Mapping[str, int]  # GPUSupportedLimits names to values
-    activation_bytes: Mapping[str, int]  # of planned activations, by component
-    launches: Mapping[str, int]  # kernel launches per call, by component
+    activation_bytes: Mapping[str, int]  # of planned activations, by function
+    launches: Mapping[str, int]  # kernel launches per call, by function
     largest_binding_bytes: int
 
 
 @dataclass(frozen=True)
 class ComponentEntry:
-    """One compiled component: its inputs and outputs, and the params that this model has for it."""
+    """One component: a function of the library, its inputs and outputs, and the params that it is called with.
 
+    Components can share a function, as ControlNets of one shape do, and they can share params.
+    """
+
+    function: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]  # a function with several outputs returns one tuple
     params: tuple[str, ...]  # in the order of the compiled function's last argument
+
+
+@dataclass(frozen=True)
+class ControlNetEntry:
+    """One of the bundle's ControlNets: the names of its two components, and how a picture uses it."""
+
+    name: str  # unique in the bundle, for example canny
+    control_embedding: str
+    controlnet: str
+    global_pool_conditions: bool = False  # it averages its residuals and affects the prompt's context only
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,7 @@ class Manifest:
     target: str
     libraries: tuple[Library, ...]
     components: Mapping[str, ComponentEntry]
+    controlnets: tuple[ControlNetEntry, ...]
     params: ParamsSpec
     tokenizer: TokenizerSpec
     samplers: SamplersSpec
@@ -185,8 +197,13 @@ class Manifest:
 
     @property
     def inpaints(self) -> bool:
-        """Whether the model is an inpainting model, for which the pipeline also needs a picture and a mask."""
+        """Whether the UNet reads a mask and a masked picture: the pipeline then needs both."""
         return inpaints(self.components)
+
+    @property
+    def residuals(self) -> tuple[TensorSpec, ...]:
+        """The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's."""
+        return tuple(tensor for tensor in self.components[UNET].inputs if "residual" in tensor.name)
 
     def check_can_draw(self, where: str) -> None:
         """Raise UserError if a component for drawing is missing, or the UNet has inputs that the pipeline lacks."""
@@ -203,9 +220,6 @@ class Manifest:
                 f"{self.model.latent_channels} channels, the latents, or an inpainting model's {INPAINTING_CHANNELS}",
                 "call the components yourself: the pipeline supports these models only",
             )
-        if self.inpaints and not self.model.scaling_factor > 0:
-            factor = self.model.scaling_factor
-            raise UserError(f"{where}: scaling_factor", str(factor), "the VAE's, for an inpainting model", REMEDY)
 
     def with_files(self, files: tuple[FileEntry, ...]) -> "Manifest":
         """Return the same manifest with another list of files."""
@@ -308,19 +322,26 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
     if not manifest.libraries:
         yield "libraries", "none", "at least one"
     records = {record.name for record in manifest.params.records}
-    for name, component in manifest.components.items():
-        for param in component.params:
+    for name, entry in manifest.components.items():
+        for param in entry.params:
             if param not in records:
                 yield f"components.{name}.params", f"{param}, which has no record", "recorded params only"
+    names = [controlnet.name for controlnet in manifest.controlnets]
+    if len(set(names)) < len(names):
+        yield "controlnets", ", ".join(names), "a name of its own for each"
+    for controlnet in manifest.controlnets:
+        for component in (controlnet.control_embedding, controlnet.controlnet):
+            if component not in manifest.components:
+                yield f"controlnets.{controlnet.name}", f"{component!r}, which is no component", "components"
     for library in manifest.libraries:
         if library.file not in manifest.memory:
             yield "memory", f"none for {library.file}", "a plan for each library"
     for file, plan in manifest.memory.items():
         for mode in (plan.resident, plan.reduced):
-            for name, component in manifest.components.items():
+            for name, entry in manifest.components.items():
                 kept = mode.kept_params.get(name, -1)
-                if not 0 <= kept <= len(component.params):
-                    yield f"memory: {file}", f"{kept} params kept of {name}", f"0 to {len(component.params)}"
+                if not 0 <= kept <= len(entry.params):
+                    yield f"memory: {file}", f"{kept} params kept of {name}", f"0 to {len(entry.params)}"
     channels = manifest.model.latent_channels
     preview = manifest.latent_preview
     if len(preview.weight) != 3 or len(preview.bias) != 3 or any(len(row) != channels for row in preview.weight):

@@ -10,7 +10,11 @@ from torch import nn
 class ControlNet(nn.Module):
     """diffusers' ControlNet without its control embedding (arXiv 2302.05543, section 3.2).
 
-    The conditioning scale is an input, so that users can change it without another build.
+    Each residual has a conditioning scale of its own, an input: guess mode and the control modes of Stable Diffusion
+    web UI are other scales, not other builds.
+
+    A ControlNet with `global_pool_conditions`, as the kind shuffle is, averages each residual over the picture. The
+    average fills the residual's shape, so that one UNet reads the residuals of all kinds.
     """
 
     def __init__(self, model: ControlNetModel) -> None:
@@ -18,7 +22,8 @@ class ControlNet(nn.Module):
         self.model = copy.copy(model)
         self.model._modules = {**model._modules, "controlnet_cond_embedding": nn.Identity()}
         # diffusers would flip the control embedding: it expects the control image there.
-        self.model.register_to_config(controlnet_conditioning_channel_order="rgb")
+        self.pools = bool(model.config.global_pool_conditions)
+        self.model.register_to_config(controlnet_conditioning_channel_order="rgb", global_pool_conditions=False)
 
     def forward(
         self,
@@ -26,7 +31,7 @@ class ControlNet(nn.Module):
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
         control_embedding: torch.Tensor,  # [B, C, h, w]
-        conditioning_scale: torch.Tensor,  # [1] float32
+        conditioning_scales: torch.Tensor,  # [R] float32, one for each residual
     ) -> tuple[torch.Tensor, ...]:
         dtype = context.dtype
         down, mid = self.model(
@@ -37,5 +42,8 @@ class ControlNet(nn.Module):
             conditioning_scale=1.0,
             return_dict=False,
         )
-        scale = conditioning_scale.to(dtype)
-        return (*(residual * scale for residual in down), mid * scale)
+        residuals = (*down, mid)
+        if self.pools:
+            residuals = tuple(r.mean((2, 3), keepdim=True).expand_as(r) for r in residuals)
+        scales = conditioning_scales.to(dtype)
+        return tuple(residual * scales[i] for i, residual in enumerate(residuals))

@@ -14,6 +14,7 @@ from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
 from mlc_controlnet.capture.param import Param
+from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
@@ -22,6 +23,7 @@ from mlc_controlnet.checkpoint import PART_OF, Checkpoint
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
+    RESIDUAL_SUM,
     TEXT_ENCODER,
     UNET,
     VAE_DECODER,
@@ -63,7 +65,11 @@ _WRAPPERS: dict[str, type[nn.Module]] = {
 
 def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
     """Make the torch module of each component to build. Its inputs and outputs are those of `components.py`."""
-    return {name: _WRAPPERS[name](checkpoint.parts[PART_OF[name]]) for name in checkpoint.components}
+    return {name: _wrapped(checkpoint, name) for name in checkpoint.components}
+
+
+def _wrapped(checkpoint: Checkpoint, name: str) -> nn.Module:
+    return ResidualSum() if name == RESIDUAL_SUM else _WRAPPERS[name](checkpoint.parts[PART_OF[name]])
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:

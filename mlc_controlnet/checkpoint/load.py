@@ -71,7 +71,8 @@ def load_checkpoint(
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet)
-    needed = {PART_OF[component] for component in components} | {"vae"}  # the latent preview is fitted with its encoder
+    needed = {PART_OF[name] for name in components if name in PART_OF}
+    needed |= {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)
     check_belong_together(parts)
     shape = _model_shape(parts, height, width)
@@ -138,7 +139,6 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
         text_layers=text["num_hidden_layers"],
         encodes_to_moments=not is_tiny(vae),
         guidance_embedding=unet.get("time_cond_proj_dim") is not None,
-        global_pool_conditions="controlnet" in parts and bool(parts["controlnet"].config["global_pool_conditions"]),
     )
     multiple = factor * 2 ** (len(shape.unet_channels) - 1)
     for axis, pixels in (("height", shape.height), ("width", shape.width)):

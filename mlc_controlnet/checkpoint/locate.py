@@ -53,8 +53,8 @@ def find_model(
         return bundled
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
-        parts = {PART_OF[name] for name in components} | {"vae"}  # the latent preview is fitted with its encoder
-        parts -= set() if with_vae else {"vae"}
+        parts = {PART_OF[name] for name in components if name in PART_OF}
+        parts = parts | {"vae"} if with_vae else parts - {"vae"}  # the latent preview is fitted with its encoder
         return download(hub) if hub.file else _download_model(hub, parts, exact)
     names = ", ".join(_bundled_models())
     raise UserError(

@@ -5,19 +5,27 @@ import sys
 from pathlib import Path
 
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
-from mlc_controlnet.runtime.request import OPTION_TYPES, OPTIONS
-
-# The types that an option can have on the command line, and how --help shows their values.
-METAVARS = {str: "TEXT", int: "N", float: "X"}
+from mlc_controlnet.runtime.request import OPTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture = parser.add_argument_group("the picture")
     for name, option in OPTIONS.items():
-        flag, kind, is_required = f"--{name.replace('_', '-')}", OPTION_TYPES[name], option.default is None
-        picture.add_argument(flag, type=kind, metavar=METAVARS[kind], required=is_required, help=option.help)
+        flag = f"--{name.replace('_', '-')}"
+        if not option.metavar:
+            picture.add_argument(flag, action="store_true", default=None, help=option.help)
+            continue
+        is_required = option.default is None
+        picture.add_argument(flag, type=option.parse, metavar=option.metavar, required=is_required, help=option.help)
     files = parser.add_argument_group("files")
-    files.add_argument("--control-image", required=True, type=Path, metavar="FILE", help="the picture that conditions")
+    files.add_argument(
+        "--control-image",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="the picture that conditions; with several ControlNets, one for each, in their order",
+    )
     files.add_argument(
         "--invert",
         action="store_true",
@@ -62,10 +70,10 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.runtime.request import GenerateRequest
 
     check_output_path(options.output)
-    control_image = read_image(options.control_image, SUBJECT)
+    control_images = [read_image(path, SUBJECT) for path in options.control_image]
     request = GenerateRequest(
         **{name: getattr(options, name) for name in OPTIONS},
-        control_image=invert(control_image) if options.invert else control_image,
+        control_image=[invert(image) for image in control_images] if options.invert else control_images,
         image=None if options.image is None else read_image(options.image, IMAGE),
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
     )

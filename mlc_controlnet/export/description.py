@@ -8,7 +8,7 @@ import mlc_controlnet
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.components import TensorSpec
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TensorSpec
 from mlc_controlnet.errors import UserError
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
@@ -23,7 +23,6 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
         latent_channels=checkpoint.shape.latent_channels,
         vae_scale_factor=checkpoint.shape.vae_scale_factor,
         prediction_type=checkpoint.scheduler_config.get("prediction_type", "epsilon"),
-        global_pool_conditions=checkpoint.shape.global_pool_conditions,
         scaling_factor=checkpoint.parts["vae"].config.scaling_factor,
     )
 
@@ -32,12 +31,21 @@ def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict
     """Describe each built component: its inputs, its outputs and the names of its params, in the function's order."""
     return {
         name: manifest.ComponentEntry(
+            function=name,
             inputs=tuple(map(_without_example, spec.inputs)),
             outputs=tuple(map(_without_example, spec.outputs)),
             params=tuple(param.name for param in captured.params[name]),
         )
         for name, spec in checkpoint.specs.items()
     }
+
+
+def describe_controlnets(checkpoint: Checkpoint) -> tuple[manifest.ControlNetEntry, ...]:
+    """Describe the ControlNets, in the order in which a picture's control images belong to them."""
+    if CONTROLNET not in checkpoint.components or CONTROL_EMBEDDING not in checkpoint.components:
+        return ()
+    pools = checkpoint.parts["controlnet"].config.global_pool_conditions
+    return (manifest.ControlNetEntry("controlnet", CONTROL_EMBEDDING, CONTROLNET, bool(pools)),)
 
 
 def _without_example(tensor: TensorSpec) -> TensorSpec:

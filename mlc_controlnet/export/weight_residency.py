@@ -99,7 +99,7 @@ class _ResidencyPlanner:
     def _bytes_besides_weights(self, name: str, swaps: bool) -> int:
         """Count the bytes on the device without weights while `name` runs: its own, and outputs needed later."""
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
-        work = self.library.activation_bytes.get(name, 0)  # its own outputs are among them
+        work = self.library.activation_bytes.get(self.components[name].function, 0)  # its own outputs are among them
         alive = {
             TEXT_ENCODER: context,
             VAE_ENCODER: GUIDED * context,

@@ -4,6 +4,7 @@ The host passes and receives numpy arrays. Values that only pass from one compon
 Twin: web/src/engine/engine.ts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,9 @@ import numpy as np
 import tvm
 from tvm.runtime.vm import VirtualMachine
 
-from mlc_controlnet.bundle.manifest import Library, MemoryMode
+from mlc_controlnet.bundle.manifest import ControlNetEntry, Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import RESIDUAL_SUM, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
@@ -31,14 +32,15 @@ class Context:
 
 @dataclass(frozen=True)
 class ControlEmbedding:
-    """A control image as the ControlNet reads it: compute dtype [1, C, h, w], on the device."""
+    """A control image as its ControlNet reads it: compute dtype [1, C, h, w], on the device."""
 
     tensor: Any
+    controlnet: ControlNetEntry  # which one reads it
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """The ControlNet's outputs, on the device: the UNet adds them to its skip connections and its middle block."""
+    """The ControlNets' outputs, on the device: the UNet adds them to its skip connections and its middle block."""
 
     tensors: tuple[Any, ...]
 
@@ -90,9 +92,9 @@ class Engine:
         layer_gates = (np.arange(layers) < layers - clip_skip).astype(np.float32)
         return Context(self._call(TEXT_ENCODER, token_ids, layer_gates))
 
-    def control_embedding(self, control_image: np.ndarray) -> ControlEmbedding:
+    def control_embedding(self, control_image: np.ndarray, controlnet: ControlNetEntry) -> ControlEmbedding:
         """float32 control image [1, 3, H, W] in 0..1 -> its embedding, the same for every step."""
-        return ControlEmbedding(self._call(CONTROL_EMBEDDING, control_image))
+        return ControlEmbedding(self._call(controlnet.control_embedding, control_image), controlnet)
 
     def controlnet(
         self,
@@ -100,16 +102,20 @@ class Engine:
         timestep: float,
         context: Context,
         control: ControlEmbedding,
-        conditioning_scale: float,
+        conditioning_scales: Sequence[float],
     ) -> Residuals:
-        """float32 sample [1, C, h, w] -> residuals, already scaled."""
-        scalars = (np.array([timestep], np.float32), np.array([conditioning_scale], np.float32))
-        outputs = self._call(CONTROLNET, sample, scalars[0], context.tensor, control.tensor, scalars[1])
-        return Residuals(tuple(outputs))
+        """float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale."""
+        timesteps, scales = np.array([timestep], np.float32), np.array(conditioning_scales, np.float32)
+        name = control.controlnet.controlnet
+        return Residuals(tuple(self._call(name, sample, timesteps, context.tensor, control.tensor, scales)))
+
+    def residual_sum(self, one: Residuals, other: Residuals) -> Residuals:
+        """Add the residuals of two ControlNets."""
+        return Residuals(tuple(self._call(RESIDUAL_SUM, *one.tensors, *other.tensors)))
 
     def zero_residuals(self) -> Residuals:
         """Return residuals of zeros, with which the UNet computes the same as without a ControlNet."""
-        specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.components[CONTROLNET].outputs]
+        specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.residuals]
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 
     def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:
@@ -137,7 +143,8 @@ class Engine:
     def _call(self, component: str, *inputs: Any) -> Any:
         if self._vm is None or self.weights is None:
             raise RuntimeError("the engine was unloaded")
-        return self._vm[component](*(self._to_device(value) for value in inputs), self.weights.take(component))
+        function = self._vm[self.bundle.manifest.components[component].function]
+        return function(*(self._to_device(value) for value in inputs), self.weights.take(component))
 
     def _to_device(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):

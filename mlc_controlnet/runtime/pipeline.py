@@ -4,7 +4,7 @@ Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ from PIL import Image
 from mlc_controlnet.bundle.manifest import LatentPreview
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_table, tables_from_json
-from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.control_image import prepare_control_image
-from mlc_controlnet.runtime.engine import Context, ControlEmbedding, Engine, Residuals
+from mlc_controlnet.runtime.controls import Control, control_units
+from mlc_controlnet.runtime.engine import Context, Engine, Residuals
 from mlc_controlnet.runtime.inpainting import Inpainting, prepare_inpainting
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, to_metadata, words
@@ -31,7 +32,7 @@ class Conditions:
     """The inputs that are the same for every step of the denoising loop."""
 
     contexts: Sequence[Context]  # the prompt's; with guidance, the negative prompt's before it
-    control: ControlEmbedding
+    controls: Sequence[Control] = ()
     extra_channels: Sequence[np.ndarray] = ()  # of an inpainting UNet's sample, after the latents: float32 [1, _, h, w]
 
 
@@ -98,9 +99,9 @@ class ControlNetPipeline:
     def __call__(
         self,
         prompt: str,
-        image: Image.Image | None = None,
+        image: Image.Image | list[Image.Image] | None = None,
         *,
-        control_image: Image.Image | None = None,
+        control_image: Image.Image | list[Image.Image] | None = None,
         mask_image: Image.Image | None = None,
         latents: np.ndarray | None = None,
         on_step: Callable[[Step], None] | None = None,
@@ -111,7 +112,7 @@ class ControlNetPipeline:
 
         Args:
             prompt: the text that describes the picture.
-            image: the control image; the picture to repaint if `control_image` is given too.
+            image: the control image, or a list of them; the picture to repaint if `control_image` is given too.
             control_image, mask_image, latents: see `GenerateRequest`.
             on_step: called after every step; an exception that it raises ends the loop.
             options: the other fields of `GenerateRequest`, for example `num_inference_steps`, `guidance_scale` or
@@ -124,7 +125,7 @@ class ControlNetPipeline:
         request = GenerateRequest(
             prompt=prompt,
             control_image=control_image,
-            image=image,
+            image=image,  # type: ignore[arg-type]  # prepare_inpainting refuses a list
             mask_image=mask_image,
             latents=latents,
             **options,
@@ -138,20 +139,25 @@ class ControlNetPipeline:
         returns NaN or infinity.
         """
         settings = self.resolve(request)
-        prepared = prepare_control_image(request.control_image, self.manifest.model.height, self.manifest.model.width)
+        size = self.manifest.model.height, self.manifest.model.width
+        prepared = [prepare_control_image(image, *size) for image in request.control_images]
         inpainting = prepare_inpainting(request.image, request.mask_image, self.manifest)
         x = self.initial_latents(settings, request.latents)
         contexts, notices = self.encode_prompts(settings)
         extra_channels = () if inpainting is None else (inpainting.mask, self.encode_masked_image(inpainting))
-        control = self.engine.control_embedding(prepared.array)
-        for step in self.denoise(settings, Conditions(contexts, control, extra_channels), x):
+        controls = self.embed_controls(settings, [image.array for image in prepared])
+        for step in self.denoise(settings, Conditions(contexts, controls, extra_channels), x):
             x = step.x
             if on_step is not None:
                 on_step(step)
         return PipelineOutput(
             images=[self.decode(x, settings)],
             settings=settings,
-            notices=(*notices, *prepared.notices, *(() if inpainting is None else inpainting.notices)),
+            notices=(
+                *notices,
+                *(notice for image in prepared for notice in image.notices),
+                *(() if inpainting is None else inpainting.notices),
+            ),
             metadata=self.describe(settings),
         )
 
@@ -170,6 +176,12 @@ class ControlNetPipeline:
             if prompt.cut_text
         ]
         return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
+
+    def embed_controls(self, settings: Settings, control_images: Sequence[np.ndarray]) -> list[Control]:
+        """Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet."""
+        units = control_units(settings, self.manifest.controlnets, len(self.manifest.residuals))
+        pairs = zip(units, control_images, strict=True)
+        return [Control(unit, self.engine.control_embedding(image, unit.controlnet)) for unit, image in pairs]
 
     def encode_masked_image(self, inpainting: Inpainting) -> np.ndarray:
         """Return the latents of the part that the model keeps: float32 [1, C, h, w].
@@ -201,8 +213,8 @@ class ControlNetPipeline:
         zero_residuals = functools.cache(self.engine.zero_residuals)  # once per picture, if a step needs them
         for index, row in enumerate(rows):
             scaled_x = (x.astype(np.float64) * row.model_input_scale).astype(np.float32)
-            scale = scale_at(settings, index)
-            residuals = self._control(scaled_x, row.timestep, conditions, scale, zero_residuals)
+            active = [control for control in conditions.controls if control.unit.is_active(index, len(rows))]
+            residuals = self._control(scaled_x, row.timestep, conditions.contexts, active, zero_residuals)
             outputs = self._predict(scaled_x, row.timestep, conditions, residuals)
             _check_outputs(conditions, residuals, outputs, f"step {index + 1} of {len(rows)}")
             m = guide(outputs, settings.guidance_scale)
@@ -224,16 +236,27 @@ class ControlNetPipeline:
         self,
         scaled_x: np.ndarray,
         timestep: float,
-        conditions: Conditions,
-        scale: float,
+        contexts: Sequence[Context],
+        active: Sequence[Control],
         zero_residuals: Callable[[], Residuals],
     ) -> list[Residuals]:
-        """Return the residuals for each context. The ControlNet does not run for a context that it does not affect."""
-        uncontrolled = self._uncontrolled_contexts(len(conditions.contexts), scale)
-        residuals = [zero_residuals() for _ in range(uncontrolled)]
-        for context in conditions.contexts[uncontrolled:]:
-            residuals.append(self.engine.controlnet(scaled_x, timestep, context, conditions.control, scale))
+        """Return the residuals for each context: the sum of those ControlNets that affect it, or zeros."""
+        residuals = []
+        for i, context in enumerate(contexts):
+            is_negative = i < len(contexts) - 1
+            made = (
+                self.engine.controlnet(scaled_x, timestep, context, control.embedding, control.unit.residual_scales)
+                for control in active
+                if control.affects(is_negative)
+            )
+            residuals.append(self._sum(made) or zero_residuals())
         return residuals
+
+    def _sum(self, residuals: Iterable[Residuals]) -> Residuals | None:
+        """Add residuals; None if there are none. At most two sets are on the device at a time, and their sum."""
+        return functools.reduce(
+            lambda total, one: one if total is None else self.engine.residual_sum(total, one), residuals, None
+        )
 
     def _predict(
         self, scaled_x: np.ndarray, timestep: float, conditions: Conditions, residuals: list[Residuals]
@@ -243,23 +266,8 @@ class ControlNetPipeline:
         pairs = zip(conditions.contexts, residuals, strict=True)
         return [self.engine.unet(sample, timestep, context, residual) for context, residual in pairs]
 
-    def _uncontrolled_contexts(self, contexts: int, scale: float) -> int:
-        """Return the number of leading contexts without ControlNet residuals."""
-        if scale == 0:
-            return contexts
-        # As in diffusers, a ControlNet that pools its residuals affects the prompt's context only.
-        return contexts - 1 if self.manifest.model.global_pool_conditions else 0
-
     def _table(self, settings: Settings) -> SamplerTable:
         return pick_table(self._tables, settings.sampler, settings.num_inference_steps)
-
-
-def scale_at(settings: Settings, index: int) -> float:
-    """Return the conditioning scale of step `index`: 0 outside of control_guidance_start..control_guidance_end."""
-    steps = settings.num_inference_steps
-    begins, ends = index / steps, (index + 1) / steps
-    is_controlled = begins >= settings.control_guidance_start and ends <= settings.control_guidance_end
-    return settings.controlnet_conditioning_scale if is_controlled else 0.0
 
 
 def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
@@ -295,9 +303,11 @@ def _check_outputs(
             continue
         # The inputs are copied to the host only now: to read them in every step would cost time.
         _check_finite(TEXT_ENCODER, context.tensor.numpy(), where)
-        _check_finite(CONTROL_EMBEDDING, conditions.control.tensor.numpy(), where)
+        for control in conditions.controls:
+            name = control.unit.controlnet.control_embedding
+            _check_finite(name, control.embedding.tensor.numpy(), where)
         for tensor in residual.tensors:
-            _check_finite(CONTROLNET, tensor.numpy(), where)
+            _check_finite(" + ".join(c.unit.controlnet.controlnet for c in conditions.controls), tensor.numpy(), where)
         _check_finite(UNET, output, where)
 
 

@@ -11,20 +11,25 @@ import json
 import math
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.sampler_table import SamplerTables, pick_table
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
+MAX_IMAGES = 2**16  # of one call; each has noise streams of its own
+BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,15 @@ class Option:
         help: one line for --help, the default included.
         check: takes the option's name in words and a value; returns the value, or raises UserError.
         default: computes the value of an option that the caller leaves out; None if the option is required.
+        metavar: how --help shows a value; "" for a flag.
+        parse: makes the value from the command line's text.
     """
 
     help: str
     check: Callable[[str, Any], Any]
-    default: Callable[[Manifest], Any] | None
+    default: "Callable[[Manifest, GenerateRequest], Any] | None"
+    metavar: str
+    parse: Callable[[str], Any]
 
 
 def check_text(subject: str, value: Any) -> str:
@@ -74,9 +83,56 @@ def check_seed(subject: str, value: Any) -> int:
     return value
 
 
-def _option(help: str, check: Callable[[str, Any], Any], default: Callable[[Manifest], Any] | None = None) -> Any:
+def check_flag(subject: str, value: Any) -> bool:
+    """Return `value` if it is a bool; raise UserError otherwise."""
+    if not isinstance(value, bool):
+        raise UserError(subject, repr(value), "True or False", "pass one of them")
+    return value
+
+
+def check_mode(subject: str, value: Any) -> str:
+    """Return `value` if it is one of CONTROL_MODES; raise UserError otherwise."""
+    check_one_of(subject, value, CONTROL_MODES)
+    return str(value)
+
+
+def check_names(subject: str, value: Any) -> tuple[str, ...]:
+    """Return `value`, a sequence of strings, as a tuple; raise UserError otherwise."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UserError(subject, repr(value), "a list of names", "put the name into a list")
+    return tuple(check_text(subject, name) for name in value)
+
+
+def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tuple[T, ...]]:
+    """Return a check that takes one value for all ControlNets, or a list with a value for each."""
+
+    def check_all(subject: str, value: Any) -> T | tuple[T, ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return check(subject, value)
+        return tuple(check(subject, item) for item in value)
+
+    return check_all
+
+
+def _parse_list(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Parse `0.5` or, with a value for each ControlNet, `0.5,1`."""
+
+    def parse_all(text: str) -> Any:
+        values = [parse(part) for part in text.split(",")]
+        return values[0] if len(values) == 1 else values
+
+    return parse_all
+
+
+def _option(
+    help: str,
+    check: Callable[[str, Any], Any],
+    default: "Callable[[Manifest, GenerateRequest], Any] | None" = None,
+    metavar: str = "X",
+    parse: Callable[[str], Any] = float,
+) -> Any:
     """Declare a field of `Settings`. In a request, None stands for an option that the caller leaves out."""
-    metadata = {"option": Option(help, check, default)}
+    metadata = {"option": Option(help, check, default, metavar, parse)}
     if default is None:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=None, metadata=metadata)
@@ -86,49 +142,89 @@ def _option(help: str, check: Callable[[str, Any], Any], default: Callable[[Mani
 class Settings:
     """The options of one picture, under diffusers' names. `resolve` returns them complete and checked.
 
-    Together with the pictures of the request and the bundle, they determine the result.
+    Together with the pictures of the request and the bundle, they determine the result. An option of the ControlNets
+    is one value for all of them, or a tuple with a value for each in use.
     """
 
-    prompt: str = _option("text that describes the picture, for example: gold circle with navy background", check_text)
+    prompt: str = _option(
+        "text that describes the picture, for example: gold circle with navy background",
+        check_text,
+        metavar="TEXT",
+        parse=str,
+    )
     negative_prompt: str = _option(
         "text that the picture moves away from; has no effect if guidance_scale is 1 or less (default: empty)",
         check_text,
-        lambda manifest: "",
+        lambda manifest, request: "",
+        "TEXT",
+        str,
     )
     seed: int = _option(
         "integer from 0 to 2^53 - 1 that determines the noise (default: random)",
         check_seed,
-        lambda manifest: secrets.randbelow(MAX_SEED + 1),
+        lambda manifest, request: secrets.randbelow(MAX_SEED + 1),
+        "N",
+        int,
     )
     num_inference_steps: int = _option(
         "number of denoising steps (default: the bundle's)",
         check_integer,
-        lambda manifest: manifest.defaults.steps,
+        lambda manifest, request: manifest.defaults.steps,
+        "N",
+        int,
     )
     guidance_scale: float = _option(
         "weight of the prompt; 1 or less switches guidance off and halves the time (default: the bundle's)",
         check_number,
-        lambda manifest: manifest.defaults.guidance_scale,
+        lambda manifest, request: manifest.defaults.guidance_scale,
     )
-    controlnet_conditioning_scale: float = _option(
-        "weight of the control image; 0 switches the ControlNet off (default: the bundle's)",
-        check_number,
-        lambda manifest: manifest.defaults.conditioning_scale,
+    controlnets: tuple[str, ...] = _option(
+        "names of the ControlNets to use, with commas, in the order of the control images (default: all)",
+        check_names,
+        lambda manifest, request: tuple(controlnet.name for controlnet in manifest.controlnets),
+        "NAME",
+        lambda text: text.split(",") if text else [],
     )
-    control_guidance_start: float = _option(
-        "share of the steps, 0 to 1, after which the ControlNet starts (default: 0)",
-        check_number,
-        lambda manifest: 0.0,
+    controlnet_conditioning_scale: float | tuple[float, ...] = _option(
+        "weight of the control image; 0 switches the ControlNet off; several ControlNets: one weight for all, or one "
+        "for each, with commas (default: the bundle's)",
+        one_or_each(check_number),
+        lambda manifest, request: manifest.defaults.conditioning_scale,
+        parse=_parse_list(float),
     )
-    control_guidance_end: float = _option(
-        "share of the steps, 0 to 1, after which the ControlNet stops (default: 1)",
-        check_number,
-        lambda manifest: 1.0,
+    control_guidance_start: float | tuple[float, ...] = _option(
+        "share of the steps, 0 to 1, after which the ControlNet starts; one for all, or one for each (default: 0)",
+        one_or_each(check_number),
+        lambda manifest, request: 0.0,
+        parse=_parse_list(float),
+    )
+    control_guidance_end: float | tuple[float, ...] = _option(
+        "share of the steps, 0 to 1, after which the ControlNet stops; one for all, or one for each (default: 1)",
+        one_or_each(check_number),
+        lambda manifest, request: 1.0,
+        parse=_parse_list(float),
+    )
+    control_mode: str | tuple[str, ...] = _option(
+        "which matters more, as in Stable Diffusion web UI: balanced, prompt or control; one for all, or one for each "
+        "(default: balanced)",
+        one_or_each(check_mode),
+        lambda manifest, request: BALANCED,
+        "MODE",
+        _parse_list(str),
+    )
+    guess_mode: bool = _option(
+        "let the ControlNet recognise the control image without a prompt: weak in fine details, and without effect on "
+        "the negative prompt",
+        check_flag,
+        lambda manifest, request: False,
+        "",
     )
     sampler: str = _option(
         "one of the bundle's samplers, for example ddim, euler or dpmpp_2m (default: the bundle's)",
         check_text,
-        lambda manifest: manifest.samplers.default,
+        lambda manifest, request: manifest.samplers.default,
+        "NAME",
+        str,
     )
 
 
@@ -137,24 +233,31 @@ class GenerateRequest(Settings):
     """Settings, of which any but the prompt may be left out, and the pictures that they apply to.
 
     Attributes:
-        control_image: the picture that conditions, of any size and mode.
+        control_image: the picture that conditions, of any size and mode; with several ControlNets, a list with one for
+            each.
         image, mask_image: for an inpainting model only: the picture to repaint, and a mask that is white where the
             model repaints. The rest of the picture goes through the VAE, so it is close to the original, not equal.
         latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
     """
 
-    control_image: "Image.Image | None" = None
+    control_image: "Image.Image | list[Image.Image] | tuple[Image.Image, ...] | None" = None
     image: "Image.Image | None" = None
     mask_image: "Image.Image | None" = None
     latents: "np.ndarray | None" = None
 
+    @property
+    def control_images(self) -> "list[Image.Image]":
+        """The control images, one for each ControlNet in use."""
+        if self.control_image is None:
+            return []
+        return list(self.control_image) if isinstance(self.control_image, list | tuple) else [self.control_image]
 
-# In the order of the record: option name -> its description and its type.
+
+# In the order of the record: option name -> its description.
 OPTIONS: dict[str, Option] = {field.name: field.metadata["option"] for field in dataclasses.fields(Settings)}
-OPTION_TYPES: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Settings)}
 
 
-def resolve(request: Settings, manifest: Manifest, tables: SamplerTables) -> Settings:
+def resolve(request: GenerateRequest, manifest: Manifest, tables: SamplerTables) -> Settings:
     """Fill in the defaults and check every option, alone and together.
 
     Raises UserError for the first value that cannot be used.
@@ -163,15 +266,46 @@ def resolve(request: Settings, manifest: Manifest, tables: SamplerTables) -> Set
     for name, option in OPTIONS.items():
         value = getattr(request, name)
         if value is None and option.default is not None:
-            value = option.default(manifest)
+            value = option.default(manifest, request)
         values[name] = option.check(words(name), value)
     settings = Settings(**values)
-    start, end = settings.control_guidance_start, settings.control_guidance_end
-    if not 0 <= start < end <= 1:
-        got = f"from {json_number(start)} to {json_number(end)}"
-        raise UserError("control guidance", got, "0 <= start < end <= 1", "leave both out to apply it in every step")
+    _check_controlnets(settings, request, manifest)
     pick_table(tables, settings.sampler, settings.num_inference_steps)
     return settings
+
+
+def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:
+    known = [controlnet.name for controlnet in manifest.controlnets]
+    used = settings.controlnets
+    for name in used:
+        check_one_of("controlnets", name, known)
+    if len(set(used)) < len(used):
+        raise UserError("controlnets", ", ".join(used), "each name once", "leave the repeated ones out")
+    images = len(request.control_images)
+    if images != len(used):
+        wanted = f"{len(used)}, one for each ControlNet in use ({', '.join(used)})" if used else "none: none is in use"
+        remedy = f"pass as many, or name the ControlNets to use in controlnets: {', '.join(known)}"
+        raise UserError("control image", str(images) if images else "none", wanted, remedy)
+    options = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode")
+    for name in options:
+        value = getattr(settings, name)
+        if isinstance(value, tuple) and len(value) != len(used):
+            wanted = f"one value, or {len(used)}, one for each ControlNet in use"
+            raise UserError(words(name), f"{len(value)} values", wanted, "pass as many as control images")
+    starts, ends = (
+        per_controlnet(share, len(used)) for share in (settings.control_guidance_start, settings.control_guidance_end)
+    )
+    for start, end in zip(starts, ends, strict=True):
+        if not 0 <= start < end <= 1:
+            got = f"from {json_number(start)} to {json_number(end)}"
+            raise UserError(
+                "control guidance", got, "0 <= start < end <= 1", "leave both out to apply it in every step"
+            )
+
+
+def per_controlnet(value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
+    """Return the value of each of `count` ControlNets."""
+    return value if isinstance(value, tuple) else (value,) * count
 
 
 def to_metadata(settings: Settings) -> dict[str, str]:
@@ -194,6 +328,10 @@ def json_number(value: float) -> str:
 
 
 def _to_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return json_number(value) if isinstance(value, float) else json.dumps(value)
+    return value if isinstance(value, str) else _to_json(value)
+
+
+def _to_json(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_to_json, value))}]"
+    return json_number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

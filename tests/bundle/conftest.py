@@ -31,16 +31,18 @@ def manifest() -> Manifest:
     """Describes FILES, before its files are known."""
     return Manifest(
         format_version=FORMAT_VERSION,
-        model=ModelSummary("tiny", 16, 24, 4, 8, "v_prediction"),
+        model=ModelSummary("tiny", 16, 24, 4, 8, "v_prediction", 0.18215),
         target="llvm",
         libraries=(Library("tiny-float32.so", "llvm", "float32", (), {}, {"unet": 640}, {"unet": 3}, 128),),
         components={
             "unet": ComponentEntry(
+                function="unet",
                 inputs=(TensorSpec("sample", (1, 4, 2, 3), "float32"), TensorSpec("context", (1, 77, 8), COMPUTE)),
                 outputs=(TensorSpec("output", (1, 4, 2, 3), "float32"),),
                 params=("unet.weight", "unet.bias"),
             )
         },
+        controlnets=(),
         params=ParamsSpec(
             dtype="float16",
             bytes=10,

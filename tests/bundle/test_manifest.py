@@ -32,7 +32,7 @@ def test_a_manifest_survives_the_way_through_its_file(bundle_path):
 
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, "1", None])
 def test_another_format_version_is_refused_before_anything_else_is_read(version):
-    with pytest.raises(UserError, match=r"format_version: got .*wanted 2; build the bundle again"):
+    with pytest.raises(UserError, match=r"format_version: got .*wanted 3; build the bundle again"):
         parse({"format_version": version, "all else": "unknown"})
 
 
@@ -40,11 +40,6 @@ def test_another_format_version_is_refused_before_anything_else_is_read(version)
 def test_what_is_no_manifest_is_a_users_error(data):
     with pytest.raises(UserError, match=r"manifest.json"):
         Manifest.from_bytes(data)
-
-
-def test_a_bundle_from_before_residuals_were_pooled_pools_none(raw):
-    del raw["model"]["global_pool_conditions"]
-    assert parse(raw).model.global_pool_conditions is False
 
 
 @pytest.mark.parametrize("case", GOLDEN["bad"], ids=lambda case: case["name"])
@@ -85,11 +80,10 @@ def test_a_bundle_of_some_components_cannot_draw(manifest):
         manifest.check_can_draw("dist/x")
 
 
-def inpainting_manifest(manifest: Manifest, scaling_factor: float) -> Manifest:
+def inpainting_manifest(manifest: Manifest) -> Manifest:
     drawing = drawing_manifest(manifest, 9)
     components = {**drawing.components, VAE_ENCODER: drawing.components["vae_decoder"]}
-    model = dataclasses.replace(drawing.model, scaling_factor=scaling_factor)
-    return dataclasses.replace(drawing, components=components, model=model)
+    return dataclasses.replace(drawing, components=components)
 
 
 @pytest.mark.parametrize("channels", [5, 8])
@@ -103,21 +97,14 @@ def test_an_inpainting_bundle_cannot_draw_without_the_encoder(manifest):
         drawing_manifest(manifest, 9).check_can_draw("dist/x")
 
 
-def test_an_inpainting_bundle_from_before_the_scaling_factor_was_written_cannot_draw(raw, manifest):
-    del raw["model"]["scaling_factor"]
-    factor = parse(raw).model.scaling_factor
-    with pytest.raises(UserError, match=r"dist/x: scaling_factor: got 0.0, wanted the VAE's.*build the bundle again"):
-        inpainting_manifest(manifest, factor).check_can_draw("dist/x")
-
-
 def test_a_whole_bundle_passes_the_check_that_it_can_draw(manifest):
     """No error is raised."""
     drawing_manifest(manifest, 4).check_can_draw("dist/x")
-    inpainting_manifest(manifest, 0.18215).check_can_draw("dist/x")
+    inpainting_manifest(manifest).check_can_draw("dist/x")
 
 
 def test_nine_channels_are_an_inpainting_models(manifest):
-    assert inpainting_manifest(manifest, 0.18215).inpaints
+    assert inpainting_manifest(manifest).inpaints
     assert not drawing_manifest(manifest, 4).inpaints
     assert not manifest.with_files(()).inpaints
 

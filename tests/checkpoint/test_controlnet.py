@@ -115,7 +115,6 @@ def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
 ) -> None:
     path = write(first.original_controlnet(), tmp_path / f"control_v11{kind}.pth")
     checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=path, components=("control_embedding", "controlnet"))
-    assert checkpoint.shape.global_pool_conditions is pools
     assert checkpoint.parts["controlnet"].config.global_pool_conditions is pools
 
 
@@ -124,7 +123,7 @@ def test_a_folder_says_whether_it_pools_its_residuals(first: Tiny, first_folder:
     config = tmp_path / "shuffle" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "global_pool_conditions": True}))
     checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=tmp_path / "shuffle", components=("controlnet",))
-    assert checkpoint.shape.global_pool_conditions
+    assert checkpoint.parts["controlnet"].config.global_pool_conditions
 
 
 def test_a_whole_model_given_as_controlnet_is_refused(first: Tiny, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def generate(tmp_path, linear_bundle, ring):
     """Run `generate` with options that work, and those that a test puts in their place."""
 
     def run(*flags, **options):
-        given = {"bundle": linear_bundle.path, "prompt": "gold", "control-image": ring, "output": tmp_path / "out.png"}
+        given = {"bundle": linear_bundle.path, "prompt": "gold", "control_image": ring, "output": tmp_path / "out.png"}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**given, **options}.items()]
         return main(["generate", *arguments, *flags])
 

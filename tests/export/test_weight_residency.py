@@ -39,6 +39,7 @@ def bundle(names: tuple[str, ...] = tuple(PARAMS)) -> tuple[dict[str, ComponentE
     }
     components = {
         name: ComponentEntry(
+            name,
             (tensor(1, "float32"), tensor(9)),
             outputs.get(name, ()),
             tuple(f"{name}.{i}" for i in range(len(PARAMS[name]))),
@@ -75,7 +76,7 @@ def test_of_an_inpainting_model_the_encoder_draws_too():
     components, params = bundle()
     unet = components["unet"]
     sample = TensorSpec("sample", (1, INPAINTING_CHANNELS, 1, 1), "float32")
-    components["unet"] = ComponentEntry((sample, *unet.inputs[1:]), unet.outputs, unet.params)
+    components["unet"] = ComponentEntry("unet", (sample, *unet.inputs[1:]), unet.outputs, unet.params)
     library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
     planned = plan_residency([library], components, params)["x.wasm"]
     assert planned.resident.kept_params == {name: len(PARAMS[name]) for name in PARAMS}

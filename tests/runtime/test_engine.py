@@ -40,13 +40,15 @@ def test_every_component_computes_what_numpy_computes(engine):
     context = engine.text_encoder(token_ids)
     expected_context = model.text_encoder(token_ids)
     np.testing.assert_allclose(context.tensor.numpy(), expected_context, atol=tolerance)
-    control = engine.control_embedding(image)
+    control = engine.control_embedding(image, engine.bundle.manifest.controlnets[0])
     expected_control = model.control_embedding(image)
     np.testing.assert_allclose(control.tensor.numpy(), expected_control, atol=tolerance)
-    residuals = engine.controlnet(sample, 750.0, context, control, 0.8)
-    expected_residuals = model.controlnet(sample, 750.0, expected_context, expected_control, 0.8)
+    residuals = engine.controlnet(sample, 750.0, context, control, [0.8, 1.1])
+    expected_residuals = model.controlnet(sample, 750.0, expected_context, expected_control, [0.8, 1.1])
     for residual, expected in zip(residuals.tensors, expected_residuals, strict=True):
         np.testing.assert_allclose(residual.numpy(), expected, atol=tolerance)
+    for total, expected in zip(engine.residual_sum(residuals, residuals).tensors, expected_residuals, strict=True):
+        np.testing.assert_allclose(total.numpy(), 2 * expected, atol=2 * tolerance)
     output = engine.unet(sample, 750.0, context, residuals)
     np.testing.assert_allclose(output, model.unet(sample, 750.0, expected_context, *expected_residuals), atol=tolerance)
     np.testing.assert_allclose(engine.vae_decoder(sample), model.vae_decoder(sample), atol=tolerance)
@@ -55,8 +57,8 @@ def test_every_component_computes_what_numpy_computes(engine):
 
 def test_what_passes_between_components_has_the_librarys_dtype(engine):
     context = engine.text_encoder(np.zeros((1, TOKENS), np.int32))
-    control = engine.control_embedding(np.zeros(IMAGE, np.float32))
-    residuals = engine.controlnet(np.zeros(LATENT, np.float32), 1.0, context, control, 1.0)
+    control = engine.control_embedding(np.zeros(IMAGE, np.float32), engine.bundle.manifest.controlnets[0])
+    residuals = engine.controlnet(np.zeros(LATENT, np.float32), 1.0, context, control, [1.0, 1.0])
     passed = (context.tensor, control.tensor, *residuals.tensors)
     assert {str(tensor.dtype) for tensor in passed} == {engine.library.dtype}
 

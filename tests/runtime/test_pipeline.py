@@ -99,7 +99,8 @@ def test_without_guidance_the_negative_prompt_is_not_read(pipeline, ring):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_controlnet_that_pools_its_residuals_runs_for_the_prompt_only(linear_bundle, ring, monkeypatch, guidance):
     manifest = linear_bundle.manifest
-    pools = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, global_pool_conditions=True))
+    controlnets = (dataclasses.replace(manifest.controlnets[0], global_pool_conditions=True),)
+    pools = dataclasses.replace(manifest, controlnets=controlnets)
     pipeline = ControlNetPipeline.from_bundle(dataclasses.replace(linear_bundle, manifest=pools))
     calls, sound = [], pipeline.engine._call
     monkeypatch.setattr(pipeline.engine, "_call", lambda name, *inputs: [calls.append(name), sound(name, *inputs)][1])
@@ -151,7 +152,7 @@ def test_changes_to_the_picture_and_the_mask_are_reported(inpainting_pipeline, r
     [
         ("image", "^image: got none, wanted a picture and a mask that is white where the model repaints; pass both"),
         ("mask_image", "^mask image: got none, wanted a picture and a mask"),
-        ("control_image", "^control image: got NoneType, wanted a PIL.Image.Image"),
+        ("control_image", "^control image: got none, wanted 1, one for each ControlNet in use"),
     ],
 )
 def test_an_inpainting_model_needs_three_pictures(
@@ -241,10 +242,11 @@ def test_latents_replace_the_seeds_noise(pipeline, ring):
 
 def test_the_loop_belongs_to_the_caller(pipeline, ring):
     """Only as many steps are computed as are asked for."""
-    settings = pipeline.resolve(GenerateRequest(prompt="gold", num_inference_steps=20, seed=5))
-    control = pipeline.engine.control_embedding(prepare_control_image(ring, HEIGHT, WIDTH).array)
+    request = GenerateRequest(prompt="gold", control_image=ring, num_inference_steps=20, seed=5)
+    settings = pipeline.resolve(request)
+    controls = pipeline.embed_controls(settings, [prepare_control_image(ring, HEIGHT, WIDTH).array])
     contexts, _ = pipeline.encode_prompts(settings)
-    steps = pipeline.denoise(settings, Conditions(contexts, control), pipeline.initial_latents(settings))
+    steps = pipeline.denoise(settings, Conditions(contexts, controls), pipeline.initial_latents(settings))
     seen = list(itertools.islice(steps, 3))
     assert [(step.index, step.count, step.timestep) for step in seen] == [(0, 20, 999), (1, 20, 959), (2, 20, 919)]
 
@@ -279,9 +281,12 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "seed": "9007199254740991",
         "num_inference_steps": "4",
         "guidance_scale": "7.25",
+        "controlnets": '["lines"]',
         "controlnet_conditioning_scale": "1",
         "control_guidance_start": "0",
         "control_guidance_end": "1",
+        "control_mode": "balanced",
+        "guess_mode": "false",
         "sampler": "ddim",
         "model": "linear",
         "bundle_sha256": linear_bundle.sha256,

@@ -3,9 +3,12 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
+import typing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.sampler_table import tables_from_json
@@ -28,9 +31,12 @@ COMPLETE = Settings(
     seed=5,
     num_inference_steps=4,
     guidance_scale=2.5,
+    controlnets=("lines",),
     controlnet_conditioning_scale=1.0,
     control_guidance_start=0.0,
     control_guidance_end=1.0,
+    control_mode="balanced",
+    guess_mode=False,
     sampler="ddim",
 )
 
@@ -40,14 +46,16 @@ def settings_of(linear_bundle):
     """Resolve a request that sets these options for the linear bundle."""
     manifest: Manifest = linear_bundle.manifest
     tables = tables_from_json(linear_bundle.read_file(manifest.samplers.file), "samplers.json")
-    return lambda **options: resolve(GenerateRequest(**{"prompt": "gold", **options}), manifest, tables)
+    given = {"prompt": "gold", "control_image": Image.new("RGB", (8, 8))}
+    return lambda **options: resolve(GenerateRequest(**{**given, **options}), manifest, tables)
 
 
 def test_every_option_gets_a_value_of_its_declared_type(settings_of):
-    settings = settings_of()
-    assert {field.name: type(getattr(settings, field.name)) for field in dataclasses.fields(Settings)} == {
-        field.name: field.type for field in dataclasses.fields(Settings)
-    }
+    settings, hints = settings_of(), typing.get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        declared = hints[field.name]
+        kinds = typing.get_args(declared) if isinstance(declared, types.UnionType) else (declared,)
+        assert type(getattr(settings, field.name)) in [typing.get_origin(kind) or kind for kind in kinds], field.name
 
 
 def test_complete_settings_stay_as_they_are(settings_of):
@@ -97,11 +105,20 @@ def test_the_metadata_has_every_option():
         "seed": "5",
         "num_inference_steps": "4",
         "guidance_scale": "2.5",
+        "controlnets": '["lines"]',
         "controlnet_conditioning_scale": "1",
         "control_guidance_start": "0",
         "control_guidance_end": "1",
+        "control_mode": "balanced",
+        "guess_mode": "false",
         "sampler": "ddim",
     }
+
+
+def test_the_metadata_lists_a_value_for_each_controlnet():
+    settings = dataclasses.replace(COMPLETE, controlnets=("a", "b"), controlnet_conditioning_scale=(1.0, 0.5))
+    metadata = to_metadata(settings)
+    assert (metadata["controlnets"], metadata["controlnet_conditioning_scale"]) == ('["a","b"]', "[1,0.5]")
 
 
 def test_a_new_option_reaches_metadata_without_further_change(monkeypatch):

@@ -8,7 +8,7 @@ from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.fixtures.linear_bundle import IMAGE, LATENT, TOKENS
 
-TEXT, UNET, DECODER = "text_encoder.embedding", "unet.mixing", "vae_decoder.colors"
+TEXT, CONTROLNET, UNET, DECODER = "text_encoder.embedding", "controlnet.gain", "unet.mixing", "vae_decoder.colors"
 
 
 @pytest.fixture
@@ -19,17 +19,17 @@ def reduced(linear_bundle):
 
 def test_resident_every_weight_is_on_the_device_from_the_first(linear_bundle):
     with Engine.load(linear_bundle) as engine:
-        assert engine.weights.on_device == {TEXT, UNET, DECODER}
+        assert engine.weights.on_device == {TEXT, CONTROLNET, UNET, DECODER}
         engine.vae_decoder(np.zeros(LATENT, np.float32))
-        assert engine.weights.on_device == {TEXT, UNET, DECODER}
+        assert engine.weights.on_device == {TEXT, CONTROLNET, UNET, DECODER}
 
 
 def test_reduced_a_weight_that_leaves_is_there_in_its_components_turn_alone(reduced):
-    engine, stays = reduced, {UNET}  # the ControlNet of this bundle has no weights that would want the UNet's room
+    engine, stays = reduced, set()  # the one weight of the ControlNet changes places with the UNet's
     assert engine.weights.on_device == stays
     engine.text_encoder(np.zeros((1, TOKENS), np.int32))
     assert engine.weights.on_device == stays | {TEXT}
-    engine.control_embedding(np.zeros(IMAGE, np.float32))
+    engine.control_embedding(np.zeros(IMAGE, np.float32), engine.bundle.manifest.controlnets[0])
     assert engine.weights.on_device == stays
     engine.vae_decoder(np.zeros(LATENT, np.float32))
     assert engine.weights.on_device == stays | {DECODER}

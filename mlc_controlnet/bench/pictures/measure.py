@@ -162,12 +162,13 @@ def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
     }
     sample, control_image = arrays["sample"], arrays["control_image"]
     context = engine.text_encoder(arrays["token_ids"])
-    control = engine.control_embedding(control_image)
-    residuals = engine.controlnet(sample, 500.0, context, control, 1.0)
+    controlnet, scales = engine.bundle.manifest.controlnets[0], [1.0] * len(engine.bundle.manifest.residuals)
+    control = engine.control_embedding(control_image, controlnet)
+    residuals = engine.controlnet(sample, 500.0, context, control, scales)
     calls: dict[str, Callable[[], Any]] = {
         TEXT_ENCODER: lambda: engine.text_encoder(arrays["token_ids"]),
-        CONTROL_EMBEDDING: lambda: engine.control_embedding(control_image),
-        CONTROLNET: lambda: engine.controlnet(sample, 500.0, context, control, 1.0),
+        CONTROL_EMBEDDING: lambda: engine.control_embedding(control_image, controlnet),
+        CONTROLNET: lambda: engine.controlnet(sample, 500.0, context, control, scales),
         UNET: lambda: engine.unet(sample, 500.0, context, residuals),
         VAE_DECODER: lambda: engine.vae_decoder(arrays["latents"]),
         VAE_ENCODER: lambda: engine.vae_encoder(arrays["image"]),
