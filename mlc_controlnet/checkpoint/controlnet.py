@@ -1,9 +1,12 @@
-"""Read a ControlNet from a folder in diffusers' layout or from one file, in diffusers' or in the original layout."""
+"""Read a ControlNet from a folder in diffusers' layout, from one file in diffusers' or the original layout, or from a
+Control-LoRA.
+"""
 
 from functools import partial
 from pathlib import Path
 
 from mlc_controlnet.checkpoint import ldm_config, ldm_names
+from mlc_controlnet.checkpoint.control_lora import is_control_lora, read_control_lora
 from mlc_controlnet.checkpoint.diffusers_folder import read_part_folder
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import CONTROLNET_PREFIX
@@ -17,18 +20,24 @@ _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
 POOLED = "shuffle"
 
 
-def read_controlnet(path: Path) -> PartSource:
+def read_controlnet(path: Path, unet: PartSource | None = None) -> PartSource:
     """Read the configuration of the ControlNet at `path`, or infer it from the shapes of the file's tensors.
 
     All 14 kinds of ControlNet 1.1 (arXiv 2302.05543) share one layout.
 
+    Args:
+        unet: the base model's, which a Control-LoRA needs.
+
     Raises:
-        UserError: there is no ControlNet at `path`, or it is damaged.
+        UserError: there is no ControlNet at `path`, it is damaged, or it is a Control-LoRA of another base model.
     """
     if path.is_dir():
         inside = path / "controlnet"
         return read_part_folder(inside if (inside / "config.json").is_file() else path, "controlnet")
-    return controlnet_of(read_weights(path))
+    file = read_weights(path)
+    if is_control_lora(file):
+        return read_control_lora(file, unet, pools=POOLED in path.stem)
+    return controlnet_of(file)
 
 
 def controlnet_of(file: WeightFile) -> PartSource:

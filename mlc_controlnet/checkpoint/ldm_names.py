@@ -111,6 +111,24 @@ def original_unet_module(name: str, layers_per_block: int, has_attention: bool) 
     return ".".join(["output_blocks", str(first + position), child, *_inside(kind, rest)])
 
 
+def original_controlnet_module(name: str, layers_per_block: int, hint_levels: int) -> str:
+    """diffusers' name of a module of the ControlNet -> its name in the original code.
+
+    Args:
+        name: for example `controlnet_down_blocks.3`.
+        hint_levels: how many widths the layers have that read the control image: 4 where a latent cell has 8 pixels.
+    """
+    side, *path = name.split(".")
+    if side == "controlnet_down_blocks":
+        return f"zero_convs.{path[0]}.0"
+    if side == "controlnet_mid_block":
+        return "middle_block_out.0"
+    if side == "controlnet_cond_embedding":  # activations lie between the layers, so their numbers are even
+        layer = {"conv_in": 0, "conv_out": 4 * hint_levels - 2}.get(path[0])
+        return f"input_hint_block.{2 * int(path[1]) + 2 if layer is None else layer}"
+    return original_unet_module(name, layers_per_block, has_attention=False)  # only upsamplers depend on it
+
+
 def _inside(kind: str, path: list[str]) -> list[str]:
     """Return the rest of a module's name, inside its residual block, transformer or resampler."""
     if kind == "resnets" and path:

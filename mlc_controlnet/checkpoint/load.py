@@ -70,7 +70,7 @@ def load_checkpoint(
     source = _read_source(path, tokenizer, prediction_type)
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
     if controlnet is not None:
-        parts["controlnet"] = read_controlnet(controlnet)
+        parts["controlnet"] = read_controlnet(controlnet, parts["unet"])
     needed = {PART_OF[name] for name in components if name in PART_OF}
     needed |= {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)

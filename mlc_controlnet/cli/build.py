@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH",
-        help="a folder, a file or a hub id; default: the ControlNet in the model's folder",
+        help="a folder, a file or a hub id, also of a Control-LoRA; default: the ControlNet in the model's folder",
     )
     parser.add_argument(
         "--vae",
