@@ -118,7 +118,7 @@ def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
 ) -> None:
     path = write(make(first)[0], tmp_path / f"control_lora_rank128_v11{kind}_fp16.safetensors")
     checkpoint = load_checkpoint(folder, 64, 64, controlnet=path, components=CONTROL)
-    assert checkpoint.shape.global_pool_conditions is pools
+    assert checkpoint.parts["controlnet"].config.global_pool_conditions is pools
 
 
 def test_no_merged_weight_is_kept_before_its_turn(first: Tiny, folder: Path, tmp_path: Path) -> None:
