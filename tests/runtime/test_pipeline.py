@@ -294,7 +294,7 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
 
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_notice(pipeline, ring):
-    output = pipeline("x" * (TOKENS - 2) + "and the end", ring)
+    output = pipeline("x" * (TOKENS - 3) + " and the end", ring)
     assert output.notices == ("prompt: longer than 77 tokens, this end was cut: 'and the end'",)
 
 

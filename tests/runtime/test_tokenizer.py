@@ -28,8 +28,8 @@ def test_a_prompt_that_just_fits_is_not_cut(tokenizer):
     assert tokenized.token_ids[0, -1] == END_ID
 
 
-def test_the_text_that_was_cut_is_reported_as_the_user_wrote_it(tokenizer):
-    tokenized = tokenizer.encode("x" * (TOKENS - 2) + "Navy Ground")
+def test_the_words_that_were_cut_are_reported_as_the_user_wrote_them(tokenizer):
+    tokenized = tokenizer.encode("x" * (TOKENS - 6) + " Navy Ground")
     assert tokenized.cut_text == "Navy Ground"
     assert tokenized.token_ids.shape == (1, TOKENS)
     assert tokenized.token_ids[0, -1] == END_ID

@@ -1,0 +1,308 @@
+r"""Prompts as sd-webui's users write them: weights, and any length in chunks.
+
+    (word)      weight 1.1          (word:1.2)  weight 1.2          [word]  weight 1 / 1.1
+    ((word))    weight 1.1 * 1.1    \( \) \[ \] \\  the character    BREAK   begins a new chunk
+
+The rules are those of sd-webui's `parse_prompt_attention`, chunks and `EmphasisOriginal` (AUTOMATIC1111, modules
+prompt_parser, sd_hijack_clip and sd_emphasis), with the defaults of its settings. What is no weight stays text, as
+there: `(a:x)` is "a:x" at weight 1.1. In one place they differ: BREAK between brackets begins a new chunk here too,
+where sd-webui multiplies its mark by the weight and reads a word "BREAK" of negative weight.
+
+Twin: web/src/engine/prompts.ts, the same functions in the same order.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.tokenizer import PromptTokenizer
+
+WEBUI, PLAIN = "webui", "plain"
+# The values of the option `prompt_syntax`. "plain" reads a prompt as diffusers does: brackets are text, and what
+# exceeds one chunk is cut. The default is "webui", because prompts that are shared mean weights by their brackets, and
+# every program that draws in a page or a window reads them so. A prompt without brackets, backslashes, BREAK and AND
+# that fits in one chunk is the same in both.
+SYNTAXES = (WEBUI, PLAIN)
+
+ROUND, SQUARE = 1.1, 1 / 1.1  # the factors of (word) and [word]
+FLOAT16_MAX = 65504.0
+FLOAT32_MAX = 3.4028234663852886e38
+COMMA_BACKTRACK = 20  # tokens; sd-webui's setting "Prompt word wrap length limit"
+
+_SPACE = r"[^\S\x1c-\x1f\x85]"  # \s of JavaScript, but for the byte order mark
+_ATTENTION = re.compile(rf"\\[()\[\]\\]?|[()\[\]]|:{_SPACE}*([+-]?[.0-9]+){_SPACE}*\)|[^\\()\[\]:]+|:")
+_BREAK = re.compile(rf"{_SPACE}*(?<!\w)BREAK(?!\w){_SPACE}*")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+_NETWORK = re.compile(r"<(lora|lyco|hypernet):[^>]+>")
+_AND = re.compile(r"(?<!\w)AND(?!\w)")
+_EDITING = re.compile(r"\\.|[()\[\]:|]", re.DOTALL)
+_WHEN = re.compile(rf"{_SPACE}*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?{_SPACE}*")
+
+
+@dataclass
+class Segment:
+    """A piece of a prompt whose words have one weight."""
+
+    text: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What the text encoder reads at once."""
+
+    token_ids: np.ndarray  # int32 [1, T]: begin, words, end, then padding
+    weights: np.ndarray  # float32 [T]; 1 for begin, end and padding
+
+    @property
+    def is_weighted(self) -> bool:
+        return bool((self.weights != 1).any())
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as chunks, and the part of it that was cut off."""
+
+    chunks: tuple[Chunk, ...]  # one at least
+    cut_text: str  # the words at the end of the prompt that did not fit; "" if all of it did
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A token in a chunk, and its place in the prompt."""
+
+    ids: tuple[int, ...]  # several for a textual inversion of several vectors
+    weight: float
+    part: int
+    segment: int
+    ids_before: int  # in its segment
+
+
+def parse_prompt(prompt: str, subject: str = "prompt") -> list[list[Segment]]:
+    """Divide a prompt into segments: one list for each part between BREAKs, each with one segment at least.
+
+    Raises:
+        UserError: names `subject`; a weight is no finite number in float32, or the prompt uses what sd-webui computes
+            during drawing: prompt editing, alternation, AND, or networks such as `<lora:file:1>`.
+    """
+    _refuse_what_changes_the_drawing(prompt, subject)
+    parts: list[list[Segment]] = [[]]
+    segments: list[Segment] = []  # of all parts
+    round_brackets: list[int] = []  # the number of segments before each bracket that is open
+    square_brackets: list[int] = []
+
+    def append(text: str) -> None:
+        segments.append(Segment(text, 1.0))
+        parts[-1].append(segments[-1])
+
+    def multiply(start: int, factor: float) -> None:
+        for segment in segments[start:]:
+            segment.weight *= factor
+
+    for match in _ATTENTION.finditer(prompt):
+        symbol, weight = match[0], match[1]
+        if symbol.startswith("\\"):
+            append(symbol[1:])
+        elif symbol == "(":
+            round_brackets.append(len(segments))
+        elif symbol == "[":
+            square_brackets.append(len(segments))
+        elif weight is not None and round_brackets:
+            multiply(round_brackets.pop(), _number(weight, subject))
+        elif symbol == ")" and round_brackets:
+            multiply(round_brackets.pop(), ROUND)
+        elif symbol == "]" and square_brackets:
+            multiply(square_brackets.pop(), SQUARE)
+        else:
+            for index, text in enumerate(_BREAK.split(symbol)):
+                if index > 0:
+                    parts.append([])
+                append(text)
+    for start in round_brackets:
+        multiply(start, ROUND)
+    for start in square_brackets:
+        multiply(start, SQUARE)
+    for segment in segments:
+        _check_weight(segment.weight, subject)
+    return [_merged(part) for part in parts]
+
+
+def tokenize_prompt(
+    prompt: str, tokenizer: PromptTokenizer, max_chunks: int, syntax: str = WEBUI, subject: str = "prompt"
+) -> TokenizedPrompt:
+    """Tokenize a prompt into chunks of T - 2 tokens; it loses what exceeds `max_chunks`, or one chunk if it is plain.
+
+    As in sd-webui, up to COMMA_BACKTRACK tokens after a comma move to the next chunk together.
+
+    Raises:
+        UserError: as `parse_prompt`.
+    """
+    is_plain = syntax == PLAIN
+    parts = [[Segment(prompt, 1.0)]] if is_plain else parse_prompt(prompt, subject)
+    chunks = _lay_out(parts, tokenizer, wraps=not is_plain)
+    kept = 1 if is_plain else max_chunks
+    cut = [token for chunk in chunks[kept:] for token in chunk]
+    cut_text = _text_from(cut[0], parts, tokenizer) if cut else ""
+    return TokenizedPrompt(tuple(_chunk(tokens, tokenizer) for tokens in chunks[:kept]), cut_text)
+
+
+def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer) -> list[TokenizedPrompt]:
+    """Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length."""
+    count = max(len(prompt.chunks) for prompt in prompts)
+    empty = _chunk([], tokenizer)
+    return [
+        TokenizedPrompt((*prompt.chunks, *[empty] * (count - len(prompt.chunks))), prompt.cut_text)
+        for prompt in prompts
+    ]
+
+
+def apply_weights(context: np.ndarray, weights: np.ndarray, subject: str = "prompt") -> np.ndarray:
+    """Multiply each token's row by its weight, then restore the mean over the chunk.
+
+    Args:
+        context: of one chunk, float [T, D].
+        weights: [T].
+
+    Returns:
+        float32 [T, D].
+
+    Raises:
+        UserError: names `subject`; the weights cancel out, so that the mean cannot be restored in float16.
+    """
+    plain = context.astype(np.float64)
+    weighted = plain * weights.astype(np.float64)[:, None]
+    mean = weighted.mean()
+    restored = weighted * (plain.mean() / mean) if mean != 0 else weighted * np.inf
+    if not np.abs(restored).max() <= FLOAT16_MAX:
+        raise UserError(
+            subject,
+            "weights that cancel out",
+            "a weighted context with a mean that is not about 0",
+            "choose weights closer to 1",
+        )
+    return restored.astype(np.float32)
+
+
+def _refuse_what_changes_the_drawing(prompt: str, subject: str) -> None:
+    plain = "choose the prompt syntax plain if this is text"
+    network = _NETWORK.search(prompt)
+    if network is not None:
+        remedy = "leave this out"
+        if network[1] != "hypernet":
+            remedy = "merge the file into a bundle: build.py --lora FILE:WEIGHT, and leave this out"
+        raise UserError(subject, network[0], "no networks: a bundle's weights do not change", remedy)
+    if _AND.search(prompt) is not None:
+        remedy = f"write one prompt, or `and` in small letters; {plain}"
+        raise UserError(subject, "AND, which composes several prompts", "one prompt", remedy)
+    editing = _find_editing(prompt)
+    if editing is not None:
+        remedy = f"write the words that you want most; {plain}, or write \\[ and \\]"
+        raise UserError(subject, editing, "words that are the same in every step", remedy)
+
+
+def _find_editing(prompt: str) -> str | None:
+    """Return the first `[a:b:0.4]`, `[a:0.4]`, `[a::0.4]` or `[a|b]`; None if there is none."""
+    opened: list[list[tuple[str, int]]] = []  # an open bracket and the separators directly in it, with their places
+    for match in _EDITING.finditer(prompt):
+        symbol, start = match[0], match.start()
+        if symbol in ("(", "["):
+            opened.append([(symbol, start)])
+        elif symbol in (":", "|") and opened:
+            opened[-1].append((symbol, start))
+        elif symbol in (")", "]"):
+            if not opened or opened[-1][0][0] + symbol not in ("()", "[]"):
+                opened.clear()
+                continue
+            (bracket, begin), *separators = opened.pop()
+            if bracket == "[" and _edits(separators, prompt, start):
+                return prompt[begin : start + 1]
+    return None
+
+
+def _edits(separators: list[tuple[str, int]], prompt: str, end: int) -> bool:
+    if any(symbol == "|" for symbol, _ in separators):
+        return True
+    return 1 <= len(separators) <= 2 and _WHEN.fullmatch(prompt, separators[-1][1] + 1, end) is not None
+
+
+def _number(text: str, subject: str) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise UserError(subject, f"the weight {text}", "a number, for example 1.2", "correct it")
+    return float(text)
+
+
+def _check_weight(weight: float, subject: str) -> None:
+    if not (math.isfinite(weight) and abs(weight) <= FLOAT32_MAX):
+        raise UserError(subject, "a weight beyond float32", "weights of about 0.5 to 1.5", "choose smaller weights")
+
+
+def _merged(segments: list[Segment]) -> list[Segment]:
+    """Join neighbours of the same weight: their words are tokenized as one text."""
+    merged = segments[:1]
+    for segment in segments[1:]:
+        if segment.weight == merged[-1].weight:
+            merged[-1].text += segment.text
+        else:
+            merged.append(segment)
+    return merged or [Segment("", 1.0)]
+
+
+def _tokens(parts: list[list[Segment]], tokenizer: PromptTokenizer, part: int) -> Iterator[_Token]:
+    for number, segment in enumerate(parts[part]):
+        before = 0
+        for ids in tokenizer.tokens(segment.text):
+            yield _Token(ids, segment.weight, part, number, before)
+            before += len(ids)
+
+
+def _lay_out(parts: list[list[Segment]], tokenizer: PromptTokenizer, wraps: bool) -> list[list[_Token]]:
+    chunks: list[list[_Token]] = []
+    for part in range(len(parts)):
+        chunks.append([])
+        for token in _tokens(parts, tokenizer, part):
+            if wraps and _length(chunks[-1]) == tokenizer.room and token.ids != tokenizer.comma:
+                after = _after_comma(chunks[-1], tokenizer.comma)
+                if after is not None:
+                    chunks[-1:] = [chunks[-1][:after], chunks[-1][after:]]
+            if _length(chunks[-1]) + len(token.ids) > tokenizer.room:
+                chunks.append([])
+            chunks[-1].append(token)
+    return chunks if chunks[-1] or len(chunks) == 1 else chunks[:-1]
+
+
+def _length(tokens: list[_Token]) -> int:
+    return sum(len(token.ids) for token in tokens)
+
+
+def _after_comma(tokens: list[_Token], comma: tuple[int, ...] | None) -> int | None:
+    """Return the place after the last comma of a full chunk; None if that is too far from the end."""
+    distance = 0
+    for place in reversed(range(len(tokens))):
+        distance += len(tokens[place].ids)
+        if distance > COMMA_BACKTRACK:
+            return None
+        if tokens[place].ids == comma:
+            return place + 1
+    return None
+
+
+def _chunk(tokens: list[_Token], tokenizer: PromptTokenizer) -> Chunk:
+    spec = tokenizer.spec
+    ids = [spec.begin_id, *(token_id for token in tokens for token_id in token.ids), spec.end_id]
+    token_ids = np.full((1, spec.max_length), spec.pad_id, np.int32)
+    token_ids[0, : len(ids)] = ids
+    weights = np.ones(spec.max_length, np.float32)
+    weights[1 : len(ids) - 1] = [token.weight for token in tokens for _ in token.ids]
+    return Chunk(token_ids, weights)
+
+
+def _text_from(token: _Token, parts: list[list[Segment]], tokenizer: PromptTokenizer) -> str:
+    """Return the words from `token` to the end of the prompt, without the syntax of weights."""
+    segment, *rest = parts[token.part][token.segment :]
+    texts = [tokenizer.words_after(segment.text, token.ids_before) + "".join(after.text for after in rest)]
+    texts += ["".join(segment.text for segment in part) for part in parts[token.part + 1 :]]
+    return " BREAK ".join(texts).strip()
