@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mlc_controlnet.checkpoint.defaults import read_recommended
 from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.checkpoint.modules import with_defaults
 from mlc_controlnet.checkpoint.options import check_class
@@ -15,7 +16,6 @@ from mlc_controlnet.checkpoint.sharded import is_index, read_shards
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
-from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError, print_notice
 
 _STEMS = {"text_encoder": ("model", "pytorch_model")}
@@ -32,7 +32,6 @@ _ENDINGS = (
 )
 # The names of the VAE's attention in diffusers before version 0.18. Stable Diffusion 1.5's own files still have them.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-STABLE_DIFFUSION_DEFAULTS = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
 
 
 def weight_files(part: str) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
         parts=parts,
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         read_tokenizer=partial(read_tokenizer_folder, folder / "tokenizer" if tokenizer is None else tokenizer),
-        defaults=_read_defaults(folder),
+        recommended=read_recommended(folder),
     )
 
 
@@ -117,24 +116,3 @@ def _modern_vae_name(key: str) -> str:
     if ".attentions." in module and last in _OLD_ATTENTION:
         return f"{owner}.{_OLD_ATTENTION[last]}.{leaf}"
     return key
-
-
-def _read_defaults(folder: Path) -> Defaults:
-    """Read the settings in the model's `generation_config.json`; Stable Diffusion's usual values fill the gaps."""
-    file = folder / "generation_config.json"
-    recommended: dict[str, Any] = read_json(file) if file.is_file() else {}
-    usual = STABLE_DIFFUSION_DEFAULTS
-
-    def number(key: str, usual: float) -> float:
-        value = recommended.get(key)
-        if value is None:
-            return usual
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{file}: {key}", repr(value), "a number", "correct it")
-        return value
-
-    return Defaults(
-        steps=int(number("num_inference_steps", usual.steps)),
-        guidance_scale=float(number("guidance_scale", usual.guidance_scale)),
-        conditioning_scale=float(number("controlnet_conditioning_scale", usual.conditioning_scale)),
-    )

@@ -14,6 +14,7 @@ from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
+from mlc_controlnet.checkpoint.defaults import usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
 from mlc_controlnet.checkpoint.lora import read_loras
@@ -82,20 +83,23 @@ def load_checkpoint(
     updates: Updates = {}
     if loras:
         updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})
-    described = dataclasses.replace(source, parts={})
+    name = source.name if name is None else name
+    lora_names = ["/".join(Path(lora.file).parts[-2:]) for lora in loras]  # a file's name often says nothing
+    usual = usual_defaults([name, *lora_names], parts["unet"].config, scheduler_config)
+    defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     del source
     parts = {part: parts[part] for part in _LOADING_ORDER if part in needed}
     modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
     return Checkpoint(
-        name=described.name if name is None else name,
+        name=name,
         components=tuple(name for name in COMPONENTS if name in components),
         parts={part: modules[part] for part in PARTS if part in modules},
         scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
         shape=shape,
-        defaults=described.defaults,
+        defaults=defaults,
     )
 
 

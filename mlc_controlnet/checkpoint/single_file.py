@@ -10,7 +10,7 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
 from mlc_controlnet.checkpoint import ldm_config, ldm_names
 from mlc_controlnet.checkpoint.controlnet import controlnet_of
-from mlc_controlnet.checkpoint.diffusers_folder import STABLE_DIFFUSION_DEFAULTS, modern_names
+from mlc_controlnet.checkpoint.diffusers_folder import modern_names
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import (
     CLIP_PREFIX,
@@ -102,7 +102,7 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
         parts=parts,
         scheduler_config={**base["scheduler"], "prediction_type": prediction},
         read_tokenizer=partial(find_clip_tokenizer, base["pad_token"], tokenizer),
-        defaults=STABLE_DIFFUSION_DEFAULTS,
+        recommended={},
     )
 
 

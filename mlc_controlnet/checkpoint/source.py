@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from mlc_controlnet.checkpoint.weight_update import Updates
-from mlc_controlnet.config import Defaults
 
 PARTS = ("text_encoder", "unet", "controlnet", "vae")
 
@@ -44,10 +43,11 @@ class ModelSource:
     Attributes:
         parts: text_encoder, unet and vae, and controlnet if the model has its own.
         read_tokenizer: finds the tokenizer that belongs to the model.
+        recommended: the settings that the model recommends itself, by their names in `Defaults`.
     """
 
     name: str
     parts: Mapping[str, PartSource]
     scheduler_config: Mapping[str, Any]
     read_tokenizer: Callable[[], TokenizerSource]
-    defaults: Defaults
+    recommended: Mapping[str, Any]

@@ -115,6 +115,12 @@ def test_a_model_that_recommends_nothing_gets_stable_diffusions_values(checkpoin
     assert (checkpoint.defaults.guidance_scale, checkpoint.defaults.conditioning_scale) == (7.5, 1.0)
 
 
+def test_what_a_distilled_model_recommends_itself_comes_first(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"num_inference_steps": 2}))
+    defaults = load_checkpoint(folder, name="mine-lcm").defaults
+    assert (defaults.steps, defaults.guidance_scale) == (2, 1.0)
+
+
 def test_fewer_hidden_layers_are_built_with_a_notice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The way to ask for CLIP skip in a folder: the last layer's weights are in the file, and are left out."""
     file = folder / "text_encoder" / "config.json"

@@ -277,7 +277,7 @@ def test_a_controlnet_without_a_middle_block_returns_what_its_last_block_gives()
     image, before = torch.rand(1, 3, 64, 96), []
     whole.mid_block.register_forward_pre_hook(lambda _, given: before.append(given[0]))
     down, _ = whole(*inputs, image, return_dict=False)
-    got = ControlNet(model)(*inputs, ControlEmbedding(model)(image), torch.tensor([1.0]))
+    got = ControlNet(model)(*inputs, ControlEmbedding(model)(image), torch.ones(len(down) + 1))
     for residual, wanted in zip(got, (*down, whole.controlnet_mid_block(before[0])), strict=True):
         assert_equal(residual, wanted)
 
