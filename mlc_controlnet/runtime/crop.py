@@ -23,10 +23,12 @@ class Crop:
 
     @property
     def width(self) -> int:
+        """Columns of pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> int:
+        """Rows of pixels."""
         return self.bottom - self.top
 
     @property
