@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
-from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, UNET, VAE_ENCODER, TensorSpec
+from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, TEXT_ENCODER, UNET, VAE_ENCODER, TensorSpec
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
@@ -204,6 +204,12 @@ class Manifest:
     def residuals(self) -> tuple[TensorSpec, ...]:
         """The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's."""
         return tuple(tensor for tensor in self.components[UNET].inputs if "residual" in tensor.name)
+
+    @property
+    def text_layers(self) -> int:
+        """The number of the text encoder's layers."""
+        _token_ids, layer_gates = self.components[TEXT_ENCODER].inputs
+        return layer_gates.shape[0]
 
     def check_can_draw(self, where: str) -> None:
         """Raise UserError if a component for drawing is missing, or the UNet has inputs that the pipeline lacks."""

@@ -88,9 +88,13 @@ class Engine:
 
     def text_encoder(self, token_ids: np.ndarray, clip_skip: int = 0) -> Context:
         """int32 [1, T] -> context, without the text encoder's last `clip_skip` layers, 0 .. L - 1."""
-        layers = self.bundle.manifest.components[TEXT_ENCODER].inputs[1].shape[0]
+        layers = self.bundle.manifest.text_layers
         layer_gates = (np.arange(layers) < layers - clip_skip).astype(np.float32)
         return Context(self._call(TEXT_ENCODER, token_ids, layer_gates))
+
+    def context(self, values: np.ndarray) -> Context:
+        """Put a context that the host computed on the device: float32 [1, T, D]."""
+        return Context(self._to_device(values.astype(self.library.dtype)))
 
     def control_embedding(self, control_image: np.ndarray, controlnet: ControlNetEntry) -> ControlEmbedding:
         """float32 control image [1, 3, H, W] in 0..1 -> its embedding, the same for every step."""

@@ -23,8 +23,11 @@ from mlc_controlnet.runtime.controls import Control, control_units
 from mlc_controlnet.runtime.engine import Context, Engine, Residuals
 from mlc_controlnet.runtime.inpainting import Inpainting, prepare_inpainting
 from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
 from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, to_metadata, words
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
+
+MAX_CHUNKS = 1  # of a prompt: what the UNet is compiled for
 
 
 @dataclass(frozen=True)
@@ -168,14 +171,21 @@ class ControlNetPipeline:
     def encode_prompts(self, settings: Settings) -> tuple[list[Context], tuple[str, ...]]:
         """Encode the prompt, and with guidance the negative prompt before it. Returns contexts and notices of cuts."""
         names = ["negative_prompt", "prompt"] if settings.guidance_scale > 1 else ["prompt"]
-        tokenized = {name: self._tokenizer.encode(getattr(settings, name)) for name in names}
+        prompts = [
+            tokenize_prompt(getattr(settings, name), self._tokenizer, MAX_CHUNKS, settings.prompt_syntax, words(name))
+            for name in names
+        ]
         tokens = self.manifest.tokenizer.max_length
         notices = [
             f"{words(name)}: longer than {tokens} tokens, this end was cut: {prompt.cut_text!r}"
-            for name, prompt in tokenized.items()
+            for name, prompt in zip(names, prompts, strict=True)
             if prompt.cut_text
         ]
-        return [self.engine.text_encoder(prompt.token_ids) for prompt in tokenized.values()], tuple(notices)
+        contexts = [
+            encode_prompt(self.engine, prompt, settings.clip_skip, words(name))
+            for name, prompt in zip(names, pad_chunks(prompts, self._tokenizer), strict=True)
+        ]
+        return contexts, tuple(notices)
 
     def embed_controls(self, settings: Settings, control_images: Sequence[np.ndarray]) -> list[Control]:
         """Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet."""

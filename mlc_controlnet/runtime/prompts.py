@@ -19,14 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.engine import Context, Engine
+from mlc_controlnet.runtime.request import PLAIN, WEBUI
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
-
-WEBUI, PLAIN = "webui", "plain"
-# The values of the option `prompt_syntax`. "plain" reads a prompt as diffusers does: brackets are text, and what
-# exceeds one chunk is cut. The default is "webui", because prompts that are shared mean weights by their brackets, and
-# every program that draws in a page or a window reads them so. A prompt without brackets, backslashes, BREAK and AND
-# that fits in one chunk is the same in both.
-SYNTAXES = (WEBUI, PLAIN)
 
 ROUND, SQUARE = 1.1, 1 / 1.1  # the factors of (word) and [word]
 FLOAT16_MAX = 65504.0
@@ -112,7 +107,7 @@ def parse_prompt(prompt: str, subject: str = "prompt") -> list[list[Segment]]:
         elif symbol == "[":
             square_brackets.append(len(segments))
         elif weight is not None and round_brackets:
-            multiply(round_brackets.pop(), _number(weight, subject))
+            multiply(round_brackets.pop(), _parse_number(weight, subject))
         elif symbol == ")" and round_brackets:
             multiply(round_brackets.pop(), ROUND)
         elif symbol == "]" and square_brackets:
@@ -147,17 +142,33 @@ def tokenize_prompt(
     kept = 1 if is_plain else max_chunks
     cut = [token for chunk in chunks[kept:] for token in chunk]
     cut_text = _text_from(cut[0], parts, tokenizer) if cut else ""
-    return TokenizedPrompt(tuple(_chunk(tokens, tokenizer) for tokens in chunks[:kept]), cut_text)
+    return TokenizedPrompt(tuple(_make_chunk(tokens, tokenizer) for tokens in chunks[:kept]), cut_text)
 
 
 def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer) -> list[TokenizedPrompt]:
     """Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length."""
     count = max(len(prompt.chunks) for prompt in prompts)
-    empty = _chunk([], tokenizer)
+    empty = _make_chunk([], tokenizer)
     return [
         TokenizedPrompt((*prompt.chunks, *[empty] * (count - len(prompt.chunks))), prompt.cut_text)
         for prompt in prompts
     ]
+
+
+def encode_prompt(engine: Engine, prompt: TokenizedPrompt, clip_skip: int = 0, subject: str = "prompt") -> Context:
+    """Encode each chunk, apply its weights and put the chunks' contexts one after another: [1, N T, D].
+
+    Raises:
+        UserError: as `apply_weights`.
+    """
+    contexts = [engine.text_encoder(chunk.token_ids, clip_skip) for chunk in prompt.chunks]
+    if len(contexts) == 1 and not prompt.chunks[0].is_weighted:
+        return contexts[0]
+    weighted = [
+        apply_weights(context.tensor.numpy()[0], chunk.weights, subject)
+        for context, chunk in zip(contexts, prompt.chunks, strict=True)
+    ]
+    return engine.context(np.concatenate(weighted)[None])
 
 
 def apply_weights(context: np.ndarray, weights: np.ndarray, subject: str = "prompt") -> np.ndarray:
@@ -176,8 +187,8 @@ def apply_weights(context: np.ndarray, weights: np.ndarray, subject: str = "prom
     plain = context.astype(np.float64)
     weighted = plain * weights.astype(np.float64)[:, None]
     mean = weighted.mean()
-    restored = weighted * (plain.mean() / mean) if mean != 0 else weighted * np.inf
-    if not np.abs(restored).max() <= FLOAT16_MAX:
+    restored = weighted * (plain.mean() / mean if mean != 0 else np.inf)
+    if np.isfinite(plain).all() and not np.abs(restored).max() <= FLOAT16_MAX:  # NaN is the text encoder's mistake
         raise UserError(
             subject,
             "weights that cancel out",
@@ -229,7 +240,7 @@ def _edits(separators: list[tuple[str, int]], prompt: str, end: int) -> bool:
     return 1 <= len(separators) <= 2 and _WHEN.fullmatch(prompt, separators[-1][1] + 1, end) is not None
 
 
-def _number(text: str, subject: str) -> float:
+def _parse_number(text: str, subject: str) -> float:
     if _NUMBER.fullmatch(text) is None:
         raise UserError(subject, f"the weight {text}", "a number, for example 1.2", "correct it")
     return float(text)
@@ -264,17 +275,17 @@ def _lay_out(parts: list[list[Segment]], tokenizer: PromptTokenizer, wraps: bool
     for part in range(len(parts)):
         chunks.append([])
         for token in _tokens(parts, tokenizer, part):
-            if wraps and _length(chunks[-1]) == tokenizer.room and token.ids != tokenizer.comma:
+            if wraps and _count_ids(chunks[-1]) == tokenizer.room and token.ids != tokenizer.comma:
                 after = _after_comma(chunks[-1], tokenizer.comma)
                 if after is not None:
                     chunks[-1:] = [chunks[-1][:after], chunks[-1][after:]]
-            if _length(chunks[-1]) + len(token.ids) > tokenizer.room:
+            if _count_ids(chunks[-1]) + len(token.ids) > tokenizer.room:
                 chunks.append([])
             chunks[-1].append(token)
     return chunks if chunks[-1] or len(chunks) == 1 else chunks[:-1]
 
 
-def _length(tokens: list[_Token]) -> int:
+def _count_ids(tokens: list[_Token]) -> int:
     return sum(len(token.ids) for token in tokens)
 
 
@@ -290,7 +301,7 @@ def _after_comma(tokens: list[_Token], comma: tuple[int, ...] | None) -> int | N
     return None
 
 
-def _chunk(tokens: list[_Token], tokenizer: PromptTokenizer) -> Chunk:
+def _make_chunk(tokens: list[_Token], tokenizer: PromptTokenizer) -> Chunk:
     spec = tokenizer.spec
     ids = [spec.begin_id, *(token_id for token in tokens for token_id in token.ids), spec.end_id]
     token_ids = np.full((1, spec.max_length), spec.pad_id, np.int32)

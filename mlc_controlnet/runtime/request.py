@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 MAX_IMAGES = 2**16  # of one call; each has noise streams of its own
 BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
+# "plain" reads a prompt as diffusers does: brackets are text, and what exceeds one chunk is cut. The default is
+# "webui", because in prompts that are shared brackets mean weights, and every program that draws in a page or a window
+# reads them so. Without brackets, backslashes, BREAK and AND, a prompt that fits in one chunk is the same in both.
+WEBUI, PLAIN = PROMPT_SYNTAXES = ("webui", "plain")
 
 
 T = TypeVar("T")
@@ -96,6 +100,12 @@ def check_mode(subject: str, value: Any) -> str:
     return str(value)
 
 
+def check_syntax(subject: str, value: Any) -> str:
+    """Return `value` if it is one of PROMPT_SYNTAXES; raise UserError otherwise."""
+    check_one_of(subject, value, PROMPT_SYNTAXES)
+    return str(value)
+
+
 def check_names(subject: str, value: Any) -> tuple[str, ...]:
     """Return `value`, a sequence of strings, as a tuple; raise UserError otherwise."""
     if isinstance(value, str) or not isinstance(value, Sequence):
@@ -158,6 +168,21 @@ class Settings:
         lambda manifest, request: "",
         "TEXT",
         str,
+    )
+    prompt_syntax: str = _option(
+        "how to read the prompts: webui, with weights as in (word:1.2) and [word], or plain, where brackets are text "
+        "(default: webui)",
+        check_syntax,
+        lambda manifest, request: WEBUI,
+        "NAME",
+        str,
+    )
+    clip_skip: int = _option(
+        "number of the text encoder's last layers to leave out; Stable Diffusion web UI counts one more (default: 0)",
+        check_integer,
+        lambda manifest, request: 0,
+        "N",
+        int,
     )
     seed: int = _option(
         "integer from 0 to 2^53 - 1 that determines the noise (default: random)",
@@ -269,6 +294,10 @@ def resolve(request: GenerateRequest, manifest: Manifest, tables: SamplerTables)
             value = option.default(manifest, request)
         values[name] = option.check(words(name), value)
     settings = Settings(**values)
+    layers = manifest.text_layers
+    if not 0 <= settings.clip_skip < layers:
+        got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
+        raise UserError("clip skip", got, wanted, "choose another number")
     _check_controlnets(settings, request, manifest)
     pick_table(tables, settings.sampler, settings.num_inference_steps)
     return settings

@@ -43,12 +43,22 @@ def tokens(prompt):
 
 
 def draw_with_numpy(
-    prompt, negative, image, steps, guidance, scale, seed, sampler="ddim", negative_scale=None, extra_channels=()
+    prompt,
+    negative,
+    image,
+    steps,
+    guidance,
+    scale,
+    seed,
+    sampler="ddim",
+    negative_scale=None,
+    extra_channels=(),
+    encode=lambda text: linear_model().text_encoder(tokens(text)),
 ):
     """The pipeline's semantics once more, in float64 and in as few words as possible."""
     model, table = linear_model(), sampler_tables()[sampler][steps]
     control = model.control_embedding(np.asarray(image).transpose(2, 0, 1)[None] / 255)
-    contexts = [model.text_encoder(tokens(text)) for text in (negative, prompt)]
+    contexts = [encode(text) for text in (negative, prompt)]
     scales = [scale if negative_scale is None else negative_scale, scale]
     x = standard_normal(LATENT, seed).astype(np.float64) * table.init_noise_sigma
     x0_before = np.zeros(LATENT)
@@ -85,6 +95,30 @@ def test_a_picture_is_what_numpy_draws(pipeline, ring, steps, guidance, scale, s
     assert output.images[0].size == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1  # a value near .5 may round the other way
     assert expected.std() > 1  # not a flat picture
+
+
+def test_weights_and_skipped_layers_change_the_contexts(pipeline, ring):
+    weights = {"gold": [1, 1, 1.5, 1.5, 0.5, *[1] * 72], "navy": [1, *[0.7] * 4, *[1] * 72]}
+
+    def encode(text):
+        context = linear_model().text_encoder(tokens(text), clip_skip=1)
+        weighted = context * np.array(weights[text])[None, :, None]
+        return weighted * context.mean() / weighted.mean()
+
+    options = {"num_inference_steps": 4, "guidance_scale": 2.0, "seed": 5}
+    output = pipeline("g(ol:1.5)(d:.5)", ring, negative_prompt="(navy:0.7)", clip_skip=1, **options)
+    expected = draw_with_numpy("gold", "navy", ring, 4, 2.0, 1.0, 5, encode=encode)
+    plain = draw_with_numpy("gold", "navy", ring, 4, 2.0, 1.0, 5)
+    picture = np.asarray(output.images[0])
+    assert np.abs(picture - expected).max() <= 1
+    assert np.abs(picture - plain).max() > 10
+
+
+def test_a_plain_prompt_has_brackets_and_no_weights(pipeline, ring):
+    options = {"num_inference_steps": 4, "guidance_scale": 2.0, "negative_prompt": "[a|b]", "seed": 5}
+    output = pipeline("(gold:1.5)", ring, prompt_syntax="plain", **options)
+    expected = draw_with_numpy("(gold:1.5)", "[a|b]", ring, 4, 2.0, 1.0, 5)
+    assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
 
 
 def test_without_guidance_the_negative_prompt_is_not_read(pipeline, ring):
@@ -278,6 +312,8 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
     assert output.metadata == {
         "prompt": "gold",
         "negative_prompt": "navy",
+        "prompt_syntax": "webui",
+        "clip_skip": "0",
         "seed": "9007199254740991",
         "num_inference_steps": "4",
         "guidance_scale": "7.25",

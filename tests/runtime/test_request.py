@@ -28,6 +28,8 @@ NUMBERS = Path(__file__).parents[1] / "fixtures" / "json_numbers.json"
 COMPLETE = Settings(
     prompt="gold",
     negative_prompt="navy",
+    prompt_syntax="webui",
+    clip_skip=0,
     seed=5,
     num_inference_steps=4,
     guidance_scale=2.5,
@@ -89,6 +91,18 @@ def test_a_prompt_that_is_not_utf8_is_refused(settings_of):
         settings_of(negative_prompt=b"\xff".decode(errors="surrogateescape"))
 
 
+@pytest.mark.parametrize("clip_skip", [-1, 3])
+def test_layers_that_the_text_encoder_does_not_have_cannot_be_skipped(settings_of, clip_skip):
+    wanted = f"clip skip: got {clip_skip}, wanted 0 to 2: the text encoder has 3 layers"
+    with pytest.raises(UserError, match=wanted):
+        settings_of(clip_skip=clip_skip)
+
+
+def test_an_unknown_prompt_syntax_is_refused(settings_of):
+    with pytest.raises(UserError, match="prompt syntax: got 'a1111', wanted one of webui, plain; choose one of these"):
+        settings_of(prompt_syntax="a1111")
+
+
 def test_the_command_line_has_every_option_with_its_help():
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)
@@ -102,6 +116,8 @@ def test_the_metadata_has_every_option():
     assert to_metadata(COMPLETE) == {
         "prompt": "gold",
         "negative_prompt": "navy",
+        "prompt_syntax": "webui",
+        "clip_skip": "0",
         "seed": "5",
         "num_inference_steps": "4",
         "guidance_scale": "2.5",

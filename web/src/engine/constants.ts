@@ -45,6 +45,8 @@ export const MAX_SEED = 9007199254740991;
 export const OPTION_NAMES = [
   "prompt",
   "negativePrompt",
+  "promptSyntax",
+  "clipSkip",
   "seed",
   "numInferenceSteps",
   "guidanceScale",
