@@ -92,6 +92,8 @@ def load_model(config: BuildConfig) -> Checkpoint:
         find_model(config.model, config.components, with_vae=config.vae is None),
         config.height,
         config.width,
+        other_sizes=config.other_sizes,
+        prompt_chunks=config.prompt_chunks,
         name=model_name(config.model),
         controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
         vae=None if config.vae is None else find_vae(config.vae),
@@ -191,19 +193,21 @@ def describe_bundle(
     """Collect what manifest.json says. The writer adds the files with their hashes."""
     described = tuple(library.description for library in libraries)
     components = description.describe_components(checkpoint, libraries[0].model)
+    variants = description.describe_variants(checkpoint)
     return Manifest(
         format_version=FORMAT_VERSION,
         model=description.describe_model(checkpoint),
         target=config.target,
         libraries=described,
         components=components,
+        variants=variants,
         controlnets=description.describe_controlnets(checkpoint),
         params=params,
         tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
         samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
         defaults=checkpoint.defaults,
         latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
-        memory=plan_residency(described, components, params),
+        memory=plan_residency(described, components, params, variants),
         parity_db=parity,
         versions=description.describe_versions(),
     )

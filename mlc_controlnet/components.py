@@ -2,7 +2,7 @@
 
 The axis alphabet, used in every comment that follows a shape:
 
-    B batch (always 1)   T tokens (77)   D text width   C channels   L layers
+    B batch (always 1)   T tokens (77 per chunk of a prompt)   D text width   C channels   L layers
     H W pixels           h w latent cells, h = H / 8, w = W / 8
 
 What the host reads or writes is float32, and token ids are int32. What only passes from one component to another, the
@@ -12,6 +12,7 @@ Work that is the same at every denoising step is in components of its own, which
 and the part of the ControlNet that reads the control image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -99,7 +100,7 @@ class ModelShape:
 
     Attributes:
         height, width: of the picture in pixels. Both are multiples of 8 times the UNet's own downsampling.
-        tokens: T.
+        tokens: T of one chunk of a prompt: what the text encoder reads at once.
         text_width: D.
         latent_channels: C of the latents.
         sample_channels: C of the UNet's sample: `latent_channels` or INPAINTING_CHANNELS. The ControlNet's sample is
@@ -111,6 +112,7 @@ class ModelShape:
             autoencoder returns the latents.
         guidance_embedding: whether the UNet reads the guidance scale (arXiv 2210.03142), as latent consistency
             models do. Guidance then needs one call of the UNet, for the prompt's context.
+        chunks: the number of chunks, whose contexts follow one another along T in the UNet's and ControlNet's context.
     """
 
     height: int
@@ -125,6 +127,7 @@ class ModelShape:
     text_layers: int = 12
     encodes_to_moments: bool = True
     guidance_embedding: bool = False
+    chunks: int = 1
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -152,7 +155,8 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     picture = (1, 3, shape.height, shape.width)
     token_ids = InputSpec("token_ids", (1, shape.tokens), "int32", Uniform(0, 500))
     layer_gates = InputSpec("layer_gates", (shape.text_layers,), "float32", Constant(1.0))
-    context = InputSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
+    encoded = TensorSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
+    context = InputSpec("context", (1, shape.chunks * shape.tokens, shape.text_width), COMPUTE)
     sample = InputSpec("sample", shape.latent, "float32")
     unet_sample = InputSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
     timestep = InputSpec("timestep", (1,), "float32", Constant(481.0))
@@ -167,7 +171,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     guidance = (InputSpec("guidance_scale", (1,), "float32", Constant(8.5)),) if shape.guidance_embedding else ()
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
     specs = (
-        ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (context,)),
+        ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (encoded,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
         ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scales), residuals),
         ComponentSpec(RESIDUAL_SUM, (*residuals, *others), residuals),
@@ -176,3 +180,18 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
         ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),
     )
     return {spec.name: spec for spec in specs}
+
+
+def function_specs(shapes: Sequence[ModelShape]) -> dict[str, ComponentSpec]:
+    """List the functions that serve all of a model's shapes, by name; a spec's name is the component's.
+
+    The first shape is the default, and its functions have the components' names. Another shape adds a function only for
+    a component whose inputs or outputs no earlier shape has: `unet_512x768_2_chunks`, with the width before the height.
+    """
+    functions: dict[ComponentSpec, str] = {}
+    for shape in shapes:
+        chunks = "" if shape.chunks == 1 else f"_{shape.chunks}_chunks"
+        suffix = "" if shape == shapes[0] else f"_{shape.width}x{shape.height}{chunks}"
+        for spec in component_specs(shape).values():
+            functions.setdefault(spec, spec.name + suffix)
+    return {name: spec for spec, name in functions.items()}

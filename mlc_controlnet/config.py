@@ -157,6 +157,8 @@ class BuildConfig:
         every_dtype: whether the build fails if a dtype after the first exceeds WebGPU's limits. If False, the build
             leaves that dtype out with a notice.
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
+        other_sizes: height and width of other pictures in pixels, which the same bundle serves.
+        prompt_chunks: the largest number of chunks of a prompt, 75 tokens each, that the pipeline reads.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
@@ -176,6 +178,8 @@ class BuildConfig:
     every_dtype: bool = True
     height: int | None = None
     width: int | None = None
+    other_sizes: tuple[tuple[int, int], ...] = ()
+    prompt_chunks: int = 1
     dump_ir: Path | None = None
     controlnet: str | None = None
     vae: str | None = None
@@ -190,6 +194,8 @@ class BuildConfig:
             check_one_of("--dtype", dtype, DTYPES)
         for name in self.components:
             check_one_of("--component", name, COMPONENTS)
+        if self.prompt_chunks < 1:
+            raise UserError("--prompt-chunks", str(self.prompt_chunks), "1 or more", "leave it out for one")
         if self.prediction_type is not None:
             check_one_of("--prediction-type", self.prediction_type, PREDICTION_TYPES)
 
@@ -201,3 +207,15 @@ class BuildConfig:
     def preset(self) -> TargetPreset:
         """The options of this target."""
         return TARGETS[self.target]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of `WIDTHxHEIGHT`, in pixels.
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    size = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", text.strip())
+    if size is None:
+        raise UserError("--size", repr(text), "WIDTHxHEIGHT in pixels", "write for example --size 512x768")
+    return int(size[2]), int(size[1])

@@ -1,13 +1,17 @@
+import dataclasses
+
 from mlc_controlnet.components import (
     COMPONENTS,
     COMPUTE,
     CONTROL_EMBEDDING,
     CONTROLNET,
     RESIDUAL_SUM,
+    TEXT_ENCODER,
     UNET,
     ModelShape,
     TensorSpec,
     component_specs,
+    function_specs,
 )
 
 SD15 = ModelShape(
@@ -57,3 +61,27 @@ def test_every_residual_has_a_scale() -> None:
 def test_a_compute_tensor_takes_the_dtype_of_its_library() -> None:
     assert TensorSpec("context", (1, 77, 8), COMPUTE).resolved("float16").dtype == "float16"
     assert TensorSpec("sample", (1, 4, 8, 8), "float32").resolved("float16").dtype == "float32"
+
+
+def test_another_size_adds_a_function_for_every_component_but_the_text_encoder() -> None:
+    functions = function_specs([SD15, dataclasses.replace(SD15, height=768, width=512)])
+    added = {name: spec.name for name, spec in functions.items() if name not in COMPONENTS}
+    assert added == {f"{name}_512x768": name for name in COMPONENTS if name != TEXT_ENCODER}  # width before height
+    assert functions["unet_512x768"].inputs[0].shape == (1, 4, 96, 64)
+
+
+def test_longer_prompts_add_functions_for_those_that_read_them() -> None:
+    functions = function_specs([SD15, dataclasses.replace(SD15, chunks=2)])
+    assert set(functions) - set(COMPONENTS) == {"controlnet_768x512_2_chunks", "unet_768x512_2_chunks"}
+    assert functions["unet_768x512_2_chunks"].inputs[2].shape == (1, 154, 768)
+    assert functions[TEXT_ENCODER].inputs[0].shape == (1, 77)
+
+
+def test_a_longer_prompt_of_another_size_shares_what_does_not_read_it() -> None:
+    portrait = dataclasses.replace(SD15, height=768, width=512)
+    functions = function_specs([SD15, portrait, dataclasses.replace(portrait, chunks=2)])
+    assert "vae_decoder_512x768" in functions
+    assert {name for name in functions if "2_chunks" in name} == {
+        "controlnet_512x768_2_chunks",
+        "unet_512x768_2_chunks",
+    }

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
+from mlc_controlnet.bundle.variant import Variant
 from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, TEXT_ENCODER, UNET, VAE_ENCODER, TensorSpec
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
@@ -164,6 +165,7 @@ class Manifest:
     memory: Mapping[str, MemoryPlan]  # by library file
     parity_db: Mapping[str, Mapping[str, float]]  # component, then library dtype
     versions: Mapping[str, str]
+    variants: tuple[Variant, ...] = ()  # besides the model's own size and one chunk, which the components serve
     files: tuple[FileEntry, ...] = ()  # every file except the manifest; BundleWriter adds them
 
     def to_bytes(self) -> bytes:
@@ -199,6 +201,17 @@ class Manifest:
     def inpaints(self) -> bool:
         """Whether the UNet reads a mask and a masked picture: the pipeline then needs both."""
         return inpaints(self.components)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the pictures that the bundle draws, in pixels; the first is the default."""
+        sizes = [(self.model.height, self.model.width), *((v.height, v.width) for v in self.variants)]
+        return tuple(dict.fromkeys(sizes))
+
+    @property
+    def max_chunks(self) -> int:
+        """The largest number of chunks of a prompt."""
+        return max((variant.chunks for variant in self.variants), default=1)
 
     @property
     def residuals(self) -> tuple[TensorSpec, ...]:
@@ -339,6 +352,10 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
         for component in (controlnet.control_embedding, controlnet.controlnet):
             if component not in manifest.components:
                 yield f"controlnets.{controlnet.name}", f"{component!r}, which is no component", "components"
+    functions = {entry.function for entry in manifest.components.values()}
+    for variant in manifest.variants:
+        if unknown := sorted(set(variant.functions) - functions):
+            yield f"variants: {variant}", f"{', '.join(unknown)}, no component's function", "components' functions"
     for library in manifest.libraries:
         if library.file not in manifest.memory:
             yield "memory", f"none for {library.file}", "a plan for each library"

@@ -1,7 +1,8 @@
 """Capture all components of a checkpoint into one IRModule with named params."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import tvm
@@ -13,7 +14,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
-from mlc_controlnet.capture.param import Param
+from mlc_controlnet.capture.param import TENSORS, Param
 from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.capture.unet import UNet
@@ -40,17 +41,19 @@ _TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": to
 
 @dataclass(frozen=True)
 class CapturedModel:
-    """One IRModule with a function per component, and the origin of each of its params in the checkpoint.
+    """One IRModule with the components' functions, and the origin of each of their params in the checkpoint.
 
     Attributes:
         dtype: of stored weights and of the tensors that pass between components.
         module: each function takes its component's inputs and then its params, one argument each.
-        params: component -> its params, in the function's order.
+        params: component -> its params, in the order of each of its functions.
+        others: function for another picture size or longer prompts -> its component.
     """
 
     dtype: str
     module: tvm.IRModule
     params: dict[str, tuple[Param, ...]]
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 _WRAPPERS: dict[str, type[nn.Module]] = {
@@ -100,15 +103,22 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
     """
     functions: dict[tvm.ir.GlobalVar, relax.Function] = {}
     read: dict[str, tuple[str, ...]] = {}
+    others: dict[str, str] = {}
     names = checkpoint.names_by_identity()
-    for name, module in wrap(checkpoint).items():
+    modules = wrap(checkpoint)
+    for name, spec in checkpoint.function_specs.items():
+        module = modules[spec.name]
         skeleton = _skeleton(module.eval(), _TORCH_DTYPES[compute_dtype])
-        function, own_names = capture_module(skeleton, example_inputs(checkpoint.specs[name], compute_dtype))
-        read[name] = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
-        functions[tvm.ir.GlobalVar(name)] = function.with_attr("global_symbol", name)
+        function, own_names = capture_module(skeleton, example_inputs(spec, compute_dtype))
+        tensors = tuple(names[id(module.get_parameter(own_name))] for own_name in own_names)
+        attributes = {"global_symbol": name, TENSORS: list(tensors)}
+        functions[tvm.ir.GlobalVar(name)] = function.with_attrs(attributes)
+        assert read.setdefault(spec.name, tensors) == tensors, "a component reads the same tensors at every size"
+        if name != spec.name:
+            others[name] = spec.name
     checkpoint.check_every_tensor_is_read_once(read)
     params = {name: tuple(map(Param.whole, tensors)) for name, tensors in read.items()}
-    return CapturedModel(compute_dtype, tvm.IRModule(functions), params)
+    return CapturedModel(compute_dtype, tvm.IRModule(functions), params, others)
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:

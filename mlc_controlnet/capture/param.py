@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+# The attribute of a captured function with the names of the tensors that its params are, in their order.
+TENSORS = "tensors"
+
 
 @dataclass(frozen=True)
 class Rows:

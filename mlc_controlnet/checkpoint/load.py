@@ -43,6 +43,8 @@ def load_checkpoint(
     height: int | None = None,
     width: int | None = None,
     *,
+    other_sizes: Sequence[tuple[int, int]] = (),
+    prompt_chunks: int = 1,
     name: str | None = None,
     controlnet: Path | None = None,
     vae: Path | None = None,
@@ -55,6 +57,8 @@ def load_checkpoint(
 
     Args:
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
+        other_sizes: height and width of other pictures in pixels, which the same bundle serves.
+        prompt_chunks: the largest number of chunks of a prompt.
         name: the model's name; None: the name of its folder or file.
         controlnet: a folder or a file; None: the model's own ControlNet.
         vae: a folder or a file; None: the model's own VAE.
@@ -76,7 +80,7 @@ def load_checkpoint(
     needed |= {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)
     check_belong_together(parts)
-    shape = _model_shape(parts, height, width)
+    shape, *other_shapes = _model_shapes(parts, [(height, width), *other_sizes], prompt_chunks)
     scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
     vocabulary = source.read_tokenizer()
     check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
@@ -99,6 +103,7 @@ def load_checkpoint(
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
         shape=shape,
+        other_shapes=tuple(other_shapes),
         defaults=defaults,
     )
 
@@ -123,6 +128,16 @@ def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None, pa
 
 def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
     return read_model_folder(path, tokenizer) if path.is_dir() else read_single_file(path, tokenizer, prediction_type)
+
+
+def _model_shapes(
+    parts: Mapping[str, PartSource], sizes: Sequence[tuple[int | None, int | None]], prompt_chunks: int
+) -> list[ModelShape]:
+    """List every size with every number of chunks; the first is the first size, with one chunk."""
+    shapes = [_model_shape(parts, *size) for size in sizes]
+    counts = range(1, prompt_chunks + 1)
+    # A size given twice is one size.
+    return list(dict.fromkeys(dataclasses.replace(shape, chunks=count) for shape in shapes for count in counts))
 
 
 def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int | None) -> ModelShape:

@@ -19,6 +19,7 @@ from mlc_controlnet.components import (
     ComponentSpec,
     ModelShape,
     component_specs,
+    function_specs,
 )
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
@@ -58,6 +59,8 @@ class Checkpoint:
             only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.
         special_tokens: bos_token, eos_token and pad_token -> the token's text.
+        shape: for the default picture size and one chunk of a prompt.
+        other_shapes: for other sizes and longer prompts.
     """
 
     name: str
@@ -68,12 +71,24 @@ class Checkpoint:
     special_tokens: Mapping[str, str]
     shape: ModelShape
     defaults: Defaults
+    other_shapes: tuple[ModelShape, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[ModelShape, ...]:
+        """Every picture size with every number of chunks, the default first."""
+        return (self.shape, *self.other_shapes)
 
     @property
     def specs(self) -> dict[str, ComponentSpec]:
-        """The descriptions of the components to build."""
+        """The descriptions of the components to build, for the default picture size."""
         specs = component_specs(self.shape)
         return {name: specs[name] for name in self.components}
+
+    @property
+    def function_specs(self) -> dict[str, ComponentSpec]:
+        """The descriptions of all functions of the components to build, by the functions' names."""
+        functions = function_specs(self.shapes)
+        return {name: spec for name, spec in functions.items() if spec.name in self.components}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the components to build, by name, float16."""

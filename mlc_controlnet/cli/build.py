@@ -6,7 +6,7 @@ from pathlib import Path
 from mlc_controlnet.cli.defaults import SITE
 from mlc_controlnet.cli.environment import BUILD_PACKAGES, check_packages
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption
+from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption, parse_size
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import DIST, TUNING_DB
 
@@ -60,6 +60,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
+    parser.add_argument(
+        "--size",
+        action="append",
+        default=[],
+        metavar="WIDTHxHEIGHT",
+        help="of the pictures, in pixels; can be repeated: the bundle draws all these sizes with the same weights, and "
+        "the first is the default. --height and --width give one size",
+    )
+    parser.add_argument(
+        "--prompt-chunks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many chunks of 75 tokens a prompt may have; the rest is cut. Each chunk adds a UNet and a ControlNet "
+        "of its length to the library, but no weights; default: %(default)s",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -120,6 +136,11 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
             "one: several at a time are not supported yet",
             "build a bundle for each",
         )
+    sizes: list[tuple[int | None, int | None]] = [(options.height, options.width)]
+    if options.size:
+        if sizes != [(None, None)]:
+            raise UserError("--size", "--height or --width beside it", "one of both ways", "pass --size alone")
+        sizes = [parse_size(text) for text in options.size]
     name = model_name(options.model)
     out = DIST / f"{name}-{options.target}" if options.out is None else options.out
     return BuildConfig(
@@ -129,8 +150,10 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         every_dtype=options.dtype is not None,
         out=out,
         tuning_db=options.tuning_db,
-        height=options.height,
-        width=options.width,
+        height=sizes[0][0],
+        width=sizes[0][1],
+        other_sizes=tuple(parse_size(text) for text in options.size[1:]),
+        prompt_chunks=options.prompt_chunks,
         dump_ir=options.dump_ir,
         controlnet=options.controlnet[0] if options.controlnet else None,
         vae=options.vae,

@@ -8,6 +8,7 @@ import tvm
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import OverLimits, pipeline_of
+from mlc_controlnet.components import component_specs
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_kernels, measure_requirements
 from mlc_controlnet.passes.pipeline import clean
@@ -18,18 +19,24 @@ Size = tuple[int, int]  # height, width in pixels
 
 
 def find_largest_sizes(checkpoint: Checkpoint, dtype: str, config: BuildConfig, over: OverLimits) -> list[Size]:
-    """Find the largest multiples of STEP that fit: in the aspect ratio of `checkpoint`, and square.
+    """Find the largest multiples of STEP that fit: in the aspect ratio of the first size that does not, and square.
 
-    Only the components that `over` names are captured, and no weight is read. The search looks at the tensors of the
-    lowered kernels, which grow with the size. Scheduling takes ten times as long and confirms the result.
+    Only the components whose functions `over` names are captured, and no weight is read. The search looks at the
+    tensors of the lowered kernels, which grow with the size. Scheduling takes ten times as long and confirms the
+    result.
 
     Returns:
         One or two sizes; none if a kernel is over the limits at every size.
     """
 
+    functions = checkpoint.function_specs
+    refused = {functions[name] for name in over.components}
+    too_large = next(shape for shape in checkpoint.shapes if refused & set(component_specs(shape).values()))
+    components = tuple(dict.fromkeys(functions[name].name for name in over.components))
+
     def captured(size: Size) -> tvm.IRModule:
-        shape = dataclasses.replace(checkpoint.shape, height=size[0], width=size[1])
-        smaller = dataclasses.replace(checkpoint, shape=shape, components=over.components)
+        shape = dataclasses.replace(too_large, height=size[0], width=size[1])
+        smaller = dataclasses.replace(checkpoint, shape=shape, other_shapes=(), components=components)
         return clean(capture(smaller, dtype)).module
 
     pipeline = pipeline_of(dataclasses.replace(config, dump_ir=None))
@@ -42,7 +49,7 @@ def find_largest_sizes(checkpoint: Checkpoint, dtype: str, config: BuildConfig, 
         scheduled = pipeline.run(captured(size), until="schedule")
         return not any(any(kernel.violations()) for kernel in measure_kernels(scheduled, pipeline.target))
 
-    height, width = checkpoint.shape.height, checkpoint.shape.width
+    height, width = too_large.height, too_large.width
     ladders = [_smaller_sizes(height, width)]
     if height != width:
         ladders.append(_smaller_sizes(max(height, width), max(height, width)))

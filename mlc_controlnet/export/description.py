@@ -6,9 +6,10 @@ from typing import Any
 
 import mlc_controlnet
 from mlc_controlnet.bundle import manifest
+from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TensorSpec
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TensorSpec, component_specs
 from mlc_controlnet.errors import UserError
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
@@ -38,6 +39,24 @@ def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict
         )
         for name, spec in checkpoint.specs.items()
     }
+
+
+def describe_variants(checkpoint: Checkpoint) -> tuple[Variant, ...]:
+    """Describe the other picture sizes and lengths of prompts: which functions serve them."""
+    names = {spec: name for name, spec in checkpoint.function_specs.items()}
+    variants = []
+    for shape in checkpoint.other_shapes:
+        specs = [spec for spec in component_specs(shape).values() if names.get(spec, spec.name) != spec.name]
+        functions = {
+            spec.name: FunctionEntry(
+                function=names[spec],
+                inputs=tuple(map(_without_example, spec.inputs)),
+                outputs=tuple(map(_without_example, spec.outputs)),
+            )
+            for spec in specs
+        }
+        variants.append(Variant(shape.height, shape.width, shape.chunks, functions))
+    return tuple(variants)
 
 
 def describe_controlnets(checkpoint: Checkpoint) -> tuple[manifest.ControlNetEntry, ...]:

@@ -40,6 +40,7 @@ from mlc_controlnet.bundle.manifest import (
     ParamsSpec,
     drawing_components,
 )
+from mlc_controlnet.bundle.variant import Variant
 from mlc_controlnet.components import (
     COMPUTE,
     CONTROL_EMBEDDING,
@@ -56,15 +57,41 @@ GUIDED = 2  # contexts and sets of residuals with classifier-free guidance
 
 
 def plan_residency(
-    libraries: Sequence[Library], components: Mapping[str, ComponentEntry], params: ParamsSpec
+    libraries: Sequence[Library],
+    components: Mapping[str, ComponentEntry],
+    params: ParamsSpec,
+    variants: Sequence[Variant] = (),
 ) -> dict[str, MemoryPlan]:
-    """Return the plan of each library, by its file. Bytes count buffers that are on the device at the same time."""
-    return {library.file: _ResidencyPlanner(library, components, params).plan() for library in libraries}
+    """Return the plan of each library, by its file. Bytes count buffers that are on the device at the same time.
+
+    Peaks are those of the variant that needs most.
+    """
+
+    def plan(library: Library) -> MemoryPlan:
+        first = _ResidencyPlanner(library, components, params).plan()
+        others = [
+            _ResidencyPlanner(library, variant.apply_to(components), params, variant.chunks).plan()
+            for variant in variants
+        ]
+        return MemoryPlan(
+            _highest_peak([plan.resident for plan in (first, *others)]),
+            _highest_peak([plan.reduced for plan in (first, *others)]),
+        )
+
+    return {library.file: plan(library) for library in libraries}
+
+
+def _highest_peak(modes: Sequence[MemoryMode]) -> MemoryMode:
+    """Return the mode with the highest peak. All of them keep and upload the same weights."""
+    return max(modes, key=lambda mode: mode.peak_bytes)
 
 
 class _ResidencyPlanner:
-    def __init__(self, library: Library, components: Mapping[str, ComponentEntry], params: ParamsSpec) -> None:
+    def __init__(
+        self, library: Library, components: Mapping[str, ComponentEntry], params: ParamsSpec, chunks: int = 1
+    ) -> None:
         self.library = library
+        self.chunks = chunks
         self.components = components
         self.records = {record.name: record for record in params.records}
         self.drawing = [name for name in drawing_components(components) if name in components]
@@ -99,7 +126,8 @@ class _ResidencyPlanner:
     def _bytes_besides_weights(self, name: str, swaps: bool) -> int:
         """Count the bytes on the device without weights while `name` runs: its own, and outputs needed later."""
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
-        work = self.library.activation_bytes.get(self.components[name].function, 0)  # its own outputs are among them
+        context *= self.chunks
+        work = self._work(name)  # its own outputs are among them
         alive = {
             TEXT_ENCODER: context,
             VAE_ENCODER: GUIDED * context,
@@ -109,8 +137,13 @@ class _ResidencyPlanner:
             VAE_DECODER: GUIDED * context + embedding,
         }[name]
         if name == UNET and not swaps:  # the ControlNet's workspace is kept for the next step
-            alive += self.library.activation_bytes.get(CONTROLNET, 0) - residuals
+            alive += self._work(CONTROLNET) - residuals
         return work + alive + self._host_tensors()
+
+    def _work(self, name: str) -> int:
+        """Return the planned bytes of a component's activations; 0 of one that is not built."""
+        entry = self.components.get(name)
+        return 0 if entry is None else self.library.activation_bytes.get(entry.function, 0)
 
     def _host_tensors(self) -> int:
         """Count the bytes of the tensors that the host writes, one per input, and of the picture that it reads."""

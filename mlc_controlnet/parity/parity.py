@@ -28,15 +28,16 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
 
 
 def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
-    """Run each component of the build in torch in float32, on `example_inputs` of SEED.
+    """Run each component of the build in torch in float32, on `example_inputs` of SEED, for each of its functions.
 
     Returns:
-        The outputs of each component, by its name.
+        The outputs, by the function's name.
     """
     outputs = {}
-    for name, reference in build_references(checkpoint).items():
+    references = build_references(checkpoint)
+    for name, spec in checkpoint.function_specs.items():
         with torch.no_grad():
-            output = reference(*example_inputs(checkpoint.specs[name], "float32", SEED))
+            output = references[spec.name](*example_inputs(spec, "float32", SEED))
         outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
     return outputs
 
@@ -44,19 +45,20 @@ def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
 def measure_parity(
     checkpoint: Checkpoint, captured: CapturedModel, library: Path, references: Mapping[str, Sequence[np.ndarray]]
 ) -> dict[str, float]:
-    """Run every component of an exported llvm `library` and compare it with the results of `run_references`.
+    """Run every function of an exported llvm `library` and compare it with the results of `run_references`.
 
     Returns:
-        The dB of the worst output of each component, rounded to a tenth.
+        The dB of the worst output of each function, rounded to a tenth.
     """
     vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     tensors = checkpoint.tensors()
     result = {}
     for name, wanted in references.items():
-        inputs = example_inputs(checkpoint.specs[name], "float32", SEED)
-        specs = [spec.resolved(captured.dtype) for spec in checkpoint.specs[name].inputs]
+        component = checkpoint.function_specs[name]
+        inputs = example_inputs(component, "float32", SEED)
+        specs = [spec.resolved(captured.dtype) for spec in component.inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
-        params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[name]]
+        params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[component.name]]
         got = _as_list(vm[name](*arguments, tuple(params)))
         result[name] = round(min(signal_to_noise_db(w, g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result

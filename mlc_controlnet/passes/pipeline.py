@@ -83,10 +83,13 @@ class Phase:
 def clean(captured: CapturedModel) -> CapturedModel:
     """Run phase clean, which is the same for every target; the params returned are those of the new functions."""
     module = tvm.transform.Sequential(CLEAN, opt_level=3)(captured.module)
-    params = {
-        name: tuple(_param(source, captured.params[name]) for source in param_sources(module[name]))
-        for name in captured.params
-    }
+
+    def params_of(function: str, component: str) -> tuple[Param, ...]:
+        return tuple(_param(source, captured.params[component]) for source in param_sources(module[function]))
+
+    params = {name: params_of(name, name) for name in captured.params}
+    for function, component in captured.others.items():
+        assert params_of(function, component) == params[component], f"{function} takes the params of {component}"
     return dataclasses.replace(captured, module=module, params=params)
 
 

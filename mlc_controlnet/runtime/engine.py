@@ -14,6 +14,7 @@ from tvm.runtime.vm import VirtualMachine
 
 from mlc_controlnet.bundle.manifest import ControlNetEntry, Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.bundle.variant import functions_by_shapes
 from mlc_controlnet.components import RESIDUAL_SUM, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import set_thread_count
@@ -48,7 +49,8 @@ class Residuals:
 class Engine:
     """One loaded bundle. `load` puts library and weights on the device; `unload` frees them.
 
-    Each component is a method with the component's name. The manifest states the shapes; the batch size is 1.
+    Each component is a method with the component's name. The manifest states the shapes; the batch size is 1. Of the
+    functions that a component has for several picture sizes and lengths of prompts, the inputs' shapes choose one.
     """
 
     def __init__(self, bundle: Bundle, library: Library, device: Any, reduced_memory: bool = False) -> None:
@@ -63,6 +65,7 @@ class Engine:
             tvm.runtime.load_module(str(bundle.verified_path(library.file))), device
         )
         self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device)
+        self._functions = functions_by_shapes(bundle.manifest.components, bundle.manifest.variants)
 
     @classmethod
     def load(cls, bundle: Bundle, device: str | None = None, reduced_memory: bool = False) -> "Engine":
@@ -147,7 +150,9 @@ class Engine:
     def _call(self, component: str, *inputs: Any) -> Any:
         if self._vm is None or self.weights is None:
             raise RuntimeError("the engine was unloaded")
-        function = self._vm[self.bundle.manifest.components[component].function]
+        own = self.bundle.manifest.components[component].function
+        shapes = tuple(tuple(value.shape) for value in inputs)
+        function = self._vm[self._functions.get((own, shapes), own)]  # TVM names a shape that is not its own
         return function(*(self._to_device(value) for value in inputs), self.weights.take(component))
 
     def _to_device(self, value: Any) -> Any:

@@ -62,9 +62,24 @@ def test_components_are_repeated() -> None:
     assert config.components == ("text_encoder", "unet")
 
 
+def test_sizes_are_width_by_height_and_the_first_is_the_default() -> None:
+    config = parse_options(["--target", "llvm", "--size", "512x768", "--size", "768x512", "--prompt-chunks", "3"])
+    assert (config.height, config.width) == (768, 512)
+    assert config.other_sizes == ((512, 768),)
+    assert config.prompt_chunks == 3
+
+
+def test_one_size_can_be_height_and_width() -> None:
+    config = parse_options(["--target", "llvm", "--height", "768", "--width", "512"])
+    assert (config.height, config.width, config.other_sizes, config.prompt_chunks) == (768, 512, (), 1)
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ("--size 512", r"--size: got '512', wanted WIDTHxHEIGHT in pixels"),
+        ("--size 512x768 --height 512", r"--size: got --height or --width beside it"),
+        ("--prompt-chunks 0", r"--prompt-chunks: got 0, wanted 1 or more"),
         ("--component decoder", r"--component: got 'decoder', wanted one of text_encoder, "),
         ("--prediction-type x0", r"--prediction-type: got 'x0', wanted one of epsilon, v_prediction"),
         ("--controlnet a.pth --controlnet b.pth", r"--controlnet: got 2 of them, wanted one: .*not supported yet"),

@@ -9,7 +9,9 @@ After:  main(x, w): y = matmul(x, w)                                           #
 A thread reads one tap, or one of K, of several neighbouring outputs. In this layout they lie side by side: one vector,
 from the bundle's file to the registers. `param_sources` says how each param was permuted.
 `UseDirectConv2d` and the passes that fold something into a convolution read the param and drop the permutation.
-Linear layers of a few rows, such as the time embedding's, read [N, K] along K and keep that layout.
+Linear layers of a few rows, such as the time embedding's, read [N, K] along K and keep that layout. A weight that
+several functions share is laid out only if all of them can read it so: a small picture may have a few rows where a
+large one has many.
 """
 
 import logging
@@ -20,7 +22,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.kernels.schedule_matmul_gpu import LEAST_ROWS
-from mlc_controlnet.passes.clean.param_sources import inputs_of, param_sources, with_params
+from mlc_controlnet.passes.clean.param_sources import inputs_of, param_sources, tensors_of, with_params
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 
 log = logging.getLogger(__name__)
@@ -34,9 +36,15 @@ TRANSPOSED = [1, 0]  # [N, K] -> [K, N]
 class LayOutWeights:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         mod = mod.clone()
-        for global_var, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                mod.update_func(global_var, _lay_out(function))
+        functions = {v: function for v, function in mod.functions_items() if isinstance(function, relax.Function)}
+        weights = {global_var: _weights(function) for global_var, function in functions.items()}
+        refused: set[tuple[str, ...]] = set()  # the weights that a function cannot read so, by their tensors
+        for global_var, function in functions.items():
+            refused |= set(_tensors(function).values()) - {_tensors(function)[w] for w in weights[global_var]}
+        for global_var, function in functions.items():
+            tensors = _tensors(function)
+            axes = {weight: axes for weight, axes in weights[global_var].items() if tensors[weight] not in refused}
+            mod.update_func(global_var, _lay_out(function, axes))
         return mod
 
 
@@ -62,8 +70,13 @@ def is_direct(conv: relax.Call) -> bool:
     )
 
 
-def _lay_out(function: relax.Function) -> relax.Function:
-    axes = _weights(function)
+def _tensors(function: relax.Function) -> dict[relax.Var, tuple[str, ...]]:
+    """Map each param to the names of the tensors that it consists of."""
+    params = function.params[inputs_of(function) :]
+    return {var: tensors_of(function, s) for var, s in zip(params, param_sources(function), strict=True)}
+
+
+def _lay_out(function: relax.Function, axes: dict[relax.Var, list[int]]) -> relax.Function:
     new = {old: relax.Var(old.name, relax.TensorType(_permuted(old, axes[old]), old.ty.dtype)) for old in axes}
     params = {}
     for old, source in zip(function.params[inputs_of(function) :], param_sources(function), strict=True):

@@ -7,20 +7,30 @@ After:  main(x, w, b): y = add(astype(matmul(x, permute_dims(w))), b)
 The weights are params of the function, [N, K], that nothing else reads. The cast and the bias are optional, but the
 same for all. `param_sources` says which params were joined along axis 0.
 
+Functions can share tensors: a UNet for another picture size, or one that leaves out its deep blocks. Then they also
+share the packed params, because only layers whose weights the same functions read are joined.
+
 In Stable Diffusion these are to_q, to_k and to_v of each self-attention, to_k and to_v of all cross-attentions, which
 read the same context, and the projections of the time embedding of all residual blocks. This saves launches, and alone
 each of these products of 77 rows or of one row is too small to fill a GPU.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from mlc_controlnet.passes.clean.param_sources import inputs_of, join, param_sources, with_params
+from mlc_controlnet.passes.clean.param_sources import (
+    inputs_of,
+    join,
+    param_sources,
+    readers_of_tensors,
+    tensors_of,
+    with_params,
+)
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 
 log = logging.getLogger(__name__)
@@ -32,9 +42,10 @@ LARGEST_WEIGHT = 128 * 2**20 // 4  # numbers: WebGPU's default binding of 128 Mi
 class PackParams:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         mod = mod.clone()
+        readers = readers_of_tensors(mod)
         for global_var, function in mod.functions_items():
             if isinstance(function, relax.Function):
-                packs = _find_packs(function)
+                packs = _find_packs(function, readers)
                 mod.update_func(global_var, _pack(function, packs))
                 log.info("%s: %d linear layers are %d", global_var.name_hint, sum(map(len, packs)), len(packs))
         return mod
@@ -71,11 +82,13 @@ class Linear:
 Pack = tuple[Linear, ...]
 
 
-def _find_packs(function: relax.Function) -> list[Pack]:
+def _find_packs(function: relax.Function, readers: Mapping[str, frozenset[str]]) -> list[Pack]:
     """Find groups of linear layers that can become one layer, at least two in each."""
     kinds: dict[tuple[object, ...], list[list[Linear]]] = {}
+    sources = dict(zip(function.params[inputs_of(function) :], param_sources(function), strict=True))
     for linear in _linears(function):
-        packs = kinds.setdefault(linear.kind, [[]])
+        (tensor,) = tensors_of(function, sources[linear.weight])
+        packs = kinds.setdefault((*linear.kind, readers[tensor]), [[]])
         depth = shape_of(linear.weight)[1]
         if sum(other.width for other in (*packs[-1], linear)) * depth > LARGEST_WEIGHT:
             packs.append([])

@@ -14,7 +14,10 @@ Rows are joined first and permuted last; splitting or joining a param that is pe
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import tvm
 from tvm import relax
+
+from mlc_controlnet.capture.param import TENSORS
 
 _ATTRIBUTE = "param_sources"
 _ALL = -1  # in place of the end of a run that takes the whole param
@@ -74,6 +77,27 @@ def param_sources(function: relax.Function) -> list[ParamSource]:
     if encoded is None:
         return [ParamSource((Run(number),)) for number in range(len(function.params) - inputs_of(function))]
     return [_decoded(*source) for source in encoded]
+
+
+def tensors_of(function: relax.Function, source: ParamSource) -> tuple[str, ...]:
+    """Name the tensors whose rows a param of the function consists of, for functions that share their tensors.
+
+    A function that does not name its tensors shares none.
+    """
+    names = function.attrs.get(TENSORS)
+    own = function.attrs.get("global_symbol", "main")
+    return tuple(f"{own}: {run.number}" if names is None else str(names[run.number]) for run in source.runs)
+
+
+def readers_of_tensors(mod: tvm.IRModule) -> dict[str, frozenset[str]]:
+    """Map each tensor to the names of the functions that read it."""
+    readers: dict[str, set[str]] = {}
+    for global_var, function in mod.functions_items():
+        if isinstance(function, relax.Function):
+            for source in param_sources(function):
+                for tensor in tensors_of(function, source):
+                    readers.setdefault(tensor, set()).add(global_var.name_hint)
+    return {tensor: frozenset(names) for tensor, names in readers.items()}
 
 
 def with_params(

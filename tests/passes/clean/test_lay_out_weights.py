@@ -130,3 +130,25 @@ def test_the_callers_module_stays_as_it_was() -> None:
     before = tvm.ir.load_json(tvm.ir.save_json(Convolutions))
     LayOutWeights()(Convolutions)
     tvm.ir.assert_structural_equal(Convolutions, before)
+
+
+def test_a_weight_that_one_function_cannot_read_so_keeps_its_layout_in_all() -> None:
+    """The same layers for eight rows, where the weight would be transposed, and for one row."""
+    builder = relax.BlockBuilder()
+    for name, rows in (("large", 8), ("small", 1)):
+        x = relax.Var("x", relax.TensorType((1, rows, 6), "float32"))
+        image = relax.Var("image", relax.TensorType((1, 6, rows, 3), "float32"))
+        linear = relax.Var("linear", relax.TensorType((4, 6), "float32"))
+        conv = relax.Var("conv", relax.TensorType((4, 6, 1, 1), "float32"))
+        attributes = {"global_symbol": name, "num_input": 2, "tensors": ["unet.linear", "unet.conv"]}
+        with builder.function(name, [x, image, linear, conv], attrs=attributes):
+            with builder.dataflow():
+                product = builder.emit(relax.op.matmul(x, builder.emit(relax.op.permute_dims(linear))))
+                out = builder.emit_output(relax.Tuple([product, builder.emit(relax.op.nn.conv2d(image, conv))]))
+            builder.emit_func_output(out)
+    module = builder.get()
+    alone = LayOutWeights()(tvm.IRModule({"large": module["large"]}))
+    assert [source.axes for source in param_sources(alone["large"])] == [tuple(TRANSPOSED), tuple(LAID_OUT)]
+    both = LayOutWeights()(module)
+    for name in ("large", "small"):
+        assert [source.axes for source in param_sources(both[name])] == [(), tuple(LAID_OUT)]

@@ -144,3 +144,23 @@ def test_all_cross_attentions_and_all_time_projections_of_the_unet_are_one_produ
         assert {name for name in every if part in name} <= set(packed)
     selves = [names for names in unet if any("attn1.to_q" in name for name in names)]
     assert all([name.rsplit(".", 2)[1] for name in names] == ["to_q", "to_k", "to_v"] for names in selves)
+
+
+def test_functions_that_share_some_tensors_share_the_packed_params_of_those() -> None:
+    """deep reads three layers of one input, shallow the first two of them: these are packed without the third."""
+    builder = relax.BlockBuilder()
+    for name, count in (("deep", 3), ("shallow", 2)):
+        x = relax.Var("x", relax.TensorType((1, 5, 6), "float32"))
+        weights = [relax.Var(f"w{i}", relax.TensorType((4, 6), "float32")) for i in range(count)]
+        attributes = {"global_symbol": name, "num_input": 1, "tensors": [f"unet.{i}" for i in range(count)]}
+        with builder.function(name, [x, *weights], attrs=attributes):
+            with builder.dataflow():
+                outputs = [
+                    builder.emit(relax.op.matmul(x, builder.emit(relax.op.permute_dims(weight)))) for weight in weights
+                ]
+                out = builder.emit_output(relax.op.concat(outputs, axis=2))
+            builder.emit_func_output(out)
+    after = PackParams()(builder.get())
+    pair = ParamSource((Run(0), Run(1)))
+    assert param_sources(after["deep"]) == [pair, ParamSource((Run(2),))]
+    assert param_sources(after["shallow"]) == [pair]
