@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlc_controlnet.checkpoint.diffusers_folder import weight_files
 from mlc_controlnet.checkpoint.hub import HubFile, download, download_folder, list_files, parse_hub_id
@@ -15,6 +15,10 @@ from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.locations import BUNDLED_MODELS
+
+# peft's file of weights, without its suffix, and the file of its options beside it.
+ADAPTER_STEM = "adapter_model"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def model_name(model: str) -> str:
@@ -75,7 +79,7 @@ def _bundled_models() -> list[str]:
 
 
 def find_weights(text: str, option: str, exact: bool = False) -> Path:
-    """Return the file or folder of a ControlNet or a LoRA: of a path or of a hub id.
+    """Return the file or folder of a ControlNet, for example: of a path or of a hub id.
 
     Args:
         option: the option at fault, for the error.
@@ -94,6 +98,37 @@ def find_weights(text: str, option: str, exact: bool = False) -> Path:
         return download(hub)
     files = list_files(hub)
     return download_folder(hub, ["config.json", *_pick_weights(files, "", "controlnet", hub, exact)])
+
+
+def find_lora(text: str) -> Path:
+    """Return the file of a LoRA: of a path or of a hub id. A folder or repository holds one under a usual name.
+
+    The configuration of a file of peft's comes with it.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return path / _lora_file([file.name for file in path.iterdir()], f"--lora {text}")
+    hub = None if path.exists() else parse_hub_id(text)
+    if hub is None:
+        return find_weights(text, "--lora")
+    files = list_files(hub)
+    file = PurePosixPath(hub.file or _lora_file(files, f"--lora {hub}"))
+    beside = file.with_name(ADAPTER_CONFIG).as_posix()
+    if file.stem == ADAPTER_STEM and beside in files:
+        download(HubFile(hub.repo, beside, hub.revision))
+    return download(HubFile(hub.repo, file.as_posix(), hub.revision))
+
+
+def _lora_file(files: Sequence[str], subject: str) -> str:
+    stems = ("pytorch_lora_weights", ADAPTER_STEM)  # diffusers', peft's
+    names = [stem + suffix for suffix in (".safetensors", ".bin") for stem in stems]
+    for name in names:
+        if name in files:
+            return name
+    raise UserError(subject, "none of the usual files", f"one of {', '.join(names)}", "name the file: FOLDER/FILE")
 
 
 def find_vae(text: str) -> Path:

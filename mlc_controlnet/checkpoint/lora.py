@@ -5,14 +5,16 @@ The files are merged in the order of the command line, each into the result of t
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.checkpoint.loaded import some
-from mlc_controlnet.checkpoint.locate import find_weights
+from mlc_controlnet.checkpoint.locate import ADAPTER_CONFIG, ADAPTER_STEM, find_lora
 from mlc_controlnet.checkpoint.lora_factors import (
     ALPHA,
     DORA_SCALE,
@@ -43,7 +45,7 @@ def read_loras(loras: Sequence[LoraOption], modules: Mapping[str, nn.Module]) ->
     layers = {alias: layer for layer in layers_of(modules) for alias in layer.aliases}
     updates: dict[str, list[WeightUpdate]] = {}
     for lora in loras:
-        file = read_weights(find_weights(lora.file, "--lora"))
+        file = read_weights(find_lora(lora.file))
         for layer, update in _read(file, lora, layers):
             if update.weight != 0:
                 updates.setdefault(layer.tensor_name, []).append(update)
@@ -107,12 +109,20 @@ def _misfit(file: WeightFile, layer: Layer, factors: Mapping[str, torch.Tensor],
 def _stated_scale(stated: Mapping[str, Any], layer: Layer, rank: int | None) -> float:
     """Return alpha / r of peft's configuration. A file without it means alpha = r, so only the weight scales."""
     part = {key.removeprefix(f"{layer.part}."): value for key, value in stated.items()}
-    alpha = (part.get("alpha_pattern") or {}).get(layer.name, part.get("lora_alpha", part.get("alpha")))
+    alpha = _of_layer(part.get("alpha_pattern"), layer, part.get("lora_alpha", part.get("alpha")))
     if rank is None:  # peft scales a LoKr of two whole matrices too
-        rank = (part.get("rank_pattern") or {}).get(layer.name, part.get("r"))
+        rank = _of_layer(part.get("rank_pattern"), layer, part.get("r"))
     if alpha is None or rank is None:
         return 1.0
     return float(alpha) / (math.sqrt(rank) if part.get("use_rslora") else rank)
+
+
+def _of_layer(pattern: Mapping[str, Any] | None, layer: Layer, default: Any) -> Any:
+    """Look a layer up in peft's table, whose keys are regular expressions of a name's end."""
+    for key, value in (pattern or {}).items():
+        if any(re.fullmatch(rf"(.*\.)?({key})", name) for name in (layer.name, f"text_model.{layer.name}")):
+            return value
+    return default
 
 
 def _magnitude(tensors: Mapping[str, torch.Tensor], layer: Layer, subject: str) -> Magnitude | None:
@@ -137,10 +147,11 @@ def _magnitude(tensors: Mapping[str, torch.Tensor], layer: Layer, subject: str) 
     )
 
 
-def _stated(file: WeightFile) -> dict[str, Any]:
-    """Read peft's configuration in the header, in which each option has its part's name before it."""
+def _stated(file: WeightFile) -> Mapping[str, Any]:
+    """Read peft's configuration: in the header, where each option has its part's name before it, or beside the file."""
     if _ADAPTER_METADATA not in file.metadata:
-        return {}
+        beside = file.path.with_name(ADAPTER_CONFIG)
+        return read_json(beside) if file.path.stem == ADAPTER_STEM and beside.is_file() else {}
     try:
         stated = json.loads(file.metadata[_ADAPTER_METADATA])
     except ValueError as error:

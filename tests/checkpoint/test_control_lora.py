@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.utils.state_dict_utils import convert_sai_sd_control_lora_state_dict_to_peft
 from safetensors.torch import save_file
 
 from mlc_controlnet.checkpoint import load_checkpoint
@@ -130,6 +131,19 @@ def test_no_merged_weight_is_kept_before_its_turn(first: Tiny, folder: Path, tmp
         assert torch.equal(weights[key], unet.read()[key]), key  # the base: mapped from its file
         assert update.difference.rank == RANK
     assert len(source.updates) == sum(key.endswith(".up") for key in file)
+
+
+def test_the_files_names_are_diffusers_reading_of_them(first: Tiny, folder: Path, tmp_path: Path) -> None:
+    file, _ = make(first)
+    source = read_controlnet(write(file, tmp_path / "canny.safetensors"), read_part_folder(folder / "unet", "unet"))
+    theirs = convert_sai_sd_control_lora_state_dict_to_peft(file)
+    for key, (update,) in source.updates.items():
+        layer = key.removesuffix(".weight")
+        assert torch.equal(update.difference.left, theirs.pop(f"{layer}.lora_B.weight")), key
+        assert torch.equal(update.difference.right, theirs.pop(f"{layer}.lora_A.weight")), key
+    weights = source.read()
+    assert set(weights) - set(source.updates) - {UNTOLD} == set(theirs)
+    assert all(torch.equal(weights[key], tensor) for key, tensor in theirs.items())
 
 
 @pytest.mark.parametrize("levels", [3, 4])

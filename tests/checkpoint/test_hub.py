@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFound
 
 from mlc_controlnet.checkpoint import find_model, find_vae, find_weights, load_checkpoint, model_name
 from mlc_controlnet.checkpoint.hub import HubFile, parse_hub_id
+from mlc_controlnet.checkpoint.locate import find_lora
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.base import find_base
 from tests.checkpoint.conftest import Tiny
@@ -258,3 +259,27 @@ def test_a_vae_that_is_one_file_brings_nothing_else(hub: Hub) -> None:
 def test_a_vae_that_is_replaced_is_not_downloaded(hub: Hub) -> None:
     find_model("org/sd", with_vae=False)
     assert [file for file in hub.asked[1][3] if file.startswith("vae/")] == ["vae/config.json"]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        (["README.md", "image.png", "pytorch_lora_weights.safetensors"], ["pytorch_lora_weights.safetensors"]),
+        (["adapter_config.json", "adapter_model.safetensors"], ["adapter_config.json", "adapter_model.safetensors"]),
+        (["adapter_model.bin"], ["adapter_model.bin"]),
+    ],
+)
+def test_a_loras_repository_gives_its_file_and_pefts_options(hub: Hub, files: list[str], wanted: list[str]) -> None:
+    hub.files = files
+    assert find_lora("latent-consistency/lcm-lora-sdv1-5@main") == hub.folder / wanted[-1]
+    assert [asked[2:] for asked in hub.asked if asked[0] == "file"] == [(file, "main") for file in wanted]
+
+
+def test_one_lora_of_a_repository_is_named(hub: Hub) -> None:
+    hub.files = ["a/adapter_config.json", "a/adapter_model.safetensors", "b.safetensors"]
+    assert find_lora("org/styles/b.safetensors") == hub.folder / "b.safetensors"
+    assert [asked[2] for asked in hub.asked if asked[0] == "file"] == ["b.safetensors"]
+    find_lora("org/styles/a/adapter_model.safetensors")
+    assert [asked[2] for asked in hub.asked if asked[0] == "file"][1:] == [f for f in hub.files if f.startswith("a/")]
+    with pytest.raises(UserError, match=r"--lora org/styles: got none of the usual files, wanted one of pytorch_lora"):
+        find_lora("org/styles")

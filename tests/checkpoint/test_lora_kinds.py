@@ -136,6 +136,20 @@ def test_pefts_header_has_the_scale(
     assert_weights(load(folder, LoraOption(str(path))), first, wanted)
 
 
+def test_pefts_folder_has_the_scale_beside_the_file(first: Tiny, folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    options = {"alpha": 8, "r": RANK, "alpha_pattern": {r"up_blocks\..*conv1": 2}}
+    tensors, wanted = {}, {}
+    for layer, alpha in ((CONV, 2), (DOWN, 8)):
+        name = f"unet.{layer}.weight"
+        factors, difference = make(first, "loha", name)
+        tensors |= under(f"base_model.model.{layer}", factors)
+        wanted[name] = weight_of(first, name).double() + alpha / RANK * difference
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    assert_weights(load(folder, LoraOption(str(tmp_path))), first, wanted)
+
+
 def norms_of(weight: torch.Tensor, axis: int) -> torch.Tensor:
     """The norms that training starts from, changed by up to a third, as [out, 1, ...] or [1, in, ...]."""
     others = [at for at in range(weight.ndim) if at != axis]
