@@ -46,4 +46,5 @@ class ControlNet(nn.Module):
         if self.pools:
             residuals = tuple(r.mean((2, 3), keepdim=True).expand_as(r) for r in residuals)
         scales = conditioning_scales.to(dtype)
-        return tuple(residual * scales[i] for i, residual in enumerate(residuals))
+        # A slice, because an index would be a tensor of int64, which WGSL lacks.
+        return tuple(residual * scales[i : i + 1] for i, residual in enumerate(residuals))
