@@ -98,6 +98,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
         vae=None if config.vae is None else find_vae(config.vae),
         loras=config.loras,
+        embeddings=config.embeddings,
         components=config.components,
         tokenizer=config.tokenizer,
         prediction_type=config.prediction_type,

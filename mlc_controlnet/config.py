@@ -139,6 +139,28 @@ class LoraOption:
         return f"{self.file}:{named or format(self.weight, 'g')}"
 
 
+@dataclass(frozen=True)
+class EmbeddingOption:
+    """A textual inversion to merge: `FILE[=WORD]` of the command line.
+
+    Attributes:
+        file: a path or a hub id.
+        token: its word in prompts; None: the file's own word or name.
+    """
+
+    file: str
+    token: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "EmbeddingOption":
+        """Split at the last `=`, unless a file of the whole name exists."""
+        file, _, token = text.rpartition("=")
+        return cls(file, token) if file and not Path(text).exists() else cls(text)
+
+    def __str__(self) -> str:
+        return self.file if self.token is None else f"{self.file}={self.token}"
+
+
 def _weight(option: str, text: str) -> float:
     weight = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(weight):
@@ -165,6 +187,7 @@ class BuildConfig:
         controlnet: a folder, a file or a hub id; None: the model's own.
         vae: a folder, a file or a hub id; None: the model's own.
         loras: the LoRAs to merge into the weights.
+        embeddings: the textual inversions to merge into the text encoder.
         components: the components to build.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
         prediction_type: one of PREDICTION_TYPES; None for the model's own.
@@ -184,6 +207,7 @@ class BuildConfig:
     controlnet: str | None = None
     vae: str | None = None
     loras: tuple[LoraOption, ...] = ()
+    embeddings: tuple[EmbeddingOption, ...] = ()
     components: tuple[str, ...] = COMPONENTS
     tokenizer: Path | None = None
     prediction_type: str | None = None

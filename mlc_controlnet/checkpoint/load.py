@@ -16,6 +16,7 @@ from mlc_controlnet.checkpoint.compatibility import check_belong_together, check
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.defaults import usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
+from mlc_controlnet.checkpoint.embeddings import merge_embeddings
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
 from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.checkpoint.modules import build_empty
@@ -25,7 +26,7 @@ from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
 from mlc_controlnet.checkpoint.vae import read_vae, vae_scale_factor
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
 from mlc_controlnet.components import COMPONENTS, ModelShape
-from mlc_controlnet.config import LORA_PARTS, LoraOption
+from mlc_controlnet.config import LORA_PARTS, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
 FLOAT16_MAX = 65504.0
@@ -49,6 +50,7 @@ def load_checkpoint(
     controlnet: Path | None = None,
     vae: Path | None = None,
     loras: Sequence[LoraOption] = (),
+    embeddings: Sequence[EmbeddingOption] = (),
     components: Sequence[str] = COMPONENTS,
     tokenizer: Path | None = None,
     prediction_type: str | None = None,
@@ -63,6 +65,7 @@ def load_checkpoint(
         controlnet: a folder or a file; None: the model's own ControlNet.
         vae: a folder or a file; None: the model's own VAE.
         loras: the LoRAs to merge into the weights, in this order.
+        embeddings: the textual inversions to merge into the tokenizer and the text encoder.
         components: those to build. Parts that none of them is made from are not read.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
         prediction_type: epsilon or v_prediction; None for the model's own.
@@ -84,6 +87,7 @@ def load_checkpoint(
     scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
     vocabulary = source.read_tokenizer()
     check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
+    vocabulary, parts["text_encoder"] = merge_embeddings(embeddings, vocabulary, parts["text_encoder"])
     updates: Updates = {}
     if loras:
         updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})

@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from mlc_controlnet.errors import UserError
 
@@ -40,13 +42,27 @@ def read_weights(path: Path) -> WeightFile:
         UserError: the file is missing, of another kind or damaged, its pickle would run code, or it holds something
             that is not a tensor.
     """
+    _check_suffix(path)
+    file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
+    _check_are_weights(file)
+    return WeightFile(file.path, _without_wrappers(file.tensors), file.metadata)
+
+
+def read_content(path: Path) -> object:
+    """Parse a file in which tensors may lie deeper: what `torch.save` wrote, or the tensors of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, of another kind or damaged, or its pickle would run code.
+    """
+    _check_suffix(path)
+    return _load_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path).tensors
+
+
+def _check_suffix(path: Path) -> None:
     if not path.is_file():
         raise UserError(str(path), "no such file", "weights as safetensors", "check that the model was saved whole")
     if path.suffix not in SUFFIXES:
         raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
-    file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
-    _check_are_weights(file)
-    return WeightFile(file.path, _without_wrappers(file.tensors), file.metadata)
 
 
 def _without_wrappers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -76,6 +92,7 @@ class _ModelCheckpoint:
 # the module that makes them, and files name the old one.
 _NUMPY_DTYPES = [type(np.dtype(kind)) for kind in "?bhilqBHILQefd"]
 _HARMLESS = [
+    nn.ParameterDict,  # of sd-webui's textual inversions of 2022
     (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
@@ -85,6 +102,15 @@ _HARMLESS = [
 
 
 def _read_torch(path: Path) -> WeightFile:
+    content = _load_torch(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise UserError(str(path), f"a {type(content).__name__}", "tensors by name", "save the model's state_dict")
+    return WeightFile(path, {str(key): value for key, value in content.items()}, {})
+
+
+def _load_torch(path: Path) -> Any:
     # Without this check torch parses a legacy file to its end before it refuses to map it.
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
@@ -97,7 +123,7 @@ def _read_torch(path: Path) -> WeightFile:
         )
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             str(path),
@@ -107,11 +133,6 @@ def _read_torch(path: Path) -> WeightFile:
         ) from error
     except Exception as error:  # torch's reader raises many kinds for a broken archive
         raise _damaged(path, "torch file", error) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise UserError(str(path), f"a {type(content).__name__}", "tensors by name", "save the model's state_dict")
-    return WeightFile(path, {str(key): value for key, value in content.items()}, {})
 
 
 def _refused_name(error: BaseException) -> str:

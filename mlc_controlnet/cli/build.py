@@ -6,7 +6,15 @@ from pathlib import Path
 from mlc_controlnet.cli.defaults import SITE
 from mlc_controlnet.cli.environment import BUILD_PACKAGES, check_packages
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import DTYPES, PREDICTION_TYPES, TARGETS, BuildConfig, LoraOption, parse_size
+from mlc_controlnet.config import (
+    DTYPES,
+    PREDICTION_TYPES,
+    TARGETS,
+    BuildConfig,
+    EmbeddingOption,
+    LoraOption,
+    parse_size,
+)
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import DIST, TUNING_DB
 
@@ -39,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:WEIGHT]",
         help="merge this LoRA, LoHa, LoKr or DoRA into the weights; can be repeated, and is merged in this order; "
         "default weight: 1; FILE:unet=0.8,text_encoder=0.4 gives each part its own",
+    )
+    parser.add_argument(
+        "--embedding",
+        action="append",
+        default=[],
+        metavar="FILE[=WORD]",
+        help="merge this textual inversion; prompts name it by WORD; can be repeated; "
+        "default: the file's own word, or its name without suffix",
     )
     parser.add_argument(
         "--component",
@@ -158,6 +174,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         controlnet=options.controlnet[0] if options.controlnet else None,
         vae=options.vae,
         loras=tuple(LoraOption.parse(text) for text in options.lora),
+        embeddings=tuple(EmbeddingOption.parse(text) for text in options.embedding),
         components=tuple(options.component or COMPONENTS),
         tokenizer=options.tokenizer,
         prediction_type=options.prediction_type,

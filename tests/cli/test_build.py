@@ -7,7 +7,7 @@ import pytest
 
 from mlc_controlnet.cli.build import add_arguments, resolve, run, site_folder
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import BuildConfig, LoraOption
+from mlc_controlnet.config import BuildConfig, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
 
@@ -39,6 +39,10 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
             "a.safetensors:0.5",
             "--lora",
             "b.safetensors",
+            "--embedding",
+            "easynegative.safetensors",
+            "--embedding",
+            "learned_embeds.bin=<cat-toy>",
             "--tokenizer",
             "clip",
             "--prediction-type",
@@ -49,6 +53,8 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
     assert config.out.name == "sd-llvm"
     assert (config.controlnet, config.vae) == ("canny.pth", "vae-ft-mse.ckpt")
     assert config.loras == (LoraOption("a.safetensors", 0.5), LoraOption("b.safetensors", 1.0))
+    inversions = (EmbeddingOption("easynegative.safetensors"), EmbeddingOption("learned_embeds.bin", "<cat-toy>"))
+    assert config.embeddings == inversions
     assert (config.tokenizer, config.prediction_type) == (Path("clip"), "v_prediction")
 
 
