@@ -13,7 +13,7 @@ import numpy as np
 
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, ParamsSpec, SamplersSpec
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.bundle.sampler_table import SamplerTable, tables_to_json
+from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint, find_model, find_vae, find_weights, load_checkpoint, model_name
@@ -32,7 +32,7 @@ from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
-from mlc_controlnet.export.samplers import build_sampler_tables, check_samplers, default_sampler
+from mlc_controlnet.export.sampler_descriptions import check_samplers, default_sampler, describe_samplers
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
@@ -70,7 +70,6 @@ def build(config: BuildConfig) -> Bundle:
             checkpoint = load_model(config)
         with stage("capture its components"):
             models = [clean(capture(checkpoint, dtype)) for dtype in config.dtypes]
-        tables = background.start(build_sampler_tables, checkpoint.scheduler_config)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
         references = background.start(run_references, checkpoint)
@@ -78,8 +77,8 @@ def build(config: BuildConfig) -> Bundle:
             libraries = compile_libraries(planned, checkpoint.name, Path(folder))
         with stage("compare with torch"):
             parity = compare_with_torch(libraries, checkpoint, config, references())
-        with stage("write weights and tables"):
-            params = write_data(writer, libraries, checkpoint, tables())
+        with stage("write weights and samplers"):
+            params = write_data(writer, libraries, checkpoint)
         with stage("write the manifest"):
             bundle = writer.finish(describe_bundle(libraries, checkpoint, config, params, parity))
     print(stage.summary, flush=True)
@@ -170,9 +169,8 @@ def write_data(
     writer: BundleWriter,
     libraries: Sequence[BuiltLibrary],
     checkpoint: Checkpoint,
-    tables: Mapping[str, Mapping[int, SamplerTable]],
 ) -> ParamsSpec:
-    """Write the libraries, the weights in shards, the tokenizer and the sampler tables."""
+    """Write the libraries, the weights in shards, the tokenizer and what the samplers are computed from."""
     for library in libraries:
         writer.add_file(library.description.file, library.path)
     if any(library.path.suffix == ".wasm" for library in libraries):  # it contains TVM's runtime and C++'s library
@@ -180,7 +178,7 @@ def write_data(
     params = libraries[0].model.params  # the same for every dtype
     written = write_params(writer, chain.from_iterable(params.values()), checkpoint.tensors())
     writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
-    writer.add_json(SAMPLERS_FILE, tables_to_json(tables))
+    writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
     return written
 
 

@@ -214,6 +214,11 @@ class Manifest:
         return max((variant.chunks for variant in self.variants), default=1)
 
     @property
+    def embeds_guidance(self) -> bool:
+        """Whether the UNet reads the guidance scale: guidance then takes one call of the UNet instead of two."""
+        return any(tensor.name == "guidance_scale" for tensor in self.components[UNET].inputs)
+
+    @property
     def residuals(self) -> tuple[TensorSpec, ...]:
         """The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's."""
         return tuple(tensor for tensor in self.components[UNET].inputs if "residual" in tensor.name)

@@ -93,5 +93,5 @@ def run(options: argparse.Namespace) -> None:
             progress.close()
     for notice in output.notices:
         print(f"notice: {notice}", file=sys.stderr)
-    write_png(options.output, output.images[0], output.metadata)
+    write_png(options.output, output.image, output.metadata)
     print(f"{options.output}: seed {output.settings.seed}")

@@ -125,13 +125,22 @@ class Engine:
         specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.residuals]
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 
-    def unet(self, sample: np.ndarray, timestep: float, context: Context, residuals: Residuals) -> np.ndarray:
+    def unet(
+        self,
+        sample: np.ndarray,
+        timestep: float,
+        context: Context,
+        residuals: Residuals,
+        guidance_scale: float = 1.0,
+    ) -> np.ndarray:
         """float32 sample [1, C, h, w] -> model output, float32 of the same shape.
 
-        An inpainting model's sample has nine channels: `mlc_controlnet.runtime.inpainting`.
+        An inpainting model's sample has nine channels: `mlc_controlnet.runtime.inpainting`. A UNet that embeds the
+        guidance scale reads it; others do not.
         """
-        timesteps = np.array([timestep], np.float32)
-        return self._call(UNET, sample, timesteps, context.tensor, *residuals.tensors).numpy()
+        scalars = [timestep, guidance_scale] if self.bundle.manifest.embeds_guidance else [timestep]
+        timesteps, *guidance = (np.array([value], np.float32) for value in scalars)
+        return self._call(UNET, sample, timesteps, context.tensor, *guidance, *residuals.tensors).numpy()
 
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""

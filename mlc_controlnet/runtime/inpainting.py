@@ -73,7 +73,6 @@ def prepare_inpainting(
     no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if there is no mask, the mask is
     black everywhere, or its aspect ratio is not the picture's.
     """
-    _refuse_four_channels(image, mask_image, manifest)
     _check_given(image, mask_image, manifest, padding_mask_crop)
     if mask_image is None:
         return None
@@ -118,14 +117,6 @@ def paste(picture: Image.Image, inpainting: Inpainting) -> Image.Image:
     result = inpainting.original.copy()
     result.paste(put_back(picture, crop), crop.box, inpainting.overlay_mask.crop(crop.box))
     return result
-
-
-def _refuse_four_channels(image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
-    """Stands here until the denoising loop blends latents: delete it then."""
-    for subject, picture in ((IMAGE, image), (MASK_IMAGE, mask_image)):
-        if picture is not None and not manifest.inpaints:
-            wanted = f"none: {manifest.model.name} is not an inpainting model"
-            raise UserError(subject, "one", wanted, "leave it out, or build a bundle of an inpainting model")
 
 
 def _check_given(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 INITIAL_LATENTS_STREAM = 0
+FIRST_STEP_STREAM = 1  # of step i, if its sampler draws noise: this and i
 
 _ROUNDS = 10
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # Salmon et al., table 2

@@ -3,69 +3,71 @@
 Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mlc_controlnet.bundle.manifest import LatentPreview
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
-from mlc_controlnet.bundle.sampler_table import SamplerRow, SamplerTable, pick_table, tables_from_json
-from mlc_controlnet.components import TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.bundle.sampler_description import descriptions_from_json
+from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.batch import Prompts, Seeds, one_request_each
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.controls import Control, control_units
-from mlc_controlnet.runtime.engine import Context, Engine, Residuals
-from mlc_controlnet.runtime.inpainting import Inpainting, prepare_inpainting
+from mlc_controlnet.runtime.denoising import Conditions, Kept, Step, add_noise, check_finite, denoise, to_picture
+from mlc_controlnet.runtime.engine import Context, Engine
+from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
-from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, to_metadata, words
+from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, schedule_of, to_metadata, words
+from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
-MAX_CHUNKS = 1  # of a prompt: what the UNet is compiled for
+OnStep = Callable[[Step], np.ndarray | None]
+OUTPUT_TYPES = ("pil", "np", "latent")
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """The inputs that are the same for every step of the denoising loop."""
+class GeneratedImage:
+    """One finished picture and how it was made."""
 
-    contexts: Sequence[Context]  # the prompt's; with guidance, the negative prompt's before it
-    controls: Sequence[Control] = ()
-    extra_channels: Sequence[np.ndarray] = ()  # of an inpainting UNet's sample, after the latents: float32 [1, _, h, w]
-
-
-@dataclass(frozen=True)
-class Step:
-    """The state after one step of the denoising loop."""
-
-    index: int  # 0 .. count - 1
-    count: int
-    timestep: float
-    x: np.ndarray  # float32 [1, C, h, w]: the sample after this step
-    x0: np.ndarray  # float32 [1, C, h, w]: the final latents as this step predicts them
-    latent_preview: LatentPreview
-
-    @cached_property
-    def preview(self) -> Image.Image:
-        """x0 as a small RGB picture, w x h, one pixel per latent cell; computed on first access, without the VAE."""
-        weight, bias = np.array(self.latent_preview.weight), np.array(self.latent_preview.bias)
-        rgb = np.einsum("rc,chw->hwr", weight, self.x0[0]) + bias  # [h, w, 3]
-        return to_picture(rgb)
+    image: Image.Image
+    latents: np.ndarray  # float32 [1, C, h, w]: what the picture was decoded from
+    settings: Settings  # complete: the defaults and the seed are filled in
+    notices: tuple[str, ...]  # how the inputs were changed: a prompt that was cut, a control image that was scaled
+    metadata: dict[str, str]  # for the PNG file
 
 
 @dataclass(frozen=True)
 class PipelineOutput:
-    """One finished picture and how it was made."""
+    """The finished pictures of one call.
 
-    images: list[Image.Image]
-    settings: Settings  # complete: the defaults and the seed are filled in
-    notices: tuple[str, ...]  # how the inputs were changed: a prompt that was cut, a control image that was scaled
-    metadata: dict[str, str]  # for the PNG file
+    Attributes:
+        images: PIL pictures; with output_type `np`, float32 [N, H, W, 3] in 0..1; with `latent`, float32 [N, C, h, w].
+        generated: every picture and how it was made.
+    """
+
+    images: Any
+    generated: list[GeneratedImage]
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the first picture."""
+        return self.generated[0].settings
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The notices of all pictures, each once."""
+        return tuple(dict.fromkeys(notice for picture in self.generated for notice in picture.notices))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the first picture."""
+        return self.generated[0].metadata
 
 
 class ControlNetPipeline:
@@ -77,7 +79,7 @@ class ControlNetPipeline:
         self.manifest = bundle.manifest
         self._tokenizer = PromptTokenizer(bundle.read_file(self.manifest.tokenizer.file), self.manifest.tokenizer)
         samplers = self.manifest.samplers.file
-        self._tables = tables_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
+        self._samplers = descriptions_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
 
     @classmethod
     def from_bundle(
@@ -101,90 +103,139 @@ class ControlNetPipeline:
 
     def __call__(
         self,
-        prompt: str,
+        prompt: Prompts = "",
         image: Image.Image | list[Image.Image] | None = None,
         *,
         control_image: Image.Image | list[Image.Image] | None = None,
         mask_image: Image.Image | None = None,
+        negative_prompt: Prompts | None = None,
+        num_images_per_prompt: int = 1,
+        seed: Seeds = None,
+        generator: Any = None,
         latents: np.ndarray | None = None,
-        on_step: Callable[[Step], None] | None = None,
+        prompt_embeds: np.ndarray | None = None,
+        negative_prompt_embeds: np.ndarray | None = None,
+        output_type: str = "pil",
+        on_step: OnStep | None = None,
+        on_image: Callable[[GeneratedImage], None] | None = None,
+        callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         **options: Any,
     ) -> PipelineOutput:
-        """Draw one picture, with the arguments of diffusers' StableDiffusionControlNetPipeline or, for an inpainting
-        model, of its StableDiffusionControlNetInpaintPipeline.
+        """Draw pictures, with the arguments of diffusers' StableDiffusionControlNetPipeline and of its img2img and
+        inpainting pipelines.
 
         Args:
-            prompt: the text that describes the picture.
-            image: the control image, or a list of them; the picture to repaint if `control_image` is given too.
-            control_image, mask_image, latents: see `GenerateRequest`.
-            on_step: called after every step; an exception that it raises ends the loop.
-            options: the other fields of `GenerateRequest`, for example `num_inference_steps`, `guidance_scale` or
-                `seed` (an integer instead of diffusers' generator).
+            prompt, negative_prompt: the text that describes a picture, or a list with a text for each.
+            image: the control image, or a list with one for each ControlNet in use. If `control_image` or `mask_image`
+                is given: the picture to start from.
+            control_image, mask_image: see `GenerateRequest`.
+            num_images_per_prompt: how many pictures of each prompt.
+            seed: an integer, or a list with one for each picture. Picture i of one seed has the noise of seed + i.
+            generator: in place of `seed`, torch's or a list of them. Its initial seed is read, not its numbers.
+            latents: float32 [N, C, h, w], standard normal, in place of the seeds' noise.
+            prompt_embeds, negative_prompt_embeds: float32 [1, T, D] in place of the texts.
+            output_type: `pil`, `np` or `latent`: see `PipelineOutput`.
+            on_step: called after every step. Latents that it returns replace the step's; an exception ends the call.
+            on_image: called with every picture when it is finished.
+            callback_on_step_end: diffusers': it takes this pipeline, the index, the timestep and a dict with `latents`.
+            options: the other fields of `GenerateRequest`, for example `num_inference_steps` or `guidance_scale`.
 
         Raises UserError as `generate` does, and TypeError for an option that does not exist.
         """
+        if output_type not in OUTPUT_TYPES:
+            raise UserError(
+                "output type", repr(output_type), f"one of {', '.join(OUTPUT_TYPES)}", "choose one of these"
+            )
         if mask_image is None and control_image is None:
             control_image, image = image, None
-        request = GenerateRequest(
-            prompt=prompt,
-            control_image=control_image,
-            image=image,  # type: ignore[arg-type]  # prepare_inpainting refuses a list
-            mask_image=mask_image,
-            latents=latents,
-            **options,
+        if callback_on_step_end is not None:
+            on_step = self._as_on_step(callback_on_step_end)
+        fixed = {
+            "control_image": control_image,
+            "image": image,
+            "mask_image": mask_image,
+            "prompt_embeds": prompt_embeds,
+            "negative_prompt_embeds": negative_prompt_embeds,
+        }
+        requests = one_request_each(
+            prompt, negative_prompt, num_images_per_prompt, seed, generator, latents, {**fixed, **options}
         )
-        return self.generate(request, on_step)
+        generated = []
+        for picture in self.stream(requests, on_step):
+            generated.append(picture)
+            if on_image is not None:
+                on_image(picture)
+        return PipelineOutput(_as_output_type(generated, output_type), generated)
 
-    def generate(self, request: GenerateRequest, on_step: Callable[[Step], None] | None = None) -> PipelineOutput:
-        """Draw one picture; `on_step` is called after every step, and an exception that it raises ends the loop.
+    def stream(self, requests: Sequence[GenerateRequest], on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
+        """Draw a picture for each request and yield it when it is finished.
+
+        All requests are checked before the first is drawn. Raises UserError as `generate` does.
+        """
+        for request in requests:
+            self.resolve(request)
+        for request in requests:
+            yield self.generate(request, on_step)
+
+    def generate(self, request: GenerateRequest, on_step: OnStep | None = None) -> GeneratedImage:
+        """Draw one picture. `on_step` is called after every step; latents that it returns replace the step's, and an
+        exception that it raises ends the loop.
 
         Raises UserError for every value that cannot be used, before anything is computed, and for a component that
         returns NaN or infinity.
         """
         settings = self.resolve(request)
+        schedule = schedule_of(settings, self._samplers)
+        inpainting = prepare_inpainting(
+            request.image, request.mask_image, self.manifest, settings.mask_blur, settings.padding_mask_crop
+        )
+        init = prepare_init_image(request.image, self.manifest) if inpainting is None else None
+        crop = None if inpainting is None else inpainting.crop
         size = self.manifest.model.height, self.manifest.model.width
-        prepared = [prepare_control_image(image, *size) for image in request.control_images]
-        inpainting = prepare_inpainting(request.image, request.mask_image, self.manifest)
-        x = self.initial_latents(settings, request.latents)
-        contexts, notices = self.encode_prompts(settings)
-        extra_channels = () if inpainting is None else (inpainting.mask, self.encode_masked_image(inpainting))
+        prepared = [prepare_control_image(image, *size, crop) for image in request.control_images]
+        noise = self.initial_noise(settings, request.latents)
+
+        contexts, notices = self.encode_prompts(settings, request)
         controls = self.embed_controls(settings, [image.array for image in prepared])
-        for step in self.denoise(settings, Conditions(contexts, controls, extra_channels), x):
-            x = step.x
-            if on_step is not None:
-                on_step(step)
-        return PipelineOutput(
-            images=[self.decode(x, settings)],
+        x, extra_channels, kept = self.start(settings, schedule, noise, init, inpainting)
+        x = self._run(settings, schedule, Conditions(contexts, controls, extra_channels, kept), x, on_step)
+        image = self.decode(x, settings)
+        if inpainting is not None and (settings.apply_overlay or crop is not None):
+            image = paste(image, inpainting)
+        changed = [*prepared, *(part for part in (init, inpainting) if part is not None)]
+        return GeneratedImage(
+            image=image,
+            latents=x,
             settings=settings,
-            notices=(
-                *notices,
-                *(notice for image in prepared for notice in image.notices),
-                *(() if inpainting is None else inpainting.notices),
-            ),
+            notices=(*notices, *(notice for part in changed for notice in part.notices)),
             metadata=self.describe(settings),
         )
 
     def resolve(self, request: GenerateRequest) -> Settings:
         """Fill in the bundle's defaults and check every option. Raises UserError for a value that cannot be used."""
-        return resolve(request, self.manifest, self._tables)
+        return resolve(request, self.manifest, self._samplers)
 
-    def encode_prompts(self, settings: Settings) -> tuple[list[Context], tuple[str, ...]]:
+    def encode_prompts(self, settings: Settings, request: GenerateRequest) -> tuple[list[Context], tuple[str, ...]]:
         """Encode the prompt, and with guidance the negative prompt before it. Returns contexts and notices of cuts."""
-        names = ["negative_prompt", "prompt"] if settings.guidance_scale > 1 else ["prompt"]
+        guided = settings.guidance_scale > 1 and not self.manifest.embeds_guidance
+        names = ["negative_prompt", "prompt"] if guided else ["prompt"]
+        embeds = {name: getattr(request, f"{name}_embeds") for name in names}
+        texts = [name for name in names if embeds[name] is None]
+        chunks, syntax = self.manifest.max_chunks, settings.prompt_syntax
         prompts = [
-            tokenize_prompt(getattr(settings, name), self._tokenizer, MAX_CHUNKS, settings.prompt_syntax, words(name))
-            for name in names
+            tokenize_prompt(getattr(settings, name), self._tokenizer, chunks, syntax, words(name)) for name in texts
         ]
-        tokens = self.manifest.tokenizer.max_length
+        tokens = chunks * (self.manifest.tokenizer.max_length - 2) + 2
         notices = [
             f"{words(name)}: longer than {tokens} tokens, this end was cut: {prompt.cut_text!r}"
-            for name, prompt in zip(names, prompts, strict=True)
+            for name, prompt in zip(texts, prompts, strict=True)
             if prompt.cut_text
         ]
-        contexts = [
-            encode_prompt(self.engine, prompt, settings.clip_skip, words(name))
-            for name, prompt in zip(names, pad_chunks(prompts, self._tokenizer), strict=True)
-        ]
+        encoded = {
+            name: encode_prompt(self.engine, prompt, settings.clip_skip, words(name))
+            for name, prompt in zip(texts, pad_chunks(prompts, self._tokenizer), strict=True)
+        }
+        contexts = [encoded[name] if name in encoded else self.engine.context(embeds[name]) for name in names]
         return contexts, tuple(notices)
 
     def embed_controls(self, settings: Settings, control_images: Sequence[np.ndarray]) -> list[Control]:
@@ -193,48 +244,61 @@ class ControlNetPipeline:
         pairs = zip(units, control_images, strict=True)
         return [Control(unit, self.engine.control_embedding(image, unit.controlnet)) for unit, image in pairs]
 
-    def encode_masked_image(self, inpainting: Inpainting) -> np.ndarray:
-        """Return the latents of the part that the model keeps: float32 [1, C, h, w].
-
-        They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed
-        determines nothing but the noise.
-        """
-        moments = self.engine.vae_encoder(inpainting.masked_image)  # [1, 2 C, h, w]
-        _check_finite(VAE_ENCODER, moments, "before step 1")
-        mean = moments[:, : self.manifest.model.latent_channels]
-        return (mean.astype(np.float64) * self.manifest.model.scaling_factor).astype(np.float32)
-
-    def initial_latents(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
-        """Scale the seed's or the caller's noise by the sampler's first standard deviation: float32 [1, C, h, w]."""
+    def initial_noise(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
+        """Return the seed's or the caller's noise: float32 [1, C, h, w], standard normal."""
         model = self.manifest.model
         cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
         shape = (1, model.latent_channels, *cells)
         if latents is None:
-            latents = standard_normal(shape, settings.seed)
-        elif np.shape(latents) != shape or not np.isfinite(latents).all():
+            return standard_normal(shape, settings.seed)
+        if np.shape(latents) != shape or not np.isfinite(latents).all():
             got = f"{list(np.shape(latents))}" + ("" if np.shape(latents) != shape else " with NaN or infinity")
             raise UserError("latents", got, f"{list(shape)} of finite numbers", "draw them from a normal distribution")
-        return (np.asarray(latents, np.float64) * self._table(settings).init_noise_sigma).astype(np.float32)
+        return np.asarray(latents, np.float32)
 
-    def denoise(self, settings: Settings, conditions: Conditions, x: np.ndarray) -> Iterator[Step]:
-        """Run the denoising loop. It yields after every step, so the caller can show progress, preview or cancel."""
-        rows = self._table(settings).rows
-        previous_x0 = np.zeros_like(x)
-        zero_residuals = functools.cache(self.engine.zero_residuals)  # once per picture, if a step needs them
-        for index, row in enumerate(rows):
-            scaled_x = (x.astype(np.float64) * row.model_input_scale).astype(np.float32)
-            active = [control for control in conditions.controls if control.unit.is_active(index, len(rows))]
-            residuals = self._control(scaled_x, row.timestep, conditions.contexts, active, zero_residuals)
-            outputs = self._predict(scaled_x, row.timestep, conditions, residuals)
-            _check_outputs(conditions, residuals, outputs, f"step {index + 1} of {len(rows)}")
-            m = guide(outputs, settings.guidance_scale)
-            x, previous_x0 = advance(row, x, m, previous_x0)
-            yield Step(index, len(rows), row.timestep, x, previous_x0, self.manifest.latent_preview)
+    def start(
+        self,
+        settings: Settings,
+        schedule: Schedule,
+        noise: np.ndarray,
+        init: InitImage | None = None,
+        inpainting: Inpainting | None = None,
+    ) -> tuple[np.ndarray, list[np.ndarray], Kept | None]:
+        """Return the first sample, float32 [1, C, h, w], and what a picture or a mask adds to the conditions.
+
+        From noise alone, the sample is noise of the sampler's first standard deviation. From a picture, it is the
+        picture's latents, noised for the first step that runs. Inpainting with strength 1 starts from noise alone.
+        """
+        from_noise = (noise.astype(np.float64) * schedule.init_noise_sigma).astype(np.float32)
+        picture = init or inpainting
+        if picture is None:
+            return from_noise, [], None
+        extra_channels = []
+        if inpainting is not None and self.manifest.inpaints:
+            extra_channels = [inpainting.mask, self.encode_image(inpainting.masked_image)]
+            if settings.strength == 1:
+                return from_noise, extra_channels, None
+        latents = self.encode_image(picture.array)
+        x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents
+        if inpainting is None or extra_channels:
+            return x, extra_channels, None
+        return from_noise if settings.strength == 1 else x, [], Kept(latents, noise, inpainting.mask)
+
+    def encode_image(self, image: np.ndarray) -> np.ndarray:
+        """Encode a picture, float32 [1, 3, H, W] in -1..1, to latents: float32 [1, C, h, w].
+
+        They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed
+        determines nothing but the noise.
+        """
+        encoded = self.engine.vae_encoder(image)  # [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
+        check_finite(VAE_ENCODER, encoded, "before step 1")
+        mean = encoded[:, : self.manifest.model.latent_channels]
+        return (mean.astype(np.float64) * self.manifest.model.scaling_factor).astype(np.float32)
 
     def decode(self, x: np.ndarray, settings: Settings) -> Image.Image:
         """Decode latents float32 [1, C, h, w] to a picture."""
         image = self.engine.vae_decoder(x)  # [1, 3, H, W]
-        _check_finite(VAE_DECODER, image, f"after {settings.num_inference_steps} steps")
+        check_finite(VAE_DECODER, image, f"after {settings.num_inference_steps} steps")
         return to_picture(image[0].transpose(1, 2, 0).astype(np.float64) / 2 + 0.5)
 
     def describe(self, settings: Settings) -> dict[str, str]:
@@ -242,92 +306,40 @@ class ControlNetPipeline:
         identity = {"model": self.manifest.model.name, "bundle_sha256": self.engine.bundle.sha256}
         return {**to_metadata(settings), **identity}
 
-    def _control(
-        self,
-        scaled_x: np.ndarray,
-        timestep: float,
-        contexts: Sequence[Context],
-        active: Sequence[Control],
-        zero_residuals: Callable[[], Residuals],
-    ) -> list[Residuals]:
-        """Return the residuals for each context: the sum of those ControlNets that affect it, or zeros."""
-        residuals = []
-        for i, context in enumerate(contexts):
-            is_negative = i < len(contexts) - 1
-            made = (
-                self.engine.controlnet(scaled_x, timestep, context, control.embedding, control.unit.residual_scales)
-                for control in active
-                if control.affects(is_negative)
-            )
-            residuals.append(self._sum(made) or zero_residuals())
-        return residuals
+    def _run(
+        self, settings: Settings, schedule: Schedule, conditions: Conditions, x: np.ndarray, on_step: OnStep | None
+    ) -> np.ndarray:
+        """Run the denoising loop to its end and return the last sample."""
+        steps = denoise(self.engine, settings, schedule, conditions, x)
+        step = next(steps, None)
+        while step is not None:
+            replaced = None if on_step is None else on_step(step)
+            x = step.x if replaced is None else _like(step.x, replaced)
+            try:
+                step = steps.send(replaced if replaced is None else x)
+            except StopIteration:
+                step = None
+        return x
 
-    def _sum(self, residuals: Iterable[Residuals]) -> Residuals | None:
-        """Add residuals; None if there are none. At most two sets are on the device at a time, and their sum."""
-        return functools.reduce(
-            lambda total, one: one if total is None else self.engine.residual_sum(total, one), residuals, None
-        )
+    def _as_on_step(self, callback: Callable[..., dict[str, Any]]) -> OnStep:
+        def on_step(step: Step) -> np.ndarray | None:
+            returned = callback(self, step.index, step.timestep, {"latents": step.x})
+            latents = (returned or {}).get("latents", step.x)
+            return None if latents is step.x else latents
 
-    def _predict(
-        self, scaled_x: np.ndarray, timestep: float, conditions: Conditions, residuals: list[Residuals]
-    ) -> list[np.ndarray]:
-        """Return the UNet's output for each context: float32 [1, C, h, w]."""
-        sample = np.concatenate([scaled_x, *conditions.extra_channels], axis=1)
-        pairs = zip(conditions.contexts, residuals, strict=True)
-        return [self.engine.unet(sample, timestep, context, residual) for context, residual in pairs]
-
-    def _table(self, settings: Settings) -> SamplerTable:
-        return pick_table(self._tables, settings.sampler, settings.num_inference_steps)
+        return on_step
 
 
-def guide(outputs: list[np.ndarray], guidance_scale: float) -> np.ndarray:
-    """Apply classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64."""
-    if len(outputs) == 1:
-        return outputs[0].astype(np.float64)
-    negative, positive = (output.astype(np.float64) for output in outputs)
-    return negative + guidance_scale * (positive - negative)
+def _like(x: np.ndarray, latents: Any) -> np.ndarray:
+    """Return a callback's latents as float32, of the shape of x."""
+    values = np.asarray(latents, np.float32)
+    if values.shape != x.shape:
+        raise UserError("latents of the callback", str(list(values.shape)), str(list(x.shape)), "keep the shape")
+    return values
 
 
-def advance(row: SamplerRow, x: np.ndarray, m: np.ndarray, previous_x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Take one step of the sampler: return the next x and this step's x0. Computes in float64 and stores float32."""
-    x0 = (row.x0_sample * x.astype(np.float64) + row.x0_output * m).astype(np.float32)
-    following = (
-        row.next_sample * x.astype(np.float64)
-        + row.next_x0 * x0.astype(np.float64)
-        + row.next_previous_x0 * previous_x0.astype(np.float64)
-    )
-    return following.astype(np.float32), x0
-
-
-def to_picture(rgb: np.ndarray) -> Image.Image:
-    """Turn [H, W, 3] in 0..1 into RGB of 8 bits; values outside are clipped."""
-    return Image.fromarray(np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8))
-
-
-def _check_outputs(
-    conditions: Conditions, residuals: Sequence[Residuals], outputs: Sequence[np.ndarray], where: str
-) -> None:
-    """Raise UserError if an output is not finite. The error names the first component that returned such numbers."""
-    for context, residual, output in zip(conditions.contexts, residuals, outputs, strict=True):
-        if np.isfinite(output).all():
-            continue
-        # The inputs are copied to the host only now: to read them in every step would cost time.
-        _check_finite(TEXT_ENCODER, context.tensor.numpy(), where)
-        for control in conditions.controls:
-            name = control.unit.controlnet.control_embedding
-            _check_finite(name, control.embedding.tensor.numpy(), where)
-        for tensor in residual.tensors:
-            _check_finite(" + ".join(c.unit.controlnet.controlnet for c in conditions.controls), tensor.numpy(), where)
-        _check_finite(UNET, output, where)
-
-
-def _check_finite(component: str, values: np.ndarray, where: str) -> None:
-    broken = int((~np.isfinite(values)).sum())
-    if broken:
-        raise UserError(
-            f"{component}, {where}",
-            f"NaN or infinity in {broken} of {values.size} numbers",
-            "finite numbers",
-            "try another seed; if the error remains, verify the bundle with python -m mlc_controlnet verify, "
-            "or use its float32 library",
-        )
+def _as_output_type(generated: Sequence[GeneratedImage], output_type: str) -> Any:
+    if output_type == "latent":
+        return np.concatenate([picture.latents for picture in generated])
+    images = [picture.image for picture in generated]
+    return images if output_type == "pil" else np.stack([np.asarray(image, np.float32) / 255 for image in images])

@@ -147,7 +147,7 @@ def tokenize_prompt(
 
 def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer) -> list[TokenizedPrompt]:
     """Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length."""
-    count = max(len(prompt.chunks) for prompt in prompts)
+    count = max((len(prompt.chunks) for prompt in prompts), default=0)
     empty = _make_chunk([], tokenizer)
     return [
         TokenizedPrompt((*prompt.chunks, *[empty] * (count - len(prompt.chunks))), prompt.cut_text)

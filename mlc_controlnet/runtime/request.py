@@ -17,15 +17,23 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.bundle.sampler_table import SamplerTables, pick_table
+from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.runtime.mask_options import (
+    check_apply_overlay,
+    check_mask_blur,
+    check_padding_mask_crop,
+    check_strength,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from mlc_controlnet.bundle.sampler_description import SamplerDescriptions
+    from mlc_controlnet.runtime.samplers.row import Schedule
+
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
-MAX_IMAGES = 2**16  # of one call; each has noise streams of its own
 BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
 # "plain" reads a prompt as diffusers does: brackets are text, and what exceeds one chunk is cut. The default is
 # "webui", because in prompts that are shared brackets mean weights, and every program that draws in a page or a window
@@ -111,6 +119,28 @@ def check_names(subject: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise UserError(subject, repr(value), "a list of names", "put the name into a list")
     return tuple(check_text(subject, name) for name in value)
+
+
+def check_share(subject: str, value: Any) -> float:
+    """Return `value` as a float if it is a number from 0 to 1; raise UserError otherwise."""
+    number = check_number(subject, value)
+    if not 0 <= number <= 1:
+        raise UserError(subject, json_number(number), "a number from 0 to 1", "choose another number")
+    return number
+
+
+def check_numbers(subject: str, value: Any) -> tuple[float, ...] | None:
+    """Return `value`, None or a sequence of finite numbers, as a tuple; raise UserError otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise UserError(subject, repr(value), "a list of numbers", "put the number into a list")
+    return tuple(check_number(subject, float(number)) for number in value)
+
+
+def check_text_or_none(subject: str, value: Any) -> str | None:
+    """Return `value` if it is None or a string; raise UserError otherwise."""
+    return None if value is None else check_text(subject, value)
 
 
 def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tuple[T, ...]]:
@@ -251,6 +281,60 @@ class Settings:
         "NAME",
         str,
     )
+    schedule_type: str | None = _option(
+        "where the sampler puts its steps: leading, linspace, trailing, karras, exponential or beta (default: the "
+        "model's)",
+        check_text_or_none,
+        lambda manifest, request: None,
+        "NAME",
+        str,
+    )
+    eta: float = _option(
+        "share of fresh noise in each step, 0 to 1, of the samplers ddim and tcd (default: 0)",
+        check_share,
+        lambda manifest, request: 0.0,
+    )
+    timesteps: tuple[float, ...] | None = _option(
+        "the steps' timesteps, with commas, from the noisiest, in place of num_inference_steps",
+        check_numbers,
+        lambda manifest, request: None,
+        "X,X,...",
+        lambda text: [float(part) for part in text.split(",")],
+    )
+    sigmas: tuple[float, ...] | None = _option(
+        "the steps' noise levels, with commas, from the noisiest to the last, in place of num_inference_steps",
+        check_numbers,
+        lambda manifest, request: None,
+        "X,X,...",
+        lambda text: [float(part) for part in text.split(",")],
+    )
+    strength: float = _option(
+        "with --image: the share of the steps that run on the noised picture; 0 keeps it, 1 draws a new one (default: "
+        "0.8; with a mask 1)",
+        check_strength,
+        lambda manifest, request: 0.8 if request.image is not None and request.mask_image is None else 1.0,
+    )
+    mask_blur: float = _option(
+        "softness of the mask's edge in its pixels, 0 to 256 (default: 0)",
+        check_mask_blur,
+        lambda manifest, request: 0.0,
+    )
+    padding_mask_crop: int | None = _option(
+        "draw only the part around the mask, with so many pixels on each side, at the model's full size (default: the "
+        "whole picture)",
+        check_padding_mask_crop,
+        lambda manifest, request: None,
+        "N",
+        int,
+    )
+    apply_overlay: bool = _option(
+        "true puts the picture's own pixels where the mask is black, false leaves what the VAE makes of them (default: "
+        "true)",
+        check_apply_overlay,
+        lambda manifest, request: True,
+        "BOOL",
+        lambda text: {"true": True, "false": False}[text],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,15 +344,18 @@ class GenerateRequest(Settings):
     Attributes:
         control_image: the picture that conditions, of any size and mode; with several ControlNets, a list with one for
             each.
-        image, mask_image: for an inpainting model only: the picture to repaint, and a mask that is white where the
-            model repaints. The rest of the picture goes through the VAE, so it is close to the original, not equal.
+        image: the picture to start from. An inpainting model needs one, and a mask.
+        mask_image: white where the model repaints `image`. The rest of the picture stays as it is.
         latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
+        prompt_embeds, negative_prompt_embeds: float32 [1, T, D], encoded prompts in place of the texts.
     """
 
     control_image: "Image.Image | list[Image.Image] | tuple[Image.Image, ...] | None" = None
     image: "Image.Image | None" = None
     mask_image: "Image.Image | None" = None
     latents: "np.ndarray | None" = None
+    prompt_embeds: "np.ndarray | None" = None
+    negative_prompt_embeds: "np.ndarray | None" = None
 
     @property
     def control_images(self) -> "list[Image.Image]":
@@ -282,7 +369,7 @@ class GenerateRequest(Settings):
 OPTIONS: dict[str, Option] = {field.name: field.metadata["option"] for field in dataclasses.fields(Settings)}
 
 
-def resolve(request: GenerateRequest, manifest: Manifest, tables: SamplerTables) -> Settings:
+def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDescriptions") -> Settings:
     """Fill in the defaults and check every option, alone and together.
 
     Raises UserError for the first value that cannot be used.
@@ -299,8 +386,36 @@ def resolve(request: GenerateRequest, manifest: Manifest, tables: SamplerTables)
         got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
         raise UserError("clip skip", got, wanted, "choose another number")
     _check_controlnets(settings, request, manifest)
-    pick_table(tables, settings.sampler, settings.num_inference_steps)
+    _check_embeds(request, manifest)
+    schedule_of(settings, samplers)
     return settings
+
+
+def schedule_of(settings: Settings, samplers: "SamplerDescriptions") -> "Schedule":
+    """Compute the rows of the sampler that `settings` name. Raises UserError for what the sampler cannot do."""
+    from mlc_controlnet.runtime.samplers.schedule import build_schedule  # imports numpy
+
+    return build_schedule(
+        samplers,
+        settings.sampler,
+        settings.num_inference_steps,
+        timesteps=settings.timesteps,
+        sigmas=settings.sigmas,
+        schedule_type=settings.schedule_type,
+        eta=settings.eta,
+        strength=settings.strength,
+    )
+
+
+def _check_embeds(request: GenerateRequest, manifest: Manifest) -> None:
+    (context,) = (tensor for tensor in manifest.components[UNET].inputs if tensor.name == "context")
+    _, tokens, width = context.shape
+    allowed = [(1, chunks * tokens, width) for chunks in range(1, manifest.max_chunks + 1)]
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        embeds = getattr(request, name)
+        if embeds is not None and tuple(embeds.shape) not in allowed:
+            wanted = f"{' or '.join(str(list(shape)) for shape in allowed)}, what this bundle's UNet reads"
+            raise UserError(words(name), str(list(embeds.shape)), wanted, "encode a prompt with the same text encoder")
 
 
 def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:
@@ -338,8 +453,12 @@ def per_controlnet(value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
 
 
 def to_metadata(settings: Settings) -> dict[str, str]:
-    """Return the settings as text chunks of a PNG file, by name: texts as they are, everything else as JSON."""
-    return {name: _to_text(getattr(settings, name)) for name in OPTIONS}
+    """Return the settings as text chunks of a PNG file, by name: texts as they are, everything else as JSON.
+
+    An option that is None is left out.
+    """
+    values = {name: getattr(settings, name) for name in OPTIONS}
+    return {name: _to_text(value) for name, value in values.items() if value is not None}
 
 
 def words(name: str) -> str:

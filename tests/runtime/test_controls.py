@@ -8,8 +8,9 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.controls import guess_scales, mode_scales
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from tests.fixtures.linear_bundle import HEIGHT, LATENT, WIDTH, linear_model, sampler_tables
-from tests.runtime.test_pipeline import tokens
+from mlc_controlnet.runtime.samplers.schedule import build_schedule
+from tests.fixtures.linear_bundle import HEIGHT, LATENT, WIDTH, linear_model, sampler_descriptions
+from tests.runtime.test_pipeline import step_with_numpy, tokens
 
 OPTIONS = {"num_inference_steps": 4, "guidance_scale": 2.0, "negative_prompt": "navy", "seed": 5}
 
@@ -27,12 +28,12 @@ def pictures():
 
 def draw_with_numpy(pictures, scales, windows=((0, 1), (0, 1)), prompt_only=(False, False)):
     """OPTIONS, in as few words as possible; `scales` holds the two residuals' scales of each ControlNet."""
-    model, table = linear_model(), sampler_tables()["ddim"][4]
+    model, schedule = linear_model(), build_schedule(sampler_descriptions(), "ddim", 4)
     controls = [model.control_embedding(np.asarray(p).transpose(2, 0, 1)[None] / 255) for p in pictures]
     contexts = [model.text_encoder(tokens(text)) for text in ("navy", "gold")]
-    x, x0_before = standard_normal(LATENT, 5).astype(np.float64) * table.init_noise_sigma, np.zeros(LATENT)
-    for i, row in enumerate(table.rows):
-        scaled, outputs = x * row.model_input_scale, []
+    x = standard_normal(LATENT, 5).astype(np.float64) * schedule.init_noise_sigma
+    for i, row in enumerate(schedule.rows):
+        scaled, outputs = x * row.input_scale, []
         for context, is_negative in zip(contexts, (True, False), strict=True):
             down, mid = np.zeros(LATENT), np.zeros(LATENT)
             for which, control in enumerate(controls):
@@ -41,10 +42,7 @@ def draw_with_numpy(pictures, scales, windows=((0, 1), (0, 1)), prompt_only=(Fal
                     more = model.controlnet(scaled, row.timestep, context, control, scales[which], which)
                     down, mid = down + more[0], mid + more[1]
             outputs.append(model.unet(scaled, row.timestep, context, down, mid))
-        m = outputs[0] + 2.0 * (outputs[1] - outputs[0])
-        x0 = row.x0_sample * x + row.x0_output * m
-        x = row.next_sample * x + row.next_x0 * x0 + row.next_previous_x0 * x0_before
-        x0_before = x0
+        x = step_with_numpy(row, x, outputs[0] + 2.0 * (outputs[1] - outputs[0]))
     return np.rint(255 * np.clip(model.vae_decoder(x)[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1))
 
 

@@ -144,6 +144,7 @@ def test_an_inpainting_model_draws_diffusers_picture(
             latents=LATENTS,
             mask_image=mask,
             control_image=random_picture(1),
+            apply_overlay=False,
         )
         return np.asarray(drawn.images[0])
 

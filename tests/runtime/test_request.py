@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.bundle.sampler_table import tables_from_json
+from mlc_controlnet.bundle.sampler_description import descriptions_from_json
 from mlc_controlnet.cli import generate
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.request import (
@@ -40,6 +40,14 @@ COMPLETE = Settings(
     control_mode="balanced",
     guess_mode=False,
     sampler="ddim",
+    schedule_type=None,
+    eta=0.0,
+    timesteps=None,
+    sigmas=None,
+    strength=1.0,
+    mask_blur=0.0,
+    padding_mask_crop=None,
+    apply_overlay=True,
 )
 
 
@@ -47,9 +55,9 @@ COMPLETE = Settings(
 def settings_of(linear_bundle):
     """Resolve a request that sets these options for the linear bundle."""
     manifest: Manifest = linear_bundle.manifest
-    tables = tables_from_json(linear_bundle.read_file(manifest.samplers.file), "samplers.json")
+    samplers = descriptions_from_json(linear_bundle.read_file(manifest.samplers.file), "samplers.json")
     given = {"prompt": "gold", "control_image": Image.new("RGB", (8, 8))}
-    return lambda **options: resolve(GenerateRequest(**{**given, **options}), manifest, tables)
+    return lambda **options: resolve(GenerateRequest(**{**given, **options}), manifest, samplers)
 
 
 def test_every_option_gets_a_value_of_its_declared_type(settings_of):
@@ -112,7 +120,7 @@ def test_the_command_line_has_every_option_with_its_help():
         assert option.help in text
 
 
-def test_the_metadata_has_every_option():
+def test_the_metadata_has_every_option_that_is_set():
     assert to_metadata(COMPLETE) == {
         "prompt": "gold",
         "negative_prompt": "navy",
@@ -128,6 +136,10 @@ def test_the_metadata_has_every_option():
         "control_mode": "balanced",
         "guess_mode": "false",
         "sampler": "ddim",
+        "eta": "0",
+        "strength": "1",
+        "mask_blur": "0",
+        "apply_overlay": "true",
     }
 
 
@@ -139,10 +151,10 @@ def test_the_metadata_lists_a_value_for_each_controlnet():
 
 def test_a_new_option_reaches_metadata_without_further_change(monkeypatch):
     """It needs its field: here one that the class does not have."""
-    monkeypatch.setitem(OPTIONS, "strength", OPTIONS["guidance_scale"])
+    monkeypatch.setitem(OPTIONS, "sharpness", OPTIONS["guidance_scale"])
     settings = dataclasses.replace(COMPLETE)
-    object.__setattr__(settings, "strength", 0.75)
-    assert to_metadata(settings)["strength"] == "0.75"
+    object.__setattr__(settings, "sharpness", 0.75)
+    assert to_metadata(settings)["sharpness"] == "0.75"
 
 
 @pytest.mark.parametrize(("value", "text"), json.loads(NUMBERS.read_text()))
