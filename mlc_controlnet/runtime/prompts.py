@@ -55,6 +55,7 @@ class Chunk:
 
     @property
     def is_weighted(self) -> bool:
+        """Whether a weight differs from 1."""
         return bool((self.weights != 1).any())
 
 

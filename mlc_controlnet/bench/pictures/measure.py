@@ -15,6 +15,7 @@ import numpy as np
 import tvm
 from PIL import Image, ImageDraw
 
+from mlc_controlnet.bench.pictures.own_time import ComponentClock
 from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import processor_name
@@ -47,6 +48,7 @@ class PictureTimes:
 
     Attributes:
         component_ms: component -> milliseconds per call; empty for diffusers.
+        own_share: the pipeline's own time as a share of its components' time; None for diffusers and for a GPU.
     """
 
     contestant: PictureContestant
@@ -54,6 +56,7 @@ class PictureTimes:
     picture_seconds: float
     slowest_picture_seconds: float
     component_ms: dict[str, float]
+    own_share: float | None = None
 
     def lines(self) -> Iterator[str]:
         """List the lines to print."""
@@ -64,6 +67,8 @@ class PictureTimes:
         yield f"  picture, {self.steps} steps, {guided:<14} {seconds}"
         for name, milliseconds in self.component_ms.items():
             yield f"  {name:<14} {milliseconds:8.2f} ms"
+        if self.own_share is not None:
+            yield f"  besides the components: {self.own_share:.1%} of their time"
 
 
 def time_pictures(
@@ -94,9 +99,18 @@ def time_pictures(
             picture_seconds=statistics.median(taken),
             slowest_picture_seconds=max(taken),
             component_ms={} if contestant.engine is None else _time_components(contestant.engine, rounds),
+            own_share=_own_share(contestant, rounds),
         )
         for contestant, taken in zip(contestants, seconds, strict=True)
     ]
+
+
+def _own_share(contestant: PictureContestant, rounds: int) -> float | None:
+    """Return the median of `rounds` pictures."""
+    if contestant.engine is None or contestant.engine.library.device != "llvm":
+        return None
+    clock = ComponentClock(contestant.engine)
+    return statistics.median(clock.own_share(contestant.draw) for _ in range(rounds))
 
 
 def describe_device(engine: Engine) -> str:
