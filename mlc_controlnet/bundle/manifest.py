@@ -107,7 +107,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True)
 class SamplersSpec:
-    """The file with the sampler tables, and which sampler is the default."""
+    """The file that describes the samplers, and which one is the default."""
 
     file: str
     default: str

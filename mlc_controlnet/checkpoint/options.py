@@ -210,44 +210,43 @@ _TEXT_ENCODER: Mapping[str, Verdict] = {
     "problem_type": _NOT_READ,
 }
 
-_PROBED = Honoured("diffusers' scheduler, from which the sampler tables are read")
-_SAMPLERS_OWN = Irrelevant("it belongs to a scheduler's own solver, and the user chooses the sampler")
+_DESCRIBED = Honoured("diffusers' scheduler, from which the samplers are described")
 _WITH_CLIPPING = Irrelevant("it is read together with thresholding or clip_sample")
 _NO_FLOW = "a flow-matching model"
 
-# A bundle's samplers are DDIM, Euler and DPM-Solver++ (see `export.samplers`), whatever scheduler the model names. They
+# A bundle has every sampler (see `export.samplers`), and the scheduler that the model names is the default. The others
 # take over the options that they know, as in diffusers.
 _SCHEDULER: Mapping[str, Verdict] = {
-    "num_train_timesteps": _PROBED,
-    "beta_start": _PROBED,
-    "beta_end": _PROBED,
-    "beta_schedule": _PROBED,
-    "trained_betas": _PROBED,
+    "num_train_timesteps": _DESCRIBED,
+    "beta_start": _DESCRIBED,
+    "beta_end": _DESCRIBED,
+    "beta_schedule": _DESCRIBED,
+    "trained_betas": _DESCRIBED,
     "prediction_type": Limited((*PREDICTION_TYPES, "sample"), _NO_FLOW),
-    "rescale_betas_zero_snr": _PROBED,
-    "timestep_spacing": _PROBED,
-    "steps_offset": _PROBED,
-    "set_alpha_to_one": _PROBED,
-    "final_sigmas_type": _PROBED,
-    "clip_sample": Honoured("the probe of a sampler: a sampler that clips is left out"),
-    "thresholding": Honoured("the probe of a sampler: a sampler with thresholds is left out"),
+    "rescale_betas_zero_snr": _DESCRIBED,
+    "timestep_spacing": _DESCRIBED,
+    "steps_offset": _DESCRIBED,
+    "set_alpha_to_one": _DESCRIBED,
+    "final_sigmas_type": _DESCRIBED,
+    "clip_sample": Honoured("the description of samplers: one that clips is left out"),
+    "thresholding": Honoured("the description of samplers: one with thresholds is left out"),
     "clip_sample_range": _WITH_CLIPPING,
     "dynamic_thresholding_ratio": _WITH_CLIPPING,
     "sample_max_value": _WITH_CLIPPING,
-    "interpolation_type": _PROBED,
-    "use_karras_sigmas": _PROBED,
-    "use_exponential_sigmas": _PROBED,
-    "use_beta_sigmas": _PROBED,
-    "use_lu_lambdas": _PROBED,
-    "sigma_min": _PROBED,
-    "sigma_max": _PROBED,
+    "interpolation_type": _DESCRIBED,
+    "use_karras_sigmas": _DESCRIBED,
+    "use_exponential_sigmas": _DESCRIBED,
+    "use_beta_sigmas": _DESCRIBED,
+    "use_lu_lambdas": _DESCRIBED,
+    "sigma_min": _DESCRIBED,
+    "sigma_max": _DESCRIBED,
     "timestep_type": Limited(("discrete",), "timesteps that are logarithms of sigmas"),
-    "algorithm_type": _SAMPLERS_OWN,
-    "solver_order": _SAMPLERS_OWN,
-    "solver_type": _PROBED,
-    "lower_order_final": _PROBED,
-    "euler_at_final": _PROBED,
-    "lambda_min_clipped": _PROBED,
+    "algorithm_type": _DESCRIBED,
+    "solver_order": _DESCRIBED,
+    "solver_type": _DESCRIBED,
+    "lower_order_final": _DESCRIBED,
+    "euler_at_final": _DESCRIBED,
+    "lambda_min_clipped": _DESCRIBED,
     "variance_type": Limited(
         (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"), "a UNet that predicts variances"
     ),
@@ -256,10 +255,12 @@ _SCHEDULER: Mapping[str, Verdict] = {
     "use_dynamic_shifting": Limited((False,), _NO_FLOW),
     "time_shift_type": Irrelevant("it is read together with use_dynamic_shifting, which is refused"),
     "shift_terminal": Limited((None,), _NO_FLOW),
-    "skip_prk_steps": _SAMPLERS_OWN,
-    "predict_x0": _SAMPLERS_OWN,
-    "disable_corrector": _SAMPLERS_OWN,
-    "solver_p": _SAMPLERS_OWN,
+    "skip_prk_steps": _DESCRIBED,
+    "predict_x0": _DESCRIBED,
+    "disable_corrector": _DESCRIBED,
+    "solver_p": Limited((None,), "a solver in place of UniPC's predictor"),
+    "original_inference_steps": _DESCRIBED,
+    "timestep_scaling": _DESCRIBED,
 }
 
 TINY_VAE = "AutoencoderTiny"
@@ -299,8 +300,10 @@ CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
                 "HeunDiscreteScheduler",
                 "KDPM2AncestralDiscreteScheduler",
                 "KDPM2DiscreteScheduler",
+                "LCMScheduler",
                 "LMSDiscreteScheduler",
                 "PNDMScheduler",
+                "TCDScheduler",
                 "UniPCMultistepScheduler",
             ),
         ),

@@ -1,1 +1,1 @@
-"""Write the files of a bundle besides its libraries: weights, sampler tables, latent previews and descriptions."""
+"""Write the files of a bundle besides its libraries: weights, samplers, latent previews and descriptions."""

@@ -48,6 +48,7 @@ _SIGMA_SPACINGS = {
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
 }
+_SIGMA_ENDS = {"sigma_min", "sigma_max"}
 _REMEDY = "change scheduler_config.json"
 
 
@@ -154,11 +155,19 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any], **options: A
     """
     sampler = _all_samplers(scheduler_config)[name]
     try:
-        config = {**sampler.defaults, **scheduler_config}
+        config = _known_options(sampler.scheduler_class, {**sampler.defaults, **scheduler_config})
         return sampler.scheduler_class.from_config(config, **{**sampler.options, **options})
     except (ValueError, NotImplementedError, TypeError, ImportError) as error:
         cause = " ".join(str(error).split())
         raise UserError(f"sampler {name}", cause, "a scheduler that diffusers can build", _REMEDY) from error
+
+
+def _known_options(scheduler_class: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the class does not read: diffusers would warn of it."""
+    known = {*inspect.signature(scheduler_class.__init__).parameters, "_class_name", "_use_default_values"}
+    if "use_exponential_sigmas" in known:
+        known |= _SIGMA_ENDS
+    return {option: value for option, value in config.items() if option in known}
 
 
 def _describe(
@@ -167,7 +176,7 @@ def _describe(
     schedules: list[TrainingSchedule] = []
     samplers: dict[str, SamplerOptions] = {}
     left_out: dict[str, UserError] = {}
-    prediction_type = DDIMScheduler.from_config(scheduler_config).config.prediction_type
+    prediction_type = scheduler_config.get("prediction_type", "epsilon")
     for name, sampler in _all_samplers(scheduler_config).items():
         if names is not None and name not in names:
             continue
@@ -245,7 +254,7 @@ def _options(method: str, scheduler: Any, schedule: int) -> SamplerOptions:
         if option in known and config[option]:
             options.setdefault("sigma_spacing", spacing)
     # diffusers reads these two also where they come from another class' configuration.
-    for option in ("sigma_min", "sigma_max"):
+    for option in sorted(_SIGMA_ENDS):
         if config.get(option) is not None:
             options[option] = float(config[option])
     if "timestep_scaling" in options:
