@@ -1,6 +1,7 @@
 """`generate`: draw a picture with a native bundle."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -17,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             continue
         is_required = option.default is None
         picture.add_argument(flag, type=option.parse, metavar=option.metavar, required=is_required, help=option.help)
+    picture.add_argument(
+        "--num-images-per-prompt",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw N pictures, of consecutive seeds: out-1.png, out-2.png, ... (default: 1)",
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--control-image",
@@ -63,13 +71,17 @@ def run(options: argparse.Namespace) -> None:
 
     from mlc_controlnet.images.lines import invert
     from mlc_controlnet.images.read import read_image
+    from mlc_controlnet.runtime.batch import seeds_of
     from mlc_controlnet.runtime.control_image import SUBJECT
     from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline, Step
     from mlc_controlnet.runtime.png import check_output_path, write_png
     from mlc_controlnet.runtime.request import GenerateRequest
 
-    check_output_path(options.output)
+    seeds = seeds_of(options.seed, options.num_images_per_prompt)
+    outputs = [_numbered(options.output, i, len(seeds)) for i in range(len(seeds))]
+    for output in outputs:
+        check_output_path(output)
     control_images = [read_image(path, SUBJECT) for path in options.control_image]
     request = GenerateRequest(
         **{name: getattr(options, name) for name in OPTIONS},
@@ -86,12 +98,27 @@ def run(options: argparse.Namespace) -> None:
             progress = tqdm(total=step.count, unit="step", file=sys.stderr)
         progress.update()
 
-    try:
-        output = pipeline.generate(request, show)
-    finally:
+    def end_progress() -> None:
+        nonlocal progress
         if progress is not None:
             progress.close()
-    for notice in output.notices:
-        print(f"notice: {notice}", file=sys.stderr)
-    write_png(options.output, output.image, output.metadata)
-    print(f"{options.output}: seed {output.settings.seed}")
+        progress = None
+
+    told: set[str] = set()
+    requests = [dataclasses.replace(request, seed=seed) for seed in seeds]
+    try:
+        for output, drawn in zip(outputs, pipeline.stream(requests, show), strict=True):
+            end_progress()
+            for notice in drawn.notices:
+                if notice not in told:
+                    print(f"notice: {notice}", file=sys.stderr)
+            told.update(drawn.notices)
+            write_png(output, drawn.image, drawn.metadata)
+            print(f"{output}: seed {drawn.settings.seed}", flush=True)
+    finally:
+        end_progress()
+
+
+def _numbered(output: Path, index: int, count: int) -> Path:
+    """Return the name of picture `index` of `count`: out.png, or out-1.png, out-2.png, ..."""
+    return output if count == 1 else output.with_stem(f"{output.stem}-{index + 1}")

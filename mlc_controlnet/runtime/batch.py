@@ -37,9 +37,6 @@ def one_request_each(
         raise UserError("negative prompt", f"{len(negatives)} texts", wanted, "pass as many as prompts")
     each = check_integer("num images per prompt", num_images_per_prompt)
     count = len(prompts) * each
-    if not 1 <= count <= MAX_IMAGES:
-        wanted = f"1 to {MAX_IMAGES} pictures in one call"
-        raise UserError("num images per prompt", f"{each} for {len(prompts)} prompts", wanted, "choose another number")
     seeds = seeds_of(seed if generator is None else _initial_seeds(generator), count)
     noises = _split(latents, count)
     requests = []
@@ -54,8 +51,11 @@ def one_request_each(
 def seeds_of(seed: Seeds, count: int) -> list[int]:
     """Return a seed for each of `count` pictures: seed, seed + 1, ..., or those of a list; random if there is none.
 
-    Raises UserError for a list of another length or a seed out of range.
+    Raises UserError for a list of another length, a seed out of range and a count that is not in 1..MAX_IMAGES.
     """
+    if not 1 <= count <= MAX_IMAGES:
+        wanted = f"1 to {MAX_IMAGES} in one call"
+        raise UserError("num images per prompt", f"{count} pictures", wanted, "choose another number")
     if seed is None:
         seed = secrets.randbelow(MAX_SEED - count + 2)
     if isinstance(seed, Sequence) and not isinstance(seed, str):

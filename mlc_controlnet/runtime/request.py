@@ -154,14 +154,32 @@ def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tupl
     return check_all
 
 
-def _parse_list(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def one_or_more(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Parse `0.5` or, with a value for each ControlNet, `0.5,1`."""
 
-    def parse_all(text: str) -> Any:
+    def value(text: str) -> Any:
         values = [parse(part) for part in text.split(",")]
         return values[0] if len(values) == 1 else values
 
-    return parse_all
+    return value
+
+
+# Functions that parse the command line's text; argparse names them in its errors.
+def numbers(text: str) -> list[float]:
+    """Parse `999,759.5,499`."""
+    return [float(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Parse `canny,depth`; an empty text is no name."""
+    return text.split(",") if text else []
+
+
+def true_or_false(text: str) -> bool:
+    """Parse `true` or `false`."""
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
 
 
 def _option(
@@ -238,26 +256,26 @@ class Settings:
         check_names,
         lambda manifest, request: tuple(controlnet.name for controlnet in manifest.controlnets),
         "NAME",
-        lambda text: text.split(",") if text else [],
+        names,
     )
     controlnet_conditioning_scale: float | tuple[float, ...] = _option(
         "weight of the control image; 0 switches the ControlNet off; several ControlNets: one weight for all, or one "
         "for each, with commas (default: the bundle's)",
         one_or_each(check_number),
         lambda manifest, request: manifest.defaults.conditioning_scale,
-        parse=_parse_list(float),
+        parse=one_or_more(float),
     )
     control_guidance_start: float | tuple[float, ...] = _option(
         "share of the steps, 0 to 1, after which the ControlNet starts; one for all, or one for each (default: 0)",
         one_or_each(check_number),
         lambda manifest, request: 0.0,
-        parse=_parse_list(float),
+        parse=one_or_more(float),
     )
     control_guidance_end: float | tuple[float, ...] = _option(
         "share of the steps, 0 to 1, after which the ControlNet stops; one for all, or one for each (default: 1)",
         one_or_each(check_number),
         lambda manifest, request: 1.0,
-        parse=_parse_list(float),
+        parse=one_or_more(float),
     )
     control_mode: str | tuple[str, ...] = _option(
         "which matters more, as in Stable Diffusion web UI: balanced, prompt or control; one for all, or one for each "
@@ -265,7 +283,7 @@ class Settings:
         one_or_each(check_mode),
         lambda manifest, request: BALANCED,
         "MODE",
-        _parse_list(str),
+        one_or_more(str),
     )
     guess_mode: bool = _option(
         "let the ControlNet recognise the control image without a prompt: weak in fine details, and without effect on "
@@ -299,14 +317,14 @@ class Settings:
         check_numbers,
         lambda manifest, request: None,
         "X,X,...",
-        lambda text: [float(part) for part in text.split(",")],
+        numbers,
     )
     sigmas: tuple[float, ...] | None = _option(
         "the steps' noise levels, with commas, from the noisiest to the last, in place of num_inference_steps",
         check_numbers,
         lambda manifest, request: None,
         "X,X,...",
-        lambda text: [float(part) for part in text.split(",")],
+        numbers,
     )
     strength: float = _option(
         "with --image: the share of the steps that run on the noised picture; 0 keeps it, 1 draws a new one (default: "
@@ -333,7 +351,7 @@ class Settings:
         check_apply_overlay,
         lambda manifest, request: True,
         "BOOL",
-        lambda text: {"true": True, "false": False}[text],
+        true_or_false,
     )
 
 

@@ -54,6 +54,14 @@ def test_generate_draws_what_the_pipeline_draws_and_says_how(generate, tmp_path,
     assert captured.out == f"{tmp_path / 'out.png'}: seed 0\n"
 
 
+def test_several_pictures_are_written_one_by_one(generate, tmp_path, capsys):
+    assert generate(seed=3, num_images_per_prompt=2) == 0
+    assert capsys.readouterr().out == "".join(f"{tmp_path}/out-{i}.png: seed {2 + i}\n" for i in (1, 2))
+    pictures = [(tmp_path / f"out-{i}.png").read_bytes() for i in (1, 2)]
+    assert pictures[0] != pictures[1]
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_the_share_of_the_steps_that_is_steered_reaches_the_pipeline(generate, tmp_path):
     assert generate(control_guidance_start=0.25, control_guidance_end=0.75) == 0
     with Image.open(tmp_path / "out.png") as image:

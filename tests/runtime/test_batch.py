@@ -69,8 +69,8 @@ def test_a_picture_that_cannot_be_drawn_ends_the_call_before_the_first_is(pipeli
             "negative prompt: got 3 texts, wanted one text, or 2",
         ),
         ({"prompt": ["a", "b"], "seed": [1]}, "seed: got 1 seeds, wanted one, or 2, one for each picture"),
-        ({"prompt": []}, "num images per prompt: got 1 for 0 prompts, wanted 1 to 1000"),
-        ({"num_images_per_prompt": 0}, "num images per prompt: got 0 for 1 prompts"),
+        ({"prompt": []}, "num images per prompt: got 0 pictures, wanted 1 to 1000 in one call"),
+        ({"num_images_per_prompt": 0}, "num images per prompt: got 0 pictures"),
         ({"num_images_per_prompt": 2.0}, "num images per prompt: got 2.0, wanted an integer"),
         (
             {"num_images_per_prompt": 2, "latents": np.zeros(LATENT)},
