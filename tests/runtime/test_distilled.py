@@ -1,0 +1,60 @@
+"""A distilled model with random weights: the compiled library's picture is diffusers' own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+from PIL import Image
+
+from mlc_controlnet.build import build
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from tests.conftest import ROOT
+from tests.fixtures.distilled_model import save_distilled_model
+from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
+
+pytestmark = pytest.mark.integration
+
+PROMPT = "gold circle with navy background"
+HEIGHT, WIDTH, STEPS = 96, 128, 3
+LATENTS = standard_normal((1, 4, HEIGHT // 8, WIDTH // 8), seed=7)
+PICTURE = Image.fromarray(np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
+    folder = tmp_path_factory.mktemp("distilled")
+    model = save_distilled_model(folder / "model")
+    out = folder / "bundle"
+    config = BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", height=HEIGHT, width=WIDTH)
+    return model, build(config)
+
+
+def test_a_distilled_model_draws_diffusers_picture_with_one_call_of_its_unet_a_step(
+    distilled: tuple[Path, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, bundle = distilled
+    reference = StableDiffusionControlNetPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    reference.set_progress_bar_config(disable=True)
+    pipeline = ControlNetPipeline.from_bundle(bundle)
+    calls, run = [], pipeline.engine.unet
+    monkeypatch.setattr(pipeline.engine, "unet", lambda *inputs: calls.append(inputs) or run(*inputs))
+    drawn = {}
+    for guidance_scale in (8.5, 1.0):
+        options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "controlnet_conditioning_scale": 4.0}
+        wanted = reference(PROMPT, image=PICTURE, latents=torch.from_numpy(LATENTS), **options).images[0]
+        drawn[guidance_scale] = np.asarray(pipeline(PROMPT, PICTURE, latents=LATENTS, **options).images[0])
+        assert np.asarray(wanted).std() > 10  # not a flat picture
+        assert psnr_db(drawn[guidance_scale], np.asarray(wanted)) >= MIN_PSNR_DB
+    assert psnr_db(drawn[8.5], drawn[1.0]) < MIN_PSNR_DB
+    assert len(calls) == 2 * STEPS
+
+
+def test_its_bundle_recommends_guidance_and_few_steps(distilled: tuple[Path, Bundle]) -> None:
+    manifest = distilled[1].manifest
+    assert manifest.embeds_guidance
+    assert (manifest.defaults.steps, manifest.defaults.guidance_scale) == (4, 8.5)
