@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator
 
 from mlc_controlnet.bundle.manifest import DTYPE_BYTES, FORMAT_VERSION, MANIFEST_NAME, RECORD_ALIGNMENT_BYTES
-from mlc_controlnet.components import COMPONENTS, COMPUTE, DRAWING, INPAINTING_CHANNELS
+from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS
 from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
-from mlc_controlnet.runtime.request import MAX_SEED, OPTIONS
+from mlc_controlnet.runtime.request import CONTROL_MODES, MAX_SEED, OPTIONS
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
 PATH = WEB / "src" / "engine" / "constants.ts"
@@ -27,7 +27,6 @@ CONSTANTS = (
     ("RECORD_ALIGNMENT_BYTES", RECORD_ALIGNMENT_BYTES, "WebGPU copies multiples of this many bytes only."),
     ("DTYPE_BYTES", DTYPE_BYTES, "The dtypes of stored weights, and the size of one number."),
     ("COMPUTE", COMPUTE, "Stands for the library's own dtype: float32 or float16."),
-    ("COMPONENTS", COMPONENTS, "Every component that a bundle can hold."),
     ("DRAWING", DRAWING, "The components that draw a picture from a prompt."),
     (
         "INPAINTING_CHANNELS",
@@ -37,6 +36,7 @@ CONSTANTS = (
     ("MASK_THRESHOLD", MASK_THRESHOLD, "The darkest grey, 0 to 255, of a mask's pixel that the model repaints."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
+    ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),
     ("OPTION_NAMES", OPTION_NAMES, "The options of a picture, in the order of the record."),
 )
 

@@ -26,13 +26,14 @@ def run_npx(*command: str) -> None:
     subprocess.run(["npx", *command], cwd=WEB, check=True)
 
 
-def build_linear_bundle(folder: Path, inpaints: bool = False) -> Bundle:
+def build_linear_bundle(folder: Path, inpaints: bool = False, controlnets: int = 1) -> Bundle:
     from mlc_controlnet.compile.library import compile_library
     from tests.fixtures.linear_bundle import linear_model, linear_module, write_linear_bundle
 
     config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
     library, description = compile_library(linear_module(inpaints=inpaints), "linear", "float32", config, folder)
-    return write_linear_bundle(folder / "bundle", linear_model(), library, description=description, inpaints=inpaints)
+    options = {"description": description, "inpaints": inpaints, "controlnets": controlnets}
+    return write_linear_bundle(folder / "bundle", linear_model(), library, **options)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def linear_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Linear components of 24 x 16 pixels for WebGPU: they load in a second or two."""
     return build_linear_bundle(tmp_path_factory.mktemp("linear-webgpu"))
+
+
+@pytest.fixture(scope="session")
+def linear_webgpu_bundle_of_two(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with two ControlNets, `lines` and `depth`."""
+    return build_linear_bundle(tmp_path_factory.mktemp("linear-webgpu-of-two"), controlnets=2)
 
 
 @pytest.fixture(scope="session")

@@ -502,18 +502,24 @@ export async function useAForeignEngine({ visitor, host, options }) {
   }
 }
 
-/** Another site's script draws with pictures that are given as numbers. @param {Stage} stage */
+/** Another site's script draws with one engine; pictures are given as numbers. @param {Stage} stage */
 export async function drawWithTheEngine({ visitor, host, options }) {
   await visitor.page.goto(host.url);
-  return visitor.page.evaluate(async ({ pictures, ...request }) => {
+  return visitor.page.evaluate(async ({ requests }) => {
     const { createEngine } = await import(/** @type {any} */ (new URL("./engine/index.js", location.href).href));
-    for (const [name, { width, data }] of Object.entries(pictures)) {
-      request[name] = new ImageData(Uint8ClampedArray.from(data), width);
-    }
+    /** @type {(value: any) => any} */
+    const withPixels = (value) => {
+      if (Array.isArray(value)) return value.map(withPixels);
+      return value?.data ? new ImageData(Uint8ClampedArray.from(value.data), value.width) : value;
+    };
     const engine = await createEngine({ bundleUrl: "./bundle/" });
-    const image = await engine.generate(request);
+    const pictures = [];
+    for (const request of requests) {
+      const entries = Object.entries(request).map(([name, value]) => [name, withPixels(value)]);
+      pictures.push([...(await engine.generate(Object.fromEntries(entries))).data]);
+    }
     await engine.unload();
-    return { pixels: [...image.data] };
+    return { pictures };
   }, options);
 }
 

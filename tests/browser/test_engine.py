@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -82,10 +83,10 @@ def numbers(picture: Image.Image) -> dict[str, Any]:
 
 
 def that_pools_its_residuals(bundle: Bundle, folder: Path) -> Bundle:
-    """A copy whose manifest says so; its residuals keep their shapes."""
-    model = dataclasses.replace(bundle.manifest.model, global_pool_conditions=True)
+    """A copy whose manifest says so."""
+    pooling = tuple(dataclasses.replace(entry, global_pool_conditions=True) for entry in bundle.manifest.controlnets)
     shutil.copytree(bundle.path, folder)
-    (folder / MANIFEST_NAME).write_bytes(dataclasses.replace(bundle.manifest, model=model).to_bytes())
+    (folder / MANIFEST_NAME).write_bytes(dataclasses.replace(bundle.manifest, controlnets=pooling).to_bytes())
     return read_bundle(folder)
 
 
@@ -112,11 +113,55 @@ def test_the_engine_repaints_as_the_native_library_does(
     assert_draws(drawn, visit, linear_inpainting_webgpu_bundle, engine_site, **pictures)
 
 
+CONTROLS: dict[str, dict[str, Any]] = {
+    "balanced": {},
+    "scales": {"controlnet_conditioning_scale": [0.5, 2]},
+    "windows": {"control_guidance_start": [0, 0.5], "control_guidance_end": [0.5, 1]},
+    "prompt": {"control_mode": "prompt"},
+    "control": {"control_mode": ["balanced", "control"]},
+    "guess": {"guess_mode": True},
+    "one": {"controlnets": ["depth"]},
+    "none": {"controlnets": []},
+    "turned": {"controlnets": ["depth", "lines"]},
+}
+
+
+def test_the_engine_draws_with_two_controlnets_as_the_native_library_does(
+    visit: Visit, engine_site: Path, linear_bundle_of_two: Bundle, linear_webgpu_bundle_of_two: Bundle
+):
+    """In every control mode; all in one engine, so that no picture may leave something for the next."""
+    pipeline = ControlNetPipeline.from_bundle(linear_bundle_of_two)
+    pictures = [random_picture(2), random_picture(3)]
+    drawn, requests = [], []
+    for options in CONTROLS.values():
+        given = pictures[: len(options.get("controlnets", pictures))]
+        drawn.append(pipeline("gold", given, negative_prompt="navy", seed=5, **options).images[0])
+        requests.append({"controlImage": [numbers(picture) for picture in given], **camel_case(options)})
+    for name, wanted, pixels in zip(
+        CONTROLS, drawn, draw_all(visit, linear_webgpu_bundle_of_two, engine_site, requests), strict=True
+    ):
+        assert_alike(pixels, wanted, name)
+    assert len({picture.tobytes() for picture in drawn}) == len(CONTROLS)
+
+
+def camel_case(options: dict[str, Any]) -> dict[str, Any]:
+    return {re.sub("_(.)", lambda match: match[1].upper(), name): value for name, value in options.items()}
+
+
 def assert_draws(wanted: Image.Image, visit: Visit, bundle: Bundle, site: Path, **pictures: Image.Image) -> None:
     """Whether the engine makes the `wanted` picture of these."""
-    request = {"prompt": "gold", "negativePrompt": "navy", "seed": 5}
     given = {name: numbers(picture) for name, picture in pictures.items()}
-    facts = visit("drawWithTheEngine", bundle, site=site, pictures=given, **request)
-    pixels = np.array(facts["pixels"]).reshape(HEIGHT, WIDTH, 4)[..., :3]
-    assert np.abs(pixels - np.asarray(wanted, int)).max() <= 1  # a value near .5 may round the other way
+    [pixels] = draw_all(visit, bundle, site, [given])
+    assert_alike(pixels, wanted)
+
+
+def draw_all(visit: Visit, bundle: Bundle, site: Path, requests: list[dict[str, Any]]) -> list[np.ndarray]:
+    """Draw one picture after another in one engine: [H, W, 3] each."""
+    common = {"prompt": "gold", "negativePrompt": "navy", "seed": 5}
+    facts = visit("drawWithTheEngine", bundle, site=site, requests=[{**common, **request} for request in requests])
+    return [np.array(pixels).reshape(HEIGHT, WIDTH, 4)[..., :3] for pixels in facts["pictures"]]
+
+
+def assert_alike(pixels: np.ndarray, wanted: Image.Image, what: str = "") -> None:
+    assert np.abs(pixels - np.asarray(wanted, int)).max() <= 1, what  # a value near .5 may round the other way
     assert np.asarray(wanted).std() > 10  # not a flat picture

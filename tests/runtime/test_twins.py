@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TWINS = (
     ("runtime/pipeline.py", "pipeline.ts", 17),
-    ("runtime/request.py", "request.ts", 7),
+    ("runtime/request.py", "request.ts", 13),
+    ("runtime/controls.py", "controls.ts", 5),
     ("runtime/engine.py", "engine.ts", 8),
     ("runtime/noise.py", "noise.ts", 3),
     ("bundle/sampler_table.py", "sampler.ts", 2),

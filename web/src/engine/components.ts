@@ -1,8 +1,6 @@
 /** The interface between pipeline and engine: a bundle's components as functions. */
 
-import type { COMPONENTS } from "./constants.ts";
-
-export type ComponentName = (typeof COMPONENTS)[number];
+import type { ControlNetEntry } from "./manifest.ts";
 
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;
@@ -18,13 +16,15 @@ export interface Context extends OnDevice {
   read(): Promise<FloatArray[]>;
 }
 
-/** An embedded control image, which the ControlNet reads at every step: compute dtype [1, C, h, w]. */
+/** An embedded control image, which its ControlNet reads at every step: compute dtype [1, C, h, w]. */
 export interface ControlEmbedding extends OnDevice {
+  /** Which one reads it. */
+  readonly controlnet: ControlNetEntry;
   /** Copy it to the host; float16 is widened. */
   read(): Promise<FloatArray[]>;
 }
 
-/** The ControlNet's outputs: the UNet adds them to its skip connections and its middle block. */
+/** The ControlNets' outputs: the UNet adds them to its skip connections and its middle block. */
 export interface Residuals extends OnDevice {
   /** Copy them to the host, one array each; float16 is widened. */
   read(): Promise<FloatArray[]>;
@@ -38,15 +38,17 @@ export interface Components {
   /** int32 [1, T] -> context, without the text encoder's last `clipSkip` layers, 0 .. L - 1; by default with all. */
   textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip?: number): Promise<Context>;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
-  controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding>;
-  /** float32 sample [1, C, h, w] -> residuals, already scaled. */
+  controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding>;
+  /** float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale. */
   controlnet(
     sample: FloatArray,
     timestep: number,
     context: Context,
     control: ControlEmbedding,
-    conditioningScale: number,
+    conditioningScales: readonly number[],
   ): Promise<Residuals>;
+  /** Add the residuals of two ControlNets. */
+  residualSum(one: Residuals, other: Residuals): Promise<Residuals>;
   /** Return residuals of zeros, with which the UNet computes the same as without a ControlNet. */
   zeroResiduals(): Promise<Residuals>;
   /** float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. */

@@ -15,17 +15,6 @@ export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float
 /** Stands for the library's own dtype: float32 or float16. */
 export const COMPUTE = "compute";
 
-/** Every component that a bundle can hold. */
-export const COMPONENTS = [
-  "text_encoder",
-  "control_embedding",
-  "controlnet",
-  "residual_sum",
-  "unet",
-  "vae_decoder",
-  "vae_encoder",
-] as const;
-
 /** The components that draw a picture from a prompt. */
 export const DRAWING = ["text_encoder", "control_embedding", "controlnet", "unet", "vae_decoder"] as const;
 
@@ -40,6 +29,9 @@ export const MIN_SIDE = 8;
 
 /** The largest seed: the largest integer that is exact in JavaScript. */
 export const MAX_SEED = 9007199254740991;
+
+/** Which matters more, prompt or control image. */
+export const CONTROL_MODES = ["balanced", "prompt", "control"] as const;
 
 /** The options of a picture, in the order of the record. */
 export const OPTION_NAMES = [

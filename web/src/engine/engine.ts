@@ -6,24 +6,22 @@
  */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
-import type { ComponentName, Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
+import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
 import { COMPUTE } from "./constants.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import type { Bundle } from "./load.ts";
-import { type ComponentSpec, drawingComponents, type Library, type Manifest } from "./manifest.ts";
+import { type ControlNetEntry, type Library, type Manifest, residuals as residualSpecs } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } from "./tensor.ts";
 import { createWasi } from "./wasi.ts";
 import { Weights } from "./weights.ts";
 
-/** A component's function and the tensors that it reads and returns. */
-interface LoadedComponent {
+/** A function of the library, and the tensors that it reads. */
+interface LoadedFunction {
   readonly run: tvmjs.PackedFunc;
   /** One tensor for each input that the host writes before a call; undefined for another component's output. */
   readonly slots: readonly (tvmjs.Tensor | undefined)[];
-  /** Its results, in the library's own dtypes. */
-  readonly outputs: ComponentSpec["outputs"];
 }
 
 type Input = FloatArray | Int32Array<ArrayBuffer> | tvmjs.Tensor;
@@ -36,12 +34,15 @@ export class Engine implements Components {
   private unloaded = false;
   /** Settles when the latest call is on the device's queue. */
   private queued: Promise<unknown> = Promise.resolve();
+  /** The functions that were called, by name. */
+  private readonly functions = new Map<string, LoadedFunction>();
 
   private constructor(
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
-    private readonly loaded: ReadonlyMap<ComponentName, LoadedComponent>,
+    private readonly manifest: Manifest,
+    private readonly library: Library,
     private readonly weights: Weights,
     memory: Memory,
     device: GPUDevice,
@@ -88,8 +89,7 @@ export class Engine implements Components {
         ]),
       ]);
       options.signal?.throwIfAborted();
-      const loaded = loadComponents(tvm, gpu, vm, bundle.manifest, library);
-      return new Engine(tvm, gpu, vm, loaded, weights, memory, device);
+      return new Engine(tvm, gpu, vm, bundle.manifest, library, weights, memory, device);
     } catch (error) {
       tvm?.dispose();
       device.destroy();
@@ -104,7 +104,7 @@ export class Engine implements Components {
     if (this.unloaded) return;
     this.unloaded = true;
     if (this.broken !== undefined) return; // tvmjs disposes itself when the device is lost
-    for (const { run, slots } of this.loaded.values()) {
+    for (const { run, slots } of this.functions.values()) {
       for (const object of [run, ...slots]) object?.dispose();
     }
     this.weights.dispose();
@@ -113,13 +113,13 @@ export class Engine implements Components {
   }
 
   async textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip = 0): Promise<Context> {
-    const [layers] = this.loaded.get("text_encoder")?.slots[1]?.shape ?? [];
+    const [layers] = this.manifest.components.text_encoder.inputs[1].shape;
     const layerGates = Float32Array.from({ length: layers }, (_, layer) => (layer < layers - clipSkip ? 1 : 0));
     return this.keep(await this.call("text_encoder", [tokenIds, layerGates]));
   }
 
-  async controlEmbedding(controlImage: FloatArray): Promise<ControlEmbedding> {
-    return this.keep(await this.call("control_embedding", [controlImage]));
+  async controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {
+    return Object.assign(this.keep(await this.call(controlnet.control_embedding, [controlImage])), { controlnet });
   }
 
   async controlnet(
@@ -127,16 +127,21 @@ export class Engine implements Components {
     timestep: number,
     context: Context,
     control: ControlEmbedding,
-    conditioningScale: number,
+    conditioningScales: readonly number[],
   ): Promise<Residuals> {
-    const [time, scale] = [Float32Array.of(timestep), Float32Array.of(conditioningScale)];
-    const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scale];
-    return this.keep(await this.call("controlnet", inputs));
+    const [time, scales] = [Float32Array.of(timestep), Float32Array.from(conditioningScales)];
+    const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scales];
+    return this.keep(await this.call(control.controlnet.controlnet, inputs));
+  }
+
+  async residualSum(one: Residuals, other: Residuals): Promise<Residuals> {
+    return this.keep(await this.call("residual_sum", [...tensorsOf(one), ...tensorsOf(other)]));
   }
 
   async zeroResiduals(): Promise<Residuals> {
-    const { outputs } = this.loaded.get("controlnet") as LoadedComponent;
-    const zeros = () => outputs.map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtype));
+    const dtypeOf = (dtype: string) => (dtype === COMPUTE ? this.library.dtype : dtype);
+    const zeros = () =>
+      residualSpecs(this.manifest).map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtypeOf(dtype)));
     return this.keep(this.guarded(zeros));
   }
 
@@ -162,7 +167,7 @@ export class Engine implements Components {
   }
 
   /** Queue one component after the earlier calls. The caller disposes the tensors that it returns. */
-  private call(name: ComponentName, inputs: readonly Input[]): Promise<tvmjs.Tensor[]> {
+  private call(name: string, inputs: readonly Input[]): Promise<tvmjs.Tensor[]> {
     const call = this.queued.then(async () => {
       this.guarded(() => {});
       const params = await this.weights.take(name, () => this.synced());
@@ -172,8 +177,8 @@ export class Engine implements Components {
     return call;
   }
 
-  private run(name: ComponentName, inputs: readonly Input[], params: tvmjs.TVMArray): tvmjs.Tensor[] {
-    const { run, slots } = this.loaded.get(name) as LoadedComponent;
+  private run(name: string, inputs: readonly Input[], params: tvmjs.TVMArray): tvmjs.Tensor[] {
+    const { run, slots } = this.functionOf(name);
     // The device finishes the work that was queued before such a write, so a slot can be written again at once.
     const written = inputs.map((input, i) =>
       input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
@@ -183,6 +188,20 @@ export class Engine implements Components {
       const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
       return tensors.map((tensor) => scope.detachFromCurrentScope(tensor));
     });
+  }
+
+  /** The function of a component. At its first call, it is looked up and its slots are made. */
+  private functionOf(component: string): LoadedFunction {
+    const { function: name, inputs } = this.manifest.components[component];
+    const known = this.functions.get(name);
+    if (known !== undefined) return known;
+    const run = inScope(this.tvm, (scope) => scope.detachFromCurrentScope(this.vm.getFunction(name)));
+    const slots = inputs.map(({ shape, dtype }) =>
+      dtype === COMPUTE ? undefined : createTensor(this.tvm, this.gpu, shape, dtype),
+    );
+    const loaded = { run, slots };
+    this.functions.set(name, loaded);
+    return loaded;
   }
 
   /** Wait until the device has finished the queued work. */
@@ -236,7 +255,7 @@ export class Engine implements Components {
   }
 }
 
-class TensorsOnDevice implements Context, ControlEmbedding, Residuals {
+class TensorsOnDevice implements Context, Residuals {
   constructor(
     readonly tensors: readonly tvmjs.Tensor[],
     readonly read: () => Promise<FloatArray[]>,
@@ -249,26 +268,4 @@ class TensorsOnDevice implements Context, ControlEmbedding, Residuals {
 
 function tensorsOf(value: Context | ControlEmbedding | Residuals): readonly tvmjs.Tensor[] {
   return (value as TensorsOnDevice).tensors;
-}
-
-/** Look up each component's function and make its slots. */
-function loadComponents(
-  tvm: tvmjs.Instance,
-  gpu: tvmjs.DLDevice,
-  vm: tvmjs.VirtualMachine,
-  manifest: Manifest,
-  library: Library,
-): Map<ComponentName, LoadedComponent> {
-  const { components } = manifest;
-  const slots = (name: ComponentName) =>
-    components[name].inputs.map(({ shape, dtype }) =>
-      dtype === COMPUTE ? undefined : createTensor(tvm, gpu, shape, dtype),
-    );
-  const outputs = (name: ComponentName) =>
-    components[name].outputs.map((spec) => (spec.dtype === COMPUTE ? { ...spec, dtype: library.dtype } : spec));
-  return inScope(tvm, (scope) => {
-    const run = (name: ComponentName) => scope.detachFromCurrentScope(vm.getFunction(name));
-    const load = (name: ComponentName) => ({ run: run(name), slots: slots(name), outputs: outputs(name) });
-    return new Map(drawingComponents(manifest).map((name) => [name, load(name)]));
-  });
 }

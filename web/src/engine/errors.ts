@@ -19,6 +19,13 @@ export class UserError extends Error {
   }
 }
 
+/** Throws UserError unless `value` is in `allowed`, which the message lists. */
+export function checkOneOf(subject: string, value: unknown, allowed: readonly unknown[]): void {
+  if (allowed.includes(value)) return;
+  const got = typeof value === "string" ? `'${value}'` : String(value);
+  throw new UserError(subject, got, `one of ${allowed.join(", ")}`, "choose one of these");
+}
+
 /** Return true for the error that an AbortSignal causes: nothing is wrong, the caller cancelled. */
 export function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === "AbortError";

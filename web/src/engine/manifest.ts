@@ -3,7 +3,6 @@
  * Twin: mlc_controlnet/bundle/manifest.py.
  */
 
-import type { ComponentName } from "./components.ts";
 import {
   DRAWING,
   DTYPE_BYTES,
@@ -34,8 +33,7 @@ const modelSummary = record({
   latent_channels: integer,
   vae_scale_factor: integer, // pixels per side of a latent cell
   prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
-  global_pool_conditions: absentMeans(false, boolean), // the ControlNet averages its residuals and affects the prompt's context only
-  scaling_factor: absentMeans(0, number), // latents are the VAE encoder's mean times this; 0 in bundles from before it was written
+  scaling_factor: number, // latents are the VAE encoder's mean times this
 });
 
 /** One compiled library and the features and limits that a device needs to run it. */
@@ -45,17 +43,30 @@ const library = record({
   dtype: string, // the compute dtype: float32 or float16
   required_features: list(string), // GPUFeatureName
   required_limits: mapping(integer), // GPUSupportedLimits names to values
-  activation_bytes: mapping(integer), // of planned activations, by component
-  launches: mapping(integer), // kernel launches per call, by component
+  activation_bytes: mapping(integer), // of planned activations, by function
+  launches: mapping(integer), // kernel launches per call, by function
   largest_binding_bytes: integer,
 });
 
 const tensorSpec = record({ name: string, shape: list(integer), dtype: string });
 
+/**
+ * One component: a function of the library, its inputs and outputs, and the params that it is called with. Components can
+ * share a function, as ControlNets of one shape do, and they can share params.
+ */
 const componentSpec = record({
+  function: string,
   inputs: list(tensorSpec),
   outputs: list(tensorSpec), // a function with several outputs returns one tuple
   params: list(string), // in the order of the compiled function's last argument
+});
+
+/** One of the bundle's ControlNets: the names of its two components, and how a picture uses it. */
+const controlNetEntry = record({
+  name: string, // unique in the bundle, for example canny
+  control_embedding: string,
+  controlnet: string,
+  global_pool_conditions: absentMeans(false, boolean), // it averages its residuals and affects the prompt's context only
 });
 
 /** The place of one weight in the shards. It is stored little-endian, in C order. */
@@ -87,6 +98,7 @@ const manifest = record({
   target: string,
   libraries: list(library),
   components: mapping(componentSpec),
+  controlnets: list(controlNetEntry),
   params: record({
     dtype: string,
     bytes: integer, // of all records, without alignment
@@ -116,6 +128,7 @@ const manifest = record({
 export type Manifest = Parsed<typeof manifest>;
 export type Library = Parsed<typeof library>;
 export type ComponentSpec = Parsed<typeof componentSpec>;
+export type ControlNetEntry = Parsed<typeof controlNetEntry>;
 export type ParamRecord = Parsed<typeof paramRecord>;
 export type MemoryMode = Parsed<typeof memoryMode>;
 export type FileEntry = Parsed<typeof fileEntry>;
@@ -144,6 +157,11 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
   return parsed;
 }
 
+/** The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's. */
+export function residuals({ components }: Manifest): ComponentSpec["outputs"] {
+  return components.unet.inputs.filter((tensor) => tensor.name.includes("residual"));
+}
+
 /** Throws UserError if a component that drawing needs is missing, or the UNet has inputs that the pipeline lacks. */
 export function checkCanDraw(parsed: Manifest, where: string): void {
   const drawing = drawingComponents(parsed);
@@ -153,7 +171,7 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
     throw new UserError(where, `no ${missing.join(", ")}`, drawing.join(", "), remedy);
   }
   const sample = sampleShape(parsed);
-  const { latent_channels, scaling_factor } = parsed.model;
+  const { latent_channels } = parsed.model;
   if (sample.length !== 4 || ![latent_channels, INPAINTING_CHANNELS].includes(sample[1])) {
     throw new UserError(
       `${where}: unet`,
@@ -162,24 +180,23 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
       "call the components yourself: the pipeline supports these models only",
     );
   }
-  if (inpaints(parsed) && !(scaling_factor > 0)) {
-    throw new UserError(
-      `${where}: scaling_factor`,
-      String(scaling_factor),
-      "the VAE's, for an inpainting model",
-      REMEDY,
-    );
-  }
 }
 
-/** Return whether the model is an inpainting model, for which the pipeline also needs a picture and a mask. */
+/** Return whether the UNet reads a mask and a masked picture: the pipeline then needs both. */
 export function inpaints(parsed: Manifest): boolean {
   return sampleShape(parsed)[1] === INPAINTING_CHANNELS;
 }
 
-/** List the components that drawing needs. An inpainting model also needs the VAE encoder, for the masked picture. */
-export function drawingComponents(parsed: Manifest): readonly ComponentName[] {
+/** List the components that drawing needs. An inpainting model also needs the VAE encoder. */
+export function drawingComponents(parsed: Manifest): readonly string[] {
   return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
+}
+
+/** List the components whose weights are loaded. */
+export function loadedComponents(parsed: Manifest): readonly string[] {
+  const controls = parsed.controlnets.flatMap(({ control_embedding, controlnet }) => [control_embedding, controlnet]);
+  const sum = Object.hasOwn(parsed.components, "residual_sum") ? ["residual_sum"] : [];
+  return [...new Set([...drawingComponents(parsed), ...controls, ...sum])];
 }
 
 function sampleShape({ components }: Manifest): readonly number[] {
@@ -265,11 +282,24 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
         yield [`components.${name}.params`, `${param}, which has no record`, "recorded params only"];
     }
   }
+  yield* controlNetFaults(parsed);
   yield* memoryFaults(parsed);
   const { weight, bias } = parsed.latent_preview;
   const channels = parsed.model.latent_channels;
   if (weight.length !== 3 || bias.length !== 3 || weight.some((row) => row.length !== channels)) {
     yield ["latent_preview", "another shape", `weight [3, ${channels}] and bias [3]`];
+  }
+}
+
+function* controlNetFaults({ controlnets, components }: Manifest): Generator<Complaint> {
+  const names = controlnets.map(({ name }) => name);
+  if (new Set(names).size < names.length) yield ["controlnets", names.join(", "), "a name of its own for each"];
+  for (const { name, control_embedding, controlnet } of controlnets) {
+    for (const component of [control_embedding, controlnet]) {
+      if (!Object.hasOwn(components, component)) {
+        yield [`controlnets.${name}`, `'${component}', which is no component`, "components"];
+      }
+    }
   }
 }
 

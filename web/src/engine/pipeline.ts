@@ -4,21 +4,14 @@
  * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
  */
 
-import type {
-  ComponentName,
-  Components,
-  Context,
-  ControlEmbedding,
-  FloatArray,
-  OnDevice,
-  Residuals,
-} from "./components.ts";
+import type { Components, Context, FloatArray, OnDevice, Residuals } from "./components.ts";
+import { affects, type Control, controlUnits, isActive } from "./controls.ts";
 import { UserError } from "./errors.ts";
 import { type Inpainting, prepareInpainting } from "./inpainting.ts";
-import type { LatentPreview, Manifest } from "./manifest.ts";
+import { type LatentPreview, type Manifest, residuals as residualSpecs } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
 import { type Image, prepareImage } from "./prepare_image.ts";
-import { type GenerateRequest, resolve, type Settings, toMetadata, words } from "./request.ts";
+import { controlImages, type GenerateRequest, resolve, type Settings, toMetadata, words } from "./request.ts";
 import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
 
@@ -26,7 +19,7 @@ import type { PromptTokenizer } from "./tokenizer.ts";
 export interface Conditions {
   /** The context of the prompt. With guidance, the negative prompt's context comes first. */
   readonly contexts: readonly Context[];
-  readonly control: ControlEmbedding;
+  readonly controls: readonly Control[];
   /** The channels after the latents in an inpainting UNet's sample: float32 [1, _, h, w] each. */
   readonly extraChannels: readonly FloatArray[];
 }
@@ -81,18 +74,20 @@ export class ControlNetPipeline {
   ): AsyncGenerator<Step, GeneratedImage, void> {
     const settings = this.resolve(request);
     const { height, width } = this.model.manifest.model;
-    const prepared = prepareImage(request.controlImage, height, width);
+    const prepared = controlImages(request).map((image) => prepareImage(image, height, width));
     const inpainting = prepareInpainting(request.image, request.maskImage, this.model.manifest);
-    for (const notice of [...prepared.notices, ...(inpainting?.notices ?? [])]) onNotice(notice);
+    for (const notice of [...prepared.flatMap(({ notices }) => notices), ...(inpainting?.notices ?? [])])
+      onNotice(notice);
     const held: OnDevice[] = [];
     try {
       const contexts = await this.encodePrompts(settings, onNotice);
       held.push(...contexts);
       const extraChannels = inpainting ? [inpainting.mask, await this.encodeMaskedImage(inpainting)] : [];
-      const control = await this.model.components.controlEmbedding(prepared.pixels);
-      held.push(control);
+      const pixels = prepared.map((image) => image.pixels);
+      const controls = await this.embedControls(settings, pixels);
+      held.push(...controls.map(({ embedding }) => embedding));
       let x = this.initialLatents(settings);
-      for await (const step of this.denoise(settings, { contexts, control, extraChannels }, x)) {
+      for await (const step of this.denoise(settings, { contexts, controls, extraChannels }, x)) {
         x = step.x;
         yield step;
       }
@@ -117,6 +112,22 @@ export class ControlNetPipeline {
       return tokenIds;
     });
     return Promise.all(tokenized.map((tokenIds) => this.model.components.textEncoder(tokenIds)));
+  }
+
+  /** Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet. */
+  async embedControls(settings: Settings, controlImages: readonly FloatArray[]): Promise<Control[]> {
+    const { manifest, components } = this.model;
+    const controls: Control[] = [];
+    try {
+      for (const unit of controlUnits(settings, manifest.controlnets, residualSpecs(manifest).length)) {
+        const embedding = await components.controlEmbedding(controlImages[controls.length], unit.controlnet);
+        controls.push({ unit, embedding });
+      }
+      return controls;
+    } catch (error) {
+      for (const { embedding } of controls) embedding.dispose();
+      throw error;
+    }
   }
 
   /**
@@ -148,8 +159,8 @@ export class ControlNetPipeline {
     try {
       for (const [index, row] of rows.entries()) {
         const scaledX = x.map((value) => value * row.modelInputScale);
-        const scale = scaleAt(settings, index);
-        const residuals = await this.control(scaledX, row.timestep, conditions, scale, zeroResiduals);
+        const active = conditions.controls.filter(({ unit }) => isActive(unit, index, rows.length));
+        const residuals = await this.control(scaledX, row.timestep, conditions.contexts, active, zeroResiduals);
         let outputs: FloatArray[];
         try {
           outputs = await this.predict(scaledX, row.timestep, conditions, residuals.all);
@@ -188,26 +199,51 @@ export class ControlNetPipeline {
   }
 
   /**
-   * The residuals for each context; the caller disposes those that were made for this step. The ControlNet does not run
-   * for a context that it does not affect.
+   * The residuals for each context: the sum of those ControlNets that affect it, or zeros. The caller disposes those that
+   * were made for this step.
    */
   private async control(
     scaledX: FloatArray,
     timestep: number,
-    { contexts, control }: Conditions,
-    scale: number,
+    contexts: readonly Context[],
+    active: readonly Control[],
     zeroResiduals: () => Promise<Residuals>,
   ): Promise<{ all: readonly Residuals[]; made: readonly Residuals[] }> {
-    const uncontrolled = this.uncontrolledContexts(contexts.length, scale);
+    const all: Residuals[] = [];
     const made: Residuals[] = [];
     try {
-      const zeros = uncontrolled > 0 ? Array<Residuals>(uncontrolled).fill(await zeroResiduals()) : [];
-      for (const context of contexts.slice(uncontrolled)) {
-        made.push(await this.model.components.controlnet(scaledX, timestep, context, control, scale));
+      for (const [i, context] of contexts.entries()) {
+        const isNegative = i < contexts.length - 1;
+        const calls = active
+          .filter((control) => affects(control, isNegative))
+          .map(({ embedding, unit }) => {
+            return () => this.model.components.controlnet(scaledX, timestep, context, embedding, unit.residualScales);
+          });
+        const sum = await this.sum(calls);
+        if (sum !== undefined) made.push(sum);
+        all.push(sum ?? (await zeroResiduals()));
       }
-      return { all: [...zeros, ...made], made };
+      return { all, made };
     } catch (error) {
       for (const value of made) value.dispose();
+      throw error;
+    }
+  }
+
+  /** Add residuals; undefined if there are none. At most two sets are on the device at a time, and their sum. */
+  private async sum(residuals: readonly (() => Promise<Residuals>)[]): Promise<Residuals | undefined> {
+    const held: Residuals[] = [];
+    try {
+      for (const make of residuals) {
+        held.push(await make());
+        if (held.length < 2) continue;
+        const [total, one] = held;
+        held.push(await this.model.components.residualSum(total, one));
+        for (const added of held.splice(0, 2)) added.dispose();
+      }
+      return held[0];
+    } catch (error) {
+      for (const value of held) value.dispose();
       throw error;
     }
   }
@@ -226,24 +262,9 @@ export class ControlNetPipeline {
     );
   }
 
-  /** The number of leading contexts without ControlNet residuals. */
-  private uncontrolledContexts(contexts: number, scale: number): number {
-    if (scale === 0) return contexts;
-    // As in diffusers, a ControlNet that pools its residuals affects the prompt's context only.
-    return this.model.manifest.model.global_pool_conditions ? contexts - 1 : 0;
-  }
-
   private table(settings: Settings): SamplerTable {
     return pickTable(this.model.tables, settings.sampler, settings.numInferenceSteps);
   }
-}
-
-/** The conditioning scale of step `index`: 0 outside of controlGuidanceStart..controlGuidanceEnd. */
-export function scaleAt(settings: Settings, index: number): number {
-  const steps = settings.numInferenceSteps;
-  const [begins, ends] = [index / steps, (index + 1) / steps];
-  const isControlled = begins >= settings.controlGuidanceStart && ends <= settings.controlGuidanceEnd;
-  return isControlled ? settings.controlnetConditioningScale : 0;
 }
 
 /** Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. */
@@ -303,7 +324,7 @@ function concatenate(parts: readonly FloatArray[]): FloatArray {
 
 /** Throws UserError if an output is not finite. The error names the first component that returned such numbers. */
 async function checkOutputs(
-  { contexts, control }: Conditions,
+  { contexts, controls }: Conditions,
   residuals: readonly Residuals[],
   outputs: readonly FloatArray[],
   where: string,
@@ -312,13 +333,16 @@ async function checkOutputs(
     if (output.every(Number.isFinite)) continue;
     // The inputs are copied to the host only now: to read them in every step would cost time.
     for (const values of await contexts[i].read()) checkFinite("text_encoder", values, where);
-    for (const values of await control.read()) checkFinite("control_embedding", values, where);
-    for (const values of await residuals[i].read()) checkFinite("controlnet", values, where);
+    for (const { embedding } of controls) {
+      for (const values of await embedding.read()) checkFinite(embedding.controlnet.control_embedding, values, where);
+    }
+    const summed = controls.map(({ unit }) => unit.controlnet.controlnet).join(" + ");
+    for (const values of await residuals[i].read()) checkFinite(summed, values, where);
     checkFinite("unet", output, where);
   }
 }
 
-function checkFinite(component: ComponentName, values: FloatArray, where: string): void {
+function checkFinite(component: string, values: FloatArray, where: string): void {
   const broken = values.reduce((count, value) => count + Number(!Number.isFinite(value)), 0);
   if (broken) {
     throw new UserError(

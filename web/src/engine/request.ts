@@ -7,12 +7,18 @@
  * names in snake_case.
  */
 
-import { MAX_SEED, OPTION_NAMES } from "./constants.ts";
-import { UserError } from "./errors.ts";
+import { CONTROL_MODES, MAX_SEED, OPTION_NAMES } from "./constants.ts";
+import { checkOneOf, UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
 import type { Image } from "./prepare_image.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
+
+/** Which matters more, prompt or control image, as in Stable Diffusion web UI. */
+export type ControlMode = (typeof CONTROL_MODES)[number];
+
+/** One value for all ControlNets, or a list with a value for each in use. */
+export type OneOrEach<T> = T | readonly T[];
 
 /** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */
 export interface Settings {
@@ -26,20 +32,32 @@ export interface Settings {
   readonly numInferenceSteps: number;
   /** Weight of the prompt; 1 or less switches guidance off and halves the time. Default: the bundle's. */
   readonly guidanceScale: number;
+  /** Names of the ControlNets to use, in the order of the control images. Default: all of the bundle. */
+  readonly controlnets: readonly string[];
   /** Weight of the control image; 0 switches the ControlNet off. Default: the bundle's. */
-  readonly controlnetConditioningScale: number;
+  readonly controlnetConditioningScale: OneOrEach<number>;
   /** Share of the steps, 0 to 1, after which the ControlNet starts. Default: 0. */
-  readonly controlGuidanceStart: number;
+  readonly controlGuidanceStart: OneOrEach<number>;
   /** Share of the steps, 0 to 1, after which the ControlNet stops. Steps without the ControlNet are faster. Default: 1. */
-  readonly controlGuidanceEnd: number;
+  readonly controlGuidanceEnd: OneOrEach<number>;
+  /** Which matters more: balanced, prompt or control. Default: balanced. */
+  readonly controlMode: OneOrEach<ControlMode>;
+  /**
+   * Let the ControlNet recognise the control image without a prompt: weak in fine details, and without effect on the
+   * negative prompt. Default: false.
+   */
+  readonly guessMode: boolean;
   /** One of the bundle's samplers, for example ddim, euler or dpmpp_2m. Default: the bundle's. */
   readonly sampler: string;
 }
 
 /** The pictures that the settings apply to. */
 export interface Pictures {
-  /** The picture that conditions: for the bundled model a white outline on black. */
-  readonly controlImage: Image;
+  /**
+   * The picture that conditions: for the bundled model a white outline on black. With several ControlNets in use, a list
+   * with one for each; with none, it is left out.
+   */
+  readonly controlImage?: OneOrEach<Image>;
   /** For an inpainting model: the picture to repaint. The part that is kept goes through the VAE: it is close, not equal. */
   readonly image?: Image;
   /** For an inpainting model: a picture that is white where the model repaints. */
@@ -54,7 +72,7 @@ interface Option<T> {
   /** Takes the option's name in words and a value; returns the value, or throws UserError. */
   readonly check: (subject: string, value: unknown) => T;
   /** Computes the value of an option that the caller leaves out; undefined if the option is required. */
-  readonly default?: (manifest: Manifest) => T;
+  readonly default?: (manifest: Manifest, request: GenerateRequest) => T;
 }
 
 function checkText(subject: string, value: unknown): string {
@@ -81,22 +99,65 @@ function checkSeed(subject: string, value: unknown): number {
   return value as number;
 }
 
+function checkFlag(subject: string, value: unknown): boolean {
+  if (typeof value !== "boolean") throw new UserError(subject, String(value), "true or false", "pass one of them");
+  return value;
+}
+
+function checkMode(subject: string, value: unknown): ControlMode {
+  checkOneOf(subject, value, CONTROL_MODES);
+  return value as ControlMode;
+}
+
+function checkNames(subject: string, value: unknown): readonly string[] {
+  if (!Array.isArray(value)) {
+    const got = typeof value === "string" ? `'${value}'` : String(value);
+    throw new UserError(subject, got, "a list of names", "put the name into a list");
+  }
+  return value.map((name) => checkText(subject, name));
+}
+
+/** Return a check that takes one value for all ControlNets, or a list with a value for each. */
+function oneOrEach<T>(
+  check: (subject: string, value: unknown) => T,
+): (subject: string, value: unknown) => OneOrEach<T> {
+  return (subject, value) => (Array.isArray(value) ? value.map((item) => check(subject, item)) : check(subject, value));
+}
+
 const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
   prompt: { check: checkText },
   negativePrompt: { check: checkText, default: () => "" },
   seed: { check: checkSeed, default: randomSeed },
   numInferenceSteps: { check: checkInteger, default: ({ defaults }) => defaults.steps },
   guidanceScale: { check: checkNumber, default: ({ defaults }) => defaults.guidance_scale },
-  controlnetConditioningScale: { check: checkNumber, default: ({ defaults }) => defaults.conditioning_scale },
-  controlGuidanceStart: { check: checkNumber, default: () => 0 },
-  controlGuidanceEnd: { check: checkNumber, default: () => 1 },
+  controlnets: { check: checkNames, default: ({ controlnets }) => controlnets.map(({ name }) => name) },
+  controlnetConditioningScale: {
+    check: oneOrEach(checkNumber),
+    default: ({ defaults }) => defaults.conditioning_scale,
+  },
+  controlGuidanceStart: { check: oneOrEach(checkNumber), default: () => 0 },
+  controlGuidanceEnd: { check: oneOrEach(checkNumber), default: () => 1 },
+  controlMode: { check: oneOrEach(checkMode), default: () => "balanced" },
+  guessMode: { check: checkFlag, default: () => false },
   sampler: { check: checkText, default: ({ samplers }) => samplers.default },
 };
+const PER_CONTROLNET = [
+  "controlnetConditioningScale",
+  "controlGuidanceStart",
+  "controlGuidanceEnd",
+  "controlMode",
+] as const;
 const PICTURES: { readonly [K in keyof Required<Pictures>]: true } = {
   controlImage: true,
   image: true,
   maskImage: true,
 };
+
+/** The control images of a request, one for each ControlNet in use. */
+export function controlImages({ controlImage }: Pictures): readonly Image[] {
+  if (controlImage == null) return [];
+  return Array.isArray(controlImage) ? controlImage : [controlImage as Image];
+}
 
 /** Throws UserError for a request with an unknown key, or that is not an object. */
 export function checkRequest(request: GenerateRequest): void {
@@ -112,16 +173,47 @@ export function resolve(request: GenerateRequest, manifest: Manifest, tables: Sa
   checkRequest(request);
   const values = OPTION_NAMES.map((name) => {
     const option: Option<unknown> = OPTIONS[name];
-    return [name, option.check(words(name), request[name] ?? option.default?.(manifest))];
+    return [name, option.check(words(name), request[name] ?? option.default?.(manifest, request))];
   });
   const settings: Settings = Object.fromEntries(values);
-  const { controlGuidanceStart: start, controlGuidanceEnd: end } = settings;
-  if (!(0 <= start && start < end && end <= 1)) {
-    const remedy = "leave both out to apply it in every step";
-    throw new UserError("control guidance", `from ${start} to ${end}`, "0 <= start < end <= 1", remedy);
-  }
+  checkControlnets(settings, request, manifest);
   pickTable(tables, settings.sampler, settings.numInferenceSteps);
   return settings;
+}
+
+function checkControlnets(settings: Settings, request: GenerateRequest, manifest: Manifest): void {
+  const known = manifest.controlnets.map(({ name }) => name);
+  const used = settings.controlnets;
+  for (const name of used) checkOneOf("controlnets", name, known);
+  if (new Set(used).size < used.length) {
+    throw new UserError("controlnets", used.join(", "), "each name once", "leave the repeated ones out");
+  }
+  const images = controlImages(request).length;
+  if (images !== used.length) {
+    const each = `${used.length}, one for each ControlNet in use (${used.join(", ")})`;
+    const remedy = `pass as many, or name the ControlNets to use in controlnets: ${known.join(", ")}`;
+    const wanted = used.length ? each : "none: none is in use";
+    throw new UserError("control image", images ? String(images) : "none", wanted, remedy);
+  }
+  for (const name of PER_CONTROLNET) {
+    const value = settings[name];
+    if (Array.isArray(value) && value.length !== used.length) {
+      const wanted = `one value, or ${used.length}, one for each ControlNet in use`;
+      throw new UserError(words(name), `${value.length} values`, wanted, "pass as many as control images");
+    }
+  }
+  const starts = perControlNet(settings.controlGuidanceStart, used.length);
+  const ends = perControlNet(settings.controlGuidanceEnd, used.length);
+  for (const [i, start] of starts.entries()) {
+    if (0 <= start && start < ends[i] && ends[i] <= 1) continue;
+    const remedy = "leave both out to apply it in every step";
+    throw new UserError("control guidance", `from ${start} to ${ends[i]}`, "0 <= start < end <= 1", remedy);
+  }
+}
+
+/** Return the value of each of `count` ControlNets. */
+export function perControlNet<T>(value: OneOrEach<T>, count: number): readonly T[] {
+  return Array.isArray(value) ? value : Array<T>(count).fill(value as T);
 }
 
 /** The settings as text chunks of a PNG file, by name in snake_case: texts as they are, everything else as JSON. */

@@ -5,11 +5,17 @@
  */
 
 import type * as tvmjs from "@mlc-ai/web-runtime";
-import type { ComponentName } from "./components.ts";
 import { UserError } from "./errors.ts";
 import { widenFloat16 } from "./float16.ts";
 import type { Bundle, ReadOptions } from "./load.ts";
-import { drawingComponents, type Library, type Manifest, type MemoryMode, type ParamRecord } from "./manifest.ts";
+import {
+  drawingComponents,
+  type Library,
+  loadedComponents,
+  type Manifest,
+  type MemoryMode,
+  type ParamRecord,
+} from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** The number of parallel downloads: enough to fill a connection, few enough to keep memory low. */
@@ -22,7 +28,7 @@ const PARALLEL_DOWNLOADS = 3;
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
 /** The components that run at every step. They keep their workspace between turns, unless weights come or go. */
-const EVERY_STEP: ReadonlySet<ComponentName | undefined> = new Set<ComponentName>(["controlnet", "unet"]);
+const EVERY_STEP: ReadonlySet<string | undefined> = new Set(["controlnet", "unet"]);
 
 /** A weight on the host, in the dtype that the library reads. */
 interface HostWeight {
@@ -37,13 +43,13 @@ interface HostWeight {
  */
 export class Weights {
   /** The last argument of each component's function, for the components whose weights are all on the GPU. */
-  private readonly tuples = new Map<ComponentName, tvmjs.TVMArray>();
-  private turn: ComponentName | undefined;
+  private readonly tuples = new Map<string, tvmjs.TVMArray>();
+  private turn: string | undefined;
 
   private constructor(
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
-    private readonly params: Readonly<Record<ComponentName, readonly string[]>>,
+    private readonly params: Readonly<Record<string, readonly string[]>>,
     /** The weights that stay on the GPU, by name. */
     private readonly kept: ReadonlyMap<string, tvmjs.Tensor>,
     /** The weights on the host, which are uploaded for a component's turn. */
@@ -60,9 +66,9 @@ export class Weights {
     options: ReadOptions,
   ): Promise<Weights> {
     const { components } = bundle.manifest;
-    const drawing = drawingComponents(bundle.manifest);
-    const params = Object.fromEntries(drawing.map((name) => [name, components[name].params]));
-    const staying = new Set(drawing.flatMap((name) => params[name].slice(0, mode.kept_params[name])));
+    const loaded = loadedComponents(bundle.manifest);
+    const params = Object.fromEntries(loaded.map((name) => [name, components[name].params]));
+    const staying = new Set(loaded.flatMap((name) => params[name].slice(0, mode.kept_params[name])));
     const kept = new Map<string, tvmjs.Tensor>();
     const waiting = new Map<string, HostWeight>();
     await fetchRecords(bundle, options, async (bytes, records) => {
@@ -73,14 +79,14 @@ export class Weights {
       }
       await gpu.sync();
     });
-    return new Weights(tvm, gpu, params as Weights["params"], kept, waiting);
+    return new Weights(tvm, gpu, params, kept, waiting);
   }
 
   /**
    * Start the turn of `name`, and return its weights in the order that its function expects. Frees the last component's
    * workspace, and its weights except those that stay. `sync` waits for the GPU, which frees memory after its work.
    */
-  async take(name: ComponentName, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
+  async take(name: string, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
     const there = this.tuples.get(name);
     if (there !== undefined && this.turn === name) return there;
     const last = this.turn;
@@ -104,11 +110,11 @@ export class Weights {
     for (const weight of this.kept.values()) weight.dispose();
   }
 
-  private leaves(name: ComponentName | undefined): boolean {
+  private leaves(name: string | undefined): boolean {
     return name !== undefined && this.params[name].some((param) => this.waiting.has(param));
   }
 
-  private async bring(name: ComponentName, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
+  private async bring(name: string, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
     const brought = new Map<string, tvmjs.Tensor>();
     let written = UPLOAD_BYTES; // so that the first upload waits for memory that is being freed
     try {
@@ -144,7 +150,7 @@ export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
     const remedy = "build the bundle from a model with a ControlNet";
     throw new UserError("bundle", `no ${lacking.join(", ")}`, drawing.join(", "), remedy);
   }
-  const needed = new Set(drawing.flatMap((component) => manifest.components[component].params));
+  const needed = new Set(loadedComponents(manifest).flatMap((component) => manifest.components[component].params));
   const shards = new Map<string, ParamRecord[]>();
   for (const record of manifest.params.records) {
     if (!needed.has(record.name)) continue;

@@ -13,7 +13,7 @@ import type {
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
 import { checkCallbacks, checkOptions } from "../engine/interface.ts";
 import { checkPixels } from "../engine/prepare_image.ts";
-import { checkRequest } from "../engine/request.ts";
+import { checkRequest, controlImages } from "../engine/request.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Receives the replies to a running call. */
@@ -105,7 +105,7 @@ class RemoteEngine implements ControlNetEngine {
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkRequest(request);
     checkCallbacks(callbacks);
-    checkPixels(request.controlImage);
+    for (const image of controlImages(request)) checkPixels(image);
     if (request.image != null) checkPixels(request.image, IMAGE);
     if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
     const { onStep, onNotice, signal } = callbacks;

@@ -6,7 +6,7 @@ import type { Bundle } from "../../src/engine/load";
 import type { Manifest } from "../../src/engine/manifest";
 import { type Memory, MemoryFullError } from "../../src/engine/memory";
 import type { Progress } from "../../src/engine/progress";
-import { FILES, keptParams, makeInpaintingManifest, makeLibrary, makeManifest } from "./sample_bundle";
+import { DEPTH, FILES, keptParams, LINES, makeInpaintingManifest, makeLibrary, makeManifest } from "./sample_bundle";
 
 /** tvmjs, as far as the engine uses it: tensors hold bytes, and what is alive is counted. */
 const tvm = vi.hoisted(() => {
@@ -127,25 +127,38 @@ const shard = Uint8Array.of(0x00, 0x3c, 0, 0, 0x00, 0xc0, 0, 0);
 const manifest: Manifest = {
   ...makeManifest(),
   components: {
-    text_encoder: { inputs: [host("token_ids", "int32"), host("layer_gates")], outputs: [], params: [] },
-    control_embedding: { inputs: [host("control_image")], outputs: [], params: [] },
+    text_encoder: {
+      function: "text_encoder",
+      inputs: [host("token_ids", "int32"), host("layer_gates")],
+      outputs: [],
+      params: [],
+    },
+    control_embedding: { function: "control_embedding", inputs: [host("control_image")], outputs: [], params: [] },
     controlnet: {
+      function: "controlnet",
       inputs: [
         host("sample"),
         host("timestep"),
         compute("context"),
         compute("control_embedding"),
-        host("conditioning_scale"),
+        host("conditioning_scales"),
       ],
-      outputs: [compute("down"), compute("mid")],
+      outputs: [compute("down_residual_0"), compute("mid_residual")],
       params: [],
     },
     unet: {
-      inputs: [host("sample"), host("timestep"), compute("context"), compute("down"), compute("mid")],
+      function: "unet",
+      inputs: [
+        host("sample"),
+        host("timestep"),
+        compute("context"),
+        compute("down_residual_0"),
+        compute("mid_residual"),
+      ],
       outputs: [],
       params: ["unet.second", "unet.first"],
     },
-    vae_decoder: { inputs: [host("latents")], outputs: [], params: [] },
+    vae_decoder: { function: "vae_decoder", inputs: [host("latents")], outputs: [], params: [] },
   },
   params: { ...makeManifest().params, records },
 };
@@ -209,10 +222,18 @@ function keeping(kept: Record<string, number>): Memory {
 
 /** One turn of the ControlNet and one of the unet. */
 async function drawStep(engine: Engine, context: Context) {
-  const control = await engine.controlEmbedding(sample);
-  const residuals = await engine.controlnet(sample, 9, context, control, 1);
+  const control = await engine.controlEmbedding(sample, LINES);
+  const residuals = await engine.controlnet(sample, 9, context, control, [1, 1]);
   await engine.unet(sample, 9, context, residuals);
   for (const value of [control, residuals]) value.dispose();
+}
+
+/** Every component once, which makes the tensors that the host writes. The last turn is the decoder's. */
+async function warmUp(engine: Engine) {
+  const context = await engine.textEncoder(Int32Array.of(1));
+  await drawStep(engine, context);
+  context.dispose();
+  await engine.vaeDecoder(sample);
 }
 
 const sample = Float32Array.of(0.5, 0.25);
@@ -254,15 +275,15 @@ describe("a component", () => {
     tvm.state.run.text_encoder = () => contextTensor;
     const engine = await load();
     const context = await engine.textEncoder(Int32Array.of(1, 2));
-    const control = await engine.controlEmbedding(sample);
-    await engine.controlnet(sample, 9, context, control, 0.75);
-    await engine.controlnet(sample, 8, context, control, 0.75);
+    const control = await engine.controlEmbedding(sample, LINES);
+    await engine.controlnet(sample, 9, context, control, [0.75, 0.5]);
+    await engine.controlnet(sample, 8, context, control, [0.75, 0.5]);
     expect(seen[1][0]).toBe(seen[0][0]);
     expect(seen[0][2]).toBe(contextTensor);
     expect(floats(seen[0][3] as FakeTensor)).toEqual([6]);
     expect(floats(seen[0][0] as FakeTensor)).toEqual([0.5, 0.25]);
     expect(floats(seen[1][1] as FakeTensor)).toEqual([8]);
-    expect(floats(seen[0][4] as FakeTensor)).toEqual([0.75]);
+    expect(floats(seen[0][4] as FakeTensor)).toEqual([0.75, 0.5]);
   });
 
   test("that encodes text skips as many of its last layers as it is told", async () => {
@@ -293,6 +314,8 @@ describe("a component", () => {
     const unet = vi.fn<(...args: unknown[]) => unknown>(() => gpuTensor(1, 2));
     tvm.state.run.unet = unet;
     const engine = await load({ dtype: "float16" });
+    await warmUp(engine);
+    unet.mockClear();
     const context = await engine.textEncoder(Int32Array.of(1));
     const before = tvm.state.tensors;
     const residuals = await engine.zeroResiduals();
@@ -306,10 +329,57 @@ describe("a component", () => {
     expect(tvm.state.tensors).toBe(before);
   });
 
+  test("that shares another's function is called with its own params, and reads the same tensors", async () => {
+    const seen: unknown[][] = [];
+    tvm.state.run.controlnet = (...args) => {
+      seen.push([...args]);
+      return new tvm.TVMArray([gpuTensor(7), gpuTensor(8)]);
+    };
+    const { control_embedding, controlnet, unet } = manifest.components;
+    const components = {
+      ...manifest.components,
+      unet: { ...unet, params: [] },
+      controlnet: { ...controlnet, params: ["unet.first"] },
+      control_embedding_2: control_embedding,
+      controlnet_2: { ...controlnet, params: ["unet.second"] },
+      residual_sum: { function: "residual_sum", inputs: [], outputs: [], params: [] },
+    };
+    const kept = keeping({ controlnet: 1, controlnet_2: 1, control_embedding_2: 0, residual_sum: 0 });
+    const engine = await load({ manifest: { ...manifest, components, controlnets: [LINES, DEPTH] }, memory: kept });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    for (const controlnet of [LINES, DEPTH]) {
+      const control = await engine.controlEmbedding(sample, controlnet);
+      expect(control.controlnet).toBe(controlnet);
+      await engine.controlnet(sample, 9, context, control, [1, 1]);
+    }
+    const params = seen.map((args) => (args.at(-1) as InstanceType<typeof tvm.TVMArray>).items.flatMap(floats));
+    expect(params).toEqual([[1], [-2]]);
+    expect(seen[1][0]).toBe(seen[0][0]);
+  });
+
+  test("adds the residuals of two ControlNets", async () => {
+    const residual_sum = vi.fn<(...args: unknown[]) => unknown>(() => new tvm.TVMArray([gpuTensor(9), gpuTensor(10)]));
+    tvm.state.run.residual_sum = residual_sum;
+    const sum = { function: "residual_sum", inputs: Array(4).fill(compute("_")), outputs: [], params: [] };
+    const components = { ...manifest.components, residual_sum: sum };
+    const engine = await load({ manifest: { ...manifest, components }, memory: keeping({ unet: 2, residual_sum: 0 }) });
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const control = await engine.controlEmbedding(sample, LINES);
+    const residuals = await engine.controlnet(sample, 9, context, control, [1, 1]);
+    const total = await engine.residualSum(residuals, residuals);
+    expect(residual_sum.mock.calls[0].slice(0, 4).map((tensor) => floats(tensor as FakeTensor))).toEqual([
+      [7],
+      [8],
+      [7],
+      [8],
+    ]);
+    expect(await total.read()).toEqual([Float32Array.of(9), Float32Array.of(10)]);
+  });
+
   test("that encodes pictures is there for an inpainting model", async () => {
     tvm.state.run.vae_encoder = (image) => gpuTensor(...floats(image as FakeTensor).map((value) => 2 * value));
     const { unet } = makeInpaintingManifest().components;
-    const vae_encoder = { inputs: [host("image")], outputs: [host("moments")], params: [] };
+    const vae_encoder = { function: "vae_encoder", inputs: [host("image")], outputs: [host("moments")], params: [] };
     const components = { ...manifest.components, unet, vae_encoder };
     const engine = await load({ manifest: { ...manifest, components } });
     expect([...(await engine.vaeEncoder(sample))]).toEqual([1, 0.5]);
@@ -340,6 +410,7 @@ describe("a component", () => {
 describe("memory", () => {
   test("weights that do not stay are on the GPU in their component's turn alone", async () => {
     const engine = await load({ memory: keeping({ unet: 1 }) });
+    await warmUp(engine);
     const before = tvm.state.tensors; // one weight of the unet's two, and the slots
     const during: Record<string, number> = {};
     const lookAt = (name: string, output: () => unknown) => {
@@ -381,7 +452,7 @@ describe("memory", () => {
     };
     const engine = await load({ memory: keeping({}) });
     const context = await engine.textEncoder(Int32Array.of(1));
-    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample, LINES), [1, 1]);
     await Promise.all([engine.unet(sample, 9, context, residuals), engine.unet(sample, 9, context, residuals)]);
     expect(tuples).toHaveLength(2);
     expect(tuples[0]).toBe(tuples[1]);
@@ -391,7 +462,7 @@ describe("memory", () => {
     const engine = await load({ memory: keeping({}) });
     let finish = () => {};
     const context = await engine.textEncoder(Int32Array.of(1));
-    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample, LINES), [1, 1]);
     tvm.state.synced = new Promise((resolve) => (finish = resolve));
     const before = tvm.state.tensors;
     const output = engine.unet(sample, 9, context, residuals);
@@ -404,7 +475,7 @@ describe("memory", () => {
   test("a device that is lost while weights come ends the call", async () => {
     const engine = await load({ memory: keeping({}) });
     const context = await engine.textEncoder(Int32Array.of(1));
-    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample), 1);
+    const residuals = await engine.controlnet(sample, 9, context, await engine.controlEmbedding(sample, LINES), [1, 1]);
     tvm.state.synced = new Promise(() => {});
     const output = engine.unet(sample, 9, context, residuals);
     loseDevice({ reason: "destroyed", message: "" } as GPUDeviceLostInfo);
@@ -416,9 +487,9 @@ describe("memory", () => {
     const context = await engine.textEncoder(Int32Array.of(1));
     await drawStep(engine, context); // its control embedding is the last thing before the steps
     const beforeSteps = tvm.state.cleared.length;
-    const control = await engine.controlEmbedding(sample);
+    const control = await engine.controlEmbedding(sample, LINES);
     for (let i = 0; i < 3; i++) {
-      const residuals = await engine.controlnet(sample, 9, context, control, 1);
+      const residuals = await engine.controlnet(sample, 9, context, control, [1, 1]);
       await engine.unet(sample, 9, context, residuals);
     }
     expect(tvm.state.cleared.length - beforeSteps).toBe(2); // before the control embedding and after it
@@ -450,6 +521,7 @@ describe("reading", () => {
 
   test("frees what it read, and disposing frees what is kept", async () => {
     const engine = await load();
+    await warmUp(engine);
     const before = tvm.state.tensors;
     await engine.vaeDecoder(sample);
     const context = await engine.textEncoder(Int32Array.of(1));

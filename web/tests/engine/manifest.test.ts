@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { DRAWING } from "../../src/engine/constants";
-import { checkCanDraw, drawingComponents, inpaints, parseManifest } from "../../src/engine/manifest";
-import { makeInpaintingManifest, makeManifest, manifestBytes } from "./sample_bundle";
+import { checkCanDraw, drawingComponents, inpaints, parseManifest, residuals } from "../../src/engine/manifest";
+import { LINES, makeInpaintingManifest, makeManifest, manifestBytes } from "./sample_bundle";
 
 type Json = { [key: string | number]: unknown };
 
@@ -20,9 +20,19 @@ test("a sound manifest is read as it is", () => {
   expect(parse(sound)).toEqual(sound);
 });
 
-test("a bundle from before residuals were pooled pools none", () => {
-  const { global_pool_conditions: _, ...model } = sound.model;
-  expect(parse({ ...sound, model }).model).toEqual(sound.model);
+test("a ControlNet pools its residuals only if the manifest says so", () => {
+  const { global_pool_conditions: _, ...entry } = LINES;
+  expect(parse({ ...sound, controlnets: [entry] })).toEqual(sound);
+});
+
+test("two ControlNets of one name are refused", () => {
+  expect(() => parse({ ...sound, controlnets: [LINES, LINES] })).toThrow(
+    "manifest.json: controlnets: got lines, lines, wanted a name of its own for each;",
+  );
+});
+
+test("the residuals are the UNet's inputs after its other ones", () => {
+  expect(residuals(makeInpaintingManifest()).map(({ name }) => name)).toEqual(["mid_residual"]);
 });
 
 test("text that is not JSON is refused", () => {
@@ -49,7 +59,7 @@ describe("a bad manifest is refused as in Python", () => {
 const withSample = (channels: number) => {
   const sample = { name: "sample", shape: [1, channels, 2, 3], dtype: "float32" };
   return makeManifest(undefined, {
-    components: { ...sound.components, unet: { inputs: [sample], outputs: [], params: [] } },
+    components: { ...sound.components, unet: { ...sound.components.unet, inputs: [sample] } },
   });
 };
 
@@ -68,12 +78,6 @@ test("a UNet of another kind cannot draw", () => {
 
 test("an inpainting bundle cannot draw without the encoder", () => {
   expect(() => checkCanDraw(withSample(9), "x")).toThrow("x: got no vae_encoder, wanted");
-});
-
-test("an inpainting bundle from before the scaling factor was written cannot draw", () => {
-  const { scaling_factor: _, ...model } = sound.model;
-  const old = { ...makeInpaintingManifest(), model: parse({ ...sound, model }).model };
-  expect(() => checkCanDraw(old, "x")).toThrow("x: scaling_factor: got 0, wanted the VAE's, for an inpainting model;");
 });
 
 test("a whole bundle can draw", () => {

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
-import type { Manifest } from "../../src/engine/manifest";
+import type { ControlNetEntry, Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
 import {
   advance,
@@ -14,7 +14,7 @@ import type { Image } from "../../src/engine/prepare_image";
 import type { GenerateRequest } from "../../src/engine/request";
 import { parseSamplers } from "../../src/engine/sampler";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
-import { FILES, HEIGHT, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
+import { DEPTH, FILES, HEIGHT, LINES, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
 const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 
@@ -36,9 +36,11 @@ class FakeComponents implements Components {
     return this.onDevice([Float32Array.of(value)]);
   }
 
-  async controlEmbedding(image: FloatArray): Promise<ControlEmbedding> {
-    this.calls.push(`control_embedding ${image.length}`);
-    return this.onDevice([Float32Array.of(this.broken === "control_embedding" ? Number.NaN : 1)]);
+  async controlEmbedding(image: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {
+    const name = controlnet.control_embedding;
+    this.calls.push(`${name} ${image.length}`);
+    const embedding = this.onDevice([Float32Array.of(this.broken === name ? Number.NaN : 1)]);
+    return { ...embedding, controlnet };
   }
 
   async controlnet(
@@ -46,14 +48,19 @@ class FakeComponents implements Components {
     timestep: number,
     _: Context,
     control: ControlEmbedding,
-    scale: number,
+    scales: readonly number[],
   ): Promise<Residuals> {
-    this.calls.push(`controlnet ${sample[0].toFixed(3)} ${timestep} ${scale}`);
+    const name = control.controlnet.controlnet;
+    this.calls.push(`${name} ${sample[0].toFixed(3)} ${timestep} ${scales}`);
     const [[embedded]] = (control as unknown as { values: FloatArray[] }).values;
-    return this.onDevice([
-      Float32Array.of(embedded),
-      Float32Array.of(this.broken === "controlnet" ? Number.NaN : embedded),
-    ]);
+    return this.onDevice([Float32Array.of(embedded), Float32Array.of(this.broken === name ? Number.NaN : embedded)]);
+  }
+
+  async residualSum(one: Residuals, other: Residuals): Promise<Residuals> {
+    this.calls.push("residual_sum");
+    if (this.broken === "residual_sum") throw new Error("residual_sum");
+    const others = await other.read();
+    return this.onDevice((await one.read()).map((values, i) => values.map((value, j) => value + others[i][j])));
   }
 
   async zeroResiduals(): Promise<Residuals> {
@@ -138,14 +145,72 @@ test("guidance asks for the negative prompt first and mixes both outputs", async
 });
 
 test("a ControlNet that pools its residuals runs for the prompt only", async () => {
-  const { model } = makeManifest();
-  load(makeManifest(undefined, { model: { ...model, global_pool_conditions: true } }));
+  load(makeManifest(undefined, { controlnets: [{ ...LINES, global_pool_conditions: true }] }));
   await run({ guidanceScale: 3 });
   const names = components.calls.map((call) => (call.startsWith("zero") ? call : call.split(" ")[0]));
   expect(names.slice(3, 7)).toEqual(["zero residuals", "controlnet", "unet", "unet"]);
   expect(components.alive).toBe(0);
   await run({ guidanceScale: 1 });
   expect(components.calls.filter((call) => call === "zero residuals")).toHaveLength(1);
+});
+
+describe("two ControlNets", () => {
+  const two: Partial<GenerateRequest> = { controlImage: [controlImage, controlImage] };
+  const steps = () => components.calls.map((call) => call.split(" ")[0]);
+  beforeEach(() => load(makeManifest(undefined, { controlnets: [LINES, DEPTH] })));
+
+  test("add their residuals, each with its own scale and its own window", async () => {
+    await run({ ...two, controlnetConditioningScale: [0.5, 2], controlGuidanceEnd: [1, 0.5] });
+    const seen = components.calls.filter((call) => /^(controlnet|residual_sum|zero)/.test(call));
+    expect(seen.map((call) => call.replace(/ \S+ (?=\d+ )/, " "))).toEqual([
+      "controlnet 900 0.5",
+      "controlnet_2 900 2",
+      "residual_sum",
+      "controlnet 400 0.5",
+    ]);
+    expect(components.alive).toBe(0);
+  });
+
+  test("share nothing of the negative prompt where control matters more", async () => {
+    await run({ ...two, guidanceScale: 2, controlMode: ["balanced", "control"], numInferenceSteps: 1 });
+    expect(steps().slice(4)).toEqual([
+      "controlnet", // of the negative prompt
+      "controlnet",
+      "controlnet_2",
+      "residual_sum",
+      "unet",
+      "unet",
+      "vae_decoder",
+    ]);
+  });
+
+  test("are used as far as the request names them, in its order", async () => {
+    await run({ ...two, controlnets: ["depth", "lines"], numInferenceSteps: 1 });
+    expect(steps().filter((name) => name.startsWith("control_embedding"))).toEqual([
+      "control_embedding_2",
+      "control_embedding",
+    ]);
+    await run({ controlnets: ["depth"], numInferenceSteps: 1 });
+    expect(steps().slice(-5)).toEqual(["text_encoder", "control_embedding_2", "controlnet_2", "unet", "vae_decoder"]);
+    await run({ controlImage: undefined, controlnets: [], numInferenceSteps: 1 });
+    expect(steps().slice(-4)).toEqual(["text_encoder", "zero", "unet", "vae_decoder"]);
+    expect(components.alive).toBe(0);
+  });
+
+  test.each([
+    ["control_embedding_2", "control_embedding_2, step 1 of 2: got NaN or infinity"],
+    ["controlnet_2", "controlnet + controlnet_2, step 1 of 2: got NaN or infinity"],
+  ])("are told apart where %s returns no number", async (component, complaint) => {
+    components.broken = component;
+    await expect(run(two)).rejects.toThrow(complaint);
+    expect(components.alive).toBe(0);
+  });
+
+  test("leave nothing on the device when their sum fails", async () => {
+    components.broken = "residual_sum";
+    await expect(run(two)).rejects.toThrow("residual_sum");
+    expect(components.alive).toBe(0);
+  });
 });
 
 describe("an inpainting model", () => {
@@ -240,9 +305,12 @@ test("settings and metadata say what made the picture", async () => {
     seed: 3,
     numInferenceSteps: 2,
     guidanceScale: 1,
+    controlnets: ["lines"],
     controlnetConditioningScale: 1,
     controlGuidanceStart: 0,
     controlGuidanceEnd: 1,
+    controlMode: "balanced",
+    guessMode: false,
     sampler: "ddim",
   });
   expect(image.metadata).toEqual({
@@ -251,9 +319,12 @@ test("settings and metadata say what made the picture", async () => {
     seed: "3",
     num_inference_steps: "2",
     guidance_scale: "1",
+    controlnets: '["lines"]',
     controlnet_conditioning_scale: "1",
     control_guidance_start: "0",
     control_guidance_end: "1",
+    control_mode: "balanced",
+    guess_mode: "false",
     sampler: "ddim",
     model: "circles",
     bundle_sha256: "abc",
@@ -261,7 +332,11 @@ test("settings and metadata say what made the picture", async () => {
 });
 
 test.each([
-  ["no control image", { controlImage: undefined as never }, "control image: got undefined, wanted pixels as in"],
+  [
+    "no control image",
+    { controlImage: undefined },
+    "control image: got none, wanted 1, one for each ControlNet in use",
+  ],
   ["a misspelt key", { stpes: 4 } as never, "key of the request: got 'stpes', wanted one of prompt, "],
   ["an option out of range", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted 1 or 2;"],
 ])("%s is refused before anything runs", async (_, changes, complaint) => {

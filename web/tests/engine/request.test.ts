@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { MAX_SEED, OPTION_NAMES } from "../../src/engine/constants";
 import { checkRequest, type GenerateRequest, resolve, type Settings, toMetadata } from "../../src/engine/request";
 import { parseSamplers } from "../../src/engine/sampler";
-import { FILES, makeManifest } from "./sample_bundle";
+import { DEPTH, FILES, LINES, makeManifest } from "./sample_bundle";
 
 const pixel = { width: 1, height: 1, data: new Uint8ClampedArray(4) };
 const request: GenerateRequest = { prompt: "c", controlImage: pixel };
@@ -13,13 +13,20 @@ const complete: Settings = {
   seed: 5,
   numInferenceSteps: 2,
   guidanceScale: 2.5,
+  controlnets: ["lines"],
   controlnetConditioningScale: 1,
   controlGuidanceStart: 0,
   controlGuidanceEnd: 1,
+  controlMode: "balanced",
+  guessMode: false,
   sampler: "ddim",
 };
-const settingsOf = (changes: Partial<GenerateRequest>) =>
-  resolve({ ...request, ...changes }, makeManifest(), parseSamplers(FILES["samplers.json"], "samplers.json"));
+const tables = parseSamplers(FILES["samplers.json"], "samplers.json");
+const settingsOf = (changes: Partial<GenerateRequest>) => resolve({ ...request, ...changes }, makeManifest(), tables);
+const settingsOfTwo = (changes: Partial<GenerateRequest>) => {
+  const manifest = makeManifest(undefined, { controlnets: [LINES, DEPTH] });
+  return resolve({ ...request, controlImage: [pixel, pixel], ...changes }, manifest, tables);
+};
 
 test("the options are Python's, in the same order", () => {
   expect(Object.keys(complete)).toEqual(OPTION_NAMES); // the compiler wants every key of Settings there
@@ -32,6 +39,22 @@ test("every option gets a value", () => {
 
 test("complete settings stay as they are", () => {
   expect(settingsOf(complete)).toEqual(complete);
+});
+
+test("all ControlNets are used unless the request names some", () => {
+  expect(settingsOfTwo({}).controlnets).toEqual(["lines", "depth"]);
+  expect(settingsOfTwo({ controlnets: ["depth"], controlImage: pixel }).controlnets).toEqual(["depth"]);
+  expect(settingsOfTwo({ controlnets: [], controlImage: undefined }).controlnets).toEqual([]);
+});
+
+test("an option of the ControlNets is one value or a list, in the metadata too", () => {
+  const settings = settingsOfTwo({ controlnetConditioningScale: [0.5, 1], controlMode: ["prompt", "control"] });
+  expect(toMetadata(settings)).toMatchObject({
+    controlnets: '["lines","depth"]',
+    controlnet_conditioning_scale: "[0.5,1]",
+    control_mode: '["prompt","control"]',
+    control_guidance_end: "1",
+  });
 });
 
 test("zero is a seed and a scale", () => {
@@ -52,8 +75,8 @@ test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...complete, controlImage: pixel, image: pixel, maskImage: pixel })).not.toThrow();
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
     "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, seed, numInferenceSteps, " +
-      "guidanceScale, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, sampler, controlImage, image, " +
-      "maskImage; rename it or leave it out",
+      "guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
+      "guessMode, sampler, controlImage, image, maskImage; rename it or leave it out",
   );
 });
 
@@ -64,9 +87,12 @@ test("the metadata has every option, under Python's names", () => {
     seed: "5",
     num_inference_steps: "2",
     guidance_scale: "2.5",
+    controlnets: '["lines"]',
     controlnet_conditioning_scale: "1",
     control_guidance_start: "0",
     control_guidance_end: "1",
+    control_mode: "balanced",
+    guess_mode: "false",
     sampler: "ddim",
   });
 });
@@ -105,4 +131,43 @@ test.each([
   ["control that starts before the first step", { controlGuidanceStart: -1 }, "control guidance: got from -1 to 1"],
 ])("%s is refused", (_, changes, complaint) => {
   expect(() => settingsOf(changes)).toThrow(complaint);
+});
+
+test.each([
+  [
+    "a start of one ControlNet after its end",
+    { controlnets: ["lines", "depth"], controlGuidanceStart: [0, 0.5], controlGuidanceEnd: 0.5 },
+    "control guidance: got from 0.5 to 0.5",
+  ],
+  [
+    "a picture too many",
+    { controlnets: ["lines"] },
+    "control image: got 2, wanted 1, one for each ControlNet in use (lines); pass as many, or name the ControlNets to use in controlnets: lines, depth",
+  ],
+  ["pictures without ControlNets", { controlnets: [] }, "control image: got 2, wanted none: none is in use"],
+  [
+    "a ControlNet that is not there",
+    { controlnets: ["canny"] },
+    "controlnets: got 'canny', wanted one of lines, depth;",
+  ],
+  ["a name in place of names", { controlnets: "lines" as never }, "controlnets: got 'lines', wanted a list of names"],
+  ["a ControlNet twice", { controlnets: ["lines", "lines"] }, "controlnets: got lines, lines, wanted each name once"],
+  [
+    "three scales for two",
+    { controlnetConditioningScale: [1, 1, 1] },
+    "controlnet conditioning scale: got 3 values, wanted one value, or 2",
+  ],
+  [
+    "a scale of NaN among others",
+    { controlnetConditioningScale: [1, Number.NaN] },
+    "controlnet conditioning scale: got NaN, wanted a finite",
+  ],
+  [
+    "a mode that does not exist",
+    { controlMode: "strong" as never },
+    "control mode: got 'strong', wanted one of balanced, prompt, control",
+  ],
+  ["a guess mode that is a number", { guessMode: 1 as never }, "guess mode: got 1, wanted true or false"],
+])("%s is refused, of two ControlNets", (_, changes, complaint) => {
+  expect(() => settingsOfTwo(changes)).toThrow(complaint);
 });

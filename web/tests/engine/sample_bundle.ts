@@ -57,6 +57,20 @@ export const MEMORY = {
   reduced: { peak_bytes: 2000, step_upload_bytes: 4, kept_params: keptParams(0) },
 };
 
+export const LINES = {
+  name: "lines",
+  control_embedding: "control_embedding",
+  controlnet: "controlnet",
+  global_pool_conditions: false,
+};
+
+export const DEPTH = {
+  name: "depth",
+  control_embedding: "control_embedding_2",
+  controlnet: "controlnet_2",
+  global_pool_conditions: false,
+};
+
 export function keptParams(count: number): Record<string, number> {
   return Object.fromEntries(DRAWING.map((name) => [name, count]));
 }
@@ -65,17 +79,17 @@ export function keptParams(count: number): Record<string, number> {
 export function makeInpaintingManifest(): Manifest {
   const { components } = makeManifest();
   const sample = { name: "sample", shape: [1, 9, HEIGHT / 8, WIDTH / 8], dtype: "float32" };
-  const unet = { ...components.unet, inputs: [sample] };
+  const unet = { ...components.unet, inputs: [sample, ...components.unet.inputs] };
   return makeManifest(FILES, { components: { ...components, unet, vae_encoder: components.vae_decoder }, memory: {} });
 }
 
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
-  const params = ["unet.weight"];
-  const component = { inputs: [], outputs: [], params };
+  const residual = { name: "mid_residual", shape: [1], dtype: "compute" };
+  const component = (name: string) => ({ function: name, inputs: [], outputs: [], params: ["unet.weight"] });
   const libraries = changes.libraries ?? [makeLibrary()];
   return {
-    format_version: 2,
+    format_version: 3,
     model: {
       name: "circles",
       height: HEIGHT,
@@ -83,18 +97,15 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       latent_channels: 4,
       vae_scale_factor: 8,
       prediction_type: "v_prediction",
-      global_pool_conditions: false,
       scaling_factor: 0.25,
     },
     target: "webgpu",
     libraries,
     components: {
-      text_encoder: component,
-      control_embedding: component,
-      controlnet: component,
-      unet: component,
-      vae_decoder: component,
+      ...Object.fromEntries(DRAWING.map((name) => [name, component(name)])),
+      unet: { ...component("unet"), inputs: [residual] },
     },
+    controlnets: [LINES],
     params: {
       dtype: "float16",
       bytes: 4,

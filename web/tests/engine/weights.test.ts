@@ -29,7 +29,10 @@ function manifestWith(vaeEncoderParam: string): Manifest {
   ];
   return {
     ...manifest,
-    components: { ...manifest.components, vae_encoder: { inputs: [], outputs: [], params: [vaeEncoderParam] } },
+    components: {
+      ...manifest.components,
+      vae_encoder: { function: "vae_encoder", inputs: [], outputs: [], params: [vaeEncoderParam] },
+    },
     params: { ...manifest.params, shards: ["params/00.bin", "params/01.bin"], records },
   };
 }

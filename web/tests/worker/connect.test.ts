@@ -31,7 +31,7 @@ const fakeEngine: ControlNetEngine = {
       signal?.throwIfAborted();
     }
     const settings = { prompt, seed: seed ?? 1 } as never;
-    return { ...pixel(controlImage.data[0] + 1), settings, metadata: { prompt } };
+    return { ...pixel((controlImage as Image).data[0] + 1), settings, metadata: { prompt } };
   },
   stats: async () => ({ dispatches: 3, peakGpuMebibytes: 1 }),
   unload: vi.fn(async () => {}),
@@ -114,7 +114,7 @@ describe("generating", () => {
 
   test("leaves the caller's control image usable", async () => {
     await (await connect()).generate(request);
-    expect(request.controlImage.data.length).toBe(4);
+    expect((request.controlImage as Image).data.length).toBe(4);
   });
 
   test("tells steps with their previews, and notices", async () => {
@@ -187,9 +187,11 @@ test("a worker that dies ends running calls and later ones", async () => {
 test("a canvas, which cannot be sent to a worker, is refused with a word on what can", async () => {
   const engine = await connect();
   const canvas = { width: 1, height: 1, getContext: () => null };
-  await expect(engine.generate({ ...request, controlImage: canvas as never })).rejects.toThrow(
-    "control image: got Object without pixels, wanted pixels as in ImageData; pass context.getImageData(",
-  );
+  for (const controlImage of [canvas, [pixel(9), canvas]]) {
+    await expect(engine.generate({ ...request, controlImage: controlImage as never })).rejects.toThrow(
+      "control image: got Object without pixels, wanted pixels as in ImageData; pass context.getImageData(",
+    );
+  }
 });
 
 test("a misspelt key is named before anything is sent, even where its value could not be", async () => {
