@@ -37,6 +37,8 @@ export interface Residuals extends OnDevice {
 export interface Components {
   /** int32 [1, T] -> context, without the text encoder's last `clipSkip` layers, 0 .. L - 1; by default with all. */
   textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip?: number): Promise<Context>;
+  /** Put a context that the host computed on the device: float32 [1, T, D]. */
+  context(values: FloatArray): Promise<Context>;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
   controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding>;
   /** float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale. */

@@ -9,11 +9,18 @@ import * as tvmjs from "@mlc-ai/web-runtime";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
 import { COMPUTE } from "./constants.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
+import { narrowFloat32 } from "./float16.ts";
 import type { Bundle } from "./load.ts";
-import { type ControlNetEntry, type Library, type Manifest, residuals as residualSpecs } from "./manifest.ts";
+import {
+  type ControlNetEntry,
+  type Library,
+  type Manifest,
+  residuals as residualSpecs,
+  textLayers,
+} from "./manifest.ts";
 import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
-import { arrayItems, bytesOf, createTensor, createZeros, inScope, toFloats } from "./tensor.ts";
+import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import { createWasi } from "./wasi.ts";
 import { Weights } from "./weights.ts";
 
@@ -113,9 +120,22 @@ export class Engine implements Components {
   }
 
   async textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip = 0): Promise<Context> {
-    const [layers] = this.manifest.components.text_encoder.inputs[1].shape;
+    const layers = textLayers(this.manifest);
     const layerGates = Float32Array.from({ length: layers }, (_, layer) => (layer < layers - clipSkip ? 1 : 0));
     return this.keep(await this.call("text_encoder", [tokenIds, layerGates]));
+  }
+
+  async context(values: FloatArray): Promise<Context> {
+    const { shape } = this.manifest.components.text_encoder.outputs[0];
+    const [batch, , width] = shape;
+    const { dtype } = this.library;
+    return this.keep(
+      this.guarded(() => {
+        const tensor = createTensor(this.tvm, this.gpu, [batch, values.length / width, width], dtype);
+        fillTensor(this.tvm, tensor, bytesOf(dtype === "float16" ? narrowFloat32(values) : values));
+        return [tensor];
+      }),
+    );
   }
 
   async controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {

@@ -69,6 +69,15 @@ const controlNetEntry = record({
   global_pool_conditions: absentMeans(false, boolean), // it averages its residuals and affects the prompt's context only
 });
 
+/** A picture size and a length of prompts, and the functions that serve them with the components' own params. */
+const variant = record({
+  height: integer, // H, pixels
+  width: integer, // W, pixels
+  chunks: integer, // of a prompt: the context has this many times T tokens
+  // By the component's function that they take the place of.
+  functions: mapping(record({ function: string, inputs: list(tensorSpec), outputs: list(tensorSpec) })),
+});
+
 /** The place of one weight in the shards. It is stored little-endian, in C order. */
 const paramRecord = record({
   name: string,
@@ -121,6 +130,7 @@ const manifest = record({
   memory: mapping(record({ resident: memoryMode, reduced: memoryMode })),
   parity_db: mapping(mapping(number)), // component, then library dtype
   versions: mapping(string),
+  variants: absentMeans([], list(variant)), // besides the model's own size and one chunk, which the components serve
   files: list(fileEntry), // every file except the manifest
 });
 
@@ -129,6 +139,7 @@ export type Manifest = Parsed<typeof manifest>;
 export type Library = Parsed<typeof library>;
 export type ComponentSpec = Parsed<typeof componentSpec>;
 export type ControlNetEntry = Parsed<typeof controlNetEntry>;
+export type Variant = Parsed<typeof variant>;
 export type ParamRecord = Parsed<typeof paramRecord>;
 export type MemoryMode = Parsed<typeof memoryMode>;
 export type FileEntry = Parsed<typeof fileEntry>;
@@ -157,9 +168,26 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
   return parsed;
 }
 
+/** Height and width of the pictures that the bundle draws, in pixels; the first is the default. */
+export function sizes({ model, variants }: Manifest): (readonly [height: number, width: number])[] {
+  const all = [model, ...variants].map(({ height, width }) => [height, width] as const);
+  return [...new Map(all.map((size) => [size.join("x"), size])).values()];
+}
+
+/** The largest number of chunks of a prompt. */
+export function maxChunks({ variants }: Manifest): number {
+  return Math.max(1, ...variants.map(({ chunks }) => chunks));
+}
+
 /** The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's. */
 export function residuals({ components }: Manifest): ComponentSpec["outputs"] {
   return components.unet.inputs.filter((tensor) => tensor.name.includes("residual"));
+}
+
+/** The number of the text encoder's layers. */
+export function textLayers({ components }: Manifest): number {
+  const [, layerGates] = components.text_encoder.inputs;
+  return layerGates.shape[0];
 }
 
 /** Throws UserError if a component that drawing needs is missing, or the UNet has inputs that the pipeline lacks. */
@@ -283,6 +311,14 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
     }
   }
   yield* controlNetFaults(parsed);
+  const functions = new Set(Object.values(parsed.components).map((component) => component.function));
+  for (const { height, width, chunks, functions: others } of parsed.variants) {
+    const unknown = Object.keys(others).filter((name) => !functions.has(name));
+    if (unknown.length) {
+      const got = `${unknown.sort().join(", ")}, no component's function`;
+      yield [`variants: ${width}x${height}, ${chunks} chunks`, got, "components' functions"];
+    }
+  }
   yield* memoryFaults(parsed);
   const { weight, bias } = parsed.latent_preview;
   const channels = parsed.model.latent_channels;

@@ -11,9 +11,13 @@ import { type Inpainting, prepareInpainting } from "./inpainting.ts";
 import { type LatentPreview, type Manifest, residuals as residualSpecs } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
 import { type Image, prepareImage } from "./prepare_image.ts";
+import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
 import { controlImages, type GenerateRequest, resolve, type Settings, toMetadata, words } from "./request.ts";
 import { pickTable, type SamplerRow, type SamplerTable, type SamplerTables } from "./sampler.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
+
+/** Of a prompt: what the UNet is compiled for. */
+const MAX_CHUNKS = 1;
 
 /** The inputs that are the same for every step of the denoising loop. */
 export interface Conditions {
@@ -105,13 +109,24 @@ export class ControlNetPipeline {
   /** The prompt's context, with guidance the negative prompt's before it. */
   async encodePrompts(settings: Settings, onNotice: (notice: string) => void): Promise<Context[]> {
     const names = settings.guidanceScale > 1 ? (["negativePrompt", "prompt"] as const) : (["prompt"] as const);
-    const tokenized = names.map((name) => {
-      const { tokenIds, cutText } = this.model.tokenizer.encode(settings[name]);
-      const tokens = this.model.manifest.tokenizer.max_length;
-      if (cutText) onNotice(`${words(name)}: longer than ${tokens} tokens, this end was cut: “${cutText}”`);
-      return tokenIds;
+    const { tokenizer, components, manifest } = this.model;
+    const prompts = names.map((name) => {
+      const prompt = tokenizePrompt(settings[name], tokenizer, MAX_CHUNKS, settings.promptSyntax, words(name));
+      const tokens = manifest.tokenizer.max_length;
+      if (prompt.cutText)
+        onNotice(`${words(name)}: longer than ${tokens} tokens, this end was cut: “${prompt.cutText}”`);
+      return prompt;
     });
-    return Promise.all(tokenized.map((tokenIds) => this.model.components.textEncoder(tokenIds)));
+    const contexts: Context[] = [];
+    try {
+      for (const [i, prompt] of padChunks(prompts, tokenizer).entries()) {
+        contexts.push(await encodePrompt(components, prompt, settings.clipSkip, words(names[i])));
+      }
+      return contexts;
+    } catch (error) {
+      for (const context of contexts) context.dispose();
+      throw error;
+    }
   }
 
   /** Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet. */

@@ -12,7 +12,7 @@
  * Twin: mlc_controlnet/runtime/prompts.py, the same functions in the same order.
  */
 
-import type { FloatArray } from "./components.ts";
+import type { Components, Context, FloatArray } from "./components.ts";
 import { UserError } from "./errors.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
 
@@ -165,6 +165,32 @@ export function padChunks(prompts: readonly TokenizedPrompt[], tokenizer: Prompt
     const padding = Array.from({ length: count - chunks.length }, () => empty);
     return { chunks: [...chunks, ...padding], cutText };
   });
+}
+
+/**
+ * Encode each chunk, apply its weights and put the chunks' contexts one after another: [1, N T, D].
+ *
+ * Rejects with UserError as `applyWeights` does.
+ */
+export async function encodePrompt(
+  components: Components,
+  prompt: TokenizedPrompt,
+  clipSkip = 0,
+  subject = "prompt",
+): Promise<Context> {
+  const [first] = prompt.chunks;
+  if (prompt.chunks.length === 1 && !isWeighted(first)) return components.textEncoder(first.tokenIds, clipSkip);
+  const weighted: number[] = [];
+  for (const { tokenIds, weights } of prompt.chunks) {
+    const context = await components.textEncoder(tokenIds, clipSkip);
+    try {
+      const [values] = await context.read();
+      for (const value of applyWeights(values, weights, subject)) weighted.push(value);
+    } finally {
+      context.dispose();
+    }
+  }
+  return components.context(Float32Array.from(weighted));
 }
 
 /**

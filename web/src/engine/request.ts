@@ -10,8 +10,9 @@
 import { CONTROL_MODES, MAX_SEED, OPTION_NAMES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
-import type { Manifest } from "./manifest.ts";
+import { type Manifest, textLayers } from "./manifest.ts";
 import type { Image } from "./prepare_image.ts";
+import { type PromptSyntax, SYNTAXES } from "./prompts.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
 
 /** Which matters more, prompt or control image, as in Stable Diffusion web UI. */
@@ -26,6 +27,10 @@ export interface Settings {
   readonly prompt: string;
   /** Text that the picture moves away from; has no effect if guidanceScale is 1 or less. Default: "". */
   readonly negativePrompt: string;
+  /** How to read the prompts: webui, with weights as in (word:1.2) and [word], or plain, where brackets are text. Default: webui. */
+  readonly promptSyntax: PromptSyntax;
+  /** Number of the text encoder's last layers to leave out; Stable Diffusion web UI counts one more. Default: 0. */
+  readonly clipSkip: number;
   /** Integer from 0 to 2^53 - 1 that determines the noise. Default: random. */
   readonly seed: number;
   /** Number of denoising steps. Default: the bundle's. */
@@ -109,6 +114,11 @@ function checkMode(subject: string, value: unknown): ControlMode {
   return value as ControlMode;
 }
 
+function checkSyntax(subject: string, value: unknown): PromptSyntax {
+  checkOneOf(subject, value, SYNTAXES);
+  return value as PromptSyntax;
+}
+
 function checkNames(subject: string, value: unknown): readonly string[] {
   if (!Array.isArray(value)) {
     const got = typeof value === "string" ? `'${value}'` : String(value);
@@ -127,6 +137,8 @@ function oneOrEach<T>(
 const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
   prompt: { check: checkText },
   negativePrompt: { check: checkText, default: () => "" },
+  promptSyntax: { check: checkSyntax, default: () => "webui" },
+  clipSkip: { check: checkInteger, default: () => 0 },
   seed: { check: checkSeed, default: randomSeed },
   numInferenceSteps: { check: checkInteger, default: ({ defaults }) => defaults.steps },
   guidanceScale: { check: checkNumber, default: ({ defaults }) => defaults.guidance_scale },
@@ -176,6 +188,11 @@ export function resolve(request: GenerateRequest, manifest: Manifest, tables: Sa
     return [name, option.check(words(name), request[name] ?? option.default?.(manifest, request))];
   });
   const settings: Settings = Object.fromEntries(values);
+  const layers = textLayers(manifest);
+  if (settings.clipSkip < 0 || settings.clipSkip >= layers) {
+    const wanted = `0 to ${layers - 1}: the text encoder has ${layers} layers`;
+    throw new UserError("clip skip", String(settings.clipSkip), wanted, "choose another number");
+  }
   checkControlnets(settings, request, manifest);
   pickTable(tables, settings.sampler, settings.numInferenceSteps);
   return settings;

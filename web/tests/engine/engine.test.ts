@@ -130,7 +130,7 @@ const manifest: Manifest = {
     text_encoder: {
       function: "text_encoder",
       inputs: [host("token_ids", "int32"), host("layer_gates")],
-      outputs: [],
+      outputs: [{ name: "context", shape: [1, 2, 1], dtype: "compute" }],
       params: [],
     },
     control_embedding: { function: "control_embedding", inputs: [host("control_image")], outputs: [], params: [] },
@@ -299,6 +299,21 @@ describe("a component", () => {
       [1, 1],
       [1, 0],
     ]);
+  });
+
+  test.each([
+    ["float32", [0x00, 0x00, 0x80, 0x3f, 0x00, 0x00, 0x00, 0xc0]],
+    ["float16", [0x00, 0x3c, 0x00, 0xc0]],
+  ])("reads a context that the host computed, in %s", async (dtype, bytes) => {
+    const seen: FakeTensor[] = [];
+    tvm.state.run.unet = (...args) => {
+      seen.push(args[2] as FakeTensor);
+      return gpuTensor(1, 2);
+    };
+    const engine = await load({ dtype });
+    const context = await engine.context(Float32Array.of(1, -2));
+    await drawStep(engine, context);
+    expect([seen[0].shape, seen[0].dtype, ...seen[0].bytes]).toEqual([[1, 2, 1], dtype, ...bytes]);
   });
 
   test("gives the unet every residual of the ControlNet", async () => {

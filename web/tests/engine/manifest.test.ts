@@ -1,7 +1,16 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { DRAWING } from "../../src/engine/constants";
-import { checkCanDraw, drawingComponents, inpaints, parseManifest, residuals } from "../../src/engine/manifest";
+import {
+  checkCanDraw,
+  drawingComponents,
+  inpaints,
+  maxChunks,
+  parseManifest,
+  residuals,
+  sizes,
+  textLayers,
+} from "../../src/engine/manifest";
 import { LINES, makeInpaintingManifest, makeManifest, manifestBytes } from "./sample_bundle";
 
 type Json = { [key: string | number]: unknown };
@@ -28,6 +37,26 @@ test("a ControlNet pools its residuals only if the manifest says so", () => {
 test("two ControlNets of one name are refused", () => {
   expect(() => parse({ ...sound, controlnets: [LINES, LINES] })).toThrow(
     "manifest.json: controlnets: got lines, lines, wanted a name of its own for each;",
+  );
+});
+
+test("a bundle of several sizes and longer prompts says so", () => {
+  const { inputs, outputs } = sound.components.unet;
+  const functions = { unet: { function: "unet_32x16_2_chunks", inputs, outputs } };
+  const variants = [
+    { height: 16, width: 24, chunks: 2, functions },
+    { height: 16, width: 32, chunks: 2, functions },
+  ];
+  const several = parse({ ...sound, variants });
+  expect(sizes(several)).toEqual([
+    [16, 24],
+    [16, 32],
+  ]);
+  expect([maxChunks(several), maxChunks(sound), textLayers(sound)]).toEqual([2, 1, 3]);
+  const { variants: _, ...before } = sound;
+  expect(parse(before)).toEqual(sound);
+  expect(() => parse({ ...sound, variants: [{ ...variants[0], functions: { lost: functions.unet } }] })).toThrow(
+    "manifest.json: variants: 24x16, 2 chunks: got lost, no component's function, wanted components' functions;",
   );
 });
 

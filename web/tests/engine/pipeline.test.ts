@@ -16,6 +16,7 @@ import { parseSamplers } from "../../src/engine/sampler";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
 import { DEPTH, FILES, HEIGHT, LINES, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
+const TOKENS = 5;
 const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 
 /**
@@ -30,10 +31,15 @@ class FakeComponents implements Components {
   /** The component that returns NaN. */
   broken = "";
 
-  async textEncoder(tokenIds: Int32Array): Promise<Context> {
-    this.calls.push(`text_encoder ${[...tokenIds]}`);
+  async textEncoder(tokenIds: Int32Array, clipSkip = 0): Promise<Context> {
+    this.calls.push(`text_encoder ${[...tokenIds]}${clipSkip ? ` without ${clipSkip}` : ""}`);
     const value = this.broken === "text_encoder" ? Number.NaN : tokenIds[1];
-    return this.onDevice([Float32Array.of(value)]);
+    return this.onDevice([new Float32Array(TOKENS).fill(value)]);
+  }
+
+  async context(values: FloatArray): Promise<Context> {
+    this.calls.push(`context ${[...values]}`);
+    return this.onDevice([values]);
   }
 
   async controlEmbedding(image: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {
@@ -142,6 +148,27 @@ test("guidance asks for the negative prompt first and mixes both outputs", async
   const { steps } = await run({ guidanceScale: 3, negativePrompt: "b" });
   expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "text_encoder 6,2,7,7,7"]);
   expect(steps[0].x0[0]).toBe(1 + 3 * (2 - 1)); // m = b + 3 (c - b), and the table's x0 is m
+});
+
+test("weights and skipped layers change the contexts", async () => {
+  const { steps } = await run({ prompt: "c", negativePrompt: "(b:6)", guidanceScale: 3, clipSkip: 2 });
+  expect(components.calls.slice(0, 3)).toEqual([
+    "text_encoder 6,1,7,7,7 without 2",
+    "context 0.5,3,0.5,0.5,0.5", // the mean is restored
+    "text_encoder 6,2,7,7,7 without 2",
+  ]);
+  expect(steps[0].x0[0]).toBe(0.5 + 3 * (2 - 0.5));
+  expect(components.alive).toBe(0);
+});
+
+test("a plain prompt has brackets and no weights", async () => {
+  await run({ prompt: "(b:2)", promptSyntax: "plain" });
+  expect(components.calls.filter((call) => call.startsWith("context"))).toEqual([]);
+});
+
+test("weights that cancel out are refused, and nothing stays on the device", async () => {
+  await expect(run({ prompt: "(c:-4)", guidanceScale: 3 })).rejects.toThrow("prompt: got weights that cancel out");
+  expect(components.alive).toBe(0);
 });
 
 test("a ControlNet that pools its residuals runs for the prompt only", async () => {
@@ -302,6 +329,8 @@ test("settings and metadata say what made the picture", async () => {
   expect(image.settings).toEqual({
     prompt: "c",
     negativePrompt: "",
+    promptSyntax: "webui",
+    clipSkip: 0,
     seed: 3,
     numInferenceSteps: 2,
     guidanceScale: 1,
@@ -316,6 +345,8 @@ test("settings and metadata say what made the picture", async () => {
   expect(image.metadata).toEqual({
     prompt: "c",
     negative_prompt: "",
+    prompt_syntax: "webui",
+    clip_skip: "0",
     seed: "3",
     num_inference_steps: "2",
     guidance_scale: "1",
@@ -355,7 +386,7 @@ test("a prompt that was cut and an image that was scaled are reported", async ()
 
 describe("numbers that are not finite", () => {
   test.each([
-    ["text_encoder", "text_encoder, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
+    ["text_encoder", "text_encoder, step 1 of 2: got NaN or infinity in 5 of 5 numbers"],
     ["control_embedding", "control_embedding, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
     ["controlnet", "controlnet, step 1 of 2: got NaN or infinity in 1 of 1 numbers"],
     ["unet", `unet, step 1 of 2: got NaN or infinity in ${LATENTS} of ${LATENTS} numbers`],

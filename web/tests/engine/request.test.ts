@@ -10,6 +10,8 @@ const request: GenerateRequest = { prompt: "c", controlImage: pixel };
 const complete: Settings = {
   prompt: "gold",
   negativePrompt: "navy",
+  promptSyntax: "webui",
+  clipSkip: 0,
   seed: 5,
   numInferenceSteps: 2,
   guidanceScale: 2.5,
@@ -74,8 +76,8 @@ test("random seeds fill the whole range", () => {
 test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...complete, controlImage: pixel, image: pixel, maskImage: pixel })).not.toThrow();
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
-    "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, seed, numInferenceSteps, " +
-      "guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
+    "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, promptSyntax, clipSkip, seed, " +
+      "numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
       "guessMode, sampler, controlImage, image, maskImage; rename it or leave it out",
   );
 });
@@ -84,6 +86,8 @@ test("the metadata has every option, under Python's names", () => {
   expect(toMetadata(complete)).toEqual({
     prompt: "gold",
     negative_prompt: "navy",
+    prompt_syntax: "webui",
+    clip_skip: "0",
     seed: "5",
     num_inference_steps: "2",
     guidance_scale: "2.5",
@@ -115,6 +119,16 @@ test.each([
   ["steps of 0", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted 1 or 2;"],
   ["steps of 1001", { numInferenceSteps: 1001 }, "num inference steps: got 1001, wanted 1 or 2;"],
   ["half a step", { numInferenceSteps: 0.5 }, "num inference steps: got 0.5, wanted an integer;"],
+  [
+    "a syntax that does not exist",
+    { promptSyntax: "a1111" as never },
+    "prompt syntax: got 'a1111', wanted one of webui, plain; choose one of these",
+  ],
+  [
+    "layers skipped that do not exist",
+    { clipSkip: 3 },
+    "clip skip: got 3, wanted 0 to 2: the text encoder has 3 layers;",
+  ],
   ["a sampler that does not exist", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim;"],
   ["a negative seed", { seed: -1 }, "seed: got -1, wanted an integer from 0 to 9007199254740991"],
   ["a guidance scale of NaN", { guidanceScale: Number.NaN }, "guidance scale: got NaN, wanted a finite number"],

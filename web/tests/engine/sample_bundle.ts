@@ -86,6 +86,8 @@ export function makeInpaintingManifest(): Manifest {
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
   const residual = { name: "mid_residual", shape: [1], dtype: "compute" };
+  const tokenIds = { name: "token_ids", shape: [1, 5], dtype: "int32" };
+  const layerGates = { name: "layer_gates", shape: [3], dtype: "float32" };
   const component = (name: string) => ({ function: name, inputs: [], outputs: [], params: ["unet.weight"] });
   const libraries = changes.libraries ?? [makeLibrary()];
   return {
@@ -103,6 +105,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
     libraries,
     components: {
       ...Object.fromEntries(DRAWING.map((name) => [name, component(name)])),
+      text_encoder: { ...component("text_encoder"), inputs: [tokenIds, layerGates] },
       unet: { ...component("unet"), inputs: [residual] },
     },
     controlnets: [LINES],
@@ -126,6 +129,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
     memory: Object.fromEntries([...new Set(libraries.map(({ file }) => file))].map((file) => [file, MEMORY])),
     parity_db: {},
     versions: {},
+    variants: [],
     files: Object.entries(files).map(([path, bytes]) => ({ path, bytes: bytes.length, sha256: sha256(bytes) })),
     ...changes,
   };
