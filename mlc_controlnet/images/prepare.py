@@ -57,7 +57,7 @@ def prepare_image(
     `subject` is the word for this picture in notices and error messages. Raises UserError if `image` is not a picture,
     has fewer than 8 pixels on a side, or has pixels that 8 bits per channel cannot represent.
     """
-    return fit(read_picture(image, height, width, subject, channels), height, width, subject)
+    return cover(read_picture(image, height, width, subject, channels), height, width, subject)
 
 
 def read_picture(
@@ -77,15 +77,15 @@ def read_picture(
     return PreparedImage(picture, (*notices, *mode_notices))
 
 
-def fit(prepared: PreparedImage, height: int, width: int, subject: str = "image") -> PreparedImage:
+def cover(prepared: PreparedImage, height: int, width: int, subject: str = "image") -> PreparedImage:
     """Scale a picture until it covers `height` x `width`, and crop it around its center, with a notice of both."""
     picture = prepared.picture
     if picture.size == (width, height):
         return prepared
     cropped = " and cropped around its centre" if picture.width * height != picture.height * width else ""
     notice = f"{subject}: {picture.width}x{picture.height} was scaled to cover {width}x{height}{cropped}"
-    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-    return PreparedImage(fitted, (*prepared.notices, notice))
+    covering = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return PreparedImage(covering, (*prepared.notices, notice))
 
 
 def upright(image: Image.Image, subject: str = "image") -> Image.Image:

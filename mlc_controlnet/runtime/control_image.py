@@ -5,7 +5,7 @@ from dataclasses import replace
 from PIL import Image
 
 from mlc_controlnet.images.lines import looks_inverted
-from mlc_controlnet.images.prepare import PreparedImage, fit, prepare_image, read_picture
+from mlc_controlnet.images.prepare import PreparedImage, cover, prepare_image, read_picture
 from mlc_controlnet.runtime.crop import Crop, cut_out
 
 SUBJECT = "control image"  # its name in error messages and notices
@@ -23,7 +23,7 @@ def prepare_control_image(
     if crop is None:
         prepared = prepare_image(image, height, width, SUBJECT)
     else:
-        whole = fit(read_picture(image, height, width, SUBJECT), crop.picture_height, crop.picture_width, SUBJECT)
+        whole = cover(read_picture(image, height, width, SUBJECT), crop.picture_height, crop.picture_width, SUBJECT)
         prepared = PreparedImage(cut_out(whole.picture, crop, height, width), whole.notices)
     if looks_inverted(prepared.array):
         seen = "it looks like dark lines on white"

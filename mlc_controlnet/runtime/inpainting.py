@@ -12,7 +12,7 @@ from PIL import Image
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import VAE_ENCODER
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.images.prepare import PreparedImage, fit, prepare_image, read_picture
+from mlc_controlnet.images.prepare import PreparedImage, cover, prepare_image, read_picture
 from mlc_controlnet.runtime.crop import Crop, cut_out, put_back
 from mlc_controlnet.runtime.masks import blur_mask, crop_around
 
@@ -80,7 +80,7 @@ def prepare_inpainting(
     if padding_mask_crop is None:
         original = prepare_image(image, height, width, IMAGE)
         mask = _soften(read_picture(mask_image, height, width, MASK_IMAGE, channels=1), mask_blur)
-        mask = fit(mask, height, width, MASK_IMAGE)
+        mask = cover(mask, height, width, MASK_IMAGE)
         crop, drawn, selected = None, original, mask
         notices = (*original.notices, *mask.notices)
     else:
@@ -147,7 +147,7 @@ def _fit_mask(mask_image: Image.Image, picture: Image.Image) -> PreparedImage:
     if abs(width * picture.height - height * picture.width) >= max(picture.size):
         wanted = f"{picture.width}x{picture.height}, the size of the picture"
         raise UserError(MASK_IMAGE, f"{width}x{height} pixels", wanted, "draw the mask over the picture")
-    return fit(mask, picture.height, picture.width, MASK_IMAGE)
+    return cover(mask, picture.height, picture.width, MASK_IMAGE)
 
 
 def _soften(mask: PreparedImage, mask_blur: float) -> PreparedImage:

@@ -41,14 +41,3 @@ def check_padding_mask_crop(subject: str, value: Any) -> int | None:
         wanted = "an integer of 0 or more pixels"
         raise UserError(subject, repr(value), wanted, "32 is usual; leave it out to draw the whole picture")
     return value
-
-
-def check_apply_overlay(subject: str, value: Any) -> bool:
-    """Return `value` if it is true or false; raise UserError otherwise.
-
-    apply_overlay: whether the picture's own pixels are pasted over those that the mask keeps. Without it, they have
-    gone through the VAE: close, not equal.
-    """
-    if not isinstance(value, bool):
-        raise UserError(subject, repr(value), "true or false", "true keeps the picture outside of the mask")
-    return value

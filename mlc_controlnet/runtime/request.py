@@ -20,7 +20,6 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.mask_options import (
-    check_apply_overlay,
     check_mask_blur,
     check_padding_mask_crop,
     check_strength,
@@ -348,7 +347,7 @@ class Settings:
     apply_overlay: bool = _option(
         "true puts the picture's own pixels where the mask is black, false leaves what the VAE makes of them (default: "
         "true)",
-        check_apply_overlay,
+        check_flag,
         lambda manifest, request: True,
         "BOOL",
         true_or_false,

@@ -2,7 +2,6 @@ import pytest
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.mask_options import (
-    check_apply_overlay,
     check_mask_blur,
     check_padding_mask_crop,
     check_strength,
@@ -20,7 +19,6 @@ NAN = float("nan")
         (check_mask_blur, 4.5),
         (check_padding_mask_crop, None),
         (check_padding_mask_crop, 0),
-        (check_apply_overlay, False),
     ],
 )
 def test_a_sound_value_is_kept(check, value):
@@ -33,7 +31,6 @@ def test_a_sound_value_is_kept(check, value):
         *((check_strength, value, "a number from 0 to 1") for value in (-0.1, 1.1, NAN, "half", True, None)),
         *((check_mask_blur, value, "a number of pixels from 0 to 256") for value in (-1, NAN, 257, float("inf"), "4")),
         *((check_padding_mask_crop, value, "an integer of 0 or more pixels") for value in (-1, 3.5, NAN, True, "32")),
-        *((check_apply_overlay, value, "true or false") for value in (1, None, "yes")),
     ],
 )
 def test_any_other_value_is_refused(check, value, wanted):

@@ -1,3 +1,5 @@
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from mlc_controlnet.runtime.masks import blur_mask, crop_around
+from tests.fixtures.write_masks import PATH, content
 
 
 def mask_with_box(height, width, top, left, bottom, right):
@@ -69,3 +72,7 @@ def test_a_blurred_edge_has_its_middle_grey_where_the_edge_was():
     row = blur_mask(mask, 4)[30].astype(int)
     assert row[39] < 128 <= row[40]
     assert (np.diff(row) >= 0).all() and row[29] == 0 and row[50] == 255
+
+
+def test_the_browsers_tests_compare_with_what_this_package_computes():
+    assert json.loads(PATH.read_text()) == json.loads(json.dumps(content()))
