@@ -13,6 +13,8 @@ from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
+from mlc_controlnet.runtime.latents import UPSCALE_MODES
+from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
 from mlc_controlnet.runtime.request import CONTROL_MODES, MAX_SEED, OPTIONS
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
@@ -34,6 +36,8 @@ CONSTANTS = (
         "Channels of an inpainting UNet's sample: latents, mask, masked latents.",
     ),
     ("MASK_THRESHOLD", MASK_THRESHOLD, "The darkest grey, 0 to 255, of a mask's pixel that the model repaints."),
+    ("MAX_MASK_BLUR", MAX_MASK_BLUR, "The largest standard deviation, in pixels, of a mask's blur."),
+    ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
     ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),

@@ -13,6 +13,12 @@ TWINS = (
     ("runtime/controls.py", "controls.ts", 5),
     ("runtime/engine.py", "engine.ts", 8),
     ("runtime/noise.py", "noise.ts", 3),
+    ("runtime/inpainting.py", "inpainting.ts", 9),
+    ("runtime/masks.py", "masks.ts", 5),
+    ("runtime/crop.py", "crop.ts", 3),
+    ("runtime/mask_options.py", "mask_options.ts", 3),
+    ("runtime/latents.py", "latents.ts", 6),
+    ("runtime/tiles.py", "tiles.ts", 4),
     ("bundle/sampler_table.py", "sampler.ts", 2),
     ("bundle/manifest.py", "manifest.ts", 8),
 )

@@ -24,6 +24,12 @@ export const INPAINTING_CHANNELS = 9;
 /** The darkest grey, 0 to 255, of a mask's pixel that the model repaints. */
 export const MASK_THRESHOLD = 128;
 
+/** The largest standard deviation, in pixels, of a mask's blur. */
+export const MAX_MASK_BLUR = 256;
+
+/** The ways to resample latents, the default first. */
+export const UPSCALE_MODES = ["bilinear", "nearest", "nearest-exact", "bicubic"] as const;
+
 /** The least pixels on a side of a picture: one latent cell. */
 export const MIN_SIDE = 8;
 

@@ -13,8 +13,9 @@ export type { ControlNetEngine, EngineInfo, EngineOptions, EngineStats, Generate
 export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
+export type { Image } from "./picture.ts";
 export type { GeneratedImage, Step } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
-export { type FittedImage, fitImage, type Image } from "./prepare_image.ts";
+export { type FittedImage, fitImage } from "./prepare_image.ts";
 export type { Progress } from "./progress.ts";
 export { type GenerateRequest, type Settings, words as optionWords } from "./request.ts";

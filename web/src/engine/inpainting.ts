@@ -1,72 +1,210 @@
 /**
- * The further inputs of an inpainting model: a picture, and a mask that is white where the model repaints it.
+ * The picture that a drawing starts from, the mask of the part that is repainted, and the way back into the picture.
  *
- * The semantics are those of diffusers' StableDiffusionControlNetInpaintPipeline with strength 1 and a UNet of nine
- * channels. Twin: mlc_controlnet/runtime/inpainting.py.
+ * The semantics are those of diffusers' StableDiffusionControlNetImg2ImgPipeline and
+ * StableDiffusionControlNetInpaintPipeline, for UNets of four and of nine channels. Twin:
+ * mlc_controlnet/runtime/inpainting.py.
  */
 
 import type { FloatArray } from "./components.ts";
 import { MASK_THRESHOLD } from "./constants.ts";
+import { type Crop, cutOut, putBack, sizeOf } from "./crop.ts";
 import { UserError } from "./errors.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
-import { type Image, prepareImage } from "./prepare_image.ts";
+import { blurMask, cropAround } from "./masks.ts";
+import { type Image, type Picture, toImage, toPixels, toPlanes } from "./picture.ts";
+import { cover, type PreparedImage, readPicture } from "./prepare_image.ts";
 
 /** Their names in error messages and notices. */
 export const IMAGE = "image";
 export const MASK_IMAGE = "mask image";
 
+/** The picture that a drawing starts from, as the VAE encoder reads it. */
+export interface InitImage {
+  /** float32 [1, 3, H, W] in -1..1. */
+  readonly pixels: FloatArray;
+  /** The changes that made it fit, one sentence each. */
+  readonly notices: readonly string[];
+}
+
+/** A picture and a mask in the form that a denoising loop reads, and what `paste` needs afterwards. */
 export interface Inpainting {
-  /** float32 [1, 3, H, W] in -1..1; 0 where the model repaints. */
+  /** float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask. */
+  readonly pixels: FloatArray;
+  /** float32 [1, 3, H, W] in -1..1; 0 where the model repaints: for nine channels. */
   readonly maskedImage: FloatArray;
   /** float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0. */
   readonly mask: FloatArray;
+  /** The whole picture, of H x W, or of its own size if there is a crop. */
+  readonly original: Picture;
+  /** Of the same size: the share of the drawn picture in the result, 255 for all of it. */
+  readonly overlayMask: Picture;
+  /** The part of `original` that is drawn; undefined: all of it. */
+  readonly crop: Crop | undefined;
   /** The changes that made the two pictures fit, one sentence each. */
   readonly notices: readonly string[];
 }
 
 /**
- * Erase the part of `image` that `maskImage` selects; return undefined for a model that does not inpaint.
+ * Fit the picture of an img2img request to the model, as a control image is; return undefined if there is none.
  *
- * Both pictures are scaled and cropped as a control image is. A latent cell takes the mask of its upper left pixel.
+ * Throws UserError if the bundle has no VAE encoder, or `image` is not a picture.
+ */
+export function prepareInitImage(image: Image | null | undefined, manifest: Manifest): InitImage | undefined {
+  if (image == null) return undefined;
+  checkEncoder(IMAGE, manifest);
+  const { height, width } = manifest.model;
+  const { picture, notices } = cover(readPicture(image, height, width, IMAGE), height, width, IMAGE);
+  return { pixels: centered(picture), notices };
+}
+
+/**
+ * Select the part of `image` that `maskImage` shows in white; return undefined if there is no mask.
  *
- * Throws UserError if an inpainting model lacks one of the two, another model gets one, or one is not a picture.
+ * Both pictures are scaled and cropped as a control image is. With `paddingMaskCrop`, only the part of the picture around
+ * the mask is drawn, at the model's size. The mask is softened first; from its middle grey on it counts as white, and a
+ * latent cell takes the mask of its upper left pixel.
+ *
+ * maskBlur, paddingMaskCrop: see mask_options.ts.
+ *
+ * Throws UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has no
+ * VAE encoder, or one of the two is not a picture; with `paddingMaskCrop` also if there is no mask, the mask is black
+ * everywhere, or its aspect ratio is not the picture's.
  */
 export function prepareInpainting(
   image: Image | null | undefined,
   maskImage: Image | null | undefined,
   manifest: Manifest,
+  maskBlur = 0,
+  paddingMaskCrop: number | null = null,
 ): Inpainting | undefined {
-  const { name, height, width, vae_scale_factor } = manifest.model;
-  const needed = inpaints(manifest);
-  for (const [subject, picture] of [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const]) {
-    if (!needed && picture != null) {
-      const remedy = "leave it out, or build a bundle of an inpainting model";
-      throw new UserError(subject, "one", `none: ${name} is not an inpainting model`, remedy);
-    }
-    if (needed && picture == null) {
-      const wanted = "a picture and a mask that is white where the model repaints";
-      throw new UserError(subject, "none", wanted, "pass both, and a control image");
-    }
-  }
+  refuseFourChannels(image, maskImage, manifest);
+  checkGiven(image, maskImage, manifest, paddingMaskCrop);
   if (image == null || maskImage == null) return undefined;
-  const whole = prepareImage(image, height, width, IMAGE);
-  const mask = prepareImage(maskImage, height, width, MASK_IMAGE);
-  const repainted = greyLevels(mask.pixels).map((grey) => Number(grey >= MASK_THRESHOLD)); // [H, W]
-  const maskedImage = whole.pixels.map((value, i) => (repainted[i % repainted.length] ? 0 : 2 * value - 1));
-  const [rows, columns] = [height / vae_scale_factor, width / vae_scale_factor];
-  const cells = new Float32Array(rows * columns).map((_, cell) => {
-    const [row, column] = [Math.floor(cell / columns), cell % columns];
-    return repainted[vae_scale_factor * (row * width + column)];
-  });
-  return { maskedImage, mask: cells, notices: [...whole.notices, ...mask.notices] };
+  const { height, width } = manifest.model;
+  if (paddingMaskCrop === null) {
+    const original = cover(readPicture(image, height, width, IMAGE), height, width, IMAGE);
+    const given = soften(readPicture(maskImage, height, width, MASK_IMAGE, 1), maskBlur);
+    const mask = cover(given, height, width, MASK_IMAGE);
+    const overlay = { original: original.picture, overlayMask: mask.picture, crop: undefined };
+    const forModel = readByModel(original.picture, mask.picture, manifest.model.vae_scale_factor);
+    return { ...forModel, ...overlay, notices: [...original.notices, ...mask.notices] };
+  }
+  const original = readPicture(image, height, width, IMAGE);
+  const mask = soften(fitMask(maskImage, original.picture), maskBlur);
+  const crop = cropAround(mask.picture, height, width, paddingMaskCrop);
+  if (crop === undefined) {
+    const wanted = "white where the model repaints";
+    throw new UserError(MASK_IMAGE, "black everywhere", wanted, "paint the part in white");
+  }
+  const [drawn, selected] = [original, mask].map(({ picture }) => cutOut(picture, crop, height, width));
+  return {
+    ...readByModel(drawn, selected, manifest.model.vae_scale_factor),
+    original: original.picture,
+    overlayMask: mask.picture,
+    crop,
+    notices: [...original.notices, ...mask.notices, ...noticeOfSize(crop, height, width)],
+  };
 }
 
-/** Turn [3, H, W] in 0..1 into [H, W] in 0..255: ITU-R 601-2 luma in 16 bits of fraction, as Pillow computes it. */
-function greyLevels(pixels: FloatArray): Uint8Array {
-  const size = pixels.length / 3;
-  const level = (channel: number, i: number) => Math.round(255 * pixels[channel * size + i]);
-  return Uint8Array.from(
-    { length: size },
-    (_, i) => (19595 * level(0, i) + 38470 * level(1, i) + 7471 * level(2, i) + 0x8000) >>> 16,
-  );
+/**
+ * Paste a drawn picture of H x W through the softened mask into the original, which keeps its size.
+ *
+ * Where the mask is black, the result has the original's pixels. This is diffusers' VaeImageProcessor.apply_overlay.
+ */
+export function paste(image: Image, { original, overlayMask, crop }: Inpainting): Image {
+  const drawn = toPlanes(image);
+  const part = crop === undefined ? drawn : putBack(drawn, crop);
+  const { left, top } = crop ?? { left: 0, top: 0 };
+  const planes = original.planes.map((plane, channel) => {
+    const result = plane.slice();
+    for (let i = 0; i < part.width * part.height; i++) {
+      const place = (top + Math.floor(i / part.width)) * original.width + left + (i % part.width);
+      const share = overlayMask.planes[0][place];
+      result[place] = Math.round((part.planes[channel][i] * share + plane[place] * (255 - share)) / 255);
+    }
+    return result;
+  });
+  return toImage({ width: original.width, height: original.height, planes });
+}
+
+/** Stands here until the denoising loop blends latents: delete it then. */
+function refuseFourChannels(
+  image: Image | null | undefined,
+  maskImage: Image | null | undefined,
+  manifest: Manifest,
+): void {
+  for (const [subject, picture] of [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const]) {
+    if (picture == null || inpaints(manifest)) continue;
+    const wanted = `none: ${manifest.model.name} is not an inpainting model`;
+    throw new UserError(subject, "one", wanted, "leave it out, or build a bundle of an inpainting model");
+  }
+}
+
+function checkGiven(
+  image: Image | null | undefined,
+  maskImage: Image | null | undefined,
+  manifest: Manifest,
+  paddingMaskCrop: number | null,
+): void {
+  const both = "a picture and a mask that is white where the model repaints";
+  const given = [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const];
+  for (const [subject, picture] of given) if (picture != null) checkEncoder(subject, manifest);
+  for (const [subject, picture] of given) {
+    if (picture == null && (inpaints(manifest) || maskImage != null)) {
+      throw new UserError(subject, "none", both, "pass both, and a control image");
+    }
+  }
+  if (paddingMaskCrop !== null && maskImage == null) {
+    throw new UserError("padding mask crop", "one without a mask image", both, "pass both, or leave it out");
+  }
+}
+
+function checkEncoder(subject: string, manifest: Manifest): void {
+  if ("vae_encoder" in manifest.components) return;
+  const wanted = `none: the bundle of ${manifest.model.name} has no VAE encoder`;
+  throw new UserError(subject, "one", wanted, "leave it out, or build the bundle again with the encoder");
+}
+
+/** Scale a mask to the size of its picture. Throws UserError if more than a rounding would be cropped. */
+function fitMask(maskImage: Image, picture: Picture): PreparedImage {
+  const mask = readPicture(maskImage, picture.height, picture.width, MASK_IMAGE, 1);
+  const { width, height } = mask.picture;
+  if (Math.abs(width * picture.height - height * picture.width) >= Math.max(picture.width, picture.height)) {
+    const wanted = `${picture.width}x${picture.height}, the size of the picture`;
+    throw new UserError(MASK_IMAGE, `${width}x${height} pixels`, wanted, "draw the mask over the picture");
+  }
+  return cover(mask, picture.height, picture.width, MASK_IMAGE);
+}
+
+function soften({ picture, notices }: PreparedImage, maskBlur: number): PreparedImage {
+  return { picture: blurMask(picture, maskBlur), notices };
+}
+
+/** Say that a part larger than the model's size loses detail. */
+function noticeOfSize(crop: Crop, height: number, width: number): string[] {
+  const part = sizeOf(crop);
+  if (part.height <= height && part.width <= width) return [];
+  return [
+    `${IMAGE}: the part around the mask, ${part.width}x${part.height}, is drawn at ${width}x${height} and enlarged`,
+  ];
+}
+
+/** Return what the VAE encoder and the UNet read. */
+function readByModel(drawn: Picture, selected: Picture, factor: number) {
+  const { width, height } = drawn;
+  const repainted = Array.from(selected.planes[0], (grey) => grey >= MASK_THRESHOLD); // [H, W]
+  const pixels = centered(drawn);
+  const maskedImage = pixels.map((value, i) => (repainted[i % repainted.length] ? 0 : value));
+  const [rows, columns] = [height / factor, width / factor];
+  const mask = new Float32Array(rows * columns).map((_, cell) => {
+    const [row, column] = [Math.floor(cell / columns), cell % columns];
+    return Number(repainted[factor * (row * width + column)]);
+  });
+  return { pixels, maskedImage, mask };
+}
+
+/** Return float32 [1, 3, H, W] in -1..1. */
+function centered(picture: Picture): FloatArray {
+  return toPixels(picture).map((value) => 2 * value - 1);
 }

@@ -1,6 +1,6 @@
 /** Encode a picture as a PNG file with metadata. Twin: mlc_controlnet/runtime/png.py. */
 
-import type { Image } from "./prepare_image.ts";
+import type { Image } from "./picture.ts";
 
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const EIGHT_BITS = 8;

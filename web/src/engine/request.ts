@@ -11,7 +11,7 @@ import { CONTROL_MODES, MAX_SEED, OPTION_NAMES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import { type Manifest, textLayers } from "./manifest.ts";
-import type { Image } from "./prepare_image.ts";
+import type { Image } from "./picture.ts";
 import { type PromptSyntax, SYNTAXES } from "./prompts.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
 

@@ -1,6 +1,10 @@
 import { expect, test } from "vitest";
-import { prepareInpainting } from "../../src/engine/inpainting";
-import type { Image } from "../../src/engine/prepare_image";
+import { prepareControlImage } from "../../src/engine/control_image";
+import { cutOut } from "../../src/engine/crop";
+import { type Inpainting, paste, prepareInitImage, prepareInpainting } from "../../src/engine/inpainting";
+import { blurMask } from "../../src/engine/masks";
+import { type Image, toImage, toPixels, toPlanes } from "../../src/engine/picture";
+import { distance, golden, MODEL, maskOf, PICTURE, picture as photoPlanes } from "./masks_fixture";
 import { HEIGHT, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 
 const manifest = makeInpaintingManifest();
@@ -67,4 +71,70 @@ test("a coloured mask counts by its brightness", () => {
 test("null is no picture", () => {
   expect(prepareInpainting(null, null, makeManifest())).toBeUndefined();
   expect(() => prepareInpainting(picture, null, manifest)).toThrow("mask image: got none, wanted a picture and a mask");
+});
+
+test("the initial picture is scaled to -1..1", () => {
+  const init = prepareInitImage(picture, manifest);
+  expect(init?.pixels).toHaveLength(3 * HEIGHT * WIDTH);
+  expect(init?.pixels[5]).toBeCloseTo((2 * 5) / 255 - 1);
+  expect(init?.pixels).toEqual(prepare(picture, leftHalf(255)).pixels);
+  expect(prepareInitImage(null, manifest)).toBeUndefined();
+  expect(() => prepareInitImage(picture, makeManifest())).toThrow(
+    "image: got one, wanted none: the bundle of circles has",
+  );
+});
+
+const photo = toImage(photoPlanes());
+
+/** Black with a white part. */
+function paint(box: [top: number, left: number, bottom: number, right: number]): Image {
+  const { width, height, planes } = maskOf(box);
+  return toImage({ width, height, planes: [planes[0], planes[0], planes[0]] });
+}
+
+test("only the part around the mask is drawn, and the same part of the control image is read", () => {
+  const prepared = prepareInpainting(photo, paint([8, 10, 18, 25]), manifest, 2, 3);
+  if (prepared?.crop === undefined) throw new Error("there is a crop");
+  const drawn = cutOut(photoPlanes(), prepared.crop, HEIGHT, WIDTH);
+  expect(prepared.pixels).toEqual(toPixels(drawn).map((value) => 2 * value - 1));
+  expect(prepared.original).toEqual(photoPlanes());
+  expect(prepared.overlayMask).toEqual(blurMask(maskOf([8, 10, 18, 25]), 2));
+  expect(new Set(prepared.mask)).toEqual(new Set([0, 1]));
+  expect(prepareControlImage(photo, HEIGHT, WIDTH, prepared.crop)).toEqual({ pixels: toPixels(drawn), notices: [] });
+});
+
+test("a drawn part is pasted through the soft mask as in Python, to the last bit", () => {
+  const { box, mask, mask_blur, pixels } = golden.pasted;
+  const [left, top, right, bottom] = box;
+  const inpainting: Inpainting = {
+    pixels: new Float32Array(),
+    maskedImage: new Float32Array(),
+    mask: new Float32Array(),
+    original: photoPlanes(),
+    overlayMask: blurMask(maskOf(mask), mask_blur),
+    crop: { left, top, right, bottom, picture: PICTURE },
+    notices: [],
+  };
+  expect(distance(toPlanes(paste(toImage(photoPlanes(MODEL)), inpainting)), pixels)).toBe(0);
+});
+
+test("a black mask returns the input", () => {
+  const red = draw(() => [255, 0, 0]);
+  expect(paste(red, prepare(picture, leftHalf(0)))).toEqual(picture);
+  expect(paste(red, prepare(picture, leftHalf(255))).data.slice(0, 4)).toEqual(Uint8ClampedArray.of(255, 0, 0, 255));
+});
+
+test("a part cannot be drawn without a mask that shows it", () => {
+  expect(() => prepareInpainting(photo, paint([0, 0, 0, 0]), manifest, 0, 3)).toThrow(
+    "mask image: got black everywhere, wanted white where the model repaints; paint the part in white",
+  );
+  expect(() => prepareInpainting(photo, leftHalf(255), manifest, 0, 3)).toThrow(
+    "mask image: got 24x16 pixels, wanted 40x30, the size of the picture; draw the mask over the picture",
+  );
+});
+
+test("a part that is larger than the model is reported", () => {
+  expect(prepareInpainting(photo, paint([0, 0, 30, 40]), manifest, 0, 3)?.notices).toEqual([
+    "image: the part around the mask, 40x30, is drawn at 24x16 and enlarged",
+  ]);
 });

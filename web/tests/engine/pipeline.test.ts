@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
 import type { ControlNetEntry, Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
+import type { Image } from "../../src/engine/picture";
 import {
   advance,
   ControlNetPipeline,
@@ -10,7 +11,6 @@ import {
   type Step,
   toPicture,
 } from "../../src/engine/pipeline";
-import type { Image } from "../../src/engine/prepare_image";
 import type { GenerateRequest } from "../../src/engine/request";
 import { parseSamplers } from "../../src/engine/sampler";
 import { PromptTokenizer } from "../../src/engine/tokenizer";

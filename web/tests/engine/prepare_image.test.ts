@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { type Image, prepareImage } from "../../src/engine/prepare_image";
+import type { Image } from "../../src/engine/picture";
+import { prepareImage } from "../../src/engine/prepare_image";
 
 /** An opaque grey picture; `shade` gives each pixel's value. */
 function grey(width: number, height: number, shade: (x: number, y: number) => number): Image {
