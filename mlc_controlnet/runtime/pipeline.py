@@ -3,6 +3,7 @@
 Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ class ControlNetPipeline:
         self.manifest = bundle.manifest
         self._tokenizer = PromptTokenizer(bundle.read_file(self.manifest.tokenizer.file), self.manifest.tokenizer)
         samplers = self.manifest.samplers.file
+        self._drawing = threading.Lock()  # held by the call that draws
         self._samplers = descriptions_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
 
     @classmethod
@@ -181,9 +183,18 @@ class ControlNetPipeline:
         """Draw one picture. `on_step` is called after every step; latents that it returns replace the step's, and an
         exception that it raises ends the loop.
 
-        Raises UserError for every value that cannot be used, before anything is computed, and for a component that
-        returns NaN or infinity.
+        Raises UserError for every value that cannot be used and for a call while another one is running, before
+        anything is computed, and for a component that returns NaN or infinity.
         """
+        if not self._drawing.acquire(blocking=False):
+            remedy = "wait for its end, or load another pipeline"
+            raise UserError("pipeline", "a call while another one is running", "one call at a time", remedy)
+        try:
+            return self._generate(request, on_step)
+        finally:
+            self._drawing.release()
+
+    def _generate(self, request: GenerateRequest, on_step: OnStep | None) -> GeneratedImage:
         settings = self.resolve(request)
         schedule = schedule_of(settings, self._samplers)
         inpainting = prepare_inpainting(

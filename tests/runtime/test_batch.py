@@ -148,3 +148,10 @@ def test_a_sampler_with_noise_draws_the_same_picture_again(pipeline, ring):
     latents = standard_normal(LATENT, 5)
     same_start = np.asarray(pipeline("gold", ring, seed=6, latents=latents, **options).images[0])
     assert not np.array_equal(first, same_start), "the steps' noise is the seed's"
+
+
+def test_a_call_while_another_one_is_running_is_refused(pipeline, ring):
+    """From another thread, or from a callback of the first."""
+    with pytest.raises(UserError, match="pipeline: got a call while another one is running, wanted one call at a time"):
+        pipeline("gold", ring, on_step=lambda step: pipeline("red", ring))
+    assert pipeline("gold", ring).images  # the pipeline goes on working
