@@ -158,7 +158,7 @@ def test_only_the_part_around_the_mask_is_drawn_and_put_back_into_a_large_photo(
         ({"padding_mask_crop": -1}, "padding mask crop: got -1"),
         ({"padding_mask_crop": 8, "mask_image": None}, "padding mask crop: got one without a mask image"),
         ({"image": None}, "image: got none, wanted a picture and a mask"),
-        ({"apply_overlay": 1}, "apply overlay: got 1, wanted true or false"),
+        ({"apply_overlay": 1}, "apply overlay: got 1, wanted True or False"),
     ],
 )
 def test_a_bad_argument_is_refused_before_anything_is_computed(

@@ -13,7 +13,7 @@ TWINS = (
     ("runtime/controls.py", "controls.ts", 5),
     ("runtime/engine.py", "engine.ts", 8),
     ("runtime/noise.py", "noise.ts", 3),
-    ("runtime/inpainting.py", "inpainting.ts", 9),
+    ("runtime/inpainting.py", "inpainting.ts", 8),
     ("runtime/masks.py", "masks.ts", 5),
     ("runtime/crop.py", "crop.ts", 3),
     ("runtime/mask_options.py", "mask_options.ts", 3),
