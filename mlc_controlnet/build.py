@@ -93,6 +93,8 @@ def load_model(config: BuildConfig) -> Checkpoint:
         config.width,
         other_sizes=config.other_sizes,
         prompt_chunks=config.prompt_chunks,
+        cached_branch=config.cached_branch,
+        tiles_vae=config.tiles_vae,
         name=model_name(config.model),
         controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
         vae=None if config.vae is None else find_vae(config.vae),
@@ -176,7 +178,7 @@ def write_data(
     if any(library.path.suffix == ".wasm" for library in libraries):  # it contains TVM's runtime and C++'s library
         writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
     params = libraries[0].model.params  # the same for every dtype
-    written = write_params(writer, chain.from_iterable(params.values()), checkpoint.tensors())
+    written = write_params(writer, dict.fromkeys(chain.from_iterable(params.values())), checkpoint.tensors())
     writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
     writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
     return written

@@ -21,12 +21,15 @@ CONTROL_EMBEDDING = "control_embedding"
 CONTROLNET = "controlnet"
 RESIDUAL_SUM = "residual_sum"
 UNET = "unet"
+UNET_SHALLOW = "unet_shallow"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, RESIDUAL_SUM, UNET, VAE_DECODER, VAE_ENCODER)
 # Channels of an inpainting UNet's sample: the latents, a mask, and the latents of the masked picture.
 INPAINTING_CHANNELS = 9
 DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # needed to draw a picture from a prompt
+# Components that read some of another's weights, and are built only if a build asks for them.
+OF_WEIGHTS_OF = {UNET_SHALLOW: UNET}
 # Several ControlNets share a base: the first has the components' own names, the others have a number after them.
 PER_CONTROLNET = (CONTROL_EMBEDDING, CONTROLNET)
 
@@ -112,6 +115,8 @@ class ModelShape:
             autoencoder returns the latents.
         guidance_embedding: whether the UNet reads the guidance scale (arXiv 2210.03142), as latent consistency
             models do. Guidance then needs one call of the UNet, for the prompt's context.
+        cached_branch: the skip connection below which DeepCache (arXiv 2312.00858) keeps the UNet's features: 0 is that
+            of the first convolution. None: the UNet does not return them.
         chunks: the number of chunks, whose contexts follow one another along T in the UNet's and ControlNet's context.
     """
 
@@ -128,6 +133,7 @@ class ModelShape:
     encodes_to_moments: bool = True
     guidance_embedding: bool = False
     chunks: int = 1
+    cached_branch: int | None = None
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
@@ -147,6 +153,16 @@ class ModelShape:
         shapes.append((1, self.unet_channels[-1], rows, columns))
         names = (*(f"down_residual_{i}" for i in range(len(shapes) - 1)), "mid_residual")
         return tuple(TensorSpec(name, shape, COMPUTE) for name, shape in zip(names, shapes, strict=True))
+
+    @property
+    def deep_feature(self) -> TensorSpec:
+        """What the decoder's layer that reads skip connection `cached_branch` gets from the layer before it."""
+        assert self.cached_branch is not None
+        skips = len(self.residuals) - 1
+        block, layer = divmod(skips - 1 - self.cached_branch, self.layers_per_block + 1)
+        channels = self.unet_channels[::-1][block if layer > 0 else max(block - 1, 0)]
+        _, _, rows, columns = self.residuals[self.cached_branch].shape
+        return TensorSpec("deep_feature", (1, channels, rows, columns), COMPUTE)
 
 
 def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
@@ -170,28 +186,41 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     output = TensorSpec("output", shape.latent, "float32")
     guidance = (InputSpec("guidance_scale", (1,), "float32", Constant(8.5)),) if shape.guidance_embedding else ()
     moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
+    outputs, shallow = [output], []
+    if shape.cached_branch is not None:
+        outputs.append(shape.deep_feature)
+        feature = InputSpec("deep_feature", shape.deep_feature.shape, COMPUTE)
+        inputs = (unet_sample, timestep, context, *guidance, feature, *residuals[: shape.cached_branch + 1])
+        shallow.append(ComponentSpec(UNET_SHALLOW, inputs, (output,)))
     specs = (
         ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (encoded,)),
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
         ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scales), residuals),
         ComponentSpec(RESIDUAL_SUM, (*residuals, *others), residuals),
-        ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *residuals), (output,)),
+        ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *residuals), tuple(outputs)),
+        *shallow,
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
         ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),
     )
     return {spec.name: spec for spec in specs}
 
 
-def function_specs(shapes: Sequence[ModelShape]) -> dict[str, ComponentSpec]:
+def function_specs(shapes: Sequence[ModelShape], tiles_vae: bool = False) -> dict[str, ComponentSpec]:
     """List the functions that serve all of a model's shapes, by name; a spec's name is the component's.
 
     The first shape is the default, and its functions have the components' names. Another shape adds a function only for
     a component whose inputs or outputs no earlier shape has: `unet_512x768_2_chunks`, with the width before the height.
+
+    Args:
+        tiles_vae: whether pictures that are no smaller than the first shape's, on both sides, go through the VAE in
+            tiles of that shape. They then need no VAE of their own.
     """
     functions: dict[ComponentSpec, str] = {}
     for shape in shapes:
         chunks = "" if shape.chunks == 1 else f"_{shape.chunks}_chunks"
         suffix = "" if shape == shapes[0] else f"_{shape.width}x{shape.height}{chunks}"
+        in_tiles = tiles_vae and shape.height >= shapes[0].height and shape.width >= shapes[0].width
         for spec in component_specs(shape).values():
-            functions.setdefault(spec, spec.name + suffix)
+            if shape == shapes[0] or not (in_tiles and spec.name in (VAE_DECODER, VAE_ENCODER)):
+                functions.setdefault(spec, spec.name + suffix)
     return {name: spec for spec, name in functions.items()}

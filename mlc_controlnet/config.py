@@ -181,6 +181,8 @@ class BuildConfig:
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
         other_sizes: height and width of other pictures in pixels, which the same bundle serves.
         prompt_chunks: the largest number of chunks of a prompt, 75 tokens each, that the pipeline reads.
+        cached_branch: the skip connection of DeepCache (arXiv 2312.00858); None: no shallow UNet.
+        tiles_vae: whether pictures larger than the first size go through its VAE in tiles, without one of their own.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
@@ -203,6 +205,8 @@ class BuildConfig:
     width: int | None = None
     other_sizes: tuple[tuple[int, int], ...] = ()
     prompt_chunks: int = 1
+    cached_branch: int | None = None
+    tiles_vae: bool = False
     dump_ir: Path | None = None
     controlnet: str | None = None
     vae: str | None = None

@@ -85,3 +85,15 @@ def test_a_longer_prompt_of_another_size_shares_what_does_not_read_it() -> None:
         "controlnet_512x768_2_chunks",
         "unet_512x768_2_chunks",
     }
+
+
+def test_with_tiles_only_a_smaller_picture_has_a_vae_of_its_own() -> None:
+    larger, narrower = dataclasses.replace(SD15, height=1024), dataclasses.replace(SD15, height=1024, width=512)
+    functions = function_specs([SD15, larger, narrower], tiles_vae=True)
+    assert {name for name in functions if name.startswith("vae_")} == {
+        "vae_decoder",
+        "vae_encoder",
+        "vae_decoder_512x1024",
+        "vae_encoder_512x1024",
+    }
+    assert "unet_768x1024" in functions

@@ -208,6 +208,14 @@ class Manifest:
         sizes = [(self.model.height, self.model.width), *((v.height, v.width) for v in self.variants)]
         return tuple(dict.fromkeys(sizes))
 
+    def for_size(self, height: int, width: int) -> "Manifest":
+        """Return the manifest with another of its sizes as the default."""
+        if (height, width) == self.sizes[0]:
+            return self
+        variant = next(v for v in self.variants if (v.height, v.width, v.chunks) == (height, width, 1))
+        model = dataclasses.replace(self.model, height=height, width=width)
+        return dataclasses.replace(self, model=model, components=variant.apply_to(self.components))
+
     @property
     def max_chunks(self) -> int:
         """The largest number of chunks of a prompt."""

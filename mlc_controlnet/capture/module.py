@@ -18,6 +18,7 @@ from mlc_controlnet.capture.param import TENSORS, Param
 from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.capture.unet import UNet
+from mlc_controlnet.capture.unet_shallow import UNetShallow
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
 from mlc_controlnet.checkpoint import PART_OF, Checkpoint
@@ -27,6 +28,7 @@ from mlc_controlnet.components import (
     RESIDUAL_SUM,
     TEXT_ENCODER,
     UNET,
+    UNET_SHALLOW,
     VAE_DECODER,
     VAE_ENCODER,
     ComponentSpec,
@@ -60,10 +62,10 @@ _WRAPPERS: dict[str, type[nn.Module]] = {
     TEXT_ENCODER: TextEncoder,
     CONTROL_EMBEDDING: ControlEmbedding,
     CONTROLNET: ControlNet,
-    UNET: UNet,
     VAE_DECODER: VaeDecoder,
     VAE_ENCODER: VaeEncoder,
 }
+_UNETS: dict[str, type[nn.Module]] = {UNET: UNet, UNET_SHALLOW: UNetShallow}
 
 
 def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
@@ -72,7 +74,12 @@ def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
 
 
 def _wrapped(checkpoint: Checkpoint, name: str) -> nn.Module:
-    return ResidualSum() if name == RESIDUAL_SUM else _WRAPPERS[name](checkpoint.parts[PART_OF[name]])
+    if name == RESIDUAL_SUM:
+        return ResidualSum()
+    part = checkpoint.parts[PART_OF[name]]
+    if name in (UNET, UNET_SHALLOW):
+        return _UNETS[name](part, checkpoint.shape.cached_branch)
+    return _WRAPPERS[name](part)
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:

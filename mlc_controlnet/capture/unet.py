@@ -5,17 +5,23 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from mlc_controlnet.capture.guidance_embedding import GuidanceEmbedding
+from mlc_controlnet.capture.unet_shallow import reading_layer
 
 
 class UNet(nn.Module):
     """diffusers' UNet with the ControlNet's residuals added to its skip connections and its middle block.
 
     A UNet without a middle block adds the last residual in its place.
+
+    Args:
+        cached_branch: a skip connection. The UNet then also returns what the layer that reads it gets from below, the
+            deep feature of `UNetShallow`.
     """
 
-    def __init__(self, model: UNet2DConditionModel) -> None:
+    def __init__(self, model: UNet2DConditionModel, cached_branch: int | None = None) -> None:
         super().__init__()
         self.model = model
+        self.cached_branch = cached_branch
         width = model.config.time_cond_proj_dim
         self.embed_guidance = None if width is None else GuidanceEmbedding(width)
 
@@ -25,11 +31,20 @@ class UNet(nn.Module):
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
         *others: torch.Tensor,  # the guidance scale, [1] float32, of a model that embeds it; then the residuals
-    ) -> torch.Tensor:
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         dtype = context.dtype
         guidance, residuals = None, others
         if self.embed_guidance is not None:
             guidance, residuals = self.embed_guidance(others[0]).to(dtype), others[1:]
+        deep_features: list[torch.Tensor] = []
+        hook = None
+        if self.cached_branch is not None:
+            width = residuals[self.cached_branch].shape[1]
+
+            def note(_layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+                deep_features.append(inputs[0][:, :-width])  # the skip connection's channels are the last
+
+            hook = reading_layer(self.model, self.cached_branch).register_forward_pre_hook(note)
         output = self.model(
             sample.to(dtype),
             timestep,
@@ -39,4 +54,7 @@ class UNet(nn.Module):
             mid_block_additional_residual=residuals[-1],
             return_dict=False,
         )[0]
-        return output.float()
+        if hook is None:
+            return output.float()
+        hook.remove()
+        return output.float(), *deep_features

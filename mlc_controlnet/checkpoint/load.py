@@ -25,7 +25,7 @@ from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
 from mlc_controlnet.checkpoint.vae import read_vae, vae_scale_factor
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
-from mlc_controlnet.components import COMPONENTS, ModelShape
+from mlc_controlnet.components import COMPONENTS, UNET, UNET_SHALLOW, ModelShape
 from mlc_controlnet.config import LORA_PARTS, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
@@ -46,6 +46,8 @@ def load_checkpoint(
     *,
     other_sizes: Sequence[tuple[int, int]] = (),
     prompt_chunks: int = 1,
+    cached_branch: int | None = None,
+    tiles_vae: bool = False,
     name: str | None = None,
     controlnet: Path | None = None,
     vae: Path | None = None,
@@ -61,6 +63,8 @@ def load_checkpoint(
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
         other_sizes: height and width of other pictures in pixels, which the same bundle serves.
         prompt_chunks: the largest number of chunks of a prompt.
+        cached_branch: the skip connection of DeepCache; None: no shallow UNet is built.
+        tiles_vae: whether pictures larger than the default size go through its VAE in tiles.
         name: the model's name; None: the name of its folder or file.
         controlnet: a folder or a file; None: the model's own ControlNet.
         vae: a folder or a file; None: the model's own VAE.
@@ -79,11 +83,13 @@ def load_checkpoint(
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet, parts["unet"])
+    if cached_branch is not None and UNET in components:
+        components = (*components, UNET_SHALLOW)
     needed = {PART_OF[name] for name in components if name in PART_OF}
     needed |= {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)
     check_belong_together(parts)
-    shape, *other_shapes = _model_shapes(parts, [(height, width), *other_sizes], prompt_chunks)
+    shape, *other_shapes = _model_shapes(parts, [(height, width), *other_sizes], prompt_chunks, cached_branch)
     scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
     vocabulary = source.read_tokenizer()
     check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
@@ -101,13 +107,14 @@ def load_checkpoint(
     modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
     return Checkpoint(
         name=name,
-        components=tuple(name for name in COMPONENTS if name in components),
+        components=tuple(name for name in (*COMPONENTS, UNET_SHALLOW) if name in components),
         parts={part: modules[part] for part in PARTS if part in modules},
         scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
         shape=shape,
         other_shapes=tuple(other_shapes),
+        tiles_vae=tiles_vae,
         defaults=defaults,
     )
 
@@ -135,10 +142,17 @@ def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None
 
 
 def _model_shapes(
-    parts: Mapping[str, PartSource], sizes: Sequence[tuple[int | None, int | None]], prompt_chunks: int
+    parts: Mapping[str, PartSource],
+    sizes: Sequence[tuple[int | None, int | None]],
+    prompt_chunks: int,
+    cached_branch: int | None,
 ) -> list[ModelShape]:
     """List every size with every number of chunks; the first is the first size, with one chunk."""
-    shapes = [_model_shape(parts, *size) for size in sizes]
+    shapes = [dataclasses.replace(_model_shape(parts, *size), cached_branch=cached_branch) for size in sizes]
+    skips = len(shapes[0].residuals) - 1
+    if cached_branch is not None and not 0 <= cached_branch < skips:
+        wanted = f"0 to {skips - 1}, one of the UNet's skip connections"
+        raise UserError("--deepcache", str(cached_branch), wanted, "leave the number out for 0")
     counts = range(1, prompt_chunks + 1)
     # A size given twice is one size.
     return list(dict.fromkeys(dataclasses.replace(shape, chunks=count) for shape in shapes for count in counts))

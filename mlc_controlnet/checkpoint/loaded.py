@@ -12,8 +12,10 @@ from torch import nn
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
+    OF_WEIGHTS_OF,
     TEXT_ENCODER,
     UNET,
+    UNET_SHALLOW,
     VAE_DECODER,
     VAE_ENCODER,
     ComponentSpec,
@@ -31,6 +33,7 @@ PART_OF: Mapping[str, str] = MappingProxyType(
         CONTROL_EMBEDDING: "controlnet",
         CONTROLNET: "controlnet",
         UNET: "unet",
+        UNET_SHALLOW: "unet",
         VAE_DECODER: "vae",
         VAE_ENCODER: "vae",
     }
@@ -43,6 +46,7 @@ _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         CONTROL_EMBEDDING: ("controlnet_cond_embedding.",),
         CONTROLNET: ("",),
         UNET: ("",),
+        UNET_SHALLOW: (),
         VAE_DECODER: ("post_quant_conv.", "decoder."),
         VAE_ENCODER: ("encoder.", "quant_conv."),
     }
@@ -54,13 +58,15 @@ class Checkpoint:
     """A loaded model. A tensor's name is its part's name, a dot and its key there: `unet.conv_in.weight`.
 
     Attributes:
-        components: those to build, in the order of `components.COMPONENTS`.
+        components: those to build, in the order of `components.COMPONENTS`; with `shape.cached_branch`, the shallow
+            UNet after them.
         parts: part -> its module with float16 weights, as a bundle stores them. The VAE is always there, another part
             only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.
         special_tokens: bos_token, eos_token and pad_token -> the token's text.
         shape: for the default picture size and one chunk of a prompt.
         other_shapes: for other sizes and longer prompts.
+        tiles_vae: whether larger pictures than the default go through the VAE in tiles of the default size.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Checkpoint:
     shape: ModelShape
     defaults: Defaults
     other_shapes: tuple[ModelShape, ...] = ()
+    tiles_vae: bool = False
 
     @property
     def shapes(self) -> tuple[ModelShape, ...]:
@@ -87,7 +94,7 @@ class Checkpoint:
     @property
     def function_specs(self) -> dict[str, ComponentSpec]:
         """The descriptions of all functions of the components to build, by the functions' names."""
-        functions = function_specs(self.shapes)
+        functions = function_specs(self.shapes, self.tiles_vae)
         return {name: spec for name, spec in functions.items() if spec.name in self.components}
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -107,10 +114,13 @@ class Checkpoint:
     def check_every_tensor_is_read_once(self, params: Mapping[str, Sequence[str]]) -> None:
         """Compare what the components read (component -> names) with what the checkpoint holds.
 
+        Components that read another's weights do not count.
+
         Raises:
             UserError: names the tensors that no component reads, or that more than one does.
         """
-        reads = Counter(name for names in params.values() for name in names)
+        own = (names for component, names in params.items() if component not in OF_WEIGHTS_OF)
+        reads = Counter(name for names in own for name in names)
         unread = [name for name in self.tensors() if name not in reads]
         repeated = [name for name, count in reads.items() if count > 1]
         if unread or repeated:

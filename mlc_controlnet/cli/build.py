@@ -93,6 +93,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of its length to the library, but no weights; default: %(default)s",
     )
     parser.add_argument(
+        "--vae-tiling",
+        action="store_true",
+        help="decode and encode pictures larger than the first --size in overlapping tiles of that size: less memory "
+        "and a smaller library, but colors can differ a little from tile to tile",
+    )
+    parser.add_argument(
+        "--deepcache",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="BRANCH",
+        help="also compile a shallow UNet, which takes the features below a skip connection from an earlier step "
+        "(DeepCache, arXiv 2312.00858): the option deepcache_interval then saves most of the time of most steps. "
+        "BRANCH 0, the default, is the fastest; a higher one is nearer to the full picture",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         help="the bundle's folder; default: dist/<model>-<target>. "
@@ -170,6 +186,8 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         width=sizes[0][1],
         other_sizes=tuple(parse_size(text) for text in options.size[1:]),
         prompt_chunks=options.prompt_chunks,
+        cached_branch=options.deepcache,
+        tiles_vae=options.vae_tiling,
         dump_ir=options.dump_ir,
         controlnet=options.controlnet[0] if options.controlnet else None,
         vae=options.vae,

@@ -47,6 +47,7 @@ from mlc_controlnet.components import (
     CONTROLNET,
     TEXT_ENCODER,
     UNET,
+    UNET_SHALLOW,
     VAE_DECODER,
     VAE_ENCODER,
     TensorSpec,
@@ -127,17 +128,20 @@ class _ResidencyPlanner:
         """Count the bytes on the device without weights while `name` runs: its own, and outputs needed later."""
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
         context *= self.chunks
+        deep_features = (
+            GUIDED * sum(map(self._bytes, self.components[UNET].outputs[1:])) if UNET in self.components else 0
+        )
         work = self._work(name)  # its own outputs are among them
         alive = {
             TEXT_ENCODER: context,
             VAE_ENCODER: GUIDED * context,
             CONTROL_EMBEDDING: GUIDED * context,
             CONTROLNET: GUIDED * context + embedding + (GUIDED - 1) * residuals,
-            UNET: GUIDED * context + embedding + GUIDED * residuals,
+            UNET: GUIDED * context + embedding + GUIDED * residuals + deep_features,
             VAE_DECODER: GUIDED * context + embedding,
         }[name]
-        if name == UNET and not swaps:  # the ControlNet's workspace is kept for the next step
-            alive += self._work(CONTROLNET) - residuals
+        if name == UNET and not swaps:  # the others' workspaces are kept for the next step
+            alive += self._work(CONTROLNET) - residuals + self._work(UNET_SHALLOW)
         return work + alive + self._host_tensors()
 
     def _work(self, name: str) -> int:

@@ -19,6 +19,7 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, Param
+from mlc_controlnet.components import OF_WEIGHTS_OF
 from mlc_controlnet.passes.check.check_webgpu_limits import CheckWebGPULimits
 from mlc_controlnet.passes.clean.cancel_permutes import CancelPermutes
 from mlc_controlnet.passes.clean.drop_identities import DropIdentities
@@ -90,6 +91,9 @@ def clean(captured: CapturedModel) -> CapturedModel:
     params = {name: params_of(name, name) for name in captured.params}
     for function, component in captured.others.items():
         assert params_of(function, component) == params[component], f"{function} takes the params of {component}"
+    for component, owner in OF_WEIGHTS_OF.items():
+        strange = set(params.get(component, ())) - set(params.get(owner, ()))
+        assert not strange, f"{component} reads params that {owner} has not: {sorted(map(str, strange))}"
     return dataclasses.replace(captured, module=module, params=params)
 
 

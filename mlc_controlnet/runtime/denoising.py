@@ -15,7 +15,8 @@ from mlc_controlnet.bundle.manifest import LatentPreview
 from mlc_controlnet.components import TEXT_ENCODER, UNET
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.controls import Control
-from mlc_controlnet.runtime.engine import Context, Engine, Residuals
+from mlc_controlnet.runtime.deepcache import DeepCache
+from mlc_controlnet.runtime.engine import Context, DeepFeature, Engine, Residuals
 from mlc_controlnet.runtime.latents import blend_latents
 from mlc_controlnet.runtime.noise import FIRST_STEP_STREAM, standard_normal
 from mlc_controlnet.runtime.request import Settings
@@ -70,12 +71,20 @@ def denoise(
     """
     preview = engine.bundle.manifest.latent_preview
     rows, state = schedule.rows, State()
-    zero_residuals = functools.cache(engine.zero_residuals)  # once per picture, if a step needs them
+    # Once per picture, if a step needs them.
+    zero_residuals = functools.cache(lambda: engine.zero_residuals(settings.height, settings.width))
+    cache = DeepCache(settings.deepcache_interval)
     for index, row in enumerate(rows):
         scaled_x = (x.astype(np.float64) * row.input_scale).astype(np.float32)
         active = [control for control in conditions.controls if control.unit.is_active(index, len(rows))]
-        residuals = _control(engine, scaled_x, row.timestep, conditions.contexts, active, zero_residuals)
-        outputs = _predict(engine, scaled_x, row.timestep, conditions, residuals, settings.guidance_scale)
+        sample = np.concatenate([scaled_x, *conditions.extra_channels], axis=1)
+        if cache.is_shallow(active):
+            outputs = cache.predict(engine, sample, row.timestep, conditions.contexts, settings.guidance_scale)
+        else:
+            residuals = _control(engine, scaled_x, row.timestep, conditions.contexts, active, zero_residuals)
+            pairs = _predict(engine, sample, row.timestep, conditions.contexts, residuals, settings.guidance_scale)
+            outputs = [output for output, _ in pairs]
+            cache.keep(active, residuals, [feature for _, feature in pairs])
         _check_outputs(conditions, residuals, outputs, f"step {index + 1} of {len(rows)}")
         m = guide(outputs, settings.guidance_scale)
         draw_noise = functools.partial(standard_normal, x.shape, settings.seed, FIRST_STEP_STREAM + index)
@@ -150,16 +159,15 @@ def _sum(engine: Engine, residuals: Iterable[Residuals]) -> Residuals | None:
 
 def _predict(
     engine: Engine,
-    scaled_x: np.ndarray,
+    sample: np.ndarray,
     timestep: float,
-    conditions: Conditions,
+    contexts: Sequence[Context],
     residuals: Sequence[Residuals],
     guidance_scale: float,
-) -> list[np.ndarray]:
-    """Return the UNet's output for each context: float32 [1, C, h, w]."""
-    sample = np.concatenate([scaled_x, *conditions.extra_channels], axis=1)
-    pairs = zip(conditions.contexts, residuals, strict=True)
-    return [engine.unet(sample, timestep, context, residual, guidance_scale) for context, residual in pairs]
+) -> list[tuple[np.ndarray, DeepFeature | None]]:
+    """Return the UNet's output for each context, float32 [1, C, h, w], and its deep feature."""
+    pairs = zip(contexts, residuals, strict=True)
+    return [engine.unet_and_feature(sample, timestep, context, residual, guidance_scale) for context, residual in pairs]
 
 
 def _put_back(x: np.ndarray, kept: Kept, following: Row | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from tvm.runtime.vm import VirtualMachine
 from mlc_controlnet.bundle.manifest import ControlNetEntry, Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.variant import functions_by_shapes
-from mlc_controlnet.components import RESIDUAL_SUM, TEXT_ENCODER, UNET, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import RESIDUAL_SUM, TEXT_ENCODER, UNET, UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
@@ -44,6 +44,13 @@ class Residuals:
     """The ControlNets' outputs, on the device: the UNet adds them to its skip connections and its middle block."""
 
     tensors: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class DeepFeature:
+    """What a whole UNet leaves for a shallow one, compute dtype [1, C, h, w], on the device."""
+
+    tensor: Any
 
 
 class Engine:
@@ -120,9 +127,10 @@ class Engine:
         """Add the residuals of two ControlNets."""
         return Residuals(tuple(self._call(RESIDUAL_SUM, *one.tensors, *other.tensors)))
 
-    def zero_residuals(self) -> Residuals:
-        """Return residuals of zeros, with which the UNet computes the same as without a ControlNet."""
-        specs = [spec.resolved(self.library.dtype) for spec in self.bundle.manifest.residuals]
+    def zero_residuals(self, height: int, width: int) -> Residuals:
+        """Return residuals of zeros for pictures of H x W: the UNet then computes the same as without a ControlNet."""
+        residuals = self.bundle.manifest.for_size(height, width).residuals
+        specs = [spec.resolved(self.library.dtype) for spec in residuals]
         return Residuals(tuple(self._to_device(np.zeros(spec.shape, spec.dtype)) for spec in specs))
 
     def unet(
@@ -138,9 +146,42 @@ class Engine:
         An inpainting model's sample has nine channels: `mlc_controlnet.runtime.inpainting`. A UNet that embeds the
         guidance scale reads it; others do not.
         """
-        scalars = [timestep, guidance_scale] if self.bundle.manifest.embeds_guidance else [timestep]
-        timesteps, *guidance = (np.array([value], np.float32) for value in scalars)
-        return self._call(UNET, sample, timesteps, context.tensor, *guidance, *residuals.tensors).numpy()
+        return self.unet_and_feature(sample, timestep, context, residuals, guidance_scale)[0]
+
+    def unet_and_feature(
+        self,
+        sample: np.ndarray,
+        timestep: float,
+        context: Context,
+        residuals: Residuals,
+        guidance_scale: float = 1.0,
+    ) -> tuple[np.ndarray, DeepFeature | None]:
+        """Call the UNet and keep its deep feature; None of a bundle without a shallow UNet."""
+        scalars = self._scalars(timestep, guidance_scale)
+        result = self._call(UNET, sample, scalars[0], context.tensor, *scalars[1:], *residuals.tensors)
+        if UNET_SHALLOW not in self.bundle.manifest.components:
+            return result.numpy(), None
+        output, feature = result
+        return output.numpy(), DeepFeature(feature)
+
+    def unet_shallow(
+        self,
+        sample: np.ndarray,
+        timestep: float,
+        context: Context,
+        feature: DeepFeature,
+        residuals: Residuals,
+        guidance_scale: float = 1.0,
+    ) -> np.ndarray:
+        """Return the UNet's output with the deep feature of another step.
+
+        Of the residuals, it reads those of the skip connections that it computes.
+        """
+        inputs = self.bundle.manifest.components[UNET_SHALLOW].inputs
+        count = sum("residual" in tensor.name for tensor in inputs)
+        scalars = self._scalars(timestep, guidance_scale)
+        arguments = (sample, scalars[0], context.tensor, *scalars[1:], feature.tensor, *residuals.tensors[:count])
+        return self._call(UNET_SHALLOW, *arguments).numpy()
 
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""
@@ -152,9 +193,19 @@ class Engine:
         """float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]."""
         return self._call(VAE_ENCODER, image).numpy()
 
+    def input_sizes(self, component: str) -> list[tuple[int, int]]:
+        """List the heights and widths of a component's first input, [1, C, height, width], that it is compiled for."""
+        own = self.bundle.manifest.components[component].function
+        return [(shapes[0][2], shapes[0][3]) for function, shapes in self._functions if function == own]
+
     def synchronize(self) -> None:
         """Wait until the device has finished all its work. Measurements need it."""
         self.device.sync()
+
+    def _scalars(self, timestep: float, guidance_scale: float) -> list[np.ndarray]:
+        """Return the timestep and, for a UNet that embeds it, the guidance scale: float32 [1] each."""
+        scalars = [timestep, guidance_scale] if self.bundle.manifest.embeds_guidance else [timestep]
+        return [np.array([value], np.float32) for value in scalars]
 
     def _call(self, component: str, *inputs: Any) -> Any:
         if self._vm is None or self.weights is None:

@@ -7,9 +7,8 @@ import math
 
 import numpy as np
 
-from mlc_controlnet.errors import check_one_of
+from mlc_controlnet.runtime.variant_options import check_upscaler
 
-UPSCALE_MODES = ("bilinear", "nearest", "nearest-exact", "bicubic")  # sd-webui's "Latent" and "Latent (...)"
 CUBIC_A = -0.75  # the parameter of torch's cubic convolution
 
 
@@ -38,7 +37,7 @@ def upscale_latents(latents: np.ndarray, height: int, width: int, mode: str = "b
 
     Raises UserError for a mode that is not in UPSCALE_MODES.
     """
-    check_one_of("latent upscale mode", mode, UPSCALE_MODES)
+    check_upscaler("latent upscale mode", mode)
     rows = _resample(latents.astype(np.float64), height, mode, axis=2)
     return _resample(rows, width, mode, axis=3).astype(np.float32)
 

@@ -16,17 +16,22 @@ from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_from_json
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.images.prepare import PreparedImage
 from mlc_controlnet.runtime.batch import Prompts, Seeds, one_request_each
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.controls import Control, control_units
+from mlc_controlnet.runtime.crop import Crop
 from mlc_controlnet.runtime.denoising import Conditions, Kept, Step, add_noise, check_finite, denoise, to_picture
 from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
+from mlc_controlnet.runtime.latents import upscale_latents
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
 from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, schedule_of, to_metadata, words
 from mlc_controlnet.runtime.samplers.row import Schedule
+from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
+from mlc_controlnet.runtime.variant_options import hires_settings
 
 OnStep = Callable[[Step], np.ndarray | None]
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -197,19 +202,21 @@ class ControlNetPipeline:
     def _generate(self, request: GenerateRequest, on_step: OnStep | None) -> GeneratedImage:
         settings = self.resolve(request)
         schedule = schedule_of(settings, self._samplers)
+        manifest = self.manifest.for_size(settings.height, settings.width)
         inpainting = prepare_inpainting(
-            request.image, request.mask_image, self.manifest, settings.mask_blur, settings.padding_mask_crop
+            request.image, request.mask_image, manifest, settings.mask_blur, settings.padding_mask_crop
         )
-        init = prepare_init_image(request.image, self.manifest) if inpainting is None else None
+        init = prepare_init_image(request.image, manifest) if inpainting is None else None
         crop = None if inpainting is None else inpainting.crop
-        size = self.manifest.model.height, self.manifest.model.width
-        prepared = [prepare_control_image(image, *size, crop) for image in request.control_images]
+        prepared = _prepare_controls(settings, request, crop)
         noise = self.initial_noise(settings, request.latents)
 
         contexts, notices = self.encode_prompts(settings, request)
         controls = self.embed_controls(settings, [image.array for image in prepared])
         x, extra_channels, kept = self.start(settings, schedule, noise, init, inpainting)
         x = self._run(settings, schedule, Conditions(contexts, controls, extra_channels, kept), x, on_step)
+        if settings.hires_scale is not None:
+            x = self.draw_larger(settings, request, contexts, x, on_step)
         image = self.decode(x, settings)
         if inpainting is not None and (settings.apply_overlay or crop is not None):
             image = paste(image, inpainting)
@@ -258,7 +265,7 @@ class ControlNetPipeline:
     def initial_noise(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
         """Return the seed's or the caller's noise: float32 [1, C, h, w], standard normal."""
         model = self.manifest.model
-        cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
+        cells = (settings.height // model.vae_scale_factor, settings.width // model.vae_scale_factor)
         shape = (1, model.latent_channels, *cells)
         if latents is None:
             return standard_normal(shape, settings.seed)
@@ -295,20 +302,45 @@ class ControlNetPipeline:
             return x, extra_channels, None
         return from_noise if settings.strength == 1 else x, [], Kept(latents, noise, inpainting.mask)
 
+    def draw_larger(
+        self,
+        settings: Settings,
+        request: GenerateRequest,
+        contexts: Sequence[Context],
+        x: np.ndarray,
+        on_step: OnStep | None = None,
+    ) -> np.ndarray:
+        """Take the second pass of hires fix: enlarge the latents x and draw from them. Its steps count from 0 again.
+
+        Returns:
+            float32 [1, C, h, w] of the larger picture.
+        """
+        assert settings.hires_upscaler is not None, "resolve fills it in"
+        larger = hires_settings(settings)
+        schedule = schedule_of(larger, self._samplers)
+        controls = self.embed_controls(larger, [image.array for image in _prepare_controls(larger, request)])
+        noise = self.initial_noise(larger)
+        latents = upscale_latents(x, noise.shape[2], noise.shape[3], settings.hires_upscaler)
+        x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents
+        return self._run(larger, schedule, Conditions(contexts, controls), x, on_step)
+
     def encode_image(self, image: np.ndarray) -> np.ndarray:
         """Encode a picture, float32 [1, 3, H, W] in -1..1, to latents: float32 [1, C, h, w].
 
         They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed
         determines nothing but the noise.
         """
-        encoded = self.engine.vae_encoder(image)  # [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
+        sizes, factor = self.engine.input_sizes(VAE_ENCODER), self.manifest.model.vae_scale_factor
+        # [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
+        encoded = run_at_any_size(self.engine.vae_encoder, image, sizes, factor, 1)
         check_finite(VAE_ENCODER, encoded, "before step 1")
         mean = encoded[:, : self.manifest.model.latent_channels]
         return (mean.astype(np.float64) * self.manifest.model.scaling_factor).astype(np.float32)
 
     def decode(self, x: np.ndarray, settings: Settings) -> Image.Image:
         """Decode latents float32 [1, C, h, w] to a picture."""
-        image = self.engine.vae_decoder(x)  # [1, 3, H, W]
+        sizes, factor = self.engine.input_sizes(VAE_DECODER), self.manifest.model.vae_scale_factor
+        image = run_at_any_size(self.engine.vae_decoder, x, sizes, 1, factor)  # [1, 3, H, W]
         check_finite(VAE_DECODER, image, f"after {settings.num_inference_steps} steps")
         return to_picture(image[0].transpose(1, 2, 0).astype(np.float64) / 2 + 0.5)
 
@@ -339,6 +371,11 @@ class ControlNetPipeline:
             return None if latents is step.x else latents
 
         return on_step
+
+
+def _prepare_controls(settings: Settings, request: GenerateRequest, crop: Crop | None = None) -> list[PreparedImage]:
+    """Fit the control images to the size of the drawing."""
+    return [prepare_control_image(image, settings.height, settings.width, crop) for image in request.control_images]
 
 
 def _like(x: np.ndarray, latents: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ from mlc_controlnet.runtime.mask_options import (
     check_padding_mask_crop,
     check_strength,
 )
+from mlc_controlnet.runtime.variant_options import UPSCALE_MODES, check_upscaler, check_variant, hires_settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +141,11 @@ def check_numbers(subject: str, value: Any) -> tuple[float, ...] | None:
 def check_text_or_none(subject: str, value: Any) -> str | None:
     """Return `value` if it is None or a string; raise UserError otherwise."""
     return None if value is None else check_text(subject, value)
+
+
+def or_none(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | None]:
+    """Return a check that also lets None pass."""
+    return lambda subject, value: None if value is None else check(subject, value)
 
 
 def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tuple[T, ...]]:
@@ -325,6 +331,53 @@ class Settings:
         "X,X,...",
         numbers,
     )
+    height: int = _option(
+        "of the picture in pixels; with width one of the bundle's sizes (default: that of its first size)",
+        check_integer,
+        lambda manifest, request: manifest.model.height,
+        "N",
+        int,
+    )
+    width: int = _option(
+        "of the picture in pixels (default: that of the bundle's first size)",
+        check_integer,
+        lambda manifest, request: manifest.model.width,
+        "N",
+        int,
+    )
+    hires_scale: float | None = _option(
+        "hires fix: draw once more at so many times the size, from the enlarged latents; the bundle must have that "
+        "size (default: off)",
+        or_none(check_number),
+        lambda manifest, request: None,
+    )
+    hires_strength: float | None = _option(
+        "hires fix: the share of its steps that run, 0 to 1; less stays nearer to the small picture (default: 0.7)",
+        or_none(check_share),
+        lambda manifest, request: None if request.hires_scale is None else 0.7,
+    )
+    hires_steps: int | None = _option(
+        "hires fix: number of denoising steps, of which hires_strength run (default: num_inference_steps)",
+        or_none(check_integer),
+        lambda manifest, request: None,
+        "N",
+        int,
+    )
+    hires_upscaler: str | None = _option(
+        "hires fix: how latents are enlarged: bilinear, nearest, nearest-exact or bicubic (default: bilinear)",
+        or_none(check_upscaler),
+        lambda manifest, request: None if request.hires_scale is None else UPSCALE_MODES[0],
+        "NAME",
+        str,
+    )
+    deepcache_interval: int = _option(
+        "of a bundle built with --deepcache: the distance of steps that compute the whole UNet, such as 2, 3 or 5; 1 "
+        "computes it in all (default: 1)",
+        check_integer,
+        lambda manifest, request: 1,
+        "N",
+        int,
+    )
     strength: float = _option(
         "with --image: the share of the steps that run on the noised picture; 0 keeps it, 1 draws a new one (default: "
         "0.8; with a mask 1)",
@@ -403,8 +456,11 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
         got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
         raise UserError("clip skip", got, wanted, "choose another number")
     _check_controlnets(settings, request, manifest)
+    check_variant(settings, request, manifest)
     _check_embeds(request, manifest)
     schedule_of(settings, samplers)
+    if settings.hires_scale is not None:
+        schedule_of(hires_settings(settings), samplers)
     return settings
 
 

@@ -5,7 +5,7 @@ compiled component takes full tiles only: where diffusers cuts the last tile off
 inwards, and the cells before its place in the layout are dropped. Twin: web/src/engine/tiles.ts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,25 @@ def tile_axis(length: int, tile: int) -> list[Tile]:
 def tile_stride(tile: int) -> int:
     """Return the distance between tiles of `tile` cells; the rest is the overlap."""
     return int(tile * (1 - OVERLAP))
+
+
+def run_at_any_size(
+    component: Callable[[np.ndarray], np.ndarray],
+    x: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    cell_in: int,
+    cell_out: int,
+) -> np.ndarray:
+    """Run a component on the whole of x if it is compiled for this size, otherwise in tiles of the largest that fits.
+
+    sizes: height and width of inputs for which the component is compiled; one at least is not larger than x.
+    The others are those of `run_in_tiles`.
+    """
+    height, width = x.shape[2:]
+    if (height, width) in sizes:
+        return component(x)
+    rows, columns = max((s for s in sizes if s[0] <= height and s[1] <= width), key=lambda size: size[0] * size[1])
+    return run_in_tiles(component, x, (rows // cell_in, columns // cell_in), cell_in, cell_out)
 
 
 def run_in_tiles(

@@ -12,10 +12,10 @@ import tvm
 
 from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.components import CONTROLNET, UNET
+from mlc_controlnet.components import CONTROLNET, UNET, UNET_SHALLOW
 
-# These two alternate at every step. If neither has weights to upload, their workspace is kept for the next step.
-EVERY_STEP = frozenset({CONTROLNET, UNET})
+# These alternate from step to step. If none of two has weights to upload, their workspace is kept for the next step.
+EVERY_STEP = frozenset({CONTROLNET, UNET, UNET_SHALLOW})
 
 
 class Weights:

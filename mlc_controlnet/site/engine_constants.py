@@ -13,9 +13,9 @@ from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
-from mlc_controlnet.runtime.latents import UPSCALE_MODES
 from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
 from mlc_controlnet.runtime.request import CONTROL_MODES, MAX_SEED, OPTIONS
+from mlc_controlnet.runtime.variant_options import UPSCALE_MODES
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
 PATH = WEB / "src" / "engine" / "constants.ts"

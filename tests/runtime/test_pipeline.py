@@ -238,7 +238,7 @@ def test_only_the_steps_of_its_share_run_the_controlnet(pipeline, ring, monkeypa
     calls, sound = [], pipeline.engine._call
     monkeypatch.setattr(pipeline.engine, "_call", lambda name, *inputs: [calls.append(name), sound(name, *inputs)][1])
     zeros, make_zeros = [], pipeline.engine.zero_residuals
-    monkeypatch.setattr(pipeline.engine, "zero_residuals", lambda: [zeros.append(1), make_zeros()][1])
+    monkeypatch.setattr(pipeline.engine, "zero_residuals", lambda *size: [zeros.append(1), make_zeros(*size)][1])
     start, end = interval
     shares = {"control_guidance_start": start, "control_guidance_end": end}
     pipeline("gold", ring, num_inference_steps=4, guidance_scale=1.0, seed=5, **shares)
@@ -323,6 +323,9 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "guess_mode": "false",
         "sampler": "ddim",
         "eta": "0",
+        "height": "16",
+        "width": "24",
+        "deepcache_interval": "1",
         "strength": "1",
         "mask_blur": "0",
         "apply_overlay": "true",

@@ -44,6 +44,13 @@ COMPLETE = Settings(
     eta=0.0,
     timesteps=None,
     sigmas=None,
+    height=16,
+    width=24,
+    hires_scale=None,
+    hires_strength=None,
+    hires_steps=None,
+    hires_upscaler=None,
+    deepcache_interval=1,
     strength=1.0,
     mask_blur=0.0,
     padding_mask_crop=None,
@@ -137,6 +144,9 @@ def test_the_metadata_has_every_option_that_is_set():
         "guess_mode": "false",
         "sampler": "ddim",
         "eta": "0",
+        "height": "16",
+        "width": "24",
+        "deepcache_interval": "1",
         "strength": "1",
         "mask_blur": "0",
         "apply_overlay": "true",
@@ -168,3 +178,34 @@ def test_the_command_line_reads_the_options_without_numpy_or_tvm():
     code = "import sys, mlc_controlnet.cli.generate; print({'numpy', 'tvm', 'PIL'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_a_size_that_the_bundle_does_not_have_lists_those_it_has(settings_of):
+    wanted = "size: got 24x32, wanted one of this bundle's, width x height: 24x16; .*--size 24x32"
+    with pytest.raises(UserError, match=wanted):
+        settings_of(height=32)
+
+
+def test_hires_fix_needs_the_larger_size(settings_of):
+    with pytest.raises(UserError, match="size of hires fix: got 48x32, wanted one of this bundle's"):
+        settings_of(hires_scale=2)
+
+
+def test_hires_fix_has_defaults_only_if_it_is_on(settings_of):
+    settings = settings_of(hires_scale=1)
+    assert (settings.hires_strength, settings.hires_steps, settings.hires_upscaler) == (0.7, None, "bilinear")
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"hires_scale": 1, "hires_upscaler": "lanczos"}, "hires upscaler: got 'lanczos', wanted one of bilinear, "),
+        ({"hires_scale": 1, "hires_steps": 0}, "num inference steps: got 0"),
+        ({"hires_scale": 1, "hires_strength": 1.5}, "hires strength: got 1.5, wanted a number from 0 to 1"),
+        ({"deepcache_interval": 0}, "deepcache interval: got 0, wanted 1 or more"),
+        ({"deepcache_interval": 2}, "deepcache interval: got 2, wanted 1, because .*--deepcache"),
+    ],
+)
+def test_what_this_bundle_cannot_do_is_refused(settings_of, options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        settings_of(**options)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from mlc_controlnet.runtime.tiles import Tile, run_in_tiles, tile_axis
+from mlc_controlnet.runtime.tiles import Tile, run_at_any_size, run_in_tiles, tile_axis
 
 TILE, CELL = 16, 8  # latent cells; pixels
 
@@ -94,3 +94,19 @@ def test_every_tile_is_full():
     shapes = []
     run_in_tiles(lambda x: shapes.append(x.shape) or x, np.zeros((1, 4, 21, 35), np.float32), (8, 12), 1, 1)
     assert set(shapes) == {(1, 4, 8, 12)}
+
+
+def test_a_compiled_size_runs_whole_and_any_other_in_tiles_of_the_largest_that_fits():
+    seen = []
+
+    def component(x):
+        seen.append(x.shape[2:])
+        return x.repeat(2, axis=2).repeat(2, axis=3)
+
+    x = np.arange(6 * 10, dtype=np.float32).reshape(1, 1, 6, 10)
+    sizes = [(4, 4), (4, 8), (8, 4), (6, 10)]
+    np.testing.assert_array_equal(run_at_any_size(component, x, sizes, 1, 2), component(x))
+    assert set(seen) == {(6, 10)}
+    seen.clear()
+    np.testing.assert_allclose(run_at_any_size(component, x, sizes[:3], 1, 2), component(x), rtol=1e-6)
+    assert set(seen[:-1]) == {(4, 8)}
