@@ -19,7 +19,17 @@ TWINS = (
     ("runtime/mask_options.py", "mask_options.ts", 3),
     ("runtime/latents.py", "latents.ts", 6),
     ("runtime/tiles.py", "tiles.ts", 4),
-    ("bundle/sampler_table.py", "sampler.ts", 2),
+    ("bundle/sampler_description.py", "samplers/description.ts", 3),
+    ("runtime/samplers/row.py", "samplers/row.ts", 2),
+    ("runtime/samplers/prediction.py", "samplers/prediction.ts", 6),
+    ("runtime/samplers/spacing.py", "samplers/spacing.ts", 8),
+    ("runtime/samplers/beta_quantile.py", "samplers/beta_quantile.ts", 2),
+    ("runtime/samplers/discrete.py", "samplers/discrete.ts", 5),
+    ("runtime/samplers/pndm.py", "samplers/pndm.ts", 2),
+    ("runtime/samplers/k_diffusion.py", "samplers/k_diffusion.ts", 8),
+    ("runtime/samplers/dpm_solver.py", "samplers/dpm_solver.ts", 8),
+    ("runtime/samplers/unipc.py", "samplers/unipc.ts", 6),
+    ("runtime/samplers/schedule.py", "samplers/schedule.ts", 8),
     ("bundle/manifest.py", "manifest.ts", 8),
 )
 # A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.

@@ -82,9 +82,11 @@ def tcd_rows(plan: Plan, options: SamplerOptions) -> list[Row]:
 
 
 def signal_share(plan: Plan, timestep: float, options: SamplerOptions) -> np.float64:
-    """Return alphas_cumprod at a timestep; before timestep 0, what is left after the last step."""
+    """Return alphas_cumprod at a timestep; before timestep 0, what is left after the last step; NaN after the end."""
     if timestep < 0:
         return np.float64(options.final_alpha_cumprod)
+    if timestep >= len(plan.schedule.alphas_cumprod):
+        return np.float64(np.nan)
     return np.float64(plan.schedule.alphas_cumprod[int(timestep)])
 
 

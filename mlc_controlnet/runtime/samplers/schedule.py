@@ -161,10 +161,15 @@ def _check_custom(
     least = 2 if name == "sigmas" else 1
     if len(values) < least or not is_descending or not (math.isfinite(values[0]) and values[-1] >= 0):
         wanted = f"{least} or more numbers, each less than the one before, the last one 0 or more"
-        raise UserError(name, str(list(values)), wanted, f"correct the {name}")
+        raise UserError(name, _listed(values), wanted, f"correct the {name}")
     if name == "timesteps" and method.space != "sigmas" and any(value != int(value) for value in values):
-        raise UserError(name, str(list(values)), f"whole numbers, for the sampler {sampler}", "round them")
+        raise UserError(name, _listed(values), f"whole numbers, for the sampler {sampler}", "round them")
     return values if name == "timesteps" else values[:-1]
+
+
+def _listed(values: Sequence[float]) -> str:
+    """Return for example `[999, 0.5]`, as JavaScript writes the numbers."""
+    return f"[{', '.join(repr(float(value)).removesuffix('.0') for value in values)}]"
 
 
 def _check_steps(sampler: str, options: SamplerOptions, steps: int, train_steps: int) -> None:
@@ -177,7 +182,7 @@ def _check_steps(sampler: str, options: SamplerOptions, steps: int, train_steps:
 def _check_timesteps(sampler: str, timesteps: Sequence[float], steps: int, train_steps: int) -> None:
     """Refuse timesteps that diffusers' rounding moves out of the training range: 61 trailing steps get a 62nd at -1."""
     if not all(0 <= timestep <= train_steps - 1 for timestep in timesteps):
-        got = f"{steps}, which gives the sampler {sampler} the timesteps {timesteps[0]:g} to {timesteps[-1]:g}"
+        got = f"{steps}, which gives the sampler {sampler} the timesteps {_listed((timesteps[0], timesteps[-1]))}"
         raise UserError(_STEPS, got, f"timesteps from 0 to {train_steps - 1}", "choose another number")
 
 
@@ -262,10 +267,7 @@ def _rows(sampler: str, method: Method, options: SamplerOptions, plan: Plan) -> 
     if plan.prediction_type not in method.predictions:
         wanted = f"one that predicts {' or '.join(method.predictions)}"
         raise UserError(f"sampler {sampler}", f"a model that predicts {plan.prediction_type}", wanted, remedy)
-    try:
-        rows = tuple(_plain(row) for row in method.rows(plan, options))
-    except IndexError:  # PNDM looks a stride back
-        raise UserError(where, "timesteps outside of the training range", "other timesteps", remedy) from None
+    rows = [_plain(row) for row in method.rows(plan, options)]
     for i, row in enumerate(rows):
         if row is None:
             raise UserError(f"{where}, row {i + 1}", "a division by zero", "finite coefficients", remedy)

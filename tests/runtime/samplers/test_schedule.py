@@ -26,7 +26,7 @@ def descriptions(prediction_type: str = "epsilon", **options) -> SamplerDescript
         ("ddim", 0, {}, "num inference steps: got 0, wanted 1 to 1000 for the sampler ddim"),
         ("ddim", 1001, {}, "num inference steps: got 1001, wanted 1 to 1000"),
         ("lcm", 51, {}, "num inference steps: got 51, wanted 1 to 50 for the sampler lcm"),
-        ("ddim", 61, {"schedule_type": "trailing"}, "timesteps 999 to -1, wanted timesteps from 0 to 999"),
+        ("ddim", 61, {"schedule_type": "trailing"}, "timesteps [999, -1], wanted timesteps from 0 to 999"),
         (
             "ddim",
             20,
