@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.request import MAX_SEED, GenerateRequest, check_integer, check_seed
+from mlc_controlnet.runtime.option_checks import MAX_SEED, check_integer, check_seed
+from mlc_controlnet.runtime.request import GenerateRequest
 
 Prompts: TypeAlias = str | Sequence[str]
 Seeds: TypeAlias = int | Sequence[int] | None

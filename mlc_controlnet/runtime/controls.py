@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from mlc_controlnet.bundle.manifest import ControlNetEntry
 from mlc_controlnet.runtime.engine import ControlEmbedding
-from mlc_controlnet.runtime.request import CONTROL, PROMPT, Settings, per_controlnet
+from mlc_controlnet.runtime.option_checks import CONTROL, PROMPT
+from mlc_controlnet.runtime.request import Settings, per_controlnet
 
 SOFT_WEIGHT = 0.825  # of Stable Diffusion web UI's ControlNet: a residual weighs so much less than the next deeper one
 

@@ -26,8 +26,10 @@ from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.latents import upscale_latents
 from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.option_text import words
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
-from mlc_controlnet.runtime.request import GenerateRequest, Settings, resolve, schedule_of, to_metadata, words
+from mlc_controlnet.runtime.request import GenerateRequest, Settings, to_metadata
+from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer

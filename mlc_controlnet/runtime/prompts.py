@@ -20,7 +20,7 @@ import numpy as np
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Context, Engine
-from mlc_controlnet.runtime.request import PLAIN, WEBUI
+from mlc_controlnet.runtime.option_checks import PLAIN, WEBUI
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
 ROUND, SQUARE = 1.1, 1 / 1.1  # the factors of (word) and [word]

@@ -7,39 +7,41 @@ This module imports neither numpy nor TVM: the command line reads it to build it
 """
 
 import dataclasses
-import json
-import math
-import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.components import UNET
-from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.mask_options import (
     check_mask_blur,
     check_padding_mask_crop,
     check_strength,
 )
-from mlc_controlnet.runtime.variant_options import UPSCALE_MODES, check_upscaler, check_variant, hires_settings
+from mlc_controlnet.runtime.option_checks import (
+    BALANCED,
+    MAX_SEED,
+    WEBUI,
+    check_flag,
+    check_integer,
+    check_mode,
+    check_names,
+    check_number,
+    check_numbers,
+    check_seed,
+    check_share,
+    check_syntax,
+    check_text,
+    check_text_or_none,
+    one_or_each,
+    or_none,
+)
+from mlc_controlnet.runtime.option_text import names, numbers, one_or_more, to_text, true_or_false
+from mlc_controlnet.runtime.variant_options import UPSCALE_MODES, check_upscaler
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
-
-    from mlc_controlnet.bundle.sampler_description import SamplerDescriptions
-    from mlc_controlnet.runtime.samplers.row import Schedule
-
-MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
-BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
-# "plain" reads a prompt as diffusers does: brackets are text, and what exceeds one chunk is cut. The default is
-# "webui", because in prompts that are shared brackets mean weights, and every program that draws in a page or a window
-# reads them so. Without brackets, backslashes, BREAK and AND, a prompt that fits in one chunk is the same in both.
-WEBUI, PLAIN = PROMPT_SYNTAXES = ("webui", "plain")
-
 
 T = TypeVar("T")
 
@@ -61,130 +63,6 @@ class Option:
     default: "Callable[[Manifest, GenerateRequest], Any] | None"
     metavar: str
     parse: Callable[[str], Any]
-
-
-def check_text(subject: str, value: Any) -> str:
-    """Return `value` if it is a string that UTF-8 can hold; raise UserError otherwise."""
-    if not isinstance(value, str):
-        raise UserError(subject, type(value).__name__, "one string", "pass the text itself, one picture per call")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UserError(subject, "bytes that are not UTF-8", "text", "type it in a UTF-8 terminal") from None
-    return value
-
-
-def check_integer(subject: str, value: Any) -> int:
-    """Return `value` if it is an integer; raise UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(subject, repr(value), "an integer", "choose another number")
-    return value
-
-
-def check_number(subject: str, value: Any) -> float:
-    """Return `value` as a float if it is a finite number; raise UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(subject, repr(value), "a finite number", "choose another number")
-    return float(value)
-
-
-def check_seed(subject: str, value: Any) -> int:
-    """Return `value` if it is an integer from 0 to MAX_SEED; raise UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
-        raise UserError(subject, repr(value), f"an integer from 0 to {MAX_SEED}", "choose another seed")
-    return value
-
-
-def check_flag(subject: str, value: Any) -> bool:
-    """Return `value` if it is a bool; raise UserError otherwise."""
-    if not isinstance(value, bool):
-        raise UserError(subject, repr(value), "True or False", "pass one of them")
-    return value
-
-
-def check_mode(subject: str, value: Any) -> str:
-    """Return `value` if it is one of CONTROL_MODES; raise UserError otherwise."""
-    check_one_of(subject, value, CONTROL_MODES)
-    return str(value)
-
-
-def check_syntax(subject: str, value: Any) -> str:
-    """Return `value` if it is one of PROMPT_SYNTAXES; raise UserError otherwise."""
-    check_one_of(subject, value, PROMPT_SYNTAXES)
-    return str(value)
-
-
-def check_names(subject: str, value: Any) -> tuple[str, ...]:
-    """Return `value`, a sequence of strings, as a tuple; raise UserError otherwise."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UserError(subject, repr(value), "a list of names", "put the name into a list")
-    return tuple(check_text(subject, name) for name in value)
-
-
-def check_share(subject: str, value: Any) -> float:
-    """Return `value` as a float if it is a number from 0 to 1; raise UserError otherwise."""
-    number = check_number(subject, value)
-    if not 0 <= number <= 1:
-        raise UserError(subject, json_number(number), "a number from 0 to 1", "choose another number")
-    return number
-
-
-def check_numbers(subject: str, value: Any) -> tuple[float, ...] | None:
-    """Return `value`, None or a sequence of finite numbers, as a tuple; raise UserError otherwise."""
-    if value is None:
-        return None
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
-        raise UserError(subject, repr(value), "a list of numbers", "put the number into a list")
-    return tuple(check_number(subject, float(number)) for number in value)
-
-
-def check_text_or_none(subject: str, value: Any) -> str | None:
-    """Return `value` if it is None or a string; raise UserError otherwise."""
-    return None if value is None else check_text(subject, value)
-
-
-def or_none(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | None]:
-    """Return a check that also lets None pass."""
-    return lambda subject, value: None if value is None else check(subject, value)
-
-
-def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tuple[T, ...]]:
-    """Return a check that takes one value for all ControlNets, or a list with a value for each."""
-
-    def check_all(subject: str, value: Any) -> T | tuple[T, ...]:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            return check(subject, value)
-        return tuple(check(subject, item) for item in value)
-
-    return check_all
-
-
-def one_or_more(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Parse `0.5` or, with a value for each ControlNet, `0.5,1`."""
-
-    def value(text: str) -> Any:
-        values = [parse(part) for part in text.split(",")]
-        return values[0] if len(values) == 1 else values
-
-    return value
-
-
-# Functions that parse the command line's text; argparse names them in its errors.
-def numbers(text: str) -> list[float]:
-    """Parse `999,759.5,499`."""
-    return [float(part) for part in text.split(",")]
-
-
-def names(text: str) -> list[str]:
-    """Parse `canny,depth`; an empty text is no name."""
-    return text.split(",") if text else []
-
-
-def true_or_false(text: str) -> bool:
-    """Parse `true` or `false`."""
-    if text not in ("true", "false"):
-        raise ValueError(text)
-    return text == "true"
 
 
 def _option(
@@ -439,87 +317,6 @@ class GenerateRequest(Settings):
 OPTIONS: dict[str, Option] = {field.name: field.metadata["option"] for field in dataclasses.fields(Settings)}
 
 
-def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDescriptions") -> Settings:
-    """Fill in the defaults and check every option, alone and together.
-
-    Raises UserError for the first value that cannot be used.
-    """
-    values = {}
-    for name, option in OPTIONS.items():
-        value = getattr(request, name)
-        if value is None and option.default is not None:
-            value = option.default(manifest, request)
-        values[name] = option.check(words(name), value)
-    settings = Settings(**values)
-    layers = manifest.text_layers
-    if not 0 <= settings.clip_skip < layers:
-        got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
-        raise UserError("clip skip", got, wanted, "choose another number")
-    _check_controlnets(settings, request, manifest)
-    check_variant(settings, request, manifest)
-    _check_embeds(request, manifest)
-    schedule_of(settings, samplers)
-    if settings.hires_scale is not None:
-        schedule_of(hires_settings(settings), samplers)
-    return settings
-
-
-def schedule_of(settings: Settings, samplers: "SamplerDescriptions") -> "Schedule":
-    """Compute the rows of the sampler that `settings` name. Raises UserError for what the sampler cannot do."""
-    from mlc_controlnet.runtime.samplers.schedule import build_schedule  # imports numpy
-
-    return build_schedule(
-        samplers,
-        settings.sampler,
-        settings.num_inference_steps,
-        timesteps=settings.timesteps,
-        sigmas=settings.sigmas,
-        schedule_type=settings.schedule_type,
-        eta=settings.eta,
-        strength=settings.strength,
-    )
-
-
-def _check_embeds(request: GenerateRequest, manifest: Manifest) -> None:
-    (context,) = (tensor for tensor in manifest.components[UNET].inputs if tensor.name == "context")
-    _, tokens, width = context.shape
-    allowed = [(1, chunks * tokens, width) for chunks in range(1, manifest.max_chunks + 1)]
-    for name in ("prompt_embeds", "negative_prompt_embeds"):
-        embeds = getattr(request, name)
-        if embeds is not None and tuple(embeds.shape) not in allowed:
-            wanted = f"{' or '.join(str(list(shape)) for shape in allowed)}, what this bundle's UNet reads"
-            raise UserError(words(name), str(list(embeds.shape)), wanted, "encode a prompt with the same text encoder")
-
-
-def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:
-    known = [controlnet.name for controlnet in manifest.controlnets]
-    used = settings.controlnets
-    for name in used:
-        check_one_of("controlnets", name, known)
-    if len(set(used)) < len(used):
-        raise UserError("controlnets", ", ".join(used), "each name once", "leave the repeated ones out")
-    images = len(request.control_images)
-    if images != len(used):
-        wanted = f"{len(used)}, one for each ControlNet in use ({', '.join(used)})" if used else "none: none is in use"
-        remedy = f"pass as many, or name the ControlNets to use in controlnets: {', '.join(known)}"
-        raise UserError("control image", str(images) if images else "none", wanted, remedy)
-    options = ("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end", "control_mode")
-    for name in options:
-        value = getattr(settings, name)
-        if isinstance(value, tuple) and len(value) != len(used):
-            wanted = f"one value, or {len(used)}, one for each ControlNet in use"
-            raise UserError(words(name), f"{len(value)} values", wanted, "pass as many as control images")
-    starts, ends = (
-        per_controlnet(share, len(used)) for share in (settings.control_guidance_start, settings.control_guidance_end)
-    )
-    for start, end in zip(starts, ends, strict=True):
-        if not 0 <= start < end <= 1:
-            got = f"from {json_number(start)} to {json_number(end)}"
-            raise UserError(
-                "control guidance", got, "0 <= start < end <= 1", "leave both out to apply it in every step"
-            )
-
-
 def per_controlnet(value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
     """Return the value of each of `count` ControlNets."""
     return value if isinstance(value, tuple) else (value,) * count
@@ -531,28 +328,4 @@ def to_metadata(settings: Settings) -> dict[str, str]:
     An option that is None is left out.
     """
     values = {name: getattr(settings, name) for name in OPTIONS}
-    return {name: _to_text(value) for name, value in values.items() if value is not None}
-
-
-def words(name: str) -> str:
-    """Return a field's name as error messages write it: `guidance scale` for `guidance_scale`."""
-    return name.replace("_", " ")
-
-
-def json_number(value: float) -> str:
-    """Return a finite number as JavaScript and RFC 8785 (section 3.2.2.3) write it: 2 for 2.0, 1e-7 for 1e-07."""
-    if value == 0:
-        return "0"
-    if 1e-6 <= abs(value) < 1e21:
-        return format(Decimal(repr(value)), "f").removesuffix(".0")
-    return re.sub(r"(?:\.0)?e([+-])0*", r"e\1", repr(value))
-
-
-def _to_text(value: Any) -> str:
-    return value if isinstance(value, str) else _to_json(value)
-
-
-def _to_json(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_to_json, value))}]"
-    return json_number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return {name: to_text(value) for name, value in values.items() if value is not None}

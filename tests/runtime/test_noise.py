@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlc_controlnet.runtime.noise import philox4x32, random_words, standard_normal
-from mlc_controlnet.runtime.request import MAX_SEED
+from mlc_controlnet.runtime.option_checks import MAX_SEED
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures" / "noise.json").read_text())
 

@@ -11,7 +11,8 @@ from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.denoising import Conditions, denoise, guide, to_picture
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from mlc_controlnet.runtime.request import GenerateRequest, schedule_of
+from mlc_controlnet.runtime.request import GenerateRequest
+from mlc_controlnet.runtime.resolve import schedule_of
 from mlc_controlnet.runtime.samplers.schedule import build_schedule
 from tests.fixtures.linear_bundle import (
     BEGIN_ID,

@@ -14,15 +14,10 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.sampler_description import descriptions_from_json
 from mlc_controlnet.cli import generate
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.request import (
-    MAX_SEED,
-    OPTIONS,
-    GenerateRequest,
-    Settings,
-    json_number,
-    resolve,
-    to_metadata,
-)
+from mlc_controlnet.runtime.option_checks import MAX_SEED
+from mlc_controlnet.runtime.option_text import json_number
+from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, to_metadata
+from mlc_controlnet.runtime.resolve import resolve
 
 NUMBERS = Path(__file__).parents[1] / "fixtures" / "json_numbers.json"
 COMPLETE = Settings(

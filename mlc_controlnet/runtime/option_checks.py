@@ -1,0 +1,116 @@
+"""The checks of a picture's options, one at a time. Twin: web/src/engine/option_checks.ts.
+
+Each takes the option's name in words and a value, and returns the value or raises UserError.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.runtime.option_text import json_number
+
+MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
+BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
+# "plain" reads a prompt as diffusers does: brackets are text, and what exceeds one chunk is cut. The default is
+# "webui", because in prompts that are shared brackets mean weights, and every program that draws in a page or a window
+# reads them so. Without brackets, backslashes, BREAK and AND, a prompt that fits in one chunk is the same in both.
+WEBUI, PLAIN = PROMPT_SYNTAXES = ("webui", "plain")
+
+T = TypeVar("T")
+
+
+def check_text(subject: str, value: Any) -> str:
+    """Return `value` if it is a string that UTF-8 can hold; raise UserError otherwise."""
+    if not isinstance(value, str):
+        raise UserError(subject, type(value).__name__, "one string", "pass the text itself, one picture per call")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(subject, "bytes that are not UTF-8", "text", "type it in a UTF-8 terminal") from None
+    return value
+
+
+def check_integer(subject: str, value: Any) -> int:
+    """Return `value` if it is an integer; raise UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(subject, repr(value), "an integer", "choose another number")
+    return value
+
+
+def check_number(subject: str, value: Any) -> float:
+    """Return `value` as a float if it is a finite number; raise UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(subject, repr(value), "a finite number", "choose another number")
+    return float(value)
+
+
+def check_seed(subject: str, value: Any) -> int:
+    """Return `value` if it is an integer from 0 to MAX_SEED; raise UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEED:
+        raise UserError(subject, repr(value), f"an integer from 0 to {MAX_SEED}", "choose another seed")
+    return value
+
+
+def check_flag(subject: str, value: Any) -> bool:
+    """Return `value` if it is a bool; raise UserError otherwise."""
+    if not isinstance(value, bool):
+        raise UserError(subject, repr(value), "True or False", "pass one of them")
+    return value
+
+
+def check_mode(subject: str, value: Any) -> str:
+    """Return `value` if it is one of CONTROL_MODES; raise UserError otherwise."""
+    check_one_of(subject, value, CONTROL_MODES)
+    return str(value)
+
+
+def check_syntax(subject: str, value: Any) -> str:
+    """Return `value` if it is one of PROMPT_SYNTAXES; raise UserError otherwise."""
+    check_one_of(subject, value, PROMPT_SYNTAXES)
+    return str(value)
+
+
+def check_names(subject: str, value: Any) -> tuple[str, ...]:
+    """Return `value`, a sequence of strings, as a tuple; raise UserError otherwise."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise UserError(subject, repr(value), "a list of names", "put the name into a list")
+    return tuple(check_text(subject, name) for name in value)
+
+
+def check_share(subject: str, value: Any) -> float:
+    """Return `value` as a float if it is a number from 0 to 1; raise UserError otherwise."""
+    number = check_number(subject, value)
+    if not 0 <= number <= 1:
+        raise UserError(subject, json_number(number), "a number from 0 to 1", "choose another number")
+    return number
+
+
+def check_numbers(subject: str, value: Any) -> tuple[float, ...] | None:
+    """Return `value`, None or a sequence of finite numbers, as a tuple; raise UserError otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise UserError(subject, repr(value), "a list of numbers", "put the number into a list")
+    return tuple(check_number(subject, float(number)) for number in value)
+
+
+def check_text_or_none(subject: str, value: Any) -> str | None:
+    """Return `value` if it is None or a string; raise UserError otherwise."""
+    return None if value is None else check_text(subject, value)
+
+
+def or_none(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | None]:
+    """Return a check that also lets None pass."""
+    return lambda subject, value: None if value is None else check(subject, value)
+
+
+def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tuple[T, ...]]:
+    """Return a check that takes one value for all ControlNets, or a list with a value for each."""
+
+    def check_all(subject: str, value: Any) -> T | tuple[T, ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return check(subject, value)
+        return tuple(check(subject, item) for item in value)
+
+    return check_all
