@@ -98,6 +98,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         name=model_name(config.model),
         controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
         vae=None if config.vae is None else find_vae(config.vae),
+        preview_vae=None if config.preview_vae is None else find_weights(config.preview_vae, "--preview-vae"),
         loras=config.loras,
         embeddings=config.embeddings,
         components=config.components,

@@ -24,11 +24,13 @@ UNET = "unet"
 UNET_SHALLOW = "unet_shallow"
 VAE_DECODER = "vae_decoder"
 VAE_ENCODER = "vae_encoder"
+PREVIEW_DECODER = "preview_decoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, RESIDUAL_SUM, UNET, VAE_DECODER, VAE_ENCODER)
+OPTIONAL_COMPONENTS = (UNET_SHALLOW, PREVIEW_DECODER)  # built only if a build asks for them
 # Channels of an inpainting UNet's sample: the latents, a mask, and the latents of the masked picture.
 INPAINTING_CHANNELS = 9
 DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # needed to draw a picture from a prompt
-# Components that read some of another's weights, and are built only if a build asks for them.
+# Components that read some of another's weights.
 OF_WEIGHTS_OF = {UNET_SHALLOW: UNET}
 # Several ControlNets share a base: the first has the components' own names, the others have a number after them.
 PER_CONTROLNET = (CONTROL_EMBEDDING, CONTROLNET)
@@ -201,6 +203,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
         *shallow,
         ComponentSpec(VAE_DECODER, (latents,), (image,)),
         ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),
+        ComponentSpec(PREVIEW_DECODER, (latents,), (image,)),
     )
     return {spec.name: spec for spec in specs}
 

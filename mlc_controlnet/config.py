@@ -188,6 +188,7 @@ class BuildConfig:
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
         controlnet: a folder, a file or a hub id; None: the model's own.
         vae: a folder, a file or a hub id; None: the model's own.
+        preview_vae: a folder, a file or a hub id of the VAE whose decoder shows previews; None: no such decoder.
         loras: the LoRAs to merge into the weights.
         embeddings: the textual inversions to merge into the text encoder.
         components: the components to build.
@@ -210,6 +211,7 @@ class BuildConfig:
     dump_ir: Path | None = None
     controlnet: str | None = None
     vae: str | None = None
+    preview_vae: str | None = None
     loras: tuple[LoraOption, ...] = ()
     embeddings: tuple[EmbeddingOption, ...] = ()
     components: tuple[str, ...] = COMPONENTS

@@ -5,6 +5,7 @@ from mlc_controlnet.components import (
     COMPUTE,
     CONTROL_EMBEDDING,
     CONTROLNET,
+    PREVIEW_DECODER,
     RESIDUAL_SUM,
     TEXT_ENCODER,
     UNET,
@@ -14,6 +15,7 @@ from mlc_controlnet.components import (
     function_specs,
 )
 
+DESCRIBED = (*COMPONENTS, PREVIEW_DECODER)
 SD15 = ModelShape(
     height=512,
     width=768,
@@ -27,7 +29,7 @@ SD15 = ModelShape(
 
 
 def test_all_components_are_described() -> None:
-    assert tuple(component_specs(SD15)) == COMPONENTS
+    assert tuple(component_specs(SD15)) == DESCRIBED
 
 
 def test_portrait_and_landscape_keep_height_first() -> None:
@@ -65,14 +67,14 @@ def test_a_compute_tensor_takes_the_dtype_of_its_library() -> None:
 
 def test_another_size_adds_a_function_for_every_component_but_the_text_encoder() -> None:
     functions = function_specs([SD15, dataclasses.replace(SD15, height=768, width=512)])
-    added = {name: spec.name for name, spec in functions.items() if name not in COMPONENTS}
-    assert added == {f"{name}_512x768": name for name in COMPONENTS if name != TEXT_ENCODER}  # width before height
+    added = {name: spec.name for name, spec in functions.items() if name not in DESCRIBED}
+    assert added == {f"{name}_512x768": name for name in DESCRIBED if name != TEXT_ENCODER}  # width before height
     assert functions["unet_512x768"].inputs[0].shape == (1, 4, 96, 64)
 
 
 def test_longer_prompts_add_functions_for_those_that_read_them() -> None:
     functions = function_specs([SD15, dataclasses.replace(SD15, chunks=2)])
-    assert set(functions) - set(COMPONENTS) == {"controlnet_768x512_2_chunks", "unet_768x512_2_chunks"}
+    assert set(functions) - set(DESCRIBED) == {"controlnet_768x512_2_chunks", "unet_768x512_2_chunks"}
     assert functions["unet_768x512_2_chunks"].inputs[2].shape == (1, 154, 768)
     assert functions[TEXT_ENCODER].inputs[0].shape == (1, 77)
 

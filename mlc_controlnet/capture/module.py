@@ -25,6 +25,7 @@ from mlc_controlnet.checkpoint import PART_OF, Checkpoint
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
+    PREVIEW_DECODER,
     RESIDUAL_SUM,
     TEXT_ENCODER,
     UNET,
@@ -64,6 +65,7 @@ _WRAPPERS: dict[str, type[nn.Module]] = {
     CONTROLNET: ControlNet,
     VAE_DECODER: VaeDecoder,
     VAE_ENCODER: VaeEncoder,
+    PREVIEW_DECODER: VaeDecoder,
 }
 _UNETS: dict[str, type[nn.Module]] = {UNET: UNet, UNET_SHALLOW: UNetShallow}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlc_controlnet.checkpoint.options import check_options, is_tiny
-from mlc_controlnet.checkpoint.source import PartSource, TokenizerSource
+from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource, TokenizerSource
 from mlc_controlnet.checkpoint.vae import vae_scale_factor
 from mlc_controlnet.components import INPAINTING_CHANNELS
 from mlc_controlnet.errors import UserError
@@ -22,7 +22,7 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         UserError: names the first part and the number at fault.
     """
     for part, source in parts.items():
-        check_options(part, source.config, source.where)
+        check_options("vae" if part == PREVIEW_VAE else part, source.config, source.where)
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
     subject, remedy = f"unet {parts['unet'].where}", "take both from one model"
     if text.get("hidden_size") != unet.get("cross_attention_dim"):
@@ -55,8 +55,20 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
     if not isinstance(unet.get("layers_per_block", 2), int):
         got = f"layers_per_block {unet['layers_per_block']}"
         raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x or 2.x")
+    if PREVIEW_VAE in parts:
+        _check_preview(parts[PREVIEW_VAE], vae)
     if "controlnet" in parts:
         _check_controlnet(parts["controlnet"], unet, vae)
+
+
+def _check_preview(preview: PartSource, vae: Mapping[str, Any]) -> None:
+    for what, got, wanted in (
+        ("latent channels", preview.config["latent_channels"], vae["latent_channels"]),
+        ("pixels on a side of a latent cell", vae_scale_factor(preview.config), vae_scale_factor(vae)),
+    ):
+        if got != wanted:
+            where, remedy = f"preview_vae {preview.where}", "pass the tiny autoencoder of this family to --preview-vae"
+            raise UserError(where, f"{got} {what}", f"{wanted}, those of the model's VAE", remedy)
 
 
 def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:

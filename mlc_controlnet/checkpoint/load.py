@@ -22,10 +22,10 @@ from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
-from mlc_controlnet.checkpoint.source import PARTS, ModelSource, PartSource
-from mlc_controlnet.checkpoint.vae import read_vae, vae_scale_factor
+from mlc_controlnet.checkpoint.source import PARTS, PREVIEW_VAE, ModelSource, PartSource
+from mlc_controlnet.checkpoint.vae import read_decoder, read_vae, vae_scale_factor
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
-from mlc_controlnet.components import COMPONENTS, UNET, UNET_SHALLOW, ModelShape
+from mlc_controlnet.components import COMPONENTS, OPTIONAL_COMPONENTS, PREVIEW_DECODER, UNET, UNET_SHALLOW, ModelShape
 from mlc_controlnet.config import LORA_PARTS, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
@@ -35,6 +35,7 @@ _LOADING_ORDER = (
     "unet",
     "text_encoder",
     "vae",
+    PREVIEW_VAE,
     "controlnet",
 )  # the base model first: a ControlNet may be in another file
 
@@ -51,6 +52,7 @@ def load_checkpoint(
     name: str | None = None,
     controlnet: Path | None = None,
     vae: Path | None = None,
+    preview_vae: Path | None = None,
     loras: Sequence[LoraOption] = (),
     embeddings: Sequence[EmbeddingOption] = (),
     components: Sequence[str] = COMPONENTS,
@@ -68,6 +70,7 @@ def load_checkpoint(
         name: the model's name; None: the name of its folder or file.
         controlnet: a folder or a file; None: the model's own ControlNet.
         vae: a folder or a file; None: the model's own VAE.
+        preview_vae: a folder or a file of a second VAE, whose decoder is built for previews; None: no such decoder.
         loras: the LoRAs to merge into the weights, in this order.
         embeddings: the textual inversions to merge into the tokenizer and the text encoder.
         components: those to build. Parts that none of them is made from are not read.
@@ -81,6 +84,9 @@ def load_checkpoint(
     """
     source = _read_source(path, tokenizer, prediction_type)
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
+    if preview_vae is not None:
+        parts[PREVIEW_VAE] = read_decoder(preview_vae)
+        components = (*components, PREVIEW_DECODER)
     if controlnet is not None:
         parts["controlnet"] = read_controlnet(controlnet, parts["unet"])
     if cached_branch is not None and UNET in components:
@@ -107,8 +113,8 @@ def load_checkpoint(
     modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
     return Checkpoint(
         name=name,
-        components=tuple(name for name in (*COMPONENTS, UNET_SHALLOW) if name in components),
-        parts={part: modules[part] for part in PARTS if part in modules},
+        components=tuple(name for name in (*COMPONENTS, *OPTIONAL_COMPONENTS) if name in components),
+        parts={part: modules[part] for part in (*PARTS, PREVIEW_VAE) if part in modules},
         scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlc_controlnet.checkpoint.source import PREVIEW_VAE
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
     OF_WEIGHTS_OF,
+    PREVIEW_DECODER,
     TEXT_ENCODER,
     UNET,
     UNET_SHALLOW,
@@ -36,6 +38,7 @@ PART_OF: Mapping[str, str] = MappingProxyType(
         UNET_SHALLOW: "unet",
         VAE_DECODER: "vae",
         VAE_ENCODER: "vae",
+        PREVIEW_DECODER: PREVIEW_VAE,
     }
 )
 # Component -> the prefix of its tensors' names in its part. If two components match, the first one in PART_OF
@@ -49,6 +52,7 @@ _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         UNET_SHALLOW: (),
         VAE_DECODER: ("post_quant_conv.", "decoder."),
         VAE_ENCODER: ("encoder.", "quant_conv."),
+        PREVIEW_DECODER: ("",),
     }
 )
 
@@ -58,8 +62,7 @@ class Checkpoint:
     """A loaded model. A tensor's name is its part's name, a dot and its key there: `unet.conv_in.weight`.
 
     Attributes:
-        components: those to build, in the order of `components.COMPONENTS`; with `shape.cached_branch`, the shallow
-            UNet after them.
+        components: those to build, in the order of `components.COMPONENTS` and, after them, `OPTIONAL_COMPONENTS`.
         parts: part -> its module with float16 weights, as a bundle stores them. The VAE is always there, another part
             only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.

@@ -10,10 +10,15 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.checkpoint.options import is_tiny
-from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource
 from mlc_controlnet.errors import UserError
 
-_CLASSES = {"unet": UNet2DConditionModel, "controlnet": ControlNetModel, "vae": AutoencoderKL}
+_CLASSES = {
+    "unet": UNet2DConditionModel,
+    "controlnet": ControlNetModel,
+    "vae": AutoencoderKL,
+    PREVIEW_VAE: AutoencoderKL,
+}
 _NOT_AN_OPTION = "block_out_channels"  # AutoencoderTiny writes it into its configuration, and does not read it
 
 
@@ -57,6 +62,9 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
                 module = _class_of(part, config).from_config(config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise _no_module(part, source.where, error) from error
+    if part == PREVIEW_VAE:
+        module.encoder = nn.Identity()
+        module.quant_conv = None
     return module
 
 

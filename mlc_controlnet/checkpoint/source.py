@@ -9,6 +9,7 @@ import torch
 from mlc_controlnet.checkpoint.weight_update import Updates
 
 PARTS = ("text_encoder", "unet", "controlnet", "vae")
+PREVIEW_VAE = "preview_vae"  # a part that no model has of its own: the decoder of a second VAE, for previews
 
 
 @dataclass(frozen=True)

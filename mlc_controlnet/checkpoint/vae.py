@@ -4,6 +4,7 @@ Two classes take the place of a model's VAE: AutoencoderKL (arXiv 2112.10752), a
 TAESD and published as two files (github.com/madebyollin/taesd).
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -31,6 +32,7 @@ _LEFTOVERS = ("loss.", "model_ema.")  # of training, in the original files
 # A block of TAESD's three 3x3 convolutions, and a plain convolution: layer number, then the number inside the block.
 _TINY_BLOCK = re.compile(r"(\d+)\.conv\.0\.weight")
 _HALVES = ("encoder", "decoder")
+_DECODER = ("decoder.", "post_quant_conv.")
 _REMEDY = "pass a VAE of Stable Diffusion 1.x or 2.x, or taesd_decoder.safetensors with its encoder beside it"
 
 
@@ -65,6 +67,21 @@ def read_vae(path: Path) -> PartSource:
     if _is_half_of_tiny(file.tensors):
         return _read_tiny(_both_halves(file), str(path))
     return _vae_of(file)
+
+
+def read_decoder(path: Path) -> PartSource:
+    """Do the same as `read_vae`, for the decoder alone. Its half of a tiny autoencoder is then enough.
+
+    Raises:
+        UserError: there is no decoder at `path`, or it is damaged.
+    """
+    file = None if path.is_dir() else read_weights(path)
+    if file is not None and _is_half_of_tiny(file.tensors) and "encoder" not in path.name:
+        return _read_tiny(_tiny_decoder(file.tensors), str(path))
+    whole = read_vae(path)
+    return dataclasses.replace(
+        whole, read=lambda: {key: tensor for key, tensor in whole.read().items() if key.startswith(_DECODER)}
+    )
 
 
 def _vae_of(file: WeightFile) -> PartSource:
@@ -104,7 +121,7 @@ def _is_half_of_tiny(tensors: Mapping[str, torch.Tensor]) -> bool:
 
 
 def _both_halves(file: WeightFile) -> Tensors:
-    """Read the other half too, and give both diffusers' names. The decoder's first layer has no weights.
+    """Read the other half too, and give both diffusers' names.
 
     Raises:
         UserError: the other half is missing.
@@ -116,28 +133,35 @@ def _both_halves(file: WeightFile) -> Tensors:
     if not beside.is_file():
         raise UserError(f"vae {file.path}", f"no {beside.name} beside it", "both halves", f"put {beside.name} there")
     pair = file.tensors, read_weights(beside).tensors
-    encoding, decoding = pair if "encoder" in file.path.name else reversed(pair)
-    encoder = {f"encoder.layers.{key}": tensor for key, tensor in encoding.items()}
-    decoder = {}
-    for key, tensor in decoding.items():
+    encoder, decoder = pair if "encoder" in file.path.name else reversed(pair)
+    return {**{f"encoder.layers.{key}": tensor for key, tensor in encoder.items()}, **_tiny_decoder(decoder)}
+
+
+def _tiny_decoder(tensors: Tensors) -> Tensors:
+    """Give the decoder's half diffusers' names. Its first layer has no weights, and diffusers does not count it."""
+    renamed = {}
+    for key, tensor in tensors.items():
         layer, _, rest = key.partition(".")
-        decoder[f"decoder.layers.{int(layer) - 1}.{rest}" if layer.isdecimal() else key] = tensor
-    return {**encoder, **decoder}
+        renamed[f"decoder.layers.{int(layer) - 1}.{rest}" if layer.isdecimal() else key] = tensor
+    return renamed
 
 
 def _read_tiny(tensors: Tensors, where: str) -> PartSource:
     """Infer a tiny autoencoder's configuration: in the encoder a convolution begins each stage, in the decoder it ends
-    each stage. What the file does not show is the same for all that are published.
+    each stage. What the file does not show is the same for all that are published. A decoder alone gets an encoder
+    that mirrors it.
     """
     shapes = Shapes(tensors, "", where)
     encoder, decoder = (_stages(tensors, f"{half}.layers.") for half in _HALVES)
+    decoder = decoder[:-1]
+    encoder = encoder[:-1] or decoder[::-1]
     config = {
         "_class_name": TINY_VAE,
         "latent_channels": shapes.size("decoder.layers.0.weight", 1),
-        "num_encoder_blocks": [blocks for _, blocks in encoder[:-1]],
-        "encoder_block_out_channels": [width for width, _ in encoder[:-1]],
-        "num_decoder_blocks": [blocks for _, blocks in decoder[:-1]],
-        "decoder_block_out_channels": [width for width, _ in decoder[:-1]],
+        "num_encoder_blocks": [blocks for _, blocks in encoder],
+        "encoder_block_out_channels": [width for width, _ in encoder],
+        "num_decoder_blocks": [blocks for _, blocks in decoder],
+        "decoder_block_out_channels": [width for width, _ in decoder],
     }
     return _source(where, config, lambda: tensors)
 

@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "autoencoder (taesd_decoder.safetensors, with taesd_encoder.safetensors beside it)",
     )
     parser.add_argument(
+        "--preview-vae",
+        metavar="PATH",
+        help="add the decoder of this VAE, for sharp previews of every step: taesd_decoder.safetensors, or as --vae",
+    )
+    parser.add_argument(
         "--lora",
         action="append",
         default=[],
@@ -191,6 +196,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         dump_ir=options.dump_ir,
         controlnet=options.controlnet[0] if options.controlnet else None,
         vae=options.vae,
+        preview_vae=options.preview_vae,
         loras=tuple(LoraOption.parse(text) for text in options.lora),
         embeddings=tuple(EmbeddingOption.parse(text) for text in options.embedding),
         components=tuple(options.component or COMPONENTS),

@@ -5,7 +5,7 @@ A bundle describes two modes:
 - `resident`: all weights of the components that draw stay on the device.
 - `reduced`: some weights are on the device only while their component runs. The text encoder, an inpainting model's
   encoder, the control embedding and the decoder run once per picture, so their weights come, run and go. ControlNet and
-  UNet take turns at every step, so each step must upload again what left the device.
+  UNet take turns at every step, so each step must upload again what left the device. A preview decoder stays.
 
 Two thoughts keep the upload of `reduced` small:
 
@@ -45,6 +45,7 @@ from mlc_controlnet.components import (
     COMPUTE,
     CONTROL_EMBEDDING,
     CONTROLNET,
+    PREVIEW_DECODER,
     TEXT_ENCODER,
     UNET,
     UNET_SHALLOW,
@@ -95,7 +96,8 @@ class _ResidencyPlanner:
         self.chunks = chunks
         self.components = components
         self.records = {record.name: record for record in params.records}
-        self.drawing = [name for name in drawing_components(components) if name in components]
+        drawing = (*drawing_components(components), PREVIEW_DECODER)
+        self.drawing = [name for name in drawing if name in components]
 
     def plan(self) -> MemoryPlan:
         everything = {name: len(self.components[name].params) for name in self.drawing}
@@ -108,7 +110,8 @@ class _ResidencyPlanner:
         kept = int(np.searchsorted(np.cumsum(controlnet), (1 - SWAPPED_SHARE) * sum(controlnet), side="right"))
         room = sum(controlnet[kept:])  # for these bytes, the UNet's last params leave in the ControlNet's turn
         left = int(np.searchsorted(np.cumsum([0, *unet[::-1]]), room))
-        return {CONTROLNET: kept, UNET: max(len(unet) - left, 0)}
+        # A preview comes between two steps, and its decoder is small.
+        return {CONTROLNET: kept, UNET: max(len(unet) - left, 0), PREVIEW_DECODER: len(self._sizes(PREVIEW_DECODER))}
 
     def _mode(self, kept: Mapping[str, int]) -> MemoryMode:
         """Return the mode in which `kept[name]` params of each component stay on the device, from the first one."""
@@ -138,6 +141,7 @@ class _ResidencyPlanner:
             CONTROL_EMBEDDING: GUIDED * context,
             CONTROLNET: GUIDED * context + embedding + (GUIDED - 1) * residuals,
             UNET: GUIDED * context + embedding + GUIDED * residuals + deep_features,
+            PREVIEW_DECODER: GUIDED * context + embedding + GUIDED * residuals + deep_features,
             VAE_DECODER: GUIDED * context + embedding,
         }[name]
         if name == UNET and not swaps:  # the others' workspaces are kept for the next step
@@ -163,7 +167,7 @@ class _ResidencyPlanner:
 
     def _sizes(self, name: str) -> list[int]:
         """Return the bytes of each param on the device. A float32 library's weights are widened from float16."""
-        records = [self.records[param] for param in self.components[name].params]
+        records = [self.records[param] for param in self.components[name].params] if name in self.components else []
         return [
             record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)
             for record in records

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mlc_controlnet.bundle.manifest import LatentPreview
-from mlc_controlnet.components import TEXT_ENCODER, UNET
+from mlc_controlnet.components import PREVIEW_DECODER, TEXT_ENCODER, UNET
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.controls import Control
 from mlc_controlnet.runtime.deepcache import DeepCache
@@ -52,6 +52,7 @@ class Step:
     x: np.ndarray  # float32 [1, C, h, w]: the sample after this step
     x0: np.ndarray  # float32 [1, C, h, w]: the final latents as this step predicts them
     latent_preview: LatentPreview
+    preview_decoder: Callable[[np.ndarray], np.ndarray] | None = None  # the engine's, if the bundle has one
 
     @cached_property
     def preview(self) -> Image.Image:
@@ -59,6 +60,14 @@ class Step:
         weight, bias = np.array(self.latent_preview.weight), np.array(self.latent_preview.bias)
         rgb = np.einsum("rc,chw->hwr", weight, self.x0[0]) + bias  # [h, w, 3]
         return to_picture(rgb)
+
+    @cached_property
+    def decoded_preview(self) -> Image.Image:
+        """x0 as a whole picture, W x H, by the preview decoder on first access; `preview` in a bundle without one."""
+        if self.preview_decoder is None:
+            return self.preview
+        image = self.preview_decoder(self.x0)  # [1, 3, H, W]
+        return to_picture(image[0].transpose(1, 2, 0).astype(np.float64) / 2 + 0.5)
 
 
 def denoise(
@@ -69,7 +78,8 @@ def denoise(
     Latents that the caller sends replace the sample after the step. The noise of step i is stream FIRST_STEP_STREAM + i
     of the seed.
     """
-    preview = engine.bundle.manifest.latent_preview
+    manifest = engine.bundle.manifest
+    decoder = engine.preview_decoder if PREVIEW_DECODER in manifest.components else None
     rows, state = schedule.rows, State()
     # Once per picture, if a step needs them.
     zero_residuals = functools.cache(lambda: engine.zero_residuals(settings.height, settings.width))
@@ -91,7 +101,7 @@ def denoise(
         x, x0, state = advance(row, state, x, m, draw_noise)
         if conditions.kept is not None:
             x = _put_back(x, conditions.kept, rows[index + 1] if index + 1 < len(rows) else None)
-        replaced = yield Step(index, len(rows), row.timestep, x, x0, preview)
+        replaced = yield Step(index, len(rows), row.timestep, x, x0, manifest.latent_preview, decoder)
         x = x if replaced is None else replaced
 
 

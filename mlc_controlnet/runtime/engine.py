@@ -15,7 +15,15 @@ from tvm.runtime.vm import VirtualMachine
 from mlc_controlnet.bundle.manifest import ControlNetEntry, Library, MemoryMode
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.variant import functions_by_shapes
-from mlc_controlnet.components import RESIDUAL_SUM, TEXT_ENCODER, UNET, UNET_SHALLOW, VAE_DECODER, VAE_ENCODER
+from mlc_controlnet.components import (
+    PREVIEW_DECODER,
+    RESIDUAL_SUM,
+    TEXT_ENCODER,
+    UNET,
+    UNET_SHALLOW,
+    VAE_DECODER,
+    VAE_ENCODER,
+)
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
@@ -189,8 +197,15 @@ class Engine:
         free_workspace()  # the largest workspace, and the decoder is the last component of a picture
         return image
 
+    def preview_decoder(self, latents: np.ndarray) -> np.ndarray:
+        """Do the same as `vae_decoder`, faster and less exactly. Only some bundles have this component."""
+        return self._call(PREVIEW_DECODER, latents).numpy()
+
     def vae_encoder(self, image: np.ndarray) -> np.ndarray:
-        """float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]."""
+        """float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w].
+
+        A tiny autoencoder returns the unscaled latents alone: [1, C, h, w].
+        """
         return self._call(VAE_ENCODER, image).numpy()
 
     def input_sizes(self, component: str) -> list[tuple[int, int]]:

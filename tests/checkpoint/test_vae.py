@@ -173,6 +173,41 @@ def test_a_vae_of_another_latent_space_is_refused(first_folder: Path, tmp_path: 
         load(first_folder, path)
 
 
+def test_a_preview_needs_the_decoder_alone(
+    first: Tiny, first_folder: Path, taesd: AutoencoderTiny, tmp_path: Path
+) -> None:
+    decoder = write_taesd(taesd, tmp_path / "taesd")
+    (tmp_path / "taesd" / "taesd_encoder.safetensors").unlink()
+    checkpoint = load_checkpoint(first_folder, 64, 128, preview_vae=decoder, components=BASE)
+    assert checkpoint.components == (*BASE, "preview_decoder")
+    assert_holds(checkpoint, first.vae)
+    wanted = {key: tensor for key, tensor in taesd.named_parameters() if key.startswith("decoder.")}
+    got = {name: tensor for name, tensor in checkpoint.tensors().items() if name.startswith("preview_vae.")}
+    assert got.keys() == {f"preview_vae.{key}" for key in wanted}
+    for key, tensor in wanted.items():
+        assert torch.equal(got[f"preview_vae.{key}"], tensor), key
+
+
+def test_a_preview_may_have_the_decoder_of_a_whole_vae(
+    first_folder: Path, other_vae: AutoencoderKL, taesd: AutoencoderTiny, tmp_path: Path
+) -> None:
+    taesd.save_pretrained(tmp_path / "taesd")
+    original = write(original_vae(other_vae.state_dict()), tmp_path / "vae.ckpt")
+    for path, half in ((tmp_path / "taesd", taesd.decoder), (original, other_vae.decoder)):
+        checkpoint = load_checkpoint(first_folder, 64, 128, preview_vae=path, components=BASE)
+        got = checkpoint.parts["preview_vae"].decoder.state_dict()
+        assert all(torch.equal(got[key], tensor) for key, tensor in half.state_dict().items())
+
+
+def test_a_preview_of_another_latent_space_is_refused(first_folder: Path, tmp_path: Path) -> None:
+    other = AutoencoderTiny(
+        encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4, latent_channels=16
+    )
+    path = write_taesd(randomized(other), tmp_path)
+    with pytest.raises(UserError, match=r"preview_vae .*: got 16 latent channels, wanted 4, those of the model's VAE"):
+        load_checkpoint(first_folder, 64, 128, preview_vae=path, components=BASE)
+
+
 def test_a_tensor_that_is_missing_from_a_half_is_named(
     first_folder: Path, taesd: AutoencoderTiny, tmp_path: Path
 ) -> None:

@@ -35,6 +35,8 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
             "canny.pth",
             "--vae",
             "vae-ft-mse.ckpt",
+            "--preview-vae",
+            "taesd_decoder.pth",
             "--lora",
             "a.safetensors:0.5",
             "--lora",
@@ -52,6 +54,7 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
     assert config.model == "org/sd@main"
     assert config.out.name == "sd-llvm"
     assert (config.controlnet, config.vae) == ("canny.pth", "vae-ft-mse.ckpt")
+    assert config.preview_vae == "taesd_decoder.pth"
     assert config.loras == (LoraOption("a.safetensors", 0.5), LoraOption("b.safetensors", 1.0))
     inversions = (EmbeddingOption("easynegative.safetensors"), EmbeddingOption("learned_embeds.bin", "<cat-toy>"))
     assert config.embeddings == inversions

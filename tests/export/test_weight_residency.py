@@ -1,5 +1,7 @@
 """Components of round numbers: what is alive in each one's turn can be added up by hand."""
 
+import dataclasses
+
 import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
@@ -94,6 +96,22 @@ def test_reduced_half_the_controlnet_changes_places_with_as_much_of_the_unet():
     assert reduced.step_upload_bytes == 2 * (30 + 20) + 2 * (40 + 5 + 30)
     # In the UNet's turn: all of the UNet, half of the ControlNet, two contexts, the embedding, two sets of residuals.
     assert reduced.peak_bytes == 2 * (275 + 50) + 48 + 2 * 4 + 6 + 2 * 10 + HOST
+
+
+def test_a_preview_decoder_stays_because_it_runs_between_the_steps():
+    components, params = bundle()
+    record = ParamRecord("preview_decoder.0", (7,), "float16", 0, 0, 14)
+    inputs, outputs = (tensor(1, "float32"), tensor(9)), (tensor(6, "float32"),)
+    components["preview_decoder"] = ComponentEntry("preview_decoder", inputs, outputs, (record.name,))
+    library = Library("x.wasm", "webgpu", "float16", (), {}, {**ACTIVATION_BYTES, "preview_decoder": 1000}, {}, 0)
+    params = dataclasses.replace(params, records=(*params.records, record))
+    planned, plain = plan_residency([library], components, params)["x.wasm"], plan()
+    for mode, before in ((planned.resident, plain.resident), (planned.reduced, plain.reduced)):
+        assert mode.kept_params == before.kept_params | {"preview_decoder": 1}
+        assert mode.step_upload_bytes == before.step_upload_bytes
+    # The peak is the preview's turn: two contexts, the embedding and two sets of residuals wait for the next step.
+    weights = 2 * (sum(sum(PARAMS[name]) for name in DRAWING) + 7)
+    assert planned.resident.peak_bytes == weights + 1000 + 2 * 4 + 6 + 2 * 10 + HOST + 4
 
 
 def test_float32_weights_and_what_passes_between_components_are_twice_as_large():

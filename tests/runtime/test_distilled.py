@@ -11,6 +11,7 @@ from PIL import Image
 from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.runtime.denoising import Step
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
@@ -30,8 +31,10 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     folder = tmp_path_factory.mktemp("distilled")
     model = save_distilled_model(folder / "model")
     out = folder / "bundle"
-    config = BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", height=HEIGHT, width=WIDTH)
-    return model, build(config)
+    size, preview = {"height": HEIGHT, "width": WIDTH}, str(model / "vae")
+    return model, build(
+        BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", preview_vae=preview, **size)
+    )
 
 
 def test_a_distilled_model_draws_diffusers_picture_with_one_call_of_its_unet_a_step(
@@ -52,6 +55,18 @@ def test_a_distilled_model_draws_diffusers_picture_with_one_call_of_its_unet_a_s
         assert psnr_db(drawn[guidance_scale], np.asarray(wanted)) >= MIN_PSNR_DB
     assert psnr_db(drawn[8.5], drawn[1.0]) < MIN_PSNR_DB
     assert len(calls) == 2 * STEPS
+
+
+def test_a_preview_decoder_decodes_what_each_step_predicts(distilled: tuple[Path, Bundle]) -> None:
+    """It is the model's own here, and the last prediction is the result."""
+    steps: list[Step] = []
+    drawn = ControlNetPipeline.from_bundle(distilled[1])(
+        PROMPT, PICTURE, latents=LATENTS, num_inference_steps=STEPS, on_step=steps.append
+    )
+    previews = [np.asarray(step.decoded_preview) for step in steps]
+    assert np.array_equal(previews[-1], np.asarray(drawn.images[0]))
+    assert previews[0].shape == (HEIGHT, WIDTH, 3)
+    assert not np.array_equal(previews[0], previews[-1])
 
 
 def test_its_bundle_recommends_guidance_and_few_steps(distilled: tuple[Path, Bundle]) -> None:
