@@ -4,7 +4,9 @@ This module contains no sampler's formula. It builds each class from the model's
 `OtherScheduler.from_config(scheduler.config)` does, and reads the training schedule and the options from the object.
 """
 
+import functools
 import inspect
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -173,6 +175,14 @@ def _known_options(scheduler_class: Any, config: Mapping[str, Any]) -> dict[str,
 def _describe(
     scheduler_config: Mapping[str, Any], names: Collection[str] | None = None
 ) -> tuple[SamplerDescriptions, dict[str, UserError]]:
+    """A build asks three times, and diffusers' KDPM2 classes take most of a second, so the answer is kept."""
+    config = json.dumps(dict(scheduler_config), default=lambda array: np.asarray(array).tolist())
+    return _describe_all(config, None if names is None else tuple(names))
+
+
+@functools.lru_cache(maxsize=4)
+def _describe_all(config: str, names: tuple[str, ...] | None) -> tuple[SamplerDescriptions, dict[str, UserError]]:
+    scheduler_config: dict[str, Any] = json.loads(config)
     schedules: list[TrainingSchedule] = []
     samplers: dict[str, SamplerOptions] = {}
     left_out: dict[str, UserError] = {}

@@ -106,7 +106,7 @@ def build_schedule(
     """
     options = _options(descriptions, sampler, schedule_type)
     method, schedule = METHODS[options.method], descriptions.schedules[options.schedule]
-    custom = _check_custom(sampler, method, options, timesteps, sigmas)
+    custom = _check_custom(sampler, method, options, schedule, timesteps, sigmas)
     steps = len(custom) if custom is not None else steps
     train_steps = len(schedule.alphas_cumprod)
     _check_steps(sampler, options, steps, train_steps)
@@ -140,6 +140,7 @@ def _check_custom(
     sampler: str,
     method: Method,
     options: SamplerOptions,
+    schedule: TrainingSchedule,
     timesteps: Sequence[float] | None,
     sigmas: Sequence[float] | None,
 ) -> Sequence[float] | None:
@@ -158,10 +159,12 @@ def _check_custom(
             f"sampler {sampler}", got, "one of them", "choose the schedule type leading, linspace or trailing"
         )
     is_descending = all(a > b for a, b in itertools.pairwise(values))  # False for NaN
-    least = 2 if name == "sigmas" else 1
+    least, train_steps = (2 if name == "sigmas" else 1), len(schedule.alphas_cumprod)
     if len(values) < least or not is_descending or not (math.isfinite(values[0]) and values[-1] >= 0):
         wanted = f"{least} or more numbers, each less than the one before, the last one 0 or more"
         raise UserError(name, _listed(values), wanted, f"correct the {name}")
+    if name == "timesteps" and values[0] > train_steps - 1:
+        raise UserError(name, _listed(values), f"0 to {train_steps - 1}, what the model was trained on", "correct them")
     if name == "timesteps" and method.space != "sigmas" and any(value != int(value) for value in values):
         raise UserError(name, _listed(values), f"whole numbers, for the sampler {sampler}", "round them")
     return values if name == "timesteps" else values[:-1]

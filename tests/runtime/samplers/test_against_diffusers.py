@@ -255,7 +255,9 @@ def test_every_step_count_from_1_to_150_has_diffusers_timesteps_or_an_error(name
     for schedule_type in (None, *method.schedule_types):
         options = {} if schedule_type is None else spacing_options(schedule_type)
         scheduler = scheduler_of(name, STABLE_DIFFUSION, **options)
-        for steps in range(1, 151) if schedule_type is None else (3, 7, 13, 61, 64, 110, 150):
+        # KDPM2's set_timesteps is a loop in Python.
+        counts = range(1, 151, 15 if name in ("dpm2", "dpm2_a") else 1)
+        for steps in counts if schedule_type is None else (3, 7, 13, 61, 64, 110, 150):
             try:
                 schedule = build_schedule(descriptions, name, steps, schedule_type=schedule_type)
             except UserError as error:

@@ -41,7 +41,7 @@ def descriptions(prediction_type: str = "epsilon", **options) -> SamplerDescript
         ("euler", 20, {"timesteps": []}, "timesteps: got []"),
         ("euler", 20, {"timesteps": [float("nan")]}, "timesteps: got [nan]"),
         ("euler", 20, {"sigmas": [9]}, "sigmas: got [9], wanted 2 or more numbers"),
-        ("euler", 20, {"timesteps": [1000, 5]}, "wanted timesteps from 0 to 999"),
+        ("euler", 20, {"timesteps": [1000, 5]}, "timesteps: got [1000, 5], wanted 0 to 999"),
         ("euler", 20, {"timesteps": [9], "schedule_type": "karras"}, "got timesteps together with karras sigmas"),
         ("lcm", 20, {"timesteps": [9.5]}, "wanted whole numbers, for the sampler lcm"),
         ("multistep", 1000, {}, "row 501: got a division by zero"),

@@ -118,7 +118,7 @@ export function buildSchedule(
 ): Schedule {
   const options = optionsOf(descriptions, sampler, scheduleType);
   const schedule = descriptions.schedules[options.schedule];
-  const custom = checkCustom(sampler, options, timesteps, sigmas);
+  const custom = checkCustom(sampler, options, schedule, timesteps, sigmas);
   const count = custom?.length ?? steps;
   const trainSteps = schedule.alphasCumprod.length;
   checkSteps(sampler, options, count, trainSteps);
@@ -153,6 +153,7 @@ function optionsOf(descriptions: SamplerDescriptions, sampler: string, scheduleT
 function checkCustom(
   sampler: string,
   options: SamplerOptions,
+  schedule: TrainingSchedule,
   timesteps: readonly number[] | null,
   sigmas: readonly number[] | null,
 ): readonly number[] | null {
@@ -173,10 +174,15 @@ function checkCustom(
     throw new UserError(`sampler ${sampler}`, got, "one of them", remedy);
   }
   const least = name === "sigmas" ? 2 : 1;
+  const trainSteps = schedule.alphasCumprod.length;
   const isDescending = values.every((value, i) => i === 0 || values[i - 1] > value); // false for NaN
   if (values.length < least || !isDescending || !Number.isFinite(values[0]) || !(values[values.length - 1] >= 0)) {
     const wanted = `${least} or more numbers, each less than the one before, the last one 0 or more`;
     throw new UserError(name, listed(values), wanted, `correct the ${name}`);
+  }
+  if (name === "timesteps" && values[0] > trainSteps - 1) {
+    const wanted = `0 to ${trainSteps - 1}, what the model was trained on`;
+    throw new UserError(name, listed(values), wanted, "correct them");
   }
   if (name === "timesteps" && space !== "sigmas" && !values.every(Number.isInteger)) {
     throw new UserError(name, listed(values), `whole numbers, for the sampler ${sampler}`, "round them");
