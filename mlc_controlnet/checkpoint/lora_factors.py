@@ -95,5 +95,6 @@ def _product(factors: Factors, name: str, core: torch.Tensor | None) -> Product:
 
 def _check_roles(factors: Factors, wanted: Collection[str], subject: str) -> None:
     if factors.keys() != set(wanted):
-        got = f"{', '.join(sorted(factors))} only" if set(wanted) - factors.keys() else ", ".join(sorted(factors))
+        got = ", ".join(sorted(factors)) or "no factor"
+        got += " only" if factors and set(wanted) - factors.keys() else ""
         raise UserError(subject, got, " and ".join(wanted), "copy or download it again")

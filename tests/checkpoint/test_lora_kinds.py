@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
+from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny
@@ -27,11 +28,6 @@ BASE = ("text_encoder", "unet")
 ALPHA = 2.0
 
 Differences = dict[str, torch.Tensor]  # tensor's name -> what is added, float64
-
-
-@pytest.fixture(scope="module")
-def folder(first: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return first.save_folder(tmp_path_factory.mktemp("base") / "first")
 
 
 def weight_of(first: Tiny, name: str) -> torch.Tensor:
@@ -56,24 +52,20 @@ def under(stem: str, factors: Mapping[str, torch.Tensor]) -> Tensors:
     return {f"{stem}.{role}": factor.contiguous() for role, factor in factors.items()}
 
 
-def load(folder: Path, *loras: LoraOption) -> Checkpoint:
-    return load_checkpoint(folder, components=BASE, loras=loras)
-
-
-def assert_weights(checkpoint: Checkpoint, first: Tiny, wanted: Differences) -> None:
-    """Every tensor named in `wanted` has that value, rounded to float16; every other one is the model's own."""
-    for part in BASE:
-        for key, got in checkpoint.parts[part].named_parameters():
-            name = f"{part}.{key}"
-            if name in wanted:
-                assert torch.allclose(got.double(), wanted[name], rtol=2**-11 * 1.01, atol=2e-6), name
-                assert not torch.equal(got, weight_of(first, name)), name
-            else:
-                assert torch.equal(got, weight_of(first, name)), name
+def assert_merged(first: Tiny, wanted: Differences, *loras: LoraOption) -> None:
+    """The files change the tensors named in `wanted` to these values, and no others."""
+    updates = read_loras(loras, {part: getattr(first, part) for part in BASE})
+    assert updates.keys() == wanted.keys()
+    for name, value in wanted.items():
+        got = base = weight_of(first, name)
+        for update in updates[name]:
+            got = update.applied_to(got)
+        assert torch.allclose(got.double(), value, rtol=1e-5, atol=1e-6), name
+        assert not torch.allclose(got, base.float(), rtol=1e-2), name
 
 
 @pytest.mark.parametrize("kind", [*EVERYWHERE, *CONVOLUTIONS_ALONE])
-def test_a_file_of_each_kind_is_merged(first: Tiny, folder: Path, tmp_path: Path, kind: str) -> None:
+def test_a_file_of_each_kind_is_merged(first: Tiny, tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
     names = [f"unet.{layer}.weight" for layer in (CONV, DOWN)]
     if kind in EVERYWHERE:
@@ -85,7 +77,7 @@ def test_a_file_of_each_kind_is_merged(first: Tiny, folder: Path, tmp_path: Path
         scale = 1.0 if kind == "lokr_whole" else ALPHA / RANK  # two whole matrices ignore alpha, as LyCORIS does
         wanted[name] = weight_of(first, name).double() + 0.5 * scale * difference
     save_file(tensors, tmp_path / "style.safetensors")
-    assert_weights(load(folder, LoraOption(str(tmp_path / "style.safetensors"), 0.5)), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(tmp_path / "style.safetensors"), 0.5))
 
 
 SPELLINGS = {
@@ -102,9 +94,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("kind", ["loha", "lokr_both"])
-def test_every_spelling_of_a_layer_is_merged(
-    first: Tiny, folder: Path, tmp_path: Path, kind: str, spelling: str
-) -> None:
+def test_every_spelling_of_a_layer_is_merged(first: Tiny, tmp_path: Path, kind: str, spelling: str) -> None:
     torch.manual_seed(1)
     tensors, wanted = {}, {}
     for layer in (TO_K, CONV):
@@ -115,7 +105,7 @@ def test_every_spelling_of_a_layer_is_merged(
         tensors |= {spelling.format(role=role, **names, **flat): factor for role, factor in factors.items()}
         wanted[f"unet.{layer}.weight"] = weight_of(first, f"unet.{layer}.weight").double() + difference
     save_file(tensors, tmp_path / "style.safetensors")
-    assert_weights(load(folder, LoraOption(str(tmp_path / "style.safetensors"))), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(tmp_path / "style.safetensors")))
 
 
 @pytest.mark.parametrize(("kind", "options", "scale"), [
@@ -124,7 +114,7 @@ def test_every_spelling_of_a_layer_is_merged(
     ("lora", {"lora_alpha": 8, "r": RANK, "use_rslora": True}, 8 / RANK**0.5),
 ])  # fmt: skip
 def test_pefts_header_has_the_scale(
-    first: Tiny, folder: Path, tmp_path: Path, kind: str, options: Mapping[str, object], scale: float
+    first: Tiny, tmp_path: Path, kind: str, options: Mapping[str, object], scale: float
 ) -> None:
     torch.manual_seed(2)
     name = f"unet.{CONV}.weight"
@@ -133,10 +123,10 @@ def test_pefts_header_has_the_scale(
     path = tmp_path / "style.safetensors"
     save_file(under(f"unet.{CONV}", factors), path, metadata={"lora_adapter_metadata": stated})
     wanted = {name: weight_of(first, name).double() + scale * difference}
-    assert_weights(load(folder, LoraOption(str(path))), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(path)))
 
 
-def test_pefts_folder_has_the_scale_beside_the_file(first: Tiny, folder: Path, tmp_path: Path) -> None:
+def test_pefts_folder_has_the_scale_beside_the_file(first: Tiny, tmp_path: Path) -> None:
     torch.manual_seed(2)
     options = {"alpha": 8, "r": RANK, "alpha_pattern": {r"up_blocks\..*conv1": 2}}
     tensors, wanted = {}, {}
@@ -147,7 +137,7 @@ def test_pefts_folder_has_the_scale_beside_the_file(first: Tiny, folder: Path, t
         wanted[name] = weight_of(first, name).double() + alpha / RANK * difference
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps(options))
-    assert_weights(load(folder, LoraOption(str(tmp_path))), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(tmp_path)))
 
 
 def norms_of(weight: torch.Tensor, axis: int) -> torch.Tensor:
@@ -159,9 +149,7 @@ def norms_of(weight: torch.Tensor, axis: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["lora", "loha", "lokr_half"])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_dora_is_merged_along_the_axis_that_its_shape_shows(
-    first: Tiny, folder: Path, tmp_path: Path, kind: str, axis: int
-) -> None:
+def test_dora_is_merged_along_the_axis_that_its_shape_shows(first: Tiny, tmp_path: Path, kind: str, axis: int) -> None:
     torch.manual_seed(3)
     tensors, wanted = {}, {}
     for name in (*(f"unet.{layer}.weight" for layer in (TO_K, CONV, DOWN, PROJ_IN)), f"text_encoder.{FC1}.weight"):
@@ -172,12 +160,12 @@ def test_dora_is_merged_along_the_axis_that_its_shape_shows(
         tensors |= under(kohya(name), {**factors, **extra})
         wanted[name] = dora(weight, ALPHA / RANK * difference, norms)
     save_file(tensors, tmp_path / "dora.safetensors")
-    assert_weights(load(folder, LoraOption(str(tmp_path / "dora.safetensors"))), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(tmp_path / "dora.safetensors")))
 
 
 @pytest.mark.parametrize("ending", ["lora_magnitude_vector", "lora_magnitude_vector.weight", "dora_scale"])
 def test_pefts_dora_has_the_norms_of_the_outputs_on_the_second_axis_of_a_convolution(
-    first: Tiny, folder: Path, tmp_path: Path, ending: str
+    first: Tiny, tmp_path: Path, ending: str
 ) -> None:
     torch.manual_seed(4)
     # Where diffusers writes it under kohya's name, a square convolution would be ambiguous, and is read as LyCORIS'.
@@ -193,10 +181,10 @@ def test_pefts_dora_has_the_norms_of_the_outputs_on_the_second_axis_of_a_convolu
         tensors |= under(f"unet.{layer}", {**peft, ending: stored})
         wanted[name] = dora(weight, difference, norms)
     save_file(tensors, tmp_path / "dora.safetensors")
-    assert_weights(load(folder, LoraOption(str(tmp_path / "dora.safetensors"))), first, wanted)
+    assert_merged(first, wanted, LoraOption(str(tmp_path / "dora.safetensors")))
 
 
-def test_files_are_merged_in_the_order_of_the_command_line(first: Tiny, folder: Path, tmp_path: Path) -> None:
+def test_files_are_merged_in_the_order_of_the_command_line(first: Tiny, tmp_path: Path) -> None:
     torch.manual_seed(5)
     name = f"unet.{CONV}.weight"
     weight = weight_of(first, name)
@@ -207,11 +195,11 @@ def test_files_are_merged_in_the_order_of_the_command_line(first: Tiny, folder: 
     lora, of_dora = (LoraOption(str(tmp_path / f"{kind}.safetensors")) for kind in ("lora", "dora"))
     dora_last, dora_first = dora(weight.double() + added, difference, norms), dora(weight, difference, norms) + added
     assert not torch.allclose(dora_last, dora_first, rtol=1e-2)
-    assert_weights(load(folder, lora, of_dora), first, {name: dora_last})
-    assert_weights(load(folder, of_dora, lora), first, {name: dora_first})
+    assert_merged(first, {name: dora_last}, lora, of_dora)
+    assert_merged(first, {name: dora_first}, of_dora, lora)
 
 
-def test_each_part_of_each_file_has_its_weight(first: Tiny, folder: Path, tmp_path: Path) -> None:
+def test_each_part_of_each_file_has_its_weight(first: Tiny, tmp_path: Path) -> None:
     torch.manual_seed(6)
     names = (f"unet.{CONV}.weight", f"text_encoder.{FC1}.weight")
     wanted = {name: weight_of(first, name).double() for name in names}
@@ -225,20 +213,50 @@ def test_each_part_of_each_file_has_its_weight(first: Tiny, folder: Path, tmp_pa
             tensors |= under(kohya(name), factors)
             wanted[name] += options[-1].weight_of(name.partition(".")[0]) * difference
         save_file(tensors, path)
-    assert_weights(load(folder, *options), first, wanted)
+    assert_merged(first, wanted, *options)
 
 
-def test_a_part_of_weight_0_stays_as_it_is(first: Tiny, folder: Path, tmp_path: Path) -> None:
+def test_a_part_of_weight_0_stays_as_it_is(first: Tiny, tmp_path: Path) -> None:
     torch.manual_seed(7)
     names = (f"unet.{CONV}.weight", f"text_encoder.{FC1}.weight")
     made = {name: make(first, "lora", name) for name in names}
     save_file({k: v for n in names for k, v in under(kohya(n), made[n][0]).items()}, tmp_path / "style.safetensors")
     wanted = {names[0]: weight_of(first, names[0]).double() + made[names[0]][1]}
     option = LoraOption.parse(f"{tmp_path / 'style.safetensors'}:text_encoder=0")
-    assert_weights(load(folder, option), first, wanted)
+    assert_merged(first, wanted, option)
 
 
-def test_every_layer_that_an_lcm_lora_trains_is_merged(first: Tiny, folder: Path, tmp_path: Path) -> None:
+def test_a_model_is_loaded_with_files_of_all_kinds(first: Tiny, tmp_path: Path) -> None:
+    torch.manual_seed(10)
+    names = [f"unet.{layer}.weight" for layer in (CONV, DOWN)] + [f"text_encoder.{FC1}.weight"]
+    wanted = {name: weight_of(first, name).double() for name in names}
+    options = []
+    for kind in ("lora", "loha", "lokr_both", "dora"):
+        tensors = {}
+        path = tmp_path / f"{kind}.safetensors"
+        options.append(LoraOption.parse(f"{path}:unet={1 if kind == 'dora' else 0.5},text_encoder=1"))
+        for name in names:
+            factors, difference = make(first, "lora" if kind == "dora" else kind, name)
+            if kind == "dora":
+                factors["dora_scale"] = norms_of(weight_of(first, name), axis=0)
+                wanted[name] = dora(wanted[name], difference, factors["dora_scale"])
+            else:
+                wanted[name] += options[-1].weight_of(name.partition(".")[0]) * difference
+            tensors |= under(kohya(name), factors)
+        save_file(tensors, path)
+    checkpoint = load_checkpoint(first.save_folder(tmp_path / "first"), components=BASE, loras=options)
+    for part in BASE:
+        for key, got in checkpoint.parts[part].named_parameters():
+            base = weight_of(first, f"{part}.{key}")
+            if f"{part}.{key}" in wanted:
+                # The sums are made in float32 and rounded to float16 once.
+                assert torch.allclose(got.double(), wanted[f"{part}.{key}"], rtol=2**-11 * 1.01, atol=2e-6), key
+                assert not torch.allclose(got, base, rtol=1e-2), key
+            else:
+                assert torch.equal(got, base), key
+
+
+def test_every_layer_that_an_lcm_lora_trains_is_merged(first: Tiny, tmp_path: Path) -> None:
     """latent-consistency/lcm-lora-sdv1-5 has kohya's names of these layers."""
     trained = re.compile(
         r"conv_in|conv_out|.*\.(to_[qkv]|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|conv1|conv2"
@@ -255,14 +273,7 @@ def test_every_layer_that_an_lcm_lora_trains_is_merged(first: Tiny, folder: Path
         tensors |= under(kohya(name), {**factors, "alpha": torch.tensor(ALPHA)})
         wanted[name] = weight_of(first, name).double() + ALPHA / RANK * difference
     save_file(tensors, tmp_path / "pytorch_lora_weights.safetensors")
-    assert_weights(load(folder, LoraOption(str(tmp_path / "pytorch_lora_weights.safetensors"))), first, wanted)
-
-
-def refused(folder: Path, path: Path, tensors: Tensors) -> str:
-    save_file(tensors, path)
-    with pytest.raises(UserError) as error:
-        load(folder, LoraOption(str(path)))
-    return str(error.value)
+    assert_merged(first, wanted, LoraOption(str(tmp_path / "pytorch_lora_weights.safetensors")))
 
 
 @pytest.mark.parametrize(
@@ -277,18 +288,26 @@ def refused(folder: Path, path: Path, tensors: Tensors) -> str:
         ("lora", {"hada_w1_a": (32, RANK)}, "down, hada_w1_a, up only, wanted hada_w1_a"),
         ("lora", {"dora_scale": (7, 1)}, "dora_scale: got [7, 1], wanted [32, 1] or [1, 128], one norm each"),
         ("lora", {"lora_magnitude_vector": (128,)}, "lora_magnitude_vector: got [128], wanted [32, 1]"),
+        (
+            "lora",
+            {"lora_up.weight": None, "lora_down.weight": None, "alpha": (1,)},
+            "got no factor, wanted up and down",
+        ),
         ("lora", {"alpha": (2,)}, "alpha: got 2 numbers, wanted one"),
         ("lora", {"lora_up.weight": (32, 0), "lora_down.weight": (0, 128)}, "got up [32, 0] and down [0, 128]"),
         ("lora", {"lora_up.weight": (32,)}, "got up [32] and down [3, 128]"),
     ],
 )
 def test_factors_that_make_no_weight_are_refused_by_name(
-    first: Tiny, folder: Path, tmp_path: Path, kind: str, change: Mapping[str, tuple[int, ...] | None], complaint: str
+    first: Tiny, tmp_path: Path, kind: str, change: Mapping[str, tuple[int, ...] | None], complaint: str
 ) -> None:
     torch.manual_seed(9)
     factors, _ = make(first, kind, f"unet.{TO_K}.weight")
     changed = {**factors, **{role: shape and torch.ones(shape) for role, shape in change.items()}}
     left = {role: factor for role, factor in changed.items() if factor is not None}
-    said = refused(folder, tmp_path / "bad.safetensors", under(kohya(f"unet.{TO_K}.weight"), left))
-    assert said.startswith(f"--lora {tmp_path / 'bad.safetensors'}: unet.{TO_K}.weight")
-    assert complaint in said
+    path = tmp_path / "bad.safetensors"
+    save_file(under(kohya(f"unet.{TO_K}.weight"), left), path)
+    with pytest.raises(UserError) as error:
+        read_loras([LoraOption(str(path))], {part: getattr(first, part) for part in BASE})
+    assert str(error.value).startswith(f"--lora {path}: unet.{TO_K}.weight")
+    assert complaint in str(error.value)
