@@ -9,13 +9,10 @@ from typing import Any, TypeVar
 
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.option_text import json_number
+from mlc_controlnet.runtime.prompt_syntax import PROMPT_SYNTAXES
 
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
-# "plain" reads a prompt as diffusers does: brackets are text, and what exceeds one chunk is cut. The default is
-# "webui", because in prompts that are shared brackets mean weights, and every program that draws in a page or a window
-# reads them so. Without brackets, backslashes, BREAK and AND, a prompt that fits in one chunk is the same in both.
-WEBUI, PLAIN = PROMPT_SYNTAXES = ("webui", "plain")
 
 T = TypeVar("T")
 

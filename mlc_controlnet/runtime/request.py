@@ -21,7 +21,6 @@ from mlc_controlnet.runtime.mask_options import (
 from mlc_controlnet.runtime.option_checks import (
     BALANCED,
     MAX_SEED,
-    WEBUI,
     check_flag,
     check_integer,
     check_mode,
@@ -37,6 +36,7 @@ from mlc_controlnet.runtime.option_checks import (
     or_none,
 )
 from mlc_controlnet.runtime.option_text import names, numbers, one_or_more, to_text, true_or_false
+from mlc_controlnet.runtime.prompt_syntax import WEBUI
 from mlc_controlnet.runtime.variant_options import UPSCALE_MODES, check_upscaler
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.option_text import json_number, words
+from mlc_controlnet.runtime.prompt_syntax import WEBUI, parse_prompt
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, per_controlnet
 from mlc_controlnet.runtime.variant_options import check_variant, hires_settings
 
@@ -29,6 +30,9 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
             value = option.default(manifest, request)
         values[name] = option.check(words(name), value)
     settings = Settings(**values)
+    if settings.prompt_syntax == WEBUI:
+        for name in ("prompt", "negative_prompt"):
+            parse_prompt(getattr(settings, name), words(name))
     layers = manifest.text_layers
     if not 0 <= settings.clip_skip < layers:
         got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"

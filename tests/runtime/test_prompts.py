@@ -11,7 +11,6 @@ from mlc_controlnet.runtime.prompts import (
     COMMA_BACKTRACK,
     apply_weights,
     pad_chunks,
-    parse_prompt,
     tokenize_prompt,
 )
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
@@ -23,22 +22,6 @@ CASES = json.loads((Path(__file__).parents[1] / "fixtures" / "prompts.json").rea
 def tokenizer(max_length: int) -> PromptTokenizer:
     spec = TokenizerSpec("", max_length, CASES["begin_id"], CASES["end_id"], CASES["pad_id"])
     return PromptTokenizer(json.dumps(CASES["tokenizer"]).encode(), spec)
-
-
-@pytest.mark.parametrize("case", CASES["parsed"], ids=lambda case: case["prompt"])
-def test_a_prompt_has_sd_webuis_segments(case):
-    parts = parse_prompt(case["prompt"])
-    got = [[[segment.text, segment.weight] for segment in part] for part in parts]
-    assert [[text for text, _ in part] for part in got] == [[text for text, _ in part] for part in case["parts"]]
-    weights, wanted = ([weight for part in parts for _, weight in part] for parts in (got, case["parts"]))
-    np.testing.assert_allclose(weights, wanted, rtol=1e-15)
-
-
-@pytest.mark.parametrize("case", CASES["refused"], ids=lambda case: case["prompt"])
-def test_what_cannot_be_drawn_is_refused_by_name(case):
-    with pytest.raises(UserError) as error:
-        parse_prompt(case["prompt"], "negative prompt")
-    assert str(error.value).startswith(f"negative prompt: got {case['message']}")
 
 
 @pytest.mark.parametrize("case", CASES["tokenized"], ids=lambda case: f"{case['prompt']} {case['syntax']}")

@@ -113,6 +113,13 @@ def test_an_unknown_prompt_syntax_is_refused(settings_of):
         settings_of(prompt_syntax="a1111")
 
 
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_prompt_that_cannot_be_read_is_refused_with_the_request(settings_of, name):
+    with pytest.raises(UserError, match=rf"^{name.replace('_', ' ')}: got \[a\|b\], wanted words that are the same"):
+        settings_of(**{name: "[a|b]"})
+    assert settings_of(**{name: "[a|b]"}, prompt_syntax="plain").prompt_syntax == "plain"
+
+
 def test_the_command_line_has_every_option_with_its_help():
     parser = argparse.ArgumentParser()
     generate.add_arguments(parser)
