@@ -7,21 +7,11 @@ import bisect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from mlc_controlnet.bundle.manifest import TokenizerSpec
-
-
-@dataclass(frozen=True)
-class TokenizedPrompt:
-    """A prompt as token ids, and the part of it that was cut off."""
-
-    token_ids: np.ndarray  # int32 [1, T]: begin, the prompt, end, then padding
-    cut_text: str  # the end of the prompt that did not fit; "" if all of it did
 
 
 class PromptTokenizer:
@@ -73,15 +63,6 @@ class PromptTokenizer:
 
         fitting = bisect.bisect_right(words, count, key=ids_through)
         return text[words[fitting].start() :] if fitting < len(words) else ""
-
-    def encode(self, prompt: str) -> TokenizedPrompt:
-        """Tokenize. A prompt of more than T tokens loses its end."""
-        spec = self.spec
-        ids = [token_id for token in self.tokens(prompt) for token_id in token]
-        cut_text = self.words_after(prompt, self.room) if len(ids) > self.room else ""
-        ids = [spec.begin_id, *ids[: self.room], spec.end_id]
-        ids += [spec.pad_id] * (spec.max_length - len(ids))
-        return TokenizedPrompt(np.array([ids], np.int32), cut_text)
 
     def _tokens_without_added(self, text: str) -> list[tuple[int, ...]]:
         return [(token_id,) for token_id in self._tokenizer.encode(text, add_special_tokens=False).ids]

@@ -30,6 +30,9 @@ TWINS = (
     ("runtime/samplers/dpm_solver.py", "samplers/dpm_solver.ts", 8),
     ("runtime/samplers/unipc.py", "samplers/unipc.ts", 6),
     ("runtime/samplers/schedule.py", "samplers/schedule.ts", 8),
+    ("runtime/prompt_syntax.py", "prompt_syntax.ts", 7),
+    ("runtime/prompts.py", "prompts.ts", 11),
+    ("runtime/tokenizer.py", "tokenizer.ts", 6),
     ("bundle/manifest.py", "manifest.ts", 8),
 )
 # A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.

@@ -10,7 +10,9 @@ const [webFolder, casesPath] = process.argv.slice(2);
 const web = resolve(webFolder);
 const { runnerImport } = await import(pathToFileURL(createRequire(join(web, "package.json")).resolve("vite")).href);
 
-const { module } = await runnerImport(join(web, "src/engine/tokenizer.ts"), { root: web, configFile: false });
+const load = async (name) => (await runnerImport(join(web, "src/engine", name), { root: web, configFile: false })).module;
+const [{ PromptTokenizer }, { tokenizePrompt }] = [await load("tokenizer.ts"), await load("prompts.ts")];
 const { tokenizer, spec, prompts } = JSON.parse(readFileSync(casesPath, "utf8"));
-const prompter = new module.PromptTokenizer(new TextEncoder().encode(tokenizer), spec);
-console.log(JSON.stringify(prompts.map((prompt) => [...prompter.encode(prompt).tokenIds])));
+const prompter = new PromptTokenizer(new TextEncoder().encode(tokenizer), spec);
+const idsOf = (prompt) => [...tokenizePrompt(prompt, prompter, 1, "plain").chunks[0].tokenIds];
+console.log(JSON.stringify(prompts.map(idsOf)));

@@ -1,58 +1,20 @@
 /**
- * Read prompts as sd-webui's users write them: weights, and any length in chunks.
+ * Turn prompts of any length into chunks, and their weights into contexts.
  *
- *     (word)      weight 1.1          (word:1.2)  weight 1.2          [word]  weight 1 / 1.1
- *     ((word))    weight 1.1 * 1.1    \( \) \[ \] \\  the character    BREAK   begins a new chunk
- *
- * The rules are those of sd-webui's `parse_prompt_attention`, chunks and `EmphasisOriginal` (AUTOMATIC1111, modules
- * prompt_parser, sd_hijack_clip and sd_emphasis), with the defaults of its settings. What is no weight stays text, as
- * there: `(a:x)` is "a:x" at weight 1.1. In one place they differ: BREAK between brackets begins a new chunk here too,
- * where sd-webui multiplies its mark by the weight and reads a word "BREAK" of negative weight.
+ * The rules are those of sd-webui's chunks and of its `EmphasisOriginal` (AUTOMATIC1111, modules sd_hijack_clip and
+ * sd_emphasis), with the defaults of its settings.
  *
  * Twin: mlc_controlnet/runtime/prompts.py, the same functions in the same order.
  */
 
 import type { Components, Context, FloatArray } from "./components.ts";
 import { UserError } from "./errors.ts";
+import { type PromptSyntax, parsePrompt, type Segment } from "./prompt_syntax.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
 
-/**
- * The values of the option `promptSyntax`. "plain" reads a prompt as diffusers does: brackets are text, and what exceeds
- * one chunk is cut. The default is "webui", because prompts that are shared mean weights by their brackets, and every
- * program that draws in a page or a window reads them so. A prompt without brackets, backslashes, BREAK and AND that
- * fits in one chunk is the same in both.
- */
-export const SYNTAXES = ["webui", "plain"] as const;
-export type PromptSyntax = (typeof SYNTAXES)[number];
-
-/** The factors of (word) and [word]. */
-const ROUND = 1.1;
-const SQUARE = 1 / 1.1;
 const FLOAT16_MAX = 65504;
-const FLOAT32_MAX = 3.4028234663852886e38;
 /** Tokens; sd-webui's setting "Prompt word wrap length limit". */
 const COMMA_BACKTRACK = 20;
-
-/** \s of Python, but for control characters. */
-const SPACE = "[^\\S\\ufeff]";
-/** \w of Python. */
-const WORD = "[\\p{L}\\p{N}_]";
-const ATTENTION = new RegExp(
-  `\\\\[()[\\]\\\\]?|[()[\\]]|:${SPACE}*([+\\-]?[.0-9]+)${SPACE}*\\)|[^\\\\()[\\]:]+|:`,
-  "gu",
-);
-const BREAK = new RegExp(`${SPACE}*(?<!${WORD})BREAK(?!${WORD})${SPACE}*`, "u");
-const NUMBER = /^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)$/;
-const NETWORK = /<(lora|lyco|hypernet):[^>]+>/;
-const AND = new RegExp(`(?<!${WORD})AND(?!${WORD})`, "u");
-const EDITING = /\\.|[()[\]:|]/gsu;
-const WHEN = new RegExp(`^${SPACE}*[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?${SPACE}*$`);
-
-/** A piece of a prompt whose words have one weight. */
-export interface Segment {
-  text: string;
-  weight: number;
-}
 
 /** What the text encoder reads at once. */
 export interface Chunk {
@@ -87,56 +49,6 @@ export function isWeighted(chunk: Chunk): boolean {
 }
 
 /**
- * Divide a prompt into segments: one list for each part between BREAKs, each with one segment at least.
- *
- * Throws UserError, which names `subject`, if a weight is no finite number in float32, or the prompt uses what sd-webui
- * computes during drawing: prompt editing, alternation, AND, or networks such as `<lora:file:1>`.
- */
-export function parsePrompt(prompt: string, subject = "prompt"): Segment[][] {
-  refuseWhatChangesTheDrawing(prompt, subject);
-  const parts: Segment[][] = [[]];
-  const segments: Segment[] = []; // of all parts
-  const roundBrackets: number[] = []; // the number of segments before each bracket that is open
-  const squareBrackets: number[] = [];
-
-  const append = (text: string) => {
-    const segment = { text, weight: 1 };
-    segments.push(segment);
-    parts[parts.length - 1].push(segment);
-  };
-  const multiply = (start: number, factor: number) => {
-    for (const segment of segments.slice(start)) segment.weight *= factor;
-  };
-
-  for (const [symbol, weight] of prompt.matchAll(ATTENTION)) {
-    const round = roundBrackets.at(-1);
-    const square = squareBrackets.at(-1);
-    if (symbol.startsWith("\\")) append(symbol.slice(1));
-    else if (symbol === "(") roundBrackets.push(segments.length);
-    else if (symbol === "[") squareBrackets.push(segments.length);
-    else if (weight !== undefined && round !== undefined) {
-      multiply(round, parseNumber(weight, subject));
-      roundBrackets.pop();
-    } else if (symbol === ")" && round !== undefined) {
-      multiply(round, ROUND);
-      roundBrackets.pop();
-    } else if (symbol === "]" && square !== undefined) {
-      multiply(square, SQUARE);
-      squareBrackets.pop();
-    } else {
-      for (const [index, text] of symbol.split(BREAK).entries()) {
-        if (index > 0) parts.push([]);
-        append(text);
-      }
-    }
-  }
-  for (const start of roundBrackets) multiply(start, ROUND);
-  for (const start of squareBrackets) multiply(start, SQUARE);
-  for (const { weight } of segments) checkWeight(weight, subject);
-  return parts.map(merged);
-}
-
-/**
  * Tokenize a prompt into chunks of T - 2 tokens; it loses what exceeds `maxChunks`, or one chunk if it is plain.
  *
  * As in sd-webui, up to 20 tokens after a comma move to the next chunk together. Throws UserError as `parsePrompt` does.
@@ -159,7 +71,7 @@ export function tokenizePrompt(
 
 /** Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length. */
 export function padChunks(prompts: readonly TokenizedPrompt[], tokenizer: PromptTokenizer): TokenizedPrompt[] {
-  const count = Math.max(...prompts.map(({ chunks }) => chunks.length));
+  const count = Math.max(1, ...prompts.map(({ chunks }) => chunks.length));
   const empty = makeChunk([], tokenizer);
   return prompts.map(({ chunks, cutText }) => {
     const padding = Array.from({ length: count - chunks.length }, () => empty);
@@ -203,7 +115,8 @@ export function applyWeights(context: FloatArray, weights: FloatArray, subject =
   const weighted = Float64Array.from(context, (value, i) => value * weights[Math.floor(i / width)]);
   const factor = sum(context) / sum(weighted);
   const restored = weighted.map((value) => value * factor);
-  if (!restored.every((value) => Math.abs(value) <= FLOAT16_MAX)) {
+  const isSound = context.every(Number.isFinite); // NaN is the text encoder's mistake
+  if (isSound && !restored.every((value) => Math.abs(value) <= FLOAT16_MAX)) {
     throw new UserError(
       subject,
       "weights that cancel out",
@@ -212,82 +125,6 @@ export function applyWeights(context: FloatArray, weights: FloatArray, subject =
     );
   }
   return Float32Array.from(restored);
-}
-
-function refuseWhatChangesTheDrawing(prompt: string, subject: string): void {
-  const plain = "choose the prompt syntax plain if this is text";
-  const network = NETWORK.exec(prompt);
-  if (network) {
-    const remedy =
-      network[1] === "hypernet"
-        ? "leave this out"
-        : "merge the file into a bundle: build.py --lora FILE:WEIGHT, and leave this out";
-    throw new UserError(subject, network[0], "no networks: a bundle's weights do not change", remedy);
-  }
-  if (AND.test(prompt)) {
-    const remedy = `write one prompt, or \`and\` in small letters; ${plain}`;
-    throw new UserError(subject, "AND, which composes several prompts", "one prompt", remedy);
-  }
-  const editing = findEditing(prompt);
-  if (editing !== undefined) {
-    const remedy = `write the words that you want most; ${plain}, or write \\[ and \\]`;
-    throw new UserError(subject, editing, "words that are the same in every step", remedy);
-  }
-}
-
-/** A bracket or separator, and its place. */
-type Mark = readonly [symbol: string, start: number];
-
-/** Return the first `[a:b:0.4]`, `[a:0.4]`, `[a::0.4]` or `[a|b]`; undefined if there is none. */
-function findEditing(prompt: string): string | undefined {
-  const opened: { bracket: Mark; separators: Mark[] }[] = []; // with the separators directly in each
-  for (const match of prompt.matchAll(EDITING)) {
-    const mark: Mark = [match[0], match.index];
-    const [symbol, start] = mark;
-    if (symbol === "(" || symbol === "[") opened.push({ bracket: mark, separators: [] });
-    else if (symbol === ":" || symbol === "|") opened.at(-1)?.separators.push(mark);
-    else if (symbol === ")" || symbol === "]") {
-      const closed = opened.pop();
-      if (closed === undefined || !["()", "[]"].includes(closed.bracket[0] + symbol)) {
-        opened.length = 0;
-        continue;
-      }
-      const [bracket, begin] = closed.bracket;
-      if (bracket === "[" && edits(closed.separators, prompt, start)) return prompt.slice(begin, start + 1);
-    }
-  }
-  return undefined;
-}
-
-function edits(separators: readonly Mark[], prompt: string, end: number): boolean {
-  if (separators.some(([symbol]) => symbol === "|")) return true;
-  if (separators.length < 1 || separators.length > 2) return false;
-  const [, last] = separators[separators.length - 1];
-  return WHEN.test(prompt.slice(last + 1, end));
-}
-
-function parseNumber(text: string, subject: string): number {
-  if (!NUMBER.test(text)) {
-    throw new UserError(subject, `the weight ${text}`, "a number, for example 1.2", "correct it");
-  }
-  return Number(text);
-}
-
-function checkWeight(weight: number, subject: string): void {
-  if (!(Math.abs(weight) <= FLOAT32_MAX)) {
-    throw new UserError(subject, "a weight beyond float32", "weights of about 0.5 to 1.5", "choose smaller weights");
-  }
-}
-
-/** Join neighbours of the same weight: their words are tokenized as one text. */
-function merged(segments: readonly Segment[]): Segment[] {
-  const joined: Segment[] = [];
-  for (const segment of segments) {
-    const last = joined.at(-1);
-    if (last?.weight === segment.weight) last.text += segment.text;
-    else joined.push(segment);
-  }
-  return joined.length > 0 ? joined : [{ text: "", weight: 1 }];
 }
 
 function* tokens(parts: readonly Segment[][], tokenizer: PromptTokenizer, part: number): Generator<Token> {

@@ -12,7 +12,7 @@ import { checkOneOf, UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import { type Manifest, textLayers } from "./manifest.ts";
 import type { Image } from "./picture.ts";
-import { type PromptSyntax, SYNTAXES } from "./prompts.ts";
+import { PROMPT_SYNTAXES, type PromptSyntax, parsePrompt } from "./prompt_syntax.ts";
 import { pickTable, type SamplerTables } from "./sampler.ts";
 
 /** Which matters more, prompt or control image, as in Stable Diffusion web UI. */
@@ -115,7 +115,7 @@ function checkMode(subject: string, value: unknown): ControlMode {
 }
 
 function checkSyntax(subject: string, value: unknown): PromptSyntax {
-  checkOneOf(subject, value, SYNTAXES);
+  checkOneOf(subject, value, PROMPT_SYNTAXES);
   return value as PromptSyntax;
 }
 
@@ -188,6 +188,9 @@ export function resolve(request: GenerateRequest, manifest: Manifest, tables: Sa
     return [name, option.check(words(name), request[name] ?? option.default?.(manifest, request))];
   });
   const settings: Settings = Object.fromEntries(values);
+  if (settings.promptSyntax === "webui") {
+    for (const name of ["prompt", "negativePrompt"] as const) parsePrompt(settings[name], words(name));
+  }
   const layers = textLayers(manifest);
   if (settings.clipSkip < 0 || settings.clipSkip >= layers) {
     const wanted = `0 to ${layers - 1}: the text encoder has ${layers} layers`;

@@ -4,13 +4,6 @@ import { Tokenizer } from "@huggingface/tokenizers";
 import { parseJson } from "./json_record.ts";
 import type { Manifest } from "./manifest.ts";
 
-export interface TokenizedPrompt {
-  /** int32 [1, T]: begin, the prompt, end, then padding. */
-  readonly tokenIds: Int32Array<ArrayBuffer>;
-  /** The words at the end of the prompt that did not fit; "" if all of it did. */
-  readonly cutText: string;
-}
-
 /** The part of tokenizer.json that is read here; the package reads the rest. */
 interface TokenizerConfig {
   readonly normalizer?: Normalizer | null;
@@ -85,16 +78,6 @@ export class PromptTokenizer {
       else above = middle;
     }
     return fitting < words.length ? text.slice(words[fitting].index) : "";
-  }
-
-  /** Tokenize. A prompt of more than T tokens loses its end. */
-  encode(prompt: string): TokenizedPrompt {
-    const { max_length, begin_id, end_id, pad_id } = this.spec;
-    const ids = this.tokens(prompt).flat();
-    const cutText = ids.length > this.room ? this.wordsAfter(prompt, this.room) : "";
-    const tokenIds = new Int32Array(max_length).fill(pad_id);
-    tokenIds.set([begin_id, ...ids.slice(0, this.room), end_id]);
-    return { tokenIds, cutText };
   }
 
   /**

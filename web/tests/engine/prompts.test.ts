@@ -1,19 +1,12 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import {
-  applyWeights,
-  isWeighted,
-  type PromptSyntax,
-  padChunks,
-  parsePrompt,
-  tokenizePrompt,
-} from "../../src/engine/prompts";
+import type { Components, FloatArray } from "../../src/engine/components";
+import type { PromptSyntax } from "../../src/engine/prompt_syntax";
+import { applyWeights, encodePrompt, isWeighted, padChunks, tokenizePrompt } from "../../src/engine/prompts";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
 
 /** Written by python -m tests.fixtures.write_prompts. */
 interface Cases {
-  readonly parsed: readonly { prompt: string; parts: [string, number][][] }[];
-  readonly refused: readonly { prompt: string; message: string }[];
   readonly tokenizer: unknown;
   readonly begin_id: number;
   readonly end_id: number;
@@ -36,21 +29,6 @@ function tokenizer(max_length: number): PromptTokenizer {
   const json = new TextEncoder().encode(JSON.stringify(cases.tokenizer));
   return new PromptTokenizer(json, { file: "tokenizer.json", max_length, begin_id, end_id, pad_id });
 }
-
-describe("a prompt has sd-webui's segments", () => {
-  test.each(cases.parsed)("$prompt", ({ prompt, parts }) => {
-    const got = parsePrompt(prompt);
-    const texts = (wanted: [string, number][][]) => wanted.map((part) => part.map(([text]) => text));
-    expect(got.map((part) => part.map(({ text }) => text))).toEqual(texts(parts));
-    for (const [i, [, weight]] of parts.flat().entries()) expect(got.flat()[i].weight).toBeCloseTo(weight, 12);
-  });
-});
-
-describe("what cannot be drawn is refused by name", () => {
-  test.each(cases.refused)("$prompt", ({ prompt, message }) => {
-    expect(() => parsePrompt(prompt, "negative prompt")).toThrow(`negative prompt: got ${message}`);
-  });
-});
 
 describe("a prompt has sd-webui's chunks", () => {
   test.each(cases.tokenized)("$prompt", (one) => {
@@ -90,4 +68,44 @@ test.each([
   expect(() => applyWeights(context, Float32Array.from(weights), "negative prompt")).toThrow(
     "negative prompt: got weights that cancel out, wanted",
   );
+});
+
+/** Its text encoder gives each token a context of two numbers: its id, and how many layers were skipped. */
+function fakeComponents() {
+  const counts = { made: 0, disposed: 0 };
+  const context = async (values: FloatArray) => {
+    counts.made++;
+    return { read: async () => [values], dispose: () => counts.disposed++ };
+  };
+  const textEncoder = (ids: Int32Array, clipSkip = 0) =>
+    context(Float32Array.from([...ids].flatMap((id) => [id, clipSkip])));
+  return { counts, components: { context, textEncoder } as unknown as Components };
+}
+
+test("a prompt without weights that fits into one chunk stays on the device", async () => {
+  const { counts, components } = fakeComponents();
+  const context = await encodePrompt(components, tokenizePrompt("a b", tokenizer(5), 1), 1);
+  expect(await context.read()).toEqual([Float32Array.of(30, 1, 1, 1, 2, 1, 31, 1, 0, 1)]);
+  expect(counts).toEqual({ made: 1, disposed: 0 });
+});
+
+test("several chunks are one context, each with its own weights", async () => {
+  const { counts, components } = fakeComponents();
+  const context = await encodePrompt(components, tokenizePrompt("(a:3) b c d", tokenizer(5), 2));
+  const mean = 30 + 1 + 2 + 3 + 31;
+  const first = [30, 0, 3, 0, 2, 0, 3, 0, 31, 0].map((value) => Math.fround(value * (mean / (mean + 2))));
+  expect(await context.read()).toEqual([Float32Array.of(...first, 30, 0, 4, 0, 31, 0, 0, 0, 0, 0)]);
+  expect(counts).toEqual({ made: 3, disposed: 2 });
+});
+
+test("weights that cancel out leave nothing on the device", async () => {
+  const { counts, components } = fakeComponents();
+  const encoded = encodePrompt(components, tokenizePrompt("(a:-61)", tokenizer(5), 1), 0, "negative prompt");
+  await expect(encoded).rejects.toThrow("negative prompt: got weights that cancel out");
+  expect(counts).toEqual({ made: 1, disposed: 1 });
+});
+
+test("a context that is not finite is kept: its component is named later", () => {
+  const [value] = applyWeights(Float32Array.of(Number.NaN, 1), Float32Array.of(1, 2));
+  expect(value).toBeNaN();
 });
