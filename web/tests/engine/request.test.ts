@@ -124,6 +124,7 @@ test.each([
     { promptSyntax: "a1111" as never },
     "prompt syntax: got 'a1111', wanted one of webui, plain; choose one of these",
   ],
+  ["prompt editing", { negativePrompt: "a [b:c:0.4]" }, "negative prompt: got [b:c:0.4], wanted words that are the"],
   [
     "layers skipped that do not exist",
     { clipSkip: 3 },
