@@ -16,7 +16,15 @@ from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import CapturedModel, capture
-from mlc_controlnet.checkpoint import Checkpoint, find_model, find_vae, find_weights, load_checkpoint, model_name
+from mlc_controlnet.checkpoint import (
+    Checkpoint,
+    find_model,
+    find_vae,
+    find_weights,
+    load_checkpoint,
+    model_name,
+    name_controlnets,
+)
 from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
 from mlc_controlnet.compile.library import (
@@ -27,7 +35,7 @@ from mlc_controlnet.compile.library import (
     write_library,
 )
 from mlc_controlnet.compile.stage_log import StageLog
-from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.config import BuildConfig, ControlNetOption
 from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
@@ -86,7 +94,7 @@ def build(config: BuildConfig) -> Bundle:
 
 
 def load_model(config: BuildConfig) -> Checkpoint:
-    """Find the model and its ControlNet, by name, path or hub id, and account for every tensor of them."""
+    """Find the model and its ControlNets, by name, path or hub id, and account for every tensor of them."""
     checkpoint = load_checkpoint(
         find_model(config.model, config.components, with_vae=config.vae is None),
         config.height,
@@ -96,7 +104,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         cached_branch=config.cached_branch,
         tiles_vae=config.tiles_vae,
         name=model_name(config.model),
-        controlnet=None if config.controlnet is None else find_weights(config.controlnet, "--controlnet"),
+        controlnets=find_controlnets(config.controlnets),
         vae=None if config.vae is None else find_vae(config.vae),
         preview_vae=None if config.preview_vae is None else find_weights(config.preview_vae, "--preview-vae"),
         loras=config.loras,
@@ -108,6 +116,12 @@ def load_model(config: BuildConfig) -> Checkpoint:
     for error in check_samplers(checkpoint.scheduler_config).values():
         print_notice(f"left out {error.subject}: {error.got}")
     return checkpoint
+
+
+def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the file or folder of each ControlNet, by its name in the bundle; `taken` are the names of others."""
+    paths = (find_weights(option.path, "--controlnet") for option in options)
+    return dict(zip(name_controlnets(options, taken), paths, strict=True))
 
 
 def plan_libraries(
@@ -203,7 +217,7 @@ def describe_bundle(
         libraries=described,
         components=components,
         variants=variants,
-        controlnets=description.describe_controlnets(checkpoint),
+        controlnets=description.describe_controlnets(checkpoint, libraries[0].model),
         params=params,
         tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
         samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),

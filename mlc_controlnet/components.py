@@ -12,7 +12,8 @@ Work that is the same at every denoising step is in components of its own, which
 and the part of the ControlNet that reads the control image.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,8 +35,27 @@ DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # ne
 OF_WEIGHTS_OF = {UNET_SHALLOW: UNET}
 # Several ControlNets share a base: the first has the components' own names, the others have a number after them.
 PER_CONTROLNET = (CONTROL_EMBEDDING, CONTROLNET)
+_NUMBER = re.compile(r"_\d+$")
 
 COMPUTE = "compute"
+
+
+def numbered(name: str, number: int) -> str:
+    """Return the name of a component, or of a checkpoint's part, of ControlNet `number`, which counts from 1."""
+    return name if number == 1 else f"{name}_{number}"
+
+
+def kind_of(name: str) -> str:
+    """Return the name without the number of a ControlNet: `controlnet` for `controlnet_2`."""
+    return _NUMBER.sub("", name)
+
+
+def components_of(kinds: Collection[str], controlnets: int) -> tuple[str, ...]:
+    """List the components of these kinds, in the order of COMPONENTS; those of one ControlNet follow one another."""
+    each = [numbered(kind, i + 1) for i in range(controlnets) for kind in PER_CONTROLNET if kind in kinds]
+    others = [kind for kind in (*COMPONENTS, *OPTIONAL_COMPONENTS) if kind in kinds and kind not in PER_CONTROLNET]
+    first = sum(kind == TEXT_ENCODER for kind in others)  # the ControlNets come after the text encoder
+    return (*others[:first], *each, *others[first:])
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,28 @@ class Defaults:
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
+@dataclass(frozen=True)
+class ControlNetOption:
+    """A ControlNet to build: `[NAME=]PATH` of the command line.
+
+    Attributes:
+        path: a folder, a file or a hub id.
+        name: its name in the bundle; None: made from `path`.
+    """
+
+    path: str
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "ControlNetOption":
+        """Split at the first `=` if a name precedes it, and there is no file or folder of the whole text."""
+        named = _NAMED_PATH.fullmatch(text)
+        return cls(text) if named is None or Path(text).exists() else cls(named["path"], named["name"])
+
+
+_NAMED_PATH = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)=(?P<path>.+)")
+
+
 # The parts of a model that a LoRA changes.
 LORA_PARTS = ("text_encoder", "unet")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
@@ -186,7 +208,7 @@ class BuildConfig:
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
-        controlnet: a folder, a file or a hub id; None: the model's own.
+        controlnets: several share the base model; none: the model's own.
         vae: a folder, a file or a hub id; None: the model's own.
         preview_vae: a folder, a file or a hub id of the VAE whose decoder shows previews; None: no such decoder.
         loras: the LoRAs to merge into the weights.
@@ -209,7 +231,7 @@ class BuildConfig:
     cached_branch: int | None = None
     tiles_vae: bool = False
     dump_ir: Path | None = None
-    controlnet: str | None = None
+    controlnets: tuple[ControlNetOption, ...] = ()
     vae: str | None = None
     preview_vae: str | None = None
     loras: tuple[LoraOption, ...] = ()

@@ -20,6 +20,7 @@ LAYERS = (
     {"compile", "export", "site"},
     {"parity", "tuning"},
     {"build"},
+    {"add_controlnet"},
     {"bench"},
     {"cli", "__main__", "models"},
 )

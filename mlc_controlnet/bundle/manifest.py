@@ -70,6 +70,8 @@ class ControlNetEntry:
     control_embedding: str
     controlnet: str
     global_pool_conditions: bool = False  # it averages its residuals and affects the prompt's context only
+    kind: str = ""  # what its control images show, in ControlNet 1.1's words, if its name tells: canny, depth, ...
+    graph: str = ""  # of its two functions; another ControlNet of an equal graph can be added to the bundle
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class LatentPreview:
 class MemoryMode:
     """One way to hold the weights of the components that draw."""
 
-    peak_bytes: int  # of device memory while a picture is drawn
+    peak_bytes: int  # of device memory while a picture is drawn with one ControlNet
     step_upload_bytes: int  # of weights that are uploaded in every denoising step
     kept_params: Mapping[str, int]  # number of a component's leading params that stay on the device between its calls
 

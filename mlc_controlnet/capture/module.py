@@ -21,7 +21,7 @@ from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.unet_shallow import UNetShallow
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
-from mlc_controlnet.checkpoint import PART_OF, Checkpoint
+from mlc_controlnet.checkpoint import Checkpoint, part_of
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
@@ -37,6 +37,7 @@ from mlc_controlnet.components import (
     InputSpec,
     Normal,
     Uniform,
+    kind_of,
 )
 
 _TORCH_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int32": torch.int32}
@@ -51,12 +52,18 @@ class CapturedModel:
         module: each function takes its component's inputs and then its params, one argument each.
         params: component -> its params, in the order of each of its functions.
         others: function for another picture size or longer prompts -> its component.
+        shared: component -> the component whose functions it is called with, for those without any of their own.
     """
 
     dtype: str
     module: tvm.IRModule
     params: dict[str, tuple[Param, ...]]
     others: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+    def function_of(self, component: str) -> str:
+        """Return the name of the function that a component is called with."""
+        return self.shared.get(component, component)
 
 
 _WRAPPERS: dict[str, type[nn.Module]] = {
@@ -78,10 +85,10 @@ def wrap(checkpoint: Checkpoint) -> dict[str, nn.Module]:
 def _wrapped(checkpoint: Checkpoint, name: str) -> nn.Module:
     if name == RESIDUAL_SUM:
         return ResidualSum()
-    part = checkpoint.parts[PART_OF[name]]
+    part = checkpoint.parts[part_of(name)]
     if name in (UNET, UNET_SHALLOW):
         return _UNETS[name](part, checkpoint.shape.cached_branch)
-    return _WRAPPERS[name](part)
+    return _WRAPPERS[kind_of(name)](part)
 
 
 def example_inputs(spec: ComponentSpec, compute_dtype: str, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -125,9 +132,12 @@ def capture(checkpoint: Checkpoint, compute_dtype: str = "float32") -> CapturedM
         assert read.setdefault(spec.name, tensors) == tensors, "a component reads the same tensors at every size"
         if name != spec.name:
             others[name] = spec.name
+    shared = {name: function for name, function in checkpoint.functions.items() if function != name}
+    for name, function in shared.items():
+        read[name] = tuple(checkpoint.tensor_of(tensor, function, name) for tensor in read[function])
     checkpoint.check_every_tensor_is_read_once(read)
-    params = {name: tuple(map(Param.whole, tensors)) for name, tensors in read.items()}
-    return CapturedModel(compute_dtype, tvm.IRModule(functions), params, others)
+    params = {name: tuple(map(Param.whole, read[name])) for name in checkpoint.components}
+    return CapturedModel(compute_dtype, tvm.IRModule(functions), params, others, shared)
 
 
 def _skeleton(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -1,13 +1,13 @@
 """Check from the configurations that a model's parts fit together, before any weight is read."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlc_controlnet.checkpoint.options import check_options, is_tiny
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource, TokenizerSource
 from mlc_controlnet.checkpoint.vae import vae_scale_factor
-from mlc_controlnet.components import INPAINTING_CHANNELS
+from mlc_controlnet.components import CONTROLNET, INPAINTING_CHANNELS, kind_of
 from mlc_controlnet.errors import UserError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
@@ -22,7 +22,7 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         UserError: names the first part and the number at fault.
     """
     for part, source in parts.items():
-        check_options("vae" if part == PREVIEW_VAE else part, source.config, source.where)
+        check_options("vae" if part == PREVIEW_VAE else kind_of(part), source.config, source.where)
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
     subject, remedy = f"unet {parts['unet'].where}", "take both from one model"
     if text.get("hidden_size") != unet.get("cross_attention_dim"):
@@ -57,8 +57,8 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x or 2.x")
     if PREVIEW_VAE in parts:
         _check_preview(parts[PREVIEW_VAE], vae)
-    if "controlnet" in parts:
-        _check_controlnet(parts["controlnet"], unet, vae)
+    controlnets = [source for part, source in parts.items() if kind_of(part) == CONTROLNET]
+    check_controlnets(controlnets, unet, latents, vae_scale_factor(vae))
 
 
 def _check_preview(preview: PartSource, vae: Mapping[str, Any]) -> None:
@@ -88,19 +88,37 @@ def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:
         )
 
 
-def _check_controlnet(controlnet: PartSource, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    config = controlnet.config
-    for what, got, wanted in _differences(config, unet, vae):
-        raise UserError(
-            f"controlnet {controlnet.where}",
-            f"{what} {got}",
-            f"{wanted}, as the base model has",
-            f"take a ControlNet that was trained for {_FAMILIES.get(unet.get('cross_attention_dim', 0), 'this model')}",
-        )
+def check_controlnets(
+    controlnets: Sequence[PartSource], unet: Mapping[str, Any], latent_channels: int, scale_factor: int
+) -> None:
+    """Check that ControlNets fit a base model.
+
+    Args:
+        unet: the base model's cross_attention_dim, block_out_channels and layers_per_block.
+        scale_factor: pixels per side of a latent cell.
+
+    Raises:
+        UserError: names every ControlNet that does not.
+    """
+    found = (
+        (source, next(_differences(source.config, unet, latent_channels, scale_factor), None)) for source in controlnets
+    )
+    misfits = [(source.where, *difference) for source, difference in found if difference is not None]
+    if not misfits:
+        return
+    (where, what, got, wanted), *others = misfits
+    more = "".join(f"; {other}: {its} {value}, not {base}" for other, its, value, base in others)
+    family = _FAMILIES.get(unet.get("cross_attention_dim", 0), "this model")
+    raise UserError(
+        f"controlnet {where}",
+        f"{what} {got}",
+        f"{wanted}, as the base model has{more}",
+        f"take {'ControlNets that were' if others else 'a ControlNet that was'} trained for {family}",
+    )
 
 
 def _differences(
-    config: Mapping[str, Any], unet: Mapping[str, Any], vae: Mapping[str, Any]
+    config: Mapping[str, Any], unet: Mapping[str, Any], latent_channels: int, scale_factor: int
 ) -> Iterator[tuple[str, object, object]]:
     """Yield what differs between ControlNet and base model: a name, the ControlNet's value, the base model's."""
     if config.get("cross_attention_dim") != unet.get("cross_attention_dim"):
@@ -110,11 +128,11 @@ def _differences(
         got, wanted = (list(v) if isinstance(v, list | tuple) else v for v in (got, wanted))
         if got != wanted:
             yield what, got, wanted
-    if config.get("in_channels", 4) != vae.get("latent_channels"):
-        yield "input channels", config.get("in_channels", 4), vae.get("latent_channels")
+    if config.get("in_channels", 4) != latent_channels:
+        yield "input channels", config.get("in_channels", 4), latent_channels
     shrinks = 2 ** (len(config["conditioning_embedding_out_channels"]) - 1)
-    if shrinks != vae_scale_factor(vae):
-        yield "a control image that shrinks by", shrinks, vae_scale_factor(vae)
+    if shrinks != scale_factor:
+        yield "a control image that shrinks by", shrinks, scale_factor
 
 
 def _width(config: Mapping[str, Any]) -> str:

@@ -2,16 +2,19 @@
 Control-LoRA.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from mlc_controlnet.checkpoint import ldm_config, ldm_names
 from mlc_controlnet.checkpoint.control_lora import is_control_lora, read_control_lora
-from mlc_controlnet.checkpoint.diffusers_folder import read_part_folder
+from mlc_controlnet.checkpoint.controlnet_names import kind_of_control, short_name, unique
+from mlc_controlnet.checkpoint.diffusers_folder import controlnet_folders, read_part_folder
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import CONTROLNET_PREFIX
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
+from mlc_controlnet.components import CONTROLNET, kind_of, numbered
 from mlc_controlnet.errors import UserError
 
 _ORIGINAL = "input_hint_block.0.weight"
@@ -38,6 +41,47 @@ def read_controlnet(path: Path, unet: PartSource | None = None) -> PartSource:
     if is_control_lora(file):
         return read_control_lora(file, unet, pools=POOLED in path.stem)
     return controlnet_of(file)
+
+
+def read_controlnets(
+    paths: Mapping[str, Path], unet: PartSource | None = None, taken: Sequence[str] = ()
+) -> dict[str, PartSource]:
+    """Read the ControlNets at `paths`, by name. In a folder with several, as diffusers saves them, each has its own.
+
+    Args:
+        unet: the base model's, which a Control-LoRA needs.
+        taken: names that these ControlNets cannot have.
+
+    Raises:
+        UserError: as `read_controlnet` does.
+    """
+    named: dict[str, PartSource] = {}
+    for name, path in paths.items():
+        folders = [path] if (path / "config.json").is_file() else controlnet_folders(path)
+        if len(folders) <= 1:
+            named[name] = read_controlnet(path, unet)
+            continue
+        several = {numbered(CONTROLNET, i + 1): read_controlnet(folder) for i, folder in enumerate(folders)}
+        for own, source in own_controlnets(several).items():
+            named[unique(own, [*paths, *named, *taken])] = source
+    return named
+
+
+def own_controlnets(parts: Mapping[str, PartSource]) -> dict[str, PartSource]:
+    """Return a model's own ControlNets, by name: what diffusers noted that each was loaded from, or controlnet."""
+    named: dict[str, PartSource] = {}
+    for part, source in parts.items():
+        if kind_of(part) == CONTROLNET:
+            origin = source.config.get("_name_or_path")
+            named[unique(short_name(origin) if isinstance(origin, str) else CONTROLNET, named)] = source
+    return named
+
+
+def kinds_of(controlnets: Mapping[str, PartSource]) -> dict[str, str]:
+    """Return the kind of control image of each ControlNet, as its name, or else its file or folder, tells."""
+    return {
+        name: kind_of_control(name) or kind_of_control(short_name(source.where)) for name, source in controlnets.items()
+    }
 
 
 def controlnet_of(file: WeightFile) -> PartSource:

@@ -1,5 +1,6 @@
 """A folder in diffusers' layout: `model_index.json` and a subfolder per part with its `config.json` and weights."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from mlc_controlnet.checkpoint.sharded import is_index, read_shards
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
+from mlc_controlnet.components import numbered
 from mlc_controlnet.errors import UserError, print_notice
 
 _STEMS = {"text_encoder": ("model", "pytorch_model")}
@@ -53,8 +55,8 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
             recommended setting is not a number.
     """
     parts = {part: read_part_folder(folder / part, part) for part in ("text_encoder", "unet", "vae")}
-    if (folder / "controlnet" / "config.json").is_file():
-        parts["controlnet"] = read_part_folder(folder / "controlnet", "controlnet")
+    for i, own in enumerate(controlnet_folders(folder)):
+        parts[numbered("controlnet", i + 1)] = read_part_folder(own, "controlnet")
     return ModelSource(
         name=folder.name,
         parts=parts,
@@ -62,6 +64,12 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
         read_tokenizer=partial(read_tokenizer_folder, folder / "tokenizer" if tokenizer is None else tokenizer),
         recommended=read_recommended(folder),
     )
+
+
+def controlnet_folders(folder: Path) -> list[Path]:
+    """List the folders of a model's own ControlNets: controlnet, controlnet_1, ..., as diffusers saves several."""
+    names = itertools.chain(["controlnet"], (f"controlnet_{i}" for i in itertools.count(1)))
+    return list(itertools.takewhile(lambda own: (own / "config.json").is_file(), (folder / name for name in names)))
 
 
 def read_part_folder(folder: Path, part: str) -> PartSource:

@@ -7,13 +7,14 @@ operating system can take that memory back.
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
-from mlc_controlnet.checkpoint.controlnet import read_controlnet
+from mlc_controlnet.checkpoint.controlnet import kinds_of, own_controlnets, read_controlnets
 from mlc_controlnet.checkpoint.defaults import usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.embeddings import merge_embeddings
@@ -25,7 +26,17 @@ from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, PREVIEW_VAE, ModelSource, PartSource
 from mlc_controlnet.checkpoint.vae import read_decoder, read_vae, vae_scale_factor
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
-from mlc_controlnet.components import COMPONENTS, OPTIONAL_COMPONENTS, PREVIEW_DECODER, UNET, UNET_SHALLOW, ModelShape
+from mlc_controlnet.components import (
+    COMPONENTS,
+    CONTROLNET,
+    PREVIEW_DECODER,
+    UNET,
+    UNET_SHALLOW,
+    ModelShape,
+    components_of,
+    kind_of,
+    numbered,
+)
 from mlc_controlnet.config import LORA_PARTS, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
@@ -50,7 +61,7 @@ def load_checkpoint(
     cached_branch: int | None = None,
     tiles_vae: bool = False,
     name: str | None = None,
-    controlnet: Path | None = None,
+    controlnets: Mapping[str, Path] = MappingProxyType({}),
     vae: Path | None = None,
     preview_vae: Path | None = None,
     loras: Sequence[LoraOption] = (),
@@ -68,7 +79,7 @@ def load_checkpoint(
         cached_branch: the skip connection of DeepCache; None: no shallow UNet is built.
         tiles_vae: whether pictures larger than the default size go through its VAE in tiles.
         name: the model's name; None: the name of its folder or file.
-        controlnet: a folder or a file; None: the model's own ControlNet.
+        controlnets: name -> a folder or a file; none: the model's own ControlNets.
         vae: a folder or a file; None: the model's own VAE.
         preview_vae: a folder or a file of a second VAE, whose decoder is built for previews; None: no such decoder.
         loras: the LoRAs to merge into the weights, in this order.
@@ -87,8 +98,9 @@ def load_checkpoint(
     if preview_vae is not None:
         parts[PREVIEW_VAE] = read_decoder(preview_vae)
         components = (*components, PREVIEW_DECODER)
-    if controlnet is not None:
-        parts["controlnet"] = read_controlnet(controlnet, parts["unet"])
+    named = read_controlnets(controlnets, parts["unet"]) if controlnets else own_controlnets(parts)
+    parts = {part: source for part, source in parts.items() if kind_of(part) != CONTROLNET}
+    parts |= {numbered(CONTROLNET, i + 1): source for i, source in enumerate(named.values())}
     if cached_branch is not None and UNET in components:
         components = (*components, UNET_SHALLOW)
     needed = {PART_OF[name] for name in components if name in PART_OF}
@@ -108,13 +120,14 @@ def load_checkpoint(
     usual = usual_defaults([name, *lora_names], parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
-    del source
-    parts = {part: parts[part] for part in _LOADING_ORDER if part in needed}
-    modules = {part: _load_part(parts.pop(part), part, updates) for part in tuple(parts)}
+    names = kinds_of(named)
+    del source, named
+    parts = {part: parts[part] for kind in _LOADING_ORDER if kind in needed for part in parts if kind_of(part) == kind}
+    modules = {part: load_part(parts.pop(part), part, updates) for part in tuple(parts)}
     return Checkpoint(
         name=name,
-        components=tuple(name for name in (*COMPONENTS, *OPTIONAL_COMPONENTS) if name in components),
-        parts={part: modules[part] for part in (*PARTS, PREVIEW_VAE) if part in modules},
+        components=components_of(components, len(names)),
+        parts={part: modules[part] for kind in (*PARTS, PREVIEW_VAE) for part in modules if kind_of(part) == kind},
         scheduler_config=scheduler_config,
         tokenizer_json=vocabulary.json,
         special_tokens=vocabulary.special_tokens,
@@ -122,6 +135,7 @@ def load_checkpoint(
         other_shapes=tuple(other_shapes),
         tiles_vae=tiles_vae,
         defaults=defaults,
+        controlnets=names,
     )
 
 
@@ -192,8 +206,13 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
     return shape
 
 
-def _load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:
-    module = build_empty(source, part)
+def load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:
+    """Build a part's module and assign its weights, rounded to float16.
+
+    Raises:
+        UserError: a tensor is missing, unknown, of another shape or not finite.
+    """
+    module = build_empty(source, kind_of(part))
     weights = source.read()
     _check_against(module, weights, source, part)
     # Round, assign and release one tensor at a time.

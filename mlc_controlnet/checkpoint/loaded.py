@@ -1,19 +1,22 @@
 """A loaded model: its modules, their shapes, and which component reads which tensor."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 
+from mlc_controlnet.checkpoint.controlnet_graph import graph_options
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
     OF_WEIGHTS_OF,
+    PER_CONTROLNET,
     PREVIEW_DECODER,
     TEXT_ENCODER,
     UNET,
@@ -24,11 +27,12 @@ from mlc_controlnet.components import (
     ModelShape,
     component_specs,
     function_specs,
+    kind_of,
 )
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
-# Component -> the part of a checkpoint that it is made from.
+# Component -> the part of a checkpoint that it is made from. ControlNet 2's are all numbered: see `part_of`.
 PART_OF: Mapping[str, str] = MappingProxyType(
     {
         TEXT_ENCODER: "text_encoder",
@@ -62,7 +66,7 @@ class Checkpoint:
     """A loaded model. A tensor's name is its part's name, a dot and its key there: `unet.conv_in.weight`.
 
     Attributes:
-        components: those to build, in the order of `components.COMPONENTS` and, after them, `OPTIONAL_COMPONENTS`.
+        components: those to build, in the order of `components.components_of`.
         parts: part -> its module with float16 weights, as a bundle stores them. The VAE is always there, another part
             only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.
@@ -70,6 +74,8 @@ class Checkpoint:
         shape: for the default picture size and one chunk of a prompt.
         other_shapes: for other sizes and longer prompts.
         tiles_vae: whether larger pictures than the default go through the VAE in tiles of the default size.
+        controlnets: name of each ControlNet -> what its control images show, "" if that is not known. Their parts are
+            controlnet, controlnet_2, ... in this order.
     """
 
     name: str
@@ -82,6 +88,7 @@ class Checkpoint:
     defaults: Defaults
     other_shapes: tuple[ModelShape, ...] = ()
     tiles_vae: bool = False
+    controlnets: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shapes(self) -> tuple[ModelShape, ...]:
@@ -92,13 +99,40 @@ class Checkpoint:
     def specs(self) -> dict[str, ComponentSpec]:
         """The descriptions of the components to build, for the default picture size."""
         specs = component_specs(self.shape)
-        return {name: specs[name] for name in self.components}
+        return {name: dataclasses.replace(specs[kind_of(name)], name=name) for name in self.components}
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """Component -> the component whose compiled function it is called with: its own, or that of a ControlNet before
+        it of the same graph."""
+        first: dict[str, str] = {}  # graph -> component
+        return {name: first.setdefault(self._graph(name), name) for name in self.components}
+
+    def tensor_of(self, tensor: str, component: str, other: str) -> str:
+        """Return the tensor that `other` reads where `component`, of the same graph, reads `tensor`."""
+        return part_of(other) + tensor.removeprefix(part_of(component))
+
+    def _graph(self, component: str) -> str:
+        kind = kind_of(component)
+        if kind not in PER_CONTROLNET:
+            return kind
+        return f"{kind}: {graph_options(self.parts[part_of(component)].config, kind == CONTROL_EMBEDDING)}"
 
     @property
     def function_specs(self) -> dict[str, ComponentSpec]:
         """The descriptions of all functions of the components to build, by the functions' names."""
-        functions = function_specs(self.shapes, self.tiles_vae)
-        return {name: spec for name, spec in functions.items() if spec.name in self.components}
+        return {
+            component + function.removeprefix(spec.name): dataclasses.replace(spec, name=component)
+            for component in dict.fromkeys(self.functions.values())
+            for function, spec in function_specs(self.shapes, self.tiles_vae).items()
+            if spec.name == kind_of(component)
+        }
+
+    @property
+    def call_specs(self) -> dict[str, ComponentSpec]:
+        """The descriptions of what a build compares with torch: each function, and each component that shares one."""
+        functions = self.function_specs
+        return functions | {name: spec for name, spec in self.specs.items() if name not in functions}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return every tensor of the components to build, by name, float16."""
@@ -135,12 +169,19 @@ class Checkpoint:
             )
 
 
+def part_of(component: str) -> str:
+    """Return the part that a component is made from: `controlnet_2` of `control_embedding_2`."""
+    kind = kind_of(component)
+    return PART_OF[kind] + component.removeprefix(kind)
+
+
 def _owner(part: str, key: str) -> str:
     """Return the component that reads the tensor `key` of `part`."""
-    owners = (component for component, own_part in PART_OF.items() if own_part == part)
+    kind = kind_of(part)
+    owners = (component for component, own_part in PART_OF.items() if own_part == kind)
     for component in owners:
         if key.startswith(_OWN_TENSORS[component]):
-            return component
+            return component + part.removeprefix(kind)
     raise ValueError(f"{part}.{key} belongs to no component")
 
 

@@ -160,10 +160,17 @@ def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:
     heavy = [
         weights
         for part in PARTS
-        if part in parts and f"{part}/config.json" in files
-        for weights in _pick_weights(files, f"{part}/", part, hub, exact)
+        if part in parts
+        for folder in _folders(files, part)
+        for weights in _pick_weights(files, folder, part, hub, exact)
     ]
     return download_folder(hub, [*light, *heavy])
+
+
+def _folders(files: Sequence[str], part: str) -> list[str]:
+    """List the folders of a part: several ControlNets are in controlnet, controlnet_1, ..."""
+    pattern = re.compile(rf"{part}(_\d+)?/config\.json" if part == "controlnet" else rf"{part}/config\.json")
+    return [name.removesuffix("config.json") for name in files if pattern.fullmatch(name)]
 
 
 def _pick_weights(files: Sequence[str], folder: str, part: str, hub: HubFile, exact: bool) -> list[str]:

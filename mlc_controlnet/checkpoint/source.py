@@ -42,7 +42,7 @@ class ModelSource:
     """A model whose configuration is known, and whose weights are not read yet.
 
     Attributes:
-        parts: text_encoder, unet and vae, and controlnet if the model has its own.
+        parts: text_encoder, unet and vae, and controlnet, controlnet_2, ... if the model has its own.
         read_tokenizer: finds the tokenizer that belongs to the model.
         recommended: the settings that the model recommends itself, by their names in `Defaults`.
     """

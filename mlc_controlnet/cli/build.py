@@ -11,6 +11,7 @@ from mlc_controlnet.config import (
     PREDICTION_TYPES,
     TARGETS,
     BuildConfig,
+    ControlNetOption,
     EmbeddingOption,
     LoraOption,
     parse_size,
@@ -20,7 +21,7 @@ from mlc_controlnet.locations import DIST, TUNING_DB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", required=True, help=f"what to compile for: {', '.join(TARGETS)}")
+    parser.add_argument("--target", help=f"what to compile for: {', '.join(TARGETS)}")
     parser.add_argument(
         "--model",
         default="circles",
@@ -31,8 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--controlnet",
         action="append",
         default=[],
-        metavar="PATH",
-        help="a folder, a file or a hub id, also of a Control-LoRA; default: the ControlNet in the model's folder",
+        metavar="[NAME=]PATH",
+        help="a folder, a file or a hub id, also of a Control-LoRA; can be repeated: a picture uses one or several "
+        "of them; default: those in the model's folder; default NAME: from PATH, canny for control_v11p_sd15_canny.pth",
+    )
+    parser.add_argument(
+        "--add-controlnet",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="compile nothing, and add this ControlNet to the bundle or site --out, whose kernels and weights stay as "
+        "they are; can be repeated",
     )
     parser.add_argument(
         "--vae",
@@ -135,6 +145,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_packages(BUILD_PACKAGES)
+    if options.add_controlnet:
+        add(options)
+        return
     from mlc_controlnet.build import build
     from mlc_controlnet.bundle.manifest import drawing_components
     from mlc_controlnet.site.build_site import build_site, check_site_folder
@@ -147,6 +160,30 @@ def run(options: argparse.Namespace) -> None:
     print(f"{bundle.path}: sha256 {bundle.sha256}")
     if config.target == "webgpu" and set(drawing_components(bundle.manifest.components)) <= set(config.components):
         build_site(bundle, site)
+
+
+def add(options: argparse.Namespace) -> None:
+    """Add ControlNets to a bundle that exists.
+
+    Raises:
+        UserError: --out is missing, or another option would need a build.
+    """
+    from mlc_controlnet.add_controlnet import add_controlnets
+
+    own = ("add_controlnet", "out", "tuning_db")
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    unused = parser.parse_args([])
+    if others := [name for name, value in vars(unused).items() if name not in own and getattr(options, name) != value]:
+        got = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise UserError("--add-controlnet", f"{got} beside it", "--out alone: the rest is the bundle's", "leave it out")
+    if options.out is None:
+        raise UserError("--add-controlnet", "no --out", "the folder of a bundle or of a site", "pass --out FOLDER")
+    bundle = add_controlnets(
+        options.out, [ControlNetOption.parse(text) for text in options.add_controlnet], options.tuning_db
+    )
+    names = ", ".join(entry.name for entry in bundle.manifest.controlnets)
+    print(f"{bundle.path}: has the ControlNets {names}; its sha256 is now {bundle.sha256}")
 
 
 def site_folder(out: Path | None) -> Path:
@@ -165,14 +202,9 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
     """
     from mlc_controlnet.checkpoint import model_name
 
+    if options.target is None:
+        raise UserError("--target", "none", f"one of {', '.join(TARGETS)}", "pass --target webgpu or --target llvm")
     dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
-    if len(options.controlnet) > 1:
-        raise UserError(
-            "--controlnet",
-            f"{len(options.controlnet)} of them",
-            "one: several at a time are not supported yet",
-            "build a bundle for each",
-        )
     sizes: list[tuple[int | None, int | None]] = [(options.height, options.width)]
     if options.size:
         if sizes != [(None, None)]:
@@ -194,7 +226,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         cached_branch=options.deepcache,
         tiles_vae=options.vae_tiling,
         dump_ir=options.dump_ir,
-        controlnet=options.controlnet[0] if options.controlnet else None,
+        controlnets=tuple(ControlNetOption.parse(text) for text in options.controlnet),
         vae=options.vae,
         preview_vae=options.preview_vae,
         loras=tuple(LoraOption.parse(text) for text in options.lora),

@@ -8,7 +8,7 @@ import tvm
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import OverLimits, pipeline_of
-from mlc_controlnet.components import component_specs
+from mlc_controlnet.components import component_specs, kind_of
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_kernels, measure_requirements
 from mlc_controlnet.passes.pipeline import clean
@@ -30,7 +30,9 @@ def find_largest_sizes(checkpoint: Checkpoint, dtype: str, config: BuildConfig, 
     """
 
     functions = checkpoint.function_specs
-    refused = {functions[name] for name in over.components}
+    refused = {
+        dataclasses.replace(spec, name=kind_of(spec.name)) for spec in map(functions.__getitem__, over.components)
+    }
     too_large = next(shape for shape in checkpoint.shapes if refused & set(component_specs(shape).values()))
     components = tuple(dict.fromkeys(functions[name].name for name in over.components))
 

@@ -1,5 +1,6 @@
 """Describe a build for the manifest: its model, components, tokenizer and versions."""
 
+import dataclasses
 import json
 from importlib.metadata import version
 from typing import Any
@@ -8,9 +9,10 @@ import mlc_controlnet
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.capture import CapturedModel
-from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TensorSpec, component_specs
+from mlc_controlnet.checkpoint import Checkpoint, part_of
+from mlc_controlnet.components import PER_CONTROLNET, TensorSpec, component_specs, kind_of, numbered
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.export.graph import graph_of
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
 
@@ -32,7 +34,7 @@ def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict
     """Describe each built component: its inputs, its outputs and the names of its params, in the function's order."""
     return {
         name: manifest.ComponentEntry(
-            function=name,
+            function=captured.function_of(name),
             inputs=tuple(map(_without_example, spec.inputs)),
             outputs=tuple(map(_without_example, spec.outputs)),
             params=tuple(param.name for param in captured.params[name]),
@@ -44,9 +46,12 @@ def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict
 def describe_variants(checkpoint: Checkpoint) -> tuple[Variant, ...]:
     """Describe the other picture sizes and lengths of prompts: which functions serve them."""
     names = {spec: name for name, spec in checkpoint.function_specs.items()}
+    own = dict.fromkeys(checkpoint.functions.values())
     variants = []
     for shape in checkpoint.other_shapes:
-        specs = [spec for spec in component_specs(shape).values() if names.get(spec, spec.name) != spec.name]
+        kinds = component_specs(shape)
+        specs = [dataclasses.replace(kinds[kind_of(component)], name=component) for component in own]
+        specs = [spec for spec in specs if names.get(spec, spec.name) != spec.name]
         functions = {
             spec.name: FunctionEntry(
                 function=names[spec],
@@ -59,12 +64,19 @@ def describe_variants(checkpoint: Checkpoint) -> tuple[Variant, ...]:
     return tuple(variants)
 
 
-def describe_controlnets(checkpoint: Checkpoint) -> tuple[manifest.ControlNetEntry, ...]:
-    """Describe the ControlNets, in the order in which a picture's control images belong to them."""
-    if CONTROLNET not in checkpoint.components or CONTROL_EMBEDDING not in checkpoint.components:
-        return ()
-    pools = checkpoint.parts["controlnet"].config.global_pool_conditions
-    return (manifest.ControlNetEntry("controlnet", CONTROL_EMBEDDING, CONTROLNET, bool(pools)),)
+def describe_controlnets(checkpoint: Checkpoint, captured: CapturedModel) -> tuple[manifest.ControlNetEntry, ...]:
+    """Describe the ControlNets, in the order in which a picture's control images belong to them.
+
+    captured: after phase clean.
+    """
+    entries = []
+    for i, (name, kind) in enumerate(checkpoint.controlnets.items()):
+        embedding, controlnet = (numbered(component, i + 1) for component in PER_CONTROLNET)
+        if {embedding, controlnet} <= set(checkpoint.components):
+            pools = bool(checkpoint.parts[part_of(controlnet)].config.global_pool_conditions)
+            graph = "-".join(graph_of(captured, component) for component in (embedding, controlnet))
+            entries.append(manifest.ControlNetEntry(name, embedding, controlnet, pools, kind, graph))
+    return tuple(entries)
 
 
 def _without_example(tensor: TensorSpec) -> TensorSpec:

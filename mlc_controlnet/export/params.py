@@ -17,6 +17,7 @@ def write_params(
     params: Iterable[Param],
     tensors: Mapping[str, torch.Tensor],
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    first_shard: int = 0,
 ) -> ParamsSpec:
     """Write every param, in the given order, into shards of at most `max_shard_bytes`.
 
@@ -24,13 +25,14 @@ def write_params(
 
     Args:
         tensors: the checkpoint's tensors, from which the params are made.
+        first_shard: the number in the name of the first shard.
     """
     records: list[ParamRecord] = []
     shards: list[str] = []
     shard = bytearray()
 
     def close_shard() -> None:
-        shards.append(f"params/{len(shards):02d}.bin")
+        shards.append(f"params/{first_shard + len(shards):02d}.bin")
         writer.add_bytes(shards[-1], bytes(shard))
         shard.clear()
 

@@ -52,6 +52,7 @@ from mlc_controlnet.components import (
     VAE_DECODER,
     VAE_ENCODER,
     TensorSpec,
+    kind_of,
 )
 
 SWAPPED_SHARE = 0.5
@@ -100,7 +101,10 @@ class _ResidencyPlanner:
         self.drawing = [name for name in drawing if name in components]
 
     def plan(self) -> MemoryPlan:
-        everything = {name: len(self.components[name].params) for name in self.drawing}
+        # Further ControlNets stay too once a picture has used them. They are not in the peak: most pictures use one.
+        everything = {
+            name: len(entry.params) for name, entry in self.components.items() if kind_of(name) in self.drawing
+        }
         both = CONTROLNET in self.drawing and UNET in self.drawing
         return MemoryPlan(self._mode(everything), self._mode(self._turns() if both else {}))
 

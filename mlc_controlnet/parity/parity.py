@@ -35,7 +35,7 @@ def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     """
     outputs = {}
     references = build_references(checkpoint)
-    for name, spec in checkpoint.function_specs.items():
+    for name, spec in checkpoint.call_specs.items():
         with torch.no_grad():
             output = references[spec.name](*example_inputs(spec, "float32", SEED))
         outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
@@ -54,12 +54,12 @@ def measure_parity(
     tensors = checkpoint.tensors()
     result = {}
     for name, wanted in references.items():
-        component = checkpoint.function_specs[name]
+        component = checkpoint.call_specs[name]
         inputs = example_inputs(component, "float32", SEED)
         specs = [spec.resolved(captured.dtype) for spec in component.inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
         params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[component.name]]
-        got = _as_list(vm[name](*arguments, tuple(params)))
+        got = _as_list(vm[captured.function_of(name)](*arguments, tuple(params)))
         result[name] = round(min(signal_to_noise_db(w, g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
 

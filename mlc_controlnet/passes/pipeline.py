@@ -88,7 +88,7 @@ def clean(captured: CapturedModel) -> CapturedModel:
     def params_of(function: str, component: str) -> tuple[Param, ...]:
         return tuple(_param(source, captured.params[component]) for source in param_sources(module[function]))
 
-    params = {name: params_of(name, name) for name in captured.params}
+    params = {name: params_of(captured.function_of(name), name) for name in captured.params}
     for function, component in captured.others.items():
         assert params_of(function, component) == params[component], f"{function} takes the params of {component}"
     for component, owner in OF_WEIGHTS_OF.items():

@@ -4,7 +4,6 @@ The build plans which weights stay and writes the plan into the manifest; export
 Twin: web/src/engine/weights.ts.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,36 @@ import tvm
 
 from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.components import CONTROLNET, UNET, UNET_SHALLOW
+from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
 
 # These alternate from step to step. If none of two has weights to upload, their workspace is kept for the next step.
-EVERY_STEP = frozenset({CONTROLNET, UNET, UNET_SHALLOW})
+EVERY_STEP = frozenset({CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW})
 
 
 class Weights:
-    """All weights of a bundle. One component at a time is active and has all its weights on the device."""
+    """All weights of a bundle. One component at a time is active and has all its weights on the device.
+
+    The weights of ControlNets after the first are read when a picture uses them.
+    """
 
     def __init__(self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any) -> None:
         """Upload the weights that stay on the device. The others stay in the shard files, which are memory-mapped.
 
-        Every shard is checked against its hash. Raises UserError for a damaged one.
+        Every shard is checked against its hash before it is read. Raises UserError for a damaged one.
         """
         self._device = device
+        self._bundle = bundle
         self._params = {name: component.params for name, component in bundle.manifest.components.items()}
-        staying = {param for name, params in self._params.items() for param in params[: mode.kept_params[name]]}
+        self._staying = {param for name, params in self._params.items() for param in params[: mode.kept_params[name]]}
+        self._records = {record.name: record for record in bundle.manifest.params.records}
+        self._shards: dict[int, np.ndarray] = {}  # the files, mapped
         self._kept: dict[str, Any] = {}
-        self._waiting: dict[str, np.ndarray] = {}  # in the shards' files
         self._dtype = compute_dtype
-        shards = [np.memmap(bundle.verified_path(path), np.uint8, "r") for path in bundle.manifest.params.shards]
-        for record in bundle.manifest.params.records:
-            stored = _view(shards[record.shard], record)
-            if record.name in staying:
-                self._kept[record.name] = self._upload(stored)
-            else:
-                self._waiting[record.name] = stored
+        later = {param for name, params in self._params.items() if kind_of(name) != name for param in params}
+        for param in self._records.keys() - later:
+            self._stored(param)
+        for param in self._staying - later:
+            self._kept[param] = self._upload(self._stored(param))
         self._tuples: dict[str, Any] = {}
         self._turn: str | None = None
 
@@ -51,7 +53,7 @@ class Weights:
             return self._tuples[name]
         last, self._turn = self._turn, name
         swaps = self._leaves(last) or self._leaves(name)
-        if swaps or not {last, name} <= EVERY_STEP:
+        if swaps or last is None or not {kind_of(last), kind_of(name)} <= EVERY_STEP:
             free_workspace()
         if last is not None and self._leaves(last):
             self._tuples.pop(last, None)
@@ -66,15 +68,23 @@ class Weights:
         return frozenset(self._kept) | frozenset(turn)
 
     def _leaves(self, name: str | None) -> bool:
-        return name is not None and any(param in self._waiting for param in self._params[name])
+        return name is not None and any(param not in self._staying for param in self._params[name])
 
     def _bring(self, name: str) -> Any:
         if self._leaves(name):
             self._device.sync()  # memory is only free when the device has finished with it
-        coming: Mapping[str, Any] = {
-            param: self._upload(self._waiting[param]) for param in self._params[name] if param in self._waiting
-        }
-        return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in self._params[name]])
+        params = self._params[name]
+        coming = {param: self._upload(self._stored(param)) for param in params if param not in self._kept}
+        self._kept |= {param: tensor for param, tensor in coming.items() if param in self._staying}
+        return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in params])
+
+    def _stored(self, param: str) -> np.ndarray:
+        """View a weight in its shard's file, which is checked at the first view."""
+        record = self._records[param]
+        if record.shard not in self._shards:
+            path = self._bundle.verified_path(self._bundle.manifest.params.shards[record.shard])
+            self._shards[record.shard] = np.memmap(path, np.uint8, "r")
+        return _view(self._shards[record.shard], record)
 
     def _upload(self, stored: np.ndarray) -> Any:
         """Copy to the device. For a float32 library, float16 is widened to float32, which is exact."""

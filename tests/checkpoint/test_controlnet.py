@@ -27,7 +27,9 @@ def write(tensors: dict[str, torch.Tensor], path: Path) -> Path:
 
 
 def assert_loads(base: Path, path: Path, tiny: Tiny) -> None:
-    checkpoint = load_checkpoint(base, 64, 128, controlnet=path, components=("control_embedding", "controlnet"))
+    checkpoint = load_checkpoint(
+        base, 64, 128, controlnets={"canny": path}, components=("control_embedding", "controlnet")
+    )
     got = dict(checkpoint.parts["controlnet"].named_parameters())
     wanted = dict(tiny.controlnet.named_parameters())
     assert got.keys() == wanted.keys()
@@ -76,7 +78,7 @@ def test_a_controlnet_for_another_text_encoder_is_refused_before_weights_are_rea
     path = write(second.original_controlnet(), tmp_path / "control_v11p_sd21_canny.safetensors")
     wanted = r"controlnet .*sd21_canny\.safetensors: got text width 192, wanted 128, as the base model has"
     with pytest.raises(UserError, match=wanted):
-        load_checkpoint(first_folder, controlnet=path)
+        load_checkpoint(first_folder, controlnets={"canny": path})
 
 
 def test_the_widths_of_the_real_families_are_told_by_name(second: Tiny, first_folder: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_the_widths_of_the_real_families_are_told_by_name(second: Tiny, first_fo
     config = tmp_path / "canny" / "config.json"
     config.write_text(config.read_text().replace('"cross_attention_dim": 192', '"cross_attention_dim": 1024'))
     with pytest.raises(UserError, match=r"text width 1024 \(Stable Diffusion 2\.x\)"):
-        load_checkpoint(first_folder, controlnet=tmp_path / "canny")
+        load_checkpoint(first_folder, controlnets={"canny": tmp_path / "canny"})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_controlnet_of_another_shape_is_refused_by_name(
     config = tmp_path / "canny" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     with pytest.raises(UserError, match=complaint):
-        load_checkpoint(first_folder, controlnet=tmp_path / "canny")
+        load_checkpoint(first_folder, controlnets={"canny": tmp_path / "canny"})
 
 
 @pytest.mark.parametrize(("kind", "pools"), [("p_sd15_canny", False), ("e_sd15_shuffle", True)])
@@ -114,7 +116,9 @@ def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
     first: Tiny, first_folder: Path, tmp_path: Path, kind: str, pools: bool
 ) -> None:
     path = write(first.original_controlnet(), tmp_path / f"control_v11{kind}.pth")
-    checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=path, components=("control_embedding", "controlnet"))
+    checkpoint = load_checkpoint(
+        first_folder, 64, 64, controlnets={"canny": path}, components=("control_embedding", "controlnet")
+    )
     assert checkpoint.parts["controlnet"].config.global_pool_conditions is pools
 
 
@@ -122,7 +126,9 @@ def test_a_folder_says_whether_it_pools_its_residuals(first: Tiny, first_folder:
     first.controlnet.save_pretrained(tmp_path / "shuffle")
     config = tmp_path / "shuffle" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "global_pool_conditions": True}))
-    checkpoint = load_checkpoint(first_folder, 64, 64, controlnet=tmp_path / "shuffle", components=("controlnet",))
+    checkpoint = load_checkpoint(
+        first_folder, 64, 64, controlnets={"canny": tmp_path / "shuffle"}, components=("controlnet",)
+    )
     assert checkpoint.parts["controlnet"].config.global_pool_conditions
 
 

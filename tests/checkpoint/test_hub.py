@@ -182,7 +182,7 @@ def test_without_the_hub_its_cache_is_used(cache: Path, capsys: pytest.CaptureFi
     model, tagged = find_model("org/sd"), find_model("org/sd@v1.1")
     controlnet = find_weights("org/canny", "--controlnet")
     assert [path.name[-1] for path in (model, tagged, controlnet)] == ["0", "1", "2"]
-    assert "controlnet" in load_checkpoint(model, controlnet=controlnet).parts
+    assert "controlnet" in load_checkpoint(model, controlnets={"canny": controlnet}).parts
     file = find_weights("org/canny/diffusion_pytorch_model.safetensors", "--controlnet")
     assert file == controlnet / "diffusion_pytorch_model.safetensors"
     assert capsys.readouterr().err == ""

@@ -141,7 +141,7 @@ def test_an_inpainting_unet_takes_nine_channels_and_its_controlnet_four(tmp_path
     tiny = build_tiny(is_second=False, sample_channels=9)
     save_file({k: t.clone().contiguous() for k, t in tiny.original_controlnet().items()}, tmp_path / "c.safetensors")
     path = rewrite(tiny, tmp_path / "sd-v1-5-inpainting.safetensors")
-    checkpoint = load_checkpoint(path, height=128, width=192, controlnet=tmp_path / "c.safetensors")
+    checkpoint = load_checkpoint(path, height=128, width=192, controlnets={"canny": tmp_path / "c.safetensors"})
     assert_holds(checkpoint, tiny)
     specs = checkpoint.specs
     assert specs["unet"].inputs[0].shape == (1, 9, 16, 24)

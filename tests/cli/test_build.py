@@ -7,7 +7,7 @@ import pytest
 
 from mlc_controlnet.cli.build import add_arguments, resolve, run, site_folder
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import BuildConfig, EmbeddingOption, LoraOption
+from mlc_controlnet.config import BuildConfig, ControlNetOption, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 
 
@@ -19,7 +19,7 @@ def parse_options(arguments: list[str]) -> BuildConfig:
 
 def test_the_bundled_model_is_built_whole() -> None:
     config = parse_options(["--target", "webgpu"])
-    assert (config.model, config.controlnet, config.loras) == ("circles", None, ())
+    assert (config.model, config.controlnets, config.loras) == ("circles", (), ())
     assert config.components == COMPONENTS
     assert config.out == Path("dist/circles-webgpu")
 
@@ -33,6 +33,8 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
             "org/sd@main",
             "--controlnet",
             "canny.pth",
+            "--controlnet",
+            "edges=org/depth",
             "--vae",
             "vae-ft-mse.ckpt",
             "--preview-vae",
@@ -53,8 +55,8 @@ def test_a_checkpoint_of_ones_own_is_put_together_from_options() -> None:
     )
     assert config.model == "org/sd@main"
     assert config.out.name == "sd-llvm"
-    assert (config.controlnet, config.vae) == ("canny.pth", "vae-ft-mse.ckpt")
-    assert config.preview_vae == "taesd_decoder.pth"
+    assert config.controlnets == (ControlNetOption("canny.pth"), ControlNetOption("org/depth", "edges"))
+    assert (config.vae, config.preview_vae) == ("vae-ft-mse.ckpt", "taesd_decoder.pth")
     assert config.loras == (LoraOption("a.safetensors", 0.5), LoraOption("b.safetensors", 1.0))
     inversions = (EmbeddingOption("easynegative.safetensors"), EmbeddingOption("learned_embeds.bin", "<cat-toy>"))
     assert config.embeddings == inversions
@@ -91,7 +93,6 @@ def test_one_size_can_be_height_and_width() -> None:
         ("--prompt-chunks 0", r"--prompt-chunks: got 0, wanted 1 or more"),
         ("--component decoder", r"--component: got 'decoder', wanted one of text_encoder, "),
         ("--prediction-type x0", r"--prediction-type: got 'x0', wanted one of epsilon, v_prediction"),
-        ("--controlnet a.pth --controlnet b.pth", r"--controlnet: got 2 of them, wanted one: .*not supported yet"),
     ],
 )
 def test_what_cannot_be_built_is_refused_by_its_option(options: str, complaint: str) -> None:

@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_result_takes_the_place_of_the_bundled_controlnet(trained: Path) -> None:
-    checkpoint = load_checkpoint(find_model("circles"), controlnet=trained)
+    checkpoint = load_checkpoint(find_model("circles"), controlnets={"circles": trained})
     loaded = checkpoint.parts["controlnet"].state_dict()
     for name, tensor in weights_below(trained).items():
         assert torch.equal(loaded[name], tensor.half()), name
@@ -58,11 +58,12 @@ def test_the_compiled_library_draws_torchs_picture_with_it(
 ) -> None:
     """And another picture than the bundled ControlNet's, which steers the disc to the outline."""
     from mlc_controlnet.build import build
-    from mlc_controlnet.config import BuildConfig
+    from mlc_controlnet.config import BuildConfig, ControlNetOption
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 
     out = tmp_path / "circles-llvm"
-    build(BuildConfig("circles", "llvm", ("float32",), out, ROOT / "tuning_db", controlnet=str(trained)))
+    trained_one = (ControlNetOption(str(trained)),)
+    build(BuildConfig("circles", "llvm", ("float32",), out, ROOT / "tuning_db", controlnets=trained_one))
     circle = random_circle(np.random.default_rng(0))
     outline = Image.fromarray(draw_source(circle))
     latents = standard_normal((1, 4, IMAGE_SIZE // 8, IMAGE_SIZE // 8), seed=7)

@@ -67,6 +67,8 @@ const controlNetEntry = record({
   control_embedding: string,
   controlnet: string,
   global_pool_conditions: absentMeans(false, boolean), // it averages its residuals and affects the prompt's context only
+  kind: absentMeans("", string), // what its control images show, in ControlNet 1.1's words, if its name tells: canny, depth, ...
+  graph: absentMeans("", string), // of its two functions; another ControlNet of an equal graph can be added to the bundle
 });
 
 /** A picture size and a length of prompts, and the functions that serve them with the components' own params. */
@@ -90,7 +92,7 @@ const paramRecord = record({
 
 /** One way to hold the weights of the components that draw. */
 const memoryMode = record({
-  peak_bytes: integer, // of GPU memory while a picture is drawn
+  peak_bytes: integer, // of GPU memory while a picture is drawn with one ControlNet
   step_upload_bytes: integer, // of weights that are uploaded in every denoising step
   kept_params: mapping(integer), // number of a component's leading params that stay on the GPU between its calls
 });

@@ -62,6 +62,8 @@ export const LINES = {
   control_embedding: "control_embedding",
   controlnet: "controlnet",
   global_pool_conditions: false,
+  kind: "",
+  graph: "",
 };
 
 export const DEPTH = {
@@ -69,6 +71,8 @@ export const DEPTH = {
   control_embedding: "control_embedding_2",
   controlnet: "controlnet_2",
   global_pool_conditions: false,
+  kind: "",
+  graph: "",
 };
 
 export function keptParams(count: number): Record<string, number> {
