@@ -100,21 +100,18 @@ class PlanMemory:
 def tensors_of(function: relax.Function) -> list[Tensor]:
     """Return the tensors that the function allocates and does not return."""
     bindings = [binding for block in function.body.blocks for binding in block.bindings]
-    seen_as: dict[relax.Var, relax.Var] = {}  # a variable that is another's tensor -> the other
+    seen_as: dict[relax.Var, tuple[relax.Var, ...]] = {}  # a variable that is other tensors, as a tuple is -> these
     first: dict[relax.Var, int] = {}
     last: dict[relax.Var, int] = {}
-    returned = set(relax.analysis.free_vars(function.body.body))
     for index, binding in enumerate(bindings):
         value = binding.value
         if is_call(value, "relax.builtin.alloc_tensor"):
             first[binding.var] = last[binding.var] = index
-        read = [seen_as.get(var, var) for var in relax.analysis.free_vars(value)]
+        read = tuple(tensor for var in relax.analysis.free_vars(value) for tensor in seen_as.get(var, (var,)))
         last |= dict.fromkeys(read, index)
-        if is_call(value, "relax.reshape") or isinstance(value, relax.Var):
-            (seen_as[binding.var],) = read
-        elif isinstance(value, relax.Tuple) and binding.var in returned:
-            returned |= set(read)
-    returned = {seen_as.get(var, var) for var in returned}
+        if is_call(value, "relax.reshape") or isinstance(value, relax.Var | relax.Tuple | relax.TupleGetItem):
+            seen_as[binding.var] = read
+    returned = {tensor for var in relax.analysis.free_vars(function.body.body) for tensor in seen_as.get(var, (var,))}
     return [Tensor(var, _bytes(var), start, last[var]) for var, start in first.items() if var not in returned]
 
 

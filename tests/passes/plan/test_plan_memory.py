@@ -69,6 +69,26 @@ def chain_of_products(view: bool = False) -> tvm.IRModule:
     return builder.get()
 
 
+def test_the_tensors_of_a_tuple_are_alive_until_the_last_is_read() -> None:
+    """One kernel splits x; its second result is read after tensors that could take its place."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((8, 16), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            halves = builder.emit(relax.op.split(x, 2, axis=1))
+            left, right = (builder.emit(relax.TupleGetItem(halves, i)) for i in range(2))
+            power = left
+            for _ in range(4):
+                power = builder.emit(relax.op.matmul(power, left))
+            result = builder.emit_output(relax.op.matmul(power, right))
+        builder.emit_func_output(result)
+    planned = Pipeline(LLVM).run(builder.get())
+    machine = relax.VirtualMachine(relax.build(planned, LLVM, relax_pipeline=None), tvm.cpu())
+    value = np.random.default_rng(0).standard_normal((8, 16), dtype=np.float32) / 3
+    wanted = np.linalg.matrix_power(value[:, :8], 5) @ value[:, 8:]
+    np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(value)).numpy(), wanted, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("view", [False, True])
 def test_the_planned_function_computes_the_same(view: bool) -> None:
     x = np.random.default_rng(0).standard_normal((8, 8), dtype=np.float32) / 3
