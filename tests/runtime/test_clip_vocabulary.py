@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,41 @@ def test_native_ids_are_the_references(clip: TokenizerSource, reference: list[li
 
 
 def test_browser_ids_are_the_references(clip: TokenizerSource, reference: list[list[int]], tmp_path: Path) -> None:
+    assert differences(browser_ids(clip.json.decode(), PROMPTS, tmp_path), reference) == {}
+
+
+def browser_ids(tokenizer_json: str, prompts: Sequence[str], folder: Path) -> list[list[int]]:
     node = shutil.which("node")
     assert node is not None, "node runs the browser's code"
-    cases = {"tokenizer": clip.json.decode(), "spec": dataclasses.asdict(spec()), "prompts": PROMPTS}
-    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    cases = {"tokenizer": tokenizer_json, "spec": dataclasses.asdict(spec()), "prompts": prompts}
+    (folder / "cases.json").write_text(json.dumps(cases))
     script = Path(__file__).with_name("tokenize.mjs")
     ran = subprocess.run(
-        [node, script, ROOT / "web", tmp_path / "cases.json"], capture_output=True, text=True, timeout=120, check=False
+        [node, script, ROOT / "web", folder / "cases.json"], capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert differences(json.loads(ran.stdout), reference) == {}
+    return json.loads(ran.stdout)
+
+
+ADDED = [
+    "<cat-toy>",
+    "a <cat-toy>, red",
+    "a<cat-toy>b",
+    "<CAT-TOY>",
+    "<cat-toy><cat-toy>.",
+    "<cat toy>",
+    "é<cat-toy>É 1",
+]
+
+
+def test_an_added_word_is_found_where_transformers_finds_it(vocabulary_folder: Path, tmp_path: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(vocabulary_folder)
+    tokenizer.add_tokens("<cat-toy>")
+    wanted = tokenizer(ADDED, padding="max_length", max_length=TOKENS, truncation=True).input_ids
+    json_text = tokenizer.backend_tokenizer.to_str()
+    ours = PromptTokenizer(json_text.encode(), spec())
+    assert [plain_ids(ours, prompt) for prompt in ADDED] == wanted
+    assert browser_ids(json_text, ADDED, tmp_path) == wanted
 
 
 def test_vocabulary_and_merges_give_the_same_file_as_clips_own(clip: TokenizerSource, vocabulary_folder: Path) -> None:
