@@ -245,9 +245,9 @@ class ControlNetPipeline:
         prompts = [
             tokenize_prompt(getattr(settings, name), self._tokenizer, chunks, syntax, words(name)) for name in texts
         ]
-        tokens = chunks * (self.manifest.tokenizer.max_length - 2) + 2
+        room = self.manifest.tokenizer.max_length - 2  # of a chunk, besides begin and end
         notices = [
-            f"{words(name)}: longer than {tokens} tokens, this end was cut: {prompt.cut_text!r}"
+            f"{words(name)}: longer than {len(prompt.chunks) * room + 2} tokens, this end was cut: {prompt.cut_text!r}"
             for name, prompt in zip(texts, prompts, strict=True)
             if prompt.cut_text
         ]
