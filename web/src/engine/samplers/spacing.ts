@@ -94,9 +94,10 @@ export function timestepOf(sigma: number, logSigmas: Float32Array): number {
   return (1 - weight) * low + weight * (low + 1);
 }
 
-/** Return the values at fractional timesteps, linear between whole ones. */
+/** Return the values at fractional timesteps, linear between whole ones; outside of the table, its ends. */
 export function interpolate(timesteps: readonly number[], table: Float32Array): number[] {
-  return timesteps.map((t) => {
+  return timesteps.map((timestep) => {
+    const t = Math.min(Math.max(timestep, 0), table.length - 1);
     const low = Math.floor(t);
     return t === low ? table[low] : table[low] + (table[low + 1] - table[low]) * (t - low);
   });
