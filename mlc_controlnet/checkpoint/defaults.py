@@ -8,14 +8,14 @@ from typing import Any
 
 from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.config import Defaults
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, print_notice
 
 STABLE_DIFFUSION = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
 # Distilled models need few steps. Guidance is distilled into their weights, or their UNet reads its scale: 8.5 is the
 # default of diffusers' pipeline for latent consistency models.
 FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, conditioning_scale=1.0)
 READS_GUIDANCE = Defaults(steps=4, guidance_scale=8.5, conditioning_scale=1.0)
-_SCHEDULERS_OF_FEW_STEPS = ("LCMScheduler", "TCDScheduler")
+_SCHEDULERS_OF_FEW_STEPS = {"lcm": "LCMScheduler", "tcd": "TCDScheduler"}  # word in a LoRA's name -> its scheduler
 # No file says that a model or a LoRA is distilled, but its name does. Many names hold a part of these words.
 _WORDS = r"sdxs|turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(?:lcm|tcd|pcm)(?![a-z])"
 _ONE_STEP = r"sdxs|sd[-_ ]?turbo"
@@ -43,7 +43,25 @@ def usual_defaults(names: Sequence[str], unet: Mapping[str, Any], scheduler: Map
             stated = re.search(_STEPS, name)
             usual = 1 if re.search(_ONE_STEP, name) else FEW_STEPS.steps
             return dataclasses.replace(FEW_STEPS, steps=usual if stated is None else int(stated[1]))
-    return FEW_STEPS if scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS else STABLE_DIFFUSION
+    is_of_few_steps = scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS.values()
+    return FEW_STEPS if is_of_few_steps else STABLE_DIFFUSION
+
+
+def scheduler_of_loras(names: Sequence[str], scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scheduler's configuration with the class that an LCM-LoRA or a TCD-LoRA was trained for.
+
+    This is diffusers' `LCMScheduler.from_config(pipe.scheduler.config)`, which such a LoRA needs. A LoRA of another
+    name changes nothing.
+    """
+    for name in names:
+        for word, scheduler_class in _SCHEDULERS_OF_FEW_STEPS.items():
+            if (
+                re.search(rf"(?<![a-z]){word}(?![a-z])", name.lower())
+                and scheduler.get("_class_name") != scheduler_class
+            ):
+                print_notice(f"LoRA {name}: the default sampler is {word}")
+                return {**scheduler, "_class_name": scheduler_class}
+    return dict(scheduler)
 
 
 def read_recommended(folder: Path) -> dict[str, float]:

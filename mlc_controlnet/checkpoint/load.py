@@ -15,7 +15,7 @@ from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.controlnet import kinds_of, own_controlnets, read_controlnets
-from mlc_controlnet.checkpoint.defaults import usual_defaults
+from mlc_controlnet.checkpoint.defaults import scheduler_of_loras, usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.embeddings import merge_embeddings
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
@@ -117,6 +117,7 @@ def load_checkpoint(
         updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})
     name = source.name if name is None else name
     lora_names = ["/".join(Path(lora.file).parts[-2:]) for lora in loras]  # a file's name often says nothing
+    scheduler_config = scheduler_of_loras(lora_names, scheduler_config)
     usual = usual_defaults([name, *lora_names], parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.

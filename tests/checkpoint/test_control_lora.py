@@ -57,7 +57,7 @@ def write(tensors: Tensors, path: Path) -> Path:
 
 
 def assert_loads(base: Path, path: Path, wanted: Tensors, *loras: LoraOption) -> None:
-    checkpoint = load_checkpoint(base, 64, 128, controlnet=path, components=CONTROL, loras=loras)
+    checkpoint = load_checkpoint(base, 64, 128, controlnets={"canny": path}, components=CONTROL, loras=loras)
     got = dict(checkpoint.parts["controlnet"].named_parameters())
     assert got.keys() == wanted.keys()
     for key, tensor in wanted.items():
@@ -119,7 +119,7 @@ def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
     first: Tiny, folder: Path, tmp_path: Path, kind: str, pools: bool
 ) -> None:
     path = write(make(first)[0], tmp_path / f"control_lora_rank128_v11{kind}_fp16.safetensors")
-    checkpoint = load_checkpoint(folder, 64, 64, controlnet=path, components=CONTROL)
+    checkpoint = load_checkpoint(folder, 64, 64, controlnets={"canny": path}, components=CONTROL)
     assert checkpoint.parts["controlnet"].config.global_pool_conditions is pools
 
 
@@ -156,7 +156,7 @@ def test_the_layers_of_the_control_image_have_even_numbers(levels: int) -> None:
 
 def refused(base: Path, path: Path) -> str:
     with pytest.raises(UserError) as error:
-        load_checkpoint(base, 64, 64, controlnet=path, components=CONTROL)
+        load_checkpoint(base, 64, 64, controlnets={"canny": path}, components=CONTROL)
     return str(error.value)
 
 

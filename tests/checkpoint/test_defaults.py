@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlc_controlnet.checkpoint.defaults import STABLE_DIFFUSION, usual_defaults
+from mlc_controlnet.checkpoint.defaults import STABLE_DIFFUSION, scheduler_of_loras, usual_defaults
 
 PNDM = {"_class_name": "PNDMScheduler"}
 
@@ -34,6 +34,22 @@ def test_other_names_tell_nothing(name: str) -> None:
 def test_a_distilled_lora_makes_a_distilled_model() -> None:
     loras = ["lcm-lora-sdv1-5/pytorch_lora_weights.safetensors"]
     assert usual_defaults(["v1-5", *loras], {}, PNDM).guidance_scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"), [("lcm-lora-sdv1-5", "LCMScheduler"), ("TCD-SD15-LoRA", "TCDScheduler")]
+)
+def test_a_distilled_lora_brings_the_scheduler_that_it_was_trained_for(
+    name: str, scheduler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {**PNDM, "beta_start": 0.00085}
+    assert scheduler_of_loras(["style", name], config) == {**config, "_class_name": scheduler}
+    assert capsys.readouterr().err == f"notice: LoRA {name}: the default sampler is {scheduler[:3].lower()}\n"
+
+
+def test_another_lora_leaves_the_models_own_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
+    assert scheduler_of_loras(["style", "calcmix"], PNDM) == PNDM
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("scheduler", ["LCMScheduler", "TCDScheduler"])

@@ -44,8 +44,8 @@ def test_a_distilled_model_draws_diffusers_picture_with_one_call_of_its_unet_a_s
     reference = StableDiffusionControlNetPipeline.from_pretrained(model, torch_dtype=torch.float32)
     reference.set_progress_bar_config(disable=True)
     pipeline = ControlNetPipeline.from_bundle(bundle)
-    calls, run = [], pipeline.engine.unet
-    monkeypatch.setattr(pipeline.engine, "unet", lambda *inputs: calls.append(inputs) or run(*inputs))
+    calls, run = [], pipeline.engine.unet_and_feature
+    monkeypatch.setattr(pipeline.engine, "unet_and_feature", lambda *inputs: calls.append(inputs) or run(*inputs))
     drawn = {}
     for guidance_scale in (8.5, 1.0):
         options = {"num_inference_steps": STEPS, "guidance_scale": guidance_scale, "controlnet_conditioning_scale": 4.0}
