@@ -43,7 +43,6 @@ class Method:
             chosen timesteps (k-diffusion) or between all timesteps (`solver`).
         schedule_types: which of `SCHEDULE_TYPES` the class knows.
         takes: `timesteps`, `sigmas` or both, if the class' set_timesteps takes them.
-        rows_per_step: diffusers' `order`: how many rows a strength skips for a step.
         predictions: the kinds of model output that the class knows.
     """
 
