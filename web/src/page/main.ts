@@ -33,7 +33,26 @@ import { linkRepaintCard } from "./repaint_card";
 import { addSamples, SAMPLES } from "./samples";
 import { StatusLine } from "./status_line";
 
-const SAMPLER_NAMES: Readonly<Record<string, string>> = { ddim: "DDIM", euler: "Euler", dpmpp_2m: "DPM-Solver++" };
+const SAMPLER_NAMES: Readonly<Record<string, string>> = {
+  ddim: "DDIM",
+  ddpm: "DDPM",
+  pndm: "PNDM",
+  lms: "LMS",
+  euler: "Euler",
+  euler_a: "Euler a",
+  heun: "Heun",
+  dpm2: "DPM2",
+  dpm2_a: "DPM2 a",
+  dpmpp_2m: "DPM++ 2M",
+  dpmpp_2m_sde: "DPM++ 2M SDE",
+  dpmpp_2s: "DPM++ 2S",
+  dpmpp_2s_sde: "DPM++ 2S SDE",
+  dpmpp_sde: "DPM++ SDE",
+  unipc: "UniPC",
+  deis: "DEIS",
+  lcm: "LCM",
+  tcd: "TCD",
+};
 
 const HINTS: Readonly<Record<Tool, string>> = {
   ring: "Drag from the middle outwards",
