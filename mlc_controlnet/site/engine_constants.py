@@ -12,6 +12,7 @@ from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS
 from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
+from mlc_controlnet.runtime.batch import MAX_IMAGES
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
 from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED
@@ -41,6 +42,7 @@ CONSTANTS = (
     ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
+    ("MAX_IMAGES", MAX_IMAGES, "The largest number of pictures of one call."),
     ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),
     ("OPTION_NAMES", OPTION_NAMES, "The options of a picture, in the order of the record."),
 )

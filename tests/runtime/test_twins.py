@@ -8,8 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TWINS = (
-    ("runtime/pipeline.py", "pipeline.ts", 17),
-    ("runtime/request.py", "request.ts", 13),
+    ("runtime/pipeline.py", "pipeline.ts", 8),
+    ("runtime/denoising.py", "denoising.ts", 9),
+    ("runtime/batch.py", "batch.ts", 4),
+    ("runtime/request.py", "request.ts", 3),
+    ("runtime/option_checks.py", "option_checks.ts", 11),
+    ("runtime/resolve.py", "resolve.ts", 4),
     ("runtime/controls.py", "controls.ts", 5),
     ("runtime/engine.py", "engine.ts", 8),
     ("runtime/noise.py", "noise.ts", 3),

@@ -1,6 +1,7 @@
 /** The interface between pipeline and engine: a bundle's components as functions. */
 
 import type { ControlNetEntry } from "./manifest.ts";
+import type { LoadOptions } from "./progress.ts";
 
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;
@@ -35,6 +36,8 @@ export interface Residuals extends OnDevice {
  * order in which they are made. A call that returns numbers waits for the device. Any other call only queues its work.
  */
 export interface Components {
+  /** Make components ready that not every picture needs: further ControlNets, the VAE's encoder. Others are ready. */
+  require(components: readonly string[], options?: LoadOptions): Promise<void>;
   /** int32 [1, T] -> context, without the text encoder's last `clipSkip` layers, 0 .. L - 1; by default with all. */
   textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip?: number): Promise<Context>;
   /** Put a context that the host computed on the device: float32 [1, T, D]. */
@@ -53,10 +56,22 @@ export interface Components {
   residualSum(one: Residuals, other: Residuals): Promise<Residuals>;
   /** Return residuals of zeros, with which the UNet computes the same as without a ControlNet. */
   zeroResiduals(): Promise<Residuals>;
-  /** float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. */
-  unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray>;
+  /**
+   * float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. A
+   * UNet that embeds the guidance scale reads it; others do not.
+   */
+  unet(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    residuals: Residuals,
+    guidanceScale?: number,
+  ): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */
   vaeDecoder(latents: FloatArray): Promise<FloatArray>;
-  /** float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]. */
+  /**
+   * float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]; of a tiny autoencoder
+   * latents, float32 [1, C, h, w].
+   */
   vaeEncoder(image: FloatArray): Promise<FloatArray>;
 }

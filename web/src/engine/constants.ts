@@ -36,6 +36,9 @@ export const MIN_SIDE = 8;
 /** The largest seed: the largest integer that is exact in JavaScript. */
 export const MAX_SEED = 9007199254740991;
 
+/** The largest number of pictures of one call. */
+export const MAX_IMAGES = 1000;
+
 /** Which matters more, prompt or control image. */
 export const CONTROL_MODES = ["balanced", "prompt", "control"] as const;
 
@@ -55,4 +58,12 @@ export const OPTION_NAMES = [
   "controlMode",
   "guessMode",
   "sampler",
+  "scheduleType",
+  "eta",
+  "timesteps",
+  "sigmas",
+  "strength",
+  "maskBlur",
+  "paddingMaskCrop",
+  "applyOverlay",
 ] as const;

@@ -8,7 +8,8 @@
 
 import type { ControlEmbedding } from "./components.ts";
 import type { ControlNetEntry } from "./manifest.ts";
-import { type ControlMode, perControlNet, type Settings } from "./request.ts";
+import type { ControlMode } from "./option_checks.ts";
+import { perControlnet, type Settings } from "./request.ts";
 
 /** Stable Diffusion web UI's: a residual weighs so much less than the next deeper one. */
 const SOFT_WEIGHT = 0.825;
@@ -54,10 +55,10 @@ export function controlUnits(
 ): ControlUnit[] {
   const byName = new Map(controlnets.map((controlnet) => [controlnet.name, controlnet]));
   const used = settings.controlnets.map((name) => byName.get(name) as ControlNetEntry);
-  const scales = perControlNet(settings.controlnetConditioningScale, used.length);
-  const starts = perControlNet(settings.controlGuidanceStart, used.length);
-  const ends = perControlNet(settings.controlGuidanceEnd, used.length);
-  const modes = perControlNet(settings.controlMode, used.length);
+  const scales = perControlnet(settings.controlnetConditioningScale, used.length);
+  const starts = perControlnet(settings.controlGuidanceStart, used.length);
+  const ends = perControlnet(settings.controlGuidanceEnd, used.length);
+  const modes = perControlnet(settings.controlMode, used.length);
   return used.map((controlnet, i) => {
     const guesses = settings.guessMode && !controlnet.global_pool_conditions;
     const relative = guesses ? guessScales(residuals) : modeScales(modes[i], residuals);

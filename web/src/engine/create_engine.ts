@@ -1,9 +1,12 @@
 /** Load a bundle, generate pictures, and unload it. */
 
+import { type BatchRequest, oneRequestEach } from "./batch.ts";
 import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
 import {
+  type BatchCallbacks,
   type ControlNetEngine,
+  checkBatch,
   checkCallbacks,
   checkOptions,
   type EngineInfo,
@@ -16,7 +19,7 @@ import { checkCanDraw } from "./manifest.ts";
 import { chooseMemory, type MemoryChoice, MemoryFullError } from "./memory.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
 import type { GenerateRequest } from "./request.ts";
-import { parseSamplers } from "./sampler.ts";
+import { descriptionsFromJson } from "./samplers/description.ts";
 import { PromptTokenizer } from "./tokenizer.ts";
 
 /**
@@ -41,7 +44,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
       dtype: opened.library.dtype,
       memory,
       memoryPlan: bundle.manifest.memory[opened.library.file],
-      samplers: Object.fromEntries([...model.tables].map(([name, tables]) => [name, [...tables.keys()]])),
+      samplers: [...model.samplers.samplers.keys()],
     };
     return new PipelineEngine(info, new ControlNetPipeline(model), engine);
   } catch (error) {
@@ -78,7 +81,7 @@ async function loadModel(bundle: Bundle, components: Engine, signal?: AbortSigna
     manifest,
     bundleSha256,
     tokenizer: new PromptTokenizer(tokenizerJson, tokenizer),
-    tables: parseSamplers(samplersJson, samplers.file),
+    samplers: descriptionsFromJson(samplersJson, samplers.file),
     components,
   };
 }
@@ -95,9 +98,22 @@ class PipelineEngine implements ControlNetEngine {
   ) {}
 
   generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
-    const run = this.last.then(() => this.run(request, callbacks));
-    this.last = run.catch(() => {});
-    return run;
+    return this.afterTheLast(() => this.run(request, callbacks));
+  }
+
+  generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
+    return this.afterTheLast(async () => {
+      checkBatch(request, callbacks);
+      const { onImage, ...others } = callbacks;
+      const requests = oneRequestEach(request);
+      for (const one of requests) this.pipeline.resolve(one);
+      const images: GeneratedImage[] = [];
+      for (const one of requests) {
+        images.push(await this.run(one, others));
+        onImage?.(images[images.length - 1]);
+      }
+      return images;
+    });
   }
 
   async stats(): Promise<EngineStats> {
@@ -110,15 +126,22 @@ class PipelineEngine implements ControlNetEngine {
     this.engine.unload();
   }
 
+  private afterTheLast<T>(action: () => Promise<T>): Promise<T> {
+    const call = this.last.then(action);
+    this.last = call.catch(() => {});
+    return call;
+  }
+
   private async run(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
     checkCallbacks(callbacks);
-    const { onStep, onNotice, signal } = callbacks;
+    const { onStep, onNotice, onProgress, signal } = callbacks;
     const checkAborted = () => {
       signal?.throwIfAborted();
       this.unloading.signal.throwIfAborted();
     };
     checkAborted();
-    const steps = this.pipeline.generate(request, onNotice);
+    const signals = [this.unloading.signal, ...(signal === undefined ? [] : [signal])];
+    const steps = this.pipeline.generate(request, { onNotice, onProgress, signal: AbortSignal.any(signals) });
     try {
       for (;;) {
         const { done, value } = await steps.next();

@@ -13,6 +13,8 @@ import { narrowFloat32 } from "./float16.ts";
 import type { Bundle } from "./load.ts";
 import {
   type ControlNetEntry,
+  drawingComponents,
+  embedsGuidance,
   type Library,
   type Manifest,
   residuals as residualSpecs,
@@ -22,7 +24,7 @@ import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import { createWasi } from "./wasi.ts";
-import { Weights } from "./weights.ts";
+import { neededShards, Weights } from "./weights.ts";
 
 /** A function of the library, and the tensors that it reads. */
 interface LoadedFunction {
@@ -41,6 +43,7 @@ export class Engine implements Components {
   private unloaded = false;
   /** Settles when the latest call is on the device's queue. */
   private queued: Promise<unknown> = Promise.resolve();
+  private readonly manifest: Manifest;
   /** The functions that were called, by name. */
   private readonly functions = new Map<string, LoadedFunction>();
 
@@ -48,12 +51,13 @@ export class Engine implements Components {
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
-    private readonly manifest: Manifest,
+    private readonly bundle: Bundle,
     private readonly library: Library,
     private readonly weights: Weights,
     memory: Memory,
     device: GPUDevice,
   ) {
+    this.manifest = bundle.manifest;
     this.breaking = new Promise((_, reject) => {
       const fail = (error: Error) => {
         this.broken ??= error;
@@ -81,22 +85,21 @@ export class Engine implements Components {
     });
     let tvm: tvmjs.Instance | undefined;
     try {
-      const metered = withDownloadMeter(bundle, library, options);
+      const needed = neededShards(bundle.manifest, drawingComponents(bundle.manifest));
+      const metered = withDownloadMeter(bundle, [library.file, ...needed.keys()], options);
       const wasm = await bundle.readFile(library.file, metered);
       tvm = await tvmjs.instantiate(wasm.buffer, createWasi(console.info, console.error), console.info);
       watchPipelines(device, options.onProgress);
       tvm.initWebGPU(device);
       const gpu = tvm.webgpu();
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
-      const [weights] = await Promise.race([
+      const weights = new Weights(tvm, gpu, bundle, library, memory);
+      await Promise.race([
         lost,
-        Promise.all([
-          Weights.load(tvm, gpu, bundle, library, memory, metered),
-          tvm.asyncLoadWebGPUPipelines(vm.getInternalModule()),
-        ]),
+        Promise.all([weights.fetch(needed, metered), tvm.asyncLoadWebGPUPipelines(vm.getInternalModule())]),
       ]);
       options.signal?.throwIfAborted();
-      return new Engine(tvm, gpu, vm, bundle.manifest, library, weights, memory, device);
+      return new Engine(tvm, gpu, vm, bundle, library, weights, memory, device);
     } catch (error) {
       tvm?.dispose();
       device.destroy();
@@ -104,6 +107,18 @@ export class Engine implements Components {
     } finally {
       lost.catch(() => {}); // the engine handles a later loss itself
     }
+  }
+
+  /**
+   * Fetch the weights of components that the engine does not have yet: further ControlNets, the VAE's encoder. What is
+   * there stays.
+   */
+  async require(components: readonly string[], options: LoadOptions = {}): Promise<void> {
+    const missing = this.weights.lacking(components);
+    if (!missing.size) return;
+    this.guarded(() => {});
+    const metered = withDownloadMeter(this.bundle, missing.keys(), options);
+    await Promise.race([this.weights.fetch(missing, metered), this.breaking]);
   }
 
   /** Free library and weights and destroy the device. The engine cannot be used afterwards. */
@@ -165,8 +180,15 @@ export class Engine implements Components {
     return this.keep(this.guarded(zeros));
   }
 
-  async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
-    const inputs = [sample, Float32Array.of(timestep), ...tensorsOf(context), ...tensorsOf(residuals)];
+  async unet(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    residuals: Residuals,
+    guidanceScale = 1,
+  ): Promise<FloatArray> {
+    const guidance = embedsGuidance(this.manifest) ? [Float32Array.of(guidanceScale)] : [];
+    const inputs = [sample, Float32Array.of(timestep), ...tensorsOf(context), ...guidance, ...tensorsOf(residuals)];
     return this.readOnce(await this.call("unet", inputs));
   }
 

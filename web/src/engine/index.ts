@@ -6,16 +6,26 @@
  *     await engine.unload();
  */
 
+export type { BatchRequest } from "./batch.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export { createEngine } from "./create_engine.ts";
+export type { Step } from "./denoising.ts";
 export { isAbort, UserError } from "./errors.ts";
-export type { ControlNetEngine, EngineInfo, EngineOptions, EngineStats, GenerateCallbacks } from "./interface.ts";
+export type {
+  BatchCallbacks,
+  ControlNetEngine,
+  EngineInfo,
+  EngineOptions,
+  EngineStats,
+  GenerateCallbacks,
+} from "./interface.ts";
 export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
+export { words as optionWords } from "./option_text.ts";
 export type { Image } from "./picture.ts";
-export type { GeneratedImage, Step } from "./pipeline.ts";
+export type { GeneratedImage } from "./pipeline.ts";
 export { encodePng } from "./png.ts";
 export { type FittedImage, fitImage } from "./prepare_image.ts";
 export type { Progress } from "./progress.ts";
-export { type GenerateRequest, type Settings, words as optionWords } from "./request.ts";
+export type { GenerateRequest, Settings } from "./request.ts";

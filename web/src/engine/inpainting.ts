@@ -78,7 +78,6 @@ export function prepareInpainting(
   maskBlur = 0,
   paddingMaskCrop: number | null = null,
 ): Inpainting | undefined {
-  refuseFourChannels(image, maskImage, manifest);
   checkGiven(image, maskImage, manifest, paddingMaskCrop);
   if (image == null || maskImage == null) return undefined;
   const { height, width } = manifest.model;
@@ -126,19 +125,6 @@ export function paste(image: Image, { original, overlayMask, crop }: Inpainting)
     return result;
   });
   return toImage({ width: original.width, height: original.height, planes });
-}
-
-/** Stands here until the denoising loop blends latents: delete it then. */
-function refuseFourChannels(
-  image: Image | null | undefined,
-  maskImage: Image | null | undefined,
-  manifest: Manifest,
-): void {
-  for (const [subject, picture] of [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const]) {
-    if (picture == null || inpaints(manifest)) continue;
-    const wanted = `none: ${manifest.model.name} is not an inpainting model`;
-    throw new UserError(subject, "one", wanted, "leave it out, or build a bundle of an inpainting model");
-  }
 }
 
 function checkGiven(

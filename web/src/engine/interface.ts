@@ -1,11 +1,13 @@
 /** The engine's interface, which `create_engine.ts` implements in this thread and `../worker` on the other end of a port. */
 
+import type { BatchRequest } from "./batch.ts";
+import type { Step } from "./denoising.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
 import type { Memory, MemoryChoice, MemoryPlan } from "./memory.ts";
-import type { GeneratedImage, Step } from "./pipeline.ts";
-import type { LoadOptions } from "./progress.ts";
-import type { GenerateRequest } from "./request.ts";
+import type { GeneratedImage } from "./pipeline.ts";
+import type { LoadOptions, Progress } from "./progress.ts";
+import { checkRequest, type GenerateRequest } from "./request.ts";
 
 /** The options of createEngine. */
 export interface EngineOptions extends LoadOptions {
@@ -23,8 +25,16 @@ export interface GenerateCallbacks {
   readonly onStep?: (step: Step) => void;
   /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
   readonly onNotice?: (notice: string) => void;
-  /** Ends the run after the current step with an AbortError; the engine can be used again. */
+  /** Called with the progress of a download if this picture needs weights that are not there yet. */
+  readonly onProgress?: (progress: Progress) => void;
+  /** Ends the run after the current step, or a download, with an AbortError; the engine can be used again. */
   readonly signal?: AbortSignal;
+}
+
+/** The same for generateAll. */
+export interface BatchCallbacks extends GenerateCallbacks {
+  /** Called with every picture when it is finished. */
+  readonly onImage?: (image: GeneratedImage) => void;
 }
 
 /** The properties of a loaded engine. */
@@ -40,8 +50,8 @@ export interface EngineInfo {
   readonly memory: Memory;
   /** The GPU memory that this library needs in either mode. */
   readonly memoryPlan: MemoryPlan;
-  /** The available numbers of steps, by sampler. */
-  readonly samplers: Readonly<Record<string, readonly number[]>>;
+  /** The names of the samplers. */
+  readonly samplers: readonly string[];
 }
 
 /** Work of the GPU since the engine was loaded. */
@@ -54,11 +64,16 @@ export interface EngineStats {
 export interface ControlNetEngine {
   readonly info: EngineInfo;
   /**
-   * Draw a picture. Calls run one after the other.
+   * Draw a picture. Calls run one after the other: a call that is made while another one runs waits for its turn.
    *
    * Rejects with UserError for bad input and a lost device, and with AbortError after the signal's abort.
    */
   generate(request: GenerateRequest, callbacks?: GenerateCallbacks): Promise<GeneratedImage>;
+  /**
+   * Draw several pictures, of a list of prompts, seeds or both, one after the other. All requests are checked before the first
+   * picture is drawn. After an abort or an error, the pictures that `onImage` has received are all there are.
+   */
+  generateAll(request: BatchRequest, callbacks?: BatchCallbacks): Promise<GeneratedImage[]>;
   /** The work of the GPU so far. */
   stats(): Promise<EngineStats>;
   /** Cancel a running call and free the GPU. The engine cannot be used afterwards. */
@@ -75,6 +90,7 @@ const OPTIONS: { readonly [K in keyof Required<EngineOptions>]: true } = {
 const CALLBACKS: { readonly [K in keyof Required<GenerateCallbacks>]: true } = {
   onStep: true,
   onNotice: true,
+  onProgress: true,
   signal: true,
 };
 
@@ -86,4 +102,10 @@ export function checkOptions(options: EngineOptions): void {
 /** Throws UserError for callbacks of generate with an unknown key, or that are not an object. */
 export function checkCallbacks(callbacks: GenerateCallbacks): void {
   checkKeys("callbacks", callbacks, Object.keys(CALLBACKS));
+}
+
+/** Throws UserError for the arguments of generateAll with an unknown key, or that are not objects. */
+export function checkBatch(request: BatchRequest, callbacks: BatchCallbacks): void {
+  checkRequest(request, ["numImagesPerPrompt"]);
+  checkKeys("callbacks", callbacks, [...Object.keys(CALLBACKS), "onImage"]);
 }

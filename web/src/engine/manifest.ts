@@ -181,6 +181,11 @@ export function maxChunks({ variants }: Manifest): number {
   return Math.max(1, ...variants.map(({ chunks }) => chunks));
 }
 
+/** Return whether the UNet reads the guidance scale: guidance then takes one call of the UNet instead of two. */
+export function embedsGuidance({ components }: Manifest): boolean {
+  return components.unet.inputs.some((tensor) => tensor.name === "guidance_scale");
+}
+
 /** The ControlNets' outputs as the UNet reads them: one for each skip connection, then the middle block's. */
 export function residuals({ components }: Manifest): ComponentSpec["outputs"] {
   return components.unet.inputs.filter((tensor) => tensor.name.includes("residual"));
@@ -220,13 +225,6 @@ export function inpaints(parsed: Manifest): boolean {
 /** List the components that drawing needs. An inpainting model also needs the VAE encoder. */
 export function drawingComponents(parsed: Manifest): readonly string[] {
   return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
-}
-
-/** List the components whose weights are loaded. */
-export function loadedComponents(parsed: Manifest): readonly string[] {
-  const controls = parsed.controlnets.flatMap(({ control_embedding, controlnet }) => [control_embedding, controlnet]);
-  const sum = Object.hasOwn(parsed.components, "residual_sum") ? ["residual_sum"] : [];
-  return [...new Set([...drawingComponents(parsed), ...controls, ...sum])];
 }
 
 function sampleShape({ components }: Manifest): readonly number[] {

@@ -11,6 +11,8 @@
 type Words = [number, number, number, number];
 
 export const INITIAL_LATENTS_STREAM = 0;
+/** Of step i, if its sampler draws noise: this and i. */
+export const FIRST_STEP_STREAM = 1;
 
 const ROUNDS = 10;
 const MULTIPLIERS = [0xd2511f53, 0xcd9e8d57]; // Salmon et al., table 2

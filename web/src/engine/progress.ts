@@ -1,8 +1,6 @@
 /** The progress of loading. */
 
 import type { Bundle, ReadOptions } from "./load.ts";
-import type { Library } from "./manifest.ts";
-import { neededShards } from "./weights.ts";
 
 /** Bytes downloaded, or kernels compiled; the two phases overlap. */
 export interface Progress {
@@ -16,9 +14,13 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Make the read options for the library and the shards. `onProgress` receives the sum of their bytes. */
-export function withDownloadMeter(bundle: Bundle, library: Library, { onProgress, signal }: LoadOptions): ReadOptions {
-  const paths = new Set([library.file, ...neededShards(bundle.manifest).keys()]);
+/** Make the options to read some files of a bundle. `onProgress` receives the sum of their bytes. */
+export function withDownloadMeter(
+  bundle: Bundle,
+  files: Iterable<string>,
+  { onProgress, signal }: LoadOptions,
+): ReadOptions {
+  const paths = new Set(files);
   const total = bundle.manifest.files.reduce((sum, file) => sum + (paths.has(file.path) ? file.bytes : 0), 0);
   let done = 0;
   const onBytes = (bytes: number) => {

@@ -8,14 +8,7 @@ import type * as tvmjs from "@mlc-ai/web-runtime";
 import { UserError } from "./errors.ts";
 import { widenFloat16 } from "./float16.ts";
 import type { Bundle, ReadOptions } from "./load.ts";
-import {
-  drawingComponents,
-  type Library,
-  loadedComponents,
-  type Manifest,
-  type MemoryMode,
-  type ParamRecord,
-} from "./manifest.ts";
+import type { Library, Manifest, MemoryMode, ParamRecord } from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** The number of parallel downloads: enough to fill a connection, few enough to keep memory low. */
@@ -27,8 +20,8 @@ const PARALLEL_DOWNLOADS = 3;
  */
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
-/** The components that run at every step. They keep their workspace between turns, unless weights come or go. */
-const EVERY_STEP: ReadonlySet<string | undefined> = new Set(["controlnet", "unet"]);
+/** The kinds of components that run at every step. They keep their workspace between turns, unless weights come or go. */
+const EVERY_STEP: ReadonlySet<string> = new Set(["controlnet", "residual_sum", "unet"]);
 
 /** A weight on the host, in the dtype that the library reads. */
 interface HostWeight {
@@ -38,48 +31,48 @@ interface HostWeight {
 }
 
 /**
- * All weights of the components that draw. One component at a time has its turn, and during its turn all its weights
- * are on the GPU.
+ * The weights of the components that pictures have used so far. One component at a time has its turn, and during its turn
+ * all its weights are on the GPU.
  */
 export class Weights {
   /** The last argument of each component's function, for the components whose weights are all on the GPU. */
   private readonly tuples = new Map<string, tvmjs.TVMArray>();
   private turn: string | undefined;
+  private readonly params: Readonly<Record<string, readonly string[]>>;
+  /** The names of the weights that stay on the GPU once they are there. */
+  private readonly staying: ReadonlySet<string>;
+  /** Those that are there. */
+  private readonly kept = new Map<string, tvmjs.Tensor>();
+  /** The weights on the host, which are uploaded for a component's turn. */
+  private readonly waiting = new Map<string, HostWeight>();
 
-  private constructor(
+  constructor(
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
-    private readonly params: Readonly<Record<string, readonly string[]>>,
-    /** The weights that stay on the GPU, by name. */
-    private readonly kept: ReadonlyMap<string, tvmjs.Tensor>,
-    /** The weights on the host, which are uploaded for a component's turn. */
-    private readonly waiting: ReadonlyMap<string, HostWeight>,
-  ) {}
-
-  /** Fetch the needed shards, and upload the weights that stay on the GPU as they arrive. */
-  static async load(
-    tvm: tvmjs.Instance,
-    gpu: tvmjs.DLDevice,
-    bundle: Bundle,
-    library: Library,
+    private readonly bundle: Bundle,
+    private readonly library: Library,
     mode: MemoryMode,
-    options: ReadOptions,
-  ): Promise<Weights> {
-    const { components } = bundle.manifest;
-    const loaded = loadedComponents(bundle.manifest);
-    const params = Object.fromEntries(loaded.map((name) => [name, components[name].params]));
-    const staying = new Set(loaded.flatMap((name) => params[name].slice(0, mode.kept_params[name])));
-    const kept = new Map<string, tvmjs.Tensor>();
-    const waiting = new Map<string, HostWeight>();
-    await fetchRecords(bundle, options, async (bytes, records) => {
+  ) {
+    const components = Object.entries(bundle.manifest.components);
+    this.params = Object.fromEntries(components.map(([name, { params }]) => [name, params]));
+    this.staying = new Set(components.flatMap(([name, { params }]) => params.slice(0, mode.kept_params[name])));
+  }
+
+  /** List the shards with weights of `components` that are not here yet, each with these weights. */
+  lacking(components: readonly string[]): Map<string, ParamRecord[]> {
+    return neededShards(this.bundle.manifest, components, (param) => this.kept.has(param) || this.waiting.has(param));
+  }
+
+  /** Fetch what `lacking` listed, and upload the weights that stay on the GPU as they arrive. */
+  async fetch(shards: ReadonlyMap<string, readonly ParamRecord[]>, options: ReadOptions): Promise<void> {
+    await fetchRecords(this.bundle, shards, options, async (bytes, records) => {
       for (const record of records) {
-        const weight = { shape: record.shape, ...decodeRecord(bytes, record, library.dtype) };
-        if (staying.has(record.name)) kept.set(record.name, upload(tvm, gpu, weight));
-        else waiting.set(record.name, { ...weight, bytes: weight.bytes.slice() }); // copied, so the shard can be freed
+        const weight = { shape: record.shape, ...decodeRecord(bytes, record, this.library.dtype) };
+        if (this.staying.has(record.name)) this.kept.set(record.name, upload(this.tvm, this.gpu, weight));
+        else this.waiting.set(record.name, { ...weight, bytes: weight.bytes.slice() }); // so the shard can be freed
       }
-      await gpu.sync();
+      await this.gpu.sync();
     });
-    return new Weights(tvm, gpu, params, kept, waiting);
   }
 
   /**
@@ -92,7 +85,8 @@ export class Weights {
     const last = this.turn;
     this.turn = name;
     const swaps = this.leaves(last) || this.leaves(name);
-    if (swaps || !EVERY_STEP.has(last) || !EVERY_STEP.has(name)) this.freeWorkspace();
+    const alternates = [last, name].every((one) => one !== undefined && EVERY_STEP.has(kindOf(one)));
+    if (swaps || !alternates) this.freeWorkspace();
     if (last !== undefined && this.leaves(last)) {
       this.tuples.get(last)?.dispose();
       this.tuples.delete(last);
@@ -138,22 +132,30 @@ export class Weights {
   }
 }
 
+/** Return a component's name without the number of a ControlNet: `controlnet` for `controlnet_2`. */
+export function kindOf(name: string): string {
+  return name.replace(/_\d+$/, "");
+}
+
 /**
- * List the shards that the drawing components need, each with its needed records.
+ * List the shards that `components` need, each with the weights that they need of it, except those that `isHere`.
  *
  * Throws UserError if the bundle lacks a component.
  */
-export function neededShards(manifest: Manifest): Map<string, ParamRecord[]> {
-  const drawing = drawingComponents(manifest);
-  const lacking = drawing.filter((component) => !Object.hasOwn(manifest.components, component));
+export function neededShards(
+  manifest: Manifest,
+  components: readonly string[],
+  isHere: (param: string) => boolean = () => false,
+): Map<string, ParamRecord[]> {
+  const lacking = components.filter((component) => !Object.hasOwn(manifest.components, component));
   if (lacking.length) {
-    const remedy = "build the bundle from a model with a ControlNet";
-    throw new UserError("bundle", `no ${lacking.join(", ")}`, drawing.join(", "), remedy);
+    const remedy = "build the bundle again without --component";
+    throw new UserError("bundle", `no ${lacking.join(", ")}`, components.join(", "), remedy);
   }
-  const needed = new Set(loadedComponents(manifest).flatMap((component) => manifest.components[component].params));
+  const needed = new Set(components.flatMap((component) => manifest.components[component].params));
   const shards = new Map<string, ParamRecord[]>();
   for (const record of manifest.params.records) {
-    if (!needed.has(record.name)) continue;
+    if (!needed.has(record.name) || isHere(record.name)) continue;
     const shard = manifest.params.shards[record.shard];
     shards.set(shard, [...(shards.get(shard) ?? []), record]);
   }
@@ -174,13 +176,14 @@ export function decodeRecord(
   return { dtype: computeDtype, bytes: bytesOf(widenFloat16(bytes)) };
 }
 
-/** Fetch the needed shards, several in parallel, and pass each to `use` with its records as it arrives. */
+/** Fetch shards, several in parallel, and pass each to `use` with its records as it arrives. */
 async function fetchRecords(
   bundle: Bundle,
+  shards: ReadonlyMap<string, readonly ParamRecord[]>,
   options: ReadOptions,
   use: (bytes: Uint8Array<ArrayBuffer>, records: readonly ParamRecord[]) => Promise<void>,
 ): Promise<void> {
-  const waiting = [...neededShards(bundle.manifest)];
+  const waiting = [...shards];
   const stop = new AbortController(); // a failed download stops the others
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
   const download = async () => {

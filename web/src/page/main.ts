@@ -146,9 +146,7 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   if (sampler.options.length === 0) {
     const isDefault = (name: string) => name === manifest.samplers.default;
     sampler.append(
-      ...Object.keys(samplers).map(
-        (name) => new Option(SAMPLER_NAMES[name] ?? name, name, isDefault(name), isDefault(name)),
-      ),
+      ...samplers.map((name) => new Option(SAMPLER_NAMES[name] ?? name, name, isDefault(name), isDefault(name))),
     );
   }
   offerMemory(memoryPlan);

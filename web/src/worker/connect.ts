@@ -2,6 +2,8 @@
 
 import { resolveBundleUrl } from "../engine/bundle_address.ts";
 import type {
+  BatchCallbacks,
+  BatchRequest,
   ControlNetEngine,
   EngineInfo,
   EngineOptions,
@@ -11,9 +13,9 @@ import type {
   GenerateRequest,
 } from "../engine/index.ts";
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
-import { checkCallbacks, checkOptions } from "../engine/interface.ts";
+import { checkBatch, checkCallbacks, checkOptions } from "../engine/interface.ts";
 import { checkPixels } from "../engine/prepare_image.ts";
-import { checkRequest, controlImages } from "../engine/request.ts";
+import { checkRequest, controlImages, type Pictures } from "../engine/request.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Receives the replies to a running call. */
@@ -105,15 +107,24 @@ class RemoteEngine implements ControlNetEngine {
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkRequest(request);
     checkCallbacks(callbacks);
-    for (const image of controlImages(request)) checkPixels(image);
-    if (request.image != null) checkPixels(request.image, IMAGE);
-    if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
-    const { onStep, onNotice, signal } = callbacks;
+    checkPictures(request);
+    const options = { signal: callbacks.signal, onEvent: reportTo(callbacks) };
+    return this.connection.call<GeneratedImage>({ kind: "generate", request }, options);
+  }
+
+  async generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
+    checkBatch(request, callbacks);
+    checkPictures(request);
+    const images: GeneratedImage[] = [];
+    const report = reportTo(callbacks);
     const onEvent = (event: Reply) => {
-      if (event.kind === "step") onStep?.(withPreview(event.step));
-      if (event.kind === "notice") onNotice?.(event.notice);
+      report(event);
+      if (event.kind !== "image") return;
+      images.push(event.image);
+      callbacks.onImage?.(event.image);
     };
-    return this.connection.call<GeneratedImage>({ kind: "generate", request }, { signal, onEvent });
+    await this.connection.call({ kind: "generateAll", request }, { signal: callbacks.signal, onEvent });
+    return images;
   }
 
   stats(): Promise<EngineStats> {
@@ -124,6 +135,21 @@ class RemoteEngine implements ControlNetEngine {
     await this.connection.call({ kind: "unload" });
     this.release();
   }
+}
+
+/** Throws UserError for a picture without pixels, which could not be sent. */
+function checkPictures(request: Pictures): void {
+  for (const image of controlImages(request)) checkPixels(image);
+  if (request.image != null) checkPixels(request.image, IMAGE);
+  if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
+}
+
+function reportTo({ onStep, onNotice, onProgress }: GenerateCallbacks): (event: Reply) => void {
+  return (event) => {
+    if (event.kind === "step") onStep?.(withPreview(event.step));
+    if (event.kind === "notice") onNotice?.(event.notice);
+    if (event.kind === "progress") onProgress?.(event.progress);
+  };
 }
 
 function withPreview(step: StepData) {

@@ -14,9 +14,9 @@ export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
+export { words as optionWords } from "../engine/option_text.ts";
 export { encodePng } from "../engine/png.ts";
 export { fitImage } from "../engine/prepare_image.ts";
-export { words as optionWords } from "../engine/request.ts";
 
 /**
  * Start a worker and load a bundle in it, with the options, results and errors of createEngine in `../engine`. `unload` ends

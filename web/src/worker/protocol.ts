@@ -1,12 +1,22 @@
 /** The messages between a page and its worker. Every message has the id of its call. */
 
 import { UserError } from "../engine/errors.ts";
-import type { GenerateRequest, Image, Manifest, MemoryChoice, Progress, Step } from "../engine/index.ts";
+import type {
+  BatchRequest,
+  GeneratedImage,
+  GenerateRequest,
+  Image,
+  Manifest,
+  MemoryChoice,
+  Progress,
+  Step,
+} from "../engine/index.ts";
 
 /** A message from the page. */
 export type Call =
   | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string; readonly memory?: MemoryChoice }
   | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
+  | { readonly kind: "generateAll"; readonly id: number; readonly request: BatchRequest }
   | { readonly kind: "stats"; readonly id: number }
   | { readonly kind: "unload"; readonly id: number }
   | { readonly kind: "abort"; readonly id: number };
@@ -19,6 +29,7 @@ export type Reply =
   | { readonly kind: "manifest"; readonly id: number; readonly manifest: Manifest }
   | { readonly kind: "progress"; readonly id: number; readonly progress: Progress }
   | { readonly kind: "step"; readonly id: number; readonly step: StepData }
+  | { readonly kind: "image"; readonly id: number; readonly image: GeneratedImage }
   | { readonly kind: "notice"; readonly id: number; readonly notice: string }
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };

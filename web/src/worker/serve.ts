@@ -1,7 +1,7 @@
 /** The worker's side: an engine behind a port. */
 
 import { createEngine } from "../engine/create_engine.ts";
-import type { ControlNetEngine, Image, Step } from "../engine/index.ts";
+import type { ControlNetEngine, GenerateCallbacks, Image, Step } from "../engine/index.ts";
 import { type Call, type Port, packError, type Reply, type StepData } from "./protocol.ts";
 
 /** Answer calls on `port`; `create` makes the engine. */
@@ -13,6 +13,15 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
     if (engine === undefined) throw new Error("no engine was created in this worker");
     return engine;
   };
+
+  function reporting(id: number, signal: AbortSignal): GenerateCallbacks {
+    return {
+      signal,
+      onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
+      onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+      onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
+    };
+  }
 
   async function answer(call: Exclude<Call, { kind: "abort" }>, signal: AbortSignal): Promise<unknown> {
     const { id } = call;
@@ -27,11 +36,13 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
         });
         return engine.info;
       case "generate":
-        return loaded().generate(call.request, {
-          signal,
-          onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
-          onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+        return loaded().generate(call.request, reporting(id, signal));
+      case "generateAll":
+        await loaded().generateAll(call.request, {
+          ...reporting(id, signal),
+          onImage: (image) => port.postMessage({ kind: "image", id, image }, [image.data.buffer]),
         });
+        return undefined; // all pictures are there
       case "stats":
         return loaded().stats();
       case "unload":

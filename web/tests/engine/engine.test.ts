@@ -362,6 +362,7 @@ describe("a component", () => {
     const kept = keeping({ controlnet: 1, controlnet_2: 1, control_embedding_2: 0, residual_sum: 0 });
     const engine = await load({ manifest: { ...manifest, components, controlnets: [LINES, DEPTH] }, memory: kept });
     const context = await engine.textEncoder(Int32Array.of(1));
+    await engine.require(["controlnet", "controlnet_2", "control_embedding_2"]);
     for (const controlnet of [LINES, DEPTH]) {
       const control = await engine.controlEmbedding(sample, controlnet);
       expect(control.controlnet).toBe(controlnet);
@@ -569,6 +570,79 @@ test("a GPU error that nobody caught fails the next call, where the picture woul
   const engine = await load();
   reportGpuError({ error: { message: "buffer too small" } });
   await expect(engine.vaeDecoder(sample)).rejects.toThrow("WebGPU: buffer too small");
+});
+
+describe("what not every picture needs", () => {
+  const later = { name: "depth.first", shape: [1], dtype: "float16", shard: 1, byte_offset: 0, bytes: 2 };
+  const components = {
+    ...manifest.components,
+    control_embedding_2: manifest.components.control_embedding,
+    controlnet_2: { ...manifest.components.controlnet, params: ["depth.first"] },
+  };
+  const shards = ["params/00.bin", "params/01.bin"];
+  const ofTwo: Manifest = {
+    ...manifest,
+    components,
+    controlnets: [LINES, DEPTH],
+    params: { ...manifest.params, shards, records: [...records, later] },
+    files: [...manifest.files, { path: "params/01.bin", bytes: 4, sha256: "" }],
+  };
+  const needed = ["controlnet_2", "control_embedding_2"];
+  let fetched: string[];
+
+  beforeEach(() => {
+    fetched = [];
+    const whole = readFile;
+    readFile = async (path, options) => {
+      options?.signal?.throwIfAborted();
+      fetched.push(path);
+      options?.onBytes?.(4);
+      return path === "params/01.bin" ? Uint8Array.of(0x00, 0x40, 0, 0) : whole(path, options);
+    };
+  });
+
+  const loadTwo = (kept: number) =>
+    load({ manifest: ofTwo, memory: keeping({ unet: 2, controlnet_2: kept, control_embedding_2: 0 }) });
+
+  async function draw(engine: Engine): Promise<number[]> {
+    let params: number[] = [];
+    tvm.state.run.controlnet = (...args) => {
+      params = (args.at(-1) as InstanceType<typeof tvm.TVMArray>).items.flatMap(floats);
+      return new tvm.TVMArray([gpuTensor(7), gpuTensor(8)]);
+    };
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const control = await engine.controlEmbedding(sample, DEPTH);
+    const residuals = await engine.controlnet(sample, 9, context, control, [1, 1]);
+    for (const value of [context, control, residuals]) value.dispose();
+    return params;
+  }
+
+  test.each([1, 0])("is fetched when it is asked for, once, and drawn with (%d kept)", async (kept) => {
+    const before = tvm.state.tensors;
+    const engine = await loadTwo(kept);
+    expect(fetched).not.toContain("params/01.bin");
+    const seen: Progress[] = [];
+    for (let i = 0; i < 2; i++) await engine.require(needed, { onProgress: (progress) => seen.push(progress) });
+    expect(fetched.filter((path) => path === "params/01.bin")).toHaveLength(1);
+    expect(seen).toEqual([{ phase: "download", done: 4, total: 4 }]);
+    expect(await draw(engine)).toEqual([2]);
+    engine.unload();
+    expect(tvm.state.tensors).toBe(before);
+  });
+
+  test("can be given up while it is fetched, and asked for again", async () => {
+    const engine = await loadTwo(1);
+    const abort = new AbortController();
+    abort.abort();
+    await expect(engine.require(needed, { signal: abort.signal })).rejects.toThrow("aborted");
+    await engine.require(needed);
+    expect(await draw(engine)).toEqual([2]);
+  });
+
+  test("of a bundle that has none is refused by name", async () => {
+    const engine = await loadTwo(1);
+    await expect(engine.require(["vae_encoder"])).rejects.toThrow("bundle: got no vae_encoder, wanted vae_encoder;");
+  });
 });
 
 describe("loading", () => {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { checkCallbacks, checkOptions } from "../../src/engine/interface";
+import { checkBatch, checkCallbacks, checkOptions } from "../../src/engine/interface";
 
 test("options may have their own keys only", () => {
   expect(() => checkOptions({ bundleUrl: "./", memory: undefined, signal: undefined })).not.toThrow();
@@ -10,8 +10,15 @@ test("options may have their own keys only", () => {
 
 test("callbacks may have their own keys only", () => {
   expect(() => checkCallbacks({ onStep: undefined, onNotice: undefined, signal: undefined })).not.toThrow();
-  expect(() => checkCallbacks({ onProgress: () => {} } as never)).toThrow(
-    "key of the callbacks: got 'onProgress', wanted one of onStep, onNotice, signal; rename it or leave it out",
+  expect(() => checkCallbacks({ onImage: () => {} } as never)).toThrow(
+    "key of the callbacks: got 'onImage', wanted one of onStep, onNotice, onProgress, signal; rename it or leave it out",
   );
   expect(() => checkCallbacks((() => {}) as never)).toThrow("callbacks: got () => {}, wanted an object");
+});
+
+test("several pictures have a key more, and a callback more", () => {
+  const batch = { prompt: ["a", "b"], numImagesPerPrompt: 2, seed: [1, 2, 3, 4] };
+  expect(() => checkBatch(batch, { onImage: () => {}, onStep: () => {} })).not.toThrow();
+  expect(() => checkBatch({ ...batch, numImages: 2 } as never, {})).toThrow("key of the request: got 'numImages'");
+  expect(() => checkBatch(batch, { onPicture: () => {} } as never)).toThrow("key of the callbacks: got 'onPicture'");
 });

@@ -1,20 +1,42 @@
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
+import type { Step } from "../../src/engine/denoising";
 import type { ControlNetEntry, Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
 import type { Image } from "../../src/engine/picture";
-import {
-  advance,
-  ControlNetPipeline,
-  type GeneratedImage,
-  guide,
-  type Step,
-  toPicture,
-} from "../../src/engine/pipeline";
+import { ControlNetPipeline, type GeneratedImage } from "../../src/engine/pipeline";
 import type { GenerateRequest } from "../../src/engine/request";
-import { parseSamplers } from "../../src/engine/sampler";
+import { descriptionsFromJson } from "../../src/engine/samplers/description";
+import type { Row } from "../../src/engine/samplers/row";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
 import { DEPTH, FILES, HEIGHT, LINES, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
+
+/** Two steps that are easy to follow: x0 = m, then x <- x0, with noise if eta is not 0. A picture's latents start halved. */
+vi.mock("../../src/engine/samplers/schedule", async (load) => {
+  const real = await load<typeof import("../../src/engine/samplers/schedule")>();
+  const buildSchedule: typeof real.buildSchedule = (...given) => {
+    real.buildSchedule(...given); // its checks
+    const [, , count, { eta = 0, strength = 1 } = {}] = given;
+    const row = (timestep: number, inputScale: number): Row => ({
+      timestep,
+      inputScale,
+      x0Sample: 0,
+      x0Output: 1,
+      outputSample: 0,
+      outputModel: 1,
+      correctedSamples: [],
+      correctedOutputs: [],
+      nextSamples: [],
+      nextOutputs: [1],
+      nextNoises: eta ? [eta] : [],
+      signalScale: inputScale / 2,
+      noiseScale: 1 / 4,
+    });
+    const rows = [row(900, 1), row(400, 0.5)].slice(0, count);
+    return { initNoiseSigma: 2, rows: rows.slice(rows.length - Math.trunc(rows.length * strength)) };
+  };
+  return { ...real, buildSchedule };
+});
 
 const TOKENS = 5;
 const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
@@ -26,10 +48,16 @@ const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 class FakeComponents implements Components {
   readonly calls: string[] = [];
   alive = 0;
+  required: readonly string[] = [];
+  guidance: number | undefined;
   /** What the unet's sample held after the latents. */
   extraChannels: number[] = [];
   /** The component that returns NaN. */
   broken = "";
+
+  async require(names: readonly string[]): Promise<void> {
+    this.required = names;
+  }
 
   async textEncoder(tokenIds: Int32Array, clipSkip = 0): Promise<Context> {
     this.calls.push(`text_encoder ${[...tokenIds]}${clipSkip ? ` without ${clipSkip}` : ""}`);
@@ -74,7 +102,14 @@ class FakeComponents implements Components {
     return this.onDevice([Float32Array.of(0)]);
   }
 
-  async unet(sample: FloatArray, timestep: number, context: Context, residuals: Residuals): Promise<FloatArray> {
+  async unet(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    residuals: Residuals,
+    guidanceScale?: number,
+  ): Promise<FloatArray> {
+    this.guidance = guidanceScale;
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
     this.extraChannels = [...sample.subarray(LATENTS)];
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
@@ -115,7 +150,7 @@ function load(manifest: Manifest) {
     manifest,
     bundleSha256: "abc",
     tokenizer: new PromptTokenizer(FILES["tokenizer/tokenizer.json"], manifest.tokenizer),
-    tables: parseSamplers(FILES["samplers.json"], "samplers.json"),
+    samplers: descriptionsFromJson(FILES["samplers.json"], "samplers.json"),
     components,
   });
 }
@@ -123,7 +158,13 @@ function load(manifest: Manifest) {
 async function run(changes: Partial<GenerateRequest> = {}) {
   const steps: Step[] = [];
   const notices: string[] = [];
-  const loop = pipeline.generate({ ...request, ...changes }, (notice) => notices.push(notice));
+  const loop = pipeline.generate(
+    { ...request, ...changes },
+    {
+      onNotice: (notice) => notices.push(notice),
+      onProgress: () => {},
+    },
+  );
   let result = await loop.next();
   for (; !result.done; result = await loop.next()) steps.push(result.value);
   return { image: result.value as GeneratedImage, steps, notices };
@@ -240,17 +281,152 @@ describe("two ControlNets", () => {
   });
 });
 
+const DRAWING = ["text_encoder", "control_embedding", "controlnet", "unet", "vae_decoder"];
+
+function loadWithEncoder() {
+  const { components: drawing } = makeManifest();
+  load(makeManifest(FILES, { components: { ...drawing, vae_encoder: drawing.vae_decoder }, memory: {} }));
+}
+
+/** White, but for the last column of cells, which is black. */
+const maskOfTheLeft = () => {
+  const mask: Image = { ...controlImage, data: controlImage.data.slice() };
+  for (let i = 0; i < WIDTH * HEIGHT; i++) if (i % WIDTH >= WIDTH - 8) mask.data.fill(0, 4 * i, 4 * i + 3);
+  return mask;
+};
+
+test("only what a picture needs is asked for", async () => {
+  load(makeManifest(undefined, { controlnets: [LINES, DEPTH] }));
+  await run({ controlnets: ["depth"] });
+  expect(components.required).toEqual([...DRAWING, "control_embedding_2", "controlnet_2"]);
+  loadWithEncoder();
+  await run();
+  expect(components.required).toEqual(DRAWING);
+  await run({ image: controlImage });
+  expect(components.required).toEqual([...DRAWING, "vae_encoder"]);
+});
+
+describe("a picture to start from", () => {
+  beforeEach(loadWithEncoder);
+  const latents = 1 * 0.25; // white's mean times the scaling factor
+  const noise = standardNormal(LATENTS, 3);
+
+  test("is noised for the first step that runs", async () => {
+    const { image, steps } = await run({ image: controlImage, strength: 0.5 });
+    expect(steps.map(({ index, count, timestep }) => [index, count, timestep])).toEqual([[0, 1, 400]]);
+    const x = 0.25 * latents + noise[0] / 4;
+    expect(components.calls).toContain(`unet ${(0.5 * x).toFixed(3)} 400`);
+    expect(image.latents).toEqual(new Float32Array(LATENTS).fill(2)); // the unet's output
+  });
+
+  test("with strength 0 comes back through the VAE alone", async () => {
+    const { image, steps } = await run({ image: controlImage, strength: 0 });
+    expect(steps).toEqual([]);
+    expect(image.latents).toEqual(new Float32Array(LATENTS).fill(latents));
+    expect(components.calls.filter((call) => call.startsWith("unet"))).toEqual([]);
+  });
+
+  test("needs an encoder", async () => {
+    load(makeManifest());
+    await expect(run({ image: controlImage })).rejects.toThrow(
+      "image: got one, wanted none: the bundle of circles has no VAE encoder; leave it out",
+    );
+    expect(components.calls).toEqual([]);
+  });
+});
+
+describe("a part of a picture, with a UNet of four channels", () => {
+  beforeEach(loadWithEncoder);
+  const repaint = { image: controlImage, maskImage: maskOfTheLeft() };
+  const latents = 1 * 0.25;
+  const noise = standardNormal(LATENTS, 3);
+  const isKept = (i: number) => i % 3 === 2;
+
+  test("is repainted, and after each step the rest is put back, noised as the next step is", async () => {
+    const { image, steps } = await run(repaint);
+    for (let i = 0; i < LATENTS; i++) {
+      expect(steps[0].x[i]).toBeCloseTo(isKept(i) ? 0.25 * latents + noise[i] / 4 : 2, 6);
+      expect(image.latents[i]).toBe(isKept(i) ? latents : 2);
+    }
+    expect(components.extraChannels).toEqual([]);
+    expect(components.calls).toContain(`unet ${(2 * noise[0]).toFixed(3)} 900`); // strength 1: from noise alone
+  });
+
+  test("starts from the picture with less strength", async () => {
+    await run({ ...repaint, strength: 0.5 });
+    expect(components.calls).toContain(`unet ${(0.5 * (0.25 * latents + noise[0] / 4)).toFixed(3)} 400`);
+  });
+
+  test("leaves the picture's own pixels outside of the mask, unless the request says otherwise", async () => {
+    const grey: Image = { ...controlImage, data: new Uint8ClampedArray(4 * WIDTH * HEIGHT).fill(99).fill(255, 3, 4) };
+    for (let i = 0; i < WIDTH * HEIGHT; i++) grey.data[4 * i + 3] = 255;
+    const right = 4 * (WIDTH - 1);
+    const pasted = await run({ ...repaint, image: grey });
+    expect([...pasted.image.data.subarray(right, right + 3)]).toEqual([99, 99, 99]);
+    expect(pasted.image.data[0]).toBe(255); // the decoder's 2, clipped
+    const whole = await run({ ...repaint, image: grey, applyOverlay: false });
+    expect(whole.image.data[right]).toBe(255);
+  });
+
+  test("around the mask is drawn at the model's size, in a picture that keeps its own", async () => {
+    const size = { width: 96, height: 64 };
+    const photo: Image = { ...size, data: new Uint8ClampedArray(4 * 96 * 64).fill(255) };
+    const mask: Image = { ...size, data: new Uint8ClampedArray(4 * 96 * 64) };
+    for (let y = 20; y < 28; y++) mask.data.fill(255, 4 * (y * 96 + 40), 4 * (y * 96 + 52));
+    const { image } = await run({ image: photo, maskImage: mask, paddingMaskCrop: 2, controlImage: photo });
+    expect([image.width, image.height, image.data.length]).toEqual([96, 64, 4 * 96 * 64]);
+    expect(components.calls).toContain(`control_embedding ${3 * HEIGHT * WIDTH}`);
+  });
+});
+
+test("a sampler's noise is the seed's, a stream for each step", async () => {
+  const { steps } = await run({ eta: 0.5 });
+  expect(steps[0].x[1]).toBeCloseTo(2 + 0.5 * standardNormal(LATENTS, 3, 1)[1], 6);
+  expect(steps[1].x[1]).toBeCloseTo(2 + 0.5 * standardNormal(LATENTS, 3, 2)[1], 6);
+});
+
+test("a caller's latents replace the seed's noise", async () => {
+  await run({ latents: new Float32Array(LATENTS).fill(0.75) });
+  expect(components.calls).toContain("unet 1.500 900");
+  await expect(run({ latents: new Float32Array(3) })).rejects.toThrow(
+    `latents: got 3 numbers, wanted [1, 4, 2, 3] of finite numbers;`,
+  );
+  await expect(run({ latents: new Float32Array(LATENTS).fill(Number.NaN) })).rejects.toThrow("with NaN or infinity");
+});
+
+test("encoded prompts are read in place of the texts", async () => {
+  const { steps } = await run({ guidanceScale: 3, promptEmbeds: new Float32Array(5).fill(8), negativePrompt: "b" });
+  expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "context 8,8,8,8,8"]);
+  expect(steps[0].x0[0]).toBe(1 + 3 * (8 - 1));
+});
+
+test("latents that the caller passes on replace a step's", async () => {
+  const loop = pipeline.generate(request);
+  await loop.next();
+  await loop.next(new Float32Array(LATENTS).fill(10));
+  expect(components.calls.at(-1)).toBe("unet 5.000 400");
+  await expect(loop.next(new Float32Array(2))).rejects.toThrow("latents of the caller: got 2 numbers, wanted 24;");
+  expect(components.alive).toBe(0);
+});
+
+test("a UNet that embeds the guidance scale gets it, and is called once", async () => {
+  const { components: drawing } = makeManifest();
+  const scale = { name: "guidance_scale", shape: [1], dtype: "float32" };
+  const unet = { ...drawing.unet, inputs: [...drawing.unet.inputs, scale] };
+  load(makeManifest(undefined, { components: { ...drawing, unet } }));
+  await run({ guidanceScale: 7.5, numInferenceSteps: 1 });
+  expect(components.guidance).toBe(7.5);
+  expect(components.calls.filter((call) => call.startsWith("unet"))).toHaveLength(1);
+});
+
 describe("an inpainting model", () => {
   const image: Image = controlImage; // white
-  const maskImage: Image = { ...image, data: image.data.slice() };
-  for (let i = 0; i < WIDTH * HEIGHT; i++) {
-    if (i % WIDTH >= WIDTH - 8) maskImage.data.fill(0, 4 * i, 4 * i + 3); // the last column of cells is kept
-  }
+  const maskImage = maskOfTheLeft();
   beforeEach(() => load(makeInpaintingManifest()));
 
   test("gets the mask and the latents of the masked picture after its own, unscaled", async () => {
     await run({ image, maskImage });
-    expect(components.calls.slice(1, 3)).toEqual(["vae_encoder 0 1", `control_embedding ${3 * HEIGHT * WIDTH}`]);
+    expect(components.calls.slice(1, 3)).toEqual([`control_embedding ${3 * HEIGHT * WIDTH}`, "vae_encoder 0 1"]);
     const kept = Array(LATENTS).fill(1 * 0.25); // the encoder's mean times the scaling factor
     expect(components.extraChannels).toEqual([1, 1, 0, 1, 1, 0, ...kept]);
     expect(components.calls.filter((call) => call.startsWith("vae_encoder"))).toHaveLength(1);
@@ -273,12 +449,6 @@ describe("an inpainting model", () => {
   ])("refuses %s before anything runs", async (_, pictures, complaint) => {
     await expect(run(pictures)).rejects.toThrow(complaint);
     expect(components.calls).toEqual([]);
-  });
-
-  test("is the only one that takes a picture to repaint", async () => {
-    load(makeManifest());
-    await expect(run({ image })).rejects.toThrow("image: got one, wanted none: circles is not an inpainting model;");
-    await expect(run({ maskImage })).rejects.toThrow("mask image: got one, wanted none");
   });
 
   test("names the encoder where it makes what is no number", async () => {
@@ -341,6 +511,14 @@ test("settings and metadata say what made the picture", async () => {
     controlMode: "balanced",
     guessMode: false,
     sampler: "ddim",
+    scheduleType: null,
+    eta: 0,
+    timesteps: null,
+    sigmas: null,
+    strength: 1,
+    maskBlur: 0,
+    paddingMaskCrop: null,
+    applyOverlay: true,
   });
   expect(image.metadata).toEqual({
     prompt: "c",
@@ -357,6 +535,10 @@ test("settings and metadata say what made the picture", async () => {
     control_mode: "balanced",
     guess_mode: "false",
     sampler: "ddim",
+    eta: "0",
+    strength: "1",
+    mask_blur: "0",
+    apply_overlay: "true",
     model: "circles",
     bundle_sha256: "abc",
   });
@@ -369,7 +551,7 @@ test.each([
     "control image: got none, wanted 1, one for each ControlNet in use",
   ],
   ["a misspelt key", { stpes: 4 } as never, "key of the request: got 'stpes', wanted one of prompt, "],
-  ["an option out of range", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted 1 or 2;"],
+  ["an option out of range", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted"],
 ])("%s is refused before anything runs", async (_, changes, complaint) => {
   await expect(run(changes)).rejects.toThrow(complaint);
   expect(components.calls).toEqual([]);
@@ -409,28 +591,4 @@ describe("what is on the device is freed", () => {
     expect(components.alive).toBe(0);
     expect(components.calls).not.toContain("vae_decoder");
   });
-});
-
-test("guidance with one output is that output", () => {
-  expect([...guide([Float32Array.of(1, 2)], 7)]).toEqual([1, 2]);
-});
-
-test("a sampler's step mixes sample, output and the x0 of the step before", () => {
-  const row = {
-    timestep: 0,
-    modelInputScale: 1,
-    x0Sample: 2,
-    x0Output: 3,
-    nextSample: 5,
-    nextX0: 7,
-    nextPreviousX0: 11,
-  };
-  const [next, x0] = advance(row, Float32Array.of(1), Float64Array.of(10), Float32Array.of(100));
-  expect(x0[0]).toBe(2 * 1 + 3 * 10);
-  expect(next[0]).toBe(5 * 1 + 7 * 32 + 11 * 100);
-});
-
-test("a picture is clipped and rounded, planes to pixels", () => {
-  const { data } = toPicture([-1, 0, 0.5, 2, 1, 0.2], 1, 2);
-  expect([...data]).toEqual([0, 128, 255, 255, 0, 255, 51, 255]);
 });

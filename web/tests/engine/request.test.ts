@@ -1,8 +1,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { MAX_SEED, OPTION_NAMES } from "../../src/engine/constants";
-import { checkRequest, type GenerateRequest, resolve, type Settings, toMetadata } from "../../src/engine/request";
-import { parseSamplers } from "../../src/engine/sampler";
+import { checkRequest, type GenerateRequest, type Settings, toMetadata } from "../../src/engine/request";
+import { resolve } from "../../src/engine/resolve";
+import { descriptionsFromJson } from "../../src/engine/samplers/description";
 import { DEPTH, FILES, LINES, makeManifest } from "./sample_bundle";
 
 const pixel = { width: 1, height: 1, data: new Uint8ClampedArray(4) };
@@ -22,12 +23,20 @@ const complete: Settings = {
   controlMode: "balanced",
   guessMode: false,
   sampler: "ddim",
+  scheduleType: "trailing",
+  eta: 0,
+  timesteps: null,
+  sigmas: null,
+  strength: 1,
+  maskBlur: 0,
+  paddingMaskCrop: null,
+  applyOverlay: true,
 };
-const tables = parseSamplers(FILES["samplers.json"], "samplers.json");
-const settingsOf = (changes: Partial<GenerateRequest>) => resolve({ ...request, ...changes }, makeManifest(), tables);
+const samplers = descriptionsFromJson(FILES["samplers.json"], "samplers.json");
+const settingsOf = (changes: Partial<GenerateRequest>) => resolve({ ...request, ...changes }, makeManifest(), samplers);
 const settingsOfTwo = (changes: Partial<GenerateRequest>) => {
   const manifest = makeManifest(undefined, { controlnets: [LINES, DEPTH] });
-  return resolve({ ...request, controlImage: [pixel, pixel], ...changes }, manifest, tables);
+  return resolve({ ...request, controlImage: [pixel, pixel], ...changes }, manifest, samplers);
 };
 
 test("the options are Python's, in the same order", () => {
@@ -47,6 +56,26 @@ test("all ControlNets are used unless the request names some", () => {
   expect(settingsOfTwo({}).controlnets).toEqual(["lines", "depth"]);
   expect(settingsOfTwo({ controlnets: ["depth"], controlImage: pixel }).controlnets).toEqual(["depth"]);
   expect(settingsOfTwo({ controlnets: [], controlImage: undefined }).controlnets).toEqual([]);
+});
+
+test("a picture to start from is changed by 0.8, one with a mask wholly, unless the request says more", () => {
+  expect(settingsOf({}).strength).toBe(1);
+  expect(settingsOf({ image: pixel }).strength).toBe(0.8);
+  expect(settingsOf({ image: pixel, maskImage: pixel }).strength).toBe(1);
+  expect(settingsOf({ image: pixel, strength: 0 }).strength).toBe(0);
+});
+
+test("timesteps are a list of either kind", () => {
+  const timesteps = [900, 500, 100];
+  const of = (given: unknown) => settingsOf({ sampler: "ddpm", timesteps: given as number[] }).timesteps;
+  expect([of(timesteps), of(Float32Array.from(timesteps)), of(undefined)]).toEqual([timesteps, timesteps, null]);
+});
+
+test("encoded prompts have the length that the UNet reads", () => {
+  expect(settingsOf({ promptEmbeds: new Float32Array(5) }).prompt).toBe("c");
+  expect(() => settingsOf({ negativePromptEmbeds: new Float32Array(6) })).toThrow(
+    "negative prompt embeds: got 6 numbers, wanted [1, 5, 1], what this bundle's UNet reads;",
+  );
 });
 
 test("an option of the ControlNets is one value or a list, in the metadata too", () => {
@@ -78,7 +107,8 @@ test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
     "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, promptSyntax, clipSkip, seed, " +
       "numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
-      "guessMode, sampler, controlImage, image, maskImage; rename it or leave it out",
+      "guessMode, sampler, scheduleType, eta, timesteps, sigmas, strength, maskBlur, paddingMaskCrop, applyOverlay, " +
+      "controlImage, image, maskImage, latents, promptEmbeds, negativePromptEmbeds; rename it or leave it out",
   );
 });
 
@@ -98,6 +128,11 @@ test("the metadata has every option, under Python's names", () => {
     control_mode: "balanced",
     guess_mode: "false",
     sampler: "ddim",
+    schedule_type: "trailing",
+    eta: "0",
+    strength: "1",
+    mask_blur: "0",
+    apply_overlay: "true",
   });
 });
 
@@ -116,8 +151,8 @@ test.each([
     { negativePrompt: 3 as never },
     "negative prompt: got number, wanted one string;",
   ],
-  ["steps of 0", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted 1 or 2;"],
-  ["steps of 1001", { numInferenceSteps: 1001 }, "num inference steps: got 1001, wanted 1 or 2;"],
+  ["steps of 0", { numInferenceSteps: 0 }, "num inference steps: got 0, wanted"],
+  ["steps of 1001", { numInferenceSteps: 1001 }, "num inference steps: got 1001, wanted"],
   ["half a step", { numInferenceSteps: 0.5 }, "num inference steps: got 0.5, wanted an integer;"],
   [
     "a syntax that does not exist",
@@ -130,7 +165,11 @@ test.each([
     { clipSkip: 3 },
     "clip skip: got 3, wanted 0 to 2: the text encoder has 3 layers;",
   ],
-  ["a sampler that does not exist", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim;"],
+  ["fresh noise of 2", { eta: 2 }, "eta: got 2, wanted a number from 0 to 1;"],
+  ["timesteps that are a number", { timesteps: 7 as never }, "timesteps: got 7, wanted a list of numbers;"],
+  ["a strength of 2", { strength: 2 }, "strength: got 2, wanted a number from 0 to 1;"],
+  ["an overlay that is a number", { applyOverlay: 1 as never }, "apply overlay: got 1, wanted true or false"],
+  ["a sampler that does not exist", { sampler: "lms" }, "sampler: got 'lms', wanted one of ddim, ddpm;"],
   ["a negative seed", { seed: -1 }, "seed: got -1, wanted an integer from 0 to 9007199254740991"],
   ["a guidance scale of NaN", { guidanceScale: Number.NaN }, "guidance scale: got NaN, wanted a finite number"],
   [

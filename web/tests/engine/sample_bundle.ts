@@ -31,13 +31,14 @@ const tokenizer = {
   },
 };
 
-/** Two steps that are easy to follow: x0 = m, then x <- x0. */
-const rows = [
-  [900, 1, 0, 1, 0, 1, 0],
-  [400, 0.5, 0, 1, 0, 1, 0],
-];
+/** A training schedule whose noise grows evenly. Its numbers are easy to write and no model has them. */
+const alphasCumprod = Float32Array.from({ length: 1000 }, (_, i) => 1 - (i + 1) / 1001);
+const logSigmas = alphasCumprod.map((a) => Math.log(Math.sqrt((1 - a) / a)));
+const base64 = (values: Float32Array<ArrayBuffer>) => Buffer.from(values.buffer).toString("base64");
 const samplers = {
-  ddim: { "1": { init_noise_sigma: 2, rows: rows.slice(0, 1) }, "2": { init_noise_sigma: 2, rows } },
+  prediction_type: "sample",
+  schedules: [{ alphas_cumprod: base64(alphasCumprod), log_sigmas: base64(logSigmas) }],
+  samplers: { ddim: { method: "ddim" }, ddpm: { method: "ddpm" } },
 };
 
 const json = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
@@ -89,6 +90,7 @@ export function makeInpaintingManifest(): Manifest {
 
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
+  const context = { name: "context", shape: [1, 5, 1], dtype: "compute" };
   const residual = { name: "mid_residual", shape: [1], dtype: "compute" };
   const tokenIds = { name: "token_ids", shape: [1, 5], dtype: "int32" };
   const layerGates = { name: "layer_gates", shape: [3], dtype: "float32" };
@@ -110,7 +112,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
     components: {
       ...Object.fromEntries(DRAWING.map((name) => [name, component(name)])),
       text_encoder: { ...component("text_encoder"), inputs: [tokenIds, layerGates] },
-      unet: { ...component("unet"), inputs: [residual] },
+      unet: { ...component("unet"), inputs: [context, residual] },
     },
     controlnets: [LINES],
     params: {

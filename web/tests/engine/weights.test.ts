@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import type { Manifest } from "../../src/engine/manifest";
-import { decodeRecord, neededShards } from "../../src/engine/weights";
+import { DRAWING } from "../../src/engine/constants";
+import { drawingComponents, type Manifest } from "../../src/engine/manifest";
+import { decodeRecord, kindOf, neededShards } from "../../src/engine/weights";
 import { makeInpaintingManifest, makeManifest } from "./sample_bundle";
 
 const record = { name: "w", shape: [2], dtype: "float16", shard: 0, byte_offset: 4, bytes: 4 };
@@ -37,21 +38,47 @@ function manifestWith(vaeEncoderParam: string): Manifest {
   };
 }
 
-test("a shard that only the VAE's encoder needs is not fetched", () => {
-  expect([...neededShards(manifestWith("vae_encoder.weight")).keys()]).toEqual(["params/00.bin"]);
+const shardsOf = (manifest: Manifest, components: readonly string[], isHere?: (param: string) => boolean) =>
+  [...neededShards(manifest, components, isHere)].map(([shard, records]) => [
+    shard,
+    ...records.map(({ name }) => name),
+  ]);
+
+test("a shard that only the VAE's encoder needs is fetched for the encoder alone", () => {
+  const manifest = manifestWith("vae_encoder.weight");
+  expect(shardsOf(manifest, drawingComponents(manifest))).toEqual([["params/00.bin", "unet.weight"]]);
+  expect(shardsOf(manifest, ["vae_encoder"])).toEqual([["params/01.bin", "vae_encoder.weight"]]);
+});
+
+test("what is here is not fetched again", () => {
+  const manifest = manifestWith("vae_encoder.weight");
+  const both = [...drawingComponents(manifest), "vae_encoder"];
+  expect(shardsOf(manifest, both, (param) => param === "unet.weight")).toEqual([
+    ["params/01.bin", "vae_encoder.weight"],
+  ]);
+  expect(shardsOf(manifest, both, () => true)).toEqual([]);
+});
+
+test("the number of a ControlNet is no part of its kind", () => {
+  expect(["controlnet_2", "control_embedding_12", "unet"].map(kindOf)).toEqual([
+    "controlnet",
+    "control_embedding",
+    "unet",
+  ]);
 });
 
 test("an inpainting model needs it", () => {
   const inpainting = makeInpaintingManifest();
   const needed = manifestWith("vae_encoder.weight");
   const components = { ...needed.components, unet: inpainting.components.unet };
-  expect([...neededShards({ ...needed, components }).keys()]).toEqual(["params/00.bin", "params/01.bin"]);
+  const manifest = { ...needed, components };
+  expect(shardsOf(manifest, drawingComponents(manifest))).toHaveLength(2);
 });
 
 test("a bundle without ControlNet is refused", () => {
   const manifest = makeManifest();
   const { controlnet: _, ...components } = manifest.components;
-  expect(() => neededShards({ ...manifest, components })).toThrow(
-    "bundle: got no controlnet, wanted text_encoder, control_embedding, controlnet, unet, vae_decoder; build the bundle from a model with",
+  expect(() => neededShards({ ...manifest, components }, DRAWING)).toThrow(
+    "bundle: got no controlnet, wanted text_encoder, control_embedding, controlnet, unet, vae_decoder; build the bundle again",
   );
 });

@@ -4,8 +4,10 @@ import type {
   createEngine,
   EngineInfo,
   EngineOptions,
+  GeneratedImage,
   GenerateRequest,
   Image,
+  Progress,
   Step,
 } from "../../src/engine";
 import { UserError } from "../../src/engine/errors";
@@ -21,9 +23,10 @@ const info = { bundleSha256: "abc" } as EngineInfo;
 /** An engine that makes pictures in two steps and stops between them if the signal says so. "slow" waits for the signal. */
 const fakeEngine: ControlNetEngine = {
   info,
-  async generate({ prompt, controlImage, seed }, { onStep, onNotice, signal } = {}) {
+  async generate({ prompt, controlImage, seed }, { onStep, onNotice, onProgress, signal } = {}) {
     if (prompt === "bad") throw new UserError("prompt", "bad", "good", "be good");
     onNotice?.("noticed");
+    onProgress?.({ phase: "download", done: 1, total: 2 });
     for (const index of [0, 1]) {
       const x = Float32Array.of(index);
       onStep?.({ index, count: 2, timestep: 9, x, x0: x, preview: () => pixel(index) });
@@ -31,7 +34,20 @@ const fakeEngine: ControlNetEngine = {
       signal?.throwIfAborted();
     }
     const settings = { prompt, seed: seed ?? 1 } as never;
-    return { ...pixel((controlImage as Image).data[0] + 1), settings, metadata: { prompt } };
+    return {
+      ...pixel((controlImage as Image).data[0] + 1),
+      settings,
+      metadata: { prompt },
+      latents: Float32Array.of(1),
+    };
+  },
+  async generateAll({ prompt, ...others }, { onImage, ...callbacks } = {}) {
+    const images = [];
+    for (const one of prompt as string[]) {
+      images.push(await this.generate({ ...others, prompt: one } as GenerateRequest, callbacks));
+      onImage?.(images[images.length - 1]);
+    }
+    return images;
   },
   stats: async () => ({ dispatches: 3, peakGpuMebibytes: 1 }),
   unload: vi.fn(async () => {}),
@@ -109,7 +125,40 @@ describe("creating", () => {
 describe("generating", () => {
   test("passes the request there and the picture back", async () => {
     const image = await (await connect()).generate({ ...request, seed: 0 });
-    expect(image).toEqual({ ...pixel(10), settings: { prompt: "gold", seed: 0 }, metadata: { prompt: "gold" } });
+    expect(image).toEqual({
+      ...pixel(10),
+      settings: { prompt: "gold", seed: 0 },
+      metadata: { prompt: "gold" },
+      latents: Float32Array.of(1),
+    });
+  });
+
+  test("of several pictures hands over each when it is finished", async () => {
+    const finished: string[] = [];
+    const engine = await connect();
+    const onStep = () => finished.push("step");
+    const onImage = ({ metadata }: GeneratedImage) => finished.push(metadata.prompt);
+    const images = await engine.generateAll({ ...request, prompt: ["gold", "navy"] }, { onStep, onImage });
+    expect(finished).toEqual(["step", "step", "gold", "step", "step", "navy"]);
+    expect(images.map(({ data, metadata }) => [data[0], metadata.prompt])).toEqual([
+      [10, "gold"],
+      [10, "navy"],
+    ]);
+  });
+
+  test("of several pictures ends with the first error, and keeps those before it", async () => {
+    const finished: string[] = [];
+    const onImage = ({ metadata }: GeneratedImage) => finished.push(metadata.prompt);
+    const run = (await connect()).generateAll({ ...request, prompt: ["gold", "bad"] }, { onImage });
+    await expect(run).rejects.toThrow("prompt: got bad, wanted good");
+    expect(finished).toEqual(["gold"]);
+  });
+
+  test("tells the progress of a download", async () => {
+    const seen: Progress[] = [];
+    const engine = await connect();
+    await engine.generate(request, { onProgress: (progress) => seen.push(progress) });
+    expect(seen).toEqual([{ phase: "download", done: 1, total: 2 }]);
   });
 
   test("leaves the caller's control image usable", async () => {

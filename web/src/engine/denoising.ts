@@ -1,0 +1,251 @@
+/**
+ * The denoising loop: from noise, or a noised picture, to latents.
+ *
+ * Twin: mlc_controlnet/runtime/denoising.py, the same functions in the same order.
+ */
+
+import type { Components, Context, FloatArray, Residuals } from "./components.ts";
+import { affects, type Control, isActive } from "./controls.ts";
+import { UserError } from "./errors.ts";
+import { blendLatents } from "./latents.ts";
+import type { LatentPreview, Manifest } from "./manifest.ts";
+import { FIRST_STEP_STREAM, standardNormal } from "./noise.ts";
+import type { Image } from "./picture.ts";
+import type { Settings } from "./request.ts";
+import { advance, INITIAL_STATE, type Row, type Schedule } from "./samplers/row.ts";
+
+/** The part of a picture that a four-channel UNet keeps: after every step it is put back, noised as the step is. */
+export interface Kept {
+  /** float32 [1, C, h, w]: of the picture. */
+  readonly latents: FloatArray;
+  /** float32 [1, C, h, w], standard normal: the noise that the drawing starts from. */
+  readonly noise: FloatArray;
+  /** float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0. */
+  readonly mask: FloatArray;
+}
+
+/** The inputs that are the same for every step of the denoising loop. */
+export interface Conditions {
+  /** The context of the prompt. With guidance, the negative prompt's context comes first. */
+  readonly contexts: readonly Context[];
+  readonly controls: readonly Control[];
+  /** The channels after the latents in an inpainting UNet's sample: float32 [1, _, h, w] each. */
+  readonly extraChannels: readonly FloatArray[];
+  /** Of a picture that a four-channel UNet repaints in part. */
+  readonly kept?: Kept;
+}
+
+/** The state after one step of the denoising loop. */
+export interface Step {
+  /** 0 .. count - 1 */
+  readonly index: number;
+  readonly count: number;
+  readonly timestep: number;
+  /** float32 [1, C, h, w]: the sample after this step. */
+  readonly x: FloatArray;
+  /** float32 [1, C, h, w]: the final latents as this step predicts them. */
+  readonly x0: FloatArray;
+  /** x0 as a small picture, w x h, one pixel per latent cell; computed by this call, without the VAE. */
+  preview(): Image;
+}
+
+/**
+ * The denoising loop. It yields after every step, so progress, preview and cancelling belong to the caller.
+ *
+ * Latents that the caller passes to `next` replace the sample after the step. The noise of step i is stream
+ * FIRST_STEP_STREAM + i of the seed.
+ */
+export async function* denoise(
+  components: Components,
+  manifest: Manifest,
+  settings: Settings,
+  schedule: Schedule,
+  conditions: Conditions,
+  x: FloatArray,
+): AsyncGenerator<Step, void, FloatArray | undefined> {
+  const { rows } = schedule;
+  let state = INITIAL_STATE;
+  let zeros: Promise<Residuals> | undefined; // made once per picture, if a step needs them
+  const zeroResiduals = () => (zeros ??= components.zeroResiduals());
+  try {
+    for (const [index, row] of rows.entries()) {
+      const scaledX = x.map((value) => value * row.inputScale);
+      const active = conditions.controls.filter(({ unit }) => isActive(unit, index, rows.length));
+      const residuals = await control(components, scaledX, row.timestep, conditions.contexts, active, zeroResiduals);
+      let outputs: FloatArray[];
+      try {
+        outputs = await predict(components, scaledX, row.timestep, conditions, residuals.all, settings.guidanceScale);
+        await checkOutputs(conditions, residuals.all, outputs, `step ${index + 1} of ${rows.length}`);
+      } finally {
+        for (const value of residuals.made) value.dispose();
+      }
+      const m = guide(outputs, settings.guidanceScale);
+      const drawNoise = () => standardNormal(x.length, settings.seed, FIRST_STEP_STREAM + index);
+      const advanced = advance(row, state, x, m, drawNoise);
+      state = advanced.state;
+      const { kept } = conditions;
+      const next = kept === undefined ? advanced.x : putBack(advanced.x, kept, rows[index + 1]);
+      const preview = () => previewLatents(advanced.x0, manifest);
+      x = (yield { index, count: rows.length, timestep: row.timestep, x: next, x0: advanced.x0, preview }) ?? next;
+    }
+  } finally {
+    (await zeros)?.dispose();
+  }
+}
+
+/** Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. */
+export function guide(outputs: readonly FloatArray[], guidanceScale: number): Float64Array {
+  if (outputs.length === 1) return Float64Array.from(outputs[0]);
+  const [negative, positive] = outputs;
+  return Float64Array.from(negative, (m, i) => m + guidanceScale * (positive[i] - m));
+}
+
+/** Return latents as they are at the start of a step, float32: diffusers' `scheduler.add_noise`. */
+export function addNoise({ signalScale, noiseScale }: Row, latents: FloatArray, noise: FloatArray): FloatArray {
+  return latents.map((value, i) => signalScale * value + noiseScale * noise[i]);
+}
+
+/** [3, H, W] in 0..1, clipped -> RGBA of 8 bits. */
+export function toPicture(rgb: ArrayLike<number>, height: number, width: number): Image {
+  const data = new Uint8ClampedArray(4 * height * width).fill(255);
+  for (let i = 0; i < height * width; i++) {
+    for (let color = 0; color < 3; color++) data[4 * i + color] = 255 * rgb[color * height * width + i]; // rounds, clips
+  }
+  return { width, height, data };
+}
+
+/** Throws UserError if a component returned NaN or infinity. */
+export function checkFinite(component: string, values: FloatArray, where: string): void {
+  const broken = values.reduce((count, value) => count + Number(!Number.isFinite(value)), 0);
+  if (broken) {
+    throw new UserError(
+      `${component}, ${where}`,
+      `NaN or infinity in ${broken} of ${values.length} numbers`,
+      "finite numbers",
+      "try another seed; if the error remains, verify the bundle with python -m mlc_controlnet verify, " +
+        "or use its float32 library",
+    );
+  }
+}
+
+/**
+ * The residuals for each context: the sum of those ControlNets that affect it, or zeros. The caller disposes those that
+ * were made for this step.
+ */
+async function control(
+  components: Components,
+  scaledX: FloatArray,
+  timestep: number,
+  contexts: readonly Context[],
+  active: readonly Control[],
+  zeroResiduals: () => Promise<Residuals>,
+): Promise<{ all: readonly Residuals[]; made: readonly Residuals[] }> {
+  const all: Residuals[] = [];
+  const made: Residuals[] = [];
+  try {
+    for (const [i, context] of contexts.entries()) {
+      const isNegative = i < contexts.length - 1;
+      const calls = active
+        .filter((one) => affects(one, isNegative))
+        .map(({ embedding, unit }) => {
+          return () => components.controlnet(scaledX, timestep, context, embedding, unit.residualScales);
+        });
+      const total = await sum(components, calls);
+      if (total !== undefined) made.push(total);
+      all.push(total ?? (await zeroResiduals()));
+    }
+    return { all, made };
+  } catch (error) {
+    for (const value of made) value.dispose();
+    throw error;
+  }
+}
+
+/** Add residuals; undefined if there are none. At most two sets are on the device at a time, and their sum. */
+async function sum(
+  components: Components,
+  residuals: readonly (() => Promise<Residuals>)[],
+): Promise<Residuals | undefined> {
+  const held: Residuals[] = [];
+  try {
+    for (const make of residuals) {
+      held.push(await make());
+      if (held.length < 2) continue;
+      const [total, one] = held;
+      held.push(await components.residualSum(total, one));
+      for (const added of held.splice(0, 2)) added.dispose();
+    }
+    return held[0];
+  } catch (error) {
+    for (const value of held) value.dispose();
+    throw error;
+  }
+}
+
+/** The UNet's output for each context: float32 [1, C, h, w]. */
+function predict(
+  components: Components,
+  scaledX: FloatArray,
+  timestep: number,
+  { contexts, extraChannels }: Conditions,
+  residuals: readonly Residuals[],
+  guidanceScale: number,
+): Promise<FloatArray[]> {
+  const sample = concatenate([scaledX, ...extraChannels]);
+  // All calls are queued before the first result is awaited, so that the device does not idle between them.
+  return Promise.all(
+    contexts.map((context, i) => components.unet(sample, timestep, context, residuals[i], guidanceScale)),
+  );
+}
+
+/** Put the kept part of the picture back, noised for the following row; after the last row, without noise. */
+function putBack(x: FloatArray, { latents, noise, mask }: Kept, following: Row | undefined): FloatArray {
+  return blendLatents(x, following === undefined ? latents : addNoise(following, latents, noise), mask);
+}
+
+/** Throws UserError if an output is not finite. The error names the first component that returned such numbers. */
+async function checkOutputs(
+  { contexts, controls }: Conditions,
+  residuals: readonly Residuals[],
+  outputs: readonly FloatArray[],
+  where: string,
+): Promise<void> {
+  for (const [i, output] of outputs.entries()) {
+    if (output.every(Number.isFinite)) continue;
+    // The inputs are copied to the host only now: to read them in every step would cost time.
+    for (const values of await contexts[i].read()) checkFinite("text_encoder", values, where);
+    for (const { embedding } of controls) {
+      for (const values of await embedding.read()) checkFinite(embedding.controlnet.control_embedding, values, where);
+    }
+    const controlnets = controls.map(({ unit }) => unit.controlnet.controlnet).join(" + ");
+    for (const values of await residuals[i].read()) checkFinite(controlnets, values, where);
+    checkFinite("unet", output, where);
+  }
+}
+
+/** One pixel per latent cell: rgb (0..1) = weight @ x0 + bias. */
+function previewLatents(x0: FloatArray, { model, latent_preview }: Manifest): Image {
+  const [height, width] = [model.height / model.vae_scale_factor, model.width / model.vae_scale_factor];
+  return toPicture(colorLatents(x0, height * width, latent_preview), height, width);
+}
+
+/** [C, h w] -> [3, h w] */
+function colorLatents(x0: FloatArray, cells: number, { weight, bias }: LatentPreview): Float32Array {
+  const rgb = new Float32Array(3 * cells);
+  for (let color = 0; color < 3; color++) {
+    for (let cell = 0; cell < cells; cell++) {
+      rgb[color * cells + cell] = weight[color].reduce((total, w, c) => total + w * x0[c * cells + cell], bias[color]);
+    }
+  }
+  return rgb;
+}
+
+function concatenate(parts: readonly FloatArray[]): FloatArray {
+  const whole = new Float32Array(parts.reduce((length, part) => length + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

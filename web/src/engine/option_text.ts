@@ -1,0 +1,15 @@
+/**
+ * Options as text: their names in error messages and in a PNG file.
+ *
+ * Twin: mlc_controlnet/runtime/option_text.py.
+ */
+
+/** `guidanceScale` as error messages write it: guidance scale. */
+export function words(name: string): string {
+  return separated(name, " ");
+}
+
+/** A name in camelCase in small letters, with a separator between its words. */
+export function separated(name: string, separator: string): string {
+  return name.replace(/[A-Z]/g, (letter) => separator + letter.toLowerCase());
+}

@@ -1,0 +1,105 @@
+/**
+ * From a request to complete settings: defaults, and the checks of options together.
+ *
+ * Twin: mlc_controlnet/runtime/resolve.py.
+ */
+
+import { OPTION_NAMES } from "./constants.ts";
+import { checkOneOf, UserError } from "./errors.ts";
+import { type Manifest, maxChunks, textLayers } from "./manifest.ts";
+import { words } from "./option_text.ts";
+import { parsePrompt } from "./prompt_syntax.ts";
+import {
+  checkRequest,
+  controlImages,
+  type GenerateRequest,
+  OPTIONS,
+  type Option,
+  perControlnet,
+  type Settings,
+} from "./request.ts";
+import type { SamplerDescriptions } from "./samplers/description.ts";
+import type { Schedule } from "./samplers/row.ts";
+import { buildSchedule } from "./samplers/schedule.ts";
+
+const PER_CONTROLNET = [
+  "controlnetConditioningScale",
+  "controlGuidanceStart",
+  "controlGuidanceEnd",
+  "controlMode",
+] as const;
+
+/**
+ * Fill in the defaults and check every option, alone and together.
+ *
+ * Throws UserError for the first value that cannot be used.
+ */
+export function resolve(request: GenerateRequest, manifest: Manifest, samplers: SamplerDescriptions): Settings {
+  checkRequest(request);
+  const values = OPTION_NAMES.map((name) => {
+    const option: Option<unknown> = OPTIONS[name];
+    return [name, option.check(words(name), request[name] ?? option.default?.(manifest, request))];
+  });
+  const settings: Settings = Object.fromEntries(values);
+  if (settings.promptSyntax === "webui") {
+    for (const name of ["prompt", "negativePrompt"] as const) parsePrompt(settings[name], words(name));
+  }
+  const layers = textLayers(manifest);
+  if (settings.clipSkip < 0 || settings.clipSkip >= layers) {
+    const wanted = `0 to ${layers - 1}: the text encoder has ${layers} layers`;
+    throw new UserError("clip skip", String(settings.clipSkip), wanted, "choose another number");
+  }
+  checkControlnets(settings, request, manifest);
+  checkEmbeds(request, manifest);
+  scheduleOf(settings, samplers);
+  return settings;
+}
+
+/** Compute the rows of the sampler that `settings` name. Throws UserError for what the sampler cannot do. */
+export function scheduleOf(settings: Settings, samplers: SamplerDescriptions): Schedule {
+  const { sampler, numInferenceSteps, timesteps, sigmas, scheduleType, eta, strength } = settings;
+  return buildSchedule(samplers, sampler, numInferenceSteps, { timesteps, sigmas, scheduleType, eta, strength });
+}
+
+function checkEmbeds(request: GenerateRequest, manifest: Manifest): void {
+  const [context] = manifest.components.unet.inputs.filter(({ name }) => name === "context");
+  const [, tokens, width] = context.shape;
+  const allowed = Array.from({ length: maxChunks(manifest) }, (_, i) => (i + 1) * tokens * width);
+  for (const name of ["promptEmbeds", "negativePromptEmbeds"] as const) {
+    const embeds = request[name];
+    if (embeds == null || allowed.includes(embeds.length)) continue;
+    const shapes = allowed.map((count) => `[1, ${count / width}, ${width}]`).join(" or ");
+    const wanted = `${shapes}, what this bundle's UNet reads`;
+    throw new UserError(words(name), `${embeds.length} numbers`, wanted, "encode a prompt with the same text encoder");
+  }
+}
+
+function checkControlnets(settings: Settings, request: GenerateRequest, manifest: Manifest): void {
+  const known = manifest.controlnets.map(({ name }) => name);
+  const used = settings.controlnets;
+  for (const name of used) checkOneOf("controlnets", name, known);
+  if (new Set(used).size < used.length) {
+    throw new UserError("controlnets", used.join(", "), "each name once", "leave the repeated ones out");
+  }
+  const images = controlImages(request).length;
+  if (images !== used.length) {
+    const each = `${used.length}, one for each ControlNet in use (${used.join(", ")})`;
+    const remedy = `pass as many, or name the ControlNets to use in controlnets: ${known.join(", ")}`;
+    const wanted = used.length ? each : "none: none is in use";
+    throw new UserError("control image", images ? String(images) : "none", wanted, remedy);
+  }
+  for (const name of PER_CONTROLNET) {
+    const value = settings[name];
+    if (Array.isArray(value) && value.length !== used.length) {
+      const wanted = `one value, or ${used.length}, one for each ControlNet in use`;
+      throw new UserError(words(name), `${value.length} values`, wanted, "pass as many as control images");
+    }
+  }
+  const starts = perControlnet(settings.controlGuidanceStart, used.length);
+  const ends = perControlnet(settings.controlGuidanceEnd, used.length);
+  for (const [i, start] of starts.entries()) {
+    if (0 <= start && start < ends[i] && ends[i] <= 1) continue;
+    const remedy = "leave both out to apply it in every step";
+    throw new UserError("control guidance", `from ${start} to ${ends[i]}`, "0 <= start < end <= 1", remedy);
+  }
+}
