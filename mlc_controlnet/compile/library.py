@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.bundle import manifest
+from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
@@ -38,7 +39,10 @@ class OverLimits(UserError):
         _, first, *others = (line.strip() for line in str(error).splitlines())
         more = f", and {len(others)} more demands over the limits" if others else ""
         super().__init__(
-            subject, f"{', '.join(components)}: {first}{more}", "what every WebGPU device grants", _remedy(sizes)
+            subject,
+            f"{', '.join(components)}: {first}{more}",
+            "what every WebGPU device grants",
+            _remedy(sizes, components),
         )
         self.error = error
         self.components = tuple(components)
@@ -48,7 +52,13 @@ class OverLimits(UserError):
         return OverLimits(self.subject, self.error, self.components, sizes)
 
 
-def _remedy(sizes: Sequence[tuple[int, int]] | None) -> str:
+def _remedy(sizes: Sequence[tuple[int, int]] | None, components: Sequence[str]) -> str:
+    if all(name.startswith((VAE_DECODER, VAE_ENCODER)) for name in components):  # of any size
+        return f"put a smaller --size before this one and add --vae-tiling; {_smaller(sizes)}"
+    return _smaller(sizes)
+
+
+def _smaller(sizes: Sequence[tuple[int, int]] | None) -> str:
     if sizes is None:
         return "build smaller pictures with --height and --width, or only --dtype float16"
     if not sizes:

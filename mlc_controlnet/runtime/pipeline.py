@@ -3,6 +3,7 @@
 Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from mlc_controlnet.runtime.controls import Control, control_units
 from mlc_controlnet.runtime.crop import Crop
 from mlc_controlnet.runtime.denoising import Conditions, Kept, Step, add_noise, check_finite, denoise, to_picture
 from mlc_controlnet.runtime.engine import Context, Engine
+from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.latents import upscale_latents
 from mlc_controlnet.runtime.noise import standard_normal
@@ -33,7 +35,6 @@ from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
-from mlc_controlnet.runtime.variant_options import hires_settings
 
 OnStep = Callable[[Step], np.ndarray | None]
 OUTPUT_TYPES = ("pil", "np", "latent")
@@ -216,9 +217,14 @@ class ControlNetPipeline:
         contexts, notices = self.encode_prompts(settings, request)
         controls = self.embed_controls(settings, [image.array for image in prepared])
         x, extra_channels, kept = self.start(settings, schedule, noise, init, inpainting)
-        x = self._run(settings, schedule, Conditions(contexts, controls, extra_channels, kept), x, on_step)
-        if settings.hires_scale is not None:
-            x = self.draw_larger(settings, request, contexts, x, on_step)
+        conditions = Conditions(contexts, controls, extra_channels, kept)
+        if settings.hires_scale is None:
+            x = self._run(settings, schedule, conditions, x, on_step)
+        else:
+            larger = hires_settings(settings)
+            first, second = len(schedule.rows), len(schedule_of(larger, self._samplers).rows)
+            x = self._run(settings, schedule, conditions, x, _numbered(on_step, 0, first + second))
+            x = self.draw_larger(larger, request, contexts, x, _numbered(on_step, first, first + second))
         image = self.decode(x, settings)
         if inpainting is not None and (settings.apply_overlay or crop is not None):
             image = paste(image, inpainting)
@@ -306,23 +312,24 @@ class ControlNetPipeline:
 
     def draw_larger(
         self,
-        settings: Settings,
+        larger: Settings,
         request: GenerateRequest,
         contexts: Sequence[Context],
         x: np.ndarray,
         on_step: OnStep | None = None,
     ) -> np.ndarray:
-        """Take the second pass of hires fix: enlarge the latents x and draw from them. Its steps count from 0 again.
+        """Take the second pass of hires fix: enlarge the latents x and draw from them.
+
+        `larger` are the settings of this pass: see `hires_settings`. The control images are fitted to its size anew.
 
         Returns:
             float32 [1, C, h, w] of the larger picture.
         """
-        assert settings.hires_upscaler is not None, "resolve fills it in"
-        larger = hires_settings(settings)
+        assert larger.hires_upscaler is not None, "resolve fills it in"
         schedule = schedule_of(larger, self._samplers)
         controls = self.embed_controls(larger, [image.array for image in _prepare_controls(larger, request)])
         noise = self.initial_noise(larger)
-        latents = upscale_latents(x, noise.shape[2], noise.shape[3], settings.hires_upscaler)
+        latents = upscale_latents(x, noise.shape[2], noise.shape[3], larger.hires_upscaler)
         x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents
         return self._run(larger, schedule, Conditions(contexts, controls), x, on_step)
 
@@ -378,6 +385,13 @@ class ControlNetPipeline:
 def _prepare_controls(settings: Settings, request: GenerateRequest, crop: Crop | None = None) -> list[PreparedImage]:
     """Fit the control images to the size of the drawing."""
     return [prepare_control_image(image, settings.height, settings.width, crop) for image in request.control_images]
+
+
+def _numbered(on_step: OnStep | None, before: int, count: int) -> OnStep | None:
+    """Let the steps of one of several passes count through: `before` steps came before it, all passes have `count`."""
+    if on_step is None:
+        return None
+    return lambda step: on_step(dataclasses.replace(step, index=before + step.index, count=count))
 
 
 def _like(x: np.ndarray, latents: Any) -> np.ndarray:

@@ -13,6 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.runtime.hires import (
+    HIRES_STRENGTH,
+    UPSCALE_MODES,
+    check_hires_scale,
+    check_hires_steps,
+    check_upscaler,
+    default_hires_steps,
+)
 from mlc_controlnet.runtime.mask_options import (
     check_mask_blur,
     check_padding_mask_crop,
@@ -37,7 +45,6 @@ from mlc_controlnet.runtime.option_checks import (
 )
 from mlc_controlnet.runtime.option_text import names, numbers, one_or_more, to_text, true_or_false
 from mlc_controlnet.runtime.prompt_syntax import WEBUI
-from mlc_controlnet.runtime.variant_options import UPSCALE_MODES, check_upscaler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -226,18 +233,18 @@ class Settings:
     hires_scale: float | None = _option(
         "hires fix: draw once more at so many times the size, from the enlarged latents; the bundle must have that "
         "size (default: off)",
-        or_none(check_number),
+        or_none(check_hires_scale),
         lambda manifest, request: None,
     )
     hires_strength: float | None = _option(
         "hires fix: the share of its steps that run, 0 to 1; less stays nearer to the small picture (default: 0.7)",
-        or_none(check_share),
-        lambda manifest, request: None if request.hires_scale is None else 0.7,
+        or_none(check_strength),
+        lambda manifest, request: None if request.hires_scale is None else HIRES_STRENGTH,
     )
     hires_steps: int | None = _option(
         "hires fix: number of denoising steps, of which hires_strength run (default: num_inference_steps)",
-        or_none(check_integer),
-        lambda manifest, request: None,
+        or_none(check_hires_steps),
+        default_hires_steps,
         "N",
         int,
     )

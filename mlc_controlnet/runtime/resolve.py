@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.runtime.hires import check_hires, hires_settings
 from mlc_controlnet.runtime.option_text import json_number, words
 from mlc_controlnet.runtime.prompt_syntax import WEBUI, parse_prompt
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, per_controlnet
-from mlc_controlnet.runtime.variant_options import check_variant, hires_settings
+from mlc_controlnet.runtime.variant_options import check_variant
 
 if TYPE_CHECKING:
     from mlc_controlnet.bundle.sampler_description import SamplerDescriptions
@@ -38,7 +39,8 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
         got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
         raise UserError("clip skip", got, wanted, "choose another number")
     _check_controlnets(settings, request, manifest)
-    check_variant(settings, request, manifest)
+    check_variant(settings, manifest)
+    check_hires(settings, request, manifest)
     _check_embeds(request, manifest)
     schedule_of(settings, samplers)
     if settings.hires_scale is not None:

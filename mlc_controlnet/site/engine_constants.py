@@ -13,11 +13,11 @@ from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.batch import MAX_IMAGES
+from mlc_controlnet.runtime.hires import UPSCALE_MODES
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
 from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED
 from mlc_controlnet.runtime.request import OPTIONS
-from mlc_controlnet.runtime.variant_options import UPSCALE_MODES
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
 PATH = WEB / "src" / "engine" / "constants.ts"

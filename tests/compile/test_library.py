@@ -33,6 +33,16 @@ def test_a_kernel_over_webgpus_limits_is_named_with_value_limit_and_remedy(tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("components", "tiles"),
+    [(["vae_decoder_768x768", "vae_encoder_768x768"], True), (["vae_decoder"], True), (["vae_decoder", "unet"], False)],
+)
+def test_a_vae_that_is_too_large_can_work_in_tiles(components: list[str], tiles: bool) -> None:
+    error = OverLimits("library", ValueError("1 demand\n  kernel: too large\n"), components, [(512, 512)])
+    assert ("--vae-tiling" in error.remedy) == tiles
+    assert "--height 512 --width 512" in error.remedy
+
+
 @pytest.mark.parametrize("shipped", [True, False], ids=["to be shipped", "to be compared only"])
 def test_a_processor_has_no_such_limits(tmp_path, shipped: bool) -> None:
     config = BuildConfig("huge", "llvm", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")

@@ -195,14 +195,18 @@ def test_hires_fix_needs_the_larger_size(settings_of):
 
 def test_hires_fix_has_defaults_only_if_it_is_on(settings_of):
     settings = settings_of(hires_scale=1)
-    assert (settings.hires_strength, settings.hires_steps, settings.hires_upscaler) == (0.7, None, "bilinear")
+    assert (settings.hires_strength, settings.hires_steps, settings.hires_upscaler) == (
+        0.7,
+        settings.num_inference_steps,
+        "bilinear",
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ({"hires_scale": 1, "hires_upscaler": "lanczos"}, "hires upscaler: got 'lanczos', wanted one of bilinear, "),
-        ({"hires_scale": 1, "hires_steps": 0}, "num inference steps: got 0"),
+        ({"hires_scale": 1, "hires_steps": 0}, "hires steps: got 0"),
         ({"hires_scale": 1, "hires_strength": 1.5}, "hires strength: got 1.5, wanted a number from 0 to 1"),
         ({"deepcache_interval": 0}, "deepcache interval: got 0, wanted 1 or more"),
         ({"deepcache_interval": 2}, "deepcache interval: got 2, wanted 1, because .*--deepcache"),
