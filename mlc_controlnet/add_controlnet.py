@@ -7,7 +7,6 @@ compiled or copied again, and its base model is not needed.
 import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 
 from mlc_controlnet.build import Parity, find_controlnets
@@ -170,7 +169,7 @@ def _write_weights(
 ) -> ParamsSpec:
     """Write the ControlNets' weights into shards after the bundle's own; return the specification of both."""
     count = len(old.shards)
-    new = write_params(writer, chain.from_iterable(captured.params.values()), checkpoint.tensors(), first_shard=count)
+    new = write_params(writer, captured.params, checkpoint.tensors(), first_shard=count)
     records = tuple(dataclasses.replace(record, shard=count + record.shard) for record in new.records)
     return ParamsSpec(old.dtype, old.bytes + new.bytes, (*old.shards, *new.shards), (*old.records, *records))
 

@@ -6,7 +6,6 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +192,7 @@ def write_data(
     if any(library.path.suffix == ".wasm" for library in libraries):  # it contains TVM's runtime and C++'s library
         writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
     params = libraries[0].model.params  # the same for every dtype
-    written = write_params(writer, dict.fromkeys(chain.from_iterable(params.values())), checkpoint.tensors())
+    written = write_params(writer, params, checkpoint.tensors())
     writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
     writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
     return written

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord
+from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord, drawing_components
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
 
@@ -20,7 +20,8 @@ EVERY_STEP = frozenset({CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW})
 class Weights:
     """All weights of a bundle. One component at a time is active and has all its weights on the device.
 
-    The weights of ControlNets after the first are read when a picture uses them.
+    The weights of components that not every picture needs are read when a picture uses them: ControlNets after the
+    first, the VAE encoder.
     """
 
     def __init__(self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any) -> None:
@@ -36,10 +37,12 @@ class Weights:
         self._shards: dict[int, np.ndarray] = {}  # the files, mapped
         self._kept: dict[str, Any] = {}
         self._dtype = compute_dtype
-        later = {param for name, params in self._params.items() if kind_of(name) != name for param in params}
-        for param in self._records.keys() - later:
+        first = {
+            param for name in drawing_components(bundle.manifest.components) for param in self._params.get(name, ())
+        }
+        for param in first:
             self._stored(param)
-        for param in self._staying - later:
+        for param in first & self._staying:
             self._kept[param] = self._upload(self._stored(param))
         self._tuples: dict[str, Any] = {}
         self._turn: str | None = None

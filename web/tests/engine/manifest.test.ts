@@ -30,8 +30,8 @@ test("a sound manifest is read as it is", () => {
 });
 
 test("a ControlNet pools its residuals only if the manifest says so", () => {
-  const { global_pool_conditions: _, ...entry } = LINES;
-  expect(parse({ ...sound, controlnets: [entry] })).toEqual(sound);
+  const { name, control_embedding, controlnet } = LINES;
+  expect(parse({ ...sound, controlnets: [{ name, control_embedding, controlnet }] })).toEqual(sound);
 });
 
 test("two ControlNets of one name are refused", () => {
