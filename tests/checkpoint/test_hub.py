@@ -115,6 +115,13 @@ def test_a_controlnets_repository_gives_its_configuration_and_weights(hub: Hub) 
     assert hub.asked[1][3] == ["config.json", "diffusion_pytorch_model.safetensors"]
 
 
+def test_a_model_with_several_controlnets_brings_all(hub: Hub) -> None:
+    weights = [f"{folder}/diffusion_pytorch_model.safetensors" for folder in ("controlnet", "controlnet_1")]
+    hub.files = [*MODEL_FILES, "controlnet/config.json", "controlnet_1/config.json", *weights]
+    find_model("org/sd", components=("controlnet",))
+    assert {*weights, "controlnet_1/config.json"} <= set(hub.asked[1][3])
+
+
 def test_a_repository_that_is_no_model_is_told_apart(hub: Hub) -> None:
     hub.files = ["v2-1_768.safetensors"]
     with pytest.raises(UserError, match=r"hub id org/sd: got no model_index\.json.*org/sd/FILE\.safetensors"):

@@ -85,6 +85,29 @@ def test_one_size_can_be_height_and_width() -> None:
     assert (config.height, config.width, config.other_sizes, config.prompt_chunks) == (768, 512, (), 1)
 
 
+def test_a_target_is_needed_unless_a_controlnet_is_added() -> None:
+    with pytest.raises(UserError, match=r"--target: got none, wanted one of webgpu, llvm, .*; pass --target webgpu or"):
+        parse_options(["--model", "circles"])
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("", r"--add-controlnet: got no --out, wanted the folder of a bundle or of a site; pass --out FOLDER"),
+        (
+            "--out x --model y --size 64x64",
+            r"got --model, --size beside it, wanted --out alone: the rest is the bundle's",
+        ),
+        ("--out nowhere", r"nowhere: got no such folder, wanted a bundle"),
+    ],
+)
+def test_adding_a_controlnet_needs_a_bundle_and_nothing_else(options: str, complaint: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    with pytest.raises(UserError, match=complaint):
+        run(parser.parse_args(["--add-controlnet", "canny.pth", *options.split()]))
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
