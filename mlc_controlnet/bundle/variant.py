@@ -1,7 +1,7 @@
 """Other picture sizes and longer prompts: functions that take the place of the components' own.
 
 A bundle holds each weight once. A variant is compiled for other shapes and is called with the components' own params,
-so it costs kernels and no weights.
+so it costs kernels and no weights. Twin: web/src/engine/variant.ts.
 """
 
 import dataclasses

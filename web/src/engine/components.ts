@@ -1,6 +1,7 @@
 /** The interface between pipeline and engine: a bundle's components as functions. */
 
 import type { ControlNetEntry } from "./manifest.ts";
+import type { Size } from "./picture.ts";
 import type { LoadOptions } from "./progress.ts";
 
 /** Numbers on the host, in C order. */
@@ -31,9 +32,13 @@ export interface Residuals extends OnDevice {
   read(): Promise<FloatArray[]>;
 }
 
+/** What a whole UNet leaves for a shallow one: compute dtype [1, C, h, w]. */
+export type DeepFeature = OnDevice;
+
 /**
  * A bundle's components as functions. The manifest states the shapes; the batch size is 1. The device runs calls in the
  * order in which they are made. A call that returns numbers waits for the device. Any other call only queues its work.
+ * `size` is the picture's, by default that of the bundle's first size.
  */
 export interface Components {
   /** Make components ready that not every picture needs: further ControlNets, the VAE's encoder. Others are ready. */
@@ -43,7 +48,7 @@ export interface Components {
   /** Put a context that the host computed on the device: float32 [1, T, D]. */
   context(values: FloatArray): Promise<Context>;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
-  controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding>;
+  controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry, size?: Size): Promise<ControlEmbedding>;
   /** float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale. */
   controlnet(
     sample: FloatArray,
@@ -55,7 +60,7 @@ export interface Components {
   /** Add the residuals of two ControlNets. */
   residualSum(one: Residuals, other: Residuals): Promise<Residuals>;
   /** Return residuals of zeros, with which the UNet computes the same as without a ControlNet. */
-  zeroResiduals(): Promise<Residuals>;
+  zeroResiduals(size?: Size): Promise<Residuals>;
   /**
    * float32 sample [1, C, h, w] -> model output, float32 of the same shape; an inpainting model's sample has 9 channels. A
    * UNet that embeds the guidance scale reads it; others do not.
@@ -67,11 +72,31 @@ export interface Components {
     residuals: Residuals,
     guidanceScale?: number,
   ): Promise<FloatArray>;
+  /** Call the UNet and keep its deep feature; undefined of a bundle without a shallow UNet. */
+  unetAndFeature(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    residuals: Residuals,
+    guidanceScale?: number,
+  ): Promise<{ output: FloatArray; feature: DeepFeature | undefined }>;
+  /**
+   * Return the UNet's output with the deep feature of another step. Of the residuals, it reads those of the skip connections
+   * that it computes.
+   */
+  unetShallow(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    feature: DeepFeature,
+    residuals: Residuals,
+    guidanceScale?: number,
+  ): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */
-  vaeDecoder(latents: FloatArray): Promise<FloatArray>;
+  vaeDecoder(latents: FloatArray, size?: Size): Promise<FloatArray>;
   /**
    * float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]; of a tiny autoencoder
    * latents, float32 [1, C, h, w].
    */
-  vaeEncoder(image: FloatArray): Promise<FloatArray>;
+  vaeEncoder(image: FloatArray, size?: Size): Promise<FloatArray>;
 }

@@ -4,8 +4,9 @@
  * Twin: mlc_controlnet/runtime/denoising.py, the same functions in the same order.
  */
 
-import type { Components, Context, FloatArray, Residuals } from "./components.ts";
+import type { Components, Context, DeepFeature, FloatArray, Residuals } from "./components.ts";
 import { affects, type Control, isActive } from "./controls.ts";
+import { DeepCache } from "./deepcache.ts";
 import { UserError } from "./errors.ts";
 import { blendLatents } from "./latents.ts";
 import type { LatentPreview, Manifest } from "./manifest.ts";
@@ -66,19 +67,30 @@ export async function* denoise(
   const { rows } = schedule;
   let state = INITIAL_STATE;
   let zeros: Promise<Residuals> | undefined; // made once per picture, if a step needs them
-  const zeroResiduals = () => (zeros ??= components.zeroResiduals());
+  const zeroResiduals = () => (zeros ??= components.zeroResiduals(settings));
+  const cache = new DeepCache(settings.deepcacheInterval);
   try {
     for (const [index, row] of rows.entries()) {
       const scaledX = x.map((value) => value * row.inputScale);
       const active = conditions.controls.filter(({ unit }) => isActive(unit, index, rows.length));
-      const residuals = await control(components, scaledX, row.timestep, conditions.contexts, active, zeroResiduals);
+      const sample = concatenate([scaledX, ...conditions.extraChannels]);
+      const { contexts } = conditions;
       let outputs: FloatArray[];
-      try {
-        outputs = await predict(components, scaledX, row.timestep, conditions, residuals.all, settings.guidanceScale);
-        await checkOutputs(conditions, residuals.all, outputs, `step ${index + 1} of ${rows.length}`);
-      } finally {
-        for (const value of residuals.made) value.dispose();
+      let read: readonly Residuals[];
+      if (cache.isShallow(active)) {
+        const predicted = await cache.predict(components, sample, row.timestep, contexts, settings.guidanceScale);
+        outputs = predicted.outputs;
+        read = predicted.residuals;
+      } else {
+        cache.dispose(); // before this step makes as much again
+        const residuals = await control(components, scaledX, row.timestep, contexts, active, zeroResiduals);
+        const step = await predict(components, sample, row.timestep, contexts, residuals, settings.guidanceScale);
+        outputs = step.outputs;
+        read = residuals.all;
+        cache.keep(active, { residuals: residuals.all, made: residuals.made, features: step.features });
       }
+      await checkOutputs(conditions, read, outputs, `step ${index + 1} of ${rows.length}`);
+      cache.endStep();
       const m = guide(outputs, settings.guidanceScale);
       const drawNoise = () => standardNormal(x.length, settings.seed, FIRST_STEP_STREAM + index);
       const advanced = advance(row, state, x, m, drawNoise);
@@ -89,6 +101,7 @@ export async function* denoise(
       x = (yield { index, count: rows.length, timestep: row.timestep, x: next, x0: advanced.x0, preview }) ?? next;
     }
   } finally {
+    cache.dispose();
     (await zeros)?.dispose();
   }
 }
@@ -182,20 +195,29 @@ async function sum(
   }
 }
 
-/** The UNet's output for each context: float32 [1, C, h, w]. */
-function predict(
+/**
+ * The UNet's output for each context, float32 [1, C, h, w], and the deep features of a bundle with a shallow UNet. If it
+ * fails, it disposes them and the residuals that were made for this step.
+ */
+async function predict(
   components: Components,
-  scaledX: FloatArray,
+  sample: FloatArray,
   timestep: number,
-  { contexts, extraChannels }: Conditions,
-  residuals: readonly Residuals[],
+  contexts: readonly Context[],
+  residuals: { readonly all: readonly Residuals[]; readonly made: readonly Residuals[] },
   guidanceScale: number,
-): Promise<FloatArray[]> {
-  const sample = concatenate([scaledX, ...extraChannels]);
+): Promise<{ outputs: FloatArray[]; features: DeepFeature[] }> {
   // All calls are queued before the first result is awaited, so that the device does not idle between them.
-  return Promise.all(
-    contexts.map((context, i) => components.unet(sample, timestep, context, residuals[i], guidanceScale)),
+  const calls = contexts.map((context, i) =>
+    components.unetAndFeature(sample, timestep, context, residuals.all[i], guidanceScale),
   );
+  const settled = await Promise.allSettled(calls);
+  const done = settled.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+  const features = done.flatMap(({ feature }) => (feature === undefined ? [] : [feature]));
+  const failed = settled.find((result) => result.status === "rejected");
+  if (failed === undefined) return { outputs: done.map(({ output }) => output), features };
+  for (const value of [...residuals.made, ...features]) value.dispose();
+  throw failed.reason;
 }
 
 /** Put the kept part of the picture back, noised for the following row; after the last row, without noise. */

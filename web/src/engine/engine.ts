@@ -6,7 +6,15 @@
  */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
-import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "./components.ts";
+import type {
+  Components,
+  Context,
+  ControlEmbedding,
+  DeepFeature,
+  FloatArray,
+  OnDevice,
+  Residuals,
+} from "./components.ts";
 import { COMPUTE } from "./constants.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import { narrowFloat32 } from "./float16.ts";
@@ -15,14 +23,17 @@ import {
   type ControlNetEntry,
   drawingComponents,
   embedsGuidance,
+  forSize,
   type Library,
   type Manifest,
   residuals as residualSpecs,
   textLayers,
 } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
+import type { Size } from "./picture.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
+import { type FunctionEntry, functionFor } from "./variant.ts";
 import { createWasi } from "./wasi.ts";
 import { neededShards, Weights } from "./weights.ts";
 
@@ -153,8 +164,13 @@ export class Engine implements Components {
     );
   }
 
-  async controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {
-    return Object.assign(this.keep(await this.call(controlnet.control_embedding, [controlImage])), { controlnet });
+  async controlEmbedding(
+    controlImage: FloatArray,
+    controlnet: ControlNetEntry,
+    size?: Size,
+  ): Promise<ControlEmbedding> {
+    const tensors = await this.call(controlnet.control_embedding, [controlImage], size);
+    return Object.assign(this.keep(tensors), { controlnet });
   }
 
   async controlnet(
@@ -173,10 +189,10 @@ export class Engine implements Components {
     return this.keep(await this.call("residual_sum", [...tensorsOf(one), ...tensorsOf(other)]));
   }
 
-  async zeroResiduals(): Promise<Residuals> {
+  async zeroResiduals(size: Size = this.manifest.model): Promise<Residuals> {
     const dtypeOf = (dtype: string) => (dtype === COMPUTE ? this.library.dtype : dtype);
-    const zeros = () =>
-      residualSpecs(this.manifest).map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtypeOf(dtype)));
+    const specs = residualSpecs(forSize(this.manifest, size));
+    const zeros = () => specs.map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtypeOf(dtype)));
     return this.keep(this.guarded(zeros));
   }
 
@@ -187,19 +203,53 @@ export class Engine implements Components {
     residuals: Residuals,
     guidanceScale = 1,
   ): Promise<FloatArray> {
-    const guidance = embedsGuidance(this.manifest) ? [Float32Array.of(guidanceScale)] : [];
-    const inputs = [sample, Float32Array.of(timestep), ...tensorsOf(context), ...guidance, ...tensorsOf(residuals)];
-    return this.readOnce(await this.call("unet", inputs));
+    const { output, feature } = await this.unetAndFeature(sample, timestep, context, residuals, guidanceScale);
+    feature?.dispose();
+    return output;
   }
 
-  async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
-    const image = await this.readOnce(await this.call("vae_decoder", [latents]));
+  async unetAndFeature(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    residuals: Residuals,
+    guidanceScale = 1,
+  ): Promise<{ output: FloatArray; feature: DeepFeature | undefined }> {
+    const [time, ...guidance] = this.scalars(timestep, guidanceScale);
+    const inputs = [sample, time, ...tensorsOf(context), ...guidance, ...tensorsOf(residuals)];
+    const [output, ...rest] = await this.call("unet", inputs);
+    const feature = rest.length ? this.keep(rest) : undefined;
+    try {
+      return { output: await this.readOnce([output]), feature };
+    } catch (error) {
+      feature?.dispose();
+      throw error;
+    }
+  }
+
+  async unetShallow(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    feature: DeepFeature,
+    residuals: Residuals,
+    guidanceScale = 1,
+  ): Promise<FloatArray> {
+    const { inputs: specs } = this.manifest.components.unet_shallow;
+    const count = specs.filter(({ name }) => name.includes("residual")).length;
+    const [time, ...guidance] = this.scalars(timestep, guidanceScale);
+    const read = [...tensorsOf(feature), ...tensorsOf(residuals).slice(0, count)];
+    return this.readOnce(await this.call("unet_shallow", [sample, time, ...tensorsOf(context), ...guidance, ...read]));
+  }
+
+  async vaeDecoder(latents: FloatArray, size?: Size): Promise<FloatArray> {
+    const image = await this.readOnce(await this.call("vae_decoder", [latents], size));
     this.guarded(() => this.weights.freeWorkspace()); // the largest workspace, and the decoder is the last component of a picture
     return image;
   }
 
-  async vaeEncoder(image: FloatArray): Promise<FloatArray> {
-    return this.readOnce(await this.call("vae_encoder", [image]));
+  async vaeEncoder(image: FloatArray, size?: Size): Promise<FloatArray> {
+    return this.readOnce(await this.call("vae_encoder", [image], size));
   }
 
   stats() {
@@ -208,19 +258,26 @@ export class Engine implements Components {
     return { dispatches: field("shader-submissions"), peakGpuMebibytes: field("peak-memory") };
   }
 
+  /** The timestep and, for a UNet that embeds it, the guidance scale: float32 [1] each. */
+  private scalars(timestep: number, guidanceScale: number): FloatArray[] {
+    const scalars = embedsGuidance(this.manifest) ? [timestep, guidanceScale] : [timestep];
+    return scalars.map((value) => Float32Array.of(value));
+  }
+
   /** Queue one component after the earlier calls. The caller disposes the tensors that it returns. */
-  private call(name: string, inputs: readonly Input[]): Promise<tvmjs.Tensor[]> {
+  private call(name: string, inputs: readonly Input[], size?: Size): Promise<tvmjs.Tensor[]> {
     const call = this.queued.then(async () => {
       this.guarded(() => {});
       const params = await this.weights.take(name, () => this.synced());
-      return this.guarded(() => this.run(name, inputs, params));
+      return this.guarded(() => this.run(name, inputs, params, size));
     });
     this.queued = call.catch(() => {});
     return call;
   }
 
-  private run(name: string, inputs: readonly Input[], params: tvmjs.TVMArray): tvmjs.Tensor[] {
-    const { run, slots } = this.functionOf(name);
+  private run(name: string, inputs: readonly Input[], params: tvmjs.TVMArray, size?: Size): tvmjs.Tensor[] {
+    const shapes = inputs.map((input) => (input instanceof tvmjs.Tensor ? input.shape : input.length));
+    const { run, slots } = this.loaded(functionFor(this.manifest, name, shapes, size));
     // The device finishes the work that was queued before such a write, so a slot can be written again at once.
     const written = inputs.map((input, i) =>
       input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
@@ -232,9 +289,8 @@ export class Engine implements Components {
     });
   }
 
-  /** The function of a component. At its first call, it is looked up and its slots are made. */
-  private functionOf(component: string): LoadedFunction {
-    const { function: name, inputs } = this.manifest.components[component];
+  /** Look a function up and make its slots, at its first call. */
+  private loaded({ function: name, inputs }: FunctionEntry): LoadedFunction {
     const known = this.functions.get(name);
     if (known !== undefined) return known;
     const run = inScope(this.tvm, (scope) => scope.detachFromCurrentScope(this.vm.getFunction(name)));
@@ -308,6 +364,6 @@ class TensorsOnDevice implements Context, Residuals {
   }
 }
 
-function tensorsOf(value: Context | ControlEmbedding | Residuals): readonly tvmjs.Tensor[] {
+function tensorsOf(value: OnDevice): readonly tvmjs.Tensor[] {
   return (value as TensorsOnDevice).tensors;
 }

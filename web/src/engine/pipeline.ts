@@ -10,10 +10,18 @@ import { type Control, controlUnits } from "./controls.ts";
 import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture } from "./denoising.ts";
 import { UserError } from "./errors.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
-import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
+import {
+  drawingComponents,
+  embedsGuidance,
+  forSize,
+  inpaints,
+  type Manifest,
+  maxChunks,
+  residuals,
+} from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
 import { words } from "./option_text.ts";
-import type { Image } from "./picture.ts";
+import type { Image, Size } from "./picture.ts";
 import type { LoadOptions } from "./progress.ts";
 import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
 import { controlImages, type GenerateRequest, type Settings, toMetadata } from "./request.ts";
@@ -69,13 +77,14 @@ export class ControlNetPipeline {
     request: GenerateRequest,
     { onNotice = () => {}, ...loading }: PipelineCallbacks = {},
   ): AsyncGenerator<Step, GeneratedImage, FloatArray | undefined> {
-    const { components, manifest, samplers } = this.model;
+    const { components, samplers } = this.model;
     const settings = this.resolve(request);
+    const manifest = forSize(this.model.manifest, settings);
     const schedule = scheduleOf(settings, samplers);
     const { maskBlur, paddingMaskCrop } = settings;
     const inpainting = prepareInpainting(request.image, request.maskImage, manifest, maskBlur, paddingMaskCrop);
     const init = inpainting === undefined ? prepareInitImage(request.image, manifest) : undefined;
-    const { height, width } = manifest.model;
+    const { height, width } = settings;
     const prepared = controlImages(request).map((image) => prepareControlImage(image, height, width, inpainting?.crop));
     const noise = this.initialNoise(settings, request.latents);
     const changed = [...prepared, ...(init ? [init] : []), ...(inpainting ? [inpainting] : [])];
@@ -117,12 +126,13 @@ export class ControlNetPipeline {
   }
 
   /** List the components that a picture needs. */
-  componentsOf({ controlnets }: Settings, request: GenerateRequest): string[] {
+  componentsOf({ controlnets, deepcacheInterval }: Settings, request: GenerateRequest): string[] {
     const { manifest } = this.model;
     const used = manifest.controlnets.filter(({ name }) => controlnets.includes(name));
     const encoder = request.image == null ? [] : ["vae_encoder"];
     const components = used.flatMap(({ control_embedding, controlnet }) => [control_embedding, controlnet]);
-    return [...new Set([...drawingComponents(manifest), ...components, ...encoder])];
+    const shallow = deepcacheInterval > 1 ? ["unet_shallow"] : [];
+    return [...new Set([...drawingComponents(manifest), ...components, ...encoder, ...shallow])];
   }
 
   /** The prompt's context, with guidance the negative prompt's before it. */
@@ -165,7 +175,7 @@ export class ControlNetPipeline {
     const controls: Control[] = [];
     try {
       for (const unit of controlUnits(settings, manifest.controlnets, residuals(manifest).length)) {
-        const embedding = await components.controlEmbedding(controlImages[controls.length], unit.controlnet);
+        const embedding = await components.controlEmbedding(controlImages[controls.length], unit.controlnet, settings);
         controls.push({ unit, embedding });
       }
       return controls;
@@ -177,7 +187,8 @@ export class ControlNetPipeline {
 
   /** The seed's or the caller's noise: float32 [1, C, h, w], standard normal. */
   initialNoise(settings: Settings, latents?: FloatArray): FloatArray {
-    const { latent_channels, height, width, vae_scale_factor } = this.model.manifest.model;
+    const { latent_channels, vae_scale_factor } = this.model.manifest.model;
+    const { height, width } = settings;
     const shape = [1, latent_channels, height / vae_scale_factor, width / vae_scale_factor];
     const count = shape.reduce((product, size) => product * size);
     if (latents == null) return standardNormal(count, settings.seed);
@@ -208,10 +219,10 @@ export class ControlNetPipeline {
     const startsFromNoise = inpainting !== undefined && settings.strength === 1;
     let extraChannels: FloatArray[] = [];
     if (inpainting !== undefined && inpaints(this.model.manifest)) {
-      extraChannels = [inpainting.mask, await this.encodeImage(inpainting.maskedImage)];
+      extraChannels = [inpainting.mask, await this.encodeImage(inpainting.maskedImage, settings)];
       if (startsFromNoise) return { x: fromNoise, extraChannels };
     }
-    const latents = await this.encodeImage(picture.pixels);
+    const latents = await this.encodeImage(picture.pixels, settings);
     const [first] = schedule.rows;
     const x = first === undefined ? latents : addNoise(first, latents, noise);
     if (inpainting === undefined || extraChannels.length) return { x, extraChannels };
@@ -224,19 +235,19 @@ export class ControlNetPipeline {
    * They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed determines nothing
    * but the noise.
    */
-  async encodeImage(image: FloatArray): Promise<FloatArray> {
+  async encodeImage(image: FloatArray, { height, width }: Size): Promise<FloatArray> {
     const { components, manifest } = this.model;
-    const encoded = await components.vaeEncoder(image); // [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
+    const encoded = await components.vaeEncoder(image, { height, width }); // [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
     checkFinite("vae_encoder", encoded, "before step 1");
-    const { latent_channels, height, width, vae_scale_factor, scaling_factor } = manifest.model;
+    const { latent_channels, vae_scale_factor, scaling_factor } = manifest.model;
     const count = (latent_channels * height * width) / vae_scale_factor ** 2;
     return encoded.slice(0, count).map((mean) => mean * scaling_factor);
   }
 
   /** Latents float32 [1, C, h, w] -> picture. */
   async decode(x: FloatArray, settings: Settings): Promise<Image> {
-    const { height, width } = this.model.manifest.model;
-    const image = await this.model.components.vaeDecoder(x); // [1, 3, H, W]
+    const { height, width } = settings;
+    const image = await this.model.components.vaeDecoder(x, { height, width }); // [1, 3, H, W]
     checkFinite("vae_decoder", image, `after ${settings.numInferenceSteps} steps`);
     return toPicture(
       image.map((value) => value / 2 + 0.5),

@@ -8,8 +8,9 @@
  */
 
 import type { FloatArray } from "./components.ts";
-import { MAX_SEED, OPTION_NAMES } from "./constants.ts";
+import { MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constants.ts";
 import { checkKeys } from "./known_keys.ts";
+import type { UpscaleMode } from "./latents.ts";
 import type { Manifest } from "./manifest.ts";
 import { checkMaskBlur, checkPaddingMaskCrop, checkStrength } from "./mask_options.ts";
 import {
@@ -31,6 +32,7 @@ import {
 import { separated } from "./option_text.ts";
 import type { Image } from "./picture.ts";
 import type { PromptSyntax } from "./prompt_syntax.ts";
+import { checkUpscaler } from "./variant_options.ts";
 
 /** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */
 export interface Settings {
@@ -73,6 +75,26 @@ export interface Settings {
   readonly timesteps: readonly number[] | null;
   /** The steps' noise levels, from the noisiest to the last, in place of numInferenceSteps. Default: null. */
   readonly sigmas: readonly number[] | null;
+  /** Of the picture in pixels; with width one of the bundle's sizes. Default: that of its first size. */
+  readonly height: number;
+  /** Of the picture in pixels. Default: that of the bundle's first size. */
+  readonly width: number;
+  /**
+   * Hires fix: draw once more at so many times the size, from the enlarged latents; the bundle must have that size.
+   * Default: null, off.
+   */
+  readonly hiresScale: number | null;
+  /** Hires fix: the share of its steps that run, 0 to 1; less stays nearer to the small picture. Default: 0.7. */
+  readonly hiresStrength: number | null;
+  /** Hires fix: number of denoising steps, of which hiresStrength run. Default: null, numInferenceSteps. */
+  readonly hiresSteps: number | null;
+  /** Hires fix: how latents are enlarged: bilinear, nearest, nearest-exact or bicubic. Default: bilinear. */
+  readonly hiresUpscaler: UpscaleMode | null;
+  /**
+   * Of a bundle built with --deepcache: the distance of steps that compute the whole UNet, such as 2, 3 or 5; 1 computes it
+   * in all. Default: 1.
+   */
+  readonly deepcacheInterval: number;
   /**
    * With an image: the share of the steps that run on the noised picture; 0 keeps it, 1 draws a new one. Default: 0.8; with a
    * mask 1.
@@ -142,6 +164,16 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   eta: { check: checkShare, default: () => 0 },
   timesteps: { check: checkNumbers, default: () => null },
   sigmas: { check: checkNumbers, default: () => null },
+  height: { check: checkInteger, default: ({ model }) => model.height },
+  width: { check: checkInteger, default: ({ model }) => model.width },
+  hiresScale: { check: orNull(checkNumber), default: () => null },
+  hiresStrength: { check: orNull(checkShare), default: (_, { hiresScale }) => (hiresScale == null ? null : 0.7) },
+  hiresSteps: { check: orNull(checkInteger), default: () => null },
+  hiresUpscaler: {
+    check: orNull(checkUpscaler),
+    default: (_, { hiresScale }) => (hiresScale == null ? null : UPSCALE_MODES[0]),
+  },
+  deepcacheInterval: { check: checkInteger, default: () => 1 },
   strength: {
     check: checkStrength,
     default: (_, { image, maskImage }) => (image != null && maskImage == null ? 0.8 : 1),

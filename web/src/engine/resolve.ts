@@ -21,6 +21,7 @@ import {
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
 import { buildSchedule } from "./samplers/schedule.ts";
+import { checkVariant, hiresSettings } from "./variant_options.ts";
 
 const PER_CONTROLNET = [
   "controlnetConditioningScale",
@@ -50,8 +51,10 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
     throw new UserError("clip skip", String(settings.clipSkip), wanted, "choose another number");
   }
   checkControlnets(settings, request, manifest);
+  checkVariant(settings, request, manifest);
   checkEmbeds(request, manifest);
   scheduleOf(settings, samplers);
+  if (settings.hiresScale !== null) scheduleOf(hiresSettings(settings), samplers);
   return settings;
 }
 

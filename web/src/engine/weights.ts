@@ -21,7 +21,7 @@ const PARALLEL_DOWNLOADS = 3;
 const UPLOAD_BYTES = 32 * 2 ** 20;
 
 /** The kinds of components that run at every step. They keep their workspace between turns, unless weights come or go. */
-const EVERY_STEP: ReadonlySet<string> = new Set(["controlnet", "residual_sum", "unet"]);
+const EVERY_STEP: ReadonlySet<string> = new Set(["controlnet", "residual_sum", "unet", "unet_shallow"]);
 
 /** A weight on the host, in the dtype that the library reads. */
 interface HostWeight {

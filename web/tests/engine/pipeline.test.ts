@@ -1,9 +1,16 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
-import type { Components, Context, ControlEmbedding, FloatArray, Residuals } from "../../src/engine/components";
+import type {
+  Components,
+  Context,
+  ControlEmbedding,
+  DeepFeature,
+  FloatArray,
+  Residuals,
+} from "../../src/engine/components";
 import type { Step } from "../../src/engine/denoising";
 import type { ControlNetEntry, Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
-import type { Image } from "../../src/engine/picture";
+import type { Image, Size } from "../../src/engine/picture";
 import { ControlNetPipeline, type GeneratedImage } from "../../src/engine/pipeline";
 import type { GenerateRequest } from "../../src/engine/request";
 import { descriptionsFromJson } from "../../src/engine/samplers/description";
@@ -48,6 +55,10 @@ const LATENTS = 4 * (HEIGHT / 8) * (WIDTH / 8);
 class FakeComponents implements Components {
   readonly calls: string[] = [];
   alive = 0;
+  /** The number of latents. */
+  latents = LATENTS;
+  /** Whether the unet leaves a deep feature. */
+  leavesFeature = false;
   required: readonly string[] = [];
   guidance: number | undefined;
   /** What the unet's sample held after the latents. */
@@ -97,8 +108,8 @@ class FakeComponents implements Components {
     return this.onDevice((await one.read()).map((values, i) => values.map((value, j) => value + others[i][j])));
   }
 
-  async zeroResiduals(): Promise<Residuals> {
-    this.calls.push("zero residuals");
+  async zeroResiduals({ height, width }: Size = { height: HEIGHT, width: WIDTH }): Promise<Residuals> {
+    this.calls.push(`zero residuals${height === HEIGHT ? "" : ` ${width}x${height}`}`);
     return this.onDevice([Float32Array.of(0)]);
   }
 
@@ -111,15 +122,34 @@ class FakeComponents implements Components {
   ): Promise<FloatArray> {
     this.guidance = guidanceScale;
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
-    this.extraChannels = [...sample.subarray(LATENTS)];
+    this.extraChannels = [...sample.subarray(this.latents)];
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
     const finite = [number, ...parts.map(([part]) => part)].every(Number.isFinite) && this.broken !== "unet";
-    return new Float32Array(LATENTS).fill(finite ? number : Number.NaN);
+    return new Float32Array(sample.length - this.extraChannels.length).fill(finite ? number : Number.NaN);
   }
 
-  async vaeDecoder(latents: FloatArray): Promise<FloatArray> {
+  async unetAndFeature(...inputs: Parameters<Components["unet"]>) {
+    const feature = this.leavesFeature ? this.onDevice([Float32Array.of(inputs[1])]) : undefined;
+    return { output: await this.unet(...inputs), feature };
+  }
+
+  async unetShallow(
+    sample: FloatArray,
+    timestep: number,
+    context: Context,
+    feature: DeepFeature,
+    residuals: Residuals,
+  ): Promise<FloatArray> {
+    const [[from]] = (feature as unknown as { values: FloatArray[] }).values;
+    const [[residual]] = await residuals.read();
+    this.calls.push(`unet_shallow ${timestep} with the feature of ${from} and residual ${residual}`);
+    const [[number]] = await context.read();
+    return new Float32Array(sample.length).fill(this.broken === "unet_shallow" ? Number.NaN : number);
+  }
+
+  async vaeDecoder(latents: FloatArray, { height, width } = { height: HEIGHT, width: WIDTH }): Promise<FloatArray> {
     this.calls.push("vae_decoder");
-    return new Float32Array(3 * HEIGHT * WIDTH).fill(this.broken === "vae_decoder" ? Number.NaN : latents[0]);
+    return new Float32Array(3 * height * width).fill(this.broken === "vae_decoder" ? Number.NaN : latents[0]);
   }
 
   async vaeEncoder(image: FloatArray): Promise<FloatArray> {
@@ -515,6 +545,13 @@ test("settings and metadata say what made the picture", async () => {
     eta: 0,
     timesteps: null,
     sigmas: null,
+    height: HEIGHT,
+    width: WIDTH,
+    hiresScale: null,
+    hiresStrength: null,
+    hiresSteps: null,
+    hiresUpscaler: null,
+    deepcacheInterval: 1,
     strength: 1,
     maskBlur: 0,
     paddingMaskCrop: null,
@@ -536,6 +573,9 @@ test("settings and metadata say what made the picture", async () => {
     guess_mode: "false",
     sampler: "ddim",
     eta: "0",
+    height: "16",
+    width: "24",
+    deepcache_interval: "1",
     strength: "1",
     mask_blur: "0",
     apply_overlay: "true",
@@ -591,4 +631,51 @@ describe("what is on the device is freed", () => {
     expect(components.alive).toBe(0);
     expect(components.calls).not.toContain("vae_decoder");
   });
+});
+
+describe("DeepCache", () => {
+  beforeEach(() => {
+    const { components: own } = makeManifest();
+    load(makeManifest(undefined, { components: { ...own, unet_shallow: own.unet } }));
+    components.leavesFeature = true;
+  });
+
+  test("a shallow step runs no ControlNet and reads what the whole step left for its context", async () => {
+    await run({ deepcacheInterval: 2, guidanceScale: 2, negativePrompt: "a" });
+    const steps = components.calls.filter((call) => /^(controlnet|unet)/.test(call));
+    expect(steps.map((call) => call.replace(/ -?\d+\.\d{3} /, " ").replace(/ 1$/, ""))).toEqual([
+      "controlnet 900",
+      "controlnet 900",
+      "unet 900",
+      "unet 900",
+      "unet_shallow 400 with the feature of 900 and residual",
+      "unet_shallow 400 with the feature of 900 and residual",
+    ]);
+    expect(components.required).toContain("unet_shallow");
+    expect(components.alive).toBe(0);
+  });
+
+  test("with an interval of one, nothing is kept from step to step", async () => {
+    const { image } = await run();
+    expect(components.calls.filter((call) => call.startsWith("unet_shallow"))).toEqual([]);
+    expect(components.required).not.toContain("unet_shallow");
+    expect(image.settings.deepcacheInterval).toBe(1);
+    expect(components.alive).toBe(0);
+  });
+
+  test.each(["unet", "unet_shallow"])("if %s returns NaN, what was kept is freed", async (broken) => {
+    components.broken = broken;
+    await expect(run({ deepcacheInterval: 2 })).rejects.toThrow("NaN or infinity");
+    expect(components.alive).toBe(0);
+  });
+});
+
+test("a picture of another size has its latents, its residuals of zeros and its pixels", async () => {
+  load(makeManifest(undefined, { variants: [{ height: 2 * HEIGHT, width: WIDTH, chunks: 1, functions: {} }] }));
+  components.latents = 2 * LATENTS;
+  const { image, steps } = await run({ height: 2 * HEIGHT, controlnetConditioningScale: 0 });
+  expect([image.width, image.height]).toEqual([WIDTH, 2 * HEIGHT]);
+  expect(components.calls).toContain(`zero residuals ${WIDTH}x${2 * HEIGHT}`);
+  const preview = steps[0].preview();
+  expect([preview.width, preview.height]).toEqual([WIDTH / 8, HEIGHT / 4]);
 });

@@ -4,7 +4,7 @@ import { MAX_SEED, OPTION_NAMES } from "../../src/engine/constants";
 import { checkRequest, type GenerateRequest, type Settings, toMetadata } from "../../src/engine/request";
 import { resolve } from "../../src/engine/resolve";
 import { descriptionsFromJson } from "../../src/engine/samplers/description";
-import { DEPTH, FILES, LINES, makeManifest } from "./sample_bundle";
+import { DEPTH, FILES, HEIGHT, LINES, makeManifest, WIDTH } from "./sample_bundle";
 
 const pixel = { width: 1, height: 1, data: new Uint8ClampedArray(4) };
 const request: GenerateRequest = { prompt: "c", controlImage: pixel };
@@ -27,6 +27,13 @@ const complete: Settings = {
   eta: 0,
   timesteps: null,
   sigmas: null,
+  height: HEIGHT,
+  width: WIDTH,
+  hiresScale: null,
+  hiresStrength: null,
+  hiresSteps: null,
+  hiresUpscaler: null,
+  deepcacheInterval: 1,
   strength: 1,
   maskBlur: 0,
   paddingMaskCrop: null,
@@ -107,7 +114,8 @@ test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
     "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, promptSyntax, clipSkip, seed, " +
       "numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
-      "guessMode, sampler, scheduleType, eta, timesteps, sigmas, strength, maskBlur, paddingMaskCrop, applyOverlay, " +
+      "guessMode, sampler, scheduleType, eta, timesteps, sigmas, height, width, hiresScale, hiresStrength, hiresSteps, " +
+      "hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, applyOverlay, " +
       "controlImage, image, maskImage, latents, promptEmbeds, negativePromptEmbeds; rename it or leave it out",
   );
 });
@@ -130,6 +138,9 @@ test("the metadata has every option, under Python's names", () => {
     sampler: "ddim",
     schedule_type: "trailing",
     eta: "0",
+    height: "16",
+    width: "24",
+    deepcache_interval: "1",
     strength: "1",
     mask_blur: "0",
     apply_overlay: "true",
@@ -224,4 +235,34 @@ test.each([
   ["a guess mode that is a number", { guessMode: 1 as never }, "guess mode: got 1, wanted true or false"],
 ])("%s is refused, of two ControlNets", (_, changes, complaint) => {
   expect(() => settingsOfTwo(changes)).toThrow(complaint);
+});
+
+describe("what a bundle must be built for", () => {
+  test("a size that the bundle does not have lists those it has", () => {
+    const wanted = "size: got 24x32, wanted one of this bundle's, width x height: 24x16; ";
+    expect(() => settingsOf({ height: 32 })).toThrow(wanted);
+    expect(() => settingsOf({ height: 32 })).toThrow("build the bundle with --size 24x32 too");
+  });
+
+  test("hires fix needs the larger size", () => {
+    expect(() => settingsOf({ hiresScale: 2 })).toThrow("size of hires fix: got 48x32, wanted one of this bundle's");
+  });
+
+  test("hires fix has defaults only if it is on", () => {
+    const { hiresStrength, hiresSteps, hiresUpscaler } = settingsOf({ hiresScale: 1 });
+    expect([hiresStrength, hiresSteps, hiresUpscaler]).toEqual([0.7, null, "bilinear"]);
+  });
+
+  test.each<[Partial<GenerateRequest>, string]>([
+    [
+      { hiresScale: 1, hiresUpscaler: "lanczos" as "bilinear" },
+      "hires upscaler: got 'lanczos', wanted one of bilinear, nearest, nearest-exact, bicubic; choose one of these",
+    ],
+    [{ hiresScale: 1, hiresSteps: 0 }, "num inference steps: got 0"],
+    [{ hiresScale: 1, hiresStrength: 1.5 }, "hires strength: got 1.5, wanted a number from 0 to 1"],
+    [{ deepcacheInterval: 0 }, "deepcache interval: got 0, wanted 1 or more"],
+    [{ deepcacheInterval: 2 }, "deepcache interval: got 2, wanted 1, because this bundle has no shallow UNet"],
+  ])("%o is refused", (changes, complaint) => {
+    expect(() => settingsOf(changes)).toThrow(complaint);
+  });
 });
