@@ -122,6 +122,21 @@ def linear_bundle_of_two(build_once: BuildOnce) -> Bundle:
     return _linear_bundle(build_once, "linear-bundle-of-two", inpaints=False, controlnets=2)
 
 
+@pytest.fixture(scope="session")
+def linear_variant_bundle(build_once: BuildOnce) -> Bundle:
+    """The same bundle with a second size, prompts of two chunks and a shallow UNet: see fixtures/variant_bundle.py."""
+    from mlc_controlnet.bundle.reader import read_bundle
+    from tests.fixtures.variant_bundle import variant_module, write_variant_bundle
+
+    def build(folder: Path) -> None:
+        from tvm import relax
+
+        relax.build(variant_module(), "llvm").export_library(str(folder / "variants.so"))
+        write_variant_bundle(folder / "linear-llvm", folder / "variants.so")
+
+    return read_bundle(build_once("linear-variant-bundle", build) / "linear-llvm")
+
+
 def _linear_bundle(build_once: BuildOnce, name: str, inpaints: bool, controlnets: int = 1) -> Bundle:
     from mlc_controlnet.bundle.reader import read_bundle
     from tests.fixtures.linear_bundle import compile_linear_library, linear_model, write_linear_bundle

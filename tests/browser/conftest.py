@@ -57,6 +57,18 @@ def linear_webgpu_bundle_of_two(tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 
 @pytest.fixture(scope="session")
+def linear_variant_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with a second size, prompts of two chunks and a shallow UNet."""
+    from mlc_controlnet.compile.library import compile_library
+    from tests.fixtures.variant_bundle import variant_module, write_variant_bundle
+
+    folder = tmp_path_factory.mktemp("linear-variant-webgpu")
+    config = BuildConfig("linear", "webgpu", ("float32",), folder, folder / "no-records")
+    library, description = compile_library(variant_module(), "linear", "float32", config, folder)
+    return write_variant_bundle(folder / "bundle", library, description)
+
+
+@pytest.fixture(scope="session")
 def linear_inpainting_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with an inpainting model's UNet."""
     return build_linear_bundle(tmp_path_factory.mktemp("linear-inpainting-webgpu"), inpaints=True)

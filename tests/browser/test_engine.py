@@ -17,6 +17,7 @@ from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.browser.conftest import WEB, Visit
 from tests.fixtures.linear_bundle import HEIGHT, WIDTH
+from tests.fixtures.variant_bundle import TURNED
 
 SITE_TS = """
 import { createEngine, type Progress, UserError } from "mlc-controlnet-engine";
@@ -144,6 +145,35 @@ def test_the_engine_draws_with_two_controlnets_as_the_native_library_does(
     assert len({picture.tobytes() for picture in drawn}) == len(CONTROLS)
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "first size": {},
+    "other size": {"height": TURNED[0], "width": TURNED[1]},
+    "long prompt": {"prompt": "gold BREAK a teal disc", "height": TURNED[0], "width": TURNED[1]},
+    "back to the first size": {"controlnet_conditioning_scale": 0.0},
+    "deepcache": {"deepcache_interval": 3, "num_inference_steps": 7},
+    "deepcache of a long prompt": {"deepcache_interval": 2, "prompt": "gold BREAK teal", "num_inference_steps": 7},
+    "repainted": {"strength": 0.5, "height": TURNED[0], "width": TURNED[1], "image": True},
+}
+
+
+def test_the_engine_draws_every_variant_as_the_native_library_does(
+    visit: Visit, engine_site: Path, linear_variant_bundle: Bundle, linear_variant_webgpu_bundle: Bundle
+):
+    """All in one engine, so that each picture finds what the last one left."""
+    pipeline = ControlNetPipeline.from_bundle(linear_variant_bundle)
+    drawn, requests = [], []
+    for options in VARIANTS.values():
+        settings = {name: value for name, value in options.items() if name != "image"}
+        pictures = {"control_image": random_picture(2)} | ({"image": random_picture(3)} if "image" in options else {})
+        common = {"prompt": "gold", "negative_prompt": "navy", "seed": 5}
+        drawn.append(pipeline(**{**common, **settings, **pictures}).images[0])
+        requests.append({**camel_case(settings), **camel_case({name: numbers(p) for name, p in pictures.items()})})
+    facts = visit("drawWithTheEngine", linear_variant_webgpu_bundle, site=engine_site, requests=_common(requests))
+    for name, wanted, pixels in zip(VARIANTS, drawn, facts["pictures"], strict=True):
+        assert_alike(np.array(pixels).reshape(*wanted.size[::-1], 4)[..., :3], wanted, name)
+    assert len({picture.tobytes() for picture in drawn}) == len(VARIANTS)
+
+
 def camel_case(options: dict[str, Any]) -> dict[str, Any]:
     return {re.sub("_(.)", lambda match: match[1].upper(), name): value for name, value in options.items()}
 
@@ -157,9 +187,12 @@ def assert_draws(wanted: Image.Image, visit: Visit, bundle: Bundle, site: Path, 
 
 def draw_all(visit: Visit, bundle: Bundle, site: Path, requests: list[dict[str, Any]]) -> list[np.ndarray]:
     """Draw one picture after another in one engine: [H, W, 3] each."""
-    common = {"prompt": "gold", "negativePrompt": "navy", "seed": 5}
-    facts = visit("drawWithTheEngine", bundle, site=site, requests=[{**common, **request} for request in requests])
+    facts = visit("drawWithTheEngine", bundle, site=site, requests=_common(requests))
     return [np.array(pixels).reshape(HEIGHT, WIDTH, 4)[..., :3] for pixels in facts["pictures"]]
+
+
+def _common(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"prompt": "gold", "negativePrompt": "navy", "seed": 5, **request} for request in requests]
 
 
 def assert_alike(pixels: np.ndarray, wanted: Image.Image, what: str = "") -> None:
