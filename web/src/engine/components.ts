@@ -1,8 +1,8 @@
 /** The interface between pipeline and engine: a bundle's components as functions. */
 
 import type { ControlNetEntry } from "./manifest.ts";
-import type { Size } from "./picture.ts";
 import type { LoadOptions } from "./progress.ts";
+import type { Size } from "./size.ts";
 
 /** Numbers on the host, in C order. */
 export type FloatArray = Float32Array<ArrayBuffer>;

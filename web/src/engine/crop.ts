@@ -5,7 +5,8 @@
  * Twin: mlc_controlnet/runtime/crop.py.
  */
 
-import { type Box, cropPicture, type Picture, type Plane, resizePicture, type Size, transpose } from "./picture.ts";
+import { type Box, cropPicture, type Picture, type Plane, resizePicture, transpose } from "./picture.ts";
+import type { Size } from "./size.ts";
 
 /** The part of a picture that is drawn, in pixels of that picture. */
 export interface Crop extends Box {

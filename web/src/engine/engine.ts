@@ -23,17 +23,16 @@ import {
   type ControlNetEntry,
   drawingComponents,
   embedsGuidance,
-  forSize,
   type Library,
   type Manifest,
   residuals as residualSpecs,
   textLayers,
 } from "./manifest.ts";
 import type { Memory } from "./memory.ts";
-import type { Size } from "./picture.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
+import type { Size } from "./size.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
-import { type FunctionEntry, functionFor } from "./variant.ts";
+import { type FunctionEntry, forSize, functionFor } from "./variant.ts";
 import { createWasi } from "./wasi.ts";
 import { neededShards, Weights } from "./weights.ts";
 

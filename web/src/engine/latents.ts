@@ -7,7 +7,7 @@
 import type { FloatArray } from "./components.ts";
 import { UPSCALE_MODES } from "./constants.ts";
 import { UserError } from "./errors.ts";
-import type { Size } from "./picture.ts";
+import type { Size } from "./size.ts";
 
 /** The parameter of torch's cubic convolution. */
 const CUBIC_A = -0.75;

@@ -25,8 +25,6 @@ import {
   record,
   string,
 } from "./json_record.ts";
-import type { Size } from "./picture.ts";
-import { applyVariant } from "./variant.ts";
 
 const modelSummary = record({
   name: string,
@@ -176,14 +174,6 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
 export function sizes({ model, variants }: Manifest): (readonly [height: number, width: number])[] {
   const all = [model, ...variants].map(({ height, width }) => [height, width] as const);
   return [...new Map(all.map((size) => [size.join("x"), size])).values()];
-}
-
-/** Return the manifest with another of its sizes as the default. */
-export function forSize(parsed: Manifest, { height, width }: Size): Manifest {
-  const { model, components, variants } = parsed;
-  if (height === model.height && width === model.width) return parsed;
-  const variant = variants.find((one) => one.height === height && one.width === width && one.chunks === 1) as Variant;
-  return { ...parsed, model: { ...model, height, width }, components: applyVariant(variant, components) };
 }
 
 /** The largest number of chunks of a prompt. */

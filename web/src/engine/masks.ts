@@ -5,7 +5,8 @@
  */
 
 import type { Crop } from "./crop.ts";
-import { type Box, cropPicture, type Picture, type Plane, type Size, transpose } from "./picture.ts";
+import { type Box, cropPicture, type Picture, type Plane, transpose } from "./picture.ts";
+import type { Size } from "./size.ts";
 
 /**
  * Blur a mask with a Gaussian along x, then along y, as sd-webui does.

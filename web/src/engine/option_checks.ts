@@ -4,8 +4,9 @@
  * Twin: mlc_controlnet/runtime/option_checks.py.
  */
 
-import { CONTROL_MODES, MAX_SEED } from "./constants.ts";
+import { CONTROL_MODES, MAX_SEED, UPSCALE_MODES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
+import type { UpscaleMode } from "./latents.ts";
 import { PROMPT_SYNTAXES, type PromptSyntax } from "./prompt_syntax.ts";
 
 /** Which matters more, prompt or control image, as in Stable Diffusion web UI. */
@@ -96,4 +97,10 @@ export function oneOrEach<T>(
   check: (subject: string, value: unknown) => T,
 ): (subject: string, value: unknown) => OneOrEach<T> {
   return (subject, value) => (Array.isArray(value) ? value.map((item) => check(subject, item)) : check(subject, value));
+}
+
+/** Return `value` if it is one of UPSCALE_MODES; throw UserError otherwise. */
+export function checkUpscaler(subject: string, value: unknown): UpscaleMode {
+  checkOneOf(subject, value, UPSCALE_MODES);
+  return value as UpscaleMode;
 }

@@ -1,6 +1,7 @@
 /** Pictures as planes of 8 bits, resized and cropped as Pillow does. */
 
 import type { FloatArray } from "./components.ts";
+import type { Size } from "./size.ts";
 
 const LANCZOS_LOBES = 3;
 /** Pillow's weights are integers of this unit. */
@@ -11,11 +12,6 @@ export interface Image {
   readonly width: number;
   readonly height: number;
   readonly data: Uint8ClampedArray<ArrayBuffer>;
-}
-
-export interface Size {
-  readonly width: number;
-  readonly height: number;
 }
 
 /** One value per pixel, row by row. */

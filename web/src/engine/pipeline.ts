@@ -10,25 +10,19 @@ import { type Control, controlUnits } from "./controls.ts";
 import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture } from "./denoising.ts";
 import { UserError } from "./errors.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
-import {
-  drawingComponents,
-  embedsGuidance,
-  forSize,
-  inpaints,
-  type Manifest,
-  maxChunks,
-  residuals,
-} from "./manifest.ts";
+import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
 import { words } from "./option_text.ts";
-import type { Image, Size } from "./picture.ts";
+import type { Image } from "./picture.ts";
 import type { LoadOptions } from "./progress.ts";
 import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
 import { controlImages, type GenerateRequest, type Settings, toMetadata } from "./request.ts";
 import { resolve, scheduleOf } from "./resolve.ts";
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
+import type { Size } from "./size.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
+import { forSize } from "./variant.ts";
 
 /** A finished picture and how it was made. */
 export interface GeneratedImage extends Image {

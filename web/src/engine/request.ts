@@ -25,6 +25,7 @@ import {
   checkShare,
   checkSyntax,
   checkText,
+  checkUpscaler,
   type OneOrEach,
   oneOrEach,
   orNull,
@@ -32,7 +33,6 @@ import {
 import { separated } from "./option_text.ts";
 import type { Image } from "./picture.ts";
 import type { PromptSyntax } from "./prompt_syntax.ts";
-import { checkUpscaler } from "./variant_options.ts";
 
 /** The options of one picture, under diffusers' names. Together with the pictures and the bundle they determine the result. */
 export interface Settings {

@@ -7,7 +7,7 @@
  */
 
 import type { FloatArray } from "./components.ts";
-import type { Size } from "./picture.ts";
+import type { Size } from "./size.ts";
 
 /** The overlap of tiles, as a share of a tile's side. */
 const OVERLAP = 0.25;

@@ -6,7 +6,7 @@
  */
 
 import type { ComponentSpec, Manifest, Variant } from "./manifest.ts";
-import type { Size } from "./picture.ts";
+import type { Size } from "./size.ts";
 
 /** A function of the library, its inputs and outputs. */
 export type FunctionEntry = Pick<ComponentSpec, "function" | "inputs" | "outputs">;
@@ -19,6 +19,14 @@ export function applyVariant({ functions }: Variant, components: Manifest["compo
   return Object.fromEntries(
     Object.entries(components).map(([name, entry]) => [name, { ...entry, ...functions[entry.function] }]),
   );
+}
+
+/** Return the manifest with another of its sizes as the default. */
+export function forSize(parsed: Manifest, { height, width }: Size): Manifest {
+  const { model, components, variants } = parsed;
+  if (height === model.height && width === model.width) return parsed;
+  const variant = variants.find((one) => one.height === height && one.width === width && one.chunks === 1) as Variant;
+  return { ...parsed, model: { ...model, height, width }, components: applyVariant(variant, components) };
 }
 
 /**

@@ -4,18 +4,10 @@
  * Twin: mlc_controlnet/runtime/variant_options.py.
  */
 
-import { UPSCALE_MODES } from "./constants.ts";
-import { checkOneOf, UserError } from "./errors.ts";
-import type { UpscaleMode } from "./latents.ts";
+import { UserError } from "./errors.ts";
 import { type Manifest, sizes } from "./manifest.ts";
-import type { Size } from "./picture.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
-
-/** Return `value` if it is one of UPSCALE_MODES; throw UserError otherwise. */
-export function checkUpscaler(subject: string, value: unknown): UpscaleMode {
-  checkOneOf(subject, value, UPSCALE_MODES);
-  return value as UpscaleMode;
-}
+import type { Size } from "./size.ts";
 
 /** Throws UserError if the bundle does not draw this size, not this large, or has no shallow UNet. */
 export function checkVariant(settings: Settings, request: GenerateRequest, manifest: Manifest): void {

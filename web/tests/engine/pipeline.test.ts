@@ -10,11 +10,12 @@ import type {
 import type { Step } from "../../src/engine/denoising";
 import type { ControlNetEntry, Manifest } from "../../src/engine/manifest";
 import { standardNormal } from "../../src/engine/noise";
-import type { Image, Size } from "../../src/engine/picture";
+import type { Image } from "../../src/engine/picture";
 import { ControlNetPipeline, type GeneratedImage } from "../../src/engine/pipeline";
 import type { GenerateRequest } from "../../src/engine/request";
 import { descriptionsFromJson } from "../../src/engine/samplers/description";
 import type { Row } from "../../src/engine/samplers/row";
+import type { Size } from "../../src/engine/size";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
 import { DEPTH, FILES, HEIGHT, LINES, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
 

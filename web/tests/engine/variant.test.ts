@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { forSize, type Manifest, type Variant } from "../../src/engine/manifest";
-import { applyVariant, functionFor } from "../../src/engine/variant";
+import type { Manifest, Variant } from "../../src/engine/manifest";
+import { applyVariant, forSize, functionFor } from "../../src/engine/variant";
 import { HEIGHT, makeManifest, WIDTH } from "./sample_bundle";
 
 const [H, W] = [HEIGHT / 8, WIDTH / 8];

@@ -1,0 +1,7 @@
+/** The size of a picture. */
+
+/** In pixels. */
+export interface Size {
+  readonly width: number;
+  readonly height: number;
+}
