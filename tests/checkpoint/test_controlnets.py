@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel, MultiControlNetModel
 
-from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
+from mlc_controlnet.checkpoint import Checkpoint, load_added_controlnets, load_checkpoint
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny
 from tests.fixtures.random_model import random_controlnet
@@ -83,6 +83,28 @@ def test_a_model_with_several_loads_all(first: Tiny, tmp_path: Path) -> None:
     checkpoint = load_checkpoint(folder, 64, 128, components=CONTROLS)
     assert tuple(checkpoint.controlnets) == ("controlnet", "controlnet_2")
     assert_holds(checkpoint, "controlnet_2", other(first))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"layers_per_block": 1}, r"layers per block 1, wanted 2, as the base model has"),
+        ({"conditioning_channels": 6}, r"conditioning_channels: got 6, which needs a control image that is not RGB"),
+    ],
+)
+def test_a_controlnet_for_a_compiled_base_is_checked_by_its_shapes(
+    base: Path, first: Tiny, tmp_path: Path, change: dict[str, object], complaint: str
+) -> None:
+    checkpoint = load(base, first, tmp_path)
+    shapes, defaults = [checkpoint.shape], checkpoint.defaults
+    added = load_added_controlnets({"more": tmp_path / "depth"}, ["canny"], shapes, defaults, "base")
+    assert added.components == ("control_embedding_2", "controlnet_2")
+    assert (list(added.controlnets), list(added.parts)) == (["canny", "more"], ["controlnet_2"])
+    assert_holds(added, "controlnet_2", other(first))
+    config = tmp_path / "depth" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(UserError, match=complaint):
+        load_added_controlnets({"more": tmp_path / "depth"}, ["canny"], shapes, defaults, "base")
 
 
 def test_every_controlnet_that_does_not_fit_is_named(base: Path, first: Tiny, tmp_path: Path) -> None:

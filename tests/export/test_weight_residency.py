@@ -127,3 +127,19 @@ def test_a_bundle_of_some_components_has_a_plan(names: tuple[str, ...]):
     planned = plan(names=names)
     assert planned.reduced.kept_params == dict.fromkeys(names, 0)
     assert planned.reduced.peak_bytes <= planned.resident.peak_bytes
+
+
+def test_further_controlnets_stay_too_and_are_not_in_the_peak():
+    """Most pictures use one: each further one in use adds its weights."""
+    components, params = bundle()
+    twins = {
+        f"{name}_2": ComponentEntry(name, components[name].inputs, components[name].outputs, components[name].params)
+        for name in ("control_embedding", "controlnet")
+    }
+    library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
+    one = plan_residency([library], components, params)["x.wasm"]
+    two = plan_residency([library], {**components, **twins}, params)["x.wasm"]
+    assert two.resident.peak_bytes == one.resident.peak_bytes
+    assert two.reduced.peak_bytes == one.reduced.peak_bytes
+    assert (two.resident.kept_params["controlnet_2"], two.resident.kept_params["control_embedding_2"]) == (4, 1)
+    assert (two.reduced.kept_params["controlnet_2"], two.reduced.kept_params["control_embedding_2"]) == (0, 0)

@@ -8,6 +8,7 @@ from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.fixtures.linear_bundle import IMAGE, LATENT, TOKENS
 
+SECOND = "controlnet_2.gain"
 TEXT, CONTROLNET, UNET, DECODER = "text_encoder.embedding", "controlnet.gain", "unet.mixing", "vae_decoder.colors"
 
 
@@ -33,6 +34,17 @@ def test_reduced_a_weight_that_leaves_is_there_in_its_components_turn_alone(redu
     assert engine.weights.on_device == stays
     engine.vae_decoder(np.zeros(LATENT, np.float32))
     assert engine.weights.on_device == stays | {DECODER}
+
+
+def test_a_further_controlnets_weight_comes_when_a_picture_uses_it_and_stays(linear_bundle_of_two):
+    lines, depth = linear_bundle_of_two.manifest.controlnets
+    sample = np.zeros(LATENT, np.float32)
+    with Engine.load(linear_bundle_of_two) as engine:
+        context = engine.text_encoder(np.zeros((1, TOKENS), np.int32))
+        for controlnet, on_device in ((lines, set()), (depth, {SECOND}), (lines, {SECOND})):
+            control = engine.control_embedding(np.zeros(IMAGE, np.float32), controlnet)
+            engine.controlnet(sample, 500.0, context, control, [1.0, 1.0])
+            assert engine.weights.on_device == {TEXT, CONTROLNET, UNET, DECODER} | on_device
 
 
 def test_a_weight_comes_back_as_it_was(reduced):
