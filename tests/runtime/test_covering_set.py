@@ -51,3 +51,26 @@ def test_a_picture_is_diffusers_own(
     drawn = np.asarray(pipeline(**arguments_of(drawing, pipeline.engine.bundle)).images[0])
     assert wanted.std() > 10  # not a flat picture
     assert psnr_db(drawn, wanted) >= MIN_PSNR_DB, f"{case}, random cases of seed {RUN_SEED}"
+
+
+PLAIN_CASE: Case = {
+    "sampler": "ddim", "guidance_scale": 1.0, "controlnets": 1, "mode": "balanced", "window": (0.0, 1.0),
+    "task": "txt2img", "weights": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_every_value_of_a_factor_changes_the_picture(factor: str, four_channels: Contest) -> None:
+    """Otherwise the comparisons above would say nothing about it."""
+    pipeline, _ = four_channels
+    # Some modes differ in the half without a prompt only.
+    base = {**PLAIN_CASE, "guidance_scale": 5.0} if factor == "mode" else PLAIN_CASE
+    # With the model's own timesteps, Euler's steps are DDIM's and its ancestral ones DDPM's; nine channels are another
+    # model's.
+    values = [value for value in FACTORS[factor] if value not in ("euler", "euler_a", "inpaint 9")]
+    cases = [{**base, factor: value} for value in values]
+    calls = [arguments_of(drawing_of(case, seed=100), pipeline.engine.bundle) for case in cases]
+    drawn = [np.asarray(pipeline(**call).images[0]) for call in calls]
+    for i, picture in enumerate(drawn):
+        for j in range(i):
+            assert psnr_db(picture, drawn[j]) < MIN_PSNR_DB, (values[i], values[j])
