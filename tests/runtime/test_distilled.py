@@ -1,5 +1,6 @@
 """A distilled model with random weights: the compiled library's picture is diffusers' own."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from mlc_controlnet.runtime.denoising import Step
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures import drawings
+from tests.fixtures.diffusers_pictures import DiffusersPictures
 from tests.fixtures.distilled_model import save_distilled_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
@@ -73,3 +76,40 @@ def test_its_bundle_recommends_guidance_and_few_steps(distilled: tuple[Path, Bun
     manifest = distilled[1].manifest
     assert manifest.embeds_guidance
     assert (manifest.defaults.steps, manifest.defaults.guidance_scale) == (4, 8.5)
+
+
+Contest = tuple[ControlNetPipeline, DiffusersPictures]
+
+
+@pytest.fixture(scope="module")
+def sdxs(tmp_path_factory: pytest.TempPathFactory) -> Contest:
+    """A model without a guidance embedding: diffusers' img2img and inpainting pipelines do not pass one."""
+    folder = tmp_path_factory.mktemp("sdxs")
+    model = save_distilled_model(folder / "model", time_cond_proj_dim=None)
+    size = {"height": drawings.HEIGHT, "width": drawings.WIDTH}
+    bundle = build(BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", **size))
+    return ControlNetPipeline.from_bundle(bundle), DiffusersPictures(model, [model / "controlnet"])
+
+
+@pytest.mark.parametrize(
+    ("task", "sampler", "steps", "guidance_scale"),
+    [
+        ("txt2img", "euler", 1, 1.0),  # SD-Turbo and SDXS
+        ("txt2img", "lcm", 4, 1.0),
+        ("txt2img", "tcd", 4, 1.0),
+        ("txt2img", "ddim", 4, 5.0),  # BK-SDM, which is not distilled for few steps
+        ("img2img", "lcm", 4, 1.0),
+        ("inpaint 4", "euler", 4, 5.0),
+    ],
+)
+def test_few_steps_and_a_tiny_autoencoder_draw_diffusers_picture(
+    sdxs: Contest, task: str, sampler: str, steps: int, guidance_scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, diffusers = sdxs
+    options = {"controlnets": 1, "mode": "balanced", "window": (0.0, 1.0), "weights": False}
+    case = {"task": task, "sampler": sampler, "guidance_scale": guidance_scale, **options}
+    drawing = dataclasses.replace(drawings.drawing_of(case, seed=3), steps=steps, scales=(4.0,))
+    wanted = diffusers.draw(drawing, monkeypatch)
+    drawn = np.asarray(pipeline(**drawings.arguments_of(drawing, pipeline.engine.bundle)).images[0])
+    assert wanted.std() > 10  # not a flat picture
+    assert psnr_db(drawn, wanted) >= MIN_PSNR_DB
