@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mlc_controlnet.build import Parity, find_controlnets
 from mlc_controlnet.bundle.extender import BundleExtender
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Manifest, ParamsSpec
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Manifest
+from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import CapturedModel, capture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, ParamsSpec, SamplersSpec
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
+from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter

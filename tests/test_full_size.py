@@ -13,7 +13,8 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
+from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
 from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
@@ -169,7 +170,7 @@ def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_byte
     for name, spec in checkpoint.specs.items():
         weights = captured.module[name].params[-1].ty.fields
         names = tuple(param.name for param in captured.params[name])
-        components[name] = ComponentEntry(spec.inputs, spec.outputs, names)
+        components[name] = ComponentEntry(name, spec.inputs, spec.outputs, names)
         for param, ty in zip(names, weights, strict=True):
             shape = tuple(map(int, ty.shape))
             records.append(ParamRecord(param, shape, "float16", 0, 0, 2 * math.prod(shape)))

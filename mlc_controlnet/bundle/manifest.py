@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
+from mlc_controlnet.bundle.params import Complaint, ParamsSpec, param_faults
 from mlc_controlnet.bundle.variant import Variant
 from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, TEXT_ENCODER, UNET, VAE_ENCODER, TensorSpec
 from mlc_controlnet.config import Defaults
@@ -18,8 +19,6 @@ from mlc_controlnet.errors import UserError
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = "manifest.json"
-DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
-RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
 
 
 @dataclass(frozen=True)
@@ -72,28 +71,6 @@ class ControlNetEntry:
     global_pool_conditions: bool = False  # it averages its residuals and affects the prompt's context only
     kind: str = ""  # what its control images show, in ControlNet 1.1's words, if its name tells: canny, depth, ...
     graph: str = ""  # of its two functions; another ControlNet of an equal graph can be added to the bundle
-
-
-@dataclass(frozen=True)
-class ParamRecord:
-    """The place of one weight in the shards. It is stored little-endian, in C order."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    shard: int
-    byte_offset: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class ParamsSpec:
-    """The weights: their shards, and the place of each tensor in them."""
-
-    dtype: str
-    bytes: int  # of all records, without alignment
-    shards: tuple[str, ...]
-    records: tuple[ParamRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -195,7 +172,8 @@ class Manifest:
 
     def validate(self, where: str = MANIFEST_NAME) -> None:
         """Check what types cannot express: file names stay inside the bundle, and every reference has a target."""
-        for complaint in (*_file_faults(self), *_param_faults(self), *_reference_faults(self)):
+        sizes = {entry.path: entry.bytes for entry in self.files}
+        for complaint in (*_file_faults(self), *param_faults(self.params, sizes), *_reference_faults(self)):
             subject, got, wanted = complaint
             raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
 
@@ -292,9 +270,6 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
     return raw
 
 
-Complaint = tuple[str, str, str]  # subject, got, wanted
-
-
 def _file_faults(manifest: Manifest) -> Iterator[Complaint]:
     seen: set[str] = set()
     for entry in manifest.files:
@@ -305,41 +280,6 @@ def _file_faults(manifest: Manifest) -> Iterator[Complaint]:
         seen.add(entry.path)
         if entry.bytes < 0 or len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
             yield f"files: {entry.path}", f"{entry.bytes} bytes, sha256 {entry.sha256!r}", "a size and 64 hex digits"
-
-
-def _param_faults(manifest: Manifest) -> Iterator[Complaint]:
-    params = manifest.params
-    sizes = {entry.path: entry.bytes for entry in manifest.files}
-    shard_bytes = [sizes.get(path, 0) for path in params.shards]
-    ends = [0] * len(params.shards)
-    seen: set[str] = set()
-    for record in sorted(params.records, key=lambda r: (r.shard, r.byte_offset)):
-        subject = f"params.records: {record.name}"
-        if record.name in seen:
-            yield subject, "two records", "one"
-        seen.add(record.name)
-        if not 0 <= record.shard < len(params.shards):
-            yield subject, f"shard {record.shard}", f"one of {len(params.shards)} shards"
-            continue
-        if record.dtype not in DTYPE_BYTES or any(d < 1 for d in record.shape):
-            yield subject, f"{record.dtype}{list(record.shape)}", f"one of {', '.join(DTYPE_BYTES)} and positive sizes"
-            continue
-        wanted_bytes = DTYPE_BYTES[record.dtype]
-        for size in record.shape:
-            wanted_bytes *= size
-        if record.bytes != wanted_bytes:
-            yield subject, f"{record.bytes} bytes", f"{wanted_bytes} bytes for {record.dtype}{list(record.shape)}"
-        if record.byte_offset % RECORD_ALIGNMENT_BYTES:
-            yield subject, f"byte_offset {record.byte_offset}", f"a multiple of {RECORD_ALIGNMENT_BYTES}"
-        if record.byte_offset < ends[record.shard]:
-            yield subject, f"byte_offset {record.byte_offset}", f"{ends[record.shard]} or more: records do not overlap"
-        ends[record.shard] = record.byte_offset + record.bytes
-        if ends[record.shard] > shard_bytes[record.shard]:
-            wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
-            yield subject, f"an end at byte {ends[record.shard]}", wanted
-    record_bytes = sum(record.bytes for record in params.records)
-    if params.bytes != record_bytes:
-        yield "params.bytes", str(params.bytes), f"{record_bytes}, the sum of all records"
 
 
 def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:

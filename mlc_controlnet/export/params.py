@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-from mlc_controlnet.bundle.manifest import RECORD_ALIGNMENT_BYTES, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.params import RECORD_ALIGNMENT_BYTES, ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import Param
 from mlc_controlnet.components import DRAWING, PER_CONTROLNET, kind_of

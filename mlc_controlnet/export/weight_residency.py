@@ -31,15 +31,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlc_controlnet.bundle.manifest import (
-    DTYPE_BYTES,
-    ComponentEntry,
-    Library,
-    MemoryMode,
-    MemoryPlan,
-    ParamsSpec,
-    drawing_components,
-)
+from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryMode, MemoryPlan, drawing_components
+from mlc_controlnet.bundle.params import DTYPE_BYTES, ParamsSpec
 from mlc_controlnet.bundle.variant import Variant
 from mlc_controlnet.components import (
     COMPUTE,

@@ -6,7 +6,6 @@ Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prep
 from mlc_controlnet.runtime.latents import upscale_latents
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.option_text import words
+from mlc_controlnet.runtime.output import OUTPUT_TYPES, GeneratedImage, PipelineOutput, as_output_type
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
 from mlc_controlnet.runtime.request import GenerateRequest, Settings, to_metadata
 from mlc_controlnet.runtime.resolve import resolve, schedule_of
@@ -37,46 +37,6 @@ from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
 
 OnStep = Callable[[Step], np.ndarray | None]
-OUTPUT_TYPES = ("pil", "np", "latent")
-
-
-@dataclass(frozen=True)
-class GeneratedImage:
-    """One finished picture and how it was made."""
-
-    image: Image.Image
-    latents: np.ndarray  # float32 [1, C, h, w]: what the picture was decoded from
-    settings: Settings  # complete: the defaults and the seed are filled in
-    notices: tuple[str, ...]  # how the inputs were changed: a prompt that was cut, a control image that was scaled
-    metadata: dict[str, str]  # for the PNG file
-
-
-@dataclass(frozen=True)
-class PipelineOutput:
-    """The finished pictures of one call.
-
-    Attributes:
-        images: PIL pictures; with output_type `np`, float32 [N, H, W, 3] in 0..1; with `latent`, float32 [N, C, h, w].
-        generated: every picture and how it was made.
-    """
-
-    images: Any
-    generated: list[GeneratedImage]
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the first picture."""
-        return self.generated[0].settings
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """The notices of all pictures, each once."""
-        return tuple(dict.fromkeys(notice for picture in self.generated for notice in picture.notices))
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The metadata of the first picture."""
-        return self.generated[0].metadata
 
 
 class ControlNetPipeline:
@@ -175,7 +135,7 @@ class ControlNetPipeline:
             generated.append(picture)
             if on_image is not None:
                 on_image(picture)
-        return PipelineOutput(_as_output_type(generated, output_type), generated)
+        return PipelineOutput(as_output_type(generated, output_type), generated)
 
     def stream(self, requests: Sequence[GenerateRequest], on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
         """Draw a picture for each request and yield it when it is finished.
@@ -400,10 +360,3 @@ def _like(x: np.ndarray, latents: Any) -> np.ndarray:
     if values.shape != x.shape:
         raise UserError("latents of the callback", str(list(values.shape)), str(list(x.shape)), "keep the shape")
     return values
-
-
-def _as_output_type(generated: Sequence[GeneratedImage], output_type: str) -> Any:
-    if output_type == "latent":
-        return np.concatenate([picture.latents for picture in generated])
-    images = [picture.image for picture in generated]
-    return images if output_type == "pil" else np.stack([np.asarray(image, np.float32) / 255 for image in images])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tvm
 
-from mlc_controlnet.bundle.manifest import MemoryMode, ParamRecord, drawing_components
+from mlc_controlnet.bundle.manifest import MemoryMode, drawing_components
+from mlc_controlnet.bundle.params import ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
 

@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from mlc_controlnet.bundle.manifest import DTYPE_BYTES, FORMAT_VERSION, MANIFEST_NAME, RECORD_ALIGNMENT_BYTES
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME
+from mlc_controlnet.bundle.params import DTYPE_BYTES, RECORD_ALIGNMENT_BYTES
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS
 from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE

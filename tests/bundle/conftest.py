@@ -9,11 +9,10 @@ from mlc_controlnet.bundle.manifest import (
     MemoryMode,
     MemoryPlan,
     ModelSummary,
-    ParamRecord,
-    ParamsSpec,
     SamplersSpec,
     TokenizerSpec,
 )
+from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.components import COMPUTE, TensorSpec
 from mlc_controlnet.config import Defaults

@@ -7,7 +7,8 @@ import pytest
 
 from mlc_controlnet.bundle import extender
 from mlc_controlnet.bundle.extender import BundleExtender
-from mlc_controlnet.bundle.manifest import Manifest, ParamRecord
+from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.bundle.params import ParamRecord
 from mlc_controlnet.bundle.reader import read_bundle, verify_bundle
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.errors import UserError

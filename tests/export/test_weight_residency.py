@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
+from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
 from mlc_controlnet.export.weight_residency import plan_residency
 

@@ -1,0 +1,65 @@
+"""The weights in a manifest: their shards, the place of each tensor in them, and what can be wrong with these."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
+RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
+
+Complaint = tuple[str, str, str]  # subject, got, wanted
+
+
+@dataclass(frozen=True)
+class ParamRecord:
+    """The place of one weight in the shards. It is stored little-endian, in C order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    shard: int
+    byte_offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ParamsSpec:
+    """The weights: their shards, and the place of each tensor in them."""
+
+    dtype: str
+    bytes: int  # of all records, without alignment
+    shards: tuple[str, ...]
+    records: tuple[ParamRecord, ...]
+
+
+def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Complaint]:
+    """Yield what is wrong with the records; `sizes` are the bytes of each file by its path."""
+    shard_bytes = [sizes.get(path, 0) for path in params.shards]
+    ends = [0] * len(params.shards)
+    seen: set[str] = set()
+    for record in sorted(params.records, key=lambda r: (r.shard, r.byte_offset)):
+        subject = f"params.records: {record.name}"
+        if record.name in seen:
+            yield subject, "two records", "one"
+        seen.add(record.name)
+        if not 0 <= record.shard < len(params.shards):
+            yield subject, f"shard {record.shard}", f"one of {len(params.shards)} shards"
+            continue
+        if record.dtype not in DTYPE_BYTES or any(d < 1 for d in record.shape):
+            yield subject, f"{record.dtype}{list(record.shape)}", f"one of {', '.join(DTYPE_BYTES)} and positive sizes"
+            continue
+        wanted_bytes = DTYPE_BYTES[record.dtype]
+        for size in record.shape:
+            wanted_bytes *= size
+        if record.bytes != wanted_bytes:
+            yield subject, f"{record.bytes} bytes", f"{wanted_bytes} bytes for {record.dtype}{list(record.shape)}"
+        if record.byte_offset % RECORD_ALIGNMENT_BYTES:
+            yield subject, f"byte_offset {record.byte_offset}", f"a multiple of {RECORD_ALIGNMENT_BYTES}"
+        if record.byte_offset < ends[record.shard]:
+            yield subject, f"byte_offset {record.byte_offset}", f"{ends[record.shard]} or more: records do not overlap"
+        ends[record.shard] = record.byte_offset + record.bytes
+        if ends[record.shard] > shard_bytes[record.shard]:
+            wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
+            yield subject, f"an end at byte {ends[record.shard]}", wanted
+    record_bytes = sum(record.bytes for record in params.records)
+    if params.bytes != record_bytes:
+        yield "params.bytes", str(params.bytes), f"{record_bytes}, the sum of all records"
