@@ -19,6 +19,10 @@ from mlc_controlnet.config import (
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import DIST, TUNING_DB
 
+# A second chunk serves nearly all prompts that people share. For Stable Diffusion 1.5 on WebGPU in float16 it adds 8
+# kernels to the 201 of UNet and ControlNet, and 0.09 MB of WGSL; a second picture size adds 153, and 0.79 MB.
+PROMPT_CHUNKS = 2
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", help=f"what to compile for: {', '.join(TARGETS)}")
@@ -102,10 +106,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompt-chunks",
         type=int,
-        default=1,
+        default=PROMPT_CHUNKS,
         metavar="N",
-        help="how many chunks of 75 tokens a prompt may have; the rest is cut. Each chunk adds a UNet and a ControlNet "
-        "of its length to the library, but no weights; default: %(default)s",
+        help="how many chunks of 75 tokens a prompt may have; the rest is cut. Each chunk adds kernels of "
+        "cross-attention to the library, but no weights; default: %(default)s",
     )
     parser.add_argument(
         "--vae-tiling",

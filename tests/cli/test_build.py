@@ -82,7 +82,7 @@ def test_sizes_are_width_by_height_and_the_first_is_the_default() -> None:
 
 def test_one_size_can_be_height_and_width() -> None:
     config = parse_options(["--target", "llvm", "--height", "768", "--width", "512"])
-    assert (config.height, config.width, config.other_sizes, config.prompt_chunks) == (768, 512, (), 1)
+    assert (config.height, config.width, config.other_sizes, config.prompt_chunks) == (768, 512, (), 2)
 
 
 def test_a_target_is_needed_unless_a_controlnet_is_added() -> None:
