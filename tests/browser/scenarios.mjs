@@ -523,6 +523,62 @@ export async function drawWithTheEngine({ visitor, host, options }) {
   }, options);
 }
 
+/** What is fetched when: at first one ControlNet of two, then both, once after a change of mind. @param {Stage} stage */
+export async function loadOnFirstUse({ visitor, host, options }) {
+  /** @type {Record<string, string[]>} */
+  const requests = {};
+  let seen = 0;
+  await visitor.page.exposeFunction("note", (/** @type {string} */ name) => {
+    requests[name] = host.requests.slice(seen).map((path) => path.replace(/^\//, ""));
+    seen = host.requests.length;
+  });
+  await visitor.page.goto(host.url);
+  const facts = await visitor.page.evaluate(async ({ images }) => {
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/index.js", location.href).href));
+    const note = /** @type {any} */ (window).note;
+    const [first, second] = images.map(
+      (/** @type {any} */ { data, width }) => new ImageData(Uint8ClampedArray.from(data), width),
+    );
+    const engine = await createEngine({ bundleUrl: "./bundle/" });
+    await note("load");
+    await engine.generate({ prompt: "gold", controlImage: first, controlnets: ["lines"] });
+    await note("the first");
+    /** @type {any[]} */
+    const progress = [];
+    const both = { prompt: "gold", controlImage: [first, second] };
+    const abort = new AbortController();
+    const aborted = engine.generate(both, { signal: abort.signal });
+    abort.abort();
+    const error = await aborted.catch((/** @type {any} */ reason) => `${reason.name}: ${reason.message}`);
+    await note("aborted");
+    await engine.generate(both, { onProgress: (/** @type {any} */ done) => progress.push(done) });
+    await note("both");
+    await engine.generate(both);
+    await note("both again");
+    await engine.unload();
+    return { progress, error };
+  }, options);
+  return { ...facts, requests };
+}
+
+/** Several pictures in one call. @param {Stage} stage */
+export async function drawSeveral({ visitor, host, options }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async ({ request }) => {
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/index.js", location.href).href));
+    const { data, width } = request.controlImage;
+    const engine = await createEngine({ bundleUrl: "./bundle/" });
+    /** @type {any[]} */
+    const finished = [];
+    const pictures = await engine.generateAll(
+      { ...request, controlImage: new ImageData(Uint8ClampedArray.from(data), width) },
+      { onImage: (/** @type {any} */ image) => finished.push(image.settings) },
+    );
+    await engine.unload();
+    return { finished, pictures: pictures.map((/** @type {any} */ image) => [...image.data]) };
+  }, options);
+}
+
 /** A script without worker makes a picture in each mode, while every buffer that is made or destroyed is counted. @param {Stage} stage */
 export async function countGpuMemory({ visitor, host, options }) {
   await visitor.page.goto(host.url);

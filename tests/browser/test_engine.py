@@ -174,6 +174,42 @@ def test_the_engine_draws_every_variant_as_the_native_library_does(
     assert len({picture.tobytes() for picture in drawn}) == len(VARIANTS)
 
 
+def test_a_page_loads_only_those_controlnets_that_it_uses(
+    visit: Visit, engine_site: Path, linear_webgpu_bundle_of_two: Bundle
+):
+    """Of two ControlNets in one bundle, the second one's weights are in a shard of their own."""
+    images = [numbers(random_picture(2)), numbers(random_picture(3))]
+    facts = visit("loadOnFirstUse", linear_webgpu_bundle_of_two, site=engine_site, images=images)
+    shards = {name: [path for path in paths if "params" in path] for name, paths in facts["requests"].items()}
+    assert shards == {
+        "load": ["bundle/params/00.bin"],
+        "the first": [],
+        "aborted": [],
+        "both": ["bundle/params/01.bin"],
+        "both again": [],
+    }
+    assert facts["error"].startswith("AbortError")
+    bytes_of_shard = next(f.bytes for f in linear_webgpu_bundle_of_two.manifest.files if f.path == "params/01.bin")
+    assert facts["progress"] == [{"phase": "download", "done": bytes_of_shard, "total": bytes_of_shard}]
+
+
+def test_the_engine_draws_several_pictures_as_the_native_library_does(
+    visit: Visit, engine_site: Path, linear_bundle: Bundle, linear_webgpu_bundle: Bundle
+):
+    """Two prompts, two pictures each; every picture is told when it is finished."""
+    call: dict[str, Any] = {"prompt": ["gold", "navy"], "seed": 5}
+    wanted = ControlNetPipeline.from_bundle(linear_bundle)(
+        image=random_picture(2), num_images_per_prompt=2, **call
+    ).generated
+    request = {**call, "numImagesPerPrompt": 2, "controlImage": numbers(random_picture(2))}
+    facts = visit("drawSeveral", linear_webgpu_bundle, site=engine_site, request=request)
+    made = [(picture.settings.prompt, picture.settings.seed) for picture in wanted]
+    assert made == [("gold", 5), ("gold", 6), ("navy", 7), ("navy", 8)]
+    assert [(seen["prompt"], seen["seed"]) for seen in facts["finished"]] == made
+    for pixels, picture in zip(facts["pictures"], wanted, strict=True):
+        assert_alike(np.array(pixels).reshape(HEIGHT, WIDTH, 4)[..., :3], picture.image)
+
+
 def camel_case(options: dict[str, Any]) -> dict[str, Any]:
     return {re.sub("_(.)", lambda match: match[1].upper(), name): value for name, value in options.items()}
 

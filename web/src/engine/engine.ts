@@ -109,7 +109,10 @@ export class Engine implements Components {
         Promise.all([weights.fetch(needed, metered), tvm.asyncLoadWebGPUPipelines(vm.getInternalModule())]),
       ]);
       options.signal?.throwIfAborted();
-      return new Engine(tvm, gpu, vm, bundle, library, weights, memory, device);
+      const engine = new Engine(tvm, gpu, vm, bundle, library, weights, memory, device);
+      // Now, so that a GPU that is full is found out at once.
+      for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
+      return engine;
     } catch (error) {
       tvm?.dispose();
       device.destroy();
