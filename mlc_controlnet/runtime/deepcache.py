@@ -34,6 +34,10 @@ class DeepCache:
         """Return whether the next step is shallow. It is whole if other ControlNets take part than in the last one."""
         return self.shallow_steps > 0 and _names(active) == self.controlnets
 
+    def release(self) -> None:
+        """Free what the last whole step left, before the next one computes as much again."""
+        self.shallow_steps, self.residuals, self.features = 0, (), ()
+
     def keep(
         self, active: Sequence[Control], residuals: Sequence[Residuals], features: Sequence[DeepFeature | None]
     ) -> None:

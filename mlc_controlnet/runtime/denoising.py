@@ -91,6 +91,7 @@ def denoise(
         if cache.is_shallow(active):
             outputs = cache.predict(engine, sample, row.timestep, conditions.contexts, settings.guidance_scale)
         else:
+            cache.release()
             residuals = _control(engine, scaled_x, row.timestep, conditions.contexts, active, zero_residuals)
             pairs = _predict(engine, sample, row.timestep, conditions.contexts, residuals, settings.guidance_scale)
             outputs = [output for output, _ in pairs]

@@ -6,6 +6,7 @@ import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
 from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
 from mlc_controlnet.export.weight_residency import plan_residency
 
@@ -144,3 +145,30 @@ def test_further_controlnets_stay_too_and_are_not_in_the_peak():
     assert two.reduced.peak_bytes == one.reduced.peak_bytes
     assert (two.resident.kept_params["controlnet_2"], two.resident.kept_params["control_embedding_2"]) == (4, 1)
     assert (two.reduced.kept_params["controlnet_2"], two.reduced.kept_params["control_embedding_2"]) == (0, 0)
+
+
+def test_the_variant_that_needs_most_decides():
+    """A picture of another size, whose UNet works with 500 bytes more, and prompts of three chunks."""
+    components, params = bundle()
+    larger = {**ACTIVATION_BYTES, "unet_large": ACTIVATION_BYTES["unet"] + 500}
+    library = Library("x.wasm", "webgpu", "float16", (), {}, larger, {}, 0)
+    unet = components["unet"]
+    size = Variant(8, 8, 1, {"unet": FunctionEntry("unet_large", unet.inputs, unet.outputs)})
+    longer = Variant(8, 8, 3, size.functions)
+    alone = plan()
+    for variants, more in (((size,), 500), ((size, longer), 500 + 2 * 2 * 4)):  # two contexts of two chunks more
+        planned = plan_residency([library], components, params, variants)["x.wasm"]
+        assert planned.resident.peak_bytes == alone.resident.peak_bytes + more
+        assert planned.reduced.peak_bytes == alone.reduced.peak_bytes + more
+        assert planned.reduced.kept_params == alone.reduced.kept_params
+
+
+def test_deep_features_of_both_contexts_wait_for_the_shallow_unet():
+    components, params = bundle()
+    unet = components["unet"]
+    components["unet"] = dataclasses.replace(unet, outputs=(tensor(1, "float32"), tensor(7)))
+    library = Library("x.wasm", "webgpu", "float16", (), {}, {**ACTIVATION_BYTES, "unet_shallow": 16}, {}, 0)
+    components["unet_shallow"] = ComponentEntry("unet_shallow", (tensor(9),), (tensor(1),), unet.params[:1])
+    planned = plan_residency([library], components, params)["x.wasm"]
+    assert planned.resident.peak_bytes == plan().resident.peak_bytes + 2 * 2 * 7 + 16
+    assert planned.resident.kept_params["unet_shallow"] == 0  # its weights are the UNet's, which stay

@@ -56,3 +56,11 @@ def test_without_an_interval_nothing_is_kept():
     cache = DeepCache(1)
     cache.keep([], ["r0"], ["f0"])
     assert (list(cache.residuals), list(cache.features)) == ([], [])
+
+
+def test_a_whole_step_begins_without_what_the_last_one_left():
+    cache = DeepCache(2)
+    cache.keep(controls("lines"), ["r0"], ["f0"])
+    cache.release()
+    assert (list(cache.residuals), list(cache.features)) == ([], [])
+    assert not cache.is_shallow(controls("lines"))
