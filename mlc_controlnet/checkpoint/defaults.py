@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlc_controlnet.checkpoint.json_file import read_json
-from mlc_controlnet.config import Defaults
+from mlc_controlnet.config import Defaults, LoraOption
 from mlc_controlnet.errors import UserError, print_notice
 
 STABLE_DIFFUSION = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
@@ -29,39 +29,44 @@ _KEYS = {
 }
 
 
-def usual_defaults(names: Sequence[str], unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Defaults:
+def usual_defaults(
+    name: str, loras: Sequence[LoraOption], unet: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> Defaults:
     """Return the usual settings of a model's kind.
 
     Args:
-        names: the name of the model and those of its LoRAs.
+        name: the model's.
         unet, scheduler: their configurations.
     """
     if unet.get("time_cond_proj_dim") is not None:
         return READS_GUIDANCE
-    for name in map(str.lower, names):
-        if re.search(_WORDS, name):
-            stated = re.search(_STEPS, name)
-            usual = 1 if re.search(_ONE_STEP, name) else FEW_STEPS.steps
+    for text in (name.lower(), *map(_name_of, loras)):
+        if re.search(_WORDS, text):
+            stated = re.search(_STEPS, text)
+            usual = 1 if re.search(_ONE_STEP, text) else FEW_STEPS.steps
             return dataclasses.replace(FEW_STEPS, steps=usual if stated is None else int(stated[1]))
     is_of_few_steps = scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS.values()
     return FEW_STEPS if is_of_few_steps else STABLE_DIFFUSION
 
 
-def scheduler_of_loras(names: Sequence[str], scheduler: Mapping[str, Any]) -> dict[str, Any]:
+def scheduler_of_loras(loras: Sequence[LoraOption], scheduler: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scheduler's configuration with the class that an LCM-LoRA or a TCD-LoRA was trained for.
 
     This is diffusers' `LCMScheduler.from_config(pipe.scheduler.config)`, which such a LoRA needs. A LoRA of another
     name changes nothing.
     """
-    for name in names:
+    for lora in loras:
         for word, scheduler_class in _SCHEDULERS_OF_FEW_STEPS.items():
-            if (
-                re.search(rf"(?<![a-z]){word}(?![a-z])", name.lower())
-                and scheduler.get("_class_name") != scheduler_class
-            ):
-                print_notice(f"LoRA {name}: the default sampler is {word}")
+            is_trained_for_it = re.search(rf"(?<![a-z]){word}(?![a-z])", _name_of(lora)) is not None
+            if is_trained_for_it and scheduler.get("_class_name") != scheduler_class:
+                print_notice(f"LoRA {lora.file}: the default sampler is {word}")
                 return {**scheduler, "_class_name": scheduler_class}
     return dict(scheduler)
+
+
+def _name_of(lora: LoraOption) -> str:
+    """Return the names of a LoRA's file and of its folder or repository: a file's own name often says nothing."""
+    return "/".join(Path(lora.file).parts[-2:]).lower()
 
 
 def read_recommended(folder: Path) -> dict[str, float]:

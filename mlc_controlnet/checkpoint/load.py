@@ -95,12 +95,12 @@ def load_checkpoint(
     """
     source = _read_source(path, tokenizer, prediction_type)
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
-    if preview_vae is not None:
-        parts[PREVIEW_VAE] = read_decoder(preview_vae)
-        components = (*components, PREVIEW_DECODER)
     named = read_controlnets(controlnets, parts["unet"]) if controlnets else own_controlnets(parts)
     parts = {part: source for part, source in parts.items() if kind_of(part) != CONTROLNET}
     parts |= {numbered(CONTROLNET, i + 1): source for i, source in enumerate(named.values())}
+    if preview_vae is not None:
+        parts[PREVIEW_VAE] = read_decoder(preview_vae)
+        components = (*components, PREVIEW_DECODER)
     if cached_branch is not None and UNET in components:
         components = (*components, UNET_SHALLOW)
     needed = {PART_OF[name] for name in components if name in PART_OF}
@@ -116,9 +116,8 @@ def load_checkpoint(
     if loras:
         updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})
     name = source.name if name is None else name
-    lora_names = ["/".join(Path(lora.file).parts[-2:]) for lora in loras]  # a file's name often says nothing
-    scheduler_config = scheduler_of_loras(lora_names, scheduler_config)
-    usual = usual_defaults([name, *lora_names], parts["unet"].config, scheduler_config)
+    scheduler_config = scheduler_of_loras(loras, scheduler_config)
+    usual = usual_defaults(name, loras, parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     names = kinds_of(named)
