@@ -38,7 +38,7 @@ def test_a_prompt_is_not_cut_here(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(0, "ab  Cd e"), (1, "ab  Cd e"), (2, "Cd e"), (6, "e"), (7, "e"), (8, "")]
+    ("count", "words"), [(0, "ab  Cd e"), (1, "ab  Cd e"), (2, "Cd e"), (3, "Cd e"), (4, "e"), (5, "")]
 )
 def test_words_that_are_not_whole_among_the_first_ids_come_after(tokenizer, count, words):
     assert tokenizer.words_after("ab  Cd e", count) == words
