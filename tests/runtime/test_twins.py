@@ -15,6 +15,8 @@ TWINS = (
     ("runtime/option_checks.py", "option_checks.ts", 11),
     ("runtime/resolve.py", "resolve.ts", 4),
     ("runtime/controls.py", "controls.ts", 5),
+    ("runtime/deepcache.py", "deepcache.ts", 4),
+    ("runtime/variant_options.py", "variant_options.ts", 2),
     ("runtime/engine.py", "engine.ts", 8),
     ("runtime/noise.py", "noise.ts", 3),
     ("runtime/inpainting.py", "inpainting.ts", 8),
