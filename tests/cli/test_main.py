@@ -285,7 +285,7 @@ def test_an_interrupted_picture_leaves_nothing(generate, tmp_path, monkeypatch, 
 def test_verify_says_what_it_checked(linear_bundle, capsys):
     assert main(["verify", str(linear_bundle.path)]) == 0
     assert re.search(
-        rf"4 files, 0\.\d MB, all as the manifest says; sha256 {linear_bundle.sha256}\n", capsys.readouterr().out
+        rf"5 files, 0\.\d MB, all as the manifest says; sha256 {linear_bundle.sha256}\n", capsys.readouterr().out
     )
 
 
