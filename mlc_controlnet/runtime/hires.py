@@ -7,44 +7,16 @@ the steps runs, as `strength` does. Like `request.py`, this module imports no nu
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.variant_options import check_size
 
 if TYPE_CHECKING:
     from mlc_controlnet.runtime.request import GenerateRequest, Settings
 
-UPSCALE_MODES = ("bilinear", "nearest", "nearest-exact", "bicubic")  # sd-webui's "Latent" and "Latent (...)"
 HIRES_STRENGTH = 0.7  # sd-webui's default
-
-
-def check_hires_scale(subject: str, value: Any) -> float:
-    """Return `value` as a float if it is a finite number of 1 or more; raise UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
-        raise UserError(subject, repr(value), "a number of 1 or more", "2 is usual; leave it out to draw once")
-    return float(value)
-
-
-def check_hires_steps(subject: str, value: Any) -> int:
-    """Return `value` if it is an integer of 1 or more; raise UserError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(subject, repr(value), "an integer of 1 or more", "leave it out for as many as before")
-    return value
-
-
-def check_upscaler(subject: str, value: Any) -> str:
-    """Return `value` if it is one of UPSCALE_MODES; raise UserError otherwise."""
-    check_one_of(subject, value, UPSCALE_MODES)
-    return str(value)
-
-
-def default_hires_steps(manifest: Manifest, request: "GenerateRequest") -> int | None:
-    """Return the number of the first pass; None without hires fix."""
-    if request.hires_scale is None:
-        return None
-    return manifest.defaults.steps if request.num_inference_steps is None else request.num_inference_steps
 
 
 def check_hires(settings: "Settings", request: "GenerateRequest", manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from mlc_controlnet.runtime.hires import check_upscaler
+from mlc_controlnet.runtime.option_checks import check_upscaler
 
 CUBIC_A = -0.75  # the parameter of torch's cubic convolution
 

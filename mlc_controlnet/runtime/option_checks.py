@@ -13,6 +13,7 @@ from mlc_controlnet.runtime.prompt_syntax import PROMPT_SYNTAXES
 
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
 BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
+UPSCALE_MODES = ("bilinear", "nearest", "nearest-exact", "bicubic")  # sd-webui's "Latent" and "Latent (...)"
 
 T = TypeVar("T")
 
@@ -111,3 +112,23 @@ def one_or_each(check: Callable[[str, Any], T]) -> Callable[[str, Any], T | tupl
         return tuple(check(subject, item) for item in value)
 
     return check_all
+
+
+def check_hires_scale(subject: str, value: Any) -> float:
+    """Return `value` as a float if it is a finite number of 1 or more; raise UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+        raise UserError(subject, repr(value), "a number of 1 or more", "2 is usual; leave it out to draw once")
+    return float(value)
+
+
+def check_hires_steps(subject: str, value: Any) -> int:
+    """Return `value` if it is an integer of 1 or more; raise UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(subject, repr(value), "an integer of 1 or more", "leave it out for as many as before")
+    return value
+
+
+def check_upscaler(subject: str, value: Any) -> str:
+    """Return `value` if it is one of UPSCALE_MODES; raise UserError otherwise."""
+    check_one_of(subject, value, UPSCALE_MODES)
+    return str(value)

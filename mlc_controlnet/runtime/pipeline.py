@@ -178,14 +178,13 @@ class ControlNetPipeline:
         controls = self.embed_controls(settings, [image.array for image in prepared])
         x, extra_channels, kept = self.start(settings, schedule, noise, init, inpainting)
         conditions = Conditions(contexts, controls, extra_channels, kept)
-        if settings.hires_scale is None:
-            x = self._run(settings, schedule, conditions, x, on_step)
-        else:
-            larger = hires_settings(settings)
-            first, second = len(schedule.rows), len(schedule_of(larger, self._samplers).rows)
-            x = self._run(settings, schedule, conditions, x, _numbered(on_step, 0, first + second))
-            x = self.draw_larger(larger, request, contexts, x, _numbered(on_step, first, first + second))
-        image = self.decode(x, settings)
+        larger = None if settings.hires_scale is None else hires_settings(settings)
+        before = len(schedule.rows)
+        count = before + (0 if larger is None else len(schedule_of(larger, self._samplers).rows))
+        x = self._run(settings, schedule, conditions, x, _numbered(on_step, 0, count))
+        if larger is not None:
+            x = self.draw_larger(larger, request, contexts, x, _numbered(on_step, before, count))
+        image = self.decode(x, larger or settings)
         if inpainting is not None and (settings.apply_overlay or crop is not None):
             image = paste(image, inpainting)
         changed = [*prepared, *(part for part in (init, inpainting) if part is not None)]

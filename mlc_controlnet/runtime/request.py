@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.runtime.hires import (
-    HIRES_STRENGTH,
-    UPSCALE_MODES,
-    check_hires_scale,
-    check_hires_steps,
-    check_upscaler,
-    default_hires_steps,
-)
+from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.mask_options import (
     check_mask_blur,
     check_padding_mask_crop,
@@ -29,7 +22,10 @@ from mlc_controlnet.runtime.mask_options import (
 from mlc_controlnet.runtime.option_checks import (
     BALANCED,
     MAX_SEED,
+    UPSCALE_MODES,
     check_flag,
+    check_hires_scale,
+    check_hires_steps,
     check_integer,
     check_mode,
     check_names,
@@ -40,6 +36,7 @@ from mlc_controlnet.runtime.option_checks import (
     check_syntax,
     check_text,
     check_text_or_none,
+    check_upscaler,
     one_or_each,
     or_none,
 )
@@ -84,6 +81,13 @@ def _option(
     if default is None:
         return dataclasses.field(metadata=metadata)
     return dataclasses.field(default=None, metadata=metadata)
+
+
+def default_hires_steps(manifest: Manifest, request: "GenerateRequest") -> int | None:
+    """Return the number of the first pass; None without hires fix."""
+    if request.hires_scale is None:
+        return None
+    return manifest.defaults.steps if request.num_inference_steps is None else request.num_inference_steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.batch import MAX_IMAGES
-from mlc_controlnet.runtime.hires import UPSCALE_MODES
+from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
-from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED
+from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED, UPSCALE_MODES
 from mlc_controlnet.runtime.request import OPTIONS
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
@@ -41,6 +41,7 @@ CONSTANTS = (
     ("MASK_THRESHOLD", MASK_THRESHOLD, "The darkest grey, 0 to 255, of a mask's pixel that the model repaints."),
     ("MAX_MASK_BLUR", MAX_MASK_BLUR, "The largest standard deviation, in pixels, of a mask's blur."),
     ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
+    ("HIRES_STRENGTH", HIRES_STRENGTH, "The share of the steps that hires fix runs, unless told otherwise."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
     ("MAX_IMAGES", MAX_IMAGES, "The largest number of pictures of one call."),

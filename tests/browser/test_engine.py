@@ -152,6 +152,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "back to the first size": {"controlnet_conditioning_scale": 0.0},
     "deepcache": {"deepcache_interval": 3, "num_inference_steps": 7},
     "deepcache of a long prompt": {"deepcache_interval": 2, "prompt": "gold BREAK teal", "num_inference_steps": 7},
+    "hires fix": {"hires_scale": 2, "hires_strength": 0.5, "hires_upscaler": "bicubic", "hires_steps": 6},
     "repainted": {"strength": 0.5, "height": TURNED[0], "width": TURNED[1], "image": True},
 }
 

@@ -14,8 +14,8 @@ from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import prepare_image
 from mlc_controlnet.runtime.denoising import Conditions, add_noise, denoise
-from mlc_controlnet.runtime.hires import UPSCALE_MODES
 from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.option_checks import UPSCALE_MODES
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from mlc_controlnet.runtime.request import GenerateRequest
 from mlc_controlnet.runtime.resolve import schedule_of

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.runtime.hires import UPSCALE_MODES
 from mlc_controlnet.runtime.latents import blend_latents, first_step, upscale_latents
+from mlc_controlnet.runtime.option_checks import UPSCALE_MODES
 
 
 @pytest.fixture

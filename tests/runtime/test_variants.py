@@ -7,7 +7,7 @@ from PIL import Image
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from tests.fixtures.linear_bundle import HEIGHT, LATENT, WIDTH
+from tests.fixtures.linear_bundle import HEIGHT, LATENT, WIDTH, linear_model
 from tests.fixtures.variant_bundle import TURNED
 
 NOISE = standard_normal(LATENT, seed=3)
@@ -84,5 +84,17 @@ def test_deepcache_reads_what_the_whole_steps_left(pipeline, picture):
 
 
 def test_a_size_that_the_bundle_does_not_have_is_refused_before_anything_runs(pipeline, picture):
-    with pytest.raises(UserError, match="size: got 32x16, wanted one of this bundle's, width x height: 24x16, 16x24"):
+    with pytest.raises(
+        UserError, match="size: got 32x16, wanted one of this bundle's, width x height: 24x16, 16x24, 48x32"
+    ):
         draw(pipeline, picture, width=32)
+
+
+def test_hires_fix_decodes_in_tiles_what_the_decoder_makes_of_each_cell(pipeline, picture):
+    """This decoder reads each latent cell alone, so tiles of it are the whole."""
+    output = draw(pipeline, picture, hires_scale=2)
+    assert output.images[0].size == (2 * WIDTH, 2 * HEIGHT)
+    rgb = np.einsum("chw,rc->hwr", output.generated[0].latents[0].astype(np.float64), linear_model().colors)
+    wanted = np.rint(255 * np.clip(rgb.repeat(8, 0).repeat(8, 1) / 2 + 0.5, 0, 1))
+    assert np.abs(np.asarray(output.images[0]) - wanted).max() <= 1
+    assert wanted.std() > 10  # not a flat picture

@@ -99,6 +99,18 @@ export function oneOrEach<T>(
   return (subject, value) => (Array.isArray(value) ? value.map((item) => check(subject, item)) : check(subject, value));
 }
 
+/** Return `value` if it is a finite number of 1 or more; throw UserError otherwise. */
+export function checkHiresScale(subject: string, value: unknown): number {
+  if (typeof value === "number" && value >= 1 && value < Number.POSITIVE_INFINITY) return value;
+  throw new UserError(subject, String(value), "a number of 1 or more", "2 is usual; leave it out to draw once");
+}
+
+/** Return `value` if it is an integer of 1 or more; throw UserError otherwise. */
+export function checkHiresSteps(subject: string, value: unknown): number {
+  if (Number.isInteger(value) && (value as number) >= 1) return value as number;
+  throw new UserError(subject, String(value), "an integer of 1 or more", "leave it out for as many as before");
+}
+
 /** Return `value` if it is one of UPSCALE_MODES; throw UserError otherwise. */
 export function checkUpscaler(subject: string, value: unknown): UpscaleMode {
   checkOneOf(subject, value, UPSCALE_MODES);

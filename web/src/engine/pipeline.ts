@@ -7,13 +7,17 @@
 import type { Components, Context, FloatArray, OnDevice } from "./components.ts";
 import { prepareControlImage } from "./control_image.ts";
 import { type Control, controlUnits } from "./controls.ts";
+import type { Crop } from "./crop.ts";
 import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture } from "./denoising.ts";
 import { UserError } from "./errors.ts";
+import { hiresSettings } from "./hires.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
+import { type UpscaleMode, upscaleLatents } from "./latents.ts";
 import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
 import { words } from "./option_text.ts";
 import type { Image } from "./picture.ts";
+import type { ControlImage } from "./prepare_image.ts";
 import type { LoadOptions } from "./progress.ts";
 import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
 import { controlImages, type GenerateRequest, type Settings, toMetadata } from "./request.ts";
@@ -21,8 +25,9 @@ import { resolve, scheduleOf } from "./resolve.ts";
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
 import type { Size } from "./size.ts";
+import { runAtAnySize } from "./tiles.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
-import { forSize } from "./variant.ts";
+import { compiledSizes, forSize } from "./variant.ts";
 
 /** A finished picture and how it was made. */
 export interface GeneratedImage extends Image {
@@ -56,6 +61,9 @@ export interface Start extends Pick<Conditions, "extraChannels" | "kept"> {
   readonly x: FloatArray;
 }
 
+/** A pass of denoising: it yields after every step and returns the last sample, float32 [1, C, h, w]. */
+type Pass = AsyncGenerator<Step, FloatArray, FloatArray | undefined>;
+
 /** Draws pictures with one loaded bundle. */
 export class ControlNetPipeline {
   constructor(private readonly model: Model) {}
@@ -78,8 +86,7 @@ export class ControlNetPipeline {
     const { maskBlur, paddingMaskCrop } = settings;
     const inpainting = prepareInpainting(request.image, request.maskImage, manifest, maskBlur, paddingMaskCrop);
     const init = inpainting === undefined ? prepareInitImage(request.image, manifest) : undefined;
-    const { height, width } = settings;
-    const prepared = controlImages(request).map((image) => prepareControlImage(image, height, width, inpainting?.crop));
+    const prepared = prepareControls(settings, request, inpainting?.crop);
     const noise = this.initialNoise(settings, request.latents);
     const changed = [...prepared, ...(init ? [init] : []), ...(inpainting ? [inpainting] : [])];
     for (const notice of changed.flatMap(({ notices }) => notices)) onNotice(notice);
@@ -95,18 +102,15 @@ export class ControlNetPipeline {
       );
       held.push(...controls.map(({ embedding }) => embedding));
       const { x: first, ...start } = await this.start(settings, schedule, noise, init, inpainting);
-      let x = first;
-      const steps = denoise(components, manifest, settings, schedule, { contexts, controls, ...start }, first);
-      try {
-        for (let step = await steps.next(); !step.done; ) {
-          const replaced = yield step.value;
-          x = replaced === undefined ? step.value.x : checkLike(step.value.x, replaced);
-          step = await steps.next(replaced);
-        }
-      } finally {
-        await steps.return();
+      const conditions = { contexts, controls, ...start };
+      const larger = settings.hiresScale === null ? undefined : hiresSettings(settings);
+      const before = schedule.rows.length;
+      const count = before + (larger === undefined ? 0 : scheduleOf(larger, samplers).rows.length);
+      let x = yield* numbered(this.run(settings, schedule, conditions, first), 0, count);
+      if (larger !== undefined) {
+        x = yield* numbered(this.drawLarger(larger, request, contexts, x, settings), before, count);
       }
-      const drawn = await this.decode(x, settings);
+      const drawn = await this.decode(x, larger ?? settings);
       const pasted = inpainting && (settings.applyOverlay || inpainting.crop) ? paste(drawn, inpainting) : drawn;
       return { ...pasted, latents: x, settings, metadata: this.describe(settings) };
     } finally {
@@ -224,6 +228,40 @@ export class ControlNetPipeline {
   }
 
   /**
+   * Take the second pass of hires fix: enlarge the latents x and draw from them. Yields and returns as `run` does.
+   *
+   * `larger` are the settings of this pass: see `hiresSettings`. The control images are fitted to its size anew. The last
+   * argument is the size of the first pass.
+   */
+  async *drawLarger(
+    larger: Settings,
+    request: GenerateRequest,
+    contexts: readonly Context[],
+    x: FloatArray,
+    { height, width }: Size,
+  ): Pass {
+    const { manifest, samplers } = this.model;
+    const schedule = scheduleOf(larger, samplers);
+    const prepared = prepareControls(larger, request);
+    const controls = await this.embedControls(
+      larger,
+      prepared.map(({ pixels }) => pixels),
+    );
+    try {
+      const factor = manifest.model.vae_scale_factor;
+      const from = { height: height / factor, width: width / factor };
+      const to = { height: larger.height / factor, width: larger.width / factor };
+      const noise = this.initialNoise(larger);
+      const latents = upscaleLatents(x, from, to, larger.hiresUpscaler as UpscaleMode);
+      const [first] = schedule.rows;
+      const noised = first === undefined ? latents : addNoise(first, latents, noise);
+      return yield* this.run(larger, schedule, { contexts, controls, extraChannels: [] }, noised);
+    } finally {
+      for (const { embedding } of controls) embedding.dispose();
+    }
+  }
+
+  /**
    * Encode a picture, float32 [1, 3, H, W] in -1..1, to latents: float32 [1, C, h, w].
    *
    * They are the mode of the VAE's posterior. diffusers samples from the posterior instead; here the seed determines nothing
@@ -231,9 +269,12 @@ export class ControlNetPipeline {
    */
   async encodeImage(image: FloatArray, { height, width }: Size): Promise<FloatArray> {
     const { components, manifest } = this.model;
-    const encoded = await components.vaeEncoder(image, { height, width }); // [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
-    checkFinite("vae_encoder", encoded, "before step 1");
     const { latent_channels, vae_scale_factor, scaling_factor } = manifest.model;
+    const sizes = compiledSizes(manifest, "vae_encoder");
+    const encode = (part: FloatArray, tile: Size) => components.vaeEncoder(part, tile);
+    // [1, 2 C, h, w]: moments; of a tiny autoencoder [1, C, h, w]
+    const encoded = await runAtAnySize(encode, image, { height, width }, sizes, vae_scale_factor, 1);
+    checkFinite("vae_encoder", encoded, "before step 1");
     const count = (latent_channels * height * width) / vae_scale_factor ** 2;
     return encoded.slice(0, count).map((mean) => mean * scaling_factor);
   }
@@ -241,7 +282,10 @@ export class ControlNetPipeline {
   /** Latents float32 [1, C, h, w] -> picture. */
   async decode(x: FloatArray, settings: Settings): Promise<Image> {
     const { height, width } = settings;
-    const image = await this.model.components.vaeDecoder(x, { height, width }); // [1, 3, H, W]
+    const { components, manifest } = this.model;
+    const sizes = compiledSizes(manifest, "vae_decoder");
+    const decode = (part: FloatArray, tile: Size) => components.vaeDecoder(part, tile);
+    const image = await runAtAnySize(decode, x, settings, sizes, 1, manifest.model.vae_scale_factor); // [1, 3, H, W]
     checkFinite("vae_decoder", image, `after ${settings.numInferenceSteps} steps`);
     return toPicture(
       image.map((value) => value / 2 + 0.5),
@@ -254,6 +298,42 @@ export class ControlNetPipeline {
   describe(settings: Settings): Record<string, string> {
     const identity = { model: this.model.manifest.model.name, bundle_sha256: this.model.bundleSha256 };
     return { ...toMetadata(settings), ...identity };
+  }
+
+  /** Run the denoising loop to its end: it yields after every step and returns the last sample. */
+  private async *run(settings: Settings, schedule: Schedule, conditions: Conditions, x: FloatArray): Pass {
+    const { components, manifest } = this.model;
+    let last = x;
+    const steps = denoise(components, forSize(manifest, settings), settings, schedule, conditions, x);
+    try {
+      for (let step = await steps.next(); !step.done; ) {
+        const replaced = yield step.value;
+        last = replaced === undefined ? step.value.x : checkLike(step.value.x, replaced);
+        step = await steps.next(replaced);
+      }
+      return last;
+    } finally {
+      await steps.return();
+    }
+  }
+}
+
+/** Fit the control images to the size of the drawing. */
+function prepareControls({ height, width }: Settings, request: GenerateRequest, crop?: Crop): ControlImage[] {
+  return controlImages(request).map((image) => prepareControlImage(image, height, width, crop));
+}
+
+/** Let the steps of one of several passes count through: `before` steps came before it, all passes have `count`. */
+async function* numbered(steps: Pass, before: number, count: number): Pass {
+  try {
+    let result = await steps.next();
+    while (!result.done) {
+      const { value } = result;
+      result = await steps.next(yield { ...value, index: before + value.index, count });
+    }
+    return result.value;
+  } finally {
+    await steps.return(new Float32Array()); // ends a pass that is left in the middle
   }
 }
 

@@ -8,7 +8,7 @@
  */
 
 import type { FloatArray } from "./components.ts";
-import { MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constants.ts";
+import { HIRES_STRENGTH, MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constants.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { UpscaleMode } from "./latents.ts";
 import type { Manifest } from "./manifest.ts";
@@ -16,6 +16,8 @@ import { checkMaskBlur, checkPaddingMaskCrop, checkStrength } from "./mask_optio
 import {
   type ControlMode,
   checkFlag,
+  checkHiresScale,
+  checkHiresSteps,
   checkInteger,
   checkMode,
   checkNames,
@@ -86,7 +88,7 @@ export interface Settings {
   readonly hiresScale: number | null;
   /** Hires fix: the share of its steps that run, 0 to 1; less stays nearer to the small picture. Default: 0.7. */
   readonly hiresStrength: number | null;
-  /** Hires fix: number of denoising steps, of which hiresStrength run. Default: null, numInferenceSteps. */
+  /** Hires fix: number of denoising steps, of which hiresStrength run. Default: numInferenceSteps. */
   readonly hiresSteps: number | null;
   /** Hires fix: how latents are enlarged: bilinear, nearest, nearest-exact or bicubic. Default: bilinear. */
   readonly hiresUpscaler: UpscaleMode | null;
@@ -141,6 +143,12 @@ export interface Option<T> {
   readonly default?: (manifest: Manifest, request: GenerateRequest) => T;
 }
 
+/** The number of the first pass; null without hires fix. */
+function defaultHiresSteps(manifest: Manifest, request: GenerateRequest): number | null {
+  if (request.hiresScale == null) return null;
+  return request.numInferenceSteps ?? manifest.defaults.steps;
+}
+
 /** The description of each option. */
 export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
   prompt: { check: checkText },
@@ -166,9 +174,12 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   sigmas: { check: checkNumbers, default: () => null },
   height: { check: checkInteger, default: ({ model }) => model.height },
   width: { check: checkInteger, default: ({ model }) => model.width },
-  hiresScale: { check: orNull(checkNumber), default: () => null },
-  hiresStrength: { check: orNull(checkShare), default: (_, { hiresScale }) => (hiresScale == null ? null : 0.7) },
-  hiresSteps: { check: orNull(checkInteger), default: () => null },
+  hiresScale: { check: orNull(checkHiresScale), default: () => null },
+  hiresStrength: {
+    check: orNull(checkStrength),
+    default: (_, { hiresScale }) => (hiresScale == null ? null : HIRES_STRENGTH),
+  },
+  hiresSteps: { check: orNull(checkHiresSteps), default: defaultHiresSteps },
   hiresUpscaler: {
     check: orNull(checkUpscaler),
     default: (_, { hiresScale }) => (hiresScale == null ? null : UPSCALE_MODES[0]),

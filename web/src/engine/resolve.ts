@@ -6,6 +6,7 @@
 
 import { OPTION_NAMES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
+import { checkHires, hiresSettings } from "./hires.ts";
 import { type Manifest, maxChunks, textLayers } from "./manifest.ts";
 import { words } from "./option_text.ts";
 import { parsePrompt } from "./prompt_syntax.ts";
@@ -21,7 +22,7 @@ import {
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
 import { buildSchedule } from "./samplers/schedule.ts";
-import { checkVariant, hiresSettings } from "./variant_options.ts";
+import { checkVariant } from "./variant_options.ts";
 
 const PER_CONTROLNET = [
   "controlnetConditioningScale",
@@ -51,7 +52,8 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
     throw new UserError("clip skip", String(settings.clipSkip), wanted, "choose another number");
   }
   checkControlnets(settings, request, manifest);
-  checkVariant(settings, request, manifest);
+  checkVariant(settings, manifest);
+  checkHires(settings, request, manifest);
   checkEmbeds(request, manifest);
   scheduleOf(settings, samplers);
   if (settings.hiresScale !== null) scheduleOf(hiresSettings(settings), samplers);

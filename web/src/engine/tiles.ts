@@ -44,6 +44,29 @@ export function tileStride(tile: number): number {
 }
 
 /**
+ * Run a component on the whole of x if it is compiled for this size, otherwise in tiles of the largest that fits.
+ *
+ * size: of the picture that x is or becomes; component: see `runInTiles`, it also gets the size of the tile's picture;
+ * sizes: of pictures for which it is compiled, of which one at least is not larger. All in pixels.
+ */
+export function runAtAnySize(
+  component: (x: FloatArray, size: Size) => Promise<FloatArray>,
+  x: FloatArray,
+  size: Size,
+  sizes: readonly Size[],
+  cellIn: number,
+  cellOut: number,
+): Promise<FloatArray> {
+  const { height, width } = size;
+  if (sizes.some((one) => one.height === height && one.width === width)) return component(x, { height, width });
+  const fitting = sizes.filter((one) => one.height <= height && one.width <= width);
+  const tile = fitting.reduce((a, b) => (b.height * b.width > a.height * a.width ? b : a));
+  const factor = Math.max(cellIn, cellOut); // pixels on a side of a latent cell
+  const inCells = (pixels: Size) => ({ height: pixels.height / factor, width: pixels.width / factor });
+  return runInTiles((part) => component(part, tile), x, inCells(size), inCells(tile), cellIn, cellOut);
+}
+
+/**
  * Run a component on every tile and blend the outputs.
  *
  * component: takes float32 [1, C, tile.height cellIn, tile.width cellIn], returns [1, C', tile.height cellOut, ...].

@@ -49,6 +49,13 @@ export function functionFor(
   return fitting.find(({ height, width }) => height === size.height && width === size.width) ?? fitting[0] ?? own;
 }
 
+/** List the sizes of pictures that a component is compiled for, in pixels. */
+export function compiledSizes({ model, components, variants }: Manifest, component: string): Size[] {
+  const { function: own } = components[component];
+  const others = variants.filter(({ functions }) => functions[own] !== undefined);
+  return [model, ...others].map(({ height, width }) => ({ height, width }));
+}
+
 function fits(shape: readonly number[], given: InputShape | undefined): boolean {
   if (typeof given === "number") return shape.reduce((product, side) => product * side, 1) === given;
   return given !== undefined && shape.join() === given.join();

@@ -671,6 +671,72 @@ describe("DeepCache", () => {
   });
 });
 
+describe("hires fix", () => {
+  const [height, width] = [2 * HEIGHT, 2 * WIDTH];
+  const large = { height, width, chunks: 1, functions: {} };
+  const options = { hiresScale: 2, hiresStrength: 0.5, hiresUpscaler: "nearest" } as const;
+
+  beforeEach(() => load(makeManifest(undefined, { variants: [large] })));
+
+  test("draws again from the enlarged latents, with the control image of the larger size", async () => {
+    const { image, steps } = await run(options);
+    const noise = standardNormal(4 * LATENTS, 3);
+    const noised = 0.25 * 2 + 0.25 * noise[0]; // of the first pass's x0, which is the unet's 2
+    const second = components.calls.slice(components.calls.indexOf(`control_embedding ${3 * height * width}`));
+    expect(second.slice(0, 3)).toEqual([
+      `control_embedding ${3 * height * width}`,
+      `controlnet ${(0.5 * noised).toFixed(3)} 400 1`,
+      `unet ${(0.5 * noised).toFixed(3)} 400`,
+    ]);
+    expect(steps.map(({ index, count, x }) => [index, count, x.length])).toEqual([
+      [0, 3, LATENTS],
+      [1, 3, LATENTS],
+      [2, 3, 4 * LATENTS],
+    ]);
+    expect([image.width, image.height, image.latents.length]).toEqual([width, height, 4 * LATENTS]);
+    expect([image.settings.height, image.metadata.hires_scale]).toEqual([HEIGHT, "2"]);
+    expect(components.alive).toBe(0);
+  });
+
+  test("with strength 0 only enlarges the latents", async () => {
+    const { image, steps } = await run({ ...options, hiresStrength: 0 });
+    expect(steps).toHaveLength(2);
+    expect(image.latents).toEqual(new Float32Array(4 * LATENTS).fill(2));
+  });
+
+  test("decodes in tiles if no decoder is compiled for the larger size", async () => {
+    const decoded = async () => {
+      const { image } = await run(options);
+      expect([...image.data.subarray(0, 4)]).toEqual([255, 255, 255, 255]); // of latents that are 2 everywhere
+      return components.calls.filter((call) => call === "vae_decoder").length;
+    };
+    expect(await decoded()).toBe(9); // 4 x 6 cells in tiles of 2 x 3
+    const decoder = { function: "vae_decoder_48x32", inputs: [], outputs: [] };
+    load(makeManifest(undefined, { variants: [{ ...large, functions: { vae_decoder: decoder } }] }));
+    expect(await decoded()).toBe(1);
+  });
+
+  test("takes latents in place of a step's in both passes, and frees what it holds when it is left", async () => {
+    const loop = pipeline.generate({ ...request, ...options });
+    await loop.next();
+    await loop.next();
+    const { value } = await loop.next(new Float32Array(LATENTS).fill(6)); // after the last step of the first pass
+    expect((value as Step).index).toBe(2);
+    const noised = 0.25 * 6 + 0.25 * standardNormal(4 * LATENTS, 3)[0];
+    expect(components.calls.at(-1)).toBe(`unet ${(0.5 * noised).toFixed(3)} 400`);
+    await expect(loop.next(new Float32Array(LATENTS))).rejects.toThrow(
+      "latents of the caller: got 24 numbers, wanted 96",
+    );
+    expect(components.alive).toBe(0);
+
+    const left = pipeline.generate({ ...request, ...options });
+    for (let step = 0; step < 3; step++) await left.next();
+    expect(components.alive).toBeGreaterThan(0);
+    await left.return(undefined as never);
+    expect(components.alive).toBe(0);
+  });
+});
+
 test("a picture of another size has its latents, its residuals of zeros and its pixels", async () => {
   load(makeManifest(undefined, { variants: [{ height: 2 * HEIGHT, width: WIDTH, chunks: 1, functions: {} }] }));
   components.latents = 2 * LATENTS;

@@ -250,7 +250,7 @@ describe("what a bundle must be built for", () => {
 
   test("hires fix has defaults only if it is on", () => {
     const { hiresStrength, hiresSteps, hiresUpscaler } = settingsOf({ hiresScale: 1 });
-    expect([hiresStrength, hiresSteps, hiresUpscaler]).toEqual([0.7, null, "bilinear"]);
+    expect([hiresStrength, hiresSteps, hiresUpscaler]).toEqual([0.7, 2, "bilinear"]);
   });
 
   test.each<[Partial<GenerateRequest>, string]>([
@@ -258,7 +258,10 @@ describe("what a bundle must be built for", () => {
       { hiresScale: 1, hiresUpscaler: "lanczos" as "bilinear" },
       "hires upscaler: got 'lanczos', wanted one of bilinear, nearest, nearest-exact, bicubic; choose one of these",
     ],
-    [{ hiresScale: 1, hiresSteps: 0 }, "num inference steps: got 0"],
+    [{ hiresScale: 1, hiresSteps: 0 }, "hires steps: got 0, wanted an integer of 1 or more"],
+    [{ hiresScale: 0.5 }, "hires scale: got 0.5, wanted a number of 1 or more"],
+    [{ hiresSteps: 4 }, "hires steps: got one without a hires scale, wanted both"],
+    [{ hiresScale: 1, image: pixel, maskImage: pixel }, "hires scale: got a mask image beside it, wanted no mask"],
     [{ hiresScale: 1, hiresStrength: 1.5 }, "hires strength: got 1.5, wanted a number from 0 to 1"],
     [{ deepcacheInterval: 0 }, "deepcache interval: got 0, wanted 1 or more"],
     [{ deepcacheInterval: 2 }, "deepcache interval: got 2, wanted 1, because this bundle has no shallow UNet"],

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { runInTiles, tileAxis } from "../../src/engine/tiles";
+import { runAtAnySize, runInTiles, tileAxis } from "../../src/engine/tiles";
 import { golden, ramp } from "./masks_fixture";
 
 const CELLS = { height: 9, width: 13 };
@@ -37,4 +37,29 @@ test("an encoder runs in tiles: larger tiles are read than written", async () =>
     return 2 * y * 2 * CELLS.width + 2 * x;
   });
   for (const [i, value] of wanted.entries()) expect(cells[i]).toBeCloseTo(value, 3);
+});
+
+test("a compiled size runs whole and any other in tiles of the largest that fits", async () => {
+  const seen = new Set<string>();
+  const component = async (x: Float32Array<ArrayBuffer>, { height, width }: { height: number; width: number }) => {
+    seen.add(`${width}x${height}`);
+    expect(x).toHaveLength((height * width) / 4);
+    return Float32Array.from({ length: height * width }, (_, i) => {
+      const [y, column] = [Math.floor(i / width), i % width];
+      return x[(Math.floor(y / 2) * width) / 2 + Math.floor(column / 2)];
+    });
+  };
+  const sizes = [
+    { height: 8, width: 8 },
+    { height: 8, width: 16 },
+    { height: 16, width: 8 },
+  ];
+  const size = { height: 12, width: 20 }; // pixels; a latent cell has 2 x 2
+  const x = ramp(60);
+  const whole = await runAtAnySize(component, x, size, [...sizes, size], 1, 2);
+  expect([...seen]).toEqual(["20x12"]);
+  seen.clear();
+  const tiled = await runAtAnySize(component, x, size, sizes, 1, 2);
+  expect([...seen]).toEqual(["16x8"]);
+  for (const [i, value] of whole.entries()) expect(tiled[i]).toBeCloseTo(value, 4);
 });

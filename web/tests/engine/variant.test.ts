@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Manifest, Variant } from "../../src/engine/manifest";
-import { applyVariant, forSize, functionFor } from "../../src/engine/variant";
+import { applyVariant, compiledSizes, forSize, functionFor } from "../../src/engine/variant";
 import { HEIGHT, makeManifest, WIDTH } from "./sample_bundle";
 
 const [H, W] = [HEIGHT / 8, WIDTH / 8];
@@ -63,4 +63,14 @@ test("a manifest for another size has that size's components", () => {
   const turned = forSize(manifest, { height: WIDTH, width: HEIGHT });
   expect([turned.model.height, turned.model.width, turned.components.unet.function]).toEqual([24, 16, "unet_2x3_1"]);
   expect(forSize(manifest, { height: HEIGHT, width: WIDTH })).toBe(manifest);
+});
+
+test("a component is compiled for the sizes of the variants that have a function for it", () => {
+  const manifest = variants();
+  const [own, turned] = [
+    { height: HEIGHT, width: WIDTH },
+    { height: WIDTH, width: HEIGHT },
+  ];
+  expect(compiledSizes(manifest, "vae_decoder")).toEqual([own, turned]);
+  expect(compiledSizes(manifest, "text_encoder")).toEqual([own]);
 });
