@@ -139,3 +139,11 @@ def test_another_model_is_not_promised_discs(visit: Visit, linear_webgpu_bundle:
     assert facts["label"]  # for those who do not see the picture, although no prompt says what it shows
     assert not facts["colors"]
     assert facts["memory"]  # gigabytes
+
+
+def test_of_a_bundle_with_two_controlnets_the_board_draws_for_the_first(
+    visit: Visit, linear_webgpu_bundle_of_two: Bundle
+):
+    facts = visit("writeAPrompt", linear_webgpu_bundle_of_two, prompt="gold")
+    assert facts["end"].startswith("Done in")
+    assert facts["messages"] == []

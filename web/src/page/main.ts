@@ -95,6 +95,8 @@ const session = new EngineSession(createEngine, "./bundle/", { onLoadStart, onMa
 let loadProgress = new LoadProgress();
 /** Whether this is an inpainting model. */
 let repaints = false;
+/** The one ControlNet that the board draws for, of a bundle that may have several. */
+let controlnets: readonly string[] = [];
 /** Whether the model was trained only on outlines. The page then replaces an opened photo by its edges. */
 let wantsOutlines = true;
 let running: AbortController | undefined;
@@ -116,6 +118,7 @@ function onProgress(progress: Progress): void {
 function onManifest(manifest: Manifest): void {
   const { model, defaults } = manifest;
   repaints = inpaints(manifest);
+  controlnets = manifest.controlnets.slice(0, 1).map(({ name }) => name);
   board.setSize(model.width, model.height);
   photo.setSize(model.width, model.height);
   byId("repaint").hidden = byId("repaint-picture").hidden = !repaints;
@@ -227,7 +230,11 @@ function readRequest(): GenerateRequest {
     if (type !== "number") return [name, value];
     return [name, value === "" ? undefined : Number(value)];
   });
-  return { ...Object.fromEntries(options), controlImage: board.controlImage() };
+  return {
+    ...Object.fromEntries(options),
+    controlnets,
+    controlImage: controlnets.length ? board.controlImage() : undefined,
+  };
 }
 
 /** Give an error about an option the label of the option's field as its subject. */
