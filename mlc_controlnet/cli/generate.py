@@ -39,12 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exchange black and white in the control image: dark lines on white become white lines on black",
     )
-    files.add_argument("--image", type=Path, metavar="FILE", help="for an inpainting model: the picture to repaint")
+    files.add_argument(
+        "--image", type=Path, metavar="FILE", help="the picture to start from, or with a mask to repaint"
+    )
     files.add_argument(
         "--mask-image",
         type=Path,
         metavar="FILE",
-        help="for an inpainting model: a picture that is white where the model repaints",
+        help="a picture that is white where --image is repainted; the rest keeps its pixels",
     )
     files.add_argument(
         "--output", type=Path, metavar="FILE", default=Path("out.png"), help="PNG file to write (default: out.png)"

@@ -3,6 +3,7 @@
 Twin: web/src/engine/resolve.ts.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 from mlc_controlnet.bundle.manifest import Manifest
@@ -70,9 +71,16 @@ def _check_embeds(request: GenerateRequest, manifest: Manifest) -> None:
     allowed = [(1, chunks * tokens, width) for chunks in range(1, manifest.max_chunks + 1)]
     for name in ("prompt_embeds", "negative_prompt_embeds"):
         embeds = getattr(request, name)
-        if embeds is not None and tuple(embeds.shape) not in allowed:
+        if embeds is None:
+            continue
+        remedy = "encode a prompt with the same text encoder"
+        if not hasattr(embeds, "shape"):
+            raise UserError(words(name), type(embeds).__name__, "a float32 array", remedy)
+        if tuple(embeds.shape) not in allowed:
             wanted = f"{' or '.join(str(list(shape)) for shape in allowed)}, what this bundle's UNet reads"
-            raise UserError(words(name), str(list(embeds.shape)), wanted, "encode a prompt with the same text encoder")
+            raise UserError(words(name), str(list(embeds.shape)), wanted, remedy)
+        if not math.isfinite(embeds.sum()):
+            raise UserError(words(name), "NaN or infinity", "finite numbers", remedy)
 
 
 def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:

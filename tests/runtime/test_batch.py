@@ -80,6 +80,8 @@ def test_a_picture_that_cannot_be_drawn_ends_the_call_before_the_first_is(pipeli
         ({"output_type": "pt"}, "output type: got 'pt', wanted one of pil, np, latent"),
         ({"generator": 3}, "generator: got int, wanted a torch.Generator"),
         ({"prompt_embeds": np.zeros((1, 3, 8))}, r"prompt embeds: got \[1, 3, 8\], wanted \[1, 77, 8\]"),
+        ({"prompt_embeds": [1, 2]}, "prompt embeds: got list, wanted a float32 array"),
+        ({"prompt_embeds": np.full((1, 77, 8), np.nan)}, "prompt embeds: got NaN or infinity, wanted finite numbers"),
         ({"timesteps": [1, 2]}, "timesteps: got"),
         ({"eta": 2}, "eta: got 2, wanted a number from 0 to 1"),
     ],

@@ -72,10 +72,15 @@ function checkEmbeds(request: GenerateRequest, manifest: Manifest): void {
   const allowed = Array.from({ length: maxChunks(manifest) }, (_, i) => (i + 1) * tokens * width);
   for (const name of ["promptEmbeds", "negativePromptEmbeds"] as const) {
     const embeds = request[name];
-    if (embeds == null || allowed.includes(embeds.length)) continue;
+    if (embeds == null) continue;
+    const remedy = "encode a prompt with the same text encoder";
+    if (allowed.includes(embeds.length)) {
+      if (embeds.every(Number.isFinite)) continue;
+      throw new UserError(words(name), "NaN or infinity", "finite numbers", remedy);
+    }
     const shapes = allowed.map((count) => `[1, ${count / width}, ${width}]`).join(" or ");
     const wanted = `${shapes}, what this bundle's UNet reads`;
-    throw new UserError(words(name), `${embeds.length} numbers`, wanted, "encode a prompt with the same text encoder");
+    throw new UserError(words(name), `${embeds.length} numbers`, wanted, remedy);
   }
 }
 

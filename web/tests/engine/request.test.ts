@@ -83,6 +83,9 @@ test("encoded prompts have the length that the UNet reads", () => {
   expect(() => settingsOf({ negativePromptEmbeds: new Float32Array(6) })).toThrow(
     "negative prompt embeds: got 6 numbers, wanted [1, 5, 1], what this bundle's UNet reads;",
   );
+  expect(() => settingsOf({ promptEmbeds: new Float32Array(5).fill(Number.NaN) })).toThrow(
+    "prompt embeds: got NaN or infinity, wanted finite numbers;",
+  );
 });
 
 test("an option of the ControlNets is one value or a list, in the metadata too", () => {
