@@ -119,8 +119,10 @@ def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
             "flags": flags,
             "options": options,
         }
-        command = ["node", str(Path(__file__).parent / "run_scenario.mjs"), json.dumps(call)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        command = ["node", str(Path(__file__).parent / "run_scenario.mjs")]
+        done = subprocess.run(
+            command, input=json.dumps(call), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
         assert done.returncode == 0, f"{scenario} (screenshot in {folder}):\n{done.stderr}"
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts

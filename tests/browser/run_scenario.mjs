@@ -1,16 +1,18 @@
 /**
  * Play one scenario in a real Chromium and print its facts as JSON.
  *
- *   node run_scenario.mjs '{"scenario": "drawARing", "site": ..., "bundle": ..., "folder": ..., "webgpu": "software", "flags": [], "options": {}}'
+ *   echo '{"scenario": "drawARing", "site": ..., "bundle": ..., "folder": ..., "webgpu": "software", "flags": [], "options": {}}' |
+ *     node run_scenario.mjs
  */
 
 import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import { launchChromium } from "../../web/browser/chromium.mjs";
 import { serveSite } from "../../web/browser/serve_site.mjs";
 import * as scenarios from "./scenarios.mjs";
 import { Visitor } from "./visitor.mjs";
 
-const { scenario, site, bundle, folder, webgpu, flags, options } = JSON.parse(process.argv[2]);
+const { scenario, site, bundle, folder, webgpu, flags, options } = /** @type {any} */ (await json(process.stdin));
 const host = await serveSite({ site, bundle });
 const browser = await launchChromium({ webgpu, flags });
 try {
