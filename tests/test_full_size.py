@@ -101,6 +101,7 @@ BUDGETS = {
             "text_encoder": 101,  # 12 of them copy one number each: the gates of the layers
             "control_embedding": 9,
             "controlnet": 175,
+            "residual_sum": 13,
             "unet": 386,
             "vae_decoder": 186,
             "vae_encoder": 78,
@@ -109,6 +110,7 @@ BUDGETS = {
             "text_encoder": 0.84,
             "control_embedding": 19.4,
             "controlnet": 44.4,
+            "residual_sum": 13.5,
             "unet": 38.4,
             "vae_decoder": 187.9,
             "vae_encoder": 151.2,
@@ -123,6 +125,7 @@ BUDGETS = {
             "text_encoder": 101,  # 12 of them copy one number each: the gates of the layers
             "control_embedding": 8,
             "controlnet": 173,
+            "residual_sum": 13,
             "unet": 385,
             "vae_decoder": 188,
             "vae_encoder": 79,
@@ -131,6 +134,7 @@ BUDGETS = {
             "text_encoder": 1.7,
             "control_embedding": 38.8,
             "controlnet": 88.8,
+            "residual_sum": 26.9,
             "unet": 76.7,
             "vae_decoder": 372.6,
             "vae_encoder": 310.6,  # the weights of attention are a plane of their own
