@@ -8,6 +8,7 @@ from pathlib import Path
 from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
+from mlc_controlnet.errors import check_one_of
 from mlc_controlnet.locations import PERFORMANCE, check_checkout
 
 HOSTS = ("chromium", "node", "native")
@@ -103,8 +104,42 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     model.add_argument("--model", default="circles", help="as in build; default: circles")
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
     model.set_defaults(only=[])
+    _add_compilers(commands)
     report = commands.add_parser("report", help="write docs/performance.md's tables and plots from the kept figures")
     report.set_defaults(run=_report, needs_torch=True)
+
+
+def _add_compilers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("compilers", help="judge kernels by the compilers of real GPUs, without a GPU")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="only operations with this in their name; can be repeated",
+    )
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
+    parser.add_argument(
+        "--chip",
+        action="append",
+        default=[],
+        help="navi31 (Radeon Pro W7900) or navi21 (Radeon Pro W6800); can be repeated; default: navi31",
+    )
+    parser.set_defaults(run=_judge_operations, needs_torch=True)
+
+
+def _judge_operations(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.compilers.chips import CHIPS
+    from mlc_controlnet.bench.compilers.judge import judge_operations
+    from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
+
+    check_checkout("bench compilers")
+    names = options.chip or ["navi31"]
+    for name in names:
+        check_one_of("--chip", name, CHIPS)
+    print(f"{LEGEND}\n{HEAD}")
+    for chip, judgement in judge_operations(tuple(options.only), options.dtype, [CHIPS[name] for name in names]):
+        print("\n".join(lines(chip, judgement)), flush=True)
 
 
 def _add_contest(parser: argparse.ArgumentParser) -> None:

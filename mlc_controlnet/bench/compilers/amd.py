@@ -1,0 +1,149 @@
+"""AMD's compiler in Mesa's driver RADV, for a chip that is not there: registers, occupancy, instructions."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.bench.compilers.amd_isa import Block, Cost, cost_of, parse
+from mlc_controlnet.bench.compilers.amd_loops import Loop, find_loops, trips_of
+from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.spirv import Spirv, driver_manifest
+from mlc_controlnet.errors import UserError
+
+PROCESS = Path(__file__).with_name("radv_process.py")
+LEAST_MESA = (25, 0, 0)
+RDNA_3 = ("navi31", "navi32", "navi33")
+
+
+@dataclass(frozen=True)
+class AmdCode:
+    """A compiled shader.
+
+    Attributes:
+        wave: threads of a wave.
+        registers, spilled: vector registers of a thread, and how many of its values are kept in memory instead.
+        workgroup_bytes: workgroup memory.
+        occupancy: waves that a SIMD holds at once.
+        blocks, loops: its code.
+        costs: what a wave executes in each block, all trips together. A block behind a condition counts as if every
+            wave took it.
+    """
+
+    wave: int
+    registers: int
+    spilled: int
+    workgroup_bytes: int
+    occupancy: int
+    blocks: tuple[Block, ...]
+    loops: tuple[Loop, ...]
+    costs: tuple[Cost, ...]
+
+    @property
+    def whole(self) -> Cost:
+        """What a wave executes."""
+        return sum(self.costs, Cost())
+
+    def hot_loop(self) -> Cost:
+        """The innermost loop with the most multiply-adds; the whole code where there is no loop."""
+        inner = [
+            a for a in self.loops if not any(b != a and a.first <= b.first and b.last <= a.last for b in self.loops)
+        ]
+        return self._most([self._of(loop) for loop in inner])
+
+    def step(self) -> Cost:
+        """The outermost loop with the most multiply-adds: a step of k with its loads, or of a tile of keys."""
+        outer = [
+            a for a in self.loops if not any(b != a and b.first <= a.first and a.last <= b.last for b in self.loops)
+        ]
+        return self._most([self._of(loop) for loop in outer])
+
+    def _of(self, loop: Loop) -> Cost:
+        return sum(self.costs[loop.first : loop.last + 1], Cost())
+
+    def _most(self, costs: list[Cost]) -> Cost:
+        return max(costs, key=lambda cost: cost.multiply_adds, default=self.whole)
+
+
+def compile_for_amd(shaders: Mapping[str, Spirv], chip: Chip) -> tuple[dict[str, AmdCode], dict[str, str]]:
+    """Compile shaders for `chip`.
+
+    Returns:
+        The code, and the errors of the shaders that the compiler rejects, by name.
+
+    Raises:
+        UserError: Mesa is missing or too old.
+    """
+    outcomes: dict[str, dict[str, object]] = {}
+    errors: dict[str, str] = {}
+    waiting = dict(shaders)
+    while waiting:
+        done = _run(waiting, chip)
+        outcomes |= done
+        waiting = {name: shader for name, shader in waiting.items() if name not in done}
+        if waiting:  # the driver ended at the first of them
+            name = next(iter(waiting))
+            errors[name] = "the compiler crashed"
+            del waiting[name]
+    compiled = {}
+    for name, outcome in outcomes.items():
+        if "error" in outcome:
+            errors[name] = str(outcome["error"])
+        else:
+            compiled[name] = _code(outcome, chip)
+    return compiled, errors
+
+
+def _run(shaders: Mapping[str, Spirv], chip: Chip) -> dict[str, dict[str, object]]:
+    jobs = [
+        json.dumps({"name": name, "code": str(shader.code), "entry": shader.entry, "bindings": shader.bindings})
+        for name, shader in shaders.items()
+    ]
+    environment = {
+        **os.environ,
+        "RADV_FORCE_FAMILY": chip.architecture,
+        "VK_DRIVER_FILES": str(driver_manifest("radeon")),
+        "VK_LOADER_LAYERS_DISABLE": "*",
+        "MESA_SHADER_CACHE_DISABLE": "true",  # cached code has no listing
+    }
+    command = [sys.executable, str(PROCESS)]
+    run = subprocess.run(
+        command, input="\n".join(jobs) + "\n", env=environment, capture_output=True, text=True, check=False
+    )
+    first, *lines = run.stdout.splitlines() or [""]
+    if not first:
+        raise UserError(
+            "RADV",
+            run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit code {run.returncode}",
+            "Mesa 25 or newer with libvulkan1",
+            "apt install mesa-vulkan-drivers libvulkan1 (Debian 12: from bookworm-backports)",
+        )
+    mesa = tuple(json.loads(first)["mesa"])
+    if mesa < LEAST_MESA:
+        version = ".".join(map(str, mesa))
+        raise UserError("Mesa", version, "25 or newer", "apt install -t bookworm-backports mesa-vulkan-drivers")
+    return {outcome["name"]: outcome for outcome in map(json.loads, lines)}
+
+
+def _code(outcome: Mapping[str, object], chip: Chip) -> AmdCode:
+    statistics: dict[str, int] = outcome["statistics"]  # type: ignore[assignment]
+    wave = int(outcome["wave"])  # type: ignore[call-overload]
+    blocks = parse(str(outcome["assembly"]))
+    loops = find_loops(blocks)
+    dual_issue = chip.architecture in RDNA_3
+    return AmdCode(
+        wave=wave,
+        registers=statistics["VGPRs"],
+        spilled=statistics["Spilled VGPRs"],
+        workgroup_bytes=statistics["LDS size"],
+        occupancy=statistics["Subgroups per SIMD"],
+        blocks=tuple(blocks),
+        loops=tuple(loops),
+        costs=tuple(
+            sum((cost_of(i, wave, dual_issue) for i in block.instructions), Cost()) * trips_of(loops, index)
+            for index, block in enumerate(blocks)
+        ),
+    )

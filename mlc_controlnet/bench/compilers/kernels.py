@@ -1,0 +1,95 @@
+"""The launches of a function and the WGSL of each kernel."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax, tirx
+
+from mlc_controlnet.compile.library import generate_code, plan_library
+from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.locations import TUNING_DB
+from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a function of the library.
+
+    Attributes:
+        launches: how often a call of the function launches it.
+        wgsl: its shader.
+        operand_bytes: bytes of all its tensors.
+    """
+
+    facts: KernelFacts
+    launches: int
+    wgsl: str
+    operand_bytes: int
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
+
+    @property
+    def workgroups(self) -> int:
+        x, y, z = self.facts.grid
+        return x * y * z
+
+
+def compile_kernels(module: tvm.IRModule, dtype: str, out: object = None) -> list[Kernel]:
+    """Compile a module after phase clean for WebGPU; list its kernels by name."""
+    config = BuildConfig(model="bench", target="webgpu", dtypes=(dtype,), out=TUNING_DB, tuning_db=TUNING_DB)
+    planned = plan_library(module, dtype, config)
+    launches = _count_launches(planned.module)
+    shaders = dict(_shaders(generate_code(planned.module, planned.target).mod))
+    sizes = {
+        global_var.name_hint: sum(_bytes(parameter.ty) for parameter in function.params)
+        for global_var, function in planned.module.functions_items()
+        if isinstance(function, tirx.PrimFunc)
+    }
+    return [
+        Kernel(facts, launches[facts.prim_func], shaders[facts.name], sizes[facts.prim_func])
+        for facts in planned.requirements.kernels
+        if facts.prim_func in launches  # phase plan replaces reshapes by views
+    ]
+
+
+def _shaders(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:
+    if module.kind == "webgpu":
+        for source in re.split(r"(?=//-+\n// Function: )", module.inspect_source()):
+            if found := re.search(r"// Function: (\w+)", source):
+                yield found[1], source
+    for imported in module.imports:
+        yield from _shaders(imported)
+
+
+def _bytes(tensor: object) -> int:
+    """Return 0 for a tensor of any size."""
+    shape = getattr(tensor, "shape", ())
+    if not shape or not all(isinstance(size, tirx.IntImm) for size in shape):
+        return 0
+    count = 1
+    for size in shape:
+        count *= int(size)
+    return count * tvm.runtime.DataType(str(tensor.dtype)).bits // 8  # type: ignore[attr-defined]
+
+
+def _count_launches(planned: tvm.IRModule) -> dict[str, int]:
+    counter = _Launches(planned)
+    for _, function in planned.functions_items():
+        if isinstance(function, relax.Function):
+            counter.visit_expr(function)
+    return counter.launches
+
+
+@relax.expr_functor.visitor
+class _Launches(relax.PyExprVisitor):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.mod = mod
+        self.launches: dict[str, int] = {}
+
+    def visit_call_(self, call: relax.Call) -> None:
+        if isinstance(call.op, tvm.ir.GlobalVar) and isinstance(self.mod[call.op], tirx.PrimFunc):
+            self.launches[call.op.name_hint] = self.launches.get(call.op.name_hint, 0) + 1

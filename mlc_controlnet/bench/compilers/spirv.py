@@ -1,0 +1,89 @@
+"""WGSL -> SPIR-V as Chromium does it: its compiler Tint in Dawn's build for Node, then spirv-as of spirv-tools."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.locations import WEB
+
+ICD = Path("/usr/share/vulkan/icd.d")
+TARGET = ("--target-env", "vulkan1.3")
+
+
+@dataclass(frozen=True)
+class Spirv:
+    """A shader for Vulkan: its file, entry point and bindings (set, binding, `uniform` or `storage`)."""
+
+    code: Path
+    entry: str
+    bindings: tuple[tuple[int, int, str], ...]
+
+
+def driver_manifest(driver: str) -> Path:
+    """Return the manifest of a Vulkan driver of Mesa: `radeon` or `lvp`. Raises UserError if it is not installed."""
+    found = sorted(ICD.glob(f"{driver}_icd*.json"))
+    if not found:
+        raise UserError(
+            "Mesa",
+            f"no {driver}_icd.json in {ICD}",
+            "Mesa 25 or newer",
+            "run tests/install_mesa.sh, or apt install mesa-vulkan-drivers (Debian 12: from bookworm-backports)",
+        )
+    return found[0]
+
+
+def to_spirv(shaders: Mapping[str, str], folder: Path) -> tuple[dict[str, Spirv], dict[str, str]]:
+    """Compile WGSL, by name, into `folder`.
+
+    Returns:
+        The shaders, and the errors of those that Tint or spirv-as rejects, by name.
+
+    Raises:
+        UserError: a program or package is missing.
+    """
+    if shutil.which("spirv-as") is None:
+        raise UserError("spirv-as", "no such program", "spirv-tools", "apt install spirv-tools")
+    if not (WEB / "node_modules" / "webgpu").is_dir():
+        raise UserError("web/node_modules", "no webgpu", "npm's packages", "run npm --prefix web ci")
+    for name, wgsl in shaders.items():
+        (folder / f"{name}.wgsl").write_text(wgsl, encoding="utf-8")
+    environment = {**os.environ, "VK_DRIVER_FILES": str(driver_manifest("lvp")), "GALLIVM_PERF": "nopt"}
+    command = ["node", "bench/compilers/wgsl_to_spirv.mjs", str(folder)]
+    run = subprocess.run(command, cwd=WEB, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} in web/ exited with {run.returncode}: {run.stderr[-1000:]}")
+    errors = {file.removesuffix(".wgsl"): error for file, error in json.loads(run.stdout).items()}
+    compiled = {}
+    for name in shaders:
+        if name not in errors:
+            try:
+                compiled[name] = assemble((folder / f"{name}.spvasm").read_text(), folder / f"{name}.spv")
+            except subprocess.CalledProcessError as error:
+                errors[name] = error.stderr.strip()[:200]
+    return compiled, errors
+
+
+def assemble(listing: str, file: Path) -> Spirv:
+    """Write the SPIR-V of a listing of Dawn's to `file`. Raises CalledProcessError if spirv-as rejects it."""
+    # Debian 12's spirv-tools do not know this mode, on which no code depends.
+    lines = [line for line in listing.splitlines() if "maximal_reconv" not in line and "MaximallyReconv" not in line]
+    command = ["spirv-as", *TARGET, "-o", str(file), "-"]
+    subprocess.run(command, input="\n".join(lines), text=True, capture_output=True, check=True)
+    decorations: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, kind, value in re.findall(r"OpDecorate (%\S+) (DescriptorSet|Binding) (\d+)", listing):
+        decorations[name][kind] = int(value)
+    bindings = []
+    for name, of in decorations.items():
+        storage = re.search(re.escape(name) + r" = OpVariable %\S+ (\w+)", listing)
+        assert storage is not None, name
+        bindings.append((of["DescriptorSet"], of["Binding"], "uniform" if storage[1] == "Uniform" else "storage"))
+    entry = re.search(r'OpEntryPoint GLCompute %\S+ "([^"]+)"', listing)
+    assert entry is not None
+    return Spirv(file, entry[1], tuple(bindings))
