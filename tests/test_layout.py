@@ -19,6 +19,7 @@ LAYERS = (
     {"kernels", "passes", "toolchain"},
     {"compile", "export", "site"},
     {"parity", "tuning"},
+    {"serve"},
     {"build"},
     {"add_controlnet"},
     {"bench"},

@@ -3,6 +3,7 @@
 Twin: web/src/engine/png.ts.
 """
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,8 +29,15 @@ def check_output_path(path: Path) -> None:
 
 def write_png(path: Path, picture: Image.Image, metadata: Mapping[str, str]) -> None:
     """Write the file whole or not at all. Each entry of `metadata` becomes one iTXt chunk in UTF-8."""
+    with whole_file(path) as partial:
+        partial.write_bytes(png_bytes(picture, metadata))
+
+
+def png_bytes(picture: Image.Image, metadata: Mapping[str, str]) -> bytes:
+    """Return the content of the file that `write_png` writes."""
     info = PngInfo()
     for key, text in metadata.items():
         info.add_itxt(key, text)
-    with whole_file(path) as partial:
-        picture.save(partial, format="PNG", pnginfo=info)
+    content = io.BytesIO()
+    picture.save(content, format="PNG", pnginfo=info)
+    return content.getvalue()

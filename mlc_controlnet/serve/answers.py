@@ -1,0 +1,40 @@
+"""Answers of our own interface: a UserError in its four parts, and what becomes of a job."""
+
+from typing import Any
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.request import OPTIONS
+from mlc_controlnet.serve.job_queue import Job, JobQueue
+from mlc_controlnet.serve.pictures import to_base64
+from mlc_controlnet.serve.worker import Drawn, Stepped
+
+
+def error_json(error: UserError) -> dict[str, Any]:
+    """Return the four parts of an error, and its one line."""
+    parts = {name: getattr(error, name) for name in ("subject", "got", "wanted", "remedy")}
+    return {"error": {**parts, "message": str(error)}}
+
+
+def drawn_json(drawn: Drawn) -> dict[str, Any]:
+    """Return a picture, PNG in base64, with the settings that draw it again."""
+    settings = {name: getattr(drawn.settings, name) for name in OPTIONS}
+    return {"image": to_base64(drawn.png), "settings": settings, "notices": list(drawn.notices)}
+
+
+def progress_json(progress: Stepped) -> dict[str, Any]:
+    """Return the progress of a job; `preview` is a PNG in base64 with one pixel for each latent cell."""
+    counts = {"image": progress.image, "step": progress.step, "steps": progress.steps}
+    return counts if progress.preview is None else {**counts, "preview": to_base64(progress.preview)}
+
+
+def job_json(job: Job, queue: JobQueue) -> dict[str, Any]:
+    """Return a job's state, its progress, and the pictures that are finished."""
+    return {
+        "id": job.id,
+        "model": job.order.model,
+        "state": job.state,
+        "place": queue.place(job),
+        "progress": None if job.progress is None else progress_json(job.progress),
+        "images": [drawn_json(drawn) for drawn in job.drawn],
+        **({} if job.error is None else error_json(job.error)),
+    }

@@ -1,0 +1,133 @@
+"""Our own interface: /v1/generate, /v1/jobs and /v1/models."""
+
+import json
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.serve.answers import drawn_json, error_json, job_json, progress_json
+from mlc_controlnet.serve.generate_body import GenerateBody, parse_form, parse_json, to_requests
+from mlc_controlnet.serve.job_queue import Job, JobQueue, State
+from mlc_controlnet.serve.limits import Limits
+from mlc_controlnet.serve.models import ServedModels
+from mlc_controlnet.serve.waiting import wait_for
+from mlc_controlnet.serve.worker import Order, Stepped
+
+_SCHEMA = GenerateBody.model_json_schema()
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the job with its pictures; image/png or text/event-stream if the request accepts that"},
+    202: {"description": "the job, which goes on: for a request with `Prefer: respond-async`"},
+    401: {"description": "a wrong token, or none"},
+    413: {"description": "a body that is too large"},
+    422: {"description": "an option or a picture that cannot be used: subject, got, wanted, remedy"},
+    429: {"description": "the queue is full; Retry-After says for how many seconds"},
+}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job, or one that is long over"}}
+
+
+def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(prefix="/v1", tags=["generate"])
+
+    @routes.post("/generate", openapi_extra=_BODY, responses=_ANSWERS, response_model=None)
+    async def generate(request: Request) -> Response:
+        """Draw pictures. The body is JSON with pictures in base64, or multipart/form-data with files."""
+        body = await _parse(request)
+        model = models.named(body.model)
+        requests = to_requests(body, limits)
+        for one in requests:
+            model.resolve(one, limits)
+        job = queue.submit(Order(model.name, tuple(requests), body.previews))
+        if "respond-async" in request.headers.get("prefer", ""):
+            headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
+            return JSONResponse(job_json(job, queue), HTTPStatus.ACCEPTED, headers)
+        accepted = request.headers.get("accept", "")
+        if "text/event-stream" in accepted:
+            return StreamingResponse(_events(job, queue), media_type="text/event-stream")
+        await wait_for(job, queue, request)
+        if job.state is State.DONE and accepted.startswith("image/png") and len(job.drawn) == 1:
+            return Response(job.drawn[0].png, media_type="image/png", headers={"X-Job": job.id})
+        return JSONResponse(job_json(job, queue), _status(job))
+
+    @routes.get("/models")
+    async def list_models() -> dict[str, Any]:
+        """List the models, the default one first."""
+        return {"models": [_describe(model.name, model.manifest) for model in models.models]}
+
+    @routes.get("/jobs/{id}", responses=_UNKNOWN, response_model=None)
+    async def show_job(id: str) -> Response:
+        """Return a job's state, its progress and its finished pictures."""
+        job = queue.find(id)
+        return _unknown(id) if job is None else JSONResponse(job_json(job, queue))
+
+    @routes.delete("/jobs/{id}", responses=_UNKNOWN, response_model=None)
+    async def cancel_job(id: str) -> Response:
+        """Cancel a job: at once if it waits, after its step if it is drawn."""
+        job = queue.find(id)
+        if job is None:
+            return _unknown(id)
+        queue.cancel(job)
+        await job.finished()
+        return JSONResponse(job_json(job, queue))
+
+    return routes
+
+
+async def _parse(request: Request) -> Any:
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        async with request.form() as form:
+            return await parse_form(form)
+    try:
+        data = await request.json()
+    except (ValueError, RecursionError):
+        got, remedy = "something that is not JSON", "send JSON, or multipart/form-data"
+        raise UserError("body", got, "a JSON object", remedy) from None
+    return parse_json(data)
+
+
+async def _events(job: Job, queue: JobQueue) -> AsyncIterator[str]:
+    """Tell a job as server-sent events. A client that goes away cancels it."""
+    try:
+        yield _event("job", {"id": job.id, "place": queue.place(job)})
+        async for change in job.follow():
+            if isinstance(change, Stepped):
+                yield _event("progress", progress_json(change))
+            else:
+                yield _event("image", drawn_json(change))
+        yield _event("error", error_json(job.error)) if job.error else _event("end", {"state": job.state})
+    finally:
+        if not job.is_over:
+            queue.cancel(job)
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _status(job: Job) -> HTTPStatus:
+    if job.state is State.FAILED:
+        return HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
+    return HTTPStatus.OK
+
+
+def _unknown(id: str) -> Response:
+    error = UserError("job", repr(id), "a job that is not long over", "ask for the id that POST /v1/generate gave")
+    return JSONResponse(error_json(error), HTTPStatus.NOT_FOUND)
+
+
+def _describe(name: str, manifest: Manifest) -> dict[str, Any]:
+    own = (manifest.model.width, manifest.model.height)
+    sizes = dict.fromkeys([own, *((variant.width, variant.height) for variant in manifest.variants)])
+    return {
+        "name": name,
+        "target": manifest.target,
+        "sizes": [{"width": width, "height": height} for width, height in sizes],
+        "controlnets": [{"name": one.name, "kind": one.kind} for one in manifest.controlnets],
+        "defaults": {"num_inference_steps": manifest.defaults.steps, "sampler": manifest.samplers.default},
+    }

@@ -1,0 +1,276 @@
+"""Stable Diffusion web UI's interface and its ControlNet extension's, for the clients that speak it.
+
+Covers drawing, progress, interruption, the lists that clients ask for first, and annotation. Errors have that
+interface's own form: `{"error": ..., "detail": ..., "body": "", "errors": ...}`.
+"""
+
+import json
+import time
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.images.annotators import ANNOTATORS
+from mlc_controlnet.runtime.png import png_bytes
+from mlc_controlnet.serve import webui_names
+from mlc_controlnet.serve.generate_body import annotate
+from mlc_controlnet.serve.infotext import infotext, webui_name
+from mlc_controlnet.serve.job_queue import Job, JobQueue, State
+from mlc_controlnet.serve.limits import Limits
+from mlc_controlnet.serve.models import ServedModel, ServedModels
+from mlc_controlnet.serve.pictures import from_base64, to_base64
+from mlc_controlnet.serve.waiting import wait_for
+from mlc_controlnet.serve.webui_body import DrawBody, ImageToImageBody, TextToImageBody, to_requests
+from mlc_controlnet.serve.worker import Order
+
+PREFIXES = ("/sdapi/", "/controlnet/")
+CONTROLNET_VERSION = 2  # of the extension's interface
+
+
+class DetectBody(BaseModel):
+    """POST /controlnet/detect."""
+
+    model_config = ConfigDict(extra="ignore")
+    controlnet_module: str = "none"
+    controlnet_input_images: list[str] = Field(default_factory=list)
+    controlnet_images: list[str] = Field(default_factory=list)  # its older name
+
+
+class Webui:
+    """The state that this interface keeps: the options that clients set."""
+
+    def __init__(self, models: ServedModels, queue: JobQueue, limits: Limits) -> None:
+        self.models = models
+        self.queue = queue
+        self.limits = limits
+        self.options: dict[str, Any] = {
+            "sd_model_checkpoint": title_of(models.models[0]),
+            "CLIP_stop_at_last_layers": 1,
+        }
+
+    def model(self, body: DrawBody) -> ServedModel:
+        """Return the model that a body or the options name."""
+        title = (body.override_settings or {}).get("sd_model_checkpoint") or self.options["sd_model_checkpoint"]
+        return self.models.named(str(title).partition(" [")[0])
+
+    async def draw(self, body: DrawBody, request: Request) -> Response:
+        """Draw what a body asks for and answer as the web UI does."""
+        model = self.model(body)
+        wanted = to_requests(body, model, self.options, self.limits)
+        for one in wanted.requests:
+            model.resolve(one, self.limits)
+        job = self.queue.submit(Order(model.name, tuple(wanted.requests), previews=True))
+        await wait_for(job, self.queue, request)
+        if job.state is State.FAILED:
+            assert job.error is not None
+            status = HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
+            return error_response(job.error, status)
+        images = [to_base64(drawn.png) for drawn in job.drawn]
+        controls = [to_base64(png_bytes(image, {})) for image in wanted.control_images]
+        answer = {
+            "images": [*images, *controls] if body.send_images else [],
+            "parameters": body.model_dump(exclude={"init_images", "mask", "alwayson_scripts"}),
+            "info": json.dumps(_info(job, model, body)),
+        }
+        return JSONResponse(answer)
+
+    def progress(self) -> dict[str, Any]:
+        """Return the progress of the job that is drawn now."""
+        job = self.queue.current
+        progress = None if job is None else job.progress
+        share = 0.0 if job is None else job.share
+        elapsed = 0.0 if job is None or job.started is None else time.time() - job.started
+        return {
+            "progress": share,
+            "eta_relative": elapsed / share - elapsed if share else 0.0,
+            "state": {
+                "skipped": False,
+                "interrupted": False,
+                "job": "" if job is None else job.id,
+                "job_count": 0 if job is None else len(job.order.requests),
+                "job_timestamp": "" if job is None else time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
+                "job_no": 0 if progress is None else progress.image,
+                "sampling_step": 0 if progress is None else progress.step,
+                "sampling_steps": 0 if progress is None else progress.steps,
+            },
+            "current_image": None if progress is None or not progress.preview else to_base64(progress.preview),
+            "textinfo": None,
+        }
+
+    def set_options(self, options: dict[str, Any]) -> None:
+        """Change options. Raises UserError for an unknown model."""
+        if "sd_model_checkpoint" in options:
+            self.models.named(str(options["sd_model_checkpoint"]).partition(" [")[0])
+        self.options |= {name: value for name, value in options.items() if name in self.options}
+
+
+def webui_routes(webui: Webui) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["Stable Diffusion web UI"])
+    models, queue = webui.models, webui.queue
+
+    @routes.post("/sdapi/v1/txt2img", response_model=None)
+    async def txt2img(body: TextToImageBody, request: Request) -> Response:
+        return await webui.draw(body, request)
+
+    @routes.post("/sdapi/v1/img2img", response_model=None)
+    async def img2img(body: ImageToImageBody, request: Request) -> Response:
+        return await webui.draw(body, request)
+
+    @routes.get("/sdapi/v1/progress")
+    async def progress() -> dict[str, Any]:
+        return webui.progress()
+
+    @routes.post("/sdapi/v1/interrupt")
+    @routes.post("/sdapi/v1/skip")
+    async def interrupt() -> dict[str, Any]:
+        if queue.current is not None:
+            queue.cancel(queue.current, keep=True)
+        return {}
+
+    @routes.get("/sdapi/v1/options")
+    async def options() -> dict[str, Any]:
+        return webui.options
+
+    @routes.post("/sdapi/v1/options")
+    async def set_options(options: dict[str, Any]) -> dict[str, Any]:
+        webui.set_options(options)
+        return {}
+
+    @routes.get("/sdapi/v1/sd-models")
+    async def sd_models() -> list[dict[str, Any]]:
+        return [_sd_model(model) for model in models.models]
+
+    @routes.get("/sdapi/v1/samplers")
+    async def samplers() -> list[dict[str, Any]]:
+        known = webui.models.models[0].samplers.samplers
+        names = (name for name, ours in webui_names.SAMPLERS.items() if ours in known)
+        return [{"name": name, "aliases": [webui_names.SAMPLERS[name]], "options": {}} for name in names]
+
+    @routes.get("/sdapi/v1/schedulers")
+    async def schedulers() -> list[dict[str, Any]]:
+        return [
+            {"name": label.lower().replace(" ", "_"), "label": label, "aliases": None}
+            for label in webui_names.SCHEDULERS
+        ]
+
+    @routes.get("/sdapi/v1/latent-upscale-modes")
+    async def latent_upscale_modes() -> list[dict[str, Any]]:
+        return [{"name": name} for name in webui_names.UPSCALERS]
+
+    @routes.get("/sdapi/v1/scripts")
+    async def scripts() -> dict[str, list[str]]:
+        names = ["controlnet", "controlnet m2m"]  # by the second one, clients recognise the extension
+        return {"txt2img": names, "img2img": names}
+
+    @routes.get("/sdapi/v1/cmd-flags")
+    @routes.get("/sdapi/v1/memory")
+    async def nothing() -> dict[str, Any]:
+        return {}
+
+    @routes.get("/sdapi/v1/embeddings")
+    async def embeddings() -> dict[str, Any]:
+        return {"loaded": {}, "skipped": {}}
+
+    for name in ("sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles"):
+        routes.add_api_route(f"/sdapi/v1/{name}", _no_list, methods=["GET"], operation_id=f"list_{name}")
+    routes.add_api_route("/sdapi/v1/upscalers", _no_list, methods=["GET"], operation_id="list_upscalers")
+    routes.include_router(_controlnet_routes(webui))
+    return routes
+
+
+def _controlnet_routes(webui: Webui) -> APIRouter:
+    routes = APIRouter(prefix="/controlnet", tags=["ControlNet extension"])
+
+    @routes.get("/version")
+    async def version() -> dict[str, int]:
+        return {"version": CONTROLNET_VERSION}
+
+    @routes.get("/model_list")
+    async def model_list() -> dict[str, list[str]]:
+        names = (one.name for model in webui.models.models for one in model.manifest.controlnets)
+        return {"model_list": list(dict.fromkeys(names))}
+
+    @routes.get("/module_list")
+    async def module_list() -> dict[str, Any]:
+        modules = ["none", "invert (from white bg & black line)", *ANNOTATORS]
+        return {"module_list": modules, "module_detail": {}}
+
+    @routes.get("/settings")
+    async def settings() -> dict[str, int]:
+        units = max(len(model.manifest.controlnets) for model in webui.models.models)
+        return {"control_net_unit_count": units}
+
+    @routes.post("/detect")
+    def detect(body: DetectBody) -> dict[str, Any]:  # in a thread: OpenCV takes its time
+        texts = (body.controlnet_input_images or body.controlnet_images)[: webui.limits.pictures]
+        pictures = [from_base64(text, "controlnet_input_images", webui.limits) for text in texts]
+        found = annotate(pictures, body.controlnet_module)
+        return {"images": [to_base64(png_bytes(image, {})) for image in found], "info": "Success"}
+
+    return routes
+
+
+async def _no_list() -> list[Any]:
+    return []
+
+
+def title_of(model: ServedModel) -> str:
+    """Return the web UI's title of a model: its name and the start of its hash."""
+    return f"{model.name} [{model.bundle.sha256[:10]}]"
+
+
+def _sd_model(model: ServedModel) -> dict[str, Any]:
+    sha256 = model.bundle.sha256
+    hashes = {"hash": sha256[:10], "sha256": sha256}
+    return {
+        "title": title_of(model),
+        "model_name": model.name,
+        **hashes,
+        "filename": model.bundle.path.name,
+        "config": None,
+    }
+
+
+def _info(job: Job, model: ServedModel, body: DrawBody) -> dict[str, Any]:
+    """Return the web UI's description of the drawn pictures."""
+    drawn = [one.settings for one in job.drawn]
+    seeds = [one.seed for one in drawn]
+    first = drawn[0] if drawn else None
+    return {
+        "prompt": body.prompt,
+        "all_prompts": [one.prompt for one in drawn],
+        "negative_prompt": body.negative_prompt,
+        "all_negative_prompts": [one.negative_prompt for one in drawn],
+        "seed": seeds[0] if seeds else body.seed,
+        "all_seeds": seeds,
+        "subseed": -1,
+        "all_subseeds": [-1] * len(seeds),
+        "subseed_strength": 0,
+        "width": None if first is None else first.width,
+        "height": None if first is None else first.height,
+        "sampler_name": None if first is None else webui_name(webui_names.SAMPLERS, first.sampler),
+        "cfg_scale": None if first is None else first.guidance_scale,
+        "steps": None if first is None else first.num_inference_steps,
+        "batch_size": body.batch_size,
+        "sd_model_name": model.name,
+        "sd_model_hash": model.bundle.sha256[:10],
+        "denoising_strength": body.denoising_strength,
+        "clip_skip": 1 if first is None else first.clip_skip + 1,
+        "extra_generation_params": {},
+        "index_of_first_image": 0,
+        "infotexts": [infotext(one, model.name, model.bundle.sha256) for one in drawn],
+        "notices": [notice for one in job.drawn for notice in one.notices],
+        "styles": [],
+        "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
+    }
+
+
+def error_response(error: UserError, status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
+    """Return an error in the web UI's form."""
+    form = {"error": status.phrase, "detail": str(error), "body": "", "errors": error.got}
+    return JSONResponse(form, status, headers)

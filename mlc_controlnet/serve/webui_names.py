@@ -1,0 +1,92 @@
+"""Stable Diffusion web UI's names for what this project names as diffusers does."""
+
+from mlc_controlnet.errors import UserError
+
+SAMPLERS = {
+    "DPM++ 2M": "dpmpp_2m",
+    "DPM++ SDE": "dpmpp_sde",
+    "DPM++ 2M SDE": "dpmpp_2m_sde",
+    "DPM++ 2S a": "dpmpp_2s",
+    "Euler a": "euler_a",
+    "Euler": "euler",
+    "LMS": "lms",
+    "Heun": "heun",
+    "DPM2": "dpm2",
+    "DPM2 a": "dpm2_a",
+    "DDIM": "ddim",
+    "DDPM": "ddpm",
+    "PLMS": "pndm",
+    "UniPC": "unipc",
+    "DEIS": "deis",
+    "LCM": "lcm",
+    "TCD": "tcd",
+}
+SCHEDULERS = {  # its label -> our schedule type; None: the model's own
+    "Automatic": None,
+    "Uniform": "linspace",
+    "Karras": "karras",
+    "Exponential": "exponential",
+    "SGM Uniform": "trailing",
+    "Beta": "beta",
+    "DDIM": "leading",
+}
+UPSCALERS = {
+    "Latent": "bilinear",
+    "Latent (nearest)": "nearest",
+    "Latent (nearest-exact)": "nearest-exact",
+    "Latent (bicubic)": "bicubic",
+}
+CONTROL_MODES = {
+    "Balanced": "balanced",
+    "My prompt is more important": "prompt",
+    "ControlNet is more important": "control",
+}
+RESIZE_MODES = ("Just Resize", "Crop and Resize", "Resize and Fill")
+
+
+def sampler_and_schedule(sampler: str | None, scheduler: str | None) -> tuple[str | None, str | None]:
+    """Return our names. Older clients write both in one: `DPM++ 2M Karras`. Raises UserError for an unknown name."""
+    name, label = sampler, scheduler
+    if name is not None and _find(SAMPLERS, name) is None:
+        for ending in SCHEDULERS:
+            if name.lower().endswith(f" {ending.lower()}"):
+                name, label = name[: -len(ending) - 1], ending
+    key = None if name is None else _known("sampler", SAMPLERS, name)
+    schedule = None if label is None else _known("scheduler", SCHEDULERS, label)
+    return None if key is None else SAMPLERS[key], None if schedule is None else SCHEDULERS[schedule]
+
+
+def upscaler(name: str | None) -> str | None:
+    """Return our name of a latent upscaler. Raises UserError for an unknown name."""
+    return None if name is None else UPSCALERS[_known("hr_upscaler", UPSCALERS, name)]
+
+
+def control_mode(mode: int | str) -> str:
+    """Return our name of a control mode, which clients write as a number or in words. Raises UserError."""
+    names = list(CONTROL_MODES)
+    if isinstance(mode, int) and 0 <= mode < len(names):
+        return CONTROL_MODES[names[mode]]
+    return CONTROL_MODES[_known("control_mode", CONTROL_MODES, str(mode))]
+
+
+def resize_mode(mode: int | str) -> int:
+    """Return the place in RESIZE_MODES, which clients write as a number or in words. Raises UserError."""
+    if isinstance(mode, int) and 0 <= mode < len(RESIZE_MODES):
+        return mode
+    for place, name in enumerate(RESIZE_MODES):
+        if str(mode).lower() in (name.lower(), f"{name.lower()} (latent upscale)"):
+            return place
+    wanted = f"one of {', '.join(RESIZE_MODES)}"
+    raise UserError("resize_mode", repr(mode), wanted, "choose one of these")
+
+
+def _find(names: dict[str, str] | dict[str, str | None], name: str) -> str | None:
+    wanted = name.lower().replace("_", " ")  # schedulers are written as keys too: sgm_uniform
+    return next((known for known in names if known.lower() == wanted), None)
+
+
+def _known(subject: str, names: dict[str, str] | dict[str, str | None], name: str) -> str:
+    found = _find(names, name)
+    if found is None:
+        raise UserError(subject, repr(name), f"one of {', '.join(names)}", "choose one of these")
+    return found

@@ -1,0 +1,156 @@
+"""The process that draws: it owns the device and the loaded pipelines, and outlives no fault of theirs.
+
+The server sends it one `Order` at a time over a pipe, and it answers with `Stepped` after every step, `Drawn` for every
+picture, and `Ended` or `Failed`. A shared number tells it to stop in the middle: it looks at the number after a step.
+"""
+
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlc_controlnet.errors import UserError, explain
+from mlc_controlnet.runtime.png import png_bytes
+from mlc_controlnet.runtime.request import GenerateRequest, Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlc_controlnet.runtime.pipeline import ControlNetPipeline, Step
+
+GO_ON, KEEP, STOP = 0, 1, 2  # what the shared number says: draw on; end with what there is; end with nothing
+
+
+@dataclass(frozen=True)
+class Order:
+    """Pictures to draw, by one model."""
+
+    model: str
+    requests: tuple[GenerateRequest, ...]
+    previews: bool  # whether each `Stepped` has a picture
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """The progress after one step of one picture."""
+
+    image: int  # 0 .. len(requests) - 1
+    step: int  # 1 .. steps
+    steps: int
+    preview: bytes | None  # a small PNG file, one pixel a latent cell
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished picture."""
+
+    png: bytes
+    settings: Settings
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """All pictures are drawn, or the order was stopped and nothing more of it is wanted."""
+
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The order cannot be drawn: `error` is the user's to correct; otherwise `traceback` is ours."""
+
+    error: UserError | None
+    traceback: str = ""
+
+
+Answer = Stepped | Drawn | Ended | Failed
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker loads its pipelines: name -> folder, and the device."""
+
+    bundles: Mapping[str, Path]
+    device: str | None
+    reduced_memory: bool
+
+
+class _Stopped(Exception):
+    """Ends the denoising loop. It holds the final latents as the last step predicts them, if they are wanted."""
+
+    def __init__(self, x0: "np.ndarray | None") -> None:
+        self.x0 = x0
+
+
+def run_worker(connection: Connection, told: "Synchronized[int]", options: WorkerOptions) -> None:
+    """Draw what arrives until the pipe is closed. The main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the server, which ends this process
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # TVM would import it, for seconds
+    pipelines: dict[str, ControlNetPipeline] = {}
+    while True:
+        try:
+            order = connection.recv()
+        except (EOFError, OSError):
+            return
+        connection.send(_answer(order, pipelines, connection, told, options))
+
+
+def _answer(
+    order: Order,
+    pipelines: "dict[str, ControlNetPipeline]",
+    connection: Connection,
+    told: "Synchronized[int]",
+    options: WorkerOptions,
+) -> Ended | Failed:
+    try:
+        if order.model not in pipelines:
+            pipelines[order.model] = _load(order.model, options)
+        for number, request in enumerate(order.requests):
+            drawn = _draw(pipelines[order.model], number, request, order, connection, told)
+            if drawn is not None:
+                connection.send(drawn)
+            if told.value != GO_ON:
+                return Ended(stopped=told.value == STOP)
+    except Exception as error:
+        explained = error if isinstance(error, UserError) else explain(error)
+        return Failed(explained, "" if explained else traceback.format_exc())
+    return Ended(stopped=False)
+
+
+def _load(model: str, options: WorkerOptions) -> "ControlNetPipeline":
+    from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+
+    return ControlNetPipeline.from_bundle(options.bundles[model], options.device, options.reduced_memory)
+
+
+def _draw(
+    pipeline: "ControlNetPipeline",
+    number: int,
+    request: GenerateRequest,
+    order: Order,
+    connection: Connection,
+    told: "Synchronized[int]",
+) -> Drawn | None:
+    """Draw one picture; return None if it was stopped and nothing of it is wanted."""
+
+    def on_step(step: "Step") -> None:
+        if told.value != GO_ON:
+            raise _Stopped(step.x0 if told.value == KEEP else None)
+        preview = png_bytes(step.preview, {}) if order.previews else None
+        connection.send(Stepped(number, step.index + 1, step.count, preview))
+
+    try:
+        generated = pipeline.generate(request, on_step)
+    except _Stopped as stopped:
+        if stopped.x0 is None:
+            return None
+        settings = pipeline.resolve(request)
+        picture = pipeline.decode(stopped.x0, settings)
+        return Drawn(png_bytes(picture, pipeline.describe(settings)), settings, ())
+    return Drawn(png_bytes(generated.image, generated.metadata), generated.settings, generated.notices)

@@ -1,0 +1,144 @@
+"""The web UI's interface, asked by a client that others wrote: webuiapi."""
+
+import threading
+
+import pytest
+import webuiapi
+from PIL import Image
+
+from tests.serve.conftest import open_picture, ring
+from tests.serve.test_generate_api import until
+
+SIZE = {"width": 24, "height": 16, "steps": 3}
+
+
+@pytest.fixture
+def client(service):
+    host, port = service.address.removeprefix("http://").split(":")
+    return webuiapi.WebUIApi(host=host, port=int(port), sampler="Euler a")
+
+
+def unit(picture=None, **options):
+    return webuiapi.ControlNetUnit(image=picture or open_picture(ring()), model="lines", **options)
+
+
+def test_text_to_image_with_a_controlnet_is_what_our_own_interface_draws(client, service):
+    drawn = client.txt2img(prompt="red", seed=7, cfg_scale=2, controlnet_units=[unit(weight=0.5)], **SIZE)
+    own = service.generate(
+        sampler="euler_a", num_inference_steps=3, guidance_scale=2.0, controlnet_conditioning_scale=0.5
+    )
+    assert drawn.image.tobytes() == open_picture(own.json()["images"][0]["image"]).convert("RGB").tobytes()
+    assert len(drawn.images) == 2  # the picture, and what the ControlNet saw
+    assert drawn.info["seed"] == 7
+    assert drawn.info["infotexts"][0].startswith("red\nSteps: 3, Sampler: Euler a")
+
+
+def test_a_unit_that_is_switched_off_draws_without_a_controlnet(client):
+    plain = client.txt2img(prompt="red", seed=7, **SIZE)
+    off = client.txt2img(prompt="red", seed=7, controlnet_units=[unit(enabled=False)], **SIZE)
+    on = client.txt2img(prompt="red", seed=7, controlnet_units=[unit()], **SIZE)
+    assert len(plain.images) == 1
+    assert plain.image.tobytes() == off.image.tobytes() != on.image.tobytes()
+
+
+def test_a_batch_has_consecutive_seeds(client):
+    drawn = client.txt2img(prompt="red", seed=7, batch_size=2, n_iter=2, **SIZE)
+    assert drawn.info["all_seeds"] == [7, 8, 9, 10]
+    assert len(drawn.images) == 4
+
+
+def test_image_to_image_starts_from_the_picture(client):
+    start = Image.new("RGB", (48, 16), "green")
+    little = client.img2img(images=[start], prompt="red", seed=7, denoising_strength=0.0, **SIZE)
+    much = client.img2img(images=[start], prompt="red", seed=7, denoising_strength=0.9, **SIZE)
+    assert little.image.size == (24, 16)
+    assert little.image.tobytes() != much.image.tobytes()
+
+
+@pytest.mark.parametrize("only_masked", [False, True])
+@pytest.mark.parametrize("inverted", [0, 1])
+def test_inpainting_keeps_the_pixels_outside_of_the_mask(client, only_masked, inverted):
+    start = Image.effect_noise((24, 16), 50).convert("RGB")
+    mask = Image.new("L", (24, 16), 255 * inverted)
+    mask.paste(255 * (1 - inverted), (0, 0, 12, 16))
+    drawn = client.img2img(
+        images=[start],
+        mask_image=mask,
+        mask_blur=0,
+        inpainting_fill=1,
+        inpainting_mask_invert=inverted,
+        inpaint_full_res=only_masked,
+        prompt="red",
+        seed=7,
+        **SIZE,
+    )
+    kept, painted = ((12, 0, 24, 16), (0, 0, 12, 16))
+    assert drawn.image.crop(kept).tobytes() == start.crop(kept).tobytes()
+    assert drawn.image.crop(painted).tobytes() != start.crop(painted).tobytes()
+
+
+def test_progress_is_told_and_an_interrupted_picture_is_what_there_is(patient):
+    host, port = patient.address.removeprefix("http://").split(":")
+    client = webuiapi.WebUIApi(host=host, port=int(port))
+    assert client.get_progress()["state"]["job_count"] == 0
+    results = []
+    long = {**SIZE, "steps": 150, "batch_size": 1000}
+    drawing = threading.Thread(target=lambda: results.append(client.txt2img(prompt="red", seed=7, **long)))
+    drawing.start()
+    until(lambda: client.get_progress()["current_image"] is not None)
+    progress = client.get_progress()
+    assert 0 < progress["progress"] < 1
+    assert progress["state"]["sampling_steps"] == 150
+    client.interrupt()
+    drawing.join()
+    assert 1 <= len(results[0].images) < 1000
+    assert client.get_progress()["progress"] == 0
+
+
+def test_lists_that_clients_ask_for(client):
+    assert "Euler a" in client.util_get_sampler_names()
+    assert "karras" in client.util_get_scheduler_names()
+    (title,) = client.util_get_model_names()
+    assert client.util_get_current_model() == title
+    client.util_set_model("linear")
+    assert client.controlnet_version() == 2
+    assert client.controlnet_model_list() == ["lines"]
+    assert "canny" in client.controlnet_module_list()
+    assert client.get_latent_upscale_modes()[0]["name"] == "Latent"
+    for empty in (client.get_sd_vae, client.get_loras, client.get_upscalers, client.get_face_restorers):
+        assert empty() == []
+
+
+def test_an_annotator_makes_the_control_image(client):
+    found = client.controlnet_detect([open_picture(ring((64, 64)))], module="canny")
+    edges = found.image
+    assert edges.size == (64, 64)
+    assert edges.convert("L").getextrema() == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"sampler_name": "magic"}, "sampler: got 'magic'"),
+        ({"steps": 1000}, "num inference steps: got 1000"),
+        ({"width": 99}, "size: got 99x16"),
+        ({"batch_size": 17}, "batch_size x n_iter: got 17"),
+        ({"steps": "many"}, "body.steps"),
+        ({"override_settings": {"sd_model_checkpoint": "none"}}, "model: got 'none'"),
+        ({"tiling": True}, "tiling"),
+        ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "lines"}]}}}, "ControlNet image: got none"),
+        ({"alwayson_scripts": {"controlnet": {"args": [{"model": "x", "image": ring()}]}}}, "ControlNet model"),
+        ({"alwayson_scripts": {"controlnet": {"args": [{"weight": "x", "image": ring()}]}}}, "weight"),
+    ],
+)
+def test_mistakes_are_answered_in_the_form_of_this_interface(service, change, detail):
+    body = {"prompt": "red", "steps": 2, **change}
+    answer = service.ask("POST", "/sdapi/v1/txt2img", body)
+    assert answer.status == 422
+    assert set(answer.json()) == {"error", "detail", "body", "errors"}
+    assert detail in answer.json()["detail"]
+
+
+def test_a_picture_that_is_none_is_named(service):
+    answer = service.ask("POST", "/sdapi/v1/img2img", {"init_images": ["aGVsbG8="]})
+    assert (answer.status, "init_images" in answer.json()["detail"]) == (422, True)
