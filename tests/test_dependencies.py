@@ -17,6 +17,7 @@ PACKAGE = ROOT / "mlc_controlnet"
 READING = ("images/lines.py", "images/prepare.py", "images/read.py")
 DRAWING = ("runtime", "bundle", *READING, "errors.py", "files.py", "locations.py", "machine.py", "cli/generate.py")
 TRAINING = ("train", "images")
+SERVING = ("serve", "images", "cli/serve.py")
 OPTIONAL = {"bitsandbytes"}  # used if it is installed; a message says so if it is not
 BENCHMARKS = {"onnx", "onnxscript"}  # of the extra dev
 
@@ -50,8 +51,8 @@ def imported(files: Iterator[Path]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("areas", "extras"),
-    [(DRAWING, ()), (TRAINING, ("train",)), (("",), ("compile", "train"))],
-    ids=["drawing", "training", "everything"],
+    [(DRAWING, ()), (TRAINING, ("train",)), (SERVING, ("serve",)), (("",), ("compile", "serve", "train"))],
+    ids=["drawing", "training", "serving", "everything"],
 )
 def test_what_is_imported_is_declared(areas: tuple[str, ...], extras: tuple[str, ...]) -> None:
     assert imported(sources(*areas)) - declared(*extras) - (BENCHMARKS if areas == ("",) else set()) == set()

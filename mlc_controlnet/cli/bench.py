@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench_pictures)
     commands = parser.add_subparsers(dest="bench_command", metavar="command")
     _add_bench_train(commands)
+    _add_bench_serve(commands)
     _add_operations(commands)
 
 
@@ -86,6 +87,24 @@ def _bench_pictures(options: argparse.Namespace) -> None:
     bundles = [DEFAULT_BUNDLE] if options.bundle is None else options.bundle
     for times in time_pictures(bundles, options.device, options.steps, options.rounds, options.diffusers):
         print("\n".join(times.lines()))
+
+
+def _add_bench_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("serve", help="measure what the service over HTTP adds to a picture")
+    parser.add_argument("--bundle", type=Path, default=DEFAULT_BUNDLE, help=f"default: {DEFAULT_BUNDLE}")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps per picture; default: 20")
+    parser.add_argument("--rounds", type=int, default=20, help="pictures of each way; default: 20")
+    parser.add_argument("--clients", type=int, default=50, help="that ask at once; default: 50")
+    parser.add_argument("--pictures", type=int, default=500, help="after which memory is read again; default: 500")
+    parser.set_defaults(run=_bench_serve)
+
+
+def _bench_serve(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.service.measure import time_service
+
+    pictures = (10, options.pictures)
+    times = time_service(options.bundle, options.steps, options.rounds, options.clients, pictures)
+    print("\n".join(times.lines()))
 
 
 def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

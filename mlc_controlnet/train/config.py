@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.images.annotators import ANNOTATORS
 
 PRECISIONS = ("32", "bf16", "fp16")
 FORMATS = ("fill50k", "webdataset")
@@ -74,7 +75,7 @@ class DataOptions:
     )
     image_key: str | None = _option(None, "name of the picture to learn; null: the field target or the extension jpg")
     prompt_key: str | None = _option(None, "name of the prompt; null: the field prompt or the extension txt")
-    annotator: str | None = _option(None, "make the control images from the pictures, by canny; null: read them")
+    annotator: str | None = _option(None, "make the control images from the pictures, such as canny; null: read them")
     height: int = _option(512, "pixels; pictures are scaled to cover height x width and cropped around the center")
     width: int = _option(512, "pixels")
     proportion_empty_prompts: float = _option(0.0, "share of prompts that are replaced by the empty prompt, 0 to 1")
@@ -159,7 +160,7 @@ class TrainConfig:
         check_one_of("data.format", self.data.format, FORMATS)
         check_one_of("optim.lr_scheduler", self.optim.lr_scheduler, LR_SCHEDULES)
         check_one_of("model.prediction_type", self.model.prediction_type, (None, *PREDICTION_TYPES))
-        check_one_of("data.annotator", self.data.annotator, (None, "canny"))
+        check_one_of("data.annotator", self.data.annotator, (None, *ANNOTATORS))
         check_one_of("model.hint_channels", self.model.hint_channels, (1, 3, 4))
         for name in ("trainer.batch_size", "trainer.gradient_accumulation_steps", "trainer.checkpoint_every"):
             _at_least(name, self.get(name), 1)

@@ -1,0 +1,1 @@
+"""Measures the pipeline as a service over HTTP."""
