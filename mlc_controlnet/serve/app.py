@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
@@ -62,7 +63,9 @@ def create_app(models: ServedModels, options: ServeOptions) -> FastAPI:
         running.cancel()
         queue.close()
 
-    app = FastAPI(title="mlc-controlnet", version=__version__, lifespan=lifespan)
+    app: FastAPI = FastAPIOffline(
+        title="mlc-controlnet", version=__version__, lifespan=lifespan
+    )  # /docs needs no network
     app.state.queue = queue
     app.include_router(generate_routes(models, queue, options.limits))
     app.include_router(webui_routes(Webui(models, queue, options.limits)))

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -89,6 +90,16 @@ def test_models_are_listed(service):
     assert model["name"] == "linear"
     assert model["sizes"] == [{"width": 24, "height": 16}]
     assert len(model["controlnets"]) == 1
+
+
+def test_the_description_of_the_interface_needs_no_other_server(service):
+    page = service.ask("GET", "/docs").body.decode()
+    assert "swagger-ui" in page
+    assert "https:" not in page
+    (script,) = re.findall(r'<script src="([^"]+)"', page)
+    assert service.ask("GET", script).status == 200
+    fields = service.ask("GET", "/openapi.json").json()["paths"]["/v1/generate"]["post"]["requestBody"]
+    assert set(OPTIONS) < set(fields["content"]["application/json"]["schema"]["properties"])
 
 
 @pytest.mark.parametrize(
