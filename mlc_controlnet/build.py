@@ -42,6 +42,7 @@ from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.export.sampler_descriptions import check_samplers, default_sampler, describe_samplers
 from mlc_controlnet.export.weight_residency import plan_residency
+from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
@@ -127,7 +128,7 @@ def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] =
 def plan_libraries(
     models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig
 ) -> list[tuple[CapturedModel, PlannedLibrary]]:
-    """Take each dtype's module through the passes.
+    """Take each dtype's module through the passes, once for each instruction set of processors.
 
     If a library after the first exceeds WebGPU's default limits, and its dtype was not asked for by name, it is left
     out with a notice.
@@ -138,7 +139,8 @@ def plan_libraries(
     planned: list[tuple[CapturedModel, PlannedLibrary]] = []
     for model in models:
         try:
-            planned.append((model, plan_library(model.module, model.dtype, config)))
+            for instruction_set in config.instruction_sets if config.target == "llvm" else (None,):
+                planned.append((model, plan_library(model.module, model.dtype, config, instruction_set)))
         except OverLimits as error:
             if config.every_dtype or not planned:
                 print("  looking for the largest size that fits ...", flush=True)
@@ -162,7 +164,8 @@ def compare_with_torch(
 ) -> Parity:
     """Measure each component against torch in float32, on this machine's processor.
 
-    A library for another target cannot run here, so the same module is compiled for llvm and takes its place.
+    A library for another target or processor cannot run here, so the same module is compiled for this processor and
+    takes its place.
 
     Raises:
         ParityError: a component is below the threshold of its dtype.
@@ -172,13 +175,14 @@ def compare_with_torch(
         model = library.model
         with tempfile.TemporaryDirectory() as folder:
             path = library.path
-            if config.target != "llvm":
+            if library.description.instruction_set not in host_instruction_sets():
                 native = config.for_target("llvm")
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references)
         check_parity(measured, model.dtype)
         for component, decibels in measured.items():
-            parity.setdefault(component, {})[model.dtype] = decibels
+            of_component = parity.setdefault(component, {})
+            of_component[model.dtype] = min(decibels, of_component.get(model.dtype, decibels))
     return parity
 
 

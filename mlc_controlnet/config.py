@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class TargetPreset:
     Attributes:
         device: the kind of device that the runtime opens, by TVM's name.
         library_suffix: the suffix of the compiled library's file.
-        tvm_target: TVM's target description.
+        tvm_target: TVM's target description; for llvm, INSTRUCTION_SETS has one for each library.
         dtypes: the dtypes of the libraries, one library for each, unless the build asks for others. A float16 library
             needs half the memory; a float32 library serves GPUs without shader-f16.
         tvm_host: the target of the code around the kernels; None if the target is its own host.
@@ -31,8 +32,8 @@ class TargetPreset:
     tvm_host: dict[str, object] | None = None
 
 
-# Every desktop and server processor since 2013 runs x86-64-v3 (AVX2, FMA), so a library tuned on one runs on all.
-LLVM_TARGET: dict[str, object] = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2}
+# Every desktop and server processor since 2013 runs x86-64-v3 (AVX2, FMA).
+LLVM_TARGET: dict[str, object] = INSTRUCTION_SETS["x86-64-v3"].tvm_target
 THREADS: dict[str, object] = {"max_threads_per_block": 256, "max_num_threads": 256}
 TARGETS: dict[str, TargetPreset] = {
     "webgpu": TargetPreset(
@@ -198,6 +199,7 @@ class BuildConfig:
         model: a bundled model's name, a folder in diffusers' layout, a single file, or a hub id org/name[@revision].
         target: a key of TARGETS.
         dtypes: the dtypes of weights and activations, one library for each.
+        instruction_sets: keys of INSTRUCTION_SETS: an llvm bundle has a library for each; other bundles ignore them.
         every_dtype: whether the build fails if a dtype after the first exceeds WebGPU's limits. If False, the build
             leaves that dtype out with a notice.
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
@@ -223,6 +225,7 @@ class BuildConfig:
     dtypes: tuple[str, ...]
     out: Path
     tuning_db: Path
+    instruction_sets: tuple[str, ...] = ()
     every_dtype: bool = True
     height: int | None = None
     width: int | None = None
@@ -244,6 +247,8 @@ class BuildConfig:
         check_one_of("--target", self.target, TARGETS)
         for dtype in self.dtypes:
             check_one_of("--dtype", dtype, DTYPES)
+        for name in self.instruction_sets:
+            check_one_of("--cpu", name, INSTRUCTION_SETS)
         for name in self.components:
             check_one_of("--component", name, COMPONENTS)
         if self.prompt_chunks < 1:

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mlc_controlnet"
 
 # A layer may import itself and the layers before it.
 LAYERS = (
-    {"__init__", "errors", "files", "locations", "machine", "plot_themes"},
+    {"__init__", "errors", "files", "instruction_sets", "locations", "machine", "plot_themes"},
     {"components", "config", "images"},
     {"bundle"},
     {"runtime", "checkpoint"},
@@ -65,6 +65,7 @@ def test_runtime_knows_bundles_only(source: Path) -> None:
         "files",
         "config",
         "components",
+        "instruction_sets",
         "machine",
     }
     assert not {"torch", "diffusers", "transformers"} & {name.split(".")[0] for name in imports(source)}

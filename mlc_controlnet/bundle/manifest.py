@@ -46,6 +46,7 @@ class Library:
     activation_bytes: Mapping[str, int]  # of planned activations, by function
     launches: Mapping[str, int]  # kernel launches per call, by function
     largest_binding_bytes: int
+    instruction_set: str = ""  # of the processors that run a library for llvm: x86-64-v3, x86-64-v4, aarch64
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mlc_controlnet.config import (
     parse_size,
 )
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, NATIVE, PORTABLE, resolve_instruction_sets
 from mlc_controlnet.locations import DIST, TUNING_DB
 
 # A second chunk serves nearly all prompts that people share. For Stable Diffusion 1.5 on WebGPU in float16 it adds 8
@@ -26,6 +27,14 @@ PROMPT_CHUNKS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", help=f"what to compile for: {', '.join(TARGETS)}")
+    parser.add_argument(
+        "--cpu",
+        default=PORTABLE,
+        metavar="NAME",
+        help=f"for --target llvm, the processors to compile for: {PORTABLE}, one library for each instruction set of "
+        f"this machine's family, of which the runtime takes the best that its processor has; {NATIVE}, only this "
+        f"machine's best; or one of {', '.join(INSTRUCTION_SETS)}; default: %(default)s",
+    )
     parser.add_argument(
         "--model",
         default="circles",
@@ -208,6 +217,8 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
 
     if options.target is None:
         raise UserError("--target", "none", f"one of {', '.join(TARGETS)}", "pass --target webgpu or --target llvm")
+    if options.cpu != PORTABLE and options.target != "llvm":
+        raise UserError("--cpu", f"{options.cpu} with --target {options.target}", "--target llvm", "leave --cpu out")
     dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
     sizes: list[tuple[int | None, int | None]] = [(options.height, options.width)]
     if options.size:
@@ -223,6 +234,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         every_dtype=options.dtype is not None,
         out=out,
         tuning_db=options.tuning_db,
+        instruction_sets=resolve_instruction_sets(options.cpu) if options.target == "llvm" else (),
         height=sizes[0][0],
         width=sizes[0][1],
         other_sizes=tuple(parse_size(text) for text in options.size[1:]),

@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
 
     from mlc_controlnet.images.lines import invert
     from mlc_controlnet.images.read import read_image
+    from mlc_controlnet.machine import describe_processor
     from mlc_controlnet.runtime.batch import seeds_of
     from mlc_controlnet.runtime.control_image import SUBJECT
     from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
@@ -92,6 +93,8 @@ def run(options: argparse.Namespace) -> None:
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
     )
     pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
+    if pipeline.engine.library.instruction_set:
+        print(f"{describe_processor()}: library for {pipeline.engine.library.instruction_set}", file=sys.stderr)
     progress: tqdm | None = None
 
     def show(step: Step) -> None:

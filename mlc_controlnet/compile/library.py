@@ -1,5 +1,7 @@
 """Turns a captured IRModule into a compiled library and the figures that describe it."""
 
+import functools
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from mlc_controlnet.bundle import manifest
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, best_of_host, is_foreign
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 from mlc_controlnet.passes.generate import webgpu_code
 from mlc_controlnet.passes.pipeline import Pipeline
@@ -73,6 +76,7 @@ class PlannedLibrary:
     Attributes:
         requirements: the limits and features that the library needs from its device.
         launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
+        instruction_set: a key of INSTRUCTION_SETS; "" for a target that is no processor.
     """
 
     module: tvm.IRModule
@@ -82,25 +86,31 @@ class PlannedLibrary:
     requirements: Requirements
     launches: dict[str, int]
     activation_bytes: dict[str, int]
+    instruction_set: str
 
 
 def compile_library(
     module: tvm.IRModule, model_name: str, dtype: str, config: BuildConfig, folder: Path, shipped: bool = True
 ) -> tuple[Path, manifest.Library]:
-    """Call `plan_library`, then `write_library`."""
-    return write_library(plan_library(module, dtype, config, shipped), model_name, folder)
+    """Call `plan_library` for this machine's processor, then `write_library`."""
+    return write_library(plan_library(module, dtype, config, shipped=shipped), model_name, folder)
 
 
-def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped: bool = True) -> PlannedLibrary:
+def plan_library(
+    module: tvm.IRModule, dtype: str, config: BuildConfig, instruction_set: str | None = None, shipped: bool = True
+) -> PlannedLibrary:
     """Take a `module` captured in `dtype` through every phase.
 
     Args:
+        instruction_set: a key of INSTRUCTION_SETS, for llvm; None: the best that this machine's processor has.
         shipped: False for a processor's library that is only compared with torch: LLVM then optimises less.
 
     Raises:
         OverLimits: a kernel needs more than a WebGPU device grants by default.
     """
-    pipeline = pipeline_of(config, shipped)
+    if config.preset.device == "llvm" and instruction_set is None:
+        instruction_set = best_of_host()
+    pipeline = pipeline_of(config, instruction_set, shipped)
     after: dict[str, tvm.IRModule] = {}
     try:
         for phase, result in pipeline.walk(module):
@@ -113,16 +123,23 @@ def plan_library(module: tvm.IRModule, dtype: str, config: BuildConfig, shipped:
     requirements = measure_requirements(after["check"])
     launches, activation_bytes = count_launches_and_bytes(after["plan"])
     return PlannedLibrary(
-        after["plan"], dtype, config.preset, pipeline.target, requirements, launches, activation_bytes
+        after["plan"],
+        dtype,
+        config.preset,
+        pipeline.target,
+        requirements,
+        launches,
+        activation_bytes,
+        instruction_set or "",
     )
 
 
-def pipeline_of(config: BuildConfig, shipped: bool = True) -> Pipeline:
-    """Make the phases that `config` asks for; see `plan_library` for `shipped`."""
-    target = tvm_target(config.preset)
+def pipeline_of(config: BuildConfig, instruction_set: str | None = None, shipped: bool = True) -> Pipeline:
+    """Make the phases that `config` asks for; see `plan_library` for the others."""
+    target = tvm_target(config.preset, instruction_set)
     if not shipped:
-        target = tvm.target.Target({**config.preset.tvm_target, "opt-level": 1})
-    records = config.tuning_db / config.target
+        target = tvm.target.Target({**json.loads(str(target)), "opt-level": 1})
+    records = config.tuning_db / config.target / (instruction_set or "")
     return Pipeline(target, records if records.is_dir() else None, config.dump_ir)
 
 
@@ -147,11 +164,18 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     preset, dtype = planned.preset, planned.dtype
     _check_room(folder)
     executable = generate_code(planned.module, planned.target)
-    path = folder / f"{model_name}-{dtype}{preset.library_suffix}"
+    instructions = f"-{planned.instruction_set}" if planned.instruction_set else ""
+    path = folder / f"{model_name}-{dtype}{instructions}{preset.library_suffix}"
     if preset.device == "webgpu":
         from mlc_controlnet.toolchain import link_wasm
 
         executable.export_library(str(path), fcompile=link_wasm)
+    elif is_foreign(planned.instruction_set):
+        from mlc_controlnet.toolchain.link_foreign import link_foreign
+
+        executable.export_library(
+            str(path), fcompile=functools.partial(link_foreign, str(planned.target.attrs["mtriple"]))
+        )
     else:
         executable.export_library(str(path))
     return path, manifest.Library(
@@ -163,6 +187,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
         activation_bytes=planned.activation_bytes,
         launches=planned.launches,
         largest_binding_bytes=planned.requirements.largest_binding_bytes,
+        instruction_set=planned.instruction_set,
     )
 
 
@@ -184,8 +209,11 @@ def _check_room(folder: Path) -> None:
         )
 
 
-def tvm_target(preset: TargetPreset) -> tvm.target.Target:
-    """Make TVM's target, with its host, from a preset."""
+def tvm_target(preset: TargetPreset, instruction_set: str | None = None) -> tvm.target.Target:
+    """Make TVM's target, with its host, from a preset; for llvm, of an instruction set or this machine's best."""
+    if preset.device == "llvm":
+        name = best_of_host() if instruction_set is None else instruction_set
+        return tvm.target.Target({"kind": "llvm"} if name is None else INSTRUCTION_SETS[name].tvm_target)
     if preset.tvm_host is None:
         return tvm.target.Target(preset.tvm_target)
     return tvm.target.Target(preset.tvm_target, host=preset.tvm_host)

@@ -14,6 +14,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels import group_norm_cpu, group_norm_gpu
 from mlc_controlnet.kernels.marks import mark_finished
 from mlc_controlnet.kernels.normalization import GroupNorm
+from mlc_controlnet.kernels.registers_cpu import registers_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
     """Return the kernels for `target`; sums are float32."""
     _check(norm)
     if "gpu" not in target.keys:
-        statistics, normalize, slices = group_norm_cpu.build(norm)
+        statistics, normalize, slices = group_norm_cpu.build(norm, registers_of(target))
         partial_shape = (norm.batch * norm.groups, slices, 2)
         return GroupNormKernels(mark_finished(normalize), mark_finished(statistics), partial_shape)
     if group_norm_gpu.is_whole(norm):

@@ -13,20 +13,20 @@ from tvm.script import tirx as T
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.normalization import GroupNorm
-from mlc_controlnet.kernels.registers_cpu import VECTOR
+from mlc_controlnet.kernels.registers_cpu import Registers
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 SLICE = 4096  # values: 16 KiB
 
 
-def build(norm: GroupNorm) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
+def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
     """Return (statistics, normalize, slices per group). See `GroupNormKernels` for their parameters."""
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     groups = norm.batch * norm.groups
     slices = ceil_div(size, SLICE)
     values = math.prod(shape)
-    group_lanes = math.gcd(VECTOR, size)
-    row_lanes = math.gcd(VECTOR, norm.positions)
+    group_lanes = math.gcd(2 * registers.lanes, size)
+    row_lanes = math.gcd(2 * registers.lanes, norm.positions)
 
     def count(piece: Any) -> Any:
         """Return the number of values in a slice. All slices but the last are full."""

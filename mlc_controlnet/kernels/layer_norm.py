@@ -10,6 +10,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels import layer_norm_cpu, layer_norm_gpu
 from mlc_controlnet.kernels.marks import mark_finished
 from mlc_controlnet.kernels.normalization import LayerNorm
+from mlc_controlnet.kernels.registers_cpu import registers_of
 
 
 def is_supported(norm: LayerNorm, target: Target) -> bool:
@@ -22,5 +23,6 @@ def layer_norm(norm: LayerNorm, target: Target) -> tirx.PrimFunc:
     """Return a scheduled PrimFunc (x, gamma, beta, y): x and y of `norm.shape`, gamma and beta [width]."""
     if not is_supported(norm, target):
         raise ValueError(f"no layer norm kernel for {norm}")
-    variant = layer_norm_gpu if "gpu" in target.keys else layer_norm_cpu
-    return mark_finished(variant.build(norm))
+    if "gpu" in target.keys:
+        return mark_finished(layer_norm_gpu.build(norm))
+    return mark_finished(layer_norm_cpu.build(norm, registers_of(target)))

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Layer norm for processors: a row, which stays in the first-level cache, is read three times, 16 numbers at a time."""
+"""Layer norm for processors: a row, which stays in the first-level cache, is read three times, in vectors."""
 
 import math
 
@@ -7,15 +7,15 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.normalization import LayerNorm
-from mlc_controlnet.kernels.registers_cpu import VECTOR
+from mlc_controlnet.kernels.registers_cpu import Registers
 from mlc_controlnet.kernels.schedule_elementwise_cpu import WORTH_A_THREAD
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 
 
-def build(norm: LayerNorm) -> tirx.PrimFunc:
+def build(norm: LayerNorm, registers: Registers) -> tirx.PrimFunc:
     """See `layer_norm` for its parameters."""
     values = norm.rows * norm.width
-    lanes = math.gcd(VECTOR, norm.width)
+    lanes = math.gcd(2 * registers.lanes, norm.width)
     steps = norm.width // lanes
     vector = vector_of("float32", lanes)
     rows = T.parallel if values >= WORTH_A_THREAD else T.serial

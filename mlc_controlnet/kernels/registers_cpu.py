@@ -1,12 +1,47 @@
-"""The capacity of a CPU's vector registers. Sizes are those of AVX2; SSE and wasm need two registers for each."""
+"""The vector registers of a processor, as a target describes them.
+
+| instruction set | registers | float32 numbers in each |
+| --- | ---: | ---: |
+| AVX-512 | 32 | 16 |
+| AVX2 | 16 | 8 |
+| Neon | 32 | 4 |
+| wasm simd128 | 16 on the machines that matter | 4 |
+"""
+
+from dataclasses import dataclass
+
+from tvm.target import Target
 
 from mlc_controlnet.kernels.integers import ceil_div
 
-VECTOR = 16  # float32 numbers in a micro-tile's row: two registers
-REGISTER = 8  # float32 numbers in one
-ACCUMULATORS = 12  # of sixteen registers; the rest are for operands
+LEAST_BITS = 128  # SSE, Neon and wasm
 
 
-def registers(numbers: int) -> int:
-    """Count the registers that a row of `numbers` fills."""
-    return ceil_div(numbers, REGISTER)
+@dataclass(frozen=True)
+class Registers:
+    """A processor's vector registers.
+
+    Attributes:
+        count: how many there are.
+        lanes: float32 numbers in one.
+    """
+
+    count: int
+    lanes: int
+
+    @property
+    def accumulators(self) -> int:
+        """How many hold a micro-tile's sums. The rest are for operands."""
+        return self.count * 3 // 4
+
+    def filled_by(self, numbers: int) -> int:
+        """Count the registers that a row of `numbers` fills."""
+        return ceil_div(numbers, self.lanes)
+
+
+def registers_of(target: Target | None = None) -> Registers:
+    """Return the registers of `target`; of the current one by default."""
+    target = Target.current(allow_none=False) if target is None else target
+    bits = int(target.attrs.get("vector-width", LEAST_BITS))
+    many = bits >= 512 or str(target.attrs.get("mtriple", "")).startswith(("aarch64", "arm64"))
+    return Registers(32 if many else 16, bits // 32)

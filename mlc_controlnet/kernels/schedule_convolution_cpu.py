@@ -11,7 +11,7 @@ from tvm.s_tir import Schedule
 
 from mlc_controlnet.kernels.anchored import anchor
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import ACCUMULATORS, VECTOR, registers
+from mlc_controlnet.kernels.registers_cpu import Registers
 
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 
@@ -25,42 +25,45 @@ class ConvolutionTile:
     width: int
     unroll_kernel_row: bool = False
 
-    @property
-    def accumulators(self) -> int:
+    def accumulators(self, registers: Registers) -> int:
         """Count the vector registers that hold the tile's sums."""
-        return self.channels * self.height * registers(self.width)
+        return self.channels * self.height * registers.filled_by(self.width)
 
 
-def default_tile(function: tirx.PrimFunc) -> ConvolutionTile:
+def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTile:
     """Return a tile as wide as a vector, with as many channels as there are registers."""
     _, channels, height, width = _output_shape(function)
-    tile_width = divisors(width, VECTOR)[-1]
-    tile_height = divisors(height, max(1, VECTOR // tile_width))[-1]
-    tile_channels = divisors(channels, max(1, ACCUMULATORS // (tile_height * registers(tile_width))))[-1]
+    tile_width = divisors(width, 2 * registers.lanes)[-1]
+    tile_height = divisors(height, max(1, 2 * registers.lanes // tile_width))[-1]
+    rows = tile_height * registers.filled_by(tile_width)
+    tile_channels = divisors(channels, max(1, registers.accumulators // rows))[-1]
     return ConvolutionTile(tile_channels, tile_height, tile_width)
 
 
-def tiles(function: tirx.PrimFunc) -> list[ConvolutionTile]:
-    """List the search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile]:
+    """List the search space: every tile that the registers hold and that has work for at least a quarter of them."""
+    least, most = registers.count // 4, registers.count - 2
     _, channels, height, width = _output_shape(function)
     return [
         tile
-        for tile_channels in divisors(channels, 16)
+        for tile_channels in divisors(channels, registers.count)
         for tile_height in divisors(height, 4)
-        for tile_width in divisors(width, 32)
+        for tile_width in divisors(width, 4 * registers.lanes)
         for unroll in (False, True)
-        if 4 <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, unroll)).accumulators <= 14
+        if least
+        <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, unroll)).accumulators(registers)
+        <= most
     ]
 
 
-def schedule_convolution(schedule: Schedule, tile: ConvolutionTile | None = None) -> bool:
+def schedule_convolution(schedule: Schedule, registers: Registers, tile: ConvolutionTile | None = None) -> bool:
     """Schedule in place. If the function is no NCHW convolution, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
     found = anchor(schedule, KINDS)
     if found is None:
         return False
     if tile is None:
-        tile = default_tile(function)
+        tile = default_tile(function, registers)
     batch, channel, y, x = schedule.get_loops(found.epilogue)
     channel, tile_channel = schedule.split(channel, [None, tile.channels])
     y, tile_y = schedule.split(y, [None, tile.height])

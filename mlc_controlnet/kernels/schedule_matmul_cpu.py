@@ -13,7 +13,7 @@ from tvm.s_tir import Schedule
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor, extents
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import ACCUMULATORS, VECTOR, registers
+from mlc_controlnet.kernels.registers_cpu import Registers
 
 ROWS_THAT_REPAY_PACKING = 4
 
@@ -25,40 +25,35 @@ class MatmulTile:
     rows: int
     columns: int
 
-    @property
-    def accumulators(self) -> int:
-        """Count the vector registers that hold the tile's sums."""
-        return self.rows * registers(self.columns)
 
-
-def default_tile(function: tirx.PrimFunc) -> MatmulTile:
+def default_tile(function: tirx.PrimFunc, registers: Registers) -> MatmulTile:
     """Return the tile with the most multiply-adds per load that fits into the registers with its operands."""
     rows, columns = _output_shape(function)
     return max(
         (
             MatmulTile(tile_rows, tile_columns)
-            for tile_columns in divisors(columns, VECTOR)
-            for tile_rows in divisors(rows, ACCUMULATORS)
-            if tile_rows * registers(tile_columns) <= ACCUMULATORS
+            for tile_columns in divisors(columns, 3 * registers.lanes)
+            for tile_rows in divisors(rows, registers.accumulators)
+            if tile_rows * registers.filled_by(tile_columns) <= registers.accumulators
         ),
-        key=lambda tile: tile.rows * tile.columns / (tile.rows + registers(tile.columns)),
+        key=lambda tile: tile.rows * tile.columns / (tile.rows + registers.filled_by(tile.columns)),
     )
 
 
-def tiles(function: tirx.PrimFunc) -> list[MatmulTile]:
-    """List the search space: every tile that the sixteen registers hold and that has work for at least four of them."""
+def tiles(function: tirx.PrimFunc, registers: Registers) -> list[MatmulTile]:
+    """List the search space: every tile that the registers hold and that has work for at least a quarter of them."""
     rows, columns = _output_shape(function)
     if rows < ROWS_THAT_REPAY_PACKING:
         return []
     return [
-        tile
-        for tile_rows in divisors(rows, 14)
-        for tile_columns in divisors(columns, 64)
-        if 4 <= (tile := MatmulTile(tile_rows, tile_columns)).accumulators <= 14
+        MatmulTile(tile_rows, tile_columns)
+        for tile_rows in divisors(rows, registers.count - 2)
+        for tile_columns in divisors(columns, 4 * registers.lanes)
+        if registers.count // 4 <= tile_rows * registers.filled_by(tile_columns) <= registers.count - 2
     ]
 
 
-def schedule_matmul(schedule: Schedule, tile: MatmulTile | None = None) -> bool:
+def schedule_matmul(schedule: Schedule, registers: Registers, tile: MatmulTile | None = None) -> bool:
     """Schedule in place. If the function is no product of two matrices, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
     rank = len(function.params[-1].ty.shape)
@@ -68,9 +63,9 @@ def schedule_matmul(schedule: Schedule, tile: MatmulTile | None = None) -> bool:
     if found is None or found.pads or len(schedule.get(found.reduction).reads) != 2:
         return False
     if _output_shape(function)[0] < ROWS_THAT_REPAY_PACKING:
-        _along_k(schedule, found)
+        _along_k(schedule, found, registers)
     else:
-        _packed(schedule, found, default_tile(function) if tile is None else tile)
+        _packed(schedule, found, default_tile(function, registers) if tile is None else tile)
     return True
 
 
@@ -103,10 +98,10 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
         schedule.vectorize(schedule.get_loops(weights)[-1])
 
 
-def _along_k(schedule: Schedule, found: Anchored) -> None:
+def _along_k(schedule: Schedule, found: Anchored, registers: Registers) -> None:
     *_, k = schedule.get_loops(found.reduction)
     (depth,) = extents(schedule, [k])
-    _, lane = schedule.split(k, [None, divisors(depth, VECTOR)[-1]])
+    _, lane = schedule.split(k, [None, divisors(depth, 2 * registers.lanes)[-1]])
     partial = schedule.rfactor(lane, 0)
     schedule.set_scope(partial, 0, "local")
 

@@ -6,7 +6,7 @@ Twin: web/src/engine/engine.ts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tvm
@@ -25,7 +25,14 @@ from mlc_controlnet.components import (
     VAE_ENCODER,
 )
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.instruction_sets import (
+    BUILD_COMMAND,
+    INSTRUCTION_SETS,
+    NATIVE,
+    host_instruction_sets,
+    without_any,
+)
+from mlc_controlnet.machine import processor_name, set_thread_count
 from mlc_controlnet.runtime.weights import Weights, free_workspace
 
 # The manifest's name of a device -> TVM's name.
@@ -247,9 +254,27 @@ def _pick_library(bundle: Bundle, wanted: str | None) -> tuple[Library, Any]:
             f"one for {wanted or 'this machine, for example llvm'}",
             f"build one with python -m mlc_controlnet build --target {wanted or 'llvm'}",
         )
-    for library in runnable:
+    here = host_instruction_sets()
+    runnable = [library for library in runnable if library.instruction_set in ("", *here)]
+    if not runnable:
+        _refuse_processor(bundle)
+    for library in sorted(runnable, key=lambda library: ("", *here).index(library.instruction_set)):
         device = tvm.device(TVM_DEVICES[library.device])
         if device.exist:
             return library, device
     names = ", ".join(library.device for library in runnable)
     raise UserError("device", f"no {names} on this machine or in this TVM", "a device that works", "use an llvm bundle")
+
+
+def _refuse_processor(bundle: Bundle) -> NoReturn:
+    """Raise the error for a bundle without a library that this machine's processor runs."""
+    built_for = ", ".join(library.instruction_set for library in bundle.manifest.libraries)
+    if not host_instruction_sets():
+        remedy = f"draw on another machine; libraries exist for {', '.join(INSTRUCTION_SETS)}"
+        raise UserError("this machine", without_any(), built_for, remedy)
+    raise UserError(
+        f"{bundle.path}: libraries",
+        f"{built_for} only",
+        f"one for {' or '.join(host_instruction_sets())}: {processor_name()}",
+        f"build one on this machine with {BUILD_COMMAND} --cpu {NATIVE}",
+    )

@@ -31,11 +31,11 @@ def search(task: Task, target: Target) -> Found | None:
     machine slows all of them equally.
     """
     timed = []
-    for schedule in list_candidates(task.function):
+    for schedule in list_candidates(task.function, target):
         stopwatch = Stopwatch(schedule, target)
         timed.append((stopwatch.seconds(), schedule, stopwatch))
     finalists = sorted(timed, key=lambda item: item[0])[:FINALISTS]
-    rules = Stopwatch(schedule_by_rules(task.function), target)
+    rules = Stopwatch(schedule_by_rules(task.function, target), target)
     rounds = [(rules.seconds(), *(stopwatch.seconds() for _, _, stopwatch in finalists)) for _ in range(FINAL_ROUNDS)]
     by_rules, *others = zip(*rounds, strict=True)
     ratios = [

@@ -8,10 +8,12 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir import Schedule
+from tvm.target import Target
 
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
 from mlc_controlnet.kernels import schedule_convolution_cpu, schedule_matmul_cpu
 from mlc_controlnet.kernels.marks import is_scheduled
+from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 
 # For one picture of 20 steps with classifier-free guidance.
@@ -27,14 +29,17 @@ class Space:
         tiles: lists the tiles to try.
     """
 
-    schedule: Callable[[Schedule, Any], bool]
-    tiles: Callable[[tirx.PrimFunc], list[Any]]
+    schedule: Callable[[Schedule, Registers, Any], bool]
+    tiles: Callable[[tirx.PrimFunc, Registers], list[Any]]
 
 
 SPACES = (
     Space(schedule_convolution_cpu.schedule_convolution, schedule_convolution_cpu.tiles),
     Space(schedule_matmul_cpu.schedule_matmul, schedule_matmul_cpu.tiles),
 )
+
+
+ANY = Registers(count=16, lanes=8)  # which space a function has does not depend on them
 
 
 @dataclass(frozen=True)
@@ -64,28 +69,29 @@ def find_tasks(lowered: tvm.IRModule) -> list[Task]:
     ]
 
 
-def schedule_by_rules(function: tirx.PrimFunc) -> Schedule:
+def schedule_by_rules(function: tirx.PrimFunc, target: Target) -> Schedule:
     """Schedule the function as it is scheduled without a record."""
     space = _space_of(function)
     assert space is not None, "tasks have a space"
-    return _scheduled(space, function, None)
+    return _scheduled(space, function, registers_of(target), None)
 
 
-def list_candidates(function: tirx.PrimFunc) -> Iterator[Schedule]:
+def list_candidates(function: tirx.PrimFunc, target: Target) -> Iterator[Schedule]:
     """Yield every schedule of the function's space."""
+    registers = registers_of(target)
     space = _space_of(function)
     assert space is not None, "tasks have a space"
-    for tile in space.tiles(function):
-        yield _scheduled(space, function, tile)
+    for tile in space.tiles(function, registers):
+        yield _scheduled(space, function, registers, tile)
 
 
 def _space_of(function: tirx.PrimFunc) -> Space | None:
-    return next((space for space in SPACES if space.schedule(Schedule(function), None)), None)
+    return next((space for space in SPACES if space.schedule(Schedule(function), ANY, None)), None)
 
 
-def _scheduled(space: Space, function: tirx.PrimFunc, tile: Any) -> Schedule:
+def _scheduled(space: Space, function: tirx.PrimFunc, registers: Registers, tile: Any) -> Schedule:
     schedule = Schedule(as_workload(function))
-    assert space.schedule(schedule, tile), "the space has this function"
+    assert space.schedule(schedule, registers, tile), "the space has this function"
     return schedule
 
 

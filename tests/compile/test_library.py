@@ -5,7 +5,7 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from mlc_controlnet.compile.library import OverLimits, compile_library
+from mlc_controlnet.compile.library import OverLimits, compile_library, generate_code, plan_library, write_library
 from mlc_controlnet.config import BuildConfig
 
 
@@ -53,3 +53,33 @@ def test_a_processor_has_no_such_limits(tmp_path, shipped: bool) -> None:
     double = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())["double"]
     out = double(tvm.runtime.tensor(x), tvm.runtime.tensor(w)).numpy()
     assert out.shape == x.shape and (out == 3).all()
+
+
+@I.ir_module
+class Sum:
+    """Two vectors, added."""
+
+    @R.function
+    def add(x: R.Tensor((4096,), "float32"), w: R.Tensor((4096,), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            out = R.add(x, w)
+            R.output(out)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("instruction_set", "machine", "instruction"),
+    [("x86-64-v4", 62, "zmm"), ("x86-64-v3", 62, "ymm"), ("aarch64", 183, ".4s")],
+)
+def test_a_library_for_another_processor_is_linked_and_has_its_vectors(
+    tmp_path, instruction_set, machine, instruction
+) -> None:
+    config = BuildConfig("sum", "llvm", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    planned = plan_library(Sum, "float32", config, instruction_set)
+    assembly = generate_code(planned.module, planned.target).mod.imports[0].inspect_source("s")
+    assert instruction in assembly
+    path, library = write_library(planned, "sum", tmp_path)
+    assert (path.name, library.instruction_set) == (f"sum-float32-{instruction_set}.so", instruction_set)
+    header = path.read_bytes()[:20]
+    assert header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == machine

@@ -1,12 +1,16 @@
 import dataclasses
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime import engine as engine_module
 from mlc_controlnet.runtime.engine import Engine
 from tests.fixtures.linear_bundle import (
     IMAGE,
@@ -120,3 +124,45 @@ def test_the_runtime_works_where_there_is_no_torch(linear_bundle):
         [sys.executable, "-c", script, str(linear_bundle.path)], capture_output=True, text=True, check=False
     )
     assert (run.stdout, run.returncode) == ("(24, 16)\n", 0), run.stderr
+
+
+def of_instruction_sets(bundle: Bundle, folder: Path, *names: str) -> Bundle:
+    """The bundle with its library once for each name."""
+    (library,) = bundle.manifest.libraries
+    (entry,) = (entry for entry in bundle.manifest.files if entry.path == library.file)
+    copy = folder / "bundle"
+    shutil.copytree(bundle.path, copy)
+    files = {name: f"{name}.so" for name in names}
+    for file in files.values():
+        shutil.copyfile(copy / library.file, copy / file)
+    manifest = dataclasses.replace(
+        bundle.manifest,
+        libraries=tuple(dataclasses.replace(library, file=file, instruction_set=name) for name, file in files.items()),
+        memory={file: bundle.manifest.memory[library.file] for file in files.values()},
+        files=(
+            *(other for other in bundle.manifest.files if other.path != library.file),
+            *(dataclasses.replace(entry, path=file) for file in files.values()),
+        ),
+    )
+    (copy / library.file).unlink()
+    (copy / MANIFEST_NAME).write_bytes(manifest.to_bytes())
+    return read_bundle(copy)
+
+
+@pytest.mark.parametrize("had", [("x86-64-v4", "x86-64-v3"), ("x86-64-v3",)], ids=["AVX-512", "AVX2"])
+def test_the_best_library_that_the_processor_has_is_loaded(linear_bundle, tmp_path, monkeypatch, had):
+    monkeypatch.setattr(engine_module, "host_instruction_sets", lambda: had)
+    with Engine.load(of_instruction_sets(linear_bundle, tmp_path, "x86-64-v3", "x86-64-v4")) as engine:
+        assert engine.library.instruction_set == had[0]
+
+
+def test_a_bundle_for_other_processors_says_how_to_build_one_for_this(linear_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "host_instruction_sets", lambda: ("x86-64-v3",))
+    with pytest.raises(UserError, match="x86-64-v4, aarch64 only, wanted one for x86-64-v3.*--cpu native"):
+        Engine.load(of_instruction_sets(linear_bundle, tmp_path, "x86-64-v4", "aarch64"))
+
+
+def test_a_processor_that_no_library_is_for_is_told_so(linear_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "host_instruction_sets", lambda: ())
+    with pytest.raises(UserError, match="this machine: .*a processor without.*draw on another machine"):
+        Engine.load(of_instruction_sets(linear_bundle, tmp_path, "x86-64-v4"))

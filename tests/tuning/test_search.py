@@ -40,7 +40,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 
 def test_fastest_candidate_is_found(seconds: dict[str, float]) -> None:
-    candidates = list(list_candidates(Product["main"]))
+    candidates = list(list_candidates(Product["main"], LLVM))
     seconds[candidates[3].mod.script()] = 0.5
     seconds[candidates[5].mod.script()] = 0.4
     found = search(Task("product", Product["main"], 40), LLVM)
@@ -50,6 +50,6 @@ def test_fastest_candidate_is_found(seconds: dict[str, float]) -> None:
 
 
 def test_gain_within_the_noise_is_no_record(seconds: dict[str, float]) -> None:
-    candidates = list(list_candidates(Product["main"]))
+    candidates = list(list_candidates(Product["main"], LLVM))
     seconds[candidates[3].mod.script()] = 0.95
     assert search(Task("product", Product["main"], 40), LLVM) is None

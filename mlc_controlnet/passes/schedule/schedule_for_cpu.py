@@ -17,6 +17,7 @@ from tvm.s_tir.dlight.cpu import Reduction
 from tvm.target import Target
 
 from mlc_controlnet.kernels.marks import is_scheduled, mark_scheduled
+from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.kernels.schedule_convolution_cpu import schedule_convolution
 from mlc_controlnet.kernels.schedule_elementwise_cpu import schedule_elementwise
 from mlc_controlnet.kernels.schedule_matmul_cpu import schedule_matmul
@@ -52,10 +53,10 @@ class ScheduleForCPU:
 Form = Callable[[tirx.PrimFunc, Target], tirx.PrimFunc | None]
 
 
-def _form(schedule_in_place: Callable[[Schedule], bool]) -> Form:
-    def apply(function: tirx.PrimFunc, _target: Target) -> tirx.PrimFunc | None:
+def _form(schedule_in_place: Callable[[Schedule, Registers], bool]) -> Form:
+    def apply(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | None:
         schedule = Schedule(function)
-        return schedule.mod["main"] if schedule_in_place(schedule) else None
+        return schedule.mod["main"] if schedule_in_place(schedule, registers_of(target)) else None
 
     return apply
 

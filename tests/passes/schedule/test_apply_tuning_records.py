@@ -42,7 +42,7 @@ def make_linear(rows: int) -> tvm.IRModule:
 def records(tmp_path: Path) -> Path:
     """One record, for 16 rows."""
     function = make_linear(16)["NT_matmul"]
-    schedule = next(iter(list_candidates(function)))
+    schedule = next(iter(list_candidates(function, LLVM)))
     write_records(tmp_path, [Found(Task("NT_matmul", function, 40), schedule, 2e-6, 1e-6)], LLVM, "tune")
     return tmp_path
 

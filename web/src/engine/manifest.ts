@@ -46,6 +46,7 @@ const library = record({
   activation_bytes: mapping(integer), // of planned activations, by function
   launches: mapping(integer), // kernel launches per call, by function
   largest_binding_bytes: integer,
+  instruction_set: absentMeans("", string), // of the processors that run a library for llvm: x86-64-v3, x86-64-v4, aarch64
 });
 
 const tensorSpec = record({ name: string, shape: list(integer), dtype: string });
