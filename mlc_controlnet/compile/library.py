@@ -1,6 +1,5 @@
 """Turns a captured IRModule into a compiled library and the figures that describe it."""
 
-import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -173,9 +172,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     elif is_foreign(planned.instruction_set):
         from mlc_controlnet.toolchain.link_foreign import link_foreign
 
-        executable.export_library(
-            str(path), fcompile=functools.partial(link_foreign, str(planned.target.attrs["mtriple"]))
-        )
+        executable.export_library(str(path), fcompile=link_foreign)
     else:
         executable.export_library(str(path))
     return path, manifest.Library(
