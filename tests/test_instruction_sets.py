@@ -58,5 +58,5 @@ def test_a_processor_without_any_is_told_what_it_lacks(monkeypatch: pytest.Monke
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UserError, match="--cpu.*x86-64-v2"):
+    with pytest.raises(UserError, match=r"--cpu.*x86-64-v2"):
         resolve_instruction_sets("x86-64-v2")

@@ -138,7 +138,7 @@ def of_instruction_sets(bundle: Bundle, folder: Path, *names: str) -> Bundle:
     manifest = dataclasses.replace(
         bundle.manifest,
         libraries=tuple(dataclasses.replace(library, file=file, instruction_set=name) for name, file in files.items()),
-        memory={file: bundle.manifest.memory[library.file] for file in files.values()},
+        memory=dict.fromkeys(files.values(), bundle.manifest.memory[library.file]),
         files=(
             *(other for other in bundle.manifest.files if other.path != library.file),
             *(dataclasses.replace(entry, path=file) for file in files.values()),
@@ -158,11 +158,11 @@ def test_the_best_library_that_the_processor_has_is_loaded(linear_bundle, tmp_pa
 
 def test_a_bundle_for_other_processors_says_how_to_build_one_for_this(linear_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "host_instruction_sets", lambda: ("x86-64-v3",))
-    with pytest.raises(UserError, match="x86-64-v4, aarch64 only, wanted one for x86-64-v3.*--cpu native"):
+    with pytest.raises(UserError, match=r"x86-64-v4, aarch64 only, wanted one for x86-64-v3.*--cpu native"):
         Engine.load(of_instruction_sets(linear_bundle, tmp_path, "x86-64-v4", "aarch64"))
 
 
 def test_a_processor_that_no_library_is_for_is_told_so(linear_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(engine_module, "host_instruction_sets", lambda: ())
-    with pytest.raises(UserError, match="this machine: .*a processor without.*draw on another machine"):
+    with pytest.raises(UserError, match=r"this machine: .*a processor without.*draw on another machine"):
         Engine.load(of_instruction_sets(linear_bundle, tmp_path, "x86-64-v4"))
