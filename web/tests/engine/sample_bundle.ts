@@ -147,6 +147,7 @@ export function makeLibrary(changes: Partial<Manifest["libraries"][number]> = {}
     device: "webgpu",
     dtype: "float32",
     required_features: [],
+    instruction_set: "",
     required_limits: { maxBufferSize: 1024 },
     activation_bytes: {},
     launches: {},
