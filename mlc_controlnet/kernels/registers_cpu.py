@@ -9,7 +9,9 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.integers import ceil_div
@@ -38,6 +40,10 @@ class Registers:
         """Count the registers that a row of `numbers` fills."""
         return ceil_div(numbers, self.lanes)
 
+    def fullness(self, numbers: int) -> float:
+        """Return the part of the lanes that a row of `numbers` uses, of the registers that it fills."""
+        return numbers / (self.filled_by(numbers) * self.lanes)
+
 
 def registers_of(target: Target | None = None) -> Registers:
     """Return the registers of `target`; of the current one by default."""
@@ -45,3 +51,12 @@ def registers_of(target: Target | None = None) -> Registers:
     bits = int(target.attrs.get("vector-width", LEAST_BITS))
     many = bits >= 512 or str(target.attrs.get("mtriple", "")).startswith(("aarch64", "arm64"))
     return Registers(32 if many else 16, bits // 32)
+
+
+def in_vectors(schedule: Schedule, loop: Any, registers: Registers) -> None:
+    """Turn a loop into vectors of one register, unrolled: LLVM splits wider ones only at powers of two."""
+    extent = int(schedule.get(loop).extent)
+    if extent > registers.lanes and extent % registers.lanes == 0:
+        outer, loop = schedule.split(loop, [None, registers.lanes])
+        schedule.unroll(outer)
+    schedule.vectorize(loop)

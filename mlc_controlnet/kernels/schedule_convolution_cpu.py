@@ -1,57 +1,97 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
-The padded picture is written out once. Then a micro-tile of some channels by some pixels stays in registers over the
-whole reduction: each step reads a row of the picture and one weight per channel, and multiplies them as vectors.
+The padded picture is written out once. A panel of output channels is then packed and serves every pixel of a task. A
+micro-tile of pixels by channels stays in registers over the whole reduction: each step reads the weights of the
+channels as vectors, which lie as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither
+the picture's width nor the stride matters. At the end the tile is turned over into the picture's layout.
+
+A 1x1 convolution has few steps to repay that turn: where the rows are long, its vectors run along the pixels.
 """
 
+import math
 from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import anchor
+from mlc_controlnet.kernels.anchored import Anchored, anchor, extents
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import Registers
+from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors
 
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
+PANEL = 192 * 1024  # numbers: what of the weights a task reads again and again, three eighths of a second-level cache
+PIXELS_OF_A_TASK = 256  # so many repay packing the weights
 
 
 @dataclass(frozen=True)
 class ConvolutionTile:
-    """The part that stays in registers, and whether the loop over a kernel's row is unrolled."""
+    """The part that stays in registers, and how its vectors run.
+
+    Attributes:
+        along_pixels: vectors are neighbours of a row, else channels.
+    """
 
     channels: int
     height: int
     width: int
-    unroll_kernel_row: bool = False
+    along_pixels: bool = False
 
     def accumulators(self, registers: Registers) -> int:
         """Count the vector registers that hold the tile's sums."""
-        return self.channels * self.height * registers.filled_by(self.width)
+        if self.along_pixels:
+            return self.channels * self.height * registers.filled_by(self.width)
+        return self.height * self.width * registers.filled_by(self.channels)
+
+    def loads(self, registers: Registers) -> int:
+        """Count the reads of a step: vectors, and single numbers that are spread over a vector."""
+        if self.along_pixels:
+            return self.channels + self.height * registers.filled_by(self.width)
+        return self.height * self.width + registers.filled_by(self.channels)
+
+    def fullness(self, registers: Registers) -> float:
+        """Return the part of the lanes that is in use."""
+        return registers.fullness(self.width if self.along_pixels else self.channels)
 
 
 def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTile:
-    """Return a tile as wide as a vector, with as many channels as there are registers."""
+    """Return the tile with full vectors and the most multiply-adds per read."""
     _, channels, height, width = _output_shape(function)
-    tile_width = divisors(width, 2 * registers.lanes)[-1]
-    tile_height = divisors(height, max(1, 2 * registers.lanes // tile_width))[-1]
-    rows = tile_height * registers.filled_by(tile_width)
-    tile_channels = divisors(channels, max(1, registers.accumulators // rows))[-1]
-    return ConvolutionTile(tile_channels, tile_height, tile_width)
+    depth, steps = _reduced(function)
+    most = registers.accumulators + registers.count // 16
+    along_pixels = steps == 1 and width % registers.lanes == 0
+    found = [
+        tile
+        for tile_channels in divisors(channels, 6 * registers.lanes)
+        for tile_height in divisors(height, 4)
+        for tile_width in divisors(width, 4 * registers.lanes)
+        if (tile := ConvolutionTile(tile_channels, tile_height, tile_width, along_pixels)).accumulators(registers)
+        <= most
+        and (along_pixels or tile_channels * depth * steps <= PANEL or tile_channels <= 2 * registers.lanes)
+        and (tile_height == 1 or tile_width == width)
+    ]
+    return max(
+        found,
+        key=lambda tile: (
+            tile.fullness(registers),
+            min(tile.accumulators(registers), 8),
+            tile.accumulators(registers) / tile.loads(registers),
+        ),
+    )
 
 
 def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile]:
     """List the search space: every tile that the registers hold and that has work for at least a quarter of them."""
-    least, most = registers.count // 4, registers.count - 2
     _, channels, height, width = _output_shape(function)
+    _, steps = _reduced(function)
+    least, most = registers.count // 4, registers.count - 2
     return [
         tile
-        for tile_channels in divisors(channels, registers.count)
+        for along_pixels in ((False, True) if steps == 1 else (False,))
+        for tile_channels in divisors(channels, registers.count if along_pixels else 6 * registers.lanes)
         for tile_height in divisors(height, 4)
-        for tile_width in divisors(width, 4 * registers.lanes)
-        for unroll in (False, True)
+        for tile_width in divisors(width, 4 * registers.lanes if along_pixels else registers.count)
         if least
-        <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, unroll)).accumulators(registers)
+        <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, along_pixels)).accumulators(registers)
         <= most
     ]
 
@@ -64,33 +104,87 @@ def schedule_convolution(schedule: Schedule, registers: Registers, tile: Convolu
         return False
     if tile is None:
         tile = default_tile(function, registers)
-    batch, channel, y, x = schedule.get_loops(found.epilogue)
-    channel, tile_channel = schedule.split(channel, [None, tile.channels])
-    y, tile_y = schedule.split(y, [None, tile.height])
-    x, tile_x = schedule.split(x, [None, tile.width])
-    schedule.reorder(batch, channel, y, x, tile_channel, tile_y, tile_x)
-    schedule.parallel(schedule.fuse(batch, channel, y))
-    schedule.vectorize(tile_x)
-
-    schedule.compute_at(found.reduction, x, preserve_unit_loops=True)
-    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
-    schedule.reorder(into, kernel_y, kernel_x, out, row, column)
-    if tile.unroll_kernel_row:
-        schedule.unroll(kernel_x)
-    for loop in (out, row):
-        schedule.unroll(loop)
-    schedule.vectorize(column)
-    start = schedule.decompose_reduction(found.reduction, into)
-    *_, out, row, column = schedule.get_loops(start)
-    for loop in (out, row):
-        schedule.unroll(loop)
-    schedule.vectorize(column)
-
+    if tile.along_pixels:
+        _along_pixels(schedule, found, tile, registers)
+    else:
+        _along_channels(schedule, found, tile, registers)
     for pad in found.pads:
         *outer, _, _ = schedule.get_loops(pad)
         schedule.parallel(schedule.fuse(*outer))
     return True
 
 
+def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
+    *_, height, width = extents(schedule, schedule.get_loops(found.epilogue))
+    rows = next(rows for rows in divisors(height, height) if rows * width >= PIXELS_OF_A_TASK or rows == height)
+    rows = math.lcm(rows, tile.height)
+    batch, channel, y, x = schedule.get_loops(found.epilogue)
+    channel, tile_channel = schedule.split(channel, [None, tile.channels])
+    task, y, tile_y = schedule.split(y, [None, rows // tile.height, tile.height])
+    x, tile_x = schedule.split(x, [None, tile.width])
+    schedule.reorder(batch, channel, task, y, x, tile_channel, tile_y, tile_x)
+    panel = schedule.fuse(batch, channel, task)
+    schedule.parallel(panel)
+    in_vectors(schedule, tile_x, registers)
+
+    product = schedule.get(found.reduction)
+    channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
+    weights = schedule.cache_read(found.reduction, 1, "global")
+    schedule.compute_at(found.reduction, x, preserve_unit_loops=True)
+    schedule.transform_layout(found.reduction, ("write", 0), lambda b, c, i, j: (b, i, j, c))
+    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
+    schedule.reorder(into, kernel_y, kernel_x, row, column, out)
+    for loop in (kernel_x, row, column):
+        schedule.unroll(loop)
+    in_vectors(schedule, out, registers)
+    start = schedule.decompose_reduction(found.reduction, into)
+    *_, row, column, out = schedule.get_loops(start)
+    for loop in (row, column):
+        schedule.unroll(loop)
+    in_vectors(schedule, out, registers)
+
+    schedule.compute_at(weights, panel, preserve_unit_loops=True)
+    if not channel_is_last:
+        schedule.transform_layout(weights, ("write", 0), lambda n, c, i, j: (c, i, j, n))
+    if channel_is_last:
+        in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
+
+
+def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
+    batch, channel, y, x = schedule.get_loops(found.epilogue)
+    channel, tile_channel = schedule.split(channel, [None, tile.channels])
+    y, tile_y = schedule.split(y, [None, tile.height])
+    x, tile_x = schedule.split(x, [None, tile.width])
+    schedule.reorder(batch, y, x, channel, tile_channel, tile_y, tile_x)
+    panel = schedule.fuse(batch, y, x)
+    schedule.parallel(panel)
+    in_vectors(schedule, tile_x, registers)
+
+    pixels = schedule.cache_read(found.reduction, 0, "global")
+    schedule.compute_at(found.reduction, channel, preserve_unit_loops=True)
+    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
+    schedule.reorder(into, kernel_y, kernel_x, out, row, column)
+    for loop in (out, row):
+        schedule.unroll(loop)
+    in_vectors(schedule, column, registers)
+    start = schedule.decompose_reduction(found.reduction, into)
+    *_, out, row, column = schedule.get_loops(start)
+    for loop in (out, row):
+        schedule.unroll(loop)
+    in_vectors(schedule, column, registers)
+
+    schedule.compute_at(pixels, panel, preserve_unit_loops=True)
+    in_vectors(schedule, schedule.get_loops(pixels)[-1], registers)
+
+
 def _output_shape(function: tirx.PrimFunc) -> list[int]:
     return [int(size) for size in function.params[-1].ty.shape]
+
+
+def _reduced(function: tirx.PrimFunc) -> tuple[int, int]:
+    """Return the input channels, and the kernel's rows times its columns."""
+    schedule = Schedule(function)
+    found = anchor(schedule, KINDS)
+    assert found is not None, "a convolution"
+    *_, depth, kernel_y, kernel_x = extents(schedule, schedule.get_loops(found.reduction))
+    return depth, kernel_y * kernel_x

@@ -13,7 +13,7 @@ from tvm.s_tir import Schedule
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor, extents
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import Registers
+from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors
 
 ROWS_THAT_REPAY_PACKING = 4
 
@@ -36,7 +36,12 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> MatmulTile:
             for tile_rows in divisors(rows, registers.accumulators)
             if tile_rows * registers.filled_by(tile_columns) <= registers.accumulators
         ),
-        key=lambda tile: tile.rows * tile.columns / (tile.rows + registers.filled_by(tile.columns)),
+        key=lambda tile: (
+            registers.fullness(tile.columns)
+            * tile.rows
+            * tile.columns
+            / (tile.rows + registers.filled_by(tile.columns))
+        ),
     )
 
 
@@ -65,11 +70,11 @@ def schedule_matmul(schedule: Schedule, registers: Registers, tile: MatmulTile |
     if _output_shape(function)[0] < ROWS_THAT_REPAY_PACKING:
         _along_k(schedule, found, registers)
     else:
-        _packed(schedule, found, default_tile(function, registers) if tile is None else tile)
+        _packed(schedule, found, default_tile(function, registers) if tile is None else tile, registers)
     return True
 
 
-def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
+def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Registers) -> None:
     product = schedule.get(found.reduction)
     k_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[-1].var)
     *batch, m, n = schedule.get_loops(found.epilogue)
@@ -78,24 +83,24 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile) -> None:
     schedule.reorder(*batch, n, m, tile_m, tile_n)
     panel = schedule.fuse(*batch, n)
     schedule.parallel(panel)
-    schedule.vectorize(tile_n)
+    in_vectors(schedule, tile_n, registers)
 
     weights = schedule.cache_read(found.reduction, 1, "global")
     schedule.compute_at(found.reduction, m, preserve_unit_loops=True)
     *_, row, column, k = schedule.get_loops(found.reduction)
     schedule.reorder(k, row, column)
     schedule.unroll(row)
-    schedule.vectorize(column)
+    in_vectors(schedule, column, registers)
     start = schedule.decompose_reduction(found.reduction, k)
     *_, row, column = schedule.get_loops(start)
     schedule.unroll(row)
-    schedule.vectorize(column)
+    in_vectors(schedule, column, registers)
 
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
     if k_is_last:
         schedule.transform_layout(weights, ("write", 0), lambda *index: (*index[:-2], index[-1], index[-2]))
     else:
-        schedule.vectorize(schedule.get_loops(weights)[-1])
+        in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
 
 
 def _along_k(schedule: Schedule, found: Anchored, registers: Registers) -> None:
