@@ -1,25 +1,29 @@
 """Matrix products for GPUs, with whatever elementwise work was fused into them, all in vectors of four.
 
-    tile of a workgroup        64 x 64 of the output, or 32 x 32 if there is little work; 8 x 8 threads. CLIP's 77
-                               tokens: 80 x 32, which reads the weights once and leaves 3 rows idle instead of 19
-    micro-tile of a thread     8 rows x 8 columns in registers, or 4 x 4; gated: 8 x 2 x 4
+    tile of a workgroup        64 x 64 of the output if there is enough work, see `matmul_tile.py`
+    micro-tile of a thread     float16: 4 rows x 8 columns; gated 4 x 2 x 4. float32: 8 x 8, or 4 x 4; gated 8 x 2 x 4
     per step                   8 KiB of both operands in workgroup memory: 32 of k for 64 x 64 in float16
+    sums                       float16: packed, over runs of 16 of k, each run added to float32, see `float16_sums.py`
 
-What that costs, for 64 x 64 in float16, K deep:
+What that costs, for 64 x 64 and K deep:
 
-    memory             128 K numbers for 4096 K multiply-adds, 16 a byte; rows of the left operand come in pieces of 64
-                       bytes and those of the right one of 128, neighbouring threads a vector each
+    memory             128 K numbers for 4096 K multiply-adds, float16 16 a byte; rows of the left operand come in
+                       pieces of 64 bytes and those of the right one of 128, neighbouring threads a vector each
     workgroup memory   8.8 KB (float32, whose steps are half as long: 9.3 KB), of the 16 KiB that any device has
-    loads              16 vectors for 256 multiply-adds: per four of k, 8 rows of the left operand, 4 x 2 of the right
-    registers          64 accumulators, 32 of the left operand, 8 of the right one: 104 and a few addresses. Four rows
-                       of the right operand and one vector of the left one would be 100, but then two sums wait for each
-                       other: GEGLU took a fifth longer on lavapipe
+    loads, float16     per four of k, 4 vectors of the left operand, 4 x 2 of the right one, which lie side by side and
+                       come as one of 16 bytes: 128 multiply-adds for 8 loads
+    instructions       float16, per run: 256 packed multiply-adds and 32 mixed ones. RADV for navi31, the whole step
+                       with its loads: 1.68 multiply-adds an instruction, 18 a load of workgroup memory, 120 registers,
+                       12 waves a SIMD; nvcc for sm_89: 79 registers. With sums in float32 alone it was 0.98
+    loads, float32     16 vectors for 256 multiply-adds; 104 registers and a few addresses. Four rows of the right
+                       operand and one vector of the left one would be 100, but then two sums wait for each other: GEGLU
+                       took a fifth longer on lavapipe
 
 The left operand has k innermost and stays so: a vector is four of k, and its numbers are spread over a row of the
 accumulators one by one. The right operand has n innermost, so weights are laid out as [K, N]. Nothing is transposed on
 the way, and outputs are written as they are accumulated. Threads that read at once read different banks: rows of the
-left operand lie an odd number of vectors apart, and vectors of the right one are dealt out such that those which
-neighbouring threads want lie side by side. float16 becomes float32 on the way to the registers, once a load.
+left operand lie an odd number of vectors apart, and float32 vectors of the right one are dealt out such that those
+which neighbouring threads want lie side by side. float16 is never converted, only the sum of a run is.
 
 A left operand with k outermost (a picture, [C, h w]) comes as vectors of four rows. A right operand with k innermost
 (tokens, where a picture is made of them) is transposed in registers on its way to workgroup memory, four vectors at a
@@ -32,68 +36,19 @@ every store, and steps 8 numbers of k.
 """
 
 import math
-from dataclasses import dataclass
 
 import tvm
 import tvm_ffi
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
-from tvm.runtime import DataType
 from tvm.s_tir import Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
-from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
+from mlc_controlnet.kernels.float16_sums import sum_in_runs
+from mlc_controlnet.kernels.matmul_tile import MatmulTile, Product, choose_tile, has_tile
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS
-
-STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
-TALL = 20  # threads down a tile of 80 rows
-LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output is better
-
-
-@dataclass(frozen=True)
-class MatmulTile:
-    """The part of the result that a workgroup computes, and how its threads share it."""
-
-    threads_y: int
-    threads_x: int
-    rows: int  # a thread
-    columns: int  # a thread
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the result per workgroup."""
-        return self.threads_y * self.rows, self.threads_x * self.columns
-
-
-def choose_tile(batch: int, rows: int, columns: int, gated: bool = False) -> MatmulTile | None:
-    """Return the tile for an output of [batch, rows, columns]; None if no tile fits.
-
-    64 accumulators per thread if there is enough work, otherwise 16 (gated: 32).
-    """
-    if rows < LEAST_ROWS:
-        return None
-    for size in (8, 4):
-        threads_y = min(8, next_power_of_two(ceil_div(rows, size)))
-        if size == LANES and round_up(rows, TALL * size) < round_up(rows, threads_y * size):
-            threads_y = TALL
-        for threads_x in (8, 4):
-            tile = MatmulTile(threads_y, threads_x, size, LANES if gated else size)
-            tile_rows, tile_columns = tile.shape
-            workgroups = batch * round_up(rows, tile_rows) // tile_rows * (columns // tile_columns)
-            if columns % tile_columns == 0 and (size == LANES or workgroups >= ENOUGH_WORKGROUPS):
-                return tile
-    return None
-
-
-def choose_step(depth: int, tile: MatmulTile, gates: int, item_bytes: int) -> int | None:
-    """Return how much of k one step covers; None if k is not a multiple of a vector."""
-    rows, columns = tile.shape
-    fits = STEP_BYTES // ((rows + (1 + gates) * columns) * item_bytes)
-    steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
-    return next((step for step in steps if step >= LANES and depth % step == 0), None)
 
 
 class MatrixProduct(GPUScheduleRule):
@@ -102,44 +57,84 @@ class MatrixProduct(GPUScheduleRule):
     def apply(self, func: tirx.PrimFunc, target: Target, _tunable: bool) -> Schedule | None:
         if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
             return None
-        shape = tuple(int(size) for size in func.params[-1].ty.shape)
-        if len(shape) not in (2, 3):
+        shape = [int(size) for size in func.params[-1].ty.shape]
+        if len(shape) not in (2, 3) or not has_tile(*shape[-2:]):
             return None
+        *batch, rows, columns = shape
         for gates in (0, 1):
             schedule = Schedule(func)
-            tile = choose_tile(math.prod(shape[:-2]), shape[-2], shape[-1], gated=bool(gates))
-            found = anchor(schedule, "S" * (len(shape) + gates) + "R")
-            if tile is None or found is None or found.pads:
+            found = anchor(schedule, "S" * (len(batch) + 2 + gates) + "R")
+            if found is None or found.pads:
                 continue
             k_is_last = _k_is_last(schedule, found.reduction, gates)
             if k_is_last is None:
                 continue
             (depth,) = extents(schedule, schedule.get_loops(found.reduction)[-1:])
-            item = DataType(str(schedule.get(found.reduction).reads[0].source.dtype)).itemsize
-            step = choose_step(depth, tile, gates, item)
-            if step is not None:
-                return _schedule(schedule, found, tile, step, k_is_last, gates)
+            dtype = str(schedule.get(found.reduction).reads[0].source.dtype)
+            product = Product(math.prod(batch), rows, columns, depth, dtype, is_gated=bool(gates))
+            tile = choose_tile(product)
+            if tile is not None:
+                return _schedule(schedule, found, tile, k_is_last, gates)
         return None
 
 
 def _schedule(
-    schedule: Schedule, found: Anchored, tile: MatmulTile, step: int, k_is_last: tuple[bool, bool], gates: int
+    schedule: Schedule, found: Anchored, tile: MatmulTile, k_is_last: tuple[bool, bool], gates: int
 ) -> Schedule:
     """Schedule a product with the axes [batch.., m, n, k], or with a gate [batch.., m, gate, n, k]."""
-    product = found.reduction
-    sizes = extents(schedule, schedule.get_loops(product))
-    multiples = [1] * len(sizes)
-    multiples[-3 - gates] = tile.shape[0]
-    if sizes[-3 - gates] % tile.shape[0]:
-        _pad(schedule, product, multiples)
+    product, epilogue = found.reduction, found.epilogue
+    _pad_rows(schedule, product, tile, gates)
+    sums = product
+    if tile.run is not None:
+        last = schedule.get(epilogue).name_hint
+        schedule, *names = sum_in_runs(schedule, product, tile.run)
+        product, sums, epilogue = (schedule.get_sblock(name) for name in (*names, last))
     left, right = (schedule.cache_read(product, index, "shared") for index in (0, 1))
-    left_registers, right_registers = (schedule.cache_read(product, index, "local") for index in (0, 1))
+    registers = [schedule.cache_read(product, index, "local") for index in (0, 1)]
     for block in (left, right):
         _inline_producers(schedule, block)
-    for block in (left_registers, right_registers):
-        schedule.unsafe_set_dtype(block, 0, "float32")
+    if tile.run is None:
+        for block in registers:
+            schedule.unsafe_set_dtype(block, 0, "float32")
 
-    *batch, m, n = schedule.get_loops(found.epilogue)
+    _place(schedule, sums, epilogue, tile)
+    k0, k1, k2 = _walk_over_k(schedule, sums, product, tile, gates)
+    # A vector of the left operand is four of k if k is its last axis.
+    schedule.compute_at(registers[0], k1 if k_is_last[0] else k2, preserve_unit_loops=True)
+    schedule.compute_at(registers[1], k2, preserve_unit_loops=True)
+    _load(schedule, left, k0, tile, axes=2)
+    if k_is_last[0]:
+        _spread_rows(schedule, left, tile.rows)
+    elif tile.run is None:
+        _spread_vectors(schedule, left, tile.rows)
+    if k_is_last[1]:
+        _load_transposed(schedule, right, k0, tile, axes=2 + gates)
+        schedule.transform_layout(registers[1], ("write", 0), _transposed)
+    else:
+        _load(schedule, right, k0, tile, axes=2 + gates)
+    if tile.run is None:
+        _spread_vectors(schedule, right, tile.columns)
+    elif gates and not k_is_last[1]:
+        _join_gates(schedule, right)
+    if k_is_last[0]:
+        schedule.unroll(k2)
+
+    sums_from = [(sums, k0)] if tile.run is None else [(sums, k0), (product, k1)]
+    for block, _ in sums_from:
+        _write_out(schedule, *schedule.get_loops(block)[-2 - gates :])
+    for block, first in sums_from:
+        start = schedule.decompose_reduction(block, first)
+        _write_out(schedule, *schedule.get_loops(start)[-2 - gates :])
+    _write_out(schedule, *schedule.get_loops(epilogue)[-2:])
+    _write_out(schedule, *schedule.get_loops(registers[0])[-2:])
+    *outer, n, k = schedule.get_loops(registers[1])[-2 - gates :]
+    _write_out(schedule, *((*outer, k, n) if k_is_last[1] else (*outer, n, k)))
+    return _unrounded(schedule, registers)
+
+
+def _place(schedule: Schedule, sums: Block, epilogue: Block, tile: MatmulTile) -> None:
+    """Bind tiles of the output to workgroups and micro-tiles to threads, and sum where they are written."""
+    *batch, m, n = schedule.get_loops(epilogue)
     m0, m1, m2 = schedule.split(m, [None, tile.threads_y, tile.rows])
     n0, n1, n2 = schedule.split(n, [None, tile.threads_x, tile.columns])
     schedule.reorder(*batch, m0, n0, m1, n1, m2, n2)
@@ -147,32 +142,25 @@ def _schedule(
     schedule.bind(schedule.fuse(*batch, m0), "blockIdx.y")
     schedule.bind(m1, "threadIdx.y")
     schedule.bind(n1, "threadIdx.x")
-    schedule.compute_at(product, n1, preserve_unit_loops=True)
-    m, *gate, n, k = schedule.get_loops(product)[-3 - gates :]
-    k0, k1, k2 = schedule.split(k, [None, step // LANES, LANES])
-    schedule.reorder(k0, k1, k2, m, *gate, n)
-    # A vector of the left operand is four of k if k is its last axis.
-    schedule.compute_at(left_registers, k1 if k_is_last[0] else k2, preserve_unit_loops=True)
-    schedule.compute_at(right_registers, k2, preserve_unit_loops=True)
-    _load(schedule, left, k0, tile, axes=2)
-    (_spread_rows if k_is_last[0] else _spread_vectors)(schedule, left, tile.rows)
-    if k_is_last[1]:
-        _load_transposed(schedule, right, k0, tile, axes=2 + gates)
-        schedule.transform_layout(right_registers, ("write", 0), _transposed)
-    else:
-        _load(schedule, right, k0, tile, axes=2 + gates)
-    _spread_vectors(schedule, right, tile.columns)
+    schedule.compute_at(sums, n1, preserve_unit_loops=True)
 
-    if k_is_last[0]:
-        schedule.unroll(k2)
-    _write_out(schedule, m, *gate, n)
-    start = schedule.decompose_reduction(product, k0)
-    _write_out(schedule, *schedule.get_loops(start)[-2 - gates :])
-    _write_out(schedule, *schedule.get_loops(found.epilogue)[-2:])
-    _write_out(schedule, *schedule.get_loops(left_registers)[-2:])
-    *outer, n, k = schedule.get_loops(right_registers)[-2 - gates :]
-    _write_out(schedule, *((*outer, k, n) if k_is_last[1] else (*outer, n, k)))
-    return _unrounded(schedule, [left_registers, right_registers])
+
+def _walk_over_k(
+    schedule: Schedule, sums: Block, product: Block, tile: MatmulTile, gates: int
+) -> tuple[Block, Block, Block]:
+    """Divide the loop over k into steps, vectors of a step (of a run, in float16) and numbers of a vector."""
+    if tile.run is None:
+        *micro_tile, k = schedule.get_loops(product)[-3 - gates :]
+        k0, k1, k2 = schedule.split(k, [None, tile.step // LANES, LANES])
+        schedule.reorder(k0, k1, k2, *micro_tile)
+        return k0, k1, k2
+    runs, *_ = schedule.get_loops(sums)[-len(schedule.get(sums).iter_vars) :]  # `rfactor` puts it first
+    k0, run = schedule.split(runs, [None, tile.step // tile.run])
+    schedule.compute_at(product, run, preserve_unit_loops=True)
+    *micro_tile, k = schedule.get_loops(product)[-3 - gates :]
+    k1, k2 = schedule.split(k, [None, LANES])
+    schedule.reorder(k1, k2, *micro_tile)
+    return k0, k1, k2
 
 
 def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
@@ -245,6 +233,13 @@ def _spread_vectors(schedule: Schedule, block: Block, own: int) -> None:
         )
 
 
+def _join_gates(schedule: Schedule, block: Block) -> None:
+    """[k, gate, n] -> [k, n // 4, gate, n % 4]: a thread's columns of both lie side by side."""
+    schedule.transform_layout(
+        block, ("write", 0), lambda *index: (*index[:-2], index[-1] // LANES, index[-2], index[-1] % LANES)
+    )
+
+
 def _write_out(schedule: Schedule, *loops: Block) -> None:
     """Unroll loops over registers, the last one into vectors: a register has no address to compute."""
     *outer, last = loops
@@ -254,8 +249,13 @@ def _write_out(schedule: Schedule, *loops: Block) -> None:
     schedule.vectorize(vector)
 
 
-def _pad(schedule: Schedule, product: Block, multiples: list[int]) -> None:
-    """Round the loops up: numbers past the end are read as zeros and not written."""
+def _pad_rows(schedule: Schedule, product: Block, tile: MatmulTile, gates: int) -> None:
+    """Round the rows up to whole tiles: numbers past the end are read as zeros and not written."""
+    sizes = extents(schedule, schedule.get_loops(product))
+    if sizes[-3 - gates] % tile.shape[0] == 0:
+        return
+    multiples = [1] * len(sizes)
+    multiples[-3 - gates] = tile.shape[0]
     for index in (0, 1):
         schedule.cache_read(product, index, "global")
     schedule.pad_einsum(product, multiples)

@@ -21,7 +21,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from mlc_controlnet.kernels.schedule_matmul_gpu import LEAST_ROWS
+from mlc_controlnet.kernels.matmul_tile import LEAST_ROWS
 from mlc_controlnet.passes.clean.param_sources import inputs_of, param_sources, tensors_of, with_params
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 

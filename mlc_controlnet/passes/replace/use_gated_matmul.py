@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, te, tirx
 
 from mlc_controlnet.kernels.error_function import erf
-from mlc_controlnet.kernels.schedule_matmul_gpu import choose_tile
+from mlc_controlnet.kernels.matmul_tile import has_tile
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls
@@ -64,9 +64,9 @@ def _gated(call: relax.Call, site: Site) -> tuple[relax.Expr, relax.Expr, relax.
     if not is_call(matmul, "relax.matmul") or len(matmul.args[1].ty.shape) != 2:
         return None
     x, weight = matmul.args
-    batch, rows, columns = shape_of(call)
+    _, rows, columns = shape_of(call)
     # No other schedule takes a gated product.
-    if shape_of(weight)[0] % LANES or choose_tile(batch, rows, columns, gated=True) is None:
+    if shape_of(weight)[0] % LANES or not has_tile(rows, columns):
         return None
     return x, weight, add.args[1]
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import tvm
 from tvm import relax, te, tirx
 
-from mlc_controlnet.kernels.schedule_matmul_gpu import choose_tile
+from mlc_controlnet.kernels.matmul_tile import has_tile
 from mlc_controlnet.passes.clean.lay_out_weights import laid_out
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
 from mlc_controlnet.passes.rewriting import Rule, Site, rewrite_calls
@@ -129,7 +129,7 @@ def _alone(call: relax.Call, site: Site) -> relax.Expr | None:
         return None
     batch, depth, height, width = shape_of(call.args[0])
     columns = height * width
-    if depth < LEAST_DEPTH or choose_tile(batch, shape_of(call)[1], columns) is None:
+    if depth < LEAST_DEPTH or not has_tile(shape_of(call)[1], columns):
         return None
     x = site.emit(relax.op.reshape(call.args[0], (batch, depth, columns)))
     y = _product(site, _of_picture, _matrix(call.args[1], site), x)

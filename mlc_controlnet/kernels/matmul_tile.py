@@ -1,0 +1,122 @@
+"""How the workgroups of a GPU share a product of two matrices: which tile each computes, and how its threads share it.
+
+A micro-tile of a thread, for each step of k, reads `rows` + `columns` numbers and multiplies `rows` x `columns`:
+
+    float16    4 x 8: 32 float32 sums, 16 registers of packed float16 runs, 10 of operands: 80 to 120 registers in all.
+               With 8 x 8 they are 128 on NVIDIA and 240 on AMD, where only half as many threads fit, and a read of
+               workgroup memory serves 27 multiply-adds instead of 18: neither waits for it
+    float32    8 x 8, or 4 x 4 if there is little work
+
+A low resolution has few tiles, and a GPU of 60 compute units wants two workgroups for each: tiles shrink until there
+are that many. A tile that would leave an eighth of its rows idle is passed over: CLIP's 77 tokens are 5 tiles of 16.
+"""
+
+from dataclasses import dataclass, replace
+
+from mlc_controlnet.kernels.float16_sums import run_length
+from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
+from mlc_controlnet.kernels.vectors import LANES
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS
+
+STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
+TALL = 20  # threads down a tile of 80 rows
+LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output is better
+NARROWEST = 16  # columns of a tile
+TWO_A_UNIT = 120  # workgroups
+
+
+@dataclass(frozen=True)
+class Product:
+    """[batch, rows, depth] by [depth, columns], or by [depth, 2, columns] if it is gated."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+    dtype: str  # of the operands
+    is_gated: bool = False
+
+    @property
+    def item_bytes(self) -> int:
+        return 2 if self.dtype == "float16" else 4
+
+
+@dataclass(frozen=True)
+class MatmulTile:
+    """The part of the result that a workgroup computes, and how its threads share it."""
+
+    threads_y: int
+    threads_x: int
+    rows: int  # a thread
+    columns: int  # a thread
+    step: int = 0  # of k, in workgroup memory at once
+    run: int | None = None  # of k, summed in float16
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the result per workgroup."""
+        return self.threads_y * self.rows, self.threads_x * self.columns
+
+    def workgroups(self, product: Product) -> int:
+        """Count the tiles of a product, of which the last row of tiles may be filled in part."""
+        rows, columns = self.shape
+        return product.batch * ceil_div(product.rows, rows) * (product.columns // columns)
+
+
+# For float16, from the largest to the smallest.
+HALF_TILES = (
+    MatmulTile(16, 8, 4, 8),
+    MatmulTile(8, 8, 4, 8),
+    MatmulTile(16, 4, 4, 8),
+    MatmulTile(8, 8, 4, 4),
+    MatmulTile(16, 4, 4, 4),
+    MatmulTile(8, 8, 2, 4),
+    MatmulTile(8, 4, 2, 4),
+)
+HALF_TILES_GATED = (MatmulTile(16, 8, 4, 4), MatmulTile(8, 8, 4, 4), MatmulTile(16, 4, 4, 4), MatmulTile(8, 4, 4, 4))
+
+
+def has_tile(rows: int, columns: int) -> bool:
+    """Return whether there is a tile for an output of this size; then `choose_tile` finds one."""
+    return rows >= LEAST_ROWS and columns % NARROWEST == 0
+
+
+def choose_tile(product: Product) -> MatmulTile | None:
+    """Return the tile; None if none fits, or if k is not a multiple of a vector."""
+    if not has_tile(product.rows, product.columns):
+        return None
+    tile = _half_tile(product) if product.dtype == "float16" else _single_tile(product)
+    step = choose_step(product, tile)
+    return None if step is None else replace(tile, step=step, run=run_length(product.dtype, step))
+
+
+def _half_tile(product: Product) -> MatmulTile:
+    tiles = HALF_TILES_GATED if product.is_gated else HALF_TILES
+    dividing = [tile for tile in tiles if product.columns % tile.shape[1] == 0]
+    for tile in dividing:
+        is_filled = round_up(product.rows, tile.shape[0]) * 7 <= product.rows * 8
+        if is_filled and tile.workgroups(product) >= TWO_A_UNIT:
+            return tile
+    return dividing[-1]
+
+
+def _single_tile(product: Product) -> MatmulTile:
+    """64 accumulators per thread if there is enough work, otherwise 16 (gated: 32)."""
+    for size in (8, 4):
+        threads_y = min(8, next_power_of_two(ceil_div(product.rows, size)))
+        if size == LANES and round_up(product.rows, TALL * size) < round_up(product.rows, threads_y * size):
+            threads_y = TALL
+        for threads_x in (8, 4):
+            tile = MatmulTile(threads_y, threads_x, size, LANES if product.is_gated else size)
+            enough = size == LANES or tile.workgroups(product) >= ENOUGH_WORKGROUPS
+            if product.columns % tile.shape[1] == 0 and enough:
+                return tile
+    raise AssertionError(f"no tile divides {product.columns} columns")
+
+
+def choose_step(product: Product, tile: MatmulTile) -> int | None:
+    """Return how much of k one step covers; None if k is not a multiple of a vector."""
+    rows, columns = tile.shape
+    fits = STEP_BYTES // ((rows + (1 + product.is_gated) * columns) * product.item_bytes)
+    steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
+    return next((step for step in steps if step >= LANES and product.depth % step == 0), None)

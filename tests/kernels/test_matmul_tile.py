@@ -1,0 +1,66 @@
+"""Which tile of a matrix product a workgroup computes."""
+
+import pytest
+
+from mlc_controlnet.kernels.matmul_tile import MatmulTile, Product, choose_step, choose_tile, has_tile
+
+
+def shape_of_tile(rows: int, columns: int, depth: int, dtype: str, is_gated: bool = False) -> tuple[int, int]:
+    tile = choose_tile(Product(1, rows, columns, depth, dtype, is_gated))
+    assert tile is not None
+    return tile.shape
+
+
+def test_a_step_divides_the_depth() -> None:
+    wide, narrow = MatmulTile(8, 8, 8, 8), MatmulTile(8, 8, 4, 4)
+
+    def steps(tile: MatmulTile, depth: int) -> list[int | None]:
+        return [choose_step(Product(1, 64, 64, depth, dtype), tile) for dtype in ("float16", "float32")]
+
+    assert steps(wide, 320) == [32, 16]
+    assert steps(narrow, 320) == [64, 32]
+    assert choose_step(Product(1, 64, 64, 1280, "float32", is_gated=True), MatmulTile(8, 8, 8, 4)) == 16
+    assert [steps(wide, depth)[0] for depth in (40, 4, 6)] == [8, 4, None]
+
+
+def test_a_depth_that_is_no_multiple_of_a_vector_has_no_tile() -> None:
+    assert choose_tile(Product(1, 64, 64, 42, "float16")) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_tiles_grow_with_the_work(dtype: str) -> None:
+    """Stable Diffusion 1.5 at 512x512: the finest level fills a GPU with wide tiles, the coarsest with small ones."""
+    assert shape_of_tile(4096, 320, 320, dtype) == (64, 64)
+    assert max(shape_of_tile(64, 1280, 1280, dtype)) == 32
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4096, 320), (1024, 640), (256, 1280), (64, 1280), (77, 1280)])
+def test_a_gpu_of_sixty_units_has_two_tiles_for_each(rows: int, columns: int) -> None:
+    product = Product(1, rows, columns, 1280, "float16")
+    tile = choose_tile(product)
+    assert tile is not None
+    assert tile.workgroups(product) >= 120
+
+
+def test_the_tokens_of_a_prompt_leave_few_rows_idle() -> None:
+    """A multiple of 32 would be 96 rows for 77."""
+    for columns in (320, 768, 1280):
+        assert shape_of_tile(77, columns, 768, "float32") == (80, 32)
+        assert shape_of_tile(77, columns, 768, "float16")[0] == 16
+
+
+def test_runs_of_sixteen_fit_a_step() -> None:
+    tile = choose_tile(Product(1, 4096, 320, 320, "float16"))
+    assert tile is not None
+    assert (tile.step, tile.run) == (32, 16)
+    single = choose_tile(Product(1, 4096, 320, 320, "float32"))
+    assert single is not None
+    assert single.run is None
+
+
+@pytest.mark.parametrize(("dtype", "is_gated"), [("float32", False), ("float16", False), ("float16", True)])
+@pytest.mark.parametrize("columns", [16, 48, 64, 80, 96, 1280])
+@pytest.mark.parametrize("rows", [8, 10, 77, 1000, 4096])
+def test_whatever_may_have_a_tile_has_one(rows: int, columns: int, dtype: str, is_gated: bool) -> None:
+    assert has_tile(rows, columns)
+    assert columns % shape_of_tile(rows, columns, 320, dtype, is_gated)[1] == 0
