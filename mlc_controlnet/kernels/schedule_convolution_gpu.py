@@ -1,98 +1,80 @@
-"""2-D convolution for GPUs: a tile of output pixels and channels a workgroup, a micro-tile a thread.
+"""Schedule convolutions for GPUs: recognizes them, and puts the kernel of `direct_convolution_gpu` in their place.
 
 dlight schedules a convolution as an implicit matrix product: every element that it loads is found with four divisions
 and four comparisons, again for each of the 3x3 taps. Here a workgroup keeps a tile of the padded input, with its halo,
-and of the weights in workgroup memory, and all taps read the same tile; what follows the convolution (bias, residual,
-silu) is computed on the accumulators.
-
-    tile of a workgroup        CHANNELS output channels x ROWS x COLUMNS pixels
-    micro-tile of a thread     4 or 8 channels x 4 neighbouring pixels (one vector), accumulated in registers
-    per step                   as many input channels as fit into 16 KiB of workgroup memory
-
-Weights lie as [C, kh, kw, N]: they come to workgroup memory and from there to registers in vectors of four channels.
-Neighbouring threads read neighbouring vectors, without a division. For a row of taps a thread reads the strip of pixels
-that they share once: with 3x3 taps and 8 channels, 6 pixels and 6 vectors of weights for 96 multiply-adds, where tap by
-tap and number by number it was 36 loads. A GPU does four multiply-adds in the time of a load from workgroup memory, so
-these 12 loads hide behind them, and 36 did not.
+and of the weights in workgroup memory, and all taps read the same tile. What was fused with the convolution stays:
+padding, upsampling or a norm is computed as the input is brought in; bias, residual and silu on the sums.
 
 Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
 3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
-hide behind the arithmetic already, and transforms and barriers take much of the rest. In turns with this kernel it was
-1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times on SwiftShader (320 channels at 16x16: 1.02, 512 at 16x16:
-1.10, 1280 at 8x8: 0.81, 128 at 64x64: 0.75), for 13.5 KB of WGSL instead of 7 to 13. No GPU was at hand; counting
-instructions gives it 1.3 to 1.5 there.
+hide behind the arithmetic already, and transforms and barriers take much of the rest. In turns with this kernel's
+forerunner it was 1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times on SwiftShader.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
+import tvm
+import tvm_ffi
 from tvm import sym, tirx
+from tvm.ir.expr import TensorLoad
 from tvm.runtime import DataType
-from tvm.s_tir import Schedule
+from tvm.s_tir import SBlock, Schedule
 from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
-from tvm.s_tir.schedule import LoopRV, SBlockRV
+from tvm.s_tir.schedule import SBlockRV
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor
+from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
+from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 
-ROWS = COLUMNS = 8  # output pixels a workgroup
-PIXELS_A_THREAD = LANES
-MAX_CHANNEL_STEP = 32  # input channels per step
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Sizes of the tiles of one convolution; every one is a power of two."""
-
-    channels: int  # output channels a workgroup
-    channels_a_thread: int
-    rows: int
-    columns: int
-    pixels_a_thread: int
-    channel_step: int  # input channels in workgroup memory at once
-
-    @property
-    def threads(self) -> tuple[int, int]:
-        """Along the pixels and along the channels."""
-        return self.rows * self.columns // self.pixels_a_thread, self.channels // self.channels_a_thread
-
-    @property
-    def weight_lanes(self) -> int:
-        """Weights in a vector."""
-        return min(LANES, self.channels_a_thread)
+CHANNELS = 64  # output channels a workgroup, and
+ROWS = COLUMNS = 8  # pixels; with fewer channels up to MOST_ROWS x MOST_COLUMNS
+MOST_ROWS, MOST_COLUMNS = 16, 32
+POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 
 
-def choose_tiling(
-    output: tuple[int, int, int], input_channels: int, kernel: tuple[int, int], window: tuple[int, int], item_bytes: int
-) -> Tiling:
-    """Choose tiles for an output of [C, H, W].
-
-    Args:
-        kernel: [kh, kw].
-        window: rows and columns of the input that ROWS x COLUMNS outputs read.
-    """
-    channels, height, width = output
-    rows, columns = min(ROWS, next_power_of_two(height)), min(COLUMNS, next_power_of_two(width))
-    tiles = ceil_div(height, rows) * ceil_div(width, columns)
-    wide = channels >= 64 and tiles * ceil_div(channels, 64) >= ENOUGH_WORKGROUPS
-    tile_channels = min(64 if wide else 32, next_power_of_two(channels))
-    channel_bytes = item_bytes * (tile_channels * math.prod(kernel) + math.prod(window))
-    fits = max(1, WORKGROUP_BYTES // channel_bytes)
-    return Tiling(
-        channels=tile_channels,
-        channels_a_thread=min(8 if wide else 4, tile_channels),
+def choose_tiling(shape: ConvolutionShape) -> Tiling:
+    """Choose 64 channels x 8 x 8 pixels for 64 threads, or as many pixels more as there are fewer channels."""
+    channels = max(LANES, min(CHANNELS, next_power_of_two(shape.channels)))
+    rows = min(ROWS if channels > CHANNELS // 4 else MOST_ROWS, next_power_of_two(shape.height))
+    columns = min(COLUMNS * CHANNELS // channels * ROWS // rows, MOST_COLUMNS, next_power_of_two(shape.width))
+    while columns > COLUMNS and shape.width % columns:
+        columns //= 2
+    tiling = Tiling(
+        channels=channels,
         rows=rows,
-        columns=columns,
-        pixels_a_thread=min(PIXELS_A_THREAD, columns),
-        channel_step=min(1 << (fits.bit_length() - 1), MAX_CHANNEL_STEP, next_power_of_two(input_channels)),
+        columns=max(LANES, columns),
+        channel_vectors=min(2, channels // LANES),
+        rows_a_thread=min(2, rows),
+        depth_vectors=min(POINTWISE_VECTORS, ceil_div(shape.depth, LANES)) if shape.taps == 1 else 1,
     )
+    while _workgroup_bytes(tiling, shape) > WORKGROUP_BYTES:
+        tiling = _smaller(tiling)
+    return tiling
+
+
+def _workgroup_bytes(tiling: Tiling, shape: ConvolutionShape) -> int:
+    return sum(tiling.vectors(shape)) * LANES * DataType(shape.dtype).itemsize
+
+
+def _smaller(tiling: Tiling) -> Tiling:
+    """Halve what costs least: pixels, the depth of a step, and last channels, which all of a window's pixels serve."""
+    if tiling.columns > COLUMNS:
+        return replace(tiling, columns=tiling.columns // 2)
+    if tiling.rows > ROWS:
+        return replace(tiling, rows=tiling.rows // 2)
+    if tiling.depth_vectors > 1:
+        return replace(tiling, depth_vectors=tiling.depth_vectors // 2)
+    channels = tiling.channels // 2
+    return replace(tiling, channels=channels, channel_vectors=min(tiling.channel_vectors, channels // LANES))
 
 
 class Convolution(GPUScheduleRule):
-    """Schedules a fused PrimFunc around one NCHW convolution; leaves everything else to the rules that follow."""
+    """Replaces a fused PrimFunc around one NCHW convolution; leaves everything else to the rules that follow."""
 
     def apply(self, func: tirx.PrimFunc, target: Target, _tunable: bool) -> Schedule | None:
         if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
@@ -103,73 +85,65 @@ class Convolution(GPUScheduleRule):
             return None
         if _shape(schedule, found.epilogue)[:4] != _shape(schedule, found.reduction)[:4]:
             return None
-        _schedule(schedule, found)
-        return schedule
+        shape = _describe(schedule, found.reduction)
+        body = build(shape, choose_tiling(shape), _elementwise(schedule, found, shape))
+        kernel = tirx.PrimFunc(func.params, body, func.ret_type, func.attrs)
+        return Schedule(tvm.IRModule({"main": kernel}), enable_check=False)
 
 
-def _schedule(schedule: Schedule, found: Anchored) -> None:
-    convolution = found.reduction
-    _, out_channels, height, width, in_channels, kernel_y, kernel_x = _shape(schedule, convolution)
-    stride_y, stride_x = _strides(schedule, convolution)
-    tiling = choose_tiling(
-        output=(out_channels, height, width),
-        input_channels=in_channels,
-        kernel=(kernel_y, kernel_x),
-        window=((ROWS - 1) * stride_y + kernel_y, (COLUMNS - 1) * stride_x + kernel_x),
-        item_bytes=DataType(str(schedule.get(convolution).reads[0].source.dtype)).itemsize,
+def _describe(schedule: Schedule, convolution: SBlockRV) -> ConvolutionShape:
+    batch, channels, height, width, depth, *kernel = _shape(schedule, convolution)
+    dtype = str(schedule.get(convolution).reads[1].source.dtype)
+    kernel_y, kernel_x = kernel
+    strides = _strides(schedule, convolution)
+    return ConvolutionShape(batch, channels, height, width, depth, (kernel_y, kernel_x), strides, dtype)
+
+
+def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -> Elementwise:
+    """Take the expressions around a convolution from its blocks."""
+    convolution, epilogue = schedule.get(found.reduction), schedule.get(found.epilogue)
+    pads = [schedule.get(pad) for pad in found.pads]
+    product = _unrounded(convolution.body.value.b)
+    read, (_, weights) = _unrounded(product.a), (region.source for region in convolution.reads)
+    (kernel_y, kernel_x), (sums,) = shape.kernel, (region.source for region in convolution.writes)
+
+    def value(b: tirx.Expr, c: tirx.Expr, i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
+        # The convolution reads (y * stride + ky, ..), which is (i, ..) where y = 0 and ky = i.
+        zero = tirx.const(0, "int32")
+        data = _at(convolution, read, (b, zero, zero, zero, c, i, j))
+        for pad in pads:
+            data = _put_in_place(pad.body.buffer, partial(_at, pad, pad.body.value), data)
+        return data
+
+    def weight(row: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+        c, ky, kx = row // (kernel_y * kernel_x), row // kernel_x % kernel_y, row % kernel_x
+        return tirx.BufferLoad(weights, [c, ky, kx, n])
+
+    def result(total: tirx.Expr, *at: tirx.Expr) -> tirx.Expr:
+        return _put_in_place(sums, lambda _: total, _at(epilogue, epilogue.body.value, at))
+
+    def place(*at: tirx.Expr) -> list[tirx.Expr]:
+        return [_at(epilogue, index, at) for index in epilogue.body.indices]
+
+    return Elementwise(value, weight, epilogue.body.buffer, place, result)
+
+
+def _at(block: SBlock, expr: tirx.Expr, index: Sequence[tirx.Expr]) -> tirx.Expr:
+    """Return an expression of a block's axes at one index."""
+    values = {axis.var: tirx.Cast(str(axis.var.ty), at) for axis, at in zip(block.iter_vars, index, strict=True)}
+    return tvm_ffi.structural_map(expr, (tirx.Var, lambda var: values.get(var, var)))
+
+
+def _put_in_place(buffer: tirx.Buffer, value: Callable[[Sequence[tirx.Expr]], tirx.Expr], expr: tirx.Expr) -> tirx.Expr:
+    """Compute what `expr` reads of a buffer where it is read; `value` takes the index."""
+    return tvm_ffi.structural_map(
+        expr, (TensorLoad, lambda load: value(load.indices) if load.source.same_as(buffer) else load)
     )
 
-    # Down to the multiply-add: memory -> workgroup memory -> registers. Up from it: accumulators -> results -> memory.
-    if found.pads:
-        (window,) = found.pads
-        schedule.set_scope(window, 0, "shared")
-    else:
-        window = schedule.cache_read(convolution, 0, "shared")
-    weights = schedule.cache_read(convolution, 1, "shared")
-    strip = schedule.cache_read(convolution, 0, "local")
-    taps = schedule.cache_read(convolution, 1, "local")
-    upward = [found.epilogue] if found.copies else [found.epilogue, schedule.cache_write(found.epilogue, 0, "local")]
 
-    n, f, y, x, c, ky, kx = schedule.get_loops(convolution)
-    per_thread = tiling.channels_a_thread
-    f0, f1, f2 = schedule.split(f, [None, tiling.channels // per_thread, per_thread])
-    y0, y1 = schedule.split(y, [None, tiling.rows])
-    x0, x1, x2 = schedule.split(x, [None, tiling.columns // tiling.pixels_a_thread, tiling.pixels_a_thread])
-    c0, c1 = schedule.split(c, [None, tiling.channel_step])
-    schedule.reorder(n, y0, x0, f0, f1, y1, x1, c0, c1, ky, kx, f2, x2)
-    schedule.bind(schedule.fuse(n, y0, x0), "blockIdx.x")
-    schedule.bind(f0, "blockIdx.y")
-    schedule.bind(f1, "threadIdx.y")
-    thread_x = schedule.fuse(y1, x1)
-    schedule.bind(thread_x, "threadIdx.x")
-    schedule.compute_at(strip, ky, preserve_unit_loops=True)
-    schedule.compute_at(taps, kx, preserve_unit_loops=True)
-    for block, lanes in ((window, 1), (weights, tiling.weight_lanes)):
-        schedule.compute_at(block, c0, preserve_unit_loops=True)
-        elements = schedule.fuse(*schedule.get_loops(block)[-4:])
-        _, ty, tx, vector = schedule.split(elements, [None, tiling.threads[1], tiling.threads[0], lanes])
-        schedule.bind(ty, "threadIdx.y")
-        schedule.bind(tx, "threadIdx.x")
-        schedule.vectorize(vector)
-
-    _write_out(schedule, f2, x2)
-    start = schedule.decompose_reduction(convolution, c0)
-    _write_out(schedule, *schedule.get_loops(start)[-2:])
-    schedule.unroll(kx)
-    schedule.unroll(schedule.get_loops(strip)[-1])
-    groups, vector = schedule.split(schedule.get_loops(taps)[-1], [None, tiling.weight_lanes])
-    schedule.unroll(groups)
-    schedule.vectorize(vector)
-    for block in upward:
-        schedule.reverse_compute_at(block, thread_x, preserve_unit_loops=True)
-        _, channels, _, columns = schedule.get_loops(block)[-4:]
-        _write_out(schedule, channels, columns)
-
-
-def _write_out(schedule: Schedule, channels: LoopRV, pixels: LoopRV) -> None:
-    """Unroll a micro-tile, neighbouring pixels into one vector: a register has no address to compute."""
-    schedule.unroll(channels)
-    schedule.vectorize(pixels)
+def _unrounded(expr: tirx.Expr) -> tirx.Expr:
+    """Return what is cast to the dtype of the sums."""
+    return expr.value if isinstance(expr, tirx.Cast) else expr
 
 
 def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
