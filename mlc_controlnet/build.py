@@ -3,6 +3,7 @@
 `build` is the table of contents; every stage is a function below it.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
-from mlc_controlnet.capture import CapturedModel, capture
+from mlc_controlnet.capture import CapturedModel, capture, share_weights, stored_bytes
 from mlc_controlnet.checkpoint import (
     Checkpoint,
     find_model,
@@ -24,6 +25,7 @@ from mlc_controlnet.checkpoint import (
     load_checkpoint,
     model_name,
     name_controlnets,
+    part_of,
 )
 from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
@@ -35,6 +37,7 @@ from mlc_controlnet.compile.library import (
     write_library,
 )
 from mlc_controlnet.compile.stage_log import StageLog
+from mlc_controlnet.components import CONTROLNET, numbered
 from mlc_controlnet.config import BuildConfig, ControlNetOption
 from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
@@ -78,7 +81,8 @@ def build(config: BuildConfig) -> Bundle:
         with stage("load the model"):
             checkpoint = load_model(config)
         with stage("capture its components"):
-            models = [clean(capture(checkpoint, dtype)) for dtype in config.dtypes]
+            models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.dtypes]
+            report_shared_weights(models[0], checkpoint)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
         references = background.start(run_references, checkpoint)
@@ -123,6 +127,18 @@ def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] =
     """Return the file or folder of each ControlNet, by its name in the bundle; `taken` are the names of others."""
     paths = (find_weights(option.path, "--controlnet") for option in options)
     return dict(zip(name_controlnets(options, taken), paths, strict=True))
+
+
+def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint) -> None:
+    """Print what each Control-LoRA's ControlNet adds to the bundle."""
+    for i, name in enumerate(checkpoint.controlnets):
+        component = numbered(CONTROLNET, i + 1)
+        if part_of(component) in checkpoint.control_loras and component in model.params:
+            stored, alone = (count / 1e6 for count in stored_bytes(model, component, checkpoint))
+            if stored < alone:
+                print(f"  {name}: {stored:.1f} MB instead of {alone:.1f}, by the UNet's weights", flush=True)
+            else:
+                print(f"  {name}: {alone:.1f} MB, merged: its factors are no smaller", flush=True)
 
 
 def plan_libraries(
@@ -196,11 +212,11 @@ def write_data(
         writer.add_file(library.description.file, library.path)
     if any(library.path.suffix == ".wasm" for library in libraries):  # it contains TVM's runtime and C++'s library
         writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
-    params = libraries[0].model.params  # the same for every dtype
-    written = write_params(writer, params, checkpoint.tensors())
+    model = libraries[0].model  # its params are the same for every dtype
+    written = write_params(writer, model.stored, checkpoint.stored_tensors())
     writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
     writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
-    return written
+    return dataclasses.replace(written, merged=description.describe_merges(model))
 
 
 def describe_bundle(

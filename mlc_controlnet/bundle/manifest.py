@@ -296,10 +296,10 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
             yield subject, f"{path!r}, which files does not list", "a file of the bundle"
     if not manifest.libraries:
         yield "libraries", "none", "at least one"
-    records = {record.name for record in manifest.params.records}
+    params = {record.name for record in manifest.params.records} | {merged.name for merged in manifest.params.merged}
     for name, entry in manifest.components.items():
         for param in entry.params:
-            if param not in records:
+            if param not in params:
                 yield f"components.{name}.params", f"{param}, which has no record", "recorded params only"
     names = [controlnet.name for controlnet in manifest.controlnets]
     if len(set(names)) < len(names):

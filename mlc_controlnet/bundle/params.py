@@ -22,6 +22,16 @@ class ParamRecord:
 
 
 @dataclass(frozen=True)
+class MergedParam:
+    """A weight that no shard holds: the device makes it of others, once, in the library's own dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    function: str  # of the library; it returns the weight
+    sources: tuple[str, ...]  # the function's arguments
+
+
+@dataclass(frozen=True)
 class ParamsSpec:
     """The weights: their shards, and the place of each tensor in them."""
 
@@ -29,6 +39,7 @@ class ParamsSpec:
     bytes: int  # of all records, without alignment
     shards: tuple[str, ...]
     records: tuple[ParamRecord, ...]
+    merged: tuple[MergedParam, ...] = ()
 
 
 def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Complaint]:
@@ -60,6 +71,21 @@ def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Compl
         if ends[record.shard] > shard_bytes[record.shard]:
             wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
             yield subject, f"an end at byte {ends[record.shard]}", wanted
+    yield from _merged_faults(params)
     record_bytes = sum(record.bytes for record in params.records)
     if params.bytes != record_bytes:
         yield "params.bytes", str(params.bytes), f"{record_bytes}, the sum of all records"
+
+
+def _merged_faults(params: ParamsSpec) -> Iterator[Complaint]:
+    records = {record.name for record in params.records}
+    seen = set(records)
+    for merged in params.merged:
+        subject = f"params.merged: {merged.name}"
+        if merged.name in seen:
+            yield subject, "two weights", "one"
+        if any(size < 1 for size in merged.shape):
+            yield subject, f"a shape of {list(merged.shape)}", "positive sizes"
+        if unknown := [source for source in merged.sources if source not in records]:
+            yield subject, f"{unknown[0]}, which has no record", "recorded params only"
+        seen.add(merged.name)

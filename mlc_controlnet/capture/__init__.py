@@ -3,5 +3,17 @@
 from mlc_controlnet.capture.module import CapturedModel, capture, capture_module, example_inputs, wrap
 from mlc_controlnet.capture.param import Param, Rows
 from mlc_controlnet.capture.reference import build_references
+from mlc_controlnet.capture.share_weights import share_weights, stored_bytes
 
-__all__ = ["CapturedModel", "Param", "Rows", "build_references", "capture", "capture_module", "example_inputs", "wrap"]
+__all__ = [
+    "CapturedModel",
+    "Param",
+    "Rows",
+    "build_references",
+    "capture",
+    "capture_module",
+    "example_inputs",
+    "share_weights",
+    "stored_bytes",
+    "wrap",
+]

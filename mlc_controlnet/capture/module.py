@@ -14,6 +14,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
+from mlc_controlnet.capture.merge import Merge
 from mlc_controlnet.capture.param import TENSORS, Param
 from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
@@ -53,6 +54,7 @@ class CapturedModel:
         params: component -> its params, in the order of each of its functions.
         others: function for another picture size or longer prompts -> its component.
         shared: component -> the component whose functions it is called with, for those without any of their own.
+        merges: param -> how the device makes it, for those that a bundle does not store.
     """
 
     dtype: str
@@ -60,10 +62,20 @@ class CapturedModel:
     params: dict[str, tuple[Param, ...]]
     others: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
+    merges: Mapping[Param, Merge] = field(default_factory=dict)
 
     def function_of(self, component: str) -> str:
         """Return the name of the function that a component is called with."""
         return self.shared.get(component, component)
+
+    def sources(self, param: Param) -> tuple[Param, ...]:
+        """Return what a bundle stores of a param: the param, or those that the device makes it of."""
+        return self.merges[param].sources if param in self.merges else (param,)
+
+    @property
+    def stored(self) -> dict[str, tuple[Param, ...]]:
+        """Component -> what a bundle stores for it."""
+        return {name: tuple(s for param in own for s in self.sources(param)) for name, own in self.params.items()}
 
 
 _WRAPPERS: dict[str, type[nn.Module]] = {

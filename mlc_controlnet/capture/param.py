@@ -1,7 +1,8 @@
 """The weights of a component: which rows of the checkpoint's tensors each param consists of, and in which layout."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +23,10 @@ class Rows:
         """Return whether these are all rows of the tensor."""
         return self.start == 0 and self.stop is None
 
+    def count(self, tensors: Mapping[str, torch.Tensor]) -> int:
+        """Return how many rows these are."""
+        return (tensors[self.tensor].shape[0] if self.stop is None else self.stop) - self.start
+
     def __str__(self) -> str:
         return self.tensor if self.are_all else f"{self.tensor}[{self.start}:{'' if self.stop is None else self.stop}]"
 
@@ -41,6 +46,16 @@ class Param:
     def whole(cls, tensor: str) -> "Param":
         """Return the param that is this tensor of the checkpoint."""
         return cls((Rows(tensor),))
+
+    @classmethod
+    def joined(cls, tensors: Sequence[str]) -> "Param":
+        """Return the param that these tensors of the checkpoint make, one under another."""
+        return cls(tuple(map(Rows, tensors)))
+
+    def permuted(self, axes: Sequence[int]) -> "Param":
+        """Return the same rows, permuted once."""
+        assert not self.axes
+        return replace(self, axes=tuple(axes))
 
     def part(self, rows: range | None) -> "Param":
         """Return a param with only `rows` of this param, which must be one tensor; this param if `rows` is None."""
@@ -63,3 +78,13 @@ class Param:
         parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.permute(self.axes) if self.axes else joined
+
+    def shape(self, tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+        """Return the param's shape, without making it."""
+        count = sum(rows.count(tensors) for rows in self.rows)
+        shape = (count, *tensors[self.rows[0].tensor].shape[1:])
+        return tuple(shape[axis] for axis in self.axes) if self.axes else shape
+
+    def bytes(self, tensors: Mapping[str, torch.Tensor]) -> int:
+        """Return how many bytes a bundle stores of it, in float16."""
+        return 2 * math.prod(self.shape(tensors))

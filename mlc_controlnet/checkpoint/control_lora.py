@@ -23,7 +23,7 @@ from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.checkpoint.weight_file import WeightFile
-from mlc_controlnet.checkpoint.weight_update import Product, WeightUpdate, Whole
+from mlc_controlnet.checkpoint.weight_update import Product, Updates, WeightUpdate, Whole
 from mlc_controlnet.errors import UserError
 
 _MARK = "lora_controlnet"
@@ -62,6 +62,28 @@ def read_control_lora(file: WeightFile, unet: PartSource | None, pools: bool) ->
     whole, updates = _sort(tensors, module, where)
     names = [name for name, _ in module.named_parameters()]
     return PartSource(where, config, partial(_read, whole, names, config["in_channels"], unet), updates)
+
+
+def control_lora_products(parts: Mapping[str, PartSource], updates: Updates) -> dict[str, dict[str, Product]]:
+    """Return the products of the ControlNets that are Control-LoRAs, by part and key, as a bundle can store them.
+
+    A product that float16 does not hold is left out, and so is one whose weight of the UNet has an update: the bundle's
+    UNet then has another weight than the Control-LoRA differs from.
+
+    Args:
+        updates: of the LoRAs of the build.
+    """
+    products: dict[str, dict[str, Product]] = {}
+    for part, source in parts.items():
+        for key, (*_, update) in source.updates.items():
+            product = update.difference
+            if isinstance(product, Product) and f"unet.{key}" not in updates and _fits_float16(product):
+                products.setdefault(part, {})[key] = product
+    return products
+
+
+def _fits_float16(product: Product) -> bool:
+    return all(bool(factor.half().isfinite().all()) for factor in (product.left, product.right))
 
 
 def _check_factors(tensors: Mapping[str, torch.Tensor], unet: PartSource, where: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
+from mlc_controlnet.checkpoint.control_lora import control_lora_products
 from mlc_controlnet.checkpoint.controlnet import kinds_of, own_controlnets, read_controlnets
 from mlc_controlnet.checkpoint.defaults import scheduler_of_loras, usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
@@ -120,7 +121,7 @@ def load_checkpoint(
     usual = usual_defaults(name, loras, parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
-    names = kinds_of(named)
+    names, products = kinds_of(named), control_lora_products(parts, updates)
     del source, named
     parts = {part: parts[part] for kind in _LOADING_ORDER if kind in needed for part in parts if kind_of(part) == kind}
     modules = {part: load_part(parts.pop(part), part, updates) for part in tuple(parts)}
@@ -136,6 +137,7 @@ def load_checkpoint(
         tiles_vae=tiles_vae,
         defaults=defaults,
         controlnets=names,
+        control_loras={part: own for part, own in products.items() if UNET in modules},
     )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mlc_controlnet.checkpoint.controlnet_graph import graph_options
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE
+from mlc_controlnet.checkpoint.weight_update import Product
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
     CONTROLNET,
@@ -76,6 +77,8 @@ class Checkpoint:
         tiles_vae: whether larger pictures than the default go through the VAE in tiles of the default size.
         controlnets: name of each ControlNet -> what its control images show, "" if that is not known. Their parts are
             controlnet, controlnet_2, ... in this order.
+        control_loras: part of each ControlNet that is a Control-LoRA -> key -> the product that was added to the
+            tensor of that key of the UNet, as `parts` has it. Both factors are finite in float16.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Checkpoint:
     other_shapes: tuple[ModelShape, ...] = ()
     tiles_vae: bool = False
     controlnets: Mapping[str, str] = field(default_factory=dict)
+    control_loras: Mapping[str, Mapping[str, Product]] = field(default_factory=dict)
 
     @property
     def shapes(self) -> tuple[ModelShape, ...]:
@@ -143,6 +147,17 @@ class Checkpoint:
             for key, tensor in module.named_parameters()
             if _owner(part, key) in wanted
         }
+
+    def stored_tensors(self) -> dict[str, torch.Tensor]:
+        """Return `tensors` and the factors of Control-LoRAs: `controlnet.conv_in.weight.up` [1, N, R] and `.down`
+        [1, R, M], where N are the weight's outputs and M the columns of its matrix, float16.
+        """
+        factors = {}
+        for part, products in self.control_loras.items():
+            for key, product in products.items():
+                factors[f"{part}.{key}.up"] = product.left.half().flatten(1)[None]
+                factors[f"{part}.{key}.down"] = product.right.half().flatten(1)[None]
+        return self.tensors() | factors
 
     def names_by_identity(self) -> dict[int, str]:
         """Map `id()` of every tensor to its name, for modules that are made of pieces of the parts."""

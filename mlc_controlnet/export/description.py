@@ -7,6 +7,7 @@ from typing import Any
 
 import mlc_controlnet
 from mlc_controlnet.bundle import manifest
+from mlc_controlnet.bundle.params import MergedParam
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint, part_of
@@ -41,6 +42,14 @@ def describe_components(checkpoint: Checkpoint, captured: CapturedModel) -> dict
         )
         for name, spec in checkpoint.specs.items()
     }
+
+
+def describe_merges(captured: CapturedModel) -> tuple[MergedParam, ...]:
+    """Describe the params that the device makes."""
+    return tuple(
+        MergedParam(param.name, merge.shape.result, merge.shape.function, tuple(s.name for s in merge.sources))
+        for param, merge in captured.merges.items()
+    )
 
 
 def describe_variants(checkpoint: Checkpoint) -> tuple[Variant, ...]:

@@ -25,9 +25,14 @@ with a ControlNet, in float16 at 512x512, and relative to the peak of `resident`
 
 One half fits a GPU of 3 GB, which has about 2.2 GB left besides the screen. The weights that come and go wait in the
 processor's memory. Reading them from the browser's cache at every step would take several times as long as the upload.
+
+Weights that the device makes of others (a Control-LoRA's) are made one after another before their component's first
+turn, when no component has activations on the device. From then on they are weights like all others: those that leave
+are read back once and wait in the processor's memory too. Making them again would need the UNet's weights, which left.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -90,6 +95,7 @@ class _ResidencyPlanner:
         self.chunks = chunks
         self.components = components
         self.records = {record.name: record for record in params.records}
+        self.merged = {merged.name: merged for merged in params.merged}
         drawing = (*drawing_components(components), PREVIEW_DECODER)
         self.drawing = [name for name in drawing if name in components]
 
@@ -113,19 +119,25 @@ class _ResidencyPlanner:
     def _mode(self, kept: Mapping[str, int]) -> MemoryMode:
         """Return the mode in which `kept[name]` params of each component stay on the device, from the first one."""
         counts = {name: kept.get(name, 0) for name in self.components}
-        staying = sum(sum(self._sizes(name)[: counts[name]]) for name in self.drawing)
-        swapped = {name: sum(self._sizes(name)[counts[name] :]) for name in self.drawing}
+        own = {name: self.components[name].params for name in self.drawing}
+        staying = {param for name, params in own.items() for param in params[: counts[name]]}
+        leaving = {name: set(params) - staying for name, params in own.items()}
+        swapped = {name: sum(map(self._size, params)) for name, params in leaving.items()}
         peaks = [
-            staying + swapped[name] + self._bytes_besides_weights(name, any(swapped.values())) for name in self.drawing
+            swapped[name] + self._bytes_besides_weights(name, any(swapped.values()), self._merging(name, staying))
+            for name in self.drawing
         ]
         return MemoryMode(
-            peak_bytes=max(peaks, default=0),
+            peak_bytes=sum(map(self._size, staying)) + max(peaks, default=0),
             step_upload_bytes=swapped.get(CONTROLNET, 0) + swapped.get(UNET, 0),
             kept_params=counts,
         )
 
-    def _bytes_besides_weights(self, name: str, swaps: bool) -> int:
-        """Count the bytes on the device without weights while `name` runs: its own, and outputs needed later."""
+    def _bytes_besides_weights(self, name: str, swaps: bool, merging: int) -> int:
+        """Count the bytes on the device without weights in the turn of `name`: outputs needed later, and its own.
+
+        merging: the bytes that making its weights takes, before it runs.
+        """
         context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
         context *= self.chunks
         deep_features = (
@@ -143,7 +155,7 @@ class _ResidencyPlanner:
         }[name]
         if name == UNET and not swaps:  # the others' workspaces are kept for the next step
             alive += self._work(CONTROLNET) - residuals + self._work(UNET_SHALLOW)
-        return work + alive + self._host_tensors()
+        return max(work, merging) + alive + self._host_tensors()
 
     def _work(self, name: str) -> int:
         """Return the planned bytes of a component's activations; 0 of one that is not built."""
@@ -162,10 +174,24 @@ class _ResidencyPlanner:
         resolved = spec.resolved(self.library.dtype)
         return int(np.prod(resolved.shape)) * DTYPE_BYTES[resolved.dtype]
 
+    def _merging(self, name: str, staying: Set[str]) -> int:
+        """Count what making one of the component's weights takes besides it and those that stay: the largest of all."""
+        made = [self.merged[param] for param in self.components[name].params if param in self.merged]
+        return max(
+            (
+                sum(self._size(source) for source in merged.sources if source not in staying)
+                + self.library.activation_bytes.get(merged.function, 0)
+                for merged in made
+            ),
+            default=0,
+        )
+
     def _sizes(self, name: str) -> list[int]:
-        """Return the bytes of each param on the device. A float32 library's weights are widened from float16."""
-        records = [self.records[param] for param in self.components[name].params] if name in self.components else []
-        return [
-            record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)
-            for record in records
-        ]
+        return [self._size(param) for param in self.components[name].params] if name in self.components else []
+
+    def _size(self, param: str) -> int:
+        """Return the bytes of a param on the device. A float32 library's weights are widened from float16."""
+        if param in self.merged:
+            return math.prod(self.merged[param].shape) * DTYPE_BYTES[self.library.dtype]
+        record = self.records[param]
+        return record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)

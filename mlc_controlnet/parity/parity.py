@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import tvm
 from tvm import relax
 
-from mlc_controlnet.capture import CapturedModel, build_references, example_inputs
+from mlc_controlnet.capture import CapturedModel, Param, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
 
 # The signal to noise ratio in dB that every component must reach against torch in float32, by the library's dtype.
@@ -48,20 +49,37 @@ def measure_parity(
     """Run every function of an exported llvm `library` and compare it with the results of `run_references`.
 
     Returns:
-        The dB of the worst output of each function, rounded to a tenth.
+        The dB of the worst output of each function, rounded to a tenth. Params that the device makes are made by the
+        library, so they are measured with the component that reads them.
     """
     vm = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
-    tensors = checkpoint.tensors()
+    weights = _Weights(vm, captured, checkpoint.stored_tensors())
     result = {}
     for name, wanted in references.items():
         component = checkpoint.call_specs[name]
         inputs = example_inputs(component, "float32", SEED)
         specs = [spec.resolved(captured.dtype) for spec in component.inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
-        params = [_tensor(param.read(tensors).detach(), captured.dtype) for param in captured.params[component.name]]
-        got = _as_list(vm[captured.function_of(name)](*arguments, tuple(params)))
+        params = tuple(map(weights.on_device, captured.params[component.name]))
+        got = _as_list(vm[captured.function_of(name)](*arguments, params))
         result[name] = round(min(signal_to_noise_db(w, g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The params of a model, those that the device makes by the library's own functions."""
+
+    vm: relax.VirtualMachine
+    captured: CapturedModel
+    tensors: Mapping[str, torch.Tensor]
+
+    def on_device(self, param: Param) -> tvm.runtime.Tensor:
+        values = [
+            _tensor(source.read(self.tensors).detach(), self.captured.dtype) for source in self.captured.sources(param)
+        ]
+        merge = self.captured.merges.get(param)
+        return values[0] if merge is None else self.vm[merge.shape.function](*values)
 
 
 class ParityError(Exception):

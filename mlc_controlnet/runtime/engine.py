@@ -83,10 +83,9 @@ class Engine:
         self.memory: MemoryMode = plan.reduced if reduced_memory else plan.resident
         if library.device == "llvm":
             set_thread_count()
-        self._vm: VirtualMachine | None = VirtualMachine(
-            tvm.runtime.load_module(str(bundle.verified_path(library.file))), device
-        )
-        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device)
+        vm = VirtualMachine(tvm.runtime.load_module(str(bundle.verified_path(library.file))), device)
+        self._vm: VirtualMachine | None = vm
+        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device, vm.__getitem__)
         self._functions = functions_by_shapes(bundle.manifest.components, bundle.manifest.variants)
 
     @classmethod

@@ -4,13 +4,14 @@ The build plans which weights stay and writes the plan into the manifest; export
 Twin: web/src/engine/weights.ts.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tvm
 
 from mlc_controlnet.bundle.manifest import MemoryMode, drawing_components
-from mlc_controlnet.bundle.params import ParamRecord
+from mlc_controlnet.bundle.params import MergedParam, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
 
@@ -22,28 +23,36 @@ class Weights:
     """All weights of a bundle. One component at a time is active and has all its weights on the device.
 
     The weights of components that not every picture needs are read when a picture uses them: ControlNets after the
-    first, the VAE encoder.
+    first, the VAE encoder. Merged weights are made before their component's first turn.
     """
 
-    def __init__(self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any) -> None:
+    def __init__(
+        self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any, function: Callable[[str], Any]
+    ) -> None:
         """Upload the weights that stay on the device. The others stay in the shard files, which are memory-mapped.
 
         Every shard is checked against its hash before it is read. Raises UserError for a damaged one.
+
+        Args:
+            function: returns a function of the library, by its name.
         """
+        self._function = function
         self._device = device
         self._bundle = bundle
         self._params = {name: component.params for name, component in bundle.manifest.components.items()}
         self._staying = {param for name, params in self._params.items() for param in params[: mode.kept_params[name]]}
         self._records = {record.name: record for record in bundle.manifest.params.records}
+        self._merged = {merged.name: merged for merged in bundle.manifest.params.merged}
+        self._read_back: dict[str, np.ndarray] = {}  # merged weights that do not stay on the device
         self._shards: dict[int, np.ndarray] = {}  # the files, mapped
         self._kept: dict[str, Any] = {}
         self._dtype = compute_dtype
         first = {
             param for name in drawing_components(bundle.manifest.components) for param in self._params.get(name, ())
         }
-        for param in first:
-            self._stored(param)
-        for param in first & self._staying:
+        for source in {source for param in first for source in self._sources(param)}:
+            self._stored(source)
+        for param in first & self._staying - self._merged.keys():
             self._kept[param] = self._upload(self._stored(param))
         self._tuples: dict[str, Any] = {}
         self._turn: str | None = None
@@ -77,13 +86,40 @@ class Weights:
     def _bring(self, name: str) -> Any:
         if self._leaves(name):
             self._device.sync()  # memory is only free when the device has finished with it
+        self._merge(name)
         params = self._params[name]
         coming = {param: self._upload(self._stored(param)) for param in params if param not in self._kept}
         self._kept |= {param: tensor for param, tensor in coming.items() if param in self._staying}
         return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in params])
 
+    def _merge(self, name: str) -> None:
+        """Make the merged weights of `name` that are not here yet, one after another.
+
+        Those that do not stay on the device are read back, and wait in memory.
+        """
+        for param in self._params[name]:
+            if param not in self._merged or param in self._kept or param in self._read_back:
+                continue
+            tensor = self._make(self._merged[param])
+            if param in self._staying:
+                self._kept[param] = tensor
+            else:
+                self._read_back[param] = tensor.numpy()
+
+    def _make(self, merged: MergedParam) -> Any:
+        sources = [self._kept[s] if s in self._kept else self._upload(self._stored(s)) for s in merged.sources]
+        made = self._function(merged.function)(*sources)
+        self._device.sync()
+        free_workspace()
+        return made
+
+    def _sources(self, param: str) -> tuple[str, ...]:
+        return self._merged[param].sources if param in self._merged else (param,)
+
     def _stored(self, param: str) -> np.ndarray:
-        """View a weight in its shard's file, which is checked at the first view."""
+        """View a weight in its shard's file, which is checked at the first view, or one that was read back."""
+        if param in self._read_back:
+            return self._read_back[param]
         record = self._records[param]
         if record.shard not in self._shards:
             path = self._bundle.verified_path(self._bundle.manifest.params.shards[record.shard])

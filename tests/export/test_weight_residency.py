@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
-from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.params import MergedParam, ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
 from mlc_controlnet.export.weight_residency import plan_residency
@@ -172,3 +172,41 @@ def test_deep_features_of_both_contexts_wait_for_the_shallow_unet():
     planned = plan_residency([library], components, params)["x.wasm"]
     assert planned.resident.peak_bytes == plan().resident.peak_bytes + 2 * 2 * 7 + 16
     assert planned.resident.kept_params["unet_shallow"] == 0  # its weights are the UNet's, which stay
+
+
+def test_merged_weights_are_held_like_others_and_what_they_are_made_of_is_not():
+    """The ControlNet's first weight is the UNet's third's size, made of it and of a factor of 10 numbers."""
+    components, params = bundle()
+    controlnet = components["controlnet"]
+    kept = controlnet.params[1:]
+    components["controlnet"] = dataclasses.replace(controlnet, params=("made", *kept))
+    records = [record for record in params.records if record.name != controlnet.params[0]]
+    factor = ParamRecord("factor", (10,), "float16", 0, 0, 20)
+    made = MergedParam("made", (5, 6), "merge", ("unet.2", "factor"))
+    params = dataclasses.replace(params, records=(*records, factor), merged=(made,))
+    for workspace in (4, 10000):
+        library = Library("x.wasm", "webgpu", "float16", (), {}, {**ACTIVATION_BYTES, "merge": workspace}, {}, 0)
+        planned, plain = plan_residency([library], components, params)["x.wasm"], plan()
+        assert planned.resident.kept_params == plain.resident.kept_params
+        assert planned.reduced.kept_params == plain.reduced.kept_params
+        assert planned.reduced.step_upload_bytes == plain.reduced.step_upload_bytes
+        if workspace == 4:
+            assert (planned.resident.peak_bytes, planned.reduced.peak_bytes) == (
+                plain.resident.peak_bytes,
+                plain.reduced.peak_bytes,
+            )
+            continue
+        # The peak is before the ControlNet's turn: two contexts, the embedding and a set of residuals may wait.
+        alive = 2 * 4 + 6 + 10 + HOST
+        weights = 2 * sum(sum(PARAMS[name]) for name in DRAWING)
+        assert planned.resident.peak_bytes == weights + 20 + workspace + alive
+        assert planned.reduced.peak_bytes == 2 * (50 + 200) + 2 * 50 + 80 + 20 + workspace + alive
+
+
+def test_a_weight_of_two_components_is_counted_once():
+    components, params = bundle()
+    controlnet = components["controlnet"]
+    components["controlnet"] = dataclasses.replace(controlnet, params=("unet.0", *controlnet.params[1:]))
+    library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
+    planned = plan_residency([library], components, params)["x.wasm"]
+    assert planned.resident.peak_bytes == plan().resident.peak_bytes - 2 * PARAMS["controlnet"][0]

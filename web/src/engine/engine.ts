@@ -103,14 +103,17 @@ export class Engine implements Components {
       tvm.initWebGPU(device);
       const gpu = tvm.webgpu();
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
-      const weights = new Weights(tvm, gpu, bundle, library, memory);
+      const weights = new Weights(tvm, gpu, vm, bundle, library, memory);
       await Promise.race([
         lost,
         Promise.all([weights.fetch(needed, metered), tvm.asyncLoadWebGPUPipelines(vm.getInternalModule())]),
       ]);
+      // Now, so that a GPU that is full is found out at once.
+      for (const name of drawingComponents(bundle.manifest)) {
+        await Promise.race([lost, weights.merge(name, () => gpu.sync())]);
+      }
       options.signal?.throwIfAborted();
       const engine = new Engine(tvm, gpu, vm, bundle, library, weights, memory, device);
-      // Now, so that a GPU that is full is found out at once.
       for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
       return engine;
     } catch (error) {

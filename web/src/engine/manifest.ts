@@ -91,6 +91,14 @@ const paramRecord = record({
   bytes: integer,
 });
 
+/** A weight that no shard holds: the GPU makes it of others, once, in the library's own dtype. */
+const mergedParam = record({
+  name: string,
+  shape: list(integer),
+  function: string, // of the library; it returns the weight
+  sources: list(string), // the function's arguments
+});
+
 /** One way to hold the weights of the components that draw. */
 const memoryMode = record({
   peak_bytes: integer, // of GPU memory while a picture is drawn with one ControlNet
@@ -116,6 +124,7 @@ const manifest = record({
     bytes: integer, // of all records, without alignment
     shards: list(string),
     records: list(paramRecord),
+    merged: absentMeans([], list(mergedParam)),
   }),
   tokenizer: record({
     file: string,
@@ -144,6 +153,7 @@ export type ComponentSpec = Parsed<typeof componentSpec>;
 export type ControlNetEntry = Parsed<typeof controlNetEntry>;
 export type Variant = Parsed<typeof variant>;
 export type ParamRecord = Parsed<typeof paramRecord>;
+export type MergedParam = Parsed<typeof mergedParam>;
 export type MemoryMode = Parsed<typeof memoryMode>;
 export type FileEntry = Parsed<typeof fileEntry>;
 export type LatentPreview = Manifest["latent_preview"];
@@ -288,8 +298,21 @@ function* paramFaults({ params, files }: Manifest): Generator<Complaint> {
       yield [subject, `an end at byte ${ends[entry.shard]}`, `${shardBytes} at most, the shard's size`];
     }
   }
+  yield* mergedFaults(params, seen);
   const bytes = params.records.reduce((sum, entry) => sum + entry.bytes, 0);
   if (params.bytes !== bytes) yield ["params.bytes", String(params.bytes), `${bytes}, the sum of all records`];
+}
+
+function* mergedFaults({ merged }: Manifest["params"], records: ReadonlySet<string>): Generator<Complaint> {
+  const seen = new Set(records);
+  for (const { name, shape, sources } of merged) {
+    const subject = `params.merged: ${name}`;
+    if (seen.has(name)) yield [subject, "two weights", "one"];
+    if (shape.some((size) => size < 1)) yield [subject, `a shape of [${shape.join(", ")}]`, "positive sizes"];
+    const unknown = sources.find((source) => !records.has(source));
+    if (unknown !== undefined) yield [subject, `${unknown}, which has no record`, "recorded params only"];
+    seen.add(name);
+  }
 }
 
 function* referenceFaults(parsed: Manifest): Generator<Complaint> {
@@ -304,10 +327,10 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
     if (!files.has(path)) yield [subject, `'${path}', which files does not list`, "a file of the bundle"];
   }
   if (!parsed.libraries.length) yield ["libraries", "none", "at least one"];
-  const records = new Set(parsed.params.records.map((entry) => entry.name));
+  const params = new Set([...parsed.params.records, ...parsed.params.merged].map((entry) => entry.name));
   for (const [name, component] of Object.entries(parsed.components)) {
     for (const param of component.params) {
-      if (!records.has(param))
+      if (!params.has(param))
         yield [`components.${name}.params`, `${param}, which has no record`, "recorded params only"];
     }
   }

@@ -8,7 +8,7 @@ import type * as tvmjs from "@mlc-ai/web-runtime";
 import { UserError } from "./errors.ts";
 import { widenFloat16 } from "./float16.ts";
 import type { Bundle, ReadOptions } from "./load.ts";
-import type { Library, Manifest, MemoryMode, ParamRecord } from "./manifest.ts";
+import type { Library, Manifest, MemoryMode, MergedParam, ParamRecord } from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** The number of parallel downloads: enough to fill a connection, few enough to keep memory low. */
@@ -32,7 +32,7 @@ interface HostWeight {
 
 /**
  * The weights of the components that pictures have used so far. One component at a time has its turn, and during its turn
- * all its weights are on the GPU.
+ * all its weights are on the GPU. Merged weights are made before their component's first turn.
  */
 export class Weights {
   /** The last argument of each component's function, for the components whose weights are all on the GPU. */
@@ -43,24 +43,27 @@ export class Weights {
   private readonly staying: ReadonlySet<string>;
   /** Those that are there. */
   private readonly kept = new Map<string, tvmjs.Tensor>();
-  /** The weights on the host, which are uploaded for a component's turn. */
+  /** The weights on the host, which are uploaded for a component's turn or to make a merged weight. */
   private readonly waiting = new Map<string, HostWeight>();
+  private readonly merged: ReadonlyMap<string, MergedParam>;
 
   constructor(
     private readonly tvm: tvmjs.Instance,
     private readonly gpu: tvmjs.DLDevice,
+    private readonly vm: tvmjs.VirtualMachine,
     private readonly bundle: Bundle,
     private readonly library: Library,
     mode: MemoryMode,
   ) {
     const components = Object.entries(bundle.manifest.components);
     this.params = Object.fromEntries(components.map(([name, { params }]) => [name, params]));
+    this.merged = mergedParams(bundle.manifest);
     this.staying = new Set(components.flatMap(([name, { params }]) => params.slice(0, mode.kept_params[name])));
   }
 
   /** List the shards with weights of `components` that are not here yet, each with these weights. */
   lacking(components: readonly string[]): Map<string, ParamRecord[]> {
-    return neededShards(this.bundle.manifest, components, (param) => this.kept.has(param) || this.waiting.has(param));
+    return neededShards(this.bundle.manifest, components, (param) => this.isHere(param));
   }
 
   /** Fetch what `lacking` listed, and upload the weights that stay on the GPU as they arrive. */
@@ -94,6 +97,22 @@ export class Weights {
     return there ?? this.bring(name, sync);
   }
 
+  /**
+   * Make the merged weights of `name` that are not here yet, one after another. Those that do not stay on the GPU are
+   * read back, and wait as others do. What they are made of is freed, unless a component reads it.
+   */
+  async merge(name: string, sync: () => Promise<void>): Promise<void> {
+    const read = new Set(Object.values(this.params).flat());
+    for (const param of this.params[name]) {
+      const merged = this.merged.get(param);
+      if (merged === undefined || this.isHere(param)) continue;
+      const tensor = await this.make(merged, sync);
+      if (this.staying.has(param)) this.kept.set(param, tensor);
+      else this.waiting.set(param, await this.readBack(tensor, sync));
+      for (const source of merged.sources) if (!read.has(source)) this.waiting.delete(source);
+    }
+  }
+
   /** Free the components' workspace, which TVM keeps for the next call. */
   freeWorkspace(): void {
     inScope(this.tvm, (scope) => scope.getGlobalFunc("vm.builtin.memory_manager.clear")());
@@ -104,11 +123,48 @@ export class Weights {
     for (const weight of this.kept.values()) weight.dispose();
   }
 
+  private isHere(param: string): boolean {
+    return this.kept.has(param) || this.waiting.has(param);
+  }
+
   private leaves(name: string | undefined): boolean {
     return name !== undefined && this.params[name].some((param) => this.waiting.has(param));
   }
 
+  private async make({ function: name, sources }: MergedParam, sync: () => Promise<void>): Promise<tvmjs.Tensor> {
+    const brought: tvmjs.Tensor[] = [];
+    try {
+      const tensors = sources.map((source) => {
+        const there = this.kept.get(source);
+        if (there !== undefined) return there;
+        brought.push(upload(this.tvm, this.gpu, this.waiting.get(source) as HostWeight));
+        return brought[brought.length - 1];
+      });
+      const made = inScope(this.tvm, (scope) =>
+        scope.detachFromCurrentScope(this.vm.getFunction(name)(...tensors) as tvmjs.Tensor),
+      );
+      await sync();
+      return made;
+    } finally {
+      for (const tensor of brought) tensor.dispose();
+      this.freeWorkspace();
+    }
+  }
+
+  /** Copy a tensor to the host, and free it. */
+  private async readBack(tensor: tvmjs.Tensor, sync: () => Promise<void>): Promise<HostWeight> {
+    const { shape, dtype } = tensor;
+    const copy = inScope(this.tvm, (scope) => scope.detachFromCurrentScope(scope.empty(shape, dtype, scope.cpu())));
+    copy.copyFrom(tensor); // queued; the values are there after sync
+    tensor.dispose();
+    await sync();
+    const bytes = copy.toRawBytes().slice();
+    copy.dispose();
+    return { shape, dtype, bytes };
+  }
+
   private async bring(name: string, sync: () => Promise<void>): Promise<tvmjs.TVMArray> {
+    await this.merge(name, sync);
     const brought = new Map<string, tvmjs.Tensor>();
     let written = UPLOAD_BYTES; // so that the first upload waits for memory that is being freed
     try {
@@ -137,6 +193,11 @@ export function kindOf(name: string): string {
   return name.replace(/_\d+$/, "");
 }
 
+/** The weights that the GPU makes of others, by name. */
+function mergedParams({ params }: Manifest): ReadonlyMap<string, MergedParam> {
+  return new Map(params.merged.map((merged) => [merged.name, merged]));
+}
+
 /**
  * List the shards that `components` need, each with the weights that they need of it, except those that `isHere`.
  *
@@ -152,7 +213,11 @@ export function neededShards(
     const remedy = "build the bundle again without --component";
     throw new UserError("bundle", `no ${lacking.join(", ")}`, components.join(", "), remedy);
   }
-  const needed = new Set(components.flatMap((component) => manifest.components[component].params));
+  const merged = mergedParams(manifest);
+  const params = components.flatMap((component) => manifest.components[component].params);
+  const needed = new Set(
+    params.filter((param) => !isHere(param)).flatMap((param) => merged.get(param)?.sources ?? [param]),
+  );
   const shards = new Map<string, ParamRecord[]>();
   for (const record of manifest.params.records) {
     if (!needed.has(record.name) || isHere(record.name)) continue;

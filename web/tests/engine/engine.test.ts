@@ -515,6 +515,94 @@ describe("memory", () => {
   });
 });
 
+describe("a merged weight", () => {
+  /** Of the unet's first weight, 1, and a factor, 4: the GPU makes the ControlNet's weight of both. */
+  const factor = { name: "lines.up", shape: [1], dtype: "float16", shard: 1, byte_offset: 0, bytes: 2 };
+  const merged = { name: "lines.weight", shape: [1], function: "merge", sources: ["unet.first", "lines.up"] };
+  const { components, params } = manifest;
+  const lora: Manifest = {
+    ...manifest,
+    components: { ...components, controlnet: { ...components.controlnet, params: ["unet.second", "lines.weight"] } },
+    params: {
+      ...params,
+      shards: ["params/00.bin", "params/01.bin"],
+      records: [...records, factor],
+      merged: [merged],
+    },
+  };
+  let fetched: string[];
+  let merges: number[][];
+  let seen: number[][];
+
+  beforeEach(() => {
+    [fetched, merges, seen] = [[], [], []];
+    const whole = readFile;
+    readFile = async (path, options) => {
+      fetched.push(path);
+      return path === "params/01.bin" ? Uint8Array.of(0x00, 0x44, 0, 0) : whole(path, options);
+    };
+    tvm.state.run.merge = (...args) => {
+      merges.push(args.flatMap((tensor) => floats(tensor as FakeTensor)));
+      return gpuTensor(5);
+    };
+    tvm.state.run.controlnet = (...args) => {
+      seen.push((args.at(-1) as InstanceType<typeof tvm.TVMArray>).items.flatMap(floats));
+      return new tvm.TVMArray([gpuTensor(7), gpuTensor(8)]);
+    };
+  });
+
+  test.each([
+    ["stays", { unet: 2, controlnet: 2 }],
+    ["comes and goes", { unet: 0, controlnet: 0 }],
+    ["stays, and what it is made of comes and goes", { unet: 0, controlnet: 2 }],
+  ])("is made once, and %s", async (_, kept) => {
+    const engine = await load({ manifest: lora, memory: keeping(kept) });
+    expect(fetched).toContain("params/01.bin");
+    expect(merges).toEqual([[1, 4]]);
+    const context = await engine.textEncoder(Int32Array.of(1));
+    for (let i = 0; i < 3; i++) await drawStep(engine, context);
+    expect(merges).toHaveLength(1);
+    expect(seen).toEqual(Array(3).fill([-2, 5]));
+  });
+
+  test("takes the place of its factors, on the GPU too", async () => {
+    const whole = await load({ memory: keeping({ unet: 2 }) });
+    await warmUp(whole);
+    const before = tvm.state.tensors;
+    whole.unload();
+    const empty = tvm.state.tensors;
+    const engine = await load({ manifest: lora, memory: keeping({ unet: 2, controlnet: 2 }) });
+    await warmUp(engine);
+    expect(tvm.state.tensors - empty).toBe(before - empty + 1);
+    await engine.require(["controlnet"]); // the factors are not fetched again
+    expect(fetched.filter((path) => path === "params/01.bin")).toHaveLength(1);
+    engine.unload();
+    expect(tvm.state.tensors).toBe(empty);
+  });
+
+  test("of a further ControlNet is made when a picture uses it", async () => {
+    const ofTwo: Manifest = {
+      ...lora,
+      components: {
+        ...components,
+        control_embedding_2: components.control_embedding,
+        controlnet_2: lora.components.controlnet,
+      },
+      controlnets: [LINES, DEPTH],
+    };
+    const kept = { unet: 2, controlnet_2: 2, control_embedding_2: 0 };
+    const engine = await load({ manifest: ofTwo, memory: keeping(kept) });
+    expect(fetched).not.toContain("params/01.bin");
+    await engine.require(["controlnet_2", "control_embedding_2"]);
+    expect(merges).toEqual([]);
+    const context = await engine.textEncoder(Int32Array.of(1));
+    const control = await engine.controlEmbedding(sample, DEPTH);
+    for (let i = 0; i < 2; i++) (await engine.controlnet(sample, 9, context, control, [1, 1])).dispose();
+    expect(merges).toEqual([[1, 4]]);
+    expect(seen).toEqual(Array(2).fill([-2, 5]));
+  });
+});
+
 describe("reading", () => {
   test("waits for the device", async () => {
     const engine = await load();

@@ -120,6 +120,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       bytes: 4,
       shards: ["params/00.bin"],
       records: [{ name: "unet.weight", shape: [2], dtype: "float16", shard: 0, byte_offset: 0, bytes: 4 }],
+      merged: [],
     },
     tokenizer: { file: "tokenizer/tokenizer.json", max_length: 5, begin_id: 6, end_id: 7, pad_id: 7 },
     samplers: { file: "samplers.json", default: "ddim" },

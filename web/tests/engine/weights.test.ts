@@ -59,6 +59,20 @@ test("what is here is not fetched again", () => {
   expect(shardsOf(manifest, both, () => true)).toEqual([]);
 });
 
+test("of a merged weight, what it is made of is fetched, unless it is here", () => {
+  const plain = manifestWith("up");
+  const merged = [{ name: "merged", shape: [2], function: "merge", sources: ["unet.weight", "up"] }];
+  const components = { ...plain.components, controlnet: { ...plain.components.controlnet, params: ["merged"] } };
+  const manifest = { ...plain, components, params: { ...plain.params, merged } };
+  const wanted = [
+    ["params/00.bin", "unet.weight"],
+    ["params/01.bin", "up"],
+  ];
+  expect(shardsOf(manifest, ["controlnet"])).toEqual(wanted);
+  expect(shardsOf(manifest, ["controlnet"], (param) => param === "unet.weight")).toEqual(wanted.slice(1));
+  expect(shardsOf(manifest, ["controlnet"], (param) => param === "merged")).toEqual([]);
+});
+
 test("the number of a ControlNet is no part of its kind", () => {
   expect(["controlnet_2", "control_embedding_12", "unet"].map(kindOf)).toEqual([
     "controlnet",

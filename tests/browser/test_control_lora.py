@@ -1,0 +1,69 @@
+"""Control-LoRAs that share their UNet's weights, in Chromium: the GPU makes theirs of the UNet's and of factors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlc_controlnet.build import build
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from tests.browser.conftest import ROOT, Visit
+from tests.browser.test_covering_set import MIN_PSNR_DB, as_request
+from tests.fixtures.control_lora import save_control_lora
+from tests.fixtures.random_model import save_random_model
+from tests.runtime.test_circles import psnr_db
+from tests.runtime.test_diffusers import HEIGHT, PROMPT, SCALE, WIDTH, random_picture
+
+MODES = ("resident", "reduced")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    """By target: of two Control-LoRAs."""
+    folder = tmp_path_factory.mktemp("control-lora")
+    model = save_random_model(folder / "model")
+    options = []
+    for seed, name in enumerate(("canny", "depth")):
+        save_control_lora(folder / f"{name}.safetensors", model, 4, seed)
+        options.append(ControlNetOption(str(folder / f"{name}.safetensors"), name))
+    size = {"height": HEIGHT, "width": WIDTH, "controlnets": tuple(options)}
+    return {
+        target: build(BuildConfig(str(model), target, ("float32",), folder / target, ROOT / "tuning_db", **size))
+        for target in ("llvm", "webgpu")
+    }
+
+
+def test_the_browser_draws_what_the_native_library_draws(
+    visit: Visit, engine_site: Path, bundles: dict[str, Bundle]
+) -> None:
+    calls: list[dict[str, Any]] = [
+        {
+            "prompt": PROMPT,
+            "control_image": [random_picture(i + 1) for i in range(len(names))],
+            "controlnets": names,
+            "seed": 7,
+            "num_inference_steps": 2,
+            "guidance_scale": 3.0,
+            "controlnet_conditioning_scale": SCALE,
+        }
+        for names in (["canny"], ["depth"], ["canny", "depth"])
+    ]
+    pipeline = ControlNetPipeline.from_bundle(bundles["llvm"])
+    wanted = [np.asarray(pipeline(**call).images[0]) for call in calls]
+    facts = visit("drawWithTheEngine", bundles["webgpu"], site=engine_site, requests=list(map(as_request, calls)))
+    drawn = [np.array(pixels).reshape(HEIGHT, WIDTH, 4)[..., :3] for pixels in facts["pictures"]]
+    decibels = [psnr_db(d, w) for d, w in zip(drawn, wanted, strict=True)]
+    assert min(decibels) >= MIN_PSNR_DB, decibels
+    assert psnr_db(wanted[0], wanted[1]) < MIN_PSNR_DB
+
+
+def test_its_memory_is_the_planned_one(visit: Visit, engine_site: Path, bundles: dict[str, Bundle]) -> None:
+    request = {"prompt": PROMPT, "seed": 7, "numInferenceSteps": 1, "guidanceScale": 3, "controlnets": ["canny"]}
+    facts = visit("countGpuMemory", bundles["webgpu"], site=engine_site, modes=MODES, **request)
+    assert facts["reduced"]["image"] == facts["resident"]["image"]
+    for mode in MODES:
+        assert facts[mode]["peak"] == pytest.approx(facts[mode]["planned"], rel=0.01)
+        assert facts[mode]["unloaded"] == 0

@@ -1,0 +1,175 @@
+"""Control-LoRAs that share their UNet's weights: the bundle holds factors, and draws what diffusers draws."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionControlNetPipeline
+
+from mlc_controlnet.build import build
+from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.checkpoint import load_checkpoint
+from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.parity.parity import THRESHOLD_DB
+from mlc_controlnet.runtime.engine import Engine
+from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from tests.conftest import ROOT
+from tests.fixtures.control_lora import save_control_lora
+from tests.fixtures.random_model import save_random_model
+from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
+from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMPT, SCALE, STEPS, WIDTH, random_picture
+
+pytestmark = pytest.mark.integration
+
+RANK = 4
+NAMES = ("canny", "depth")
+UNTOLD = "mid_block.resnets.0.conv2.weight"
+
+Model = tuple[Path, dict[str, ControlNetModel]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The folder, and what the Control-LoRAs beside it make of its UNet, in torch float32."""
+    folder = save_random_model(tmp_path_factory.mktemp("control-lora") / "model")
+    return folder, {
+        name: save_control_lora(folder.parent / f"{name}.safetensors", folder, RANK, seed, untold=[UNTOLD])
+        for seed, name in enumerate(NAMES)
+    }
+
+
+@pytest.fixture(scope="module")
+def bundle(model: Model) -> Bundle:
+    folder, _ = model
+    options = tuple(ControlNetOption(str(folder.parent / f"{name}.safetensors"), name) for name in NAMES)
+    out = folder.parent / "bundle"
+    return build(
+        BuildConfig(
+            str(folder),
+            "llvm",
+            ("float32",),
+            out,
+            ROOT / "tuning_db",
+            height=HEIGHT,
+            width=WIDTH,
+            controlnets=options,
+        )
+    )
+
+
+def draw(bundle: Bundle, names: tuple[str, ...], reduced_memory: bool = False) -> np.ndarray:
+    pipeline = ControlNetPipeline.from_bundle(bundle, reduced_memory=reduced_memory)
+    pictures = [random_picture(1 + NAMES.index(name)) for name in names]
+    drawn = pipeline(
+        PROMPT,
+        pictures,
+        controlnets=list(names),
+        latents=LATENTS,
+        negative_prompt=NEGATIVE_PROMPT,
+        num_inference_steps=STEPS,
+        guidance_scale=3.0,
+        controlnet_conditioning_scale=SCALE,
+    )
+    pipeline.unload()
+    return np.asarray(drawn.images[0])
+
+
+def draw_with_diffusers(model: Model, names: tuple[str, ...]) -> np.ndarray:
+    folder, controlnets = model
+    reference = StableDiffusionControlNetPipeline.from_pretrained(
+        folder, controlnet=MultiControlNetModel([controlnets[name] for name in names]), torch_dtype=torch.float32
+    )
+    reference.set_progress_bar_config(disable=True)
+    drawn = reference(
+        PROMPT,
+        image=[random_picture(1 + NAMES.index(name)) for name in names],
+        latents=torch.from_numpy(LATENTS),
+        negative_prompt=NEGATIVE_PROMPT,
+        num_inference_steps=STEPS,
+        guidance_scale=3.0,
+        controlnet_conditioning_scale=[SCALE] * len(names),
+    )
+    return np.asarray(drawn.images[0])
+
+
+@pytest.mark.parametrize("names", [("canny",), ("depth",), ("depth", "canny")], ids=", ".join)
+def test_a_bundle_of_factors_draws_diffusers_picture(model: Model, bundle: Bundle, names: tuple[str, ...]) -> None:
+    wanted = draw_with_diffusers(model, names)
+    drawn = draw(bundle, names)
+    assert wanted.std() > 10  # not a flat picture
+    assert psnr_db(drawn, wanted) >= MIN_PSNR_DB
+    assert np.array_equal(draw(bundle, names, reduced_memory=True), drawn)
+
+
+def test_one_control_lora_is_not_the_other(model: Model, bundle: Bundle) -> None:
+    folder, controlnets = model
+    same = dict.fromkeys(NAMES, controlnets["canny"])
+    assert psnr_db(draw(bundle, ("depth",)), draw_with_diffusers((folder, same), ("depth",))) < MIN_PSNR_DB
+
+
+def test_the_device_makes_what_a_build_would_merge(model: Model, bundle: Bundle) -> None:
+    """Equal but for the order of a float32 sum, which now and then rounds to the next float16."""
+    folder, _ = model
+    files = {name: folder.parent / f"{name}.safetensors" for name in NAMES}
+    checkpoint = load_checkpoint(folder, HEIGHT, WIDTH, controlnets=files)
+    merged_by_build = {part: dict(checkpoint.parts[part].named_parameters()) for part in ("controlnet", "controlnet_2")}
+    with Engine.load(bundle) as engine:
+        assert engine.weights is not None
+        for component in ("controlnet", "controlnet_2"):
+            made = dict(zip(bundle.manifest.components[component].params, engine.weights.take(component), strict=True))
+            merged = [param for param in bundle.manifest.params.merged if param.name.startswith(f"{component}.")]
+            whole = [param for param in merged if not param.name.endswith("more") and len(param.shape) == 4]
+            assert len(whole) > 10  # convolutions, whose outputs come last
+            for param in whole:
+                wanted = (
+                    merged_by_build[component][param.name.removeprefix(f"{component}.")].float().permute(1, 2, 3, 0)
+                )
+                got = made[param.name].numpy()
+                assert np.mean(got != wanted.numpy()) < 2e-3
+                assert np.allclose(got, wanted.numpy(), rtol=2**-10, atol=1e-7)
+
+
+def test_a_control_lora_costs_its_factors(bundle: Bundle) -> None:
+    params = bundle.manifest.params
+    sizes = {record.name: record.bytes for record in params.records}
+    by_shard: dict[int, set[str]] = {}
+    for record in params.records:
+        by_shard.setdefault(record.shard, set()).add(record.name.split(".")[0])
+    merged = [param for param in params.merged if param.name.startswith("controlnet_2.")]
+    own = sum(size for name, size in sizes.items() if name.startswith("controlnet_2.") and "cond_embedding" not in name)
+    whole = (
+        own
+        + sum(2 * int(np.prod(param.shape)) for param in merged)
+        - sum(sizes[source] for param in merged for source in param.sources if source.startswith("controlnet_2."))
+    )
+    assert own < 0.15 * whole
+    assert {"controlnet_2"} in by_shard.values()  # a page fetches them for a picture that uses depth
+    assert f"unet.{UNTOLD}" in bundle.manifest.components["controlnet_2"].params
+    assert {param.function for param in merged} == {
+        param.function for param in params.merged if param.name.startswith("controlnet.")
+    }
+    assert min(bundle.manifest.parity_db["controlnet_2"].values()) >= THRESHOLD_DB["float32"]
+
+
+@pytest.mark.parametrize("reduced_memory", [False, True])
+def test_weights_are_made_once_and_factors_do_not_stay(bundle: Bundle, reduced_memory: bool) -> None:
+    params = bundle.manifest.params
+    merged = {param.name for param in params.merged}
+    factors = {source for param in params.merged for source in param.sources if not source.startswith("unet.")}
+    calls: list[str] = []
+    with Engine.load(bundle, reduced_memory=reduced_memory) as engine:
+        assert engine.weights is not None
+        function = engine.weights._function
+
+        def counted(name: str) -> object:
+            calls.append(name)
+            return function(name)
+
+        engine.weights._function = counted
+        for component in ("controlnet", "unet", "controlnet_2", "unet", "controlnet", "controlnet_2", "unet"):
+            engine.weights.take(component)
+            there = engine.weights.on_device
+            assert {name for name in merged if name.startswith(f"{component}.")} <= there
+            assert not factors & there
+        assert len(calls) == len(merged)
