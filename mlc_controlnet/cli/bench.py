@@ -8,7 +8,6 @@ from pathlib import Path
 from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
-from mlc_controlnet.errors import check_one_of
 from mlc_controlnet.locations import PERFORMANCE, check_checkout
 
 HOSTS = ("chromium", "node", "native")
@@ -137,28 +136,47 @@ def _add_compilers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="PART",
         help="only operations with this in their name; can be repeated",
     )
-    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="default: float16")
+    parser.add_argument("--step", action="store_true", help="a whole step of Stable Diffusion 1.5 instead: minutes")
+    parser.add_argument("--peer", action="store_true", help="onnxruntime-web's shaders instead of ours")
+    parser.add_argument("--dtype", action="append", default=[], help="can be repeated; default: float16")
     parser.add_argument(
         "--chip",
         action="append",
         default=[],
         help="navi31 (Radeon Pro W7900) or navi21 (Radeon Pro W6800); can be repeated; default: navi31",
     )
-    parser.set_defaults(run=_judge_operations, needs_torch=True)
+    parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
+    parser.set_defaults(run=_bench_compilers, needs_torch=True)
 
 
-def _judge_operations(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.compilers.chips import CHIPS
-    from mlc_controlnet.bench.compilers.judge import judge_operations
+def _bench_compilers(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.compilers.chips import Chip
+    from mlc_controlnet.bench.compilers.figures import PEER, find, read_figures, write_figures
+    from mlc_controlnet.bench.compilers.judgement import Judgement
+    from mlc_controlnet.bench.compilers.measure import ORDER, JudgeSettings, measure
     from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
 
     check_checkout("bench compilers")
-    names = options.chip or ["navi31"]
-    for name in names:
-        check_one_of("--chip", name, CHIPS)
+    settings = JudgeSettings(
+        only=tuple(options.only),
+        step=options.step,
+        peer=options.peer,
+        dtypes=tuple(options.dtype) or ("float16",),
+        chips=tuple(options.chip) or ("navi31",),
+        command=options.command_line,
+    )
+    kept = read_figures()
+
+    def show(chip: Chip, dtype: str, judgement: Judgement) -> None:
+        peer = None if options.peer else find(kept, PEER, chip.name, dtype)
+        print("\n".join(lines(chip, judgement, peer.row(judgement.name) if peer else None)), flush=True)
+
     print(f"{LEGEND}\n{HEAD}")
-    for chip, judgement in judge_operations(tuple(options.only), options.dtype, [CHIPS[name] for name in names]):
-        print("\n".join(lines(chip, judgement)), flush=True)
+    figures = measure(settings, show)
+    if options.keep:
+        for one in figures:
+            print(write_figures(one, ORDER))
+        _report(options)
 
 
 def _add_contest(parser: argparse.ArgumentParser) -> None:

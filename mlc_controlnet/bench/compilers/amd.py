@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlc_controlnet.bench.compilers.amd_isa import Block, Cost, cost_of, parse
 from mlc_controlnet.bench.compilers.amd_loops import Loop, find_loops, trips_of
 from mlc_controlnet.bench.compilers.chips import Chip
-from mlc_controlnet.bench.compilers.spirv import Spirv, driver_manifest
+from mlc_controlnet.bench.compilers.spirv import INSTALL, Spirv, driver_manifest
 from mlc_controlnet.errors import UserError
 
 PROCESS = Path(__file__).with_name("radv_process.py")
@@ -68,8 +68,13 @@ class AmdCode:
         return max(costs, key=lambda cost: cost.multiply_adds, default=self.whole)
 
 
-def compile_for_amd(shaders: Mapping[str, Spirv], chip: Chip) -> tuple[dict[str, AmdCode], dict[str, str]]:
+def compile_for_amd(
+    shaders: Mapping[str, Spirv], chip: Chip, uniforms: Mapping[str, Sequence[int]] | None = None
+) -> tuple[dict[str, AmdCode], dict[str, str]]:
     """Compile shaders for `chip`.
+
+    Args:
+        uniforms: shader -> the words of its uniform buffer, where trip counts depend on them.
 
     Returns:
         The code, and the errors of the shaders that the compiler rejects, by name.
@@ -93,8 +98,13 @@ def compile_for_amd(shaders: Mapping[str, Spirv], chip: Chip) -> tuple[dict[str,
         if "error" in outcome:
             errors[name] = str(outcome["error"])
         else:
-            compiled[name] = _code(outcome, chip)
+            compiled[name] = _code(outcome, chip, (uniforms or {}).get(name, ()))
     return compiled, errors
+
+
+def mesa_version(chip: Chip) -> str:
+    """Return Mesa's version. Raises UserError if it is missing or too old."""
+    return ".".join(map(str, _start([], chip)[0]))
 
 
 def _run(shaders: Mapping[str, Spirv], chip: Chip) -> dict[str, dict[str, object]]:
@@ -102,6 +112,11 @@ def _run(shaders: Mapping[str, Spirv], chip: Chip) -> dict[str, dict[str, object
         json.dumps({"name": name, "code": str(shader.code), "entry": shader.entry, "bindings": shader.bindings})
         for name, shader in shaders.items()
     ]
+    return {outcome["name"]: outcome for outcome in map(json.loads, _start(jobs, chip)[1])}
+
+
+def _start(jobs: Sequence[str], chip: Chip) -> tuple[tuple[int, ...], list[str]]:
+    """Start the compiler; return Mesa's version and a line for each job that it finished."""
     environment = {
         **os.environ,
         "RADV_FORCE_FAMILY": chip.architecture,
@@ -109,30 +124,24 @@ def _run(shaders: Mapping[str, Spirv], chip: Chip) -> dict[str, dict[str, object
         "VK_LOADER_LAYERS_DISABLE": "*",
         "MESA_SHADER_CACHE_DISABLE": "true",  # cached code has no listing
     }
+    text = "".join(f"{job}\n" for job in jobs)
     command = [sys.executable, str(PROCESS)]
-    run = subprocess.run(
-        command, input="\n".join(jobs) + "\n", env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=False)
     first, *lines = run.stdout.splitlines() or [""]
     if not first:
-        raise UserError(
-            "RADV",
-            run.stderr.strip().splitlines()[-1] if run.stderr.strip() else f"exit code {run.returncode}",
-            "Mesa 25 or newer with libvulkan1",
-            "apt install mesa-vulkan-drivers libvulkan1 (Debian 12: from bookworm-backports)",
-        )
+        reasons = run.stderr.strip().splitlines() or [f"exit code {run.returncode}"]
+        raise UserError("RADV", reasons[-1], "Mesa 25 or newer, and libvulkan1", INSTALL)
     mesa = tuple(json.loads(first)["mesa"])
     if mesa < LEAST_MESA:
-        version = ".".join(map(str, mesa))
-        raise UserError("Mesa", version, "25 or newer", "apt install -t bookworm-backports mesa-vulkan-drivers")
-    return {outcome["name"]: outcome for outcome in map(json.loads, lines)}
+        raise UserError("Mesa", ".".join(map(str, mesa)), "25 or newer", INSTALL)
+    return mesa, lines
 
 
-def _code(outcome: Mapping[str, object], chip: Chip) -> AmdCode:
+def _code(outcome: Mapping[str, object], chip: Chip, uniforms: Sequence[int]) -> AmdCode:
     statistics: dict[str, int] = outcome["statistics"]  # type: ignore[assignment]
     wave = int(outcome["wave"])  # type: ignore[call-overload]
     blocks = parse(str(outcome["assembly"]))
-    loops = find_loops(blocks)
+    loops = find_loops(blocks, uniforms)
     dual_issue = chip.architecture in RDNA_3
     return AmdCode(
         wave=wave,

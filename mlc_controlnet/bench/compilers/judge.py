@@ -1,19 +1,58 @@
-"""Judges the operations of `bench kernels` by the compilers of real GPUs."""
+"""Judges operations and whole calls of a model by AMD's compiler, and the peer's shaders in the same way."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
 
 from mlc_controlnet.bench.compilers.amd import compile_for_amd
 from mlc_controlnet.bench.compilers.chips import Chip
-from mlc_controlnet.bench.compilers.judgement import Judgement, join, judge_kernel
+from mlc_controlnet.bench.compilers.judgement import Judgement, judge_kernel
 from mlc_controlnet.bench.compilers.kernels import Kernel, compile_kernels
+from mlc_controlnet.bench.compilers.peer import PeerLaunch
+from mlc_controlnet.bench.compilers.roofline import limit_microseconds
 from mlc_controlnet.bench.compilers.spirv import to_spirv
 from mlc_controlnet.bench.operations.cases import Case, operation_cases
 
 NORMS = ("group_norm", "layer_norm")  # their arithmetic is no multiply-adds of a product
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A shader and how it is launched.
+
+    Attributes:
+        launches: how often in a call.
+        uniforms: words of its uniform buffer, where trip counts depend on them.
+    """
+
+    wgsl: str
+    launches: int
+    workgroups: int
+    operand_bytes: int
+    uniforms: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A computation to judge.
+
+    Attributes:
+        multiply_adds: what it needs; 0 for a norm.
+        least_bytes: what every schedule must move.
+    """
+
+    name: str
+    title: str
+    multiply_adds: float
+    least_bytes: float
+
+    @staticmethod
+    def of(case: Case) -> "Subject":
+        multiply_adds = 0.0 if case.name.startswith(NORMS) else 1e9 * case.work.gflop / 2
+        return Subject(case.name, case.title, multiply_adds, 1e6 * case.work.megabytes)
 
 
 def judge_operations(only: tuple[str, ...], dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
@@ -23,29 +62,45 @@ def judge_operations(only: tuple[str, ...], dtype: str, chips: Sequence[Chip]) -
     """
     cases = operation_cases(only, False, dtype)
     for case in cases.cases[1:]:  # the first is the large matmul
-        kernels = compile_kernels(tvm.IRModule({tvm.ir.GlobalVar(case.name): cases.module[case.name]}), dtype)
-        yield from judge(kernels, case, dtype, chips)
+        module = tvm.IRModule({tvm.ir.GlobalVar(case.name): cases.module[case.name]})
+        yield from judge(Subject.of(case), launched(compile_kernels(module, dtype)), dtype, chips)
 
 
-def judge(kernels: Sequence[Kernel], case: Case, dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
-    """Judge the kernels of one operation."""
-    multiply_adds = 0 if case.name.startswith(NORMS) else 1e9 * case.work.gflop / 2
+def launched(kernels: Sequence[Kernel]) -> dict[str, Launched]:
+    """Describe our kernels, by name."""
+    return {
+        kernel.name: Launched(kernel.wgsl, kernel.launches, kernel.workgroups, kernel.operand_bytes)
+        for kernel in kernels
+    }
+
+
+def launched_by_peer(launches: Sequence[PeerLaunch]) -> dict[str, Launched]:
+    """Describe the peer's launches, in order: its shaders have no names."""
+    shaders = {}
+    for number, launch in enumerate(launches, 1):
+        x, y, z = launch.workgroups
+        shaders[f"launch_{number}"] = Launched(launch.wgsl, 1, x * y * z, launch.operand_bytes, launch.uniforms)
+    return shaders
+
+
+def judge(
+    subject: Subject, shaders: Mapping[str, Launched], dtype: str, chips: Sequence[Chip]
+) -> Iterator[tuple[Chip, Judgement]]:
+    """Judge the shaders of one computation on each chip. A shader that a compiler rejects becomes an error."""
+    uniforms = {name: shader.uniforms for name, shader in shaders.items()}
     with tempfile.TemporaryDirectory() as folder:
-        shaders, rejected = to_spirv({kernel.name: kernel.wgsl for kernel in kernels}, Path(folder))
+        compiled, rejected = to_spirv({name: shader.wgsl for name, shader in shaders.items()}, Path(folder))
         for chip in chips:
-            compiled, failed = compile_for_amd(shaders, chip)
-            judged = [
-                judge_kernel(
-                    compiled[kernel.name],
-                    kernel.name,
-                    kernel.launches,
-                    kernel.workgroups,
-                    kernel.facts.threads,
-                    kernel.operand_bytes,
-                    chip,
+            codes, failed = compile_for_amd(compiled, chip, uniforms)
+            kernels = []
+            for name, code in codes.items():
+                shader, threads = shaders[name], compiled[name].threads
+                kernels.append(
+                    judge_kernel(code, name, shader.launches, shader.workgroups, threads, shader.operand_bytes, chip)
                 )
-                for kernel in kernels
-                if kernel.name in compiled
-            ]
-            least_bytes, errors = 1e6 * case.work.megabytes, rejected | failed
-            yield chip, join(case.name, case.title, multiply_adds, least_bytes, dtype, judged, errors, chip)
+            limit = limit_microseconds(subject.multiply_adds, subject.least_bytes, dtype, chip)
+            kernels.sort(key=lambda kernel: -kernel.total_microseconds)
+            yield (
+                chip,
+                Judgement(subject.name, subject.title, subject.multiply_adds, limit, tuple(kernels), rejected | failed),
+            )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mlc_controlnet.bench.compilers.amd import AmdCode
 from mlc_controlnet.bench.compilers.amd_isa import Cost
 from mlc_controlnet.bench.compilers.chips import Chip
-from mlc_controlnet.bench.compilers.roofline import limit_microseconds, predict
+from mlc_controlnet.bench.compilers.roofline import predict
 from mlc_controlnet.kernels.integers import ceil_div
 
 
@@ -87,7 +87,7 @@ class Judgement:
 
     @property
     def share_of_limit(self) -> float:
-        return self.limit_microseconds / self.microseconds
+        return self.limit_microseconds / self.microseconds if self.kernels else 0.0
 
 
 def judge_kernel(
@@ -113,19 +113,3 @@ def judge_kernel(
         microseconds=prediction.microseconds,
         bound=prediction.bound,
     )
-
-
-def join(
-    name: str,
-    title: str,
-    multiply_adds: float,
-    least_bytes: float,
-    dtype: str,
-    kernels: list[KernelJudgement],
-    errors: dict[str, str],
-    chip: Chip,
-) -> Judgement:
-    """Sum up the kernels of a computation that needs `multiply_adds` and moves `least_bytes` at least."""
-    limit = limit_microseconds(multiply_adds, least_bytes, dtype, chip)
-    ordered = sorted(kernels, key=lambda kernel: -kernel.total_microseconds)
-    return Judgement(name, title, multiply_adds, limit, tuple(ordered), errors)

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from mlc_controlnet.compile.library import generate_code, plan_library
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.locations import TUNING_DB
-from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
+from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,17 @@ class Kernel:
         return x * y * z
 
 
-def compile_kernels(module: tvm.IRModule, dtype: str, out: object = None) -> list[Kernel]:
+def compile_kernels(module: tvm.IRModule, dtype: str) -> list[Kernel]:
     """Compile a module after phase clean for WebGPU; list its kernels by name."""
     config = BuildConfig(model="bench", target="webgpu", dtypes=(dtype,), out=TUNING_DB, tuning_db=TUNING_DB)
     planned = plan_library(module, dtype, config)
     launches = _count_launches(planned.module)
+    # Measured again: phase plan gives some kernels an operand to write over, and replaces reshapes by views.
+    called = tvm.IRModule({v: f for v, f in planned.module.functions_items() if v.name_hint in launches})
+    facts = measure_kernels(called, planned.target)
     shaders = dict(_shaders(generate_code(planned.module, planned.target).mod))
-    sizes = {
-        global_var.name_hint: sum(_bytes(parameter.ty) for parameter in function.params)
-        for global_var, function in planned.module.functions_items()
-        if isinstance(function, tirx.PrimFunc)
-    }
-    return [
-        Kernel(facts, launches[facts.prim_func], shaders[facts.name], sizes[facts.prim_func])
-        for facts in planned.requirements.kernels
-        if facts.prim_func in launches  # phase plan replaces reshapes by views
-    ]
+    sizes = {v.name_hint: sum(_bytes(parameter.ty) for parameter in f.params) for v, f in called.functions_items()}
+    return [Kernel(one, launches[one.prim_func], shaders[one.name], sizes[one.prim_func]) for one in facts]
 
 
 def _shaders(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """WGSL -> SPIR-V as Chromium does it: its compiler Tint in Dawn's build for Node, then spirv-as of spirv-tools."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -14,15 +15,17 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import WEB
 
 ICD = Path("/usr/share/vulkan/icd.d")
+INSTALL = "run tests/bench/install_mesa.sh, which takes it from bookworm-backports on Debian 12"
 TARGET = ("--target-env", "vulkan1.3")
 
 
 @dataclass(frozen=True)
 class Spirv:
-    """A shader for Vulkan: its file, entry point and bindings (set, binding, `uniform` or `storage`)."""
+    """A shader for Vulkan: its file, entry point, threads and bindings (set, binding, `uniform` or `storage`)."""
 
     code: Path
     entry: str
+    threads: int
     bindings: tuple[tuple[int, int, str], ...]
 
 
@@ -30,12 +33,7 @@ def driver_manifest(driver: str) -> Path:
     """Return the manifest of a Vulkan driver of Mesa: `radeon` or `lvp`. Raises UserError if it is not installed."""
     found = sorted(ICD.glob(f"{driver}_icd*.json"))
     if not found:
-        raise UserError(
-            "Mesa",
-            f"no {driver}_icd.json in {ICD}",
-            "Mesa 25 or newer",
-            "run tests/install_mesa.sh, or apt install mesa-vulkan-drivers (Debian 12: from bookworm-backports)",
-        )
+        raise UserError("Mesa", f"no {driver}_icd.json in {ICD}", "Mesa 25 or newer", INSTALL)
     return found[0]
 
 
@@ -85,5 +83,6 @@ def assemble(listing: str, file: Path) -> Spirv:
         assert storage is not None, name
         bindings.append((of["DescriptorSet"], of["Binding"], "uniform" if storage[1] == "Uniform" else "storage"))
     entry = re.search(r'OpEntryPoint GLCompute %\S+ "([^"]+)"', listing)
-    assert entry is not None
-    return Spirv(file, entry[1], tuple(bindings))
+    size = re.search(r"OpExecutionMode %\S+ LocalSize (\d+) (\d+) (\d+)", listing)
+    assert entry is not None and size is not None
+    return Spirv(file, entry[1], math.prod(map(int, size.groups())), tuple(bindings))

@@ -1,0 +1,85 @@
+"""Keeps judgements in the repository: what the compilers said, with the versions and the command."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bundle.json_record import from_json, to_json
+from mlc_controlnet.files import write_text
+
+FOLDER = Path(__file__).parents[1] / "figures" / "compilers"
+OURS, PEER = "ours", "onnxruntime-web"
+DIGITS = 6  # of a kept number
+
+
+@dataclass(frozen=True)
+class CompilerFigures:
+    """The judgements of one contestant on one chip in one dtype: a file.
+
+    Attributes:
+        contestant: OURS or PEER.
+        chip: a name of chips.CHIPS.
+        versions: of this project, TVM, the peer, Mesa.
+    """
+
+    contestant: str
+    chip: str
+    dtype: str
+    command: str
+    date: str
+    versions: Mapping[str, str]
+    rows: tuple[Judgement, ...]
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.chip}-{self.dtype}-{self.contestant}.json"
+
+    def row(self, name: str) -> Judgement | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def write_figures(figures: CompilerFigures, order: Sequence[str], folder: Path = FOLDER) -> Path:
+    """Write `figures` into `folder`, a row a line; rows of the same file that were not judged again stay.
+
+    order: names of rows in the order to write them; others come first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / figures.file_name
+    before = read_file(path).rows if path.exists() else ()
+    rows = {row.name: row for row in (*before, *figures.rows)}
+    place = {name: number for number, name in enumerate(order)}
+    ordered = sorted(rows.values(), key=lambda row: place.get(row.name, -1))
+    record = to_json(dataclasses.replace(figures, rows=()))
+    del record["rows"]
+    head = json.dumps(record, indent=1).removesuffix("\n}")
+    lines = ",\n".join(f"  {json.dumps(_rounded(to_json(row)))}" for row in ordered)
+    write_text(path, f'{head},\n "rows": [\n{lines}\n ]\n}}\n')
+    return path
+
+
+def read_file(path: Path) -> CompilerFigures:
+    """Read one file. Raises UserError if it is damaged."""
+    return from_json(CompilerFigures, json.loads(path.read_bytes()), path.name)
+
+
+def read_figures(folder: Path = FOLDER) -> list[CompilerFigures]:
+    """Read every file of `folder`."""
+    return [read_file(path) for path in sorted(folder.glob("*.json"))]
+
+
+def find(kept: Sequence[CompilerFigures], contestant: str, chip: str, dtype: str) -> CompilerFigures | None:
+    """Return the figures of one contestant, if they are kept."""
+    wanted = (contestant, chip, dtype)
+    return next((figures for figures in kept if (figures.contestant, figures.chip, figures.dtype) == wanted), None)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        short = float(f"{value:.{DIGITS}g}")
+        return int(short) if short.is_integer() else short
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

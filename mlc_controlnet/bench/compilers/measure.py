@@ -1,0 +1,84 @@
+"""Runs `bench compilers`: chooses the computations, judges them, and describes the run."""
+
+import datetime
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from mlc_controlnet import __version__
+from mlc_controlnet.bench.compilers.amd import mesa_version
+from mlc_controlnet.bench.compilers.chips import CHIPS, Chip
+from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures
+from mlc_controlnet.bench.compilers.full_size import NAME, judge_step
+from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
+from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.compilers.peer import record_peer
+from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
+from mlc_controlnet.bench.operations.operations import OPERATIONS
+from mlc_controlnet.bench.operations.webgpu_contest import peer_version
+from mlc_controlnet.errors import check_one_of
+
+ORDER = (NAME, *(operation.name for operation in OPERATIONS))
+Show = Callable[[Chip, str, Judgement], None]  # takes a chip, a dtype and a judgement as soon as it is known
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """What to judge.
+
+    Attributes:
+        only: parts of operations' names; empty: all operations.
+        step: judge a whole denoising step instead of single operations.
+        peer: judge onnxruntime-web's shaders instead of ours.
+        command: the command line that produces the same figures again.
+    """
+
+    only: tuple[str, ...]
+    step: bool
+    peer: bool
+    dtypes: tuple[str, ...]
+    chips: tuple[str, ...]
+    command: str
+
+    def __post_init__(self) -> None:
+        for name in self.chips:
+            check_one_of("--chip", name, CHIPS)
+        for dtype in self.dtypes:
+            check_one_of("--dtype", dtype, DTYPES)
+
+
+def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
+    """Judge everything on every chip, in every dtype.
+
+    Raises UserError if no operation matches, or a compiler is missing.
+    """
+    chips = [CHIPS[name] for name in settings.chips]
+    versions = {"mlc-controlnet": __version__, "apache-tvm": version("apache-tvm"), "Mesa": mesa_version(chips[0])}
+    if settings.peer:
+        versions[PEER] = peer_version()
+    figures = []
+    for dtype in settings.dtypes:
+        rows: dict[str, list[Judgement]] = {chip.name: [] for chip in chips}
+        for chip, judgement in _judge(settings, dtype, chips):
+            rows[chip.name].append(judgement)
+            show(chip, dtype, judgement)
+        for name, judged in rows.items():
+            contestant, today = PEER if settings.peer else OURS, datetime.date.today().isoformat()
+            figures.append(CompilerFigures(contestant, name, dtype, settings.command, today, versions, tuple(judged)))
+    return figures
+
+
+def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
+    if settings.step:
+        yield from judge_step(dtype, chips)
+    elif not settings.peer:
+        yield from judge_operations(settings.only, dtype, chips)
+    else:
+        cases = operation_cases(settings.only, False, dtype).cases[1:]
+        with tempfile.TemporaryDirectory() as folder:
+            launches = record_peer(cases, Path(folder))
+        for case in cases:
+            if case.name in launches:
+                yield from judge(Subject.of(case), launched_by_peer(launches[case.name]), dtype, chips)
