@@ -10,7 +10,7 @@ PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 
-.PHONY: demo check test test-all lint web-test chromium clean
+.PHONY: demo check test test-all lint web-test chromium mesa clean
 
 demo: dist/site/bundle/manifest.json
 	$(VENV) -m mlc_controlnet serve
@@ -18,11 +18,11 @@ demo: dist/site/bundle/manifest.json
 check: lint web-test
 	$(PYTEST) -m "not integration and not slow"
 
-test: lint web-test chromium
+test: lint web-test chromium mesa
 	$(PYTEST) -m "not slow"
 	@echo "all tests passed"
 
-test-all: lint web-test chromium
+test-all: lint web-test chromium mesa
 	$(PYTEST)
 
 lint: .venv/installed web/node_modules/installed
@@ -33,6 +33,9 @@ lint: .venv/installed web/node_modules/installed
 
 chromium:
 	tests/browser/install_chromium.sh
+
+mesa:
+	tests/bench/install_mesa.sh
 
 web-test: web/node_modules/installed
 	npm --prefix web test

@@ -1,0 +1,84 @@
+"""What AMD's compiler makes of the heaviest kernels: bounds that only rise. Nothing is timed; every figure is exact.
+
+Skipped where Mesa 25, spirv-tools or npm's packages are missing: tests/bench/install_mesa.sh installs the first two.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+
+from mlc_controlnet.bench.compilers.amd import mesa_version
+from mlc_controlnet.bench.compilers.chips import W7900
+from mlc_controlnet.bench.compilers.judge import judge_operations
+from mlc_controlnet.bench.compilers.judgement import KernelJudgement
+from mlc_controlnet.errors import UserError
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass(frozen=True)
+class Ratchet:
+    """Least values, over the whole step of k with its loads, for float16 on RDNA 3.
+
+    Attributes:
+        a_vector_instruction, a_workgroup_load: multiply-adds.
+        occupancy: waves a SIMD.
+    """
+
+    a_vector_instruction: float
+    a_workgroup_load: float
+    occupancy: int
+
+
+RATCHETS = {
+    "conv3x3_320_320_64": Ratchet(1.56, 42.6, 8),
+    "conv3x3_640_640_32": Ratchet(1.56, 42.6, 8),
+    "conv3x3_1280_1280_16": Ratchet(1.56, 42.6, 8),
+    "conv3x3_128_128_512": Ratchet(1.56, 42.6, 8),
+    "conv3x3_320_320_64_s2": Ratchet(1.49, 36.5, 8),
+    "upsample_conv3x3_640_32": Ratchet(1.55, 42.6, 8),
+    "matmul_4096_320_320": Ratchet(1.72, 21.9, 12),
+    "geglu_4096_320": Ratchet(1.72, 21.9, 12),
+    "conv1x1_640_320_64": Ratchet(1.72, 19.5, 16),
+    "attention_self_d40_4096": Ratchet(0.79, 8.5, 12),
+    "attention_self_d80_1024": Ratchet(0.86, 9.8, 8),
+    "attention_self_d160_256": Ratchet(0.89, 6.0, 10),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiler() -> None:
+    try:
+        mesa_version(W7900)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", RATCHETS)
+def test_the_heaviest_kernel_of_an_operation_keeps_what_it_reached(name: str) -> None:
+    try:
+        found = {judgement.name: judgement for _, judgement in judge_operations((name,), "float16", [W7900])}
+    except UserError as error:  # npm's packages
+        pytest.skip(str(error))
+    judgement, ratchet = found[name], RATCHETS[name]
+    assert not judgement.errors
+    heaviest: KernelJudgement = judgement.kernels[0]
+    assert heaviest.spilled == 0
+    assert heaviest.step.a_vector_instruction >= ratchet.a_vector_instruction
+    assert heaviest.step.a_workgroup_load >= ratchet.a_workgroup_load
+    assert heaviest.occupancy >= ratchet.occupancy
+    executed = sum(kernel.launches * kernel.multiply_adds for kernel in judgement.kernels)
+    assert executed > 0.2 * judgement.multiply_adds  # all of them; a transform saves three quarters at most
+
+
+def test_a_shader_that_is_wrong_is_named_and_the_others_are_judged() -> None:
+    from mlc_controlnet.bench.compilers.judge import Launched, Subject, judge
+
+    right = "@group(0) @binding(0) var<storage, read_write> x : array<f32>;\n@compute @workgroup_size(64)\n" + (
+        "fn right(@builtin(global_invocation_id) i : vec3<u32>) { x[i.x] = x[i.x] + 1.0; }"
+    )
+    shaders = {"right": Launched(right, 1, 4, 2048), "wrong": Launched(right.replace("1.0", "one"), 1, 4, 2048)}
+    ((_, judgement),) = judge(Subject("pair", "a pair", 0, 2048), shaders, "float32", [W7900])
+    assert [kernel.name for kernel in judgement.kernels] == ["right"]
+    assert list(judgement.errors) == ["wrong"]
+    assert "one" in judgement.errors["wrong"]
