@@ -155,7 +155,7 @@ def plan_libraries(
     planned: list[tuple[CapturedModel, PlannedLibrary]] = []
     for model in models:
         try:
-            for instruction_set in config.instruction_sets if config.target == "llvm" else (None,):
+            for instruction_set in (config.instruction_sets if config.target == "llvm" else ()) or (None,):
                 planned.append((model, plan_library(model.module, model.dtype, config, instruction_set)))
         except OverLimits as error:
             if config.every_dtype or not planned:

@@ -199,7 +199,8 @@ class BuildConfig:
         model: a bundled model's name, a folder in diffusers' layout, a single file, or a hub id org/name[@revision].
         target: a key of TARGETS.
         dtypes: the dtypes of weights and activations, one library for each.
-        instruction_sets: keys of INSTRUCTION_SETS: an llvm bundle has a library for each; other bundles ignore them.
+        instruction_sets: keys of INSTRUCTION_SETS: an llvm bundle has a library for each; none: one for the
+            best that this machine's processor has. Other bundles ignore them.
         every_dtype: whether the build fails if a dtype after the first exceeds WebGPU's limits. If False, the build
             leaves that dtype out with a notice.
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
