@@ -76,8 +76,9 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.machine import describe_processor
     from mlc_controlnet.runtime.batch import seeds_of
     from mlc_controlnet.runtime.control_image import SUBJECT
+    from mlc_controlnet.runtime.denoising import Step
     from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
-    from mlc_controlnet.runtime.pipeline import ControlNetPipeline, Step
+    from mlc_controlnet.runtime.pipeline import ControlNetPipeline
     from mlc_controlnet.runtime.png import check_output_path, write_png
     from mlc_controlnet.runtime.request import GenerateRequest
 

@@ -70,10 +70,10 @@ def prepare_inpainting(
     mask_blur, padding_mask_crop: see `mask_options`.
 
     Raises UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has
-    no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if there is no mask, the mask is
-    black everywhere, or its aspect ratio is not the picture's.
+    no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if the mask is black everywhere,
+    or its aspect ratio is not the picture's.
     """
-    _check_given(image, mask_image, manifest, padding_mask_crop)
+    _check_given(image, mask_image, manifest)
     if mask_image is None:
         return None
     height, width = manifest.model.height, manifest.model.width
@@ -119,9 +119,7 @@ def paste(picture: Image.Image, inpainting: Inpainting) -> Image.Image:
     return result
 
 
-def _check_given(
-    image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest, padding_mask_crop: int | None
-) -> None:
+def _check_given(image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
     both = "a picture and a mask that is white where the model repaints"
     given = ((IMAGE, image), (MASK_IMAGE, mask_image))
     for subject, picture in given:
@@ -130,8 +128,6 @@ def _check_given(
     for subject, picture in given:
         if picture is None and (manifest.inpaints or mask_image is not None):
             raise UserError(subject, "none", both, "pass both, and a control image")
-    if padding_mask_crop is not None and mask_image is None:
-        raise UserError("padding mask crop", "one without a mask image", both, "pass both, or leave it out")
 
 
 def _check_encoder(subject: str, manifest: Manifest) -> None:

@@ -3,7 +3,6 @@
 Twin: web/src/engine/pipeline.ts, the same functions in the same order.
 """
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,25 +17,25 @@ from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import PreparedImage
 from mlc_controlnet.runtime.batch import Prompts, Seeds, one_request_each
+from mlc_controlnet.runtime.call import OnStep, as_on_step, check_call, like, numbered
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.controls import Control, control_units
 from mlc_controlnet.runtime.crop import Crop
-from mlc_controlnet.runtime.denoising import Conditions, Kept, Step, add_noise, check_finite, denoise, to_picture
+from mlc_controlnet.runtime.denoising import Conditions, Kept, add_noise, check_finite, denoise, to_picture
 from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.latents import upscale_latents
 from mlc_controlnet.runtime.noise import standard_normal
+from mlc_controlnet.runtime.option_pairs import notices_of
 from mlc_controlnet.runtime.option_text import words
-from mlc_controlnet.runtime.output import OUTPUT_TYPES, GeneratedImage, PipelineOutput, as_output_type
+from mlc_controlnet.runtime.output import GeneratedImage, PipelineOutput, as_output_type
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
 from mlc_controlnet.runtime.request import GenerateRequest, Settings, to_metadata
 from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
-
-OnStep = Callable[[Step], np.ndarray | None]
 
 
 class ControlNetPipeline:
@@ -112,14 +111,11 @@ class ControlNetPipeline:
 
         Raises UserError as `generate` does, and TypeError for an option that does not exist.
         """
-        if output_type not in OUTPUT_TYPES:
-            raise UserError(
-                "output type", repr(output_type), f"one of {', '.join(OUTPUT_TYPES)}", "choose one of these"
-            )
+        check_call(seed, generator, on_step, callback_on_step_end, output_type, options.get("padding_mask_crop"))
         if mask_image is None and control_image is None:
             control_image, image = image, None
         if callback_on_step_end is not None:
-            on_step = self._as_on_step(callback_on_step_end)
+            on_step = as_on_step(self, callback_on_step_end)
         fixed = {
             "control_image": control_image,
             "image": image,
@@ -173,17 +169,18 @@ class ControlNetPipeline:
         crop = None if inpainting is None else inpainting.crop
         prepared = _prepare_controls(settings, request, crop)
         noise = self.initial_noise(settings, request.latents)
+        unread = notices_of(settings, request, manifest)
 
-        contexts, notices = self.encode_prompts(settings, request)
+        contexts, cuts = self.encode_prompts(settings, request)
         controls = self.embed_controls(settings, [image.array for image in prepared])
         x, extra_channels, kept = self.start(settings, schedule, noise, init, inpainting)
         conditions = Conditions(contexts, controls, extra_channels, kept)
         larger = None if settings.hires_scale is None else hires_settings(settings)
         before = len(schedule.rows)
         count = before + (0 if larger is None else len(schedule_of(larger, self._samplers).rows))
-        x = self._run(settings, schedule, conditions, x, _numbered(on_step, 0, count))
+        x = self._run(settings, schedule, conditions, x, numbered(on_step, 0, count))
         if larger is not None:
-            x = self.draw_larger(larger, request, contexts, x, _numbered(on_step, before, count))
+            x = self.draw_larger(larger, request, contexts, x, numbered(on_step, before, count))
         image = self.decode(x, larger or settings)
         if inpainting is not None and (settings.apply_overlay or crop is not None):
             image = paste(image, inpainting)
@@ -192,7 +189,7 @@ class ControlNetPipeline:
             image=image,
             latents=x,
             settings=settings,
-            notices=(*notices, *(notice for part in changed for notice in part.notices)),
+            notices=(*unread, *cuts, *(notice for part in changed for notice in part.notices)),
             metadata=self.describe(settings),
         )
 
@@ -206,7 +203,10 @@ class ControlNetPipeline:
         names = ["negative_prompt", "prompt"] if guided else ["prompt"]
         embeds = {name: getattr(request, f"{name}_embeds") for name in names}
         texts = [name for name in names if embeds[name] is None]
-        chunks, syntax = self.manifest.max_chunks, settings.prompt_syntax
+        # Beside an encoded prompt a text gets its length, as in diffusers.
+        length = self.manifest.tokenizer.max_length
+        given = max(0 if value is None else value.shape[1] // length for value in embeds.values())
+        chunks, syntax = given or self.manifest.max_chunks, settings.prompt_syntax
         prompts = [
             tokenize_prompt(getattr(settings, name), self._tokenizer, chunks, syntax, words(name)) for name in texts
         ]
@@ -218,7 +218,7 @@ class ControlNetPipeline:
         ]
         encoded = {
             name: encode_prompt(self.engine, prompt, settings.clip_skip, words(name))
-            for name, prompt in zip(texts, pad_chunks(prompts, self._tokenizer), strict=True)
+            for name, prompt in zip(texts, pad_chunks(prompts, self._tokenizer, given), strict=True)
         }
         contexts = [encoded[name] if name in encoded else self.engine.context(embeds[name]) for name in names]
         return contexts, tuple(notices)
@@ -325,37 +325,14 @@ class ControlNetPipeline:
         step = next(steps, None)
         while step is not None:
             replaced = None if on_step is None else on_step(step)
-            x = step.x if replaced is None else _like(step.x, replaced)
+            x = step.x if replaced is None else like(step.x, replaced)
             try:
                 step = steps.send(replaced if replaced is None else x)
             except StopIteration:
                 step = None
         return x
 
-    def _as_on_step(self, callback: Callable[..., dict[str, Any]]) -> OnStep:
-        def on_step(step: Step) -> np.ndarray | None:
-            returned = callback(self, step.index, step.timestep, {"latents": step.x})
-            latents = (returned or {}).get("latents", step.x)
-            return None if latents is step.x else latents
-
-        return on_step
-
 
 def _prepare_controls(settings: Settings, request: GenerateRequest, crop: Crop | None = None) -> list[PreparedImage]:
     """Fit the control images to the size of the drawing."""
     return [prepare_control_image(image, settings.height, settings.width, crop) for image in request.control_images]
-
-
-def _numbered(on_step: OnStep | None, before: int, count: int) -> OnStep | None:
-    """Let the steps of one of several passes count through: `before` steps came before it, all passes have `count`."""
-    if on_step is None:
-        return None
-    return lambda step: on_step(dataclasses.replace(step, index=before + step.index, count=count))
-
-
-def _like(x: np.ndarray, latents: Any) -> np.ndarray:
-    """Return a callback's latents as float32, of the shape of x."""
-    values = np.asarray(latents, np.float32)
-    if values.shape != x.shape:
-        raise UserError("latents of the callback", str(list(values.shape)), str(list(x.shape)), "keep the shape")
-    return values

@@ -71,9 +71,9 @@ def tokenize_prompt(
     return TokenizedPrompt(tuple(_make_chunk(tokens, tokenizer) for tokens in chunks[:kept]), cut_text)
 
 
-def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer) -> list[TokenizedPrompt]:
-    """Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length."""
-    count = max((len(prompt.chunks) for prompt in prompts), default=0)
+def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer, least: int = 1) -> list[TokenizedPrompt]:
+    """Append empty chunks until all prompts have as many as the longest, and `least`: contexts are of one length."""
+    count = max([least, *(len(prompt.chunks) for prompt in prompts)])
     empty = _make_chunk([], tokenizer)
     return [
         TokenizedPrompt((*prompt.chunks, *[empty] * (count - len(prompt.chunks))), prompt.cut_text)

@@ -3,13 +3,12 @@
 Twin: web/src/engine/resolve.ts.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 from mlc_controlnet.bundle.manifest import Manifest
-from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.hires import check_hires, hires_settings
+from mlc_controlnet.runtime.option_pairs import check_pairs
 from mlc_controlnet.runtime.option_text import json_number, words
 from mlc_controlnet.runtime.prompt_syntax import WEBUI, parse_prompt
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, per_controlnet
@@ -42,7 +41,7 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
     _check_controlnets(settings, request, manifest)
     check_variant(settings, manifest)
     check_hires(settings, request, manifest)
-    _check_embeds(request, manifest)
+    check_pairs(settings, request, manifest)
     schedule_of(settings, samplers)
     if settings.hires_scale is not None:
         schedule_of(hires_settings(settings), samplers)
@@ -63,24 +62,6 @@ def schedule_of(settings: Settings, samplers: "SamplerDescriptions") -> "Schedul
         eta=settings.eta,
         strength=settings.strength,
     )
-
-
-def _check_embeds(request: GenerateRequest, manifest: Manifest) -> None:
-    (context,) = (tensor for tensor in manifest.components[UNET].inputs if tensor.name == "context")
-    _, tokens, width = context.shape
-    allowed = [(1, chunks * tokens, width) for chunks in range(1, manifest.max_chunks + 1)]
-    for name in ("prompt_embeds", "negative_prompt_embeds"):
-        embeds = getattr(request, name)
-        if embeds is None:
-            continue
-        remedy = "encode a prompt with the same text encoder"
-        if not hasattr(embeds, "shape"):
-            raise UserError(words(name), type(embeds).__name__, "a float32 array", remedy)
-        if tuple(embeds.shape) not in allowed:
-            wanted = f"{' or '.join(str(list(shape)) for shape in allowed)}, what this bundle's UNet reads"
-            raise UserError(words(name), str(list(embeds.shape)), wanted, remedy)
-        if not math.isfinite(embeds.sum()):
-            raise UserError(words(name), "NaN or infinity", "finite numbers", remedy)
 
 
 def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:

@@ -21,7 +21,8 @@ from mlc_controlnet.runtime.request import GenerateRequest, Settings
 if TYPE_CHECKING:
     import numpy as np
 
-    from mlc_controlnet.runtime.pipeline import ControlNetPipeline, Step
+    from mlc_controlnet.runtime.denoising import Step
+    from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 
 GO_ON, KEEP, STOP = 0, 1, 2  # what the shared number says: draw on; end with what there is; end with nothing
 

@@ -82,6 +82,10 @@ def test_a_picture_that_cannot_be_drawn_ends_the_call_before_the_first_is(pipeli
         ({"prompt_embeds": np.zeros((1, 3, 8))}, r"prompt embeds: got \[1, 3, 8\], wanted \[1, 77, 8\]"),
         ({"prompt_embeds": [1, 2]}, "prompt embeds: got list, wanted a float32 array"),
         ({"prompt_embeds": np.full((1, 77, 8), np.nan)}, "prompt embeds: got NaN or infinity, wanted finite numbers"),
+        ({"prompt": "gold", "prompt_embeds": np.zeros((1, 77, 8))}, "prompt: got a text beside prompt embeds"),
+        ({"seed": 3, "generator": torch.Generator()}, "seed and generator: got both, wanted one of them"),
+        ({"on_step": print, "callback_on_step_end": print}, "on_step and callback_on_step_end: got both"),
+        ({"output_type": "latent", "padding_mask_crop": 8}, "output type: got latent beside a padding mask crop"),
         ({"timesteps": [1, 2]}, "timesteps: got"),
         ({"eta": 2}, "eta: got 2, wanted a number from 0 to 1"),
     ],
@@ -89,7 +93,7 @@ def test_a_picture_that_cannot_be_drawn_ends_the_call_before_the_first_is(pipeli
 def test_a_bad_argument_is_refused_before_anything_is_computed(pipeline, ring, monkeypatch, arguments, message):
     monkeypatch.setattr(pipeline.engine, "_call", lambda *_: pytest.fail("a component was called"))
     with pytest.raises(UserError, match=message):
-        pipeline(**{"prompt": "gold", "image": ring, "sampler": "tcd", **arguments})
+        pipeline(**{"image": ring, "sampler": "tcd", **arguments})
 
 
 def test_random_seeds_leave_room_for_the_others():

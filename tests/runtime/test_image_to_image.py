@@ -156,7 +156,7 @@ def test_only_the_part_around_the_mask_is_drawn_and_put_back_into_a_large_photo(
         ({"strength": 1.5}, "strength: got 1.5, wanted a number from 0 to 1"),
         ({"mask_blur": -1}, "mask blur: got -1"),
         ({"padding_mask_crop": -1}, "padding mask crop: got -1"),
-        ({"padding_mask_crop": 8, "mask_image": None}, "padding mask crop: got one without a mask image"),
+        ({"padding_mask_crop": 8, "mask_image": None}, "padding mask crop: got 8 without a mask image"),
         ({"image": None}, "image: got none, wanted a picture and a mask"),
         ({"apply_overlay": 1}, "apply overlay: got 1, wanted True or False"),
     ],

@@ -225,8 +225,3 @@ def test_a_mask_whose_sides_were_rounded_has_the_pictures_shape(manifest, photo,
 def test_a_black_mask_has_no_part_to_draw(manifest, photo):
     with pytest.raises(UserError, match=r"^mask image: got black everywhere, wanted white where the model repaints"):
         prepare_inpainting(photo, Image.new("L", photo.size), manifest, padding_mask_crop=9)
-
-
-def test_a_part_to_draw_needs_a_mask(linear_bundle, photo):
-    with pytest.raises(UserError, match=r"^padding mask crop: got one without a mask image, wanted a picture and a"):
-        prepare_inpainting(photo, None, linear_bundle.manifest, padding_mask_crop=9)

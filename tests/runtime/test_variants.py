@@ -7,6 +7,7 @@ from PIL import Image
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from mlc_controlnet.runtime.prompts import tokenize_prompt
 from tests.fixtures.linear_bundle import HEIGHT, LATENT, WIDTH, linear_model
 from tests.fixtures.variant_bundle import TURNED
 
@@ -65,6 +66,18 @@ def test_a_prompt_of_two_equal_chunks_is_that_of_one(pipeline, picture):
         assert two.notices == one.notices
         difference = np.asarray(two.images[0], int) - np.asarray(one.images[0], int)
         assert np.abs(difference).max() <= 1
+
+
+def test_a_text_gets_the_length_of_the_encoded_prompt_beside_it(pipeline, picture):
+    long = "gold BREAK circle"
+    chunks = tokenize_prompt(long, pipeline._tokenizer, max_chunks=2).chunks
+    encoded = [pipeline.engine.text_encoder(c.token_ids).tensor.numpy() for c in chunks]
+    negative = {"negative_prompt": "navy", "guidance_scale": 3.0, "seed": 5}
+    by_text = pipeline(long, picture, **negative).images[0]
+    by_embeds = pipeline(image=picture, prompt_embeds=np.concatenate(encoded, axis=1), **negative).images[0]
+    assert np.array_equal(by_text, by_embeds)
+    cut = pipeline(image=picture, prompt_embeds=encoded[0], **{**negative, "negative_prompt": long})
+    assert cut.notices == ("negative prompt: longer than 77 tokens, this end was cut: 'circle'",)
 
 
 def test_a_prompt_of_three_chunks_loses_the_third(pipeline, picture):

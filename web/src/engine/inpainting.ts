@@ -68,8 +68,8 @@ export function prepareInitImage(image: Image | null | undefined, manifest: Mani
  * maskBlur, paddingMaskCrop: see mask_options.ts.
  *
  * Throws UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has no
- * VAE encoder, or one of the two is not a picture; with `paddingMaskCrop` also if there is no mask, the mask is black
- * everywhere, or its aspect ratio is not the picture's.
+ * VAE encoder, or one of the two is not a picture; with `paddingMaskCrop` also if the mask is black everywhere, or its aspect
+ * ratio is not the picture's.
  */
 export function prepareInpainting(
   image: Image | null | undefined,
@@ -78,7 +78,7 @@ export function prepareInpainting(
   maskBlur = 0,
   paddingMaskCrop: number | null = null,
 ): Inpainting | undefined {
-  checkGiven(image, maskImage, manifest, paddingMaskCrop);
+  checkGiven(image, maskImage, manifest);
   if (image == null || maskImage == null) return undefined;
   const { height, width } = manifest.model;
   if (paddingMaskCrop === null) {
@@ -127,12 +127,7 @@ export function paste(image: Image, { original, overlayMask, crop }: Inpainting)
   return toImage({ width: original.width, height: original.height, planes });
 }
 
-function checkGiven(
-  image: Image | null | undefined,
-  maskImage: Image | null | undefined,
-  manifest: Manifest,
-  paddingMaskCrop: number | null,
-): void {
+function checkGiven(image: Image | null | undefined, maskImage: Image | null | undefined, manifest: Manifest): void {
   const both = "a picture and a mask that is white where the model repaints";
   const given = [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const];
   for (const [subject, picture] of given) if (picture != null) checkEncoder(subject, manifest);
@@ -140,9 +135,6 @@ function checkGiven(
     if (picture == null && (inpaints(manifest) || maskImage != null)) {
       throw new UserError(subject, "none", both, "pass both, and a control image");
     }
-  }
-  if (paddingMaskCrop !== null && maskImage == null) {
-    throw new UserError("padding mask crop", "one without a mask image", both, "pass both, or leave it out");
   }
 }
 

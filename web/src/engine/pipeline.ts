@@ -15,6 +15,7 @@ import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpain
 import { type UpscaleMode, upscaleLatents } from "./latents.ts";
 import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
 import { standardNormal } from "./noise.ts";
+import { noticesOf } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
 import type { Image } from "./picture.ts";
 import type { ControlImage } from "./prepare_image.ts";
@@ -27,7 +28,7 @@ import type { Schedule } from "./samplers/row.ts";
 import type { Size } from "./size.ts";
 import { runAtAnySize } from "./tiles.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
-import { compiledSizes, forSize } from "./variant.ts";
+import { compiledSizes, contextShape, forSize } from "./variant.ts";
 
 /** A finished picture and how it was made. */
 export interface GeneratedImage extends Image {
@@ -89,7 +90,8 @@ export class ControlNetPipeline {
     const prepared = prepareControls(settings, request, inpainting?.crop);
     const noise = this.initialNoise(settings, request.latents);
     const changed = [...prepared, ...(init ? [init] : []), ...(inpainting ? [inpainting] : [])];
-    for (const notice of changed.flatMap(({ notices }) => notices)) onNotice(notice);
+    const unread = noticesOf(settings, request, manifest);
+    for (const notice of [...unread, ...changed.flatMap(({ notices }) => notices)]) onNotice(notice);
     await components.require(this.componentsOf(settings, request), loading);
 
     const held: OnDevice[] = [];
@@ -142,16 +144,20 @@ export class ControlNetPipeline {
     const { tokenizer, components, manifest } = this.model;
     const isGuided = settings.guidanceScale > 1 && !embedsGuidance(manifest);
     const names = isGuided ? (["negativePrompt", "prompt"] as const) : (["prompt"] as const);
-    const chunks = maxChunks(manifest);
-    const tokens = chunks * (manifest.tokenizer.max_length - 2) + 2;
     const texts = names.filter((name) => request[`${name}Embeds`] == null);
+    // Beside an encoded prompt a text gets its length, as in diffusers.
+    const [, length, width] = contextShape(manifest);
+    const embedded = names.map((name) => (request[`${name}Embeds`]?.length ?? 0) / length / width);
+    const given = Math.max(...embedded);
+    const chunks = given || maxChunks(manifest);
     const prompts = texts.map((name) => {
       const prompt = tokenizePrompt(settings[name], tokenizer, chunks, settings.promptSyntax, words(name));
+      const tokens = prompt.chunks.length * (manifest.tokenizer.max_length - 2) + 2;
       const notice = `${words(name)}: longer than ${tokens} tokens, this end was cut: “${prompt.cutText}”`;
       if (prompt.cutText) onNotice(notice);
       return prompt;
     });
-    const padded = padChunks(prompts, tokenizer);
+    const padded = padChunks(prompts, tokenizer, given);
     const contexts: Context[] = [];
     try {
       for (const name of names) {

@@ -69,9 +69,13 @@ export function tokenizePrompt(
   return { chunks: chunks.slice(0, kept).map((tokens) => makeChunk(tokens, tokenizer)), cutText };
 }
 
-/** Append empty chunks until all prompts have as many as the longest: the UNet reads contexts of one length. */
-export function padChunks(prompts: readonly TokenizedPrompt[], tokenizer: PromptTokenizer): TokenizedPrompt[] {
-  const count = Math.max(1, ...prompts.map(({ chunks }) => chunks.length));
+/** Append empty chunks until all prompts have as many as the longest, and `least`: contexts are of one length. */
+export function padChunks(
+  prompts: readonly TokenizedPrompt[],
+  tokenizer: PromptTokenizer,
+  least = 1,
+): TokenizedPrompt[] {
+  const count = Math.max(least, ...prompts.map(({ chunks }) => chunks.length));
   const empty = makeChunk([], tokenizer);
   return prompts.map(({ chunks, cutText }) => {
     const padding = Array.from({ length: count - chunks.length }, () => empty);

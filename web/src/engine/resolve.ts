@@ -7,7 +7,8 @@
 import { OPTION_NAMES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
 import { checkHires, hiresSettings } from "./hires.ts";
-import { type Manifest, maxChunks, textLayers } from "./manifest.ts";
+import { type Manifest, textLayers } from "./manifest.ts";
+import { checkPairs } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
 import { parsePrompt } from "./prompt_syntax.ts";
 import {
@@ -54,7 +55,7 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
   checkControlnets(settings, request, manifest);
   checkVariant(settings, manifest);
   checkHires(settings, request, manifest);
-  checkEmbeds(request, manifest);
+  checkPairs(settings, request, manifest);
   scheduleOf(settings, samplers);
   if (settings.hiresScale !== null) scheduleOf(hiresSettings(settings), samplers);
   return settings;
@@ -64,24 +65,6 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
 export function scheduleOf(settings: Settings, samplers: SamplerDescriptions): Schedule {
   const { sampler, numInferenceSteps, timesteps, sigmas, scheduleType, eta, strength } = settings;
   return buildSchedule(samplers, sampler, numInferenceSteps, { timesteps, sigmas, scheduleType, eta, strength });
-}
-
-function checkEmbeds(request: GenerateRequest, manifest: Manifest): void {
-  const [context] = manifest.components.unet.inputs.filter(({ name }) => name === "context");
-  const [, tokens, width] = context.shape;
-  const allowed = Array.from({ length: maxChunks(manifest) }, (_, i) => (i + 1) * tokens * width);
-  for (const name of ["promptEmbeds", "negativePromptEmbeds"] as const) {
-    const embeds = request[name];
-    if (embeds == null) continue;
-    const remedy = "encode a prompt with the same text encoder";
-    if (allowed.includes(embeds.length)) {
-      if (embeds.every(Number.isFinite)) continue;
-      throw new UserError(words(name), "NaN or infinity", "finite numbers", remedy);
-    }
-    const shapes = allowed.map((count) => `[1, ${count / width}, ${width}]`).join(" or ");
-    const wanted = `${shapes}, what this bundle's UNet reads`;
-    throw new UserError(words(name), `${embeds.length} numbers`, wanted, remedy);
-  }
 }
 
 function checkControlnets(settings: Settings, request: GenerateRequest, manifest: Manifest): void {

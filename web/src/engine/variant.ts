@@ -60,3 +60,9 @@ function fits(shape: readonly number[], given: InputShape | undefined): boolean 
   if (typeof given === "number") return shape.reduce((product, side) => product * side, 1) === given;
   return given !== undefined && shape.join() === given.join();
 }
+
+/** The shape of one chunk's context: [1, T, D]. */
+export function contextShape({ components }: Manifest): readonly number[] {
+  const [context] = components.unet.inputs.filter(({ name }) => name === "context");
+  return context.shape;
+}

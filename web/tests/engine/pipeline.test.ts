@@ -426,7 +426,12 @@ test("a caller's latents replace the seed's noise", async () => {
 });
 
 test("encoded prompts are read in place of the texts", async () => {
-  const { steps } = await run({ guidanceScale: 3, promptEmbeds: new Float32Array(5).fill(8), negativePrompt: "b" });
+  const { steps } = await run({
+    prompt: "",
+    guidanceScale: 3,
+    promptEmbeds: new Float32Array(5).fill(8),
+    negativePrompt: "b",
+  });
   expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "context 8,8,8,8,8"]);
   expect(steps[0].x0[0]).toBe(1 + 3 * (8 - 1));
 });

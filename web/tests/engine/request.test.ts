@@ -79,11 +79,11 @@ test("timesteps are a list of either kind", () => {
 });
 
 test("encoded prompts have the length that the UNet reads", () => {
-  expect(settingsOf({ promptEmbeds: new Float32Array(5) }).prompt).toBe("c");
+  expect(settingsOf({ prompt: "", promptEmbeds: new Float32Array(5) }).prompt).toBe("");
   expect(() => settingsOf({ negativePromptEmbeds: new Float32Array(6) })).toThrow(
     "negative prompt embeds: got 6 numbers, wanted [1, 5, 1], what this bundle's UNet reads;",
   );
-  expect(() => settingsOf({ promptEmbeds: new Float32Array(5).fill(Number.NaN) })).toThrow(
+  expect(() => settingsOf({ prompt: "", promptEmbeds: new Float32Array(5).fill(Number.NaN) })).toThrow(
     "prompt embeds: got NaN or infinity, wanted finite numbers;",
   );
 });
