@@ -14,6 +14,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels import flash_attention_cpu, flash_attention_gpu
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.marks import mark_finished
+from mlc_controlnet.kernels.registers_cpu import registers_of
 
 
 def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
@@ -23,5 +24,6 @@ def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
     """
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")
-    variant = flash_attention_gpu if "gpu" in target.keys else flash_attention_cpu
-    return mark_finished(variant.build(attention))
+    if "gpu" in target.keys:
+        return mark_finished(flash_attention_gpu.build(attention))
+    return mark_finished(flash_attention_cpu.build(attention, registers_of(target)))

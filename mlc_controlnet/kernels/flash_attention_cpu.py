@@ -1,12 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Flash attention for processors: the same online softmax, tiled for caches and vector registers.
+"""Flash attention for processors: the same online softmax, with a query in each lane of a vector.
 
-A task owns a tile of queries of one head. Per tile of keys it packs the keys transposed, so that the scores of one
-query are neighbours and fill vectors; micro-tiles of ROWS queries by one vector stay in registers in both products.
+A task owns two vectors of queries of one head, which it turns over once, [D, queries]. Then everything runs in lanes:
+the scores of a key are its numbers, read one by one, times vectors of queries; the maxima and the sums of a softmax are
+those of vectors, without any sum across lanes; and the result is [D, queries] until the end. Keys and values are read
+where they lie and never packed. Micro-tiles of `rows` keys, or numbers of a head, stay in registers in both products.
 """
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -15,25 +15,29 @@ from tvm.script import tirx as T
 from mlc_controlnet.kernels.attention import LOWEST, Attention, Operand
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
-from mlc_controlnet.kernels.integers import ceil_div
-from mlc_controlnet.kernels.vectors import LANES
+from mlc_controlnet.kernels.integers import ceil_div, divisors
+from mlc_controlnet.kernels.registers_cpu import Registers
 
-QUERIES = 16  # a task's tile; its working set is about 30 KiB at head size 64, an L1 cache
-KEYS = 32
-ROWS = 4  # micro-tile: ROWS vectors of VECTOR float32 are eight of AVX2's sixteen registers
-VECTOR = 16
+VECTORS = 2  # of queries in a task; more would leave the first-level cache with heads of 160
+KEYS = 128  # of a tile of keys at most: its scores are 16 KiB with AVX-512
 
 
-def build(attention: Attention) -> tirx.PrimFunc:
+def build(attention: Attention, registers: Registers) -> tirx.PrimFunc:
     """Return the kernel with its loops as they shall run. See `flash_attention` for its parameters."""
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
-    dtype = attention.dtype
-    query_tiles = ceil_div(S, QUERIES)
-    key_tiles = ceil_div(K, KEYS)
-    depth_vector = next(lanes for lanes in (16, 8, LANES) if D % lanes == 0)
+    dtype, lanes = attention.dtype, registers.lanes
+    queries_of_task = VECTORS * lanes
+    query_tiles = ceil_div(S, queries_of_task)
+    rows = _rows(K, registers)
+    groups = ceil_div(K, rows)
+    groups_of_tile = divisors(groups, max(1, KEYS // rows))[-1]
+    if groups_of_tile * rows < min(K, KEYS) // 2:  # few divisors: the last tile is shorter
+        groups_of_tile = KEYS // rows
+    tile = groups_of_tile * rows
+    depth_rows = divisors(D, registers.accumulators // VECTORS)[-1]
     has_bias = attention.bias_shape is not None
-
-    is_masked = has_bias or attention.causal is not None or K % KEYS != 0
+    is_masked = has_bias or attention.causal is not None or K % rows != 0
+    vector = f"float32x{lanes}"
 
     def masked(score: Any, bias: Any, b: Any, h: Any, query: Any, key: Any) -> Any:
         """Mask a score, in base 2. Rows and keys out of range read the last bias: they are hidden or never written."""
@@ -42,18 +46,18 @@ def build(attention: Attention) -> tirx.PrimFunc:
             score = score + T.cast(bias[tuple(index)], "float32") * T.float32(LOG2_E)
         return T.Select(attention.is_visible(query, key), score, T.float32(LOWEST))
 
-    rows_there = {"q": S, "k": K, "v": K}
+    def at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any) -> Any:
+        """Read a number of an operand as float32. The last row replaces rows past the end, where there are any."""
+        past_the_end = S % queries_of_task if operand == "q" else K % rows
+        if past_the_end:
+            row = T.min(row, (S if operand == "q" else K) - 1)
+        return T.cast(source[tuple(attention.index(operand, place, b, row, h, d))], "float32")
 
-    def at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any, lanes: int = 1) -> Any:
-        """Read `lanes` numbers of an operand. The last row replaces rows past the end."""
-        *outer, first = attention.index(operand, place, b, T.min(row, rows_there[operand] - 1), h, d)
-        return source[(*outer, first if lanes == 1 else T.ramp(first, 1, lanes))]
+    def of(number: Any) -> Any:
+        return T.Broadcast(number, lanes)
 
-    def across_lanes(combine: Callable[[Any, Any], Any], vector: Any) -> Any:
-        numbers = [T.Shuffle([vector], [lane]) for lane in range(VECTOR)]
-        while len(numbers) > 1:
-            numbers = [combine(a, b) for a, b in zip(numbers[::2], numbers[1::2], strict=True)]
-        return numbers[0]
+    def lanes_at(n: Any) -> Any:
+        return T.ramp(n * lanes, 1, lanes)
 
     @T.macro
     def body(q, k, v, bias, place, output):
@@ -61,92 +65,97 @@ def build(attention: Attention) -> tirx.PrimFunc:
             with T.sblock("flash_attention"):
                 T.reads()
                 T.writes()
-                queries = T.sblock_alloc_buffer((QUERIES, D), "float32")
-                keys = T.sblock_alloc_buffer((D, KEYS), "float32")
-                scores = T.sblock_alloc_buffer((QUERIES, KEYS), "float32")
-                result = T.sblock_alloc_buffer((QUERIES, D), "float32")
-                row_max = T.sblock_alloc_buffer((QUERIES,), "float32")
-                row_sum = T.sblock_alloc_buffer((QUERIES,), "float32")
-                new_max = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                decay = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                vector_of = T.sblock_alloc_buffer((1,), f"float32x{VECTOR}", scope="local")  # maxima, then sums
-                power = T.sblock_alloc_buffer((1,), f"float32x{VECTOR}", scope="local")
-                score_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{VECTOR}", scope="local")
-                result_vectors = T.sblock_alloc_buffer((ROWS,), f"float32x{depth_vector}", scope="local")
+                queries = T.sblock_alloc_buffer((D, queries_of_task), "float32")
+                scores = T.sblock_alloc_buffer((tile, queries_of_task), "float32")
+                result = T.sblock_alloc_buffer((D, queries_of_task), "float32")
+                row_max = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
+                row_sum = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
+                new_max = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
+                power = T.sblock_alloc_buffer((1,), vector, scope="local")
+                score_vectors = T.sblock_alloc_buffer((rows, VECTORS), vector, scope="local")
+                result_vectors = T.sblock_alloc_buffer((depth_rows, VECTORS), vector, scope="local")
 
                 b: T.let[T.int32] = task // (H * query_tiles)
                 h: T.let[T.int32] = task // query_tiles % H
-                first_query: T.let[T.int32] = task % query_tiles * QUERIES
+                first_query: T.let[T.int32] = task % query_tiles * queries_of_task
 
-                for i in T.serial(QUERIES):
-                    row_max[i] = T.float32(LOWEST)
-                    row_sum[i] = T.float32(0)
-                    for d in T.serial(D):
-                        result[i, d] = T.float32(0)
-                        queries[i, d] = T.cast(at("q", q, place, b, first_query + i, h, d), "float32") * T.float32(
-                            attention.scale * LOG2_E
-                        )
+                for n in T.unroll(VECTORS):
+                    row_max[n] = of(T.float32(LOWEST))
+                    row_sum[n] = of(T.float32(0))
+                for i, d in T.grid(queries_of_task, D):
+                    queries[d, i] = at("q", q, place, b, first_query + i, h, d) * T.float32(attention.scale * LOG2_E)
+                for d, n in T.grid(D, VECTORS):
+                    result[d, lanes_at(n)] = of(T.float32(0))
 
-                for key_tile in T.serial(key_tiles):
-                    first_key: T.let[T.int32] = key_tile * KEYS
-                    for t, d in T.grid(KEYS, D):
-                        keys[d, t] = T.cast(at("k", k, place, b, first_key + t, h, d), "float32")
+                for key_tile in T.serial(ceil_div(groups, groups_of_tile)):
+                    first_key: T.let[T.int32] = key_tile * tile
+                    there: T.let[T.int32] = T.min(groups_of_tile, groups - key_tile * groups_of_tile)
 
-                    for row_tile, vector in T.grid(QUERIES // ROWS, KEYS // VECTOR):
-                        for i in T.unroll(ROWS):
-                            score_vectors[i] = T.Broadcast(T.float32(0), VECTOR)
+                    for group in T.serial(there):
+                        for i, n in T.grid(rows, VECTORS):
+                            score_vectors[i, n] = of(T.float32(0))
                         for d in T.serial(D):
-                            for i in T.unroll(ROWS):
-                                score_vectors[i] = (
-                                    score_vectors[i]
-                                    + T.Broadcast(queries[row_tile * ROWS + i, d], VECTOR)
-                                    * keys[d, T.ramp(vector * VECTOR, 1, VECTOR)]
-                                )
-                        for i in T.unroll(ROWS):
-                            scores[row_tile * ROWS + i, T.ramp(vector * VECTOR, 1, VECTOR)] = score_vectors[i]
+                            for i in T.unroll(rows):
+                                for n in T.unroll(VECTORS):
+                                    score_vectors[i, n] = (
+                                        score_vectors[i, n]
+                                        + of(at("k", k, place, b, first_key + group * rows + i, h, d))
+                                        * queries[d, lanes_at(n)]
+                                    )
+                        for i in T.unroll(rows):
+                            for n in T.unroll(VECTORS):
+                                scores[group * rows + i, lanes_at(n)] = score_vectors[i, n]
+                    if is_masked:
+                        for t, i in T.grid(there * rows, queries_of_task):
+                            scores[t, i] = masked(scores[t, i], bias, b, h, first_query + i, first_key + t)
 
-                    for i in T.serial(QUERIES):
-                        if is_masked:
-                            for t in T.vectorized(KEYS):
-                                scores[i, t] = masked(scores[i, t], bias, b, h, first_query + i, first_key + t)
-                        vector_of[0] = scores[i, T.ramp(0, 1, VECTOR)]
-                        for n in T.serial(1, KEYS // VECTOR):
-                            vector_of[0] = T.max(vector_of[0], scores[i, T.ramp(n * VECTOR, 1, VECTOR)])
-                        new_max[0] = T.max(row_max[i], across_lanes(T.max, vector_of[0]))
-                        decay[0] = T.exp2(row_max[i] - new_max[0])
-                        row_max[i] = new_max[0]
-                        vector_of[0] = T.Broadcast(T.float32(0), VECTOR)
-                        for n in T.serial(KEYS // VECTOR):
-                            power[0] = exp2(
-                                scores[i, T.ramp(n * VECTOR, 1, VECTOR)] - T.Broadcast(new_max[0], VECTOR), VECTOR
-                            )
-                            vector_of[0] = vector_of[0] + power[0]
-                            scores[i, T.ramp(n * VECTOR, 1, VECTOR)] = power[0]
-                        row_sum[i] = row_sum[i] * decay[0] + across_lanes(operator.add, vector_of[0])
-                        for d in T.vectorized(D):
-                            result[i, d] = result[i, d] * decay[0]
+                    for n in T.unroll(VECTORS):
+                        new_max[n] = row_max[n]
+                    for t in T.serial(there * rows):
+                        for n in T.unroll(VECTORS):
+                            new_max[n] = T.max(new_max[n], scores[t, lanes_at(n)])
+                    for n in T.unroll(VECTORS):
+                        power[0] = exp2(row_max[n] - new_max[n], lanes)
+                        row_max[n] = new_max[n]
+                        row_sum[n] = row_sum[n] * power[0]
+                        for d in T.serial(D):
+                            result[d, lanes_at(n)] = result[d, lanes_at(n)] * power[0]
+                    for t in T.serial(there * rows):
+                        for n in T.unroll(VECTORS):
+                            power[0] = exp2(scores[t, lanes_at(n)] - new_max[n], lanes)
+                            row_sum[n] = row_sum[n] + power[0]
+                            scores[t, lanes_at(n)] = power[0]
 
-                    for row_tile, vector in T.grid(QUERIES // ROWS, D // depth_vector):
-                        for i in T.unroll(ROWS):
-                            result_vectors[i] = result[
-                                row_tile * ROWS + i, T.ramp(vector * depth_vector, 1, depth_vector)
-                            ]
-                        for t in T.serial(KEYS):
-                            for i in T.unroll(ROWS):
-                                result_vectors[i] = result_vectors[i] + T.Broadcast(
-                                    scores[row_tile * ROWS + i, t], depth_vector
-                                ) * T.cast(
-                                    at("v", v, place, b, first_key + t, h, vector * depth_vector, depth_vector),
-                                    f"float32x{depth_vector}",
-                                )
-                        for i in T.unroll(ROWS):
-                            result[row_tile * ROWS + i, T.ramp(vector * depth_vector, 1, depth_vector)] = (
-                                result_vectors[i]
-                            )
+                    for part in T.serial(D // depth_rows):
+                        for i in T.unroll(depth_rows):
+                            for n in T.unroll(VECTORS):
+                                result_vectors[i, n] = result[part * depth_rows + i, lanes_at(n)]
+                        for t in T.serial(there * rows):
+                            for i in T.unroll(depth_rows):
+                                for n in T.unroll(VECTORS):
+                                    result_vectors[i, n] = (
+                                        result_vectors[i, n]
+                                        + of(at("v", v, place, b, first_key + t, h, part * depth_rows + i))
+                                        * scores[t, lanes_at(n)]
+                                    )
+                        for i in T.unroll(depth_rows):
+                            for n in T.unroll(VECTORS):
+                                result[part * depth_rows + i, lanes_at(n)] = result_vectors[i, n]
 
-                for i in T.serial(QUERIES):
+                for n in T.unroll(VECTORS):
+                    row_sum[n] = of(T.float32(1)) / row_sum[n]
+                    for d in T.serial(D):
+                        result[d, lanes_at(n)] = result[d, lanes_at(n)] * row_sum[n]
+                for i in T.serial(queries_of_task):
                     if first_query + i < S:
-                        for d in T.vectorized(D):
-                            output[b, first_query + i, h * D + d] = T.cast(result[i, d] / row_sum[i], dtype)
+                        for d in T.serial(D):
+                            output[b, first_query + i, h * D + d] = T.cast(result[d, i], dtype)
 
     return with_signature(attention, body)
+
+
+def _rows(keys: int, registers: Registers) -> int:
+    """Return how many keys a micro-tile has: a divisor of `keys` if there is one that fills half of the registers."""
+    most = registers.accumulators // VECTORS
+    best = divisors(keys, most)[-1]
+    return best if best >= most // 2 else most
