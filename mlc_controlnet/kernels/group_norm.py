@@ -34,7 +34,10 @@ def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
     """Return the kernels for `target`; sums are float32."""
     _check(norm)
     if "gpu" not in target.keys:
-        statistics, normalize, slices = group_norm_cpu.build(norm, registers_of(target))
+        registers = registers_of(target)
+        if group_norm_cpu.is_whole(norm):
+            return GroupNormKernels(mark_finished(group_norm_cpu.whole(norm, registers)))
+        statistics, normalize, slices = group_norm_cpu.build(norm, registers)
         partial_shape = (norm.batch * norm.groups, slices, 2)
         return GroupNormKernels(mark_finished(normalize), mark_finished(statistics), partial_shape)
     if group_norm_gpu.is_whole(norm):

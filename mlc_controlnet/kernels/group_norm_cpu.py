@@ -1,7 +1,8 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Group norm for processors: a task of statistics is a slice that stays in the first-level cache; of normalize, a row.
+"""Group norm for processors: one kernel where a group stays in the second-level cache, with a task for each group.
 
-A row is one channel of one batch element: it has one scale and one shift.
+For larger groups there are two kernels: a task of statistics is a slice that stays in the first-level cache; of
+normalize, a row. A row is one channel of one batch element: it has one scale and one shift.
 """
 
 import math
@@ -11,12 +12,15 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
-from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.kernels.integers import ceil_div, divisors
+from mlc_controlnet.kernels.lanes_cpu import across_lanes, chains_of
 from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.kernels.registers_cpu import Registers
-from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.schedule_elementwise_cpu import WORTH_A_THREAD
+from mlc_controlnet.kernels.vectors import neighbours, spread, vector_of
 
 SLICE = 4096  # values: 16 KiB
+LARGEST_WHOLE = 128 * 1024  # values of a group: 512 KiB
 
 
 def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
@@ -33,9 +37,7 @@ def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.Pr
         return T.min(SLICE, size - piece * SLICE)
 
     def finish(y: Any) -> Any:
-        if norm.silu:
-            y = y / (spread(T.float32(1), row_lanes) + exp2(y * spread(T.float32(-LOG2_E), row_lanes), row_lanes))
-        return T.Cast(vector_of(dtype, row_lanes), y)
+        return _finish(norm, y, row_lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def statistics(x: T.Buffer(shape, dtype), partial: T.Buffer((groups, slices, 2), "float32")):
@@ -56,7 +58,7 @@ def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.Pr
                     total[0] = total[0] + T.Cast(
                         vector_of("float32", group_lanes), flat[neighbours(first + n * group_lanes, group_lanes)]
                     )
-                mean[0] = sum_of(total[0], group_lanes) / T.cast(count(piece), "float32")
+                mean[0] = across_lanes(total[0], group_lanes) / T.cast(count(piece), "float32")
 
                 total[0] = spread(T.float32(0), group_lanes)
                 for n in T.serial(count(piece) // group_lanes):
@@ -65,7 +67,7 @@ def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.Pr
                     ) - spread(mean[0], group_lanes)
                     total[0] = total[0] + deviation[0] * deviation[0]
                 partial[group, piece, 0] = mean[0]
-                partial[group, piece, 1] = sum_of(total[0], group_lanes)
+                partial[group, piece, 1] = across_lanes(total[0], group_lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def normalize(
@@ -112,3 +114,93 @@ def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.Pr
                     y_flat[neighbours(row * norm.positions + n * row_lanes, row_lanes)] = finish(normal[0])
 
     return statistics, normalize, slices
+
+
+def is_whole(norm: GroupNorm) -> bool:
+    """Return whether one kernel does everything: the group is read three times, and tasks are few."""
+    return norm.group_size <= LARGEST_WHOLE
+
+
+def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
+    """Return normalize (x, gamma, beta, y), which computes the statistics itself."""
+    shape, dtype, size = norm.shape, norm.dtype, norm.group_size
+    values = math.prod(shape)
+    lanes = math.gcd(registers.lanes, size)
+    chains = chains_of(size // lanes)
+    steps = divisors(size // lanes // chains, 64)[-1]  # of a run, so that no sum of float32 is long
+    runs = size // lanes // chains // steps
+    row_lanes = math.gcd(registers.lanes, norm.positions)
+    vector = vector_of("float32", lanes)
+    row_vector = vector_of("float32", row_lanes)
+    tasks = T.parallel if values >= WORTH_A_THREAD else T.serial
+
+    @T.prim_func(s_tir=True, private=True)
+    def normalize(
+        x: T.Buffer(shape, dtype),
+        gamma: T.Buffer((norm.channels,), dtype),
+        beta: T.Buffer((norm.channels,), dtype),
+        y: T.Buffer(shape, dtype),
+    ):
+        for group in tasks(norm.batch * norm.groups):
+            with T.sblock("group_norm"):
+                T.reads()
+                T.writes()
+                x_flat = T.decl_buffer((values,), dtype, data=x.data)
+                y_flat = T.decl_buffer((values,), dtype, data=y.data)
+                total = T.sblock_alloc_buffer((chains,), vector, scope="local")
+                of_runs = T.sblock_alloc_buffer((1,), vector, scope="local")
+                deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                row_scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                normal = T.sblock_alloc_buffer((1,), row_vector, scope="local")
+
+                of_runs[0] = spread(T.float32(0), lanes)
+                for run in T.serial(runs):
+                    for c in T.unroll(chains):
+                        total[c] = spread(T.float32(0), lanes)
+                    for n in T.serial(steps):
+                        for c in T.unroll(chains):
+                            total[c] = total[c] + T.Cast(
+                                vector,
+                                x_flat[neighbours(group * size + ((run * steps + n) * chains + c) * lanes, lanes)],
+                            )
+                    for c in T.unroll(chains):
+                        of_runs[0] = of_runs[0] + total[c]
+                mean[0] = across_lanes(of_runs[0], lanes) / T.float32(size)
+
+                of_runs[0] = spread(T.float32(0), lanes)
+                for run in T.serial(runs):
+                    for c in T.unroll(chains):
+                        total[c] = spread(T.float32(0), lanes)
+                    for n in T.serial(steps):
+                        for c in T.unroll(chains):
+                            deviation[0] = T.Cast(
+                                vector,
+                                x_flat[neighbours(group * size + ((run * steps + n) * chains + c) * lanes, lanes)],
+                            ) - spread(mean[0], lanes)
+                            total[c] = total[c] + deviation[0] * deviation[0]
+                    for c in T.unroll(chains):
+                        of_runs[0] = of_runs[0] + total[c]
+                scale[0] = T.float32(1) / T.sqrt(
+                    across_lanes(of_runs[0], lanes) / T.float32(size) + T.float32(norm.epsilon)
+                )
+
+                for row in T.serial(norm.group_channels):
+                    channel: T.let[T.int32] = group % norm.groups * norm.group_channels + row
+                    first: T.let[T.int32] = group * size + row * norm.positions
+                    row_scale[0] = scale[0] * T.cast(gamma[channel], "float32")
+                    for n in T.serial(norm.positions // row_lanes):
+                        normal[0] = T.Cast(row_vector, x_flat[neighbours(first + n * row_lanes, row_lanes)])
+                        normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(row_scale[0], row_lanes) + spread(
+                            T.cast(beta[channel], "float32"), row_lanes
+                        )
+                        y_flat[neighbours(first + n * row_lanes, row_lanes)] = _finish(norm, normal[0], row_lanes)
+
+    return normalize
+
+
+def _finish(norm: GroupNorm, y: Any, lanes: int) -> Any:
+    if norm.silu:
+        y = y / (spread(T.float32(1), lanes) + exp2(y * spread(T.float32(-LOG2_E), lanes), lanes))
+    return T.Cast(vector_of(norm.dtype, lanes), y)

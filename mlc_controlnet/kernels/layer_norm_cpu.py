@@ -6,19 +6,24 @@ import math
 from tvm import tirx
 from tvm.script import tirx as T
 
+from mlc_controlnet.kernels.lanes_cpu import across_lanes, chains_of
 from mlc_controlnet.kernels.normalization import LayerNorm
 from mlc_controlnet.kernels.registers_cpu import Registers
 from mlc_controlnet.kernels.schedule_elementwise_cpu import WORTH_A_THREAD
-from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
+from mlc_controlnet.kernels.vectors import neighbours, spread, vector_of
+
+ROWS_OF_A_TASK = 16  # a thread's way to its next task takes as long as some rows
 
 
 def build(norm: LayerNorm, registers: Registers) -> tirx.PrimFunc:
     """See `layer_norm` for its parameters."""
     values = norm.rows * norm.width
-    lanes = math.gcd(2 * registers.lanes, norm.width)
-    steps = norm.width // lanes
+    lanes = math.gcd(registers.lanes, norm.width)
+    chains = chains_of(norm.width // lanes)
+    steps = norm.width // lanes // chains
     vector = vector_of("float32", lanes)
-    rows = T.parallel if values >= WORTH_A_THREAD else T.serial
+    tasks = T.parallel if values >= WORTH_A_THREAD else T.serial
+    rows = math.gcd(norm.rows, ROWS_OF_A_TASK)
 
     @T.prim_func(s_tir=True, private=True)
     def layer_norm(
@@ -27,37 +32,52 @@ def build(norm: LayerNorm, registers: Registers) -> tirx.PrimFunc:
         beta: T.Buffer((norm.width,), norm.dtype),
         y: T.Buffer(norm.shape, norm.dtype),
     ):
-        for row in rows(norm.rows):
+        for task in tasks(norm.rows // rows):
             with T.sblock("layer_norm"):
                 T.reads()
                 T.writes()
                 x_flat = T.decl_buffer((values,), norm.dtype, data=x.data)
                 y_flat = T.decl_buffer((values,), norm.dtype, data=y.data)
-                total = T.sblock_alloc_buffer((1,), vector, scope="local")
+                total = T.sblock_alloc_buffer((chains,), vector, scope="local")
                 deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
                 mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                first: T.let[T.int32] = row * norm.width
+                for row in T.serial(rows):
+                    first: T.let[T.int32] = (task * rows + row) * norm.width
 
-                total[0] = spread(T.float32(0), lanes)
-                for n in T.serial(steps):
-                    total[0] = total[0] + T.Cast(vector, x_flat[neighbours(first + n * lanes, lanes)])
-                mean[0] = sum_of(total[0], lanes) / T.float32(norm.width)
+                    for c in T.unroll(chains):
+                        total[c] = spread(T.float32(0), lanes)
+                    for n in T.serial(steps):
+                        for c in T.unroll(chains):
+                            total[c] = total[c] + T.Cast(
+                                vector, x_flat[neighbours(first + (n * chains + c) * lanes, lanes)]
+                            )
+                    for c in T.unroll(chains - 1):
+                        total[0] = total[0] + total[c + 1]
+                    mean[0] = across_lanes(total[0], lanes) / T.float32(norm.width)
 
-                total[0] = spread(T.float32(0), lanes)
-                for n in T.serial(steps):
-                    deviation[0] = T.Cast(vector, x_flat[neighbours(first + n * lanes, lanes)]) - spread(mean[0], lanes)
-                    total[0] = total[0] + deviation[0] * deviation[0]
-                scale[0] = T.float32(1) / T.sqrt(
-                    sum_of(total[0], lanes) / T.float32(norm.width) + T.float32(norm.epsilon)
-                )
-
-                for n in T.serial(steps):
-                    deviation[0] = T.Cast(vector, x_flat[neighbours(first + n * lanes, lanes)]) - spread(mean[0], lanes)
-                    y_flat[neighbours(first + n * lanes, lanes)] = T.Cast(
-                        vector_of(norm.dtype, lanes),
-                        deviation[0] * spread(scale[0], lanes) * T.Cast(vector, gamma[neighbours(n * lanes, lanes)])
-                        + T.Cast(vector, beta[neighbours(n * lanes, lanes)]),
+                    for c in T.unroll(chains):
+                        total[c] = spread(T.float32(0), lanes)
+                    for n in T.serial(steps):
+                        for c in T.unroll(chains):
+                            deviation[0] = T.Cast(
+                                vector, x_flat[neighbours(first + (n * chains + c) * lanes, lanes)]
+                            ) - spread(mean[0], lanes)
+                            total[c] = total[c] + deviation[0] * deviation[0]
+                    for c in T.unroll(chains - 1):
+                        total[0] = total[0] + total[c + 1]
+                    scale[0] = T.float32(1) / T.sqrt(
+                        across_lanes(total[0], lanes) / T.float32(norm.width) + T.float32(norm.epsilon)
                     )
+
+                    for n in T.serial(norm.width // lanes):
+                        deviation[0] = T.Cast(vector, x_flat[neighbours(first + n * lanes, lanes)]) - spread(
+                            mean[0], lanes
+                        )
+                        y_flat[neighbours(first + n * lanes, lanes)] = T.Cast(
+                            vector_of(norm.dtype, lanes),
+                            deviation[0] * spread(scale[0], lanes) * T.Cast(vector, gamma[neighbours(n * lanes, lanes)])
+                            + T.Cast(vector, beta[neighbours(n * lanes, lanes)]),
+                        )
 
     return layer_norm
