@@ -122,7 +122,10 @@ def is_whole(norm: GroupNorm) -> bool:
 
 
 def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
-    """Return normalize (x, gamma, beta, y), which computes the statistics itself."""
+    """Return normalize (x, gamma, beta, y), which computes the statistics itself.
+
+    What the mean lost to rounding is the mean of the deviations from it: the shift takes it up.
+    """
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     values = math.prod(shape)
     lanes = math.gcd(registers.lanes, size)
@@ -150,7 +153,10 @@ def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
                 total = T.sblock_alloc_buffer((chains,), vector, scope="local")
                 of_runs = T.sblock_alloc_buffer((1,), vector, scope="local")
                 deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
+                drift = T.sblock_alloc_buffer((chains,), vector, scope="local")
                 mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                rounded_off = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                row_shift = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 row_scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 normal = T.sblock_alloc_buffer((1,), row_vector, scope="local")
@@ -170,6 +176,8 @@ def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
                 mean[0] = across_lanes(of_runs[0], lanes) / T.float32(size)
 
                 of_runs[0] = spread(T.float32(0), lanes)
+                for c in T.unroll(chains):
+                    drift[c] = spread(T.float32(0), lanes)
                 for run in T.serial(runs):
                     for c in T.unroll(chains):
                         total[c] = spread(T.float32(0), lanes)
@@ -180,8 +188,12 @@ def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
                                 x_flat[neighbours(group * size + ((run * steps + n) * chains + c) * lanes, lanes)],
                             ) - spread(mean[0], lanes)
                             total[c] = total[c] + deviation[0] * deviation[0]
+                            drift[c] = drift[c] + deviation[0]
                     for c in T.unroll(chains):
                         of_runs[0] = of_runs[0] + total[c]
+                for c in T.unroll(chains - 1):
+                    drift[0] = drift[0] + drift[c + 1]
+                rounded_off[0] = across_lanes(drift[0], lanes) / T.float32(size)
                 scale[0] = T.float32(1) / T.sqrt(
                     across_lanes(of_runs[0], lanes) / T.float32(size) + T.float32(norm.epsilon)
                 )
@@ -190,10 +202,11 @@ def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
                     channel: T.let[T.int32] = group % norm.groups * norm.group_channels + row
                     first: T.let[T.int32] = group * size + row * norm.positions
                     row_scale[0] = scale[0] * T.cast(gamma[channel], "float32")
+                    row_shift[0] = T.cast(beta[channel], "float32") - rounded_off[0] * row_scale[0]
                     for n in T.serial(norm.positions // row_lanes):
                         normal[0] = T.Cast(row_vector, x_flat[neighbours(first + n * row_lanes, row_lanes)])
                         normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(row_scale[0], row_lanes) + spread(
-                            T.cast(beta[channel], "float32"), row_lanes
+                            row_shift[0], row_lanes
                         )
                         y_flat[neighbours(first + n * row_lanes, row_lanes)] = _finish(norm, normal[0], row_lanes)
 
