@@ -21,7 +21,9 @@ PAGE = _PACKAGED / "page"  # the built demo page; in a wheel that was built with
 ENGINE = _PACKAGED / "engine"  # the built engine; in a wheel that was built with Node
 
 WEB = _ROOT / "web"  # sources of the demo page and the engine; in a checkout only
-PERFORMANCE = _ROOT / "docs" / "performance.md"  # gets the tables of `bench report`; in a checkout only
+README = _ROOT / "README.md"  # this and the next two get the tables of `bench report`; in a checkout only
+PERFORMANCE = _ROOT / "docs" / "performance.md"
+SOFTWARE_ADAPTERS = _ROOT / "docs" / "software_adapters.md"
 
 DIST = Path("dist")  # the folder that commands write to, below the working directory
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
-from mlc_controlnet.locations import PERFORMANCE, check_checkout
+from mlc_controlnet.locations import PERFORMANCE, README, SOFTWARE_ADAPTERS, check_checkout
 
 HOSTS = ("chromium", "node", "native")
 
@@ -123,7 +123,7 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
     model.set_defaults(only=[])
     _add_compilers(commands)
-    report = commands.add_parser("report", help="write docs/performance.md's tables and plots from the kept figures")
+    report = commands.add_parser("report", help="write the tables and plots of README and docs/ from the kept figures")
     report.set_defaults(run=_report, needs_torch=True)
 
 
@@ -136,7 +136,11 @@ def _add_compilers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="PART",
         help="only operations with this in their name; can be repeated",
     )
-    parser.add_argument("--step", action="store_true", help="a whole step of Stable Diffusion 1.5 instead: minutes")
+    parser.add_argument(
+        "--step",
+        action="store_true",
+        help="also a whole step of Stable Diffusion 1.5, which takes minutes; with --only sd15_step_512, nothing else",
+    )
     parser.add_argument("--peer", action="store_true", help="onnxruntime-web's shaders instead of ours")
     parser.add_argument("--dtype", action="append", default=[], help="can be repeated; default: float16")
     parser.add_argument(
@@ -231,10 +235,15 @@ def _bench_operations(options: argparse.Namespace) -> None:
 
 
 def _report(_options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.compilers import figures as of_compilers
+    from mlc_controlnet.bench.compilers.report import write_report as write_compilers
     from mlc_controlnet.bench.operations.report import write_report
 
     check_checkout("bench report")
-    for path in write_report(read_figures(), PERFORMANCE, FOLDER):
+    for path in write_report(read_figures(), SOFTWARE_ADAPTERS, FOLDER):
+        print(path)
+    kept = of_compilers.read_figures()
+    for path in write_compilers(kept, (README, PERFORMANCE), of_compilers.FOLDER):
         print(path)
 
 

@@ -35,6 +35,7 @@ class Loop:
     trips: float | None
 
     def holds(self, block: int) -> bool:
+        """Whether it executes the block of this index."""
         return self.first <= block <= self.last
 
 

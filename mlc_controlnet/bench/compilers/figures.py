@@ -35,9 +35,11 @@ class CompilerFigures:
 
     @property
     def file_name(self) -> str:
+        """`navi31-float16-ours.json`: no versions, so that a newer compiler replaces the file."""
         return f"{self.chip}-{self.dtype}-{self.contestant}.json"
 
     def row(self, name: str) -> Judgement | None:
+        """Return the judgement of a computation, if it is among the rows."""
         return next((row for row in self.rows if row.name == name), None)
 
 

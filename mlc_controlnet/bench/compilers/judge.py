@@ -51,6 +51,7 @@ class Subject:
 
     @staticmethod
     def of(case: Case) -> "Subject":
+        """Describe an operation of `bench kernels`."""
         multiply_adds = 0.0 if case.name.startswith(NORMS) else 1e9 * case.work.gflop / 2
         return Subject(case.name, case.title, multiply_adds, 1e6 * case.work.megabytes)
 

@@ -18,6 +18,7 @@ class Intensity:
 
     @staticmethod
     def of(cost: Cost) -> "Intensity":
+        """Divide what a wave executes."""
         loads, vectors = (max(number, 1.0) for number in (cost.workgroup_loads, cost.vector))
         return Intensity(cost.multiply_adds / vectors, cost.multiply_adds / loads)
 
@@ -87,6 +88,7 @@ class Judgement:
 
     @property
     def share_of_limit(self) -> float:
+        """Share of the chip's published rates that is reached; 0 without a kernel."""
         return self.limit_microseconds / self.microseconds if self.kernels else 0.0
 
 

@@ -30,10 +30,12 @@ class Kernel:
 
     @property
     def name(self) -> str:
+        """Return its entry point."""
         return self.facts.name
 
     @property
     def workgroups(self) -> int:
+        """Return the workgroups of a launch."""
         x, y, z = self.facts.grid
         return x * y * z
 

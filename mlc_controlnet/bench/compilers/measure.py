@@ -29,8 +29,8 @@ class JudgeSettings:
     """What to judge.
 
     Attributes:
-        only: parts of operations' names; empty: all operations.
-        step: judge a whole denoising step instead of single operations.
+        only: parts of operations' names; empty: all operations; full_size.NAME alone, with `step`: none.
+        step: judge a whole denoising step too.
         peer: judge onnxruntime-web's shaders instead of ours.
         command: the command line that produces the same figures again.
     """
@@ -71,14 +71,15 @@ def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
 
 
 def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
-    if settings.step:
-        yield from judge_step(dtype, chips)
-    elif not settings.peer:
-        yield from judge_operations(settings.only, dtype, chips)
-    else:
+    only_step = settings.step and settings.only == (NAME,)
+    if settings.peer:
         cases = operation_cases(settings.only, False, dtype).cases[1:]
         with tempfile.TemporaryDirectory() as folder:
             launches = record_peer(cases, Path(folder))
         for case in cases:
             if case.name in launches:
                 yield from judge(Subject.of(case), launched_by_peer(launches[case.name]), dtype, chips)
+    elif not only_step:
+        yield from judge_operations(settings.only, dtype, chips)
+    if settings.step:
+        yield from judge_step(dtype, chips)

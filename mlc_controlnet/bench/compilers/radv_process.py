@@ -109,6 +109,8 @@ Representation = _structure(
 
 
 class Binding(Structure):
+    """VkDescriptorSetLayoutBinding."""
+
     _fields_ = (
         ("binding", c_uint32),
         ("kind", c_int32),
@@ -119,6 +121,8 @@ class Binding(Structure):
 
 
 class PushConstantRange(Structure):
+    """VkPushConstantRange."""
+
     _fields_ = (("stages", c_uint32), ("offset", c_uint32), ("bytes", c_uint32))
 
 
@@ -155,10 +159,12 @@ class Compiler:
         self.call("vkCreateDevice", physical, byref(create), None, byref(self.device))
 
     def call(self, name: str, *arguments: Any) -> None:
+        """Call a function of Vulkan. Raises RuntimeError if it fails."""
         if (code := getattr(self.vulkan, name)(*arguments)) != 0:
             raise RuntimeError(f"{name} returned {code}")
 
     def create(self, what: str, info: Structure) -> int:
+        """Create an object of the device; return its handle."""
         handle = c_uint64()
         self.call(f"vkCreate{what}", self.device, byref(info), None, byref(handle))
         return handle.value

@@ -33,6 +33,7 @@ class Prediction:
 
     @property
     def total(self) -> float:
+        """Return the time in microseconds."""
         return max(self.microseconds.values())
 
 

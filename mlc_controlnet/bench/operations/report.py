@@ -1,4 +1,4 @@
-"""Write the section on speed of docs/performance.md, and figures/README.md with every row, from the kept figures."""
+"""Write the tables of docs/software_adapters.md, and figures/README.md with every row, from the kept figures."""
 
 import os
 import statistics

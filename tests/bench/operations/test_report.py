@@ -8,7 +8,7 @@ from mlc_controlnet.bench.operations.figures import FOLDER, MODEL, ReferenceRate
 from mlc_controlnet.bench.operations.plot import plot
 from mlc_controlnet.bench.operations.report import BEGIN, END, describe_run, table, write_report
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.locations import PERFORMANCE
+from mlc_controlnet.locations import SOFTWARE_ADAPTERS
 from tests.bench.made_up_figures import made_up_figures
 
 
@@ -98,9 +98,9 @@ def test_the_same_figures_give_the_same_plot():
 
 
 def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path):
-    text = PERFORMANCE.read_text(encoding="utf-8")
-    copy = tmp_path / "docs" / PERFORMANCE.name
-    folder = tmp_path / FOLDER.relative_to(PERFORMANCE.parent.parent)
+    text = SOFTWARE_ADAPTERS.read_text(encoding="utf-8")
+    copy = tmp_path / "docs" / SOFTWARE_ADAPTERS.name
+    folder = tmp_path / FOLDER.relative_to(SOFTWARE_ADAPTERS.parent.parent)
     for parent in (copy.parent, folder):
         parent.mkdir(parents=True)
     copy.write_text(text, encoding="utf-8")

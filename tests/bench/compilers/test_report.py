@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mlc_controlnet.bench.compilers.figures import FOLDER, OURS, PEER, find, read_figures, write_figures
+from mlc_controlnet.bench.compilers.report import BEGIN, END, write_report
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.locations import PERFORMANCE, README
+from tests.bench.compilers.made_up_judgements import figures, judgement, kernel, made_up_judgements
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> list[Path]:
+    written = [tmp_path / "README.md", tmp_path / "page.md"]
+    for page in written:
+        page.write_text(f"# Before\n{BEGIN}\nold\n{END}\n# After\n")
+    return written
+
+
+def test_a_summary_has_the_step_and_the_ratios_to_the_peer(tmp_path: Path, pages: list[Path]) -> None:
+    write_report(made_up_judgements(), pages, tmp_path / "figures")
+    row = "| Radeon Pro W7900, float16 | 30.0 ms | 0% | **1.00x** | 0.50x | 2.00x | 1 of 2 |"
+    for page in pages:
+        text = page.read_text()
+        assert row in text and "old" not in text
+        assert text.startswith("# Before\n") and text.endswith("# After\n")
+
+
+def test_only_the_second_page_lists_the_heaviest_kernels(tmp_path: Path, pages: list[Path]) -> None:
+    write_report(made_up_judgements(), pages, tmp_path / "figures")
+    row = "| `heavy` | 10 | 30.00 | 100% | vector | 1.50 |"
+    assert [row in page.read_text() for page in pages] == [False, True]
+
+
+def test_every_row_is_listed_and_so_are_rejected_shaders(tmp_path: Path, pages: list[Path]) -> None:
+    ours, theirs = made_up_judgements()
+    broken = judgement("broken", errors={"c_kernel": "wrong type"})
+    write_report([dataclasses.replace(ours, rows=(*ours.rows, broken)), theirs], pages, tmp_path / "figures")
+    text = (tmp_path / "figures" / "README.md").read_text()
+    assert "| the matmul | 20.0 | 40.0 | 2.00x | 50% | vector | 128 | 0 | 8192 | 12 | 1.50 | 16.0 |" in text
+    assert "the broken, c_kernel: wrong type" in text
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("no marks")
+    with pytest.raises(UserError, match="bench compilers: begin"):
+        write_report(made_up_judgements(), [page], tmp_path)
+
+
+def test_kept_figures_are_read_again_and_rows_are_replaced_one_by_one(tmp_path: Path) -> None:
+    ours, theirs = made_up_judgements()
+    for one in (ours, theirs):
+        write_figures(one, ("matmul", "norm"), tmp_path)
+    assert find(read_figures(tmp_path), PEER, "navi31", "float16") == theirs
+    write_figures(figures(OURS, judgement("norm", kernel("b", 80.0))), ("matmul", "norm"), tmp_path)
+    again = find(read_figures(tmp_path), OURS, "navi31", "float16")
+    assert again is not None
+    assert [(row.name, row.microseconds) for row in again.rows[1:]] == [("matmul", 20.0), ("norm", 80.0)]
+
+
+def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER.relative_to(README.parent)
+    copies = [tmp_path / page.relative_to(README.parent) for page in (README, PERFORMANCE)]
+    for parent in {folder, *(copy.parent for copy in copies)}:
+        parent.mkdir(parents=True, exist_ok=True)
+    for copy, page in zip(copies, (README, PERFORMANCE), strict=True):
+        copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
+    write_report(read_figures(), copies, folder)
+    for copy, page in zip(copies, (README, PERFORMANCE), strict=True):
+        assert copy.read_text() == page.read_text(), "run python -m mlc_controlnet bench report"
+    assert (folder / "README.md").read_text() == (FOLDER / "README.md").read_text()
