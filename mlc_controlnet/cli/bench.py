@@ -147,7 +147,8 @@ def _add_compilers(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--chip",
         action="append",
         default=[],
-        help="navi31 (Radeon Pro W7900) or navi21 (Radeon Pro W6800); can be repeated; default: navi31",
+        help="navi31 (Radeon Pro W7900), navi21 (W6800); with nvcc: sm_80 (A100), sm_89 (RTX 4090), sm_90 (H100); "
+        "can be repeated; default: navi31",
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_bench_compilers, needs_torch=True)

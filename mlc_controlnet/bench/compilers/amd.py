@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from mlc_controlnet.bench.compilers.amd_isa import Block, Cost, cost_of, parse
-from mlc_controlnet.bench.compilers.amd_loops import Loop, find_loops, trips_of
+from mlc_controlnet.bench.compilers.amd_isa import Cost, cost_of, parse
+from mlc_controlnet.bench.compilers.amd_loops import find_loops, trips_of
 from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.code import Code
 from mlc_controlnet.bench.compilers.spirv import INSTALL, Spirv, driver_manifest
 from mlc_controlnet.errors import UserError
 
@@ -19,58 +19,9 @@ LEAST_MESA = (25, 0, 0)
 RDNA_3 = ("navi31", "navi32", "navi33")
 
 
-@dataclass(frozen=True)
-class AmdCode:
-    """A compiled shader.
-
-    Attributes:
-        wave: threads of a wave.
-        registers, spilled: vector registers of a thread, and how many of its values are kept in memory instead.
-        workgroup_bytes: workgroup memory.
-        occupancy: waves that a SIMD holds at once.
-        blocks, loops: its code.
-        costs: what a wave executes in each block, all trips together. A block behind a condition counts as if every
-            wave took it.
-    """
-
-    wave: int
-    registers: int
-    spilled: int
-    workgroup_bytes: int
-    occupancy: int
-    blocks: tuple[Block, ...]
-    loops: tuple[Loop, ...]
-    costs: tuple[Cost, ...]
-
-    @property
-    def whole(self) -> Cost:
-        """What a wave executes."""
-        return sum(self.costs, Cost())
-
-    def hot_loop(self) -> Cost:
-        """The innermost loop with the most multiply-adds; the whole code where there is no loop."""
-        inner = [
-            a for a in self.loops if not any(b != a and a.first <= b.first and b.last <= a.last for b in self.loops)
-        ]
-        return self._most([self._of(loop) for loop in inner])
-
-    def step(self) -> Cost:
-        """The outermost loop with the most multiply-adds: a step of k with its loads, or of a tile of keys."""
-        outer = [
-            a for a in self.loops if not any(b != a and b.first <= a.first and a.last <= b.last for b in self.loops)
-        ]
-        return self._most([self._of(loop) for loop in outer])
-
-    def _of(self, loop: Loop) -> Cost:
-        return sum(self.costs[loop.first : loop.last + 1], Cost())
-
-    def _most(self, costs: list[Cost]) -> Cost:
-        return max(costs, key=lambda cost: cost.multiply_adds, default=self.whole)
-
-
 def compile_for_amd(
     shaders: Mapping[str, Spirv], chip: Chip, uniforms: Mapping[str, Sequence[int]] | None = None
-) -> tuple[dict[str, AmdCode], dict[str, str]]:
+) -> tuple[dict[str, Code], dict[str, str]]:
     """Compile shaders for `chip`.
 
     Args:
@@ -137,13 +88,13 @@ def _start(jobs: Sequence[str], chip: Chip) -> tuple[tuple[int, ...], list[str]]
     return mesa, lines
 
 
-def _code(outcome: Mapping[str, object], chip: Chip, uniforms: Sequence[int]) -> AmdCode:
+def _code(outcome: Mapping[str, object], chip: Chip, uniforms: Sequence[int]) -> Code:
     statistics: dict[str, int] = outcome["statistics"]  # type: ignore[assignment]
     wave = int(outcome["wave"])  # type: ignore[call-overload]
     blocks = parse(str(outcome["assembly"]))
     loops = find_loops(blocks, uniforms)
     dual_issue = chip.architecture in RDNA_3
-    return AmdCode(
+    return Code(
         wave=wave,
         registers=statistics["VGPRs"],
         spilled=statistics["Spilled VGPRs"],

@@ -38,6 +38,10 @@ class Loop:
         """Whether it executes the block of this index."""
         return self.first <= block <= self.last
 
+    def contains(self, other: "Loop") -> bool:
+        """Whether the other loop, or the same, is within it."""
+        return self.first <= other.first and other.last <= self.last
+
 
 def find_loops(blocks: Sequence[Block], uniforms: Sequence[int] = ()) -> list[Loop]:
     """List the loops in program order, an outer one before those in it. uniforms: words of the uniform buffer."""

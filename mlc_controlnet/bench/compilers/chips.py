@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+AMD, NVIDIA = "AMD", "NVIDIA"
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -10,8 +12,9 @@ class Chip:
     Attributes:
         name: as the command line has it.
         title: the product.
-        architecture: the compiler's name for the chip: RADV_FORCE_FAMILY of Mesa.
-        units: compute units.
+        maker: whose compiler: AMD's or NVIDIA's.
+        architecture: the compiler's name for the chip: RADV_FORCE_FAMILY of Mesa, -arch of nvcc.
+        units: compute units, or multiprocessors.
         simds: SIMDs, each with its own instruction stream, of a unit.
         gigahertz: boost clock.
         gigabytes_per_second: of its memory.
@@ -22,6 +25,7 @@ class Chip:
 
     name: str
     title: str
+    maker: str
     architecture: str
     units: int
     simds: int
@@ -37,6 +41,7 @@ class Chip:
 W7900 = Chip(
     "navi31",
     "Radeon Pro W7900",
+    AMD,
     "navi31",
     96,
     2,
@@ -48,6 +53,7 @@ W7900 = Chip(
 W6800 = Chip(
     "navi21",
     "Radeon Pro W6800",
+    AMD,
     "navi21",
     60,
     2,
@@ -56,4 +62,41 @@ W6800 = Chip(
     {"float32": 17.8, "float16": 35.7},
     "amd.com, Radeon PRO W6800: 60 compute units, 17.83 TFLOP/s float32, 35.66 float16, 512 GB/s, boost 2320 MHz",
 )
-CHIPS = {chip.name: chip for chip in (W7900, W6800)}
+# Without tensor cores, which WGSL does not reach.
+A100 = Chip(
+    "sm_80",
+    "A100 40 GB",
+    NVIDIA,
+    "sm_80",
+    108,
+    4,
+    1.41,
+    1555,
+    {"float32": 19.5, "float16": 78.0},
+    "NVIDIA A100 architecture white paper: 108 multiprocessors, 19.5 TFLOP/s float32, 78 float16, 1555 GB/s, 1410 MHz",
+)
+RTX_4090 = Chip(
+    "sm_89",
+    "GeForce RTX 4090",
+    NVIDIA,
+    "sm_89",
+    128,
+    4,
+    2.52,
+    1008,
+    {"float32": 82.6, "float16": 82.6},
+    "NVIDIA Ada architecture white paper: 128 multiprocessors, 82.6 TFLOP/s float32 and float16, 1008 GB/s, 2520 MHz",
+)
+H100 = Chip(
+    "sm_90",
+    "H100 SXM",
+    NVIDIA,
+    "sm_90",
+    132,
+    4,
+    1.98,
+    3350,
+    {"float32": 66.9, "float16": 133.8},
+    "NVIDIA H100 architecture white paper: 132 multiprocessors, 66.9 TFLOP/s float32, 133.8 float16, 3.35 TB/s",
+)
+CHIPS = {chip.name: chip for chip in (W7900, W6800, A100, RTX_4090, H100)}

@@ -10,9 +10,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import nn
 
 from mlc_controlnet.bench.compilers.chips import Chip
-from mlc_controlnet.bench.compilers.judge import Subject, judge, launched
+from mlc_controlnet.bench.compilers.judge import Subject, judge_module
 from mlc_controlnet.bench.compilers.judgement import Judgement
-from mlc_controlnet.bench.compilers.kernels import compile_kernels
 from mlc_controlnet.bench.operations.cases import DTYPES
 from mlc_controlnet.bench.operations.work import count_work
 from mlc_controlnet.capture import capture, example_inputs, wrap
@@ -66,5 +65,5 @@ def subject_of_step(checkpoint: Checkpoint, dtype: str) -> Subject:
 def judge_step(dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
     """Judge every kernel of a step: minutes, most of them for capture and code."""
     checkpoint = stable_diffusion()
-    kernels = compile_kernels(clean(capture(checkpoint, dtype)).module, dtype)
-    yield from judge(subject_of_step(checkpoint, dtype), launched(kernels), dtype, chips)
+    module = clean(capture(checkpoint, dtype)).module
+    yield from judge_module(subject_of_step(checkpoint, dtype), module, dtype, chips)

@@ -1,4 +1,4 @@
-"""Judges operations and whole calls of a model by AMD's compiler, and the peer's shaders in the same way."""
+"""Judges operations and whole calls of a model by the makers' compilers, and the peer's shaders in the same way."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,11 @@ from pathlib import Path
 import tvm
 
 from mlc_controlnet.bench.compilers.amd import compile_for_amd
-from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.chips import AMD, NVIDIA, Chip
+from mlc_controlnet.bench.compilers.code import Code
 from mlc_controlnet.bench.compilers.judgement import Judgement, judge_kernel
-from mlc_controlnet.bench.compilers.kernels import Kernel, compile_kernels
+from mlc_controlnet.bench.compilers.kernels import Kernel, compile_kernels, write_kernels
+from mlc_controlnet.bench.compilers.nvidia import compile_for_nvidia
 from mlc_controlnet.bench.compilers.peer import PeerLaunch
 from mlc_controlnet.bench.compilers.roofline import limit_microseconds
 from mlc_controlnet.bench.compilers.spirv import to_spirv
@@ -64,7 +66,30 @@ def judge_operations(only: tuple[str, ...], dtype: str, chips: Sequence[Chip]) -
     cases = operation_cases(only, False, dtype)
     for case in cases.cases[1:]:  # the first is the large matmul
         module = tvm.IRModule({tvm.ir.GlobalVar(case.name): cases.module[case.name]})
-        yield from judge(Subject.of(case), launched(compile_kernels(module, dtype)), dtype, chips)
+        yield from judge_module(Subject.of(case), module, dtype, chips)
+
+
+def judge_module(
+    subject: Subject, module: tvm.IRModule, dtype: str, chips: Sequence[Chip]
+) -> Iterator[tuple[Chip, Judgement]]:
+    """Judge our kernels of a module after phase clean: WGSL for AMD's compiler, CUDA C for NVIDIA's."""
+    amd, nvidia = ([chip for chip in chips if chip.maker == maker] for maker in (AMD, NVIDIA))
+    if amd:
+        yield from judge(subject, launched(compile_kernels(module, dtype)), dtype, amd)
+    if nvidia:
+        source, kernels = write_kernels(module, "cuda")
+        for chip in nvidia:
+            yield chip, _judge_source(subject, source, kernels, dtype, chip)
+
+
+def _judge_source(subject: Subject, source: str, kernels: Sequence[Kernel], dtype: str, chip: Chip) -> Judgement:
+    threads = {kernel.name: kernel.facts.threads for kernel in kernels}
+    with tempfile.TemporaryDirectory() as folder:
+        codes, errors = compile_for_nvidia(source, threads, chip.architecture, Path(folder))
+    shaders = launched(kernels)
+    return _join(
+        subject, {name: (code, shaders[name], threads[name]) for name, code in codes.items()}, errors, dtype, chip
+    )
 
 
 def launched(kernels: Sequence[Kernel]) -> dict[str, Launched]:
@@ -93,15 +118,22 @@ def judge(
         compiled, rejected = to_spirv({name: shader.wgsl for name, shader in shaders.items()}, Path(folder))
         for chip in chips:
             codes, failed = compile_for_amd(compiled, chip, uniforms)
-            kernels = []
-            for name, code in codes.items():
-                shader, threads = shaders[name], compiled[name].threads
-                kernels.append(
-                    judge_kernel(code, name, shader.launches, shader.workgroups, threads, shader.operand_bytes, chip)
-                )
-            limit = limit_microseconds(subject.multiply_adds, subject.least_bytes, dtype, chip)
-            kernels.sort(key=lambda kernel: -kernel.total_microseconds)
-            yield (
-                chip,
-                Judgement(subject.name, subject.title, subject.multiply_adds, limit, tuple(kernels), rejected | failed),
-            )
+            found = {name: (code, shaders[name], compiled[name].threads) for name, code in codes.items()}
+            yield chip, _join(subject, found, rejected | failed, dtype, chip)
+
+
+def _join(
+    subject: Subject,
+    found: Mapping[str, tuple[Code, Launched, int]],
+    errors: dict[str, str],
+    dtype: str,
+    chip: Chip,
+) -> Judgement:
+    """Predict every kernel, from its code, its launches and the threads of a workgroup."""
+    kernels = [
+        judge_kernel(code, name, shader.launches, shader.workgroups, threads, shader.operand_bytes, chip)
+        for name, (code, shader, threads) in found.items()
+    ]
+    kernels.sort(key=lambda kernel: -kernel.total_microseconds)
+    limit = limit_microseconds(subject.multiply_adds, subject.least_bytes, dtype, chip)
+    return Judgement(subject.name, subject.title, subject.multiply_adds, limit, tuple(kernels), errors)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mlc_controlnet.bench.compilers.amd import AmdCode
 from mlc_controlnet.bench.compilers.amd_isa import Cost
 from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.code import Code
 from mlc_controlnet.bench.compilers.roofline import predict
 from mlc_controlnet.kernels.integers import ceil_div
 
@@ -31,7 +31,7 @@ class KernelJudgement:
         launches: in a call of the computation.
         workgroups, threads: of a launch, of a workgroup.
         wave: threads of a wave.
-        registers, spilled, workgroup_bytes, occupancy: as in AmdCode.
+        registers, spilled, workgroup_bytes, occupancy: as in Code.
         hot, step, whole: the innermost loop with the most multiply-adds; the outermost one, which is a whole step of k
             with its loads; everything.
         cost: what a wave executes.
@@ -93,7 +93,7 @@ class Judgement:
 
 
 def judge_kernel(
-    code: AmdCode, name: str, launches: int, workgroups: int, threads: int, operand_bytes: int, chip: Chip
+    code: Code, name: str, launches: int, workgroups: int, threads: int, operand_bytes: int, chip: Chip
 ) -> KernelJudgement:
     """Predict the time of one kernel that was compiled for `chip`."""
     prediction = predict(code.whole, workgroups, ceil_div(threads, code.wave), operand_bytes, chip)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax, tirx
 
-from mlc_controlnet.compile.library import generate_code, plan_library
-from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.compile.library import generate_code, plan_library, tvm_target
+from mlc_controlnet.compile.sources import generate_source
+from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
+from mlc_controlnet.passes.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Kernel:
 
     Attributes:
         launches: how often a call of the function launches it.
-        wgsl: its shader.
+        wgsl: its shader; empty where the kernels have one source together.
         operand_bytes: bytes of all its tensors.
     """
 
@@ -44,13 +46,27 @@ def compile_kernels(module: tvm.IRModule, dtype: str) -> list[Kernel]:
     """Compile a module after phase clean for WebGPU; list its kernels by name."""
     config = BuildConfig(model="bench", target="webgpu", dtypes=(dtype,), out=TUNING_DB, tuning_db=TUNING_DB)
     planned = plan_library(module, dtype, config)
-    launches = _count_launches(planned.module)
-    # Measured again: phase plan gives some kernels an operand to write over, and replaces reshapes by views.
-    called = tvm.IRModule({v: f for v, f in planned.module.functions_items() if v.name_hint in launches})
-    facts = measure_kernels(called, planned.target)
     shaders = dict(_shaders(generate_code(planned.module, planned.target).mod))
+    return list(_kernels(planned.module, planned.target, shaders))
+
+
+def write_kernels(module: tvm.IRModule, target_name: str) -> tuple[str, list[Kernel]]:
+    """Compile a module after phase clean to source, CUDA C or OpenCL C, without the target's compiler."""
+    target = tvm_target(TARGETS[target_name])
+    planned = Pipeline(target).run(module)
+    kernels = list(_kernels(planned, target, {}))
+    called = {kernel.facts.prim_func for kernel in kernels}
+    launched = tvm.IRModule({v: f for v, f in planned.functions_items() if v.name_hint in called})
+    return generate_source(launched, target).text, kernels
+
+
+def _kernels(planned: tvm.IRModule, target: tvm.target.Target, shaders: dict[str, str]) -> Iterator[Kernel]:
+    launches = _count_launches(planned)
+    # Measured here: phase plan gives some kernels an operand to write over, and replaces reshapes by views.
+    called = tvm.IRModule({v: f for v, f in planned.functions_items() if v.name_hint in launches})
     sizes = {v.name_hint: sum(_bytes(parameter.ty) for parameter in f.params) for v, f in called.functions_items()}
-    return [Kernel(one, launches[one.prim_func], shaders[one.name], sizes[one.prim_func]) for one in facts]
+    for facts in measure_kernels(called, target):
+        yield Kernel(facts, launches[facts.prim_func], shaders.get(facts.name, ""), sizes[facts.prim_func])
 
 
 def _shaders(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from mlc_controlnet import __version__
 from mlc_controlnet.bench.compilers.amd import mesa_version
-from mlc_controlnet.bench.compilers.chips import CHIPS, Chip
+from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
 from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures
 from mlc_controlnet.bench.compilers.full_size import NAME, judge_step
 from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
 from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.compilers.nvidia import find_toolkit
 from mlc_controlnet.bench.compilers.peer import record_peer
 from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
 from mlc_controlnet.bench.operations.operations import OPERATIONS
@@ -55,9 +56,7 @@ def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
     Raises UserError if no operation matches, or a compiler is missing.
     """
     chips = [CHIPS[name] for name in settings.chips]
-    versions = {"mlc-controlnet": __version__, "apache-tvm": version("apache-tvm"), "Mesa": mesa_version(chips[0])}
-    if settings.peer:
-        versions[PEER] = peer_version()
+    versions = {chip.name: _versions(chip, settings.peer) for chip in chips}
     figures = []
     for dtype in settings.dtypes:
         rows: dict[str, list[Judgement]] = {chip.name: [] for chip in chips}
@@ -66,8 +65,17 @@ def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
             show(chip, dtype, judgement)
         for name, judged in rows.items():
             contestant, today = PEER if settings.peer else OURS, datetime.date.today().isoformat()
-            figures.append(CompilerFigures(contestant, name, dtype, settings.command, today, versions, tuple(judged)))
+            figures.append(
+                CompilerFigures(contestant, name, dtype, settings.command, today, versions[name], tuple(judged))
+            )
     return figures
+
+
+def _versions(chip: Chip, peer: bool) -> dict[str, str]:
+    found = {"mlc-controlnet": __version__, "apache-tvm": version("apache-tvm")}
+    if peer:
+        found[PEER] = peer_version()
+    return found | ({"Mesa": mesa_version(chip)} if chip.maker == AMD else {"nvcc": find_toolkit().version})
 
 
 def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:

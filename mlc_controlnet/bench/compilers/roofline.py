@@ -3,7 +3,7 @@
     time = the longest of
         vector             issue cycles of vector instructions of the busiest SIMD
         transcendental     cycles of its unit for exponentials and roots
-        scalar             issue cycles of scalar instructions of the busiest SIMD
+        scalar             issue cycles of scalar instructions of the busiest SIMD; on NVIDIA's chips `issue`: of all
         workgroup memory   cycles of the busiest compute unit's workgroup memory
         cache              cycles of its first cache
         memory             bytes that every schedule must move, each once, at the memory's published rate
@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 from mlc_controlnet.bench.compilers.amd_isa import Cost
-from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.chips import NVIDIA, Chip
 
 FEW = "too few workgroups"
 FULL = 0.75  # of the busiest compute unit's work that the mean must have
@@ -51,7 +51,7 @@ def predict(cost: Cost, workgroups: int, waves: int, least_bytes: float, chip: C
     times = {
         "vector": on_simd * cost.vector_cycles / megahertz,
         "transcendental": on_simd * cost.transcendental_cycles / megahertz,
-        "scalar": on_simd * cost.scalar_cycles / megahertz,
+        "issue" if chip.maker == NVIDIA else "scalar": on_simd * cost.scalar_cycles / megahertz,
         "workgroup memory": on_busiest * cost.workgroup_cycles / megahertz,
         "cache": on_busiest * cost.memory_cycles / megahertz,
         "memory": least_bytes / (1000 * chip.gigabytes_per_second),

@@ -1,0 +1,173 @@
+"""Reads the assembly (SASS) of NVIDIA's compiler, and says what each instruction costs a warp.
+
+Rates are those of the table of arithmetic instructions in NVIDIA's CUDA C++ Programming Guide, a quarter of a
+multiprocessor's each. `vector` are the cycles of the units for floating-point numbers and products, `issue` those of
+the scheduler, one for every instruction.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mlc_controlnet.bench.compilers.amd_isa import Block, Cost, Instruction
+from mlc_controlnet.bench.compilers.amd_loops import MOST_TRIPS, Loop
+
+WARP = 32
+BYTES_A_CYCLE = 128  # of a multiprocessor's shared memory, and of its first cache
+# Cycles of a warp: single precision, packed half precision.
+CYCLES = {"sm_80": (2.0, 1.0), "sm_89": (1.0, 2.0), "sm_90": (1.0, 1.0)}
+SINGLE, HALF = ("FFMA", "FMUL", "FADD"), ("HFMA2", "HMUL2", "HADD2")
+PRODUCTS = {"FFMA": 1, "FMUL": 1, "HFMA2": 2, "HMUL2": 2}
+OTHER_VECTOR = ("IMAD", "F2FP", "F2F", "I2F", "F2I")  # half the rate
+CONTROL = ("BRA", "EXIT", "BSSY", "BSYNC", "NOP", "CALL", "RET", "BAR", "WARPSYNC", "S2R", "S2UR", "CS2R")
+COMPARE = re.compile(r"U?ISETP\.(GE|GT|LE|LT|EQ|NE)\b")
+COMPARISONS = {
+    "GE": int.__ge__,
+    "GT": int.__gt__,
+    "LE": int.__le__,
+    "LT": int.__lt__,
+    "EQ": int.__eq__,
+    "NE": int.__ne__,
+}
+
+
+def parse(assembly: str) -> dict[str, list[Block]]:
+    """Split a listing of `nvdisasm -c` into kernels and their blocks; a block ends behind a branch."""
+    kernels: dict[str, list[Block]] = {}
+    blocks: list[Block] = []
+    label, instructions = "", []  # type: str, list[Instruction]
+
+    def close(next_label: str) -> None:
+        nonlocal label, instructions
+        if instructions:
+            blocks.append(Block(label, tuple(instructions)))
+        label, instructions = next_label, []
+
+    for line in assembly.splitlines():
+        if section := re.match(r"\.text\.(\w+):", line):
+            close("")
+            blocks = kernels.setdefault(section[1], [])
+        elif found := re.match(r"(\.L_x_\d+):", line):
+            close(found[1])
+        elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?(.*?)\s*;", line):
+            opcode, _, operands = found[1].partition(" ")
+            instructions.append(Instruction(opcode, tuple(o.strip() for o in operands.split(",") if o.strip())))
+            if opcode.startswith("BRA"):
+                close("")
+    close("")
+    return kernels
+
+
+def find_loops(blocks: Sequence[Block]) -> list[Loop]:
+    """List the loops in program order, with the trips of each.
+
+    A loop ends when the last compare of its own counter with a constant changes for the first time.
+    """
+    place = {block.label: index for index, block in enumerate(blocks) if block.label}
+    ends: dict[int, int] = {}
+    for index, block in enumerate(blocks):
+        for instruction in block.instructions:
+            target = re.search(r"\.L_x_\d+", " ".join(instruction.operands))
+            if instruction.opcode.startswith("BRA") and target and place.get(target[0], index + 1) <= index:
+                first = place[target[0]]
+                if first < index or len(block.instructions) > 1:  # not the endless loop behind the end
+                    ends[first] = max(index, ends.get(first, 0))
+    spans = sorted(ends.items())
+    return [Loop(first, last, _trips(blocks, first, last, spans)) for first, last in spans]
+
+
+def _trips(blocks: Sequence[Block], first: int, last: int, spans: Sequence[tuple[int, int]]) -> int | None:
+    inner = [(a, b) for a, b in spans if (a, b) != (first, last) and first <= a and b <= last]
+    own = [
+        i
+        for index in range(first, last + 1)
+        if not any(a <= index <= b for a, b in inner)
+        for i in blocks[index].instructions
+    ]
+    before = [i for block in blocks[:first] for i in block.instructions]
+    for place in range(len(own) - 1, -1, -1):
+        if (kind := COMPARE.match(own[place].opcode)) and (trips := _run(before, own, place, kind[1])) is not None:
+            return trips
+    return None
+
+
+def _run(before: Sequence[Instruction], own: Sequence[Instruction], test: int, kind: str) -> int | None:
+    register, bound = own[test].operands[2:4]
+    limit, value = _number(bound), _constant(before, register.removesuffix(".reuse"))
+    register = register.removesuffix(".reuse")
+    steps = [(place, _step(i, register)) for place, i in enumerate(own) if i.operands[:1] == (register,)]
+    if limit is None or value is None or len(steps) != 1 or steps[0][1] is None:
+        return None
+    where, step = steps[0]
+    assert step is not None
+    initially = None
+    for trips in range(1, MOST_TRIPS):
+        value += step if where < test else 0
+        result = COMPARISONS[kind](value, limit)
+        if initially is None:
+            initially = result
+        if result != initially:
+            return trips
+        value += step if where > test else 0
+    return None
+
+
+def _step(instruction: Instruction, register: str) -> int | None:
+    """The constant that an addition adds to the register."""
+    sources = [o.removesuffix(".reuse") for o in instruction.operands[1:] if o not in ("RZ", "URZ")]
+    if instruction.opcode not in ("IADD3", "UIADD3", "VIADD") or register not in sources or len(sources) != 2:
+        return None
+    sources.remove(register)
+    return _number(sources[0])
+
+
+def _constant(before: Sequence[Instruction], register: str) -> int | None:
+    """The constant that a register holds, as its last write in program order says."""
+    lower = re.sub(r"\d+", lambda found: str(int(found[0]) - 1), register)
+    for instruction in reversed(before):
+        target, *sources = instruction.operands or ("",)
+        if instruction.opcode.startswith("CS2R") and target in (register, lower):
+            return 0 if sources == ["SRZ"] else None
+        if target != register:
+            continue
+        if re.match(r"U?MOV$|IMAD\.MOV|U?IMAD\.U32", instruction.opcode):
+            return 0 if sources[-1] in ("RZ", "URZ") else _number(sources[-1])
+        if instruction.opcode.startswith("HFMA2") and sources[:2] == ["-RZ", "RZ"]:  # a constant as two halves
+            high, low = (int(np.float16(float(source)).view(np.uint16)) for source in sources[2:4])
+            return high << 16 | low
+        return None
+    return None
+
+
+def _number(text: str) -> int | None:
+    return int(text, 0) if re.fullmatch(r"-?(0x[0-9a-f]+|\d+)", text) else None
+
+
+def cost_of(instruction: Instruction, architecture: str) -> Cost:
+    """Return the cost of one instruction for one warp. architecture: a key of CYCLES."""
+    name, *suffixes = instruction.opcode.split(".")
+    if name in ("LDS", "STS"):
+        moved = _bytes(suffixes) * WARP
+        cycles = max(1.0, moved / BYTES_A_CYCLE)
+        return Cost(scalar_cycles=1, workgroup_loads=float(name == "LDS"), workgroup_cycles=cycles)
+    if name in ("LDG", "STG", "LDL", "STL", "LD", "ST"):
+        moved = _bytes(suffixes) * WARP
+        return Cost(scalar_cycles=1, memory=1, memory_cycles=max(1.0, moved / BYTES_A_CYCLE), memory_bytes=moved)
+    if name == "BAR":
+        return Cost(scalar_cycles=1, barriers=1)
+    if name in CONTROL or name.startswith("U"):
+        return Cost(scalar_cycles=1)
+    single, half = CYCLES[architecture]
+    vector = single if name in SINGLE else half if name in HALF else 2.0 if name in OTHER_VECTOR else 0.0
+    factors = [o.lstrip("-|").split(".")[0].rstrip("|") for o in instruction.operands[1:3]]
+    is_product = all(re.fullmatch(r"R\d+", factor) for factor in factors)
+    adds = PRODUCTS.get(name, 0) if is_product else 0
+    slow = 8.0 if name == "MUFU" else 0.0
+    return Cost(vector=1, multiply_adds=adds, vector_cycles=vector, transcendental_cycles=slow, scalar_cycles=1)
+
+
+def _bytes(suffixes: Sequence[str]) -> int:
+    bits: Iterator[int] = (int(s) for s in suffixes if s in ("64", "128"))
+    narrow = {"U8": 1, "S8": 1, "U16": 2, "S16": 2}
+    return next(bits, 0) // 8 or next((narrow[s] for s in suffixes if s in narrow), 4)
