@@ -94,6 +94,8 @@ export interface Components {
   ): Promise<FloatArray>;
   /** float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1. */
   vaeDecoder(latents: FloatArray, size?: Size): Promise<FloatArray>;
+  /** Do the same as `vaeDecoder`, faster and less exactly. Only some bundles have this component. */
+  previewDecoder(latents: FloatArray, size?: Size): Promise<FloatArray>;
   /**
    * float32 image [1, 3, H, W] in -1..1 -> unscaled mean and log-variance, float32 [1, 2 C, h, w]; of a tiny autoencoder
    * latents, float32 [1, C, h, w].

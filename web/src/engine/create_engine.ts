@@ -134,14 +134,15 @@ class PipelineEngine implements ControlNetEngine {
 
   private async run(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
     checkCallbacks(callbacks);
-    const { onStep, onNotice, onProgress, signal } = callbacks;
+    const { onStep, onNotice, onProgress, decodesPreviews, signal } = callbacks;
     const checkAborted = () => {
       signal?.throwIfAborted();
       this.unloading.signal.throwIfAborted();
     };
     checkAborted();
     const signals = [this.unloading.signal, ...(signal === undefined ? [] : [signal])];
-    const steps = this.pipeline.generate(request, { onNotice, onProgress, signal: AbortSignal.any(signals) });
+    const reports = { onNotice, onProgress, decodesPreviews, signal: AbortSignal.any(signals) };
+    const steps = this.pipeline.generate(request, reports);
     try {
       for (;;) {
         const { done, value } = await steps.next();

@@ -48,13 +48,15 @@ export interface Step {
   readonly x0: FloatArray;
   /** x0 as a small picture, w x h, one pixel per latent cell; computed by this call, without the VAE. */
   preview(): Image;
+  /** x0 as a whole picture, W x H, by the preview decoder, if the call asks for it and the bundle has one. */
+  readonly decodedPreview?: Image;
 }
 
 /**
  * The denoising loop. It yields after every step, so progress, preview and cancelling belong to the caller.
  *
  * Latents that the caller passes to `next` replace the sample after the step. The noise of step i is stream
- * FIRST_STEP_STREAM + i of the seed.
+ * FIRST_STEP_STREAM + i of the seed. With `decodesPreviews`, each step decodes what it predicts.
  */
 export async function* denoise(
   components: Components,
@@ -63,6 +65,7 @@ export async function* denoise(
   schedule: Schedule,
   conditions: Conditions,
   x: FloatArray,
+  decodesPreviews = false,
 ): AsyncGenerator<Step, void, FloatArray | undefined> {
   const { rows } = schedule;
   let state = INITIAL_STATE;
@@ -97,8 +100,10 @@ export async function* denoise(
       state = advanced.state;
       const { kept } = conditions;
       const next = kept === undefined ? advanced.x : putBack(advanced.x, kept, rows[index + 1]);
-      const preview = () => previewLatents(advanced.x0, manifest);
-      x = (yield { index, count: rows.length, timestep: row.timestep, x: next, x0: advanced.x0, preview }) ?? next;
+      const { x0 } = advanced;
+      const preview = () => previewLatents(x0, manifest);
+      const decoded = decodesPreviews ? { decodedPreview: await decodePreview(components, x0, settings) } : {};
+      x = (yield { index, count: rows.length, timestep: row.timestep, x: next, x0, preview, ...decoded }) ?? next;
     }
   } finally {
     cache.dispose();
@@ -243,6 +248,15 @@ async function checkOutputs(
     for (const values of await residuals[i].read()) checkFinite(controlnets, values, where);
     checkFinite("unet", output, where);
   }
+}
+
+async function decodePreview(components: Components, x0: FloatArray, { height, width }: Settings): Promise<Image> {
+  const image = await components.previewDecoder(x0, { height, width }); // [1, 3, H, W]
+  return toPicture(
+    image.map((value) => value / 2 + 0.5),
+    height,
+    width,
+  );
 }
 
 /** One pixel per latent cell: rgb (0..1) = weight @ x0 + bias. */

@@ -253,6 +253,10 @@ export class Engine implements Components {
     return image;
   }
 
+  async previewDecoder(latents: FloatArray, size?: Size): Promise<FloatArray> {
+    return this.readOnce(await this.call("preview_decoder", [latents], size));
+  }
+
   async vaeEncoder(image: FloatArray, size?: Size): Promise<FloatArray> {
     return this.readOnce(await this.call("vae_encoder", [image], size));
   }

@@ -27,6 +27,11 @@ export interface GenerateCallbacks {
   readonly onNotice?: (notice: string) => void;
   /** Called with the progress of a download if this picture needs weights that are not there yet. */
   readonly onProgress?: (progress: Progress) => void;
+  /**
+   * Whether each step's `decodedPreview` is wanted: what it predicts, as a whole picture. Of a bundle without a preview
+   * decoder, steps have none. Default: false.
+   */
+  readonly decodesPreviews?: boolean;
   /** Ends the run after the current step, or a download, with an AbortError; the engine can be used again. */
   readonly signal?: AbortSignal;
 }
@@ -91,6 +96,7 @@ const CALLBACKS: { readonly [K in keyof Required<GenerateCallbacks>]: true } = {
   onStep: true,
   onNotice: true,
   onProgress: true,
+  decodesPreviews: true,
   signal: true,
 };
 

@@ -54,6 +54,8 @@ export interface Model {
 export interface PipelineCallbacks extends LoadOptions {
   /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
   readonly onNotice?: (notice: string) => void;
+  /** Whether each step decodes what it predicts, if the bundle has a preview decoder. */
+  readonly decodesPreviews?: boolean;
 }
 
 /** What a denoising loop starts from. */
@@ -78,7 +80,7 @@ export class ControlNetPipeline {
    */
   async *generate(
     request: GenerateRequest,
-    { onNotice = () => {}, ...loading }: PipelineCallbacks = {},
+    { onNotice = () => {}, decodesPreviews = false, ...loading }: PipelineCallbacks = {},
   ): AsyncGenerator<Step, GeneratedImage, FloatArray | undefined> {
     const { components, samplers } = this.model;
     const settings = this.resolve(request);
@@ -92,7 +94,9 @@ export class ControlNetPipeline {
     const changed = [...prepared, ...(init ? [init] : []), ...(inpainting ? [inpainting] : [])];
     const unread = noticesOf(settings, request, manifest);
     for (const notice of [...unread, ...changed.flatMap(({ notices }) => notices)]) onNotice(notice);
-    await components.require(this.componentsOf(settings, request), loading);
+    const previews = decodesPreviews && "preview_decoder" in manifest.components;
+    const needed = this.componentsOf(settings, request);
+    await components.require(previews ? [...needed, "preview_decoder"] : needed, loading);
 
     const held: OnDevice[] = [];
     try {
@@ -108,9 +112,9 @@ export class ControlNetPipeline {
       const larger = settings.hiresScale === null ? undefined : hiresSettings(settings);
       const before = schedule.rows.length;
       const count = before + (larger === undefined ? 0 : scheduleOf(larger, samplers).rows.length);
-      let x = yield* numbered(this.run(settings, schedule, conditions, first), 0, count);
+      let x = yield* numbered(this.run(settings, schedule, conditions, first, previews), 0, count);
       if (larger !== undefined) {
-        x = yield* numbered(this.drawLarger(larger, request, contexts, x, settings), before, count);
+        x = yield* numbered(this.drawLarger(larger, request, contexts, x, settings, previews), before, count);
       }
       const drawn = await this.decode(x, larger ?? settings);
       const pasted = inpainting && (settings.applyOverlay || inpainting.crop) ? paste(drawn, inpainting) : drawn;
@@ -237,7 +241,7 @@ export class ControlNetPipeline {
    * Take the second pass of hires fix: enlarge the latents x and draw from them. Yields and returns as `run` does.
    *
    * `larger` are the settings of this pass: see `hiresSettings`. The control images are fitted to its size anew. The last
-   * argument is the size of the first pass.
+   * arguments are the size of the first pass, and whether steps decode previews.
    */
   async *drawLarger(
     larger: Settings,
@@ -245,6 +249,7 @@ export class ControlNetPipeline {
     contexts: readonly Context[],
     x: FloatArray,
     { height, width }: Size,
+    decodesPreviews = false,
   ): Pass {
     const { manifest, samplers } = this.model;
     const schedule = scheduleOf(larger, samplers);
@@ -261,7 +266,8 @@ export class ControlNetPipeline {
       const latents = upscaleLatents(x, from, to, larger.hiresUpscaler as UpscaleMode);
       const [first] = schedule.rows;
       const noised = first === undefined ? latents : addNoise(first, latents, noise);
-      return yield* this.run(larger, schedule, { contexts, controls, extraChannels: [] }, noised);
+      const conditions = { contexts, controls, extraChannels: [] };
+      return yield* this.run(larger, schedule, conditions, noised, decodesPreviews);
     } finally {
       for (const { embedding } of controls) embedding.dispose();
     }
@@ -307,10 +313,16 @@ export class ControlNetPipeline {
   }
 
   /** Run the denoising loop to its end: it yields after every step and returns the last sample. */
-  private async *run(settings: Settings, schedule: Schedule, conditions: Conditions, x: FloatArray): Pass {
+  private async *run(
+    settings: Settings,
+    schedule: Schedule,
+    conditions: Conditions,
+    x: FloatArray,
+    decodesPreviews: boolean,
+  ): Pass {
     const { components, manifest } = this.model;
     let last = x;
-    const steps = denoise(components, forSize(manifest, settings), settings, schedule, conditions, x);
+    const steps = denoise(components, forSize(manifest, settings), settings, schedule, conditions, x, decodesPreviews);
     try {
       for (let step = await steps.next(); !step.done; ) {
         const replaced = yield step.value;

@@ -109,7 +109,8 @@ class RemoteEngine implements ControlNetEngine {
     checkCallbacks(callbacks);
     checkPictures(request);
     const options = { signal: callbacks.signal, onEvent: reportTo(callbacks) };
-    return this.connection.call<GeneratedImage>({ kind: "generate", request }, options);
+    const { decodesPreviews } = callbacks;
+    return this.connection.call<GeneratedImage>({ kind: "generate", request, decodesPreviews }, options);
   }
 
   async generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
@@ -123,7 +124,8 @@ class RemoteEngine implements ControlNetEngine {
       images.push(event.image);
       callbacks.onImage?.(event.image);
     };
-    await this.connection.call({ kind: "generateAll", request }, { signal: callbacks.signal, onEvent });
+    const { decodesPreviews, signal } = callbacks;
+    await this.connection.call({ kind: "generateAll", request, decodesPreviews }, { signal, onEvent });
     return images;
   }
 

@@ -15,8 +15,18 @@ import type {
 /** A message from the page. */
 export type Call =
   | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string; readonly memory?: MemoryChoice }
-  | { readonly kind: "generate"; readonly id: number; readonly request: GenerateRequest }
-  | { readonly kind: "generateAll"; readonly id: number; readonly request: BatchRequest }
+  | {
+      readonly kind: "generate";
+      readonly id: number;
+      readonly request: GenerateRequest;
+      readonly decodesPreviews?: boolean;
+    }
+  | {
+      readonly kind: "generateAll";
+      readonly id: number;
+      readonly request: BatchRequest;
+      readonly decodesPreviews?: boolean;
+    }
   | { readonly kind: "stats"; readonly id: number }
   | { readonly kind: "unload"; readonly id: number }
   | { readonly kind: "abort"; readonly id: number };

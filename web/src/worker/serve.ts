@@ -4,6 +4,9 @@ import { createEngine } from "../engine/create_engine.ts";
 import type { ControlNetEngine, GenerateCallbacks, Image, Step } from "../engine/index.ts";
 import { type Call, type Port, packError, type Reply, type StepData } from "./protocol.ts";
 
+/** A call that draws. */
+type Drawing = Extract<Call, { request: unknown }>;
+
 /** Answer calls on `port`; `create` makes the engine. */
 export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine = createEngine): void {
   let engine: ControlNetEngine | undefined;
@@ -14,9 +17,10 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
     return engine;
   };
 
-  function reporting(id: number, signal: AbortSignal): GenerateCallbacks {
+  function reporting({ id, decodesPreviews }: Drawing, signal: AbortSignal): GenerateCallbacks {
     return {
       signal,
+      decodesPreviews,
       onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
       onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
       onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
@@ -36,10 +40,10 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
         });
         return engine.info;
       case "generate":
-        return loaded().generate(call.request, reporting(id, signal));
+        return loaded().generate(call.request, reporting(call, signal));
       case "generateAll":
         await loaded().generateAll(call.request, {
-          ...reporting(id, signal),
+          ...reporting(call, signal),
           onImage: (image) => port.postMessage({ kind: "image", id, image }, [image.data.buffer]),
         });
         return undefined; // all pictures are there

@@ -153,6 +153,11 @@ class FakeComponents implements Components {
     return new Float32Array(3 * height * width).fill(this.broken === "vae_decoder" ? Number.NaN : latents[0]);
   }
 
+  async previewDecoder(latents: FloatArray, { height, width } = { height: HEIGHT, width: WIDTH }): Promise<FloatArray> {
+    this.calls.push("preview_decoder");
+    return new Float32Array(3 * height * width).fill(latents[0] / 100);
+  }
+
   async vaeEncoder(image: FloatArray): Promise<FloatArray> {
     this.calls.push(`vae_encoder ${image[0]} ${image[image.length - 1]}`);
     const moments = new Float32Array(2 * LATENTS).fill(99); // log-variances, which are not read
@@ -434,6 +439,33 @@ test("encoded prompts are read in place of the texts", async () => {
   });
   expect(components.calls.slice(0, 2)).toEqual(["text_encoder 6,1,7,7,7", "context 8,8,8,8,8"]);
   expect(steps[0].x0[0]).toBe(1 + 3 * (8 - 1));
+});
+
+describe("a preview decoder", () => {
+  const drawn = async () => {
+    const steps: Step[] = [];
+    for await (const step of pipeline.generate(request, { decodesPreviews: true })) steps.push(step);
+    return steps;
+  };
+
+  test("decodes what each step predicts, at the picture's size", async () => {
+    const { components: drawing } = makeManifest();
+    load(makeManifest(FILES, { components: { ...drawing, preview_decoder: drawing.vae_decoder }, memory: {} }));
+    const steps = await drawn();
+    expect(components.required).toContain("preview_decoder");
+    for (const { decodedPreview, x0 } of steps) {
+      expect([decodedPreview?.width, decodedPreview?.height]).toEqual([WIDTH, HEIGHT]);
+      expect(decodedPreview?.data[0]).toBe(Math.round(255 * Math.min(1, Math.max(0, x0[0] / 200 + 0.5))));
+    }
+    expect(steps).toHaveLength(2);
+    await run({});
+    expect(components.required).not.toContain("preview_decoder"); // nobody asked for it
+  });
+
+  test("that a bundle does not have is not called", async () => {
+    for (const step of await drawn()) expect(step.decodedPreview).toBeUndefined();
+    expect(components.calls).not.toContain("preview_decoder");
+  });
 });
 
 test("latents that the caller passes on replace a step's", async () => {

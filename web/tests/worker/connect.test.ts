@@ -23,13 +23,14 @@ const info = { bundleSha256: "abc" } as EngineInfo;
 /** An engine that makes pictures in two steps and stops between them if the signal says so. "slow" waits for the signal. */
 const fakeEngine: ControlNetEngine = {
   info,
-  async generate({ prompt, controlImage, seed }, { onStep, onNotice, onProgress, signal } = {}) {
+  async generate({ prompt, controlImage, seed }, { onStep, onNotice, onProgress, decodesPreviews, signal } = {}) {
     if (prompt === "bad") throw new UserError("prompt", "bad", "good", "be good");
     onNotice?.("noticed");
     onProgress?.({ phase: "download", done: 1, total: 2 });
     for (const index of [0, 1]) {
       const x = Float32Array.of(index);
-      onStep?.({ index, count: 2, timestep: 9, x, x0: x, preview: () => pixel(index) });
+      const decoded = decodesPreviews ? { decodedPreview: pixel(100 + index) } : {};
+      onStep?.({ index, count: 2, timestep: 9, x, x0: x, preview: () => pixel(index), ...decoded });
       if (prompt === "slow") await new Promise((resolve) => signal?.addEventListener("abort", resolve));
       signal?.throwIfAborted();
     }
@@ -164,6 +165,16 @@ describe("generating", () => {
   test("leaves the caller's control image usable", async () => {
     await (await connect()).generate(request);
     expect((request.controlImage as Image).data.length).toBe(4);
+  });
+
+  test.each([true, false])("tells steps with their decoded previews if that is wanted: %s", async (decodesPreviews) => {
+    const seen: (Image | undefined)[] = [];
+    const engine = await connect();
+    const callbacks = { decodesPreviews, onStep: ({ decodedPreview }: Step) => seen.push(decodedPreview) };
+    await engine.generate(request, callbacks);
+    await engine.generateAll({ ...request, prompt: ["gold"] }, callbacks);
+    const each = decodesPreviews ? [pixel(100), pixel(101)] : [undefined, undefined];
+    expect(seen).toEqual([...each, ...each]);
   });
 
   test("tells steps with their previews, and notices", async () => {
