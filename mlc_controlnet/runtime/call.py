@@ -1,4 +1,7 @@
-"""The arguments of a call besides a picture's options: callbacks, the kind of output, where the seed comes from."""
+"""The arguments of a call besides a picture's options: callbacks, the kind of output, where the seed comes from.
+
+Twin: web/src/engine/call.ts.
+"""
 
 import dataclasses
 from collections.abc import Callable

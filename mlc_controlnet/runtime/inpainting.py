@@ -14,6 +14,8 @@ from mlc_controlnet.components import VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import PreparedImage, cover, prepare_image, read_picture
 from mlc_controlnet.runtime.crop import Crop, cut_out, put_back
+from mlc_controlnet.runtime.mask_options import ORIGINAL
+from mlc_controlnet.runtime.masked_content import fill
 from mlc_controlnet.runtime.masks import blur_mask, crop_around
 
 IMAGE, MASK_IMAGE = "image", "mask image"  # their names in error messages and notices
@@ -32,7 +34,7 @@ class InitImage:
 class Inpainting:
     """A picture and a mask in the form that a denoising loop reads, and what `paste` needs afterwards."""
 
-    array: np.ndarray  # float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask
+    array: np.ndarray  # float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask, to start from
     masked_image: np.ndarray  # float32 [1, 3, H, W] in -1..1; 0 where the model repaints: for nine channels
     mask: np.ndarray  # float32 [1, 1, h, w]: 1 where the model repaints, otherwise 0
     original: Image.Image  # RGB: the whole picture, of H x W, or of its own size if there is a crop
@@ -60,6 +62,7 @@ def prepare_inpainting(
     manifest: Manifest,
     mask_blur: float = 0.0,
     padding_mask_crop: int | None = None,
+    masked_content: str = ORIGINAL,
 ) -> Inpainting | None:
     """Select the part of `image` that `mask_image` shows in white; return None if there is no mask.
 
@@ -67,7 +70,8 @@ def prepare_inpainting(
     around the mask is drawn, at the model's size. The mask is softened first; from its middle grey on it counts as
     white, and a latent cell takes the mask of its upper left pixel.
 
-    mask_blur, padding_mask_crop: see `mask_options`.
+    mask_blur, padding_mask_crop, masked_content: see `mask_options`. Other content than the original is filled with
+    the colours around it before the VAE encodes it.
 
     Raises UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has
     no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if the mask is black everywhere,
@@ -94,10 +98,10 @@ def prepare_inpainting(
         notices = (*original.notices, *mask.notices, *_notice_of_size(crop, height, width))
     repainted = np.asarray(selected.picture) >= MASK_THRESHOLD  # [H, W]
     factor = manifest.model.vae_scale_factor
-    array = 2 * drawn.array - 1
+    start = drawn if masked_content == ORIGINAL else PreparedImage(fill(drawn.picture, selected.picture))
     return Inpainting(
-        array=array,
-        masked_image=np.where(repainted, np.float32(0), array),
+        array=2 * start.array - 1,
+        masked_image=np.where(repainted, np.float32(0), 2 * drawn.array - 1),
         mask=repainted[::factor, ::factor][None, None].astype(np.float32),
         original=original.picture,
         overlay_mask=mask.picture,

@@ -5,8 +5,9 @@ Twin: web/src/engine/mask_options.ts.
 
 from typing import Any
 
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 
+FILL, ORIGINAL, LATENT_NOISE, LATENT_NOTHING = MASKED_CONTENTS = ("fill", "original", "latent noise", "latent nothing")
 MAX_MASK_BLUR = 256  # pixels: sd-webui's slider ends at 64
 
 
@@ -41,3 +42,12 @@ def check_padding_mask_crop(subject: str, value: Any) -> int | None:
         wanted = "an integer of 0 or more pixels"
         raise UserError(subject, repr(value), wanted, "32 is usual; leave it out to draw the whole picture")
     return value
+
+
+def check_masked_content(subject: str, value: Any) -> str:
+    """Return `value` if it is one of MASKED_CONTENTS; raise UserError otherwise.
+
+    masked_content: what the part that the mask selects starts from, see `masked_content.py`.
+    """
+    check_one_of(subject, value, MASKED_CONTENTS)
+    return str(value)

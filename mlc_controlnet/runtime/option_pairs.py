@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.mask_options import ORIGINAL
 from mlc_controlnet.runtime.option_checks import BALANCED
 from mlc_controlnet.runtime.option_text import to_text, words
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mlc_controlnet.runtime.request import GenerateRequest, Settings
 
 NEEDS_IMAGE = (("strength", 1.0),)  # name and the value that means nothing
-NEEDS_MASK = (("mask_blur", 0.0), ("padding_mask_crop", None), ("apply_overlay", True))
+NEEDS_MASK = (("mask_blur", 0.0), ("padding_mask_crop", None), ("masked_content", ORIGINAL), ("apply_overlay", True))
 NEEDS_CONTROLNET = (
     ("control_guidance_start", 0.0),
     ("control_guidance_end", 1.0),
@@ -51,6 +52,9 @@ def _check_pictures(settings: "Settings", request: "GenerateRequest") -> None:
         _refuse_alone(settings, NEEDS_IMAGE, "an image", "an image to start from")
     if request.mask_image is None:
         _refuse_alone(settings, NEEDS_MASK, "a mask image", "a picture and a mask that is white where it is repainted")
+    if settings.masked_content != ORIGINAL and settings.strength == 1:
+        wanted = "a strength below 1, for example 0.75: at 1 the drawing starts from noise alone"
+        raise UserError("masked content", f"{settings.masked_content} at strength 1", wanted, LEAVE_OUT)
     if settings.padding_mask_crop is not None and not settings.apply_overlay:
         got, wanted = "false beside a padding mask crop", "true: the part is pasted back into the picture"
         raise UserError("apply overlay", got, wanted, "leave one of them out")

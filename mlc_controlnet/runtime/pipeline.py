@@ -26,6 +26,7 @@ from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.latents import upscale_latents
+from mlc_controlnet.runtime.masked_content import mask_latents
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.option_pairs import notices_of
 from mlc_controlnet.runtime.option_text import words
@@ -162,9 +163,8 @@ class ControlNetPipeline:
         settings = self.resolve(request)
         schedule = schedule_of(settings, self._samplers)
         manifest = self.manifest.for_size(settings.height, settings.width)
-        inpainting = prepare_inpainting(
-            request.image, request.mask_image, manifest, settings.mask_blur, settings.padding_mask_crop
-        )
+        blur, padding, content = settings.mask_blur, settings.padding_mask_crop, settings.masked_content
+        inpainting = prepare_inpainting(request.image, request.mask_image, manifest, blur, padding, content)
         init = prepare_init_image(request.image, manifest) if inpainting is None else None
         crop = None if inpainting is None else inpainting.crop
         prepared = _prepare_controls(settings, request, crop)
@@ -264,6 +264,8 @@ class ControlNetPipeline:
             if settings.strength == 1:
                 return from_noise, extra_channels, None
         latents = self.encode_image(picture.array)
+        if inpainting is not None:
+            latents = mask_latents(latents, noise, inpainting.mask, settings.masked_content)
         x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents
         if inpainting is None or extra_channels:
             return x, extra_channels, None

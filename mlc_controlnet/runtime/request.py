@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.mask_options import (
+    ORIGINAL,
     check_mask_blur,
+    check_masked_content,
     check_padding_mask_crop,
     check_strength,
 )
@@ -285,6 +287,14 @@ class Settings:
         lambda manifest, request: None,
         "N",
         int,
+    )
+    masked_content: str = _option(
+        "what a repainted part starts from if strength is below 1: original, fill (the colours around it), latent "
+        "noise or latent nothing, as in Stable Diffusion web UI (default: original)",
+        check_masked_content,
+        lambda manifest, request: ORIGINAL,
+        "NAME",
+        str,
     )
     apply_overlay: bool = _option(
         "true puts the picture's own pixels where the mask is black, false leaves what the VAE makes of them (default: "

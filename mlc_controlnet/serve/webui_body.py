@@ -157,7 +157,12 @@ def _start_fields(body: ImageToImageBody, model: ServedModel, limits: Limits) ->
     mask = from_base64(body.mask, "mask", limits).convert("L").resize(image.size)
     if body.inpainting_mask_invert:
         mask = ImageOps.invert(mask)
-    fields = {"mask_blur": body.mask_blur, **strength}
+    content = webui_names.masked_content(body.inpainting_fill)  # at a denoising strength of 1 it has no effect
+    fields = {
+        "mask_blur": body.mask_blur,
+        **strength,
+        **({"masked_content": content} if strength["strength"] < 1 else {}),
+    }
     if body.inpaint_full_res:
         return {"image": image, "mask_image": mask, "padding_mask_crop": body.inpaint_full_res_padding, **fields}
     mode = webui_names.resize_mode(body.resize_mode)

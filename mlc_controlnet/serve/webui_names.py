@@ -1,6 +1,7 @@
 """Stable Diffusion web UI's names for what this project names as diffusers does."""
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS
 
 SAMPLERS = {
     "DPM++ 2M": "dpmpp_2m",
@@ -67,6 +68,14 @@ def control_mode(mode: int | str) -> str:
     if isinstance(mode, int) and 0 <= mode < len(names):
         return CONTROL_MODES[names[mode]]
     return CONTROL_MODES[_known("control_mode", CONTROL_MODES, str(mode))]
+
+
+def masked_content(place: int) -> str:
+    """Return our name of a masked content, which clients write as a number. Raises UserError for another number."""
+    if not 0 <= place < len(MASKED_CONTENTS):
+        wanted = f"0 to {len(MASKED_CONTENTS) - 1}: {', '.join(MASKED_CONTENTS)}"
+        raise UserError("inpainting_fill", str(place), wanted, "choose one of these")
+    return MASKED_CONTENTS[place]
 
 
 def resize_mode(mode: int | str) -> int:

@@ -16,7 +16,7 @@ from mlc_controlnet.locations import WEB
 from mlc_controlnet.runtime.batch import MAX_IMAGES
 from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
-from mlc_controlnet.runtime.mask_options import MAX_MASK_BLUR
+from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS, MAX_MASK_BLUR
 from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED, UPSCALE_MODES
 from mlc_controlnet.runtime.request import OPTIONS
 
@@ -39,6 +39,7 @@ CONSTANTS = (
         "Channels of an inpainting UNet's sample: latents, mask, masked latents.",
     ),
     ("MASK_THRESHOLD", MASK_THRESHOLD, "The darkest grey, 0 to 255, of a mask's pixel that the model repaints."),
+    ("MASKED_CONTENTS", MASKED_CONTENTS, "What a repainted part starts from, in sd-webui's order."),
     ("MAX_MASK_BLUR", MAX_MASK_BLUR, "The largest standard deviation, in pixels, of a mask's blur."),
     ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
     ("HIRES_STRENGTH", HIRES_STRENGTH, "The share of the steps that hires fix runs, unless told otherwise."),

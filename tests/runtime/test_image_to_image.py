@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from mlc_controlnet.runtime.samplers.schedule import build_schedule
@@ -113,6 +114,15 @@ def test_a_unet_of_four_channels_repaints_what_numpy_repaints(pipeline, ring, pi
     expected = draw_with_numpy(ring, picture, strength, mask, sampler)
     assert np.abs(np.asarray(output.images[0]) - expected).max() <= 1
     assert np.abs(expected - draw_with_numpy(ring, picture, strength, sampler=sampler)).max() > 1
+
+
+@pytest.mark.parametrize("kind", ["pipeline", "inpainting_pipeline"])
+def test_each_masked_content_draws_another_picture(request, kind, ring, picture, mask):
+    pipeline = request.getfixturevalue(kind)
+    options = {"control_image": ring, "mask_image": mask, "strength": 0.5, **OPTIONS}
+    drawn = {c: np.asarray(pipeline("gold", picture, masked_content=c, **options).images[0]) for c in MASKED_CONTENTS}
+    assert len({array.tobytes() for array in drawn.values()}) == len(MASKED_CONTENTS)
+    assert np.array_equal(drawn["original"], np.asarray(pipeline("gold", picture, **options).images[0]))
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "inpainting_pipeline"])

@@ -329,6 +329,7 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "deepcache_interval": "1",
         "strength": "1",
         "mask_blur": "0",
+        "masked_content": "original",
         "apply_overlay": "true",
         "model": "linear",
         "bundle_sha256": linear_bundle.sha256,

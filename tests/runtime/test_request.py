@@ -49,6 +49,7 @@ COMPLETE = Settings(
     strength=1.0,
     mask_blur=0.0,
     padding_mask_crop=None,
+    masked_content="original",
     apply_overlay=True,
 )
 
@@ -151,6 +152,7 @@ def test_the_metadata_has_every_option_that_is_set():
         "deepcache_interval": "1",
         "strength": "1",
         "mask_blur": "0",
+        "masked_content": "original",
         "apply_overlay": "true",
     }
 

@@ -77,6 +77,22 @@ def test_inpainting_keeps_the_pixels_outside_of_the_mask(client, only_masked, in
     assert drawn.image.crop(painted).tobytes() != start.crop(painted).tobytes()
 
 
+def test_each_masked_content_is_another_picture(client):
+    start = Image.effect_noise((24, 16), 50).convert("RGB")
+    mask = Image.new("L", (24, 16), 0)
+    mask.paste(255, (0, 0, 12, 16))
+    options = {"images": [start], "mask_image": mask, "mask_blur": 0, "prompt": "red", "seed": 7, **SIZE}
+    drawn = {
+        (fill, strength): client.img2img(inpainting_fill=fill, denoising_strength=strength, **options).image.tobytes()
+        for fill in range(4)
+        for strength in (0.5, 1.0)
+    }
+    assert len({drawn[fill, 0.5] for fill in range(4)}) == 4
+    assert len({drawn[fill, 1.0] for fill in range(4)}) == 1, "a drawing of strength 1 starts from noise alone"
+    with pytest.raises(RuntimeError, match="inpainting_fill"):
+        client.img2img(inpainting_fill=4, **options)
+
+
 def test_progress_is_told_and_an_interrupted_picture_is_what_there_is(patient):
     host, port = patient.address.removeprefix("http://").split(":")
     client = webuiapi.WebUIApi(host=host, port=int(port))

@@ -24,6 +24,9 @@ export const INPAINTING_CHANNELS = 9;
 /** The darkest grey, 0 to 255, of a mask's pixel that the model repaints. */
 export const MASK_THRESHOLD = 128;
 
+/** What a repainted part starts from, in sd-webui's order. */
+export const MASKED_CONTENTS = ["fill", "original", "latent noise", "latent nothing"] as const;
+
 /** The largest standard deviation, in pixels, of a mask's blur. */
 export const MAX_MASK_BLUR = 256;
 
@@ -75,5 +78,6 @@ export const OPTION_NAMES = [
   "strength",
   "maskBlur",
   "paddingMaskCrop",
+  "maskedContent",
   "applyOverlay",
 ] as const;

@@ -11,6 +11,8 @@ import { MASK_THRESHOLD } from "./constants.ts";
 import { type Crop, cutOut, putBack, sizeOf } from "./crop.ts";
 import { UserError } from "./errors.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
+import type { MaskedContent } from "./mask_options.ts";
+import { fill } from "./masked_content.ts";
 import { blurMask, cropAround } from "./masks.ts";
 import { type Image, type Picture, toImage, toPixels, toPlanes } from "./picture.ts";
 import { cover, type PreparedImage, readPicture } from "./prepare_image.ts";
@@ -29,7 +31,7 @@ export interface InitImage {
 
 /** A picture and a mask in the form that a denoising loop reads, and what `paste` needs afterwards. */
 export interface Inpainting {
-  /** float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask. */
+  /** float32 [1, 3, H, W] in -1..1: the picture, or its part around the mask, to start from. */
   readonly pixels: FloatArray;
   /** float32 [1, 3, H, W] in -1..1; 0 where the model repaints: for nine channels. */
   readonly maskedImage: FloatArray;
@@ -65,7 +67,8 @@ export function prepareInitImage(image: Image | null | undefined, manifest: Mani
  * the mask is drawn, at the model's size. The mask is softened first; from its middle grey on it counts as white, and a
  * latent cell takes the mask of its upper left pixel.
  *
- * maskBlur, paddingMaskCrop: see mask_options.ts.
+ * maskBlur, paddingMaskCrop, maskedContent: see mask_options.ts. Other content than the original is filled with the colours
+ * around it before the VAE encodes it.
  *
  * Throws UserError if an inpainting model lacks a picture or a mask, there is a mask without a picture, the bundle has no
  * VAE encoder, or one of the two is not a picture; with `paddingMaskCrop` also if the mask is black everywhere, or its aspect
@@ -77,6 +80,7 @@ export function prepareInpainting(
   manifest: Manifest,
   maskBlur = 0,
   paddingMaskCrop: number | null = null,
+  maskedContent: MaskedContent = "original",
 ): Inpainting | undefined {
   checkGiven(image, maskImage, manifest);
   if (image == null || maskImage == null) return undefined;
@@ -86,7 +90,7 @@ export function prepareInpainting(
     const given = soften(readPicture(maskImage, height, width, MASK_IMAGE, 1), maskBlur);
     const mask = cover(given, height, width, MASK_IMAGE);
     const overlay = { original: original.picture, overlayMask: mask.picture, crop: undefined };
-    const forModel = readByModel(original.picture, mask.picture, manifest.model.vae_scale_factor);
+    const forModel = readByModel(original.picture, mask.picture, manifest.model.vae_scale_factor, maskedContent);
     return { ...forModel, ...overlay, notices: [...original.notices, ...mask.notices] };
   }
   const original = readPicture(image, height, width, IMAGE);
@@ -98,7 +102,7 @@ export function prepareInpainting(
   }
   const [drawn, selected] = [original, mask].map(({ picture }) => cutOut(picture, crop, height, width));
   return {
-    ...readByModel(drawn, selected, manifest.model.vae_scale_factor),
+    ...readByModel(drawn, selected, manifest.model.vae_scale_factor, maskedContent),
     original: original.picture,
     overlayMask: mask.picture,
     crop,
@@ -169,11 +173,11 @@ function noticeOfSize(crop: Crop, height: number, width: number): string[] {
 }
 
 /** Return what the VAE encoder and the UNet read. */
-function readByModel(drawn: Picture, selected: Picture, factor: number) {
+function readByModel(drawn: Picture, selected: Picture, factor: number, maskedContent: MaskedContent) {
   const { width, height } = drawn;
   const repainted = Array.from(selected.planes[0], (grey) => grey >= MASK_THRESHOLD); // [H, W]
-  const pixels = centered(drawn);
-  const maskedImage = pixels.map((value, i) => (repainted[i % repainted.length] ? 0 : value));
+  const pixels = centered(maskedContent === "original" ? drawn : fill(drawn, selected));
+  const maskedImage = centered(drawn).map((value, i) => (repainted[i % repainted.length] ? 0 : value));
   const [rows, columns] = [height / factor, width / factor];
   const mask = new Float32Array(rows * columns).map((_, cell) => {
     const [row, column] = [Math.floor(cell / columns), cell % columns];

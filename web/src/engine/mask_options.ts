@@ -4,8 +4,11 @@
  * Twin: mlc_controlnet/runtime/mask_options.py.
  */
 
-import { MAX_MASK_BLUR } from "./constants.ts";
-import { UserError } from "./errors.ts";
+import { MASKED_CONTENTS, MAX_MASK_BLUR } from "./constants.ts";
+import { checkOneOf, UserError } from "./errors.ts";
+
+/** What a repainted part starts from. */
+export type MaskedContent = (typeof MASKED_CONTENTS)[number];
 
 /**
  * Return `value` if it is a number from 0 to 1; throw UserError otherwise.
@@ -38,4 +41,14 @@ export function checkPaddingMaskCrop(subject: string, value: unknown): number | 
   if (value === null || (Number.isInteger(value) && (value as number) >= 0)) return value as number | null;
   const wanted = "an integer of 0 or more pixels";
   throw new UserError(subject, String(value), wanted, "32 is usual; leave it out to draw the whole picture");
+}
+
+/**
+ * Return `value` if it is one of MASKED_CONTENTS; throw UserError otherwise.
+ *
+ * maskedContent: what the part that the mask selects starts from, see masked_content.ts.
+ */
+export function checkMaskedContent(subject: string, value: unknown): MaskedContent {
+  checkOneOf(subject, value, MASKED_CONTENTS);
+  return value as MaskedContent;
 }

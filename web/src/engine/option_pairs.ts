@@ -17,6 +17,7 @@ const NEEDS_IMAGE: Without = [["strength", 1]];
 const NEEDS_MASK: Without = [
   ["maskBlur", 0],
   ["paddingMaskCrop", null],
+  ["maskedContent", "original"],
   ["applyOverlay", true],
 ];
 const NEEDS_CONTROLNET: Without = [
@@ -50,6 +51,10 @@ function checkPictures(settings: Settings, { image, maskImage }: GenerateRequest
   if (image == null) refuseAlone(settings, NEEDS_IMAGE, "an image", "an image to start from");
   if (maskImage == null) {
     refuseAlone(settings, NEEDS_MASK, "a mask image", "a picture and a mask that is white where it is repainted");
+  }
+  if (settings.maskedContent !== "original" && settings.strength === 1) {
+    const wanted = "a strength below 1, for example 0.75: at 1 the drawing starts from noise alone";
+    throw new UserError("masked content", `${settings.maskedContent} at strength 1`, wanted, LEAVE_OUT);
   }
   if (settings.paddingMaskCrop !== null && !settings.applyOverlay) {
     const wanted = "true: the part is pasted back into the picture";

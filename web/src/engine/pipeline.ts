@@ -4,6 +4,7 @@
  * Twin: mlc_controlnet/runtime/pipeline.py, the same functions in the same order.
  */
 
+import { checkLike, numbered, type Pass } from "./call.ts";
 import type { Components, Context, FloatArray, OnDevice } from "./components.ts";
 import { prepareControlImage } from "./control_image.ts";
 import { type Control, controlUnits } from "./controls.ts";
@@ -14,6 +15,7 @@ import { hiresSettings } from "./hires.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
 import { type UpscaleMode, upscaleLatents } from "./latents.ts";
 import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
+import { maskLatents } from "./masked_content.ts";
 import { standardNormal } from "./noise.ts";
 import { noticesOf } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
@@ -64,9 +66,6 @@ export interface Start extends Pick<Conditions, "extraChannels" | "kept"> {
   readonly x: FloatArray;
 }
 
-/** A pass of denoising: it yields after every step and returns the last sample, float32 [1, C, h, w]. */
-type Pass = AsyncGenerator<Step, FloatArray, FloatArray | undefined>;
-
 /** Draws pictures with one loaded bundle. */
 export class ControlNetPipeline {
   constructor(private readonly model: Model) {}
@@ -86,8 +85,9 @@ export class ControlNetPipeline {
     const settings = this.resolve(request);
     const manifest = forSize(this.model.manifest, settings);
     const schedule = scheduleOf(settings, samplers);
-    const { maskBlur, paddingMaskCrop } = settings;
-    const inpainting = prepareInpainting(request.image, request.maskImage, manifest, maskBlur, paddingMaskCrop);
+    const { maskBlur, paddingMaskCrop, maskedContent } = settings;
+    const { image, maskImage } = request;
+    const inpainting = prepareInpainting(image, maskImage, manifest, maskBlur, paddingMaskCrop, maskedContent);
     const init = inpainting === undefined ? prepareInitImage(request.image, manifest) : undefined;
     const prepared = prepareControls(settings, request, inpainting?.crop);
     const noise = this.initialNoise(settings, request.latents);
@@ -230,7 +230,8 @@ export class ControlNetPipeline {
       extraChannels = [inpainting.mask, await this.encodeImage(inpainting.maskedImage, settings)];
       if (startsFromNoise) return { x: fromNoise, extraChannels };
     }
-    const latents = await this.encodeImage(picture.pixels, settings);
+    const encoded = await this.encodeImage(picture.pixels, settings);
+    const latents = inpainting ? maskLatents(encoded, noise, inpainting.mask, settings.maskedContent) : encoded;
     const [first] = schedule.rows;
     const x = first === undefined ? latents : addNoise(first, latents, noise);
     if (inpainting === undefined || extraChannels.length) return { x, extraChannels };
@@ -339,24 +340,4 @@ export class ControlNetPipeline {
 /** Fit the control images to the size of the drawing. */
 function prepareControls({ height, width }: Settings, request: GenerateRequest, crop?: Crop): ControlImage[] {
   return controlImages(request).map((image) => prepareControlImage(image, height, width, crop));
-}
-
-/** Let the steps of one of several passes count through: `before` steps came before it, all passes have `count`. */
-async function* numbered(steps: Pass, before: number, count: number): Pass {
-  try {
-    let result = await steps.next();
-    while (!result.done) {
-      const { value } = result;
-      result = await steps.next(yield { ...value, index: before + value.index, count });
-    }
-    return result.value;
-  } finally {
-    await steps.return(new Float32Array()); // ends a pass that is left in the middle
-  }
-}
-
-/** Throws UserError unless a caller's latents have the length of x. */
-function checkLike(x: FloatArray, latents: FloatArray): FloatArray {
-  if (latents.length === x.length) return latents;
-  throw new UserError("latents of the caller", `${latents.length} numbers`, `${x.length}`, "keep the shape");
 }

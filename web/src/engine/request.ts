@@ -12,7 +12,13 @@ import { HIRES_STRENGTH, MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constan
 import { checkKeys } from "./known_keys.ts";
 import type { UpscaleMode } from "./latents.ts";
 import type { Manifest } from "./manifest.ts";
-import { checkMaskBlur, checkPaddingMaskCrop, checkStrength } from "./mask_options.ts";
+import {
+  checkMaskBlur,
+  checkMaskedContent,
+  checkPaddingMaskCrop,
+  checkStrength,
+  type MaskedContent,
+} from "./mask_options.ts";
 import {
   type ControlMode,
   checkFlag,
@@ -109,6 +115,11 @@ export interface Settings {
    * picture.
    */
   readonly paddingMaskCrop: number | null;
+  /**
+   * What a repainted part starts from, at a strength below 1: original, fill (the colours around it), latent noise or latent
+   * nothing, as in Stable Diffusion web UI. Default: original.
+   */
+  readonly maskedContent: MaskedContent;
   /** true puts the picture's own pixels where the mask is black, false leaves what the VAE makes of them. Default: true. */
   readonly applyOverlay: boolean;
 }
@@ -191,6 +202,7 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   },
   maskBlur: { check: checkMaskBlur, default: () => 0 },
   paddingMaskCrop: { check: checkPaddingMaskCrop, default: () => null },
+  maskedContent: { check: checkMaskedContent, default: () => "original" },
   applyOverlay: { check: checkFlag, default: () => true },
 };
 const PICTURES: { readonly [K in keyof Required<Pictures>]: true } = {

@@ -9,6 +9,7 @@ type Size = [height: number, width: number];
 
 interface Golden {
   blurred: { mask: Painted; mask_blur: number; levels: string }[];
+  filled: { mask: Painted; mask_blur: number; pixels: string }[];
   around: { mask: Painted; padding: number; size: Size; box: Box }[];
   cut_out: { box: Box; pixels: string }[];
   put_back: { box: Box; pixels: string }[];

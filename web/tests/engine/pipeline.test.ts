@@ -593,6 +593,7 @@ test("settings and metadata say what made the picture", async () => {
     strength: 1,
     maskBlur: 0,
     paddingMaskCrop: null,
+    maskedContent: "original",
     applyOverlay: true,
   });
   expect(image.metadata).toEqual({
@@ -616,6 +617,7 @@ test("settings and metadata say what made the picture", async () => {
     deepcache_interval: "1",
     strength: "1",
     mask_blur: "0",
+    masked_content: "original",
     apply_overlay: "true",
     model: "circles",
     bundle_sha256: "abc",

@@ -37,6 +37,7 @@ const complete: Settings = {
   strength: 1,
   maskBlur: 0,
   paddingMaskCrop: null,
+  maskedContent: "original",
   applyOverlay: true,
 };
 const samplers = descriptionsFromJson(FILES["samplers.json"], "samplers.json");
@@ -118,7 +119,7 @@ test("every option and picture is a known key, in camelCase only", () => {
     "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, promptSyntax, clipSkip, seed, " +
       "numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
       "guessMode, sampler, scheduleType, eta, timesteps, sigmas, height, width, hiresScale, hiresStrength, hiresSteps, " +
-      "hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, applyOverlay, " +
+      "hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, maskedContent, applyOverlay, " +
       "controlImage, image, maskImage, latents, promptEmbeds, negativePromptEmbeds; rename it or leave it out",
   );
 });
@@ -146,6 +147,7 @@ test("the metadata has every option, under Python's names", () => {
     deepcache_interval: "1",
     strength: "1",
     mask_blur: "0",
+    masked_content: "original",
     apply_overlay: "true",
   });
 });
