@@ -9,6 +9,11 @@ A micro-tile of a thread, for each step of k, reads `rows` + `columns` numbers a
 
 A low resolution has few tiles, and a GPU of 60 compute units wants two workgroups for each: tiles shrink until there
 are that many. A tile that would leave an eighth of its rows idle is passed over: CLIP's 77 tokens are 5 tiles of 16.
+Micro-tiles stay as they are, because smaller ones wait for workgroup memory. Instead a micro-tile of a small tile is
+shared by 2 or 4 threads, each with a slice of every step of k. Their sums meet in 8 KB of workgroup memory, which
+leaves room for 3 to 6 waves a SIMD; with so few workgroups no more would be there. Predicted for a Radeon Pro W7900 by
+`bench compilers`, 64x1280 by 1280x1280: 5.5 us, 76 % of the chip's limit; 6.9 with 2 x 4 in 64 threads, 10.0 with
+4 x 4, of which there are 80 workgroups.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +21,14 @@ from dataclasses import dataclass, replace
 from mlc_controlnet.kernels.float16_sums import run_length
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
 
 STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
 TALL = 20  # threads down a tile of 80 rows
 LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output is better
 NARROWEST = 16  # columns of a tile
-TWO_A_UNIT = 120  # workgroups
+PADDING_BYTES = 1024  # between rows in workgroup memory, at most
+TWO_A_UNIT = 120  # workgroups, for a GPU of 60 compute units
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class MatmulTile:
     threads_x: int
     rows: int  # a thread
     columns: int  # a thread
+    slices: int = 1  # of each step of k: threads that share a micro-tile
     step: int = 0  # of k, in workgroup memory at once
     run: int | None = None  # of k, summed in float16
 
@@ -63,15 +70,16 @@ class MatmulTile:
         return product.batch * ceil_div(product.rows, rows) * (product.columns // columns)
 
 
-# For float16, from the largest to the smallest.
+# For float16, from the largest to the smallest. None has fewer than 64 threads, if k is deep enough.
 HALF_TILES = (
     MatmulTile(16, 8, 4, 8),
     MatmulTile(8, 8, 4, 8),
     MatmulTile(16, 4, 4, 8),
-    MatmulTile(8, 8, 4, 4),
-    MatmulTile(16, 4, 4, 4),
-    MatmulTile(8, 8, 2, 4),
-    MatmulTile(8, 4, 2, 4),
+    MatmulTile(8, 4, 4, 8, slices=2),
+    MatmulTile(16, 2, 4, 8, slices=2),
+    MatmulTile(4, 4, 4, 8, slices=4),
+    MatmulTile(8, 2, 4, 8, slices=4),
+    MatmulTile(4, 2, 4, 8, slices=4),
 )
 HALF_TILES_GATED = (MatmulTile(16, 8, 4, 4), MatmulTile(8, 8, 4, 4), MatmulTile(16, 4, 4, 4), MatmulTile(8, 4, 4, 4))
 
@@ -87,7 +95,11 @@ def choose_tile(product: Product) -> MatmulTile | None:
         return None
     tile = _half_tile(product) if product.dtype == "float16" else _single_tile(product)
     step = choose_step(product, tile)
-    return None if step is None else replace(tile, step=step, run=run_length(product.dtype, step))
+    if step is None:
+        return None
+    run = run_length(product.dtype, step)
+    slices = 1 if run is None else min(tile.slices, step // run)
+    return replace(tile, slices=slices, step=step, run=run)
 
 
 def _half_tile(product: Product) -> MatmulTile:
@@ -117,6 +129,8 @@ def _single_tile(product: Product) -> MatmulTile:
 def choose_step(product: Product, tile: MatmulTile) -> int | None:
     """Return how much of k one step covers; None if k is not a multiple of a vector."""
     rows, columns = tile.shape
-    fits = STEP_BYTES // ((rows + (1 + product.is_gated) * columns) * product.item_bytes)
+    sums_bytes = 4 * tile.slices * rows * columns if tile.slices > 1 else 0
+    room = min(STEP_BYTES, WORKGROUP_BYTES - sums_bytes - PADDING_BYTES)
+    fits = room // ((rows + (1 + product.is_gated) * columns) * product.item_bytes)
     steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
     return next((step for step in steps if step >= LANES and product.depth % step == 0), None)

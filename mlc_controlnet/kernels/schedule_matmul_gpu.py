@@ -97,7 +97,10 @@ def _schedule(
         for block in registers:
             schedule.unsafe_set_dtype(block, 0, "float32")
 
-    _place(schedule, sums, epilogue, tile)
+    if tile.slices > 1:
+        sums = _place_slices(schedule, sums, epilogue, tile)
+    else:
+        _place(schedule, sums, epilogue, tile)
     k0, k1, k2 = _walk_over_k(schedule, sums, product, tile, gates)
     # A vector of the left operand is four of k if k is its last axis.
     schedule.compute_at(registers[0], k1 if k_is_last[0] else k2, preserve_unit_loops=True)
@@ -125,7 +128,8 @@ def _schedule(
     for block, first in sums_from:
         start = schedule.decompose_reduction(block, first)
         _write_out(schedule, *schedule.get_loops(start)[-2 - gates :])
-    _write_out(schedule, *schedule.get_loops(epilogue)[-2:])
+    if tile.slices == 1:
+        _write_out(schedule, *schedule.get_loops(epilogue)[-2:])
     _write_out(schedule, *schedule.get_loops(registers[0])[-2:])
     *outer, n, k = schedule.get_loops(registers[1])[-2 - gates :]
     _write_out(schedule, *((*outer, k, n) if k_is_last[1] else (*outer, n, k)))
@@ -145,6 +149,43 @@ def _place(schedule: Schedule, sums: Block, epilogue: Block, tile: MatmulTile) -
     schedule.compute_at(sums, n1, preserve_unit_loops=True)
 
 
+def _place_slices(schedule: Schedule, sums: Block, epilogue: Block, tile: MatmulTile) -> Block:
+    """Place a tile of which each thread sums one slice of the depth, then all threads add up slices of its vectors.
+
+    Before: sum[m, n] += runs[k, m, n]
+    After:  partial[slice, m, n] += runs[k slices + slice, m, n]; sum[m, n] += partial[slice, m, n]
+
+    Returns the block of `partial`, whose results pass through workgroup memory.
+    """
+    _, part = schedule.split(schedule.get_loops(sums)[-1], [None, tile.slices])
+    partial = schedule.rfactor(part, 0)
+    shared = schedule.cache_read(sums, 0, "shared")
+    *batch, m, n = schedule.get_loops(epilogue)
+    m0, m = schedule.split(m, [None, tile.shape[0]])
+    n0, vectors, vector = schedule.split(n, [None, tile.shape[1] // LANES, LANES])
+    schedule.reorder(*batch, m0, n0, m, vectors, vector)
+    schedule.bind(n0, "blockIdx.x")
+    schedule.bind(schedule.fuse(*batch, m0), "blockIdx.y")
+    thread = _share_among_threads(schedule, schedule.fuse(m, vectors), tile)
+    schedule.vectorize(vector)
+    schedule.compute_at(sums, thread, preserve_unit_loops=True)
+    part, *_, vector = schedule.get_loops(sums)[-len(batch) - 3 :]
+    schedule.vectorize(vector)
+    start = schedule.decompose_reduction(sums, part)
+    schedule.vectorize(schedule.get_loops(start)[-1])
+
+    schedule.compute_at(shared, n0, preserve_unit_loops=True)
+    part, *batch, m, n = schedule.get_loops(shared)[-len(batch) - 3 :]
+    m1, m2 = schedule.split(m, [None, tile.rows])
+    n1, n2 = schedule.split(n, [None, tile.columns])
+    schedule.reorder(part, m1, n1, *batch, m2, n2)
+    for loop, thread in ((part, "z"), (m1, "y"), (n1, "x")):
+        schedule.bind(loop, f"threadIdx.{thread}")
+    schedule.compute_at(partial, n1, preserve_unit_loops=True)
+    _write_out(schedule, m2, n2)
+    return partial
+
+
 def _walk_over_k(
     schedule: Schedule, sums: Block, product: Block, tile: MatmulTile, gates: int
 ) -> tuple[Block, Block, Block]:
@@ -154,8 +195,11 @@ def _walk_over_k(
         k0, k1, k2 = schedule.split(k, [None, tile.step // LANES, LANES])
         schedule.reorder(k0, k1, k2, *micro_tile)
         return k0, k1, k2
-    runs, *_ = schedule.get_loops(sums)[-len(schedule.get(sums).iter_vars) :]  # `rfactor` puts it first
-    k0, run = schedule.split(runs, [None, tile.step // tile.run])
+    axes = schedule.get(sums).iter_vars  # in another order after `rfactor`
+    loops = schedule.get_loops(sums)[-len(axes) :]
+    (runs,) = (loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type == tirx.IterVar.CommReduce)
+    k0, run = schedule.split(runs, [None, tile.step // tile.run // tile.slices])
+    schedule.reorder(k0, run, *(loop for loop in loops if loop is not runs))
     schedule.compute_at(product, run, preserve_unit_loops=True)
     *micro_tile, k = schedule.get_loops(product)[-3 - gates :]
     k1, k2 = schedule.split(k, [None, LANES])
@@ -208,7 +252,9 @@ def _transposed(*index: tirx.Var) -> tuple[tirx.Var, ...]:
 
 def _share_among_threads(schedule: Schedule, loop: Block, tile: MatmulTile) -> Block:
     """Share a row among threads. Returns the loop over the threads."""
-    _, ty, tx = schedule.split(loop, [None, tile.threads_y, tile.threads_x])
+    _, tz, ty, tx = schedule.split(loop, [None, tile.slices, tile.threads_y, tile.threads_x])
+    if tile.slices > 1:
+        schedule.bind(tz, "threadIdx.z")
     schedule.bind(ty, "threadIdx.y")
     schedule.bind(tx, "threadIdx.x")
     return tx

@@ -104,7 +104,7 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["whole tiles", "the text's 77 rows"])
+@pytest.mark.parametrize("name", CASES)
 def test_half_precision_keeps_sixty_decibels(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     func = schedule(fuse(case, "float16", epilogue=False))
