@@ -44,6 +44,7 @@ class Product:
 
     @property
     def item_bytes(self) -> int:
+        """Bytes of a number of the operands."""
         return 2 if self.dtype == "float16" else 4
 
 
