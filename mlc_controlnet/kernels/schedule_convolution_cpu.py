@@ -68,6 +68,7 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
         <= most
         and (along_pixels or tile_channels * depth * steps <= PANEL or tile_channels <= 2 * registers.lanes)
         and (tile_height == 1 or tile_width == width)
+        and (not along_pixels or tile_height * registers.filled_by(tile_width) <= 2)  # the panel stays small
     ]
     return max(
         found,

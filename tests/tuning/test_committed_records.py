@@ -16,12 +16,13 @@ from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload, ope
 
 pytestmark = pytest.mark.integration
 
-RECORDS = Path(__file__).parents[2] / "tuning_db" / "llvm"
+SETS = sorted(file.parent for file in (Path(__file__).parents[2] / "tuning_db" / "llvm").glob("*/about.json"))
 
 
-def test_every_record_is_of_a_kernel_that_the_bundled_model_has() -> None:
+@pytest.mark.parametrize("records_of_set", SETS, ids=lambda folder: folder.name)
+def test_every_record_is_of_a_kernel_that_the_bundled_model_has(records_of_set: Path) -> None:
     """One whose kernel has changed would never be found again, and nobody would notice."""
-    target = tvm_target(TARGETS["llvm"])
+    target = tvm_target(TARGETS["llvm"], records_of_set.name)
     cleaned = clean(capture(load_checkpoint(find_model("circles")), "float32"))
     lowered = Pipeline(target).run(cleaned.module, until="lower")
     kernels = [
@@ -29,7 +30,7 @@ def test_every_record_is_of_a_kernel_that_the_bundled_model_has() -> None:
         for function in lowered.functions.values()
         if isinstance(function, tirx.PrimFunc) and not is_scheduled(function)
     ]
-    records = open_database(RECORDS).get_all_tuning_records()
+    records = open_database(records_of_set).get_all_tuning_records()
     assert records
     lost = [
         record.workload.mod.script()

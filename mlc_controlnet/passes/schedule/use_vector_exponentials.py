@@ -1,7 +1,8 @@
-"""Compute exponentials by vector arithmetic of the processor.
+"""Compute exponentials and the error function by vector arithmetic of the processor.
 
-Before: exp(x), sigmoid(x)
-After:  2^(x log2 e) and 1 / (1 + 2^(-x log2 e)) with the power as a polynomial times an exponent's bits
+Before: exp(x), sigmoid(x), erf(x)
+After:  2^(x log2 e) and 1 / (1 + 2^(-x log2 e)) with the power as a polynomial times an exponent's bits, and a ratio of
+        polynomials
 
 Fires on float32 in any PrimFunc. Only processors need it: a GPU has an instruction. LLVM calls libm once per lane, so
 that a convolution with silu spends more than half of its time in the silu.
@@ -13,6 +14,7 @@ import tvm
 import tvm_ffi
 from tvm import tirx
 
+from mlc_controlnet.kernels.error_function import erf
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 
 log = logging.getLogger(__name__)
@@ -47,4 +49,8 @@ def _sigmoid(x: tvm.ir.Expr) -> tvm.ir.Expr:
     return one / (one + exp2(x * tirx.const(-LOG2_E, "float32"), lanes=1))
 
 
-REPLACEMENTS = {tvm.ir.Op.get("tirx.exp"): _exp, tvm.ir.Op.get("tirx.sigmoid"): _sigmoid}
+REPLACEMENTS = {
+    tvm.ir.Op.get("tirx.exp"): _exp,
+    tvm.ir.Op.get("tirx.sigmoid"): _sigmoid,
+    tvm.ir.Op.get("tirx.erf"): erf,
+}
