@@ -15,6 +15,7 @@ from mlc_controlnet.config import BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, best_of_host, is_foreign
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
+from mlc_controlnet.passes.generate import opencl_code as _opencl_code  # noqa: F401  TVM finds what it registers
 from mlc_controlnet.passes.generate import webgpu_code
 from mlc_controlnet.passes.pipeline import Pipeline
 

@@ -28,7 +28,7 @@ def plot(kept: Sequence[CompilerFigures], theme: str) -> str:
             ours, theirs = (find(kept, contestant, chip.name, dtype) for contestant in (OURS, PEER))
             if ours is not None and theirs is not None:
                 known = {row.name: row.microseconds for row in theirs.rows}
-                ratios = {r.title: known[r.name] / r.microseconds for r in ours.rows if r.name in known}
+                ratios = {r.title: known[r.name] / r.microseconds for r in ours.rows if r.name in known and r.kernels}
                 series[f"{chip.title}, {dtype}"] = ratios
     titles = list(dict.fromkeys(title for ratios in series.values() for title in ratios))
     text, grid = THEMES[theme].text, THEMES[theme].grid

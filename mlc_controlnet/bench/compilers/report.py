@@ -67,7 +67,7 @@ def pairs(kept: Sequence[CompilerFigures]) -> Iterator[tuple[Chip, CompilerFigur
                 ratios = []
                 for row in ours.rows:
                     peer = theirs.row(row.name) if theirs else None
-                    if peer is not None:
+                    if peer is not None and row.kernels:
                         ratios.append((row, peer.microseconds / row.microseconds))
                 yield chip, ours, ratios
 

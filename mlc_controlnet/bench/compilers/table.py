@@ -20,8 +20,12 @@ def lines(chip: Chip, judgement: Judgement, peer: Judgement | None = None) -> It
     """Yield the lines of one operation. peer: the kept judgement of the peer's shaders for the same."""
     done = sum(kernel.launches * kernel.multiply_adds for kernel in judgement.kernels)
     needed = f", done/needed {done / judgement.multiply_adds:.3f}" if judgement.multiply_adds else ""
+    if not judgement.kernels:
+        needed = ""
     share = f"{judgement.share_of_limit:.0%} of the limit" if judgement.kernels else "no kernel"
-    ratio = f", {peer.microseconds / judgement.microseconds:.2f}x the peer's speed" if peer else ""
+    ratio = (
+        f", {peer.microseconds / judgement.microseconds:.2f}x the peer's speed" if peer and judgement.kernels else ""
+    )
     yield f"{judgement.name} on {chip.title}: {judgement.microseconds:.1f} us, {share}{needed}{ratio}"
     for kernel in judgement.kernels:
         yield _kernel(kernel, chip)
