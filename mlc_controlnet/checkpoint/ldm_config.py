@@ -15,6 +15,8 @@ import torch
 from mlc_controlnet.errors import UserError
 
 BASE_MODELS = Path(__file__).parent / "base_models"
+# Of a latent consistency model. The original code has no such layer, and such files keep diffusers' name.
+GUIDANCE_PROJECTION = "time_embedding.cond_proj.weight"  # [width of the sinusoids, time_cond_proj_dim]
 OPEN_CLIP_LAYERS = 24  # of OpenCLIP's ViT-H, the text encoder of Stable Diffusion 2
 HEAD_SIZE = 64  # of CLIP's and OpenCLIP's text encoders, and of every attention in Stable Diffusion 2's UNet
 
@@ -67,7 +69,10 @@ def base_model(is_second: bool) -> dict[str, Any]:
 
 def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Return the UNet's configuration, from names such as `input_blocks.*`."""
-    return {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
+    config = {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
+    if shapes.has(GUIDANCE_PROJECTION):
+        config["time_cond_proj_dim"] = shapes.size(GUIDANCE_PROJECTION, 1)
+    return config
 
 
 def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
 )
 
+from mlc_controlnet.checkpoint.ldm_config import GUIDANCE_PROJECTION
 from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.errors import UserError
 
@@ -30,8 +31,15 @@ CONTROLNET_PREFIX = "control_model."
 
 
 def convert_unet(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
-    """Return the UNet's tensors under diffusers' names; raise UserError if one has no place."""
-    return _account(source, convert_ldm_unet_checkpoint(dict(source), config), where)
+    """Return the UNet's tensors under diffusers' names; raise UserError if one has no place.
+
+    diffusers' converter does not know the projection of the guidance scale.
+    """
+    others = {key: tensor for key, tensor in source.items() if key != UNET_PREFIX + GUIDANCE_PROJECTION}
+    converted = _account(others, convert_ldm_unet_checkpoint(dict(others), config), where)
+    if len(others) < len(source):
+        converted[GUIDANCE_PROJECTION] = source[UNET_PREFIX + GUIDANCE_PROJECTION]
+    return converted
 
 
 def convert_controlnet(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:

@@ -97,10 +97,13 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
     }
     if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published like this
         parts["controlnet"] = controlnet_of(file)
+    scheduler = {**base["scheduler"], "prediction_type": prediction}
+    if "time_cond_proj_dim" in unet:
+        scheduler["_class_name"] = "LCMScheduler"  # what such models are trained for (arXiv 2310.04378)
     return ModelSource(
         name=file.path.stem,
         parts=parts,
-        scheduler_config={**base["scheduler"], "prediction_type": prediction},
+        scheduler_config=scheduler,
         read_tokenizer=partial(find_clip_tokenizer, base["pad_token"], tokenizer),
         recommended={},
     )

@@ -55,6 +55,22 @@ def test_the_configuration_found_out_from_the_shapes_is_the_models_own(first_fil
     }
 
 
+def test_a_latent_consistency_model_keeps_its_projection_of_the_guidance_scale(first: Tiny, tmp_path: Path) -> None:
+    """Under diffusers' name, as LCM_Dreamshaper_v7's file has it: the original code has no such layer."""
+    torch.manual_seed(1)
+    projection = torch.randn(first.unet.config.block_out_channels[0], 24).half()
+    added = {"model.diffusion_model.time_embedding.cond_proj.weight": projection}
+    checkpoint = load_checkpoint(rewrite(first, tmp_path / "lcm.safetensors", **added), components=BASE)
+    unet = checkpoint.parts["unet"]
+    assert unet.config["time_cond_proj_dim"] == 24
+    got = dict(unet.named_parameters())
+    assert torch.equal(got.pop("time_embedding.cond_proj.weight"), projection)
+    assert got.keys() == dict(first.unet.named_parameters()).keys()
+    assert [tensor.name for tensor in checkpoint.specs["unet"].inputs].count("guidance_scale") == 1
+    assert checkpoint.scheduler_config["_class_name"] == "LCMScheduler"
+    assert (checkpoint.defaults.steps, checkpoint.defaults.guidance_scale) == (4, 8.5)
+
+
 def test_a_lightning_ckpt_is_loaded_without_lightning(first: Tiny, tmp_path: Path) -> None:
     """Stable Diffusion's own .ckpt files name a class of PyTorch Lightning beside the weights."""
     module = "pytorch_lightning.callbacks.model_checkpoint"
