@@ -15,11 +15,22 @@ STABLE_DIFFUSION = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0
 # default of diffusers' pipeline for latent consistency models.
 FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, conditioning_scale=1.0)
 READS_GUIDANCE = Defaults(steps=4, guidance_scale=8.5, conditioning_scale=1.0)
-_SCHEDULERS_OF_FEW_STEPS = {"lcm": "LCMScheduler", "tcd": "TCDScheduler"}  # word in a LoRA's name -> its scheduler
+KEEPS_GUIDANCE = 5.0  # of Hyper-SD's LoRAs with CFG in their names, made for 5 to 8
+_SCHEDULERS_OF_FEW_STEPS = ("LCMScheduler", "TCDScheduler")
+# A pattern in a LoRA's name -> the changes to the scheduler's configuration that its publisher's README makes (that of
+# diffusers for LCM and TCD, ByteDance/Hyper-SD, ByteDance/SDXL-Lightning); the first that is found.
+_RECIPES: Mapping[str, Mapping[str, str]] = {
+    r"(?<![a-z])lcm(?![a-z])": {"_class_name": "LCMScheduler"},
+    r"(?<![a-z])tcd(?![a-z])": {"_class_name": "TCDScheduler"},
+    r"hyper[-_ ]?sd.*(?<!\d)1[-_ ]?steps?(?![a-z])": {"_class_name": "TCDScheduler"},
+    r"hyper[-_ ]?sd": {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"},
+    r"lightning": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
+}
 # No file says that a model or a LoRA is distilled, but its name does. Many names hold a part of these words.
 _WORDS = r"sdxs|turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(?:lcm|tcd|pcm)(?![a-z])"
 _ONE_STEP = r"sdxs|sd[-_ ]?turbo"
-_STEPS = r"(?<!\d)([1-8])[-_ ]?steps?(?![a-z])"
+_STEPS = r"(?<!\d)([1-9]|1[0-6])[-_ ]?steps?(?![a-z])"
+_GUIDED = r"hyper[-_ ]?sd.*(?<![a-z])cfg(?![a-z])"
 
 # The keys of generation_config.json.
 _KEYS = {
@@ -44,23 +55,29 @@ def usual_defaults(
         if re.search(_WORDS, text):
             stated = re.search(_STEPS, text)
             usual = 1 if re.search(_ONE_STEP, text) else FEW_STEPS.steps
-            return dataclasses.replace(FEW_STEPS, steps=usual if stated is None else int(stated[1]))
-    is_of_few_steps = scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS.values()
+            guidance = KEEPS_GUIDANCE if re.search(_GUIDED, text) else FEW_STEPS.guidance_scale
+            steps = usual if stated is None else int(stated[1])
+            return dataclasses.replace(FEW_STEPS, steps=steps, guidance_scale=guidance)
+    is_of_few_steps = scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS
     return FEW_STEPS if is_of_few_steps else STABLE_DIFFUSION
 
 
 def scheduler_of_loras(loras: Sequence[LoraOption], scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scheduler's configuration with the class that an LCM-LoRA or a TCD-LoRA was trained for.
+    """Return the scheduler's configuration with the class and the spacing that a distilled LoRA was trained for.
 
-    This is diffusers' `LCMScheduler.from_config(pipe.scheduler.config)`, which such a LoRA needs. A LoRA of another
-    name changes nothing.
+    This is diffusers' `LCMScheduler.from_config(pipe.scheduler.config)`, which an LCM-LoRA needs, and for Hyper-SD
+    `DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")`. A LoRA of another name changes
+    nothing.
     """
     for lora in loras:
-        for word, scheduler_class in _SCHEDULERS_OF_FEW_STEPS.items():
-            is_trained_for_it = re.search(rf"(?<![a-z]){word}(?![a-z])", _name_of(lora)) is not None
-            if is_trained_for_it and scheduler.get("_class_name") != scheduler_class:
-                print_notice(f"LoRA {lora.file}: the default sampler is {word}")
-                return {**scheduler, "_class_name": scheduler_class}
+        for pattern, changes in _RECIPES.items():
+            if re.search(pattern, _name_of(lora)) is None:
+                continue
+            if not changes.items() <= scheduler.items():
+                spacing = changes.get("timestep_spacing")
+                told = changes["_class_name"] + (f" with {spacing} timesteps" if spacing else "")
+                print_notice(f"LoRA {lora.file}: the default sampler is diffusers' {told}")
+            return {**scheduler, **changes}
     return dict(scheduler)
 
 
