@@ -7,13 +7,13 @@ A micro-tile of a thread, for each step of k, reads `rows` + `columns` numbers a
                workgroup memory serves 27 multiply-adds instead of 18: neither waits for it
     float32    8 x 8, or 4 x 4 if there is little work
 
-A low resolution has few tiles, and a GPU of 60 compute units wants two workgroups for each: tiles shrink until there
-are that many. A tile that would leave an eighth of its rows idle is passed over: CLIP's 77 tokens are 5 tiles of 16.
-Micro-tiles stay as they are, because smaller ones wait for workgroup memory. Instead a micro-tile of a small tile is
-shared by 2 or 4 threads, each with a slice of every step of k. Their sums meet in 8 KB of workgroup memory, which
-leaves room for 3 to 6 waves a SIMD; with so few workgroups no more would be there. Predicted for a Radeon Pro W7900 by
-`bench compilers`, 64x1280 by 1280x1280: 5.5 us, 76 % of the chip's limit; 6.9 with 2 x 4 in 64 threads, 10.0 with
-4 x 4, of which there are 80 workgroups.
+A low resolution has few tiles, and a GPU wants two workgroups for each compute unit: float16 tiles shrink until there
+are 240, or 120 if only the smallest are that many. A tile that would leave an eighth of its rows idle is passed over:
+CLIP's 77 tokens are 5 tiles of 16. Micro-tiles stay as they are, because smaller ones wait for workgroup memory.
+Instead a micro-tile of a small tile is shared by 2 or 4 threads, each with a slice of every step of k. Their sums meet
+in 8 KB of workgroup memory, which leaves room for 3 to 6 waves a SIMD; with so few workgroups no more would be there.
+Predicted for a Radeon Pro W7900 by `bench compilers`, 64x1280 by 1280x1280: 5.5 us, 76 % of the chip's limit; 6.9 with
+2 x 4 in 64 threads, 10.0 with 4 x 4, of which there are 80 workgroups.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,8 @@ TALL = 20  # threads down a tile of 80 rows
 LEAST_ROWS = 8  # fewer are a matrix times a few vectors: one thread an output is better
 NARROWEST = 16  # columns of a tile
 PADDING_BYTES = 1024  # between rows in workgroup memory, at most
-TWO_A_UNIT = 120  # workgroups, for a GPU of 60 compute units
+MANY_WORKGROUPS = 240  # two for each of 120 compute units
+FEWEST_WORKGROUPS = 120  # two for each of 60
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,13 @@ def choose_tile(product: Product) -> MatmulTile | None:
 
 
 def _half_tile(product: Product) -> MatmulTile:
-    tiles = HALF_TILES_GATED if product.is_gated else HALF_TILES
-    dividing = [tile for tile in tiles if product.columns % tile.shape[1] == 0]
-    for tile in dividing:
-        is_filled = round_up(product.rows, tile.shape[0]) * 7 <= product.rows * 8
-        if is_filled and tile.workgroups(product) >= TWO_A_UNIT:
-            return tile
+    known = HALF_TILES_GATED if product.is_gated else HALF_TILES
+    dividing = [tile for tile in known if product.columns % tile.shape[1] == 0]
+    filling = [tile for tile in dividing if round_up(product.rows, tile.shape[0]) * 7 <= product.rows * 8]
+    for tiles, least in ((filling[:-1], MANY_WORKGROUPS), (filling, FEWEST_WORKGROUPS)):
+        for tile in tiles:
+            if tile.workgroups(product) >= least:
+                return tile
     return dividing[-1]
 
 
