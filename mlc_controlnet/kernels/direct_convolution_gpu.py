@@ -94,7 +94,7 @@ class Elementwise:
 
     Attributes:
         value: the padded input at (b, c, i, j).
-        weight: weights at (row, n), where rows are (c, ky, kx) and n is a number or the ramp of a vector.
+        weight: weights at (b, row, n), where rows are (c, ky, kx) and n is a number or the ramp of a vector.
         output: the tensor to write.
         place: the index into the output for (b, n, y, x).
         result: the value there, of (sum, b, n, y, x).
@@ -149,16 +149,16 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
             numbers = [T.if_then_else(c + n < C, number, zero) for n, number in enumerate(numbers)]
         return pack(numbers) * spread(T.float16(1 / SCALE), LANES) if in_runs else pack(numbers)
 
-    def weight(row: Any, n: Any) -> Any:
+    def weight(b: Any, row: Any, n: Any) -> Any:
         """Weights of four output channels; zeros past the last channel."""
         if C % step == 0 and N % tiling.channels == 0:
-            return around.weight(row, neighbours(n, LANES))
+            return around.weight(b, row, neighbours(n, LANES))
         inside = row < C * taps
         if N % LANES == 0:
-            whole = around.weight(row, neighbours(n, LANES))
+            whole = around.weight(b, row, neighbours(n, LANES))
             return T.if_then_else(tirx.all(inside, n < N), whole, spread(zero, LANES))
         return pack(
-            [T.if_then_else(tirx.all(inside, n + m < N), around.weight(row, n + m), zero) for m in range(LANES)]
+            [T.if_then_else(tirx.all(inside, n + m < N), around.weight(b, row, n + m), zero) for m in range(LANES)]
         )
 
     @T.macro
@@ -182,7 +182,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
         for n in T.serial(ceil_div(weight_vectors, threads)):
             at: T.let[T.int32] = n * threads + thread
             if at < weight_vectors:
-                weights[at] = weight(c * taps + at // tile_vectors, first_n + at % tile_vectors * LANES)
+                weights[at] = weight(b, c * taps + at // tile_vectors, first_n + at % tile_vectors * LANES)
 
     @T.macro
     def multiply(total, window, weights, pixel_at, weight_at, held, taken):

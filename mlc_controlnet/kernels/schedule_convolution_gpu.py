@@ -29,11 +29,12 @@ from mlc_controlnet.kernels.anchored import Anchored, anchor
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
+from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
 
 CHANNELS = 64  # output channels a workgroup, and
 ROWS = COLUMNS = 8  # pixels; with fewer channels up to MOST_ROWS x MOST_COLUMNS
 MOST_ROWS, MOST_COLUMNS = 16, 32
+LEAST_PRODUCTS = 128 * 9  # a sum of a part: with fewer, a launch more takes as long
 POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 
 
@@ -55,6 +56,19 @@ def choose_tiling(shape: ConvolutionShape) -> Tiling:
     while _workgroup_bytes(tiling, shape) > WORKGROUP_BYTES:
         tiling = _smaller(tiling)
     return tiling
+
+
+def choose_parts(shape: ConvolutionShape) -> int:
+    """Return into how many parts to split the input channels, a power of two: as few as fill a GPU."""
+    tiling = choose_tiling(shape)
+    tiles = ceil_div(shape.height, tiling.rows) * ceil_div(shape.width, tiling.columns)
+    workgroups = shape.batch * tiles * ceil_div(shape.channels, tiling.channels)
+    step, parts = tiling.depth_vectors * LANES, 1
+    while workgroups * parts < ENOUGH_WORKGROUPS and shape.depth % (2 * parts * step) == 0:
+        if shape.depth * shape.taps // (2 * parts) < LEAST_PRODUCTS:
+            break
+        parts *= 2
+    return parts
 
 
 def _workgroup_bytes(tiling: Tiling, shape: ConvolutionShape) -> int:
@@ -103,21 +117,22 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
     """Take the expressions around a convolution from its blocks."""
     convolution, epilogue = schedule.get(found.reduction), schedule.get(found.epilogue)
     pads = [schedule.get(pad) for pad in found.pads]
-    product = _unrounded(convolution.body.value.b)
-    read, (_, weights) = _unrounded(product.a), (region.source for region in convolution.reads)
+    product = convolution.body.value.b
+    read, weights = _unrounded(product.a), _unrounded(product.b)
     (kernel_y, kernel_x), (sums,) = shape.kernel, (region.source for region in convolution.writes)
+    zero = tirx.const(0, "int32")
 
     def value(b: tirx.Expr, c: tirx.Expr, i: tirx.Expr, j: tirx.Expr) -> tirx.Expr:
         # The convolution reads (y * stride + ky, ..), which is (i, ..) where y = 0 and ky = i.
-        zero = tirx.const(0, "int32")
         data = _at(convolution, read, (b, zero, zero, zero, c, i, j))
         for pad in pads:
             data = _put_in_place(pad.body.buffer, partial(_at, pad, pad.body.value), data)
         return data
 
-    def weight(row: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
+    def weight(b: tirx.Expr, row: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         c, ky, kx = row // (kernel_y * kernel_x), row // kernel_x % kernel_y, row % kernel_x
-        return tirx.BufferLoad(weights, [c, ky, kx, n])
+        first, *_ = weights.indices
+        return tirx.BufferLoad(weights.source, [_at(convolution, first, (b, zero, zero, zero, c, ky, kx)), ky, kx, n])
 
     def result(total: tirx.Expr, *at: tirx.Expr) -> tirx.Expr:
         return _put_in_place(sums, lambda _: total, _at(epilogue, epilogue.body.value, at))
@@ -147,7 +162,10 @@ def _unrounded(expr: tirx.Expr) -> tirx.Expr:
 
 
 def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
-    """Recognize out[n, f, y, x] += data[n, c, y * s + ky, x * s + kx] * weight[c, ky, kx, f] by its structure."""
+    """Recognize out[n, f, y, x] += data[n, c, y * s + ky, x * s + kx] * weight[c, ky, kx, f] by its structure.
+
+    c of the weights may begin at a part of the input channels, which is one of the pictures n of the data.
+    """
     statement = schedule.get(block)
     kinds = [int(v.iter_type) for v in statement.iter_vars]
     if kinds != [tirx.IterVar.DataPar] * 4 + [tirx.IterVar.CommReduce] * 3 or len(statement.reads) != 2:
@@ -156,9 +174,12 @@ def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
     if len(data.source.shape) != 4 or len(weight.source.shape) != 4 or len(schedule.get_loops(block)) != 7:
         return False
     n, f, _, _, c, ky, kx = (v.var for v in statement.iter_vars)
-    indices = [r.min for r in weight.region]
-    return [i.same_as(v) for i, v in zip(indices, (c, ky, kx, f), strict=True)] == [True] * 4 and all(
-        r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True)
+    first, *indices = (r.min for r in weight.region)
+    return (
+        sym.detect_linear_equation(first, [c])[:1] == [1]
+        and all(i.same_as(v) for i, v in zip(indices, (ky, kx, f), strict=True))
+        and isinstance(_unrounded(statement.body.value.b.b), TensorLoad)
+        and all(r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True))
     )
 
 

@@ -34,6 +34,7 @@ from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupN
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.replace.split_deep_attention import SplitDeepAttention
+from mlc_controlnet.passes.replace.split_deep_conv2d import SplitDeepConv2d
 from mlc_controlnet.passes.replace.split_large_planes import SplitLargePlanes
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
 from mlc_controlnet.passes.replace.use_flash_attention import UseFlashAttention
@@ -69,6 +70,7 @@ GPU_FUSIONS = (
     FoldResizeIntoConv2d(),
     UseGatedMatmul(),
     UsePointwiseMatmul(),
+    SplitDeepConv2d(),
     ReadSlicesInPlace(),
 )
 

@@ -16,6 +16,7 @@ from tvm import relax, te
 from mlc_controlnet.kernels.convolution import convolve
 from mlc_controlnet.passes.clean.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.passes.replace.split_deep_conv2d import emit_sum_of_parts, parts_of
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
@@ -35,18 +36,23 @@ def _fold(call: relax.Call, site: Site) -> relax.Expr | None:
     resize = site.bound_to(call.args[0])
     if not _doubles(resize) or not _is_plain(call):
         return None
-    return site.builder.call_te(
+    parts = parts_of(call)
+    partial = site.builder.call_te(
         _upsampled_conv2d,
         resize.args[0],
         site.builder.normalize(laid_out(call.args[1], site.lookup)),
         tuple(call.attrs.padding),
         str(call.ty.dtype),
+        parts,
         primfunc_name_hint="upsampled_conv2d",
     )
+    return emit_sum_of_parts(site, partial, parts)
 
 
-def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, int, int], out_dtype: str) -> te.Tensor:
-    """[B, C, h, w] and [C, kh, kw, N] -> [B, N, H, W], the convolution of the picture doubled in both axes."""
+def _upsampled_conv2d(
+    x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, int, int], out_dtype: str, parts: int
+) -> te.Tensor:
+    """[B, C, h, w] and [C, kh, kw, N] -> [B * parts, N, H, W], the convolution of the picture doubled in both axes."""
     batch, channels, height, width = (int(size) for size in x.shape)
     return convolve(
         lambda b, c, i, j: x[b, c, i // 2, j // 2],
@@ -55,6 +61,7 @@ def _upsampled_conv2d(x: te.Tensor, weight: te.Tensor, padding: tuple[int, int, 
         strides=(1, 1),
         padding=padding,
         dtypes=(x.dtype, out_dtype),
+        parts=parts,
     )
 
 
