@@ -141,6 +141,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
     vector, sums = vector_of(shape.dtype, LANES), vector_of("float32", LANES)
     in_runs = tiling.sums_in_float16(shape)
     zero = T.Cast(shape.dtype, 0)
+    number = getattr(T, shape.dtype)
 
     def pixel(b: Any, c: Any, i: Any, j: Any) -> Any:
         """Four channels of the padded input, 1 / SCALE of them if they are summed in float16."""
@@ -194,10 +195,9 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
             for n in T.unroll(channel_vectors):
                 taken[n] = weights[weight_at + (c * taps * tile_vectors + n)]
             for p in T.unroll(rows * LANES):
+                v: T.let[number] = lane(held[p], c)
                 for n in T.unroll(channel_vectors):
-                    total[p * channel_vectors + n] = (
-                        total[p * channel_vectors + n] + spread(lane(held[p], c), LANES) * taken[n]
-                    )
+                    total[p * channel_vectors + n] = total[p * channel_vectors + n] + spread(v, LANES) * taken[n]
 
     @T.macro
     def store(total, b, n, y, x):
