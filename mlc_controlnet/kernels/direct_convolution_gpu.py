@@ -12,9 +12,10 @@ What that costs, for 3x3 taps in float16 and a thread:
                        vectors for 768 multiply-adds, 32 a load. 5.6 KB in all (float32, strides of two: 14.3 KB)
     arithmetic         a vector of weights times one number of a pixel: two v_pk_fma_f16, which read either half of a
                        register. Sums are float16 over a row of taps, 12 products, and float32 between: see
-                       `float16_sums`. 1.7 multiply-adds an instruction on AMD, with all loads; float32 0.98
-    registers          64 float32 sums, 32 of the run, 16 of pixels, 8 of weights: 150 to 190. Eight waves of them fit
-                       a SIMD of AMD's. Half the micro-tile would take 80, and read twice as much for each product
+                       `float16_sums`. 1.57 multiply-adds an instruction on AMD, with all loads; float32 0.95
+    registers          64 float32 sums, 32 of the run, 16 of pixels, 8 of weights: 144 to 192 on AMD, where 8 to 10
+                       waves of them fit a SIMD, 150 on NVIDIA, where 13 warps fit a multiprocessor. Half the
+                       micro-tile would take 80 and read workgroup memory twice as often for each product
     memory             576 vectors of weights and 100 pixels for 147,456 multiply-adds: 26 a byte
 
 A thread's two rows lie half a tile apart and the window's rows an odd number of vectors, so that neighbouring threads
@@ -32,7 +33,7 @@ from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.float16_sums import LONGEST_RUN, SCALE
 from mlc_controlnet.kernels.integers import ceil_div
-from mlc_controlnet.kernels.vectors import LANES, neighbours, spread, vector_of
+from mlc_controlnet.kernels.vectors import LANES, spread, vector_of
 from mlc_controlnet.kernels.workgroups import in_registers, in_workgroup
 
 
@@ -87,6 +88,10 @@ class Tiling:
         """Return whether a run, of a row of taps, is summed in float16."""
         return shape.dtype == "float16" and shape.kernel[1] * self.depth_vectors * LANES <= LONGEST_RUN
 
+    def runs(self, shape: ConvolutionShape) -> int:
+        """Count the runs of a step: a single one if it is short enough, or one of each row of taps."""
+        return 1 if shape.taps * self.depth_vectors * LANES <= LONGEST_RUN else shape.kernel[0]
+
 
 @dataclass(frozen=True)
 class Elementwise:
@@ -94,7 +99,7 @@ class Elementwise:
 
     Attributes:
         value: the padded input at (b, c, i, j).
-        weight: weights at (b, row, n), where rows are (c, ky, kx) and n is a number or the ramp of a vector.
+        weight: the weight at (b, row, n), where rows are (c, ky, kx).
         output: the tensor to write.
         place: the index into the output for (b, n, y, x).
         result: the value there, of (sum, b, n, y, x).
@@ -139,6 +144,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
     pixels = groups * window_rows * window_columns
     window_vectors, weight_vectors = tiling.vectors(shape)
     vector, sums = vector_of(shape.dtype, LANES), vector_of("float32", LANES)
+    runs = tiling.runs(shape)
     in_runs = tiling.sums_in_float16(shape)
     zero = T.Cast(shape.dtype, 0)
     number = getattr(T, shape.dtype)
@@ -150,16 +156,13 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
             numbers = [T.if_then_else(c + n < C, number, zero) for n, number in enumerate(numbers)]
         return pack(numbers) * spread(T.float16(1 / SCALE), LANES) if in_runs else pack(numbers)
 
-    def weight(b: Any, row: Any, n: Any) -> Any:
-        """Weights of four output channels; zeros past the last channel."""
+    def weight(b: Any, row: Any, n: Any, m: Any) -> Any:
+        """The weight of output channel n + m; zero past the last channel."""
         if C % step == 0 and N % tiling.channels == 0:
-            return around.weight(b, row, neighbours(n, LANES))
+            return around.weight(b, row, n + m)
         inside = row < C * taps
-        if N % LANES == 0:
-            whole = around.weight(b, row, neighbours(n, LANES))
-            return T.if_then_else(tirx.all(inside, n < N), whole, spread(zero, LANES))
-        return pack(
-            [T.if_then_else(tirx.all(inside, n + m < N), around.weight(b, row, n + m), zero) for m in range(LANES)]
+        return T.if_then_else(
+            tirx.all(inside, (n if N % LANES == 0 else n + m) < N), around.weight(b, row, n + m), zero
         )
 
     @T.macro
@@ -183,7 +186,10 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
         for n in T.serial(ceil_div(weight_vectors, threads)):
             at: T.let[T.int32] = n * threads + thread
             if at < weight_vectors:
-                weights[at] = weight(b, c * taps + at // tile_vectors, first_n + at % tile_vectors * LANES)
+                for m in T.vectorized(LANES):
+                    weights[at * LANES + m] = weight(
+                        b, c * taps + at // tile_vectors, first_n + at % tile_vectors * LANES, m
+                    )
 
     @T.macro
     def multiply(total, window, weights, pixel_at, weight_at, held, taken):
@@ -193,7 +199,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
                 held[r * LANES + p] = window[pixel_at + (r * TY * down * pitch + p * across)]
         for c in T.unroll(LANES):
             for n in T.unroll(channel_vectors):
-                taken[n] = weights[weight_at + (c * taps * tile_vectors + n)]
+                taken[n] = weights[T.ramp((weight_at + (c * taps * tile_vectors + n)) * LANES, 1, LANES)]
             for p in T.unroll(rows * LANES):
                 v: T.let[number] = lane(held[p], c)
                 for n in T.unroll(channel_vectors):
@@ -232,7 +238,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
                                 T.reads()
                                 T.writes()
                                 window = in_workgroup(window_vectors, dtype=vector)
-                                weights = in_workgroup(weight_vectors, dtype=vector)
+                                weights = in_workgroup(weight_vectors * LANES, dtype=shape.dtype)
                                 total = in_registers(rows * LANES * channel_vectors, sums)
                                 run = in_registers(rows * LANES * channel_vectors, vector)
                                 held = in_registers(rows * LANES, vector)
@@ -249,21 +255,26 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
                                     T.tvm_storage_sync("shared")
                                     bring(window, weights, b, c * step, y, x, n, thread)
                                     T.tvm_storage_sync("shared")
-                                    for ky in T.serial(KY):
+                                    for k in T.serial(runs):
                                         if in_runs:
                                             clear(run, rows * LANES * channel_vectors, "float16")
-                                        for kx in T.serial(KX):
-                                            for g in T.serial(groups):
-                                                multiply(
-                                                    run if in_runs else total,
-                                                    window,
-                                                    weights,
-                                                    g * plane + (ty * down + ky) * pitch + tx * (LANES * across) + kx,
-                                                    (g * (LANES * taps) + ky * KX + kx) * tile_vectors
-                                                    + tz * channel_vectors,
-                                                    held,
-                                                    taken,
-                                                )
+                                        for ky in T.serial(KY // runs):
+                                            for kx in T.serial(KX):
+                                                for g in T.serial(groups):
+                                                    multiply(
+                                                        run if in_runs else total,
+                                                        window,
+                                                        weights,
+                                                        g * plane
+                                                        + (ty * down + k * (KY // runs) + ky) * pitch
+                                                        + tx * (LANES * across)
+                                                        + kx,
+                                                        (g * (LANES * taps) + (k * (KY // runs) + ky) * KX + kx)
+                                                        * tile_vectors
+                                                        + tz * channel_vectors,
+                                                        held,
+                                                        taken,
+                                                    )
                                         if in_runs:
                                             for i in T.unroll(rows * LANES * channel_vectors):
                                                 total[i] = total[i] + T.cast(run[i], sums)

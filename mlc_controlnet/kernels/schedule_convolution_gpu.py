@@ -27,6 +27,7 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
+from mlc_controlnet.kernels.doubled_convolution import PHASES
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
@@ -97,7 +98,7 @@ class Convolution(GPUScheduleRule):
         found = anchor(schedule, "SSSSRRR")
         if found is None or not _is_convolution(schedule, found.reduction) or len(found.pads) > 1:
             return None
-        if _shape(schedule, found.epilogue)[:4] != _shape(schedule, found.reduction)[:4]:
+        if _shape(schedule, found.epilogue)[:4] not in _outputs(_shape(schedule, found.reduction)):
             return None
         shape = _describe(schedule, found.reduction)
         body = build(shape, choose_tiling(shape), _elementwise(schedule, found, shape))
@@ -131,14 +132,18 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
 
     def weight(b: tirx.Expr, row: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         c, ky, kx = row // (kernel_y * kernel_x), row // kernel_x % kernel_y, row % kernel_x
-        first, *_ = weights.indices
-        return tirx.BufferLoad(weights.source, [_at(convolution, first, (b, zero, zero, zero, c, ky, kx)), ky, kx, n])
+        return _at(convolution, weights, (b, n, zero, zero, c, ky, kx))
+
+    def written(b: tirx.Expr, n: tirx.Expr, y: tirx.Expr, x: tirx.Expr) -> tuple[tirx.Expr, ...]:
+        if _shape(schedule, found.epilogue)[0] == shape.batch:
+            return b, n, y, x
+        return b // PHASES, n, 2 * y + b % PHASES // 2, 2 * x + b % 2
 
     def result(total: tirx.Expr, *at: tirx.Expr) -> tirx.Expr:
-        return _put_in_place(sums, lambda _: total, _at(epilogue, epilogue.body.value, at))
+        return _put_in_place(sums, lambda _: total, _at(epilogue, epilogue.body.value, written(*at)))
 
     def place(*at: tirx.Expr) -> list[tirx.Expr]:
-        return [_at(epilogue, index, at) for index in epilogue.body.indices]
+        return [_at(epilogue, index, written(*at)) for index in epilogue.body.indices]
 
     return Elementwise(value, weight, epilogue.body.buffer, place, result)
 
@@ -173,14 +178,21 @@ def _is_convolution(schedule: Schedule, block: SBlockRV) -> bool:
     data, weight = statement.reads
     if len(data.source.shape) != 4 or len(weight.source.shape) != 4 or len(schedule.get_loops(block)) != 7:
         return False
-    n, f, _, _, c, ky, kx = (v.var for v in statement.iter_vars)
-    first, *indices = (r.min for r in weight.region)
-    return (
-        sym.detect_linear_equation(first, [c])[:1] == [1]
-        and all(i.same_as(v) for i, v in zip(indices, (ky, kx, f), strict=True))
-        and isinstance(_unrounded(statement.body.value.b.b), TensorLoad)
-        and all(r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True))
-    )
+    n, f, _, _, c, _, _ = (v.var for v in statement.iter_vars)
+    taps: list[TensorLoad] = []
+    tvm_ffi.structural_walk(statement.body.value.b.b, (TensorLoad, taps.append), order="pre")
+    return all(
+        tap.source.same_as(weight.source)
+        and sym.detect_linear_equation(tap.indices[0], [c])[:1] == [1]
+        and tap.indices[3].same_as(f)
+        for tap in taps
+    ) and all(r.min.same_as(v) for r, v in zip(data.region[:2], (n, c), strict=True))
+
+
+def _outputs(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the shapes that may follow [B, N, H, W]: the same, or a picture of twice the size made of four phases."""
+    batch, channels, height, width, *_ = shape
+    return [shape[:4], (batch // PHASES, channels, 2 * height, 2 * width)] if batch % PHASES == 0 else [shape[:4]]
 
 
 def _strides(schedule: Schedule, block: SBlockRV) -> tuple[int, int]:

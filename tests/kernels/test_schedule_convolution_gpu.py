@@ -122,7 +122,7 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
 def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
     case = Case((1, 12, 7, 10), (16, 12, 3, 3))
     mod = FoldResizeIntoConv2d()(upsampled(case))
-    (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
+    (func,) = (f for f in mod.functions.values() if is_prim_func(f))
     func = schedule(func)
     assert func is not None
     rng = np.random.default_rng(0)
@@ -136,11 +136,28 @@ def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
     assert len(func.params) == 3  # the picture, the weights, the result
 
 
-def upsampled(case: Case) -> tvm.IRModule:
+def test_an_upsampled_picture_keeps_60_decibels_in_half_precision(tmp_path: Path) -> None:
+    case = Case((1, 64, 6, 12), (16, 64, 3, 3))
+    (func,) = (f for f in FoldResizeIntoConv2d()(upsampled(case, "float16")).functions.values() if is_prim_func(f))
+    func = schedule(func)
+    assert func is not None
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape).astype(np.float16) for shape in (case.data, case.weight))
+    doubled = F.interpolate(torch.tensor(x).double(), scale_factor=2, mode="nearest")
+    wanted = F.conv2d(doubled, torch.tensor(w).double(), padding=1).numpy()
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.zeros(wanted.shape, np.float32)
+    run_on_webgpu([func], dict(zip(inputs, (x, w.transpose(LAID_OUT)), strict=True)), {output: got}, tmp_path)
+    assert signal_to_noise_db(wanted, got.astype(np.float64)) > 60
+
+
+def is_prim_func(function: object) -> bool:
+    return isinstance(function, tirx.PrimFunc)
+
+
+def upsampled(case: Case, dtype: str = "float32") -> tvm.IRModule:
     builder = relax.BlockBuilder()
-    x, w = (
-        relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in (("x", case.data), ("w", case.laid_out))
-    )
+    x, w = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in (("x", case.data), ("w", case.laid_out)))
     _, _, height, width = case.data
     with builder.function("main", [x, w]):
         with builder.dataflow():

@@ -100,7 +100,12 @@ def _run_counter(
     register, bound = body[test].operands
     value, limit = value_of(register, before, uniforms), value_of(bound, before, uniforms)
     steps = [(place, i) for place, i in enumerate(body) if writes(i, register)]
-    is_constant = not any(writes(i, bound) for i in body) and all(is_step(i, register) for _, i in steps)
+    is_constant = not any(writes(i, bound) for i in body)
+    loaded = next((i for i in reversed(body[:test]) if writes(i, bound)), None)
+    if loaded is not None:  # a constant that is loaded in each trip
+        limit = value_of(bound, [loaded], uniforms)
+        is_constant = limit is not None
+    is_constant = is_constant and all(is_step(i, register) for _, i in steps)
     if value is None or limit is None or not steps or not is_constant:
         return None
     for trips in range(1, MOST_TRIPS):

@@ -94,3 +94,21 @@ def test_two_instructions_in_one_are_counted_apart():
     block = parse("BB0:\n\tv_dual_fmac_f32 v1, v2, v3 :: v_dual_mov_b32 v4, 0 ; 00000000\n")[0]
     assert [i.opcode for i in block.instructions] == ["v_dual_fmac_f32", "v_dual_mov_b32"]
     assert cost_of(block.instructions[0], wave=32, dual_issue=True).vector_cycles == 0.5
+
+
+def test_a_bound_may_be_loaded_in_each_trip() -> None:
+    listing = """\
+BB0:
+	s_mov_b32 s5, 0                                             ; be850080
+BB1:
+	s_lshl_b32 s19, s4, 8                                       ; 84138804
+	v_fma_f32 v1, v2, s19, v1                                   ; 00000000
+	s_movk_i32 s19, 0xa0                                        ; b01300a0
+	s_add_u32 s5, s5, 1                                         ; 80058105
+	s_cmp_ge_i32 s5, s19                                        ; bf031305
+	s_cbranch_scc0 BB1                                          ; bfa1fa04
+BB2:
+	s_endpgm                                                    ; bfb00000
+"""
+    (loop,) = find_loops(parse(listing), ())
+    assert loop.trips == 160

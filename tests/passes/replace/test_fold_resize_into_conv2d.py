@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
+from tvm import relax, tirx
+from tvm.s_tir import Schedule
 
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from tests.passes.evaluate import evaluate, ops
@@ -43,6 +44,24 @@ def test_the_convolution_reads_the_small_picture_and_computes_the_same(mode: str
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 5, 6, 10), (4, 5, 3, 3)))
     np.testing.assert_allclose(evaluate(after, x, w), evaluate(before, x, w), rtol=1e-4, atol=1e-4)
+
+
+def test_taps_other_than_3x3_with_a_halo_of_one_read_the_small_picture_too() -> None:
+    before = upsampled(padding=2)
+    after = FoldResizeIntoConv2d()(before)
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 5, 6, 10), (4, 5, 3, 3)))
+    np.testing.assert_allclose(evaluate(after, x, w), evaluate(before, x, w), rtol=1e-4, atol=1e-4)
+
+
+def test_four_of_nine_multiplications_are_left() -> None:
+    """Four phases of the small picture, each of 2x2 taps."""
+    after = FoldResizeIntoConv2d()(upsampled())
+    (function,) = (f for _, f in after.functions_items() if isinstance(f, tirx.PrimFunc))
+    schedule = Schedule(function)
+    convolution = schedule.get_sblock("conv2d_nchw")
+    extents = [int(schedule.get(loop).extent) for loop in schedule.get_loops(convolution)]
+    assert extents == [4, 4, 6, 10, 5, 2, 2]
 
 
 @pytest.mark.parametrize(
