@@ -20,6 +20,10 @@ from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors
 
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 PANEL = 192 * 1024  # numbers: what of the weights a task reads again and again, three eighths of a second-level cache
+VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
+ONE_SET = 1024  # numbers of a plane: planes whose distance is a multiple of it share a set of the first-level cache
+SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn
+BLOCK = 6144  # numbers: a panel's weights of some input channels, half of a first-level cache
 PIXELS_OF_A_TASK = 256  # so many repay packing the weights
 
 
@@ -43,10 +47,10 @@ class ConvolutionTile:
         return self.height * self.width * registers.filled_by(self.channels)
 
     def loads(self, registers: Registers) -> int:
-        """Count the reads of a step: vectors, and single numbers that are spread over a vector."""
+        """Weigh the reads of a step: single numbers, whose cache lines serve several steps, and vectors."""
         if self.along_pixels:
-            return self.channels + self.height * registers.filled_by(self.width)
-        return self.height * self.width + registers.filled_by(self.channels)
+            return self.channels + VECTOR_LOAD * self.height * registers.filled_by(self.width)
+        return self.height * self.width + VECTOR_LOAD * registers.filled_by(self.channels)
 
     def fullness(self, registers: Registers) -> float:
         """Return the part of the lanes that is in use."""
@@ -58,7 +62,7 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
     _, channels, height, width = _output_shape(function)
     depth, steps = _reduced(function)
     most = registers.accumulators + registers.count // 16
-    along_pixels = steps == 1 and width % registers.lanes == 0
+    along_pixels = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
     found = [
         tile
         for tile_channels in divisors(channels, 6 * registers.lanes)
@@ -117,38 +121,41 @@ def schedule_convolution(schedule: Schedule, registers: Registers, tile: Convolu
 
 def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
     *_, height, width = extents(schedule, schedule.get_loops(found.epilogue))
+    *_, depth, kernel_y, kernel_x = extents(schedule, schedule.get_loops(found.reduction))
     rows = next(rows for rows in divisors(height, height) if rows * width >= PIXELS_OF_A_TASK or rows == height)
     rows = math.lcm(rows, tile.height)
     batch, channel, y, x = schedule.get_loops(found.epilogue)
     channel, tile_channel = schedule.split(channel, [None, tile.channels])
-    task, y, tile_y = schedule.split(y, [None, rows // tile.height, tile.height])
-    x, tile_x = schedule.split(x, [None, tile.width])
-    schedule.reorder(batch, channel, task, y, x, tile_channel, tile_y, tile_x)
+    task, y = schedule.split(y, [None, rows])
+    schedule.reorder(batch, channel, task, y, tile_channel, x)
     panel = schedule.fuse(batch, channel, task)
     schedule.parallel(panel)
-    in_vectors(schedule, tile_x, registers)
+    _, tile_x = schedule.split(x, [None, divisors(width, registers.lanes)[-1]])
+    schedule.vectorize(tile_x)
 
     product = schedule.get(found.reduction)
     channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
     weights = schedule.cache_read(found.reduction, 1, "global")
-    schedule.compute_at(found.reduction, x, preserve_unit_loops=True)
+    schedule.set_scope(found.reduction, 0, "global")
+    schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
     schedule.transform_layout(found.reduction, ("write", 0), lambda b, c, i, j: (b, i, j, c))
-    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
-    schedule.reorder(into, kernel_y, kernel_x, row, column, out)
-    for loop in (kernel_x, row, column):
+    *_, out, row, column, into, kernel_y_loop, kernel_x_loop = schedule.get_loops(found.reduction)
+    row, tile_row = schedule.split(row, [None, tile.height])
+    column, tile_column = schedule.split(column, [None, tile.width])
+    step = divisors(depth, max(1, BLOCK // (tile.channels * kernel_y * kernel_x)))[-1]
+    block, into = schedule.split(into, [None, step])
+    schedule.reorder(block, row, column, into, kernel_y_loop, kernel_x_loop, tile_row, tile_column, out)
+    for loop in (kernel_x_loop, tile_row, tile_column):
         schedule.unroll(loop)
     in_vectors(schedule, out, registers)
-    start = schedule.decompose_reduction(found.reduction, into)
-    *_, row, column, out = schedule.get_loops(start)
-    for loop in (row, column):
-        schedule.unroll(loop)
-    in_vectors(schedule, out, registers)
+    start = schedule.decompose_reduction(found.reduction, block)
+    in_vectors(schedule, schedule.get_loops(start)[-1], registers)
 
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
-    if not channel_is_last:
-        schedule.transform_layout(weights, ("write", 0), lambda n, c, i, j: (c, i, j, n))
     if channel_is_last:
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
+    else:
+        schedule.transform_layout(weights, ("write", 0), lambda n, c, i, j: (c, i, j, n))
 
 
 def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
