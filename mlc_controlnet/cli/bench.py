@@ -5,10 +5,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mlc_controlnet.bench.operations.figures import FOLDER, KERNELS, MODEL, read_figures, write_figures
+from mlc_controlnet.bench.operations.figures import KERNELS, MODEL, write_figures
+from mlc_controlnet.cli import bench_compilers
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
-from mlc_controlnet.locations import PERFORMANCE, README, SOFTWARE_ADAPTERS, check_checkout
+from mlc_controlnet.locations import check_checkout
 
 HOSTS = ("chromium", "node", "native")
 
@@ -122,66 +123,9 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     model.add_argument("--model", default="circles", help="as in build; default: circles")
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
     model.set_defaults(only=[])
-    _add_compilers(commands)
+    bench_compilers.add_arguments(commands)
     report = commands.add_parser("report", help="write the tables and plots of README and docs/ from the kept figures")
-    report.set_defaults(run=_report, needs_torch=True)
-
-
-def _add_compilers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("compilers", help="judge kernels by the compilers of real GPUs, without a GPU")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PART",
-        help="only operations with this in their name; can be repeated",
-    )
-    parser.add_argument(
-        "--step",
-        action="store_true",
-        help="also a whole step of Stable Diffusion 1.5, which takes minutes; with --only sd15_step_512, nothing else",
-    )
-    parser.add_argument("--peer", action="store_true", help="onnxruntime-web's shaders instead of ours")
-    parser.add_argument("--dtype", action="append", default=[], help="can be repeated; default: float16")
-    parser.add_argument(
-        "--chip",
-        action="append",
-        default=[],
-        help="navi31 (Radeon Pro W7900), navi21 (W6800); with nvcc: sm_80 (A100), sm_89 (RTX 4090), sm_90 (H100); "
-        "can be repeated; default: navi31",
-    )
-    parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
-    parser.set_defaults(run=_bench_compilers, needs_torch=True)
-
-
-def _bench_compilers(options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.compilers.chips import Chip
-    from mlc_controlnet.bench.compilers.figures import PEER, find, read_figures, write_figures
-    from mlc_controlnet.bench.compilers.judgement import Judgement
-    from mlc_controlnet.bench.compilers.measure import ORDER, JudgeSettings, measure
-    from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
-
-    check_checkout("bench compilers")
-    settings = JudgeSettings(
-        only=tuple(options.only),
-        step=options.step,
-        peer=options.peer,
-        dtypes=tuple(options.dtype) or ("float16",),
-        chips=tuple(options.chip) or ("navi31",),
-        command=options.command_line,
-    )
-    kept = read_figures()
-
-    def show(chip: Chip, dtype: str, judgement: Judgement) -> None:
-        peer = None if options.peer else find(kept, PEER, chip.name, dtype)
-        print("\n".join(lines(chip, judgement, peer.row(judgement.name) if peer else None)), flush=True)
-
-    print(f"{LEGEND}\n{HEAD}")
-    figures = measure(settings, show)
-    if options.keep:
-        for one in figures:
-            print(write_figures(one, ORDER))
-        _report(options)
+    report.set_defaults(run=bench_compilers.report, needs_torch=True)
 
 
 def _add_contest(parser: argparse.ArgumentParser) -> None:
@@ -232,20 +176,7 @@ def _bench_operations(options: argparse.Namespace) -> None:
     print("\n".join(table(figures)))
     if options.keep:
         print(write_figures(figures, order=row_order(options.bench_command)))
-        _report(options)
-
-
-def _report(_options: argparse.Namespace) -> None:
-    from mlc_controlnet.bench.compilers import figures as of_compilers
-    from mlc_controlnet.bench.compilers.report import write_report as write_compilers
-    from mlc_controlnet.bench.operations.report import write_report
-
-    check_checkout("bench report")
-    for path in write_report(read_figures(), SOFTWARE_ADAPTERS, FOLDER):
-        print(path)
-    kept = of_compilers.read_figures()
-    for path in write_compilers(kept, (README, PERFORMANCE), of_compilers.FOLDER):
-        print(path)
+        bench_compilers.report(options)
 
 
 def _log(line: str) -> None:

@@ -24,9 +24,7 @@ def main() -> None:
     for file in sorted(Path(sys.argv[1]).glob("*.wgsl")):
         code = file.read_text(encoding="utf-8")
         try:
-            module = device.create_shader_module(code=code)
-            entry = code.split("@compute")[1].split("fn ")[1].split("(")[0].strip()
-            device.create_compute_pipeline(layout="auto", compute={"module": module, "entry_point": entry})
+            device.create_shader_module(code=code)
         except wgpu.GPUError as error:
             rejected[file.name] = " ".join(str(error).split())[:300]
     print(json.dumps(rejected))

@@ -165,7 +165,7 @@ def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FO
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / figures.file_name
-    before = _read(path) if path.exists() else figures
+    before = read_file(path) if path.exists() else figures
     if (before.device, before.versions, before.clock) == (figures.device, figures.versions, figures.clock):
         rows = {row.name: row for row in before.rows} | {row.name: row for row in figures.rows}
         place = {name: number for number, name in enumerate(order)}
@@ -177,10 +177,11 @@ def write_figures(figures: Figures, order: Sequence[str] = (), folder: Path = FO
 
 def read_figures(folder: Path = FOLDER) -> list[Figures]:
     """Read all figures in `folder`, real GPUs first. Raises UserError for a damaged file."""
-    kept = [_read(path) for path in sorted(folder.glob("*.json"))]
+    kept = [read_file(path) for path in sorted(folder.glob("*.json"))]
     kinds = ("GPU", "processor", "software GPU")
     return sorted(kept, key=lambda figures: (kinds.index(figures.device.kind), figures.file_name))
 
 
-def _read(path: Path) -> Figures:
+def read_file(path: Path) -> Figures:
+    """Read one file. Raises UserError if it is damaged."""
     return from_json(Figures, json.loads(path.read_bytes()), path.name)
