@@ -177,6 +177,7 @@ def _predict(
     guidance_scale: float,
 ) -> list[tuple[np.ndarray, DeepFeature | None]]:
     """Return the UNet's output for each context, float32 [1, C, h, w], and its deep feature."""
+    # One call of batch 2 would read the weights once, for two thirds more WGSL: docs/architecture.md has the figures.
     pairs = zip(contexts, residuals, strict=True)
     return [engine.unet_and_feature(sample, timestep, context, residual, guidance_scale) for context, residual in pairs]
 

@@ -61,8 +61,10 @@ export class DeepCache {
     if (this.shallowSteps === 0) this.dispose();
   }
 
+  /** Free the latest first: see the engine's `TensorsOnDevice`. */
   dispose(): void {
-    for (const value of [...(this.kept?.made ?? []), ...(this.kept?.features ?? [])]) value.dispose();
+    const { made = [], features = [] } = this.kept ?? {};
+    for (const value of [...made, ...features].reverse()) value.dispose();
     this.kept = undefined;
   }
 }

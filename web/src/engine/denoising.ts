@@ -212,6 +212,7 @@ async function predict(
   residuals: { readonly all: readonly Residuals[]; readonly made: readonly Residuals[] },
   guidanceScale: number,
 ): Promise<{ outputs: FloatArray[]; features: DeepFeature[] }> {
+  // One call of batch 2 would read the weights once, for two thirds more WGSL: docs/architecture.md has the figures.
   // All calls are queued before the first result is awaited, so that the device does not idle between them.
   const calls = contexts.map((context, i) =>
     components.unetAndFeature(sample, timestep, context, residuals.all[i], guidanceScale),

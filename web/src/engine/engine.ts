@@ -18,6 +18,7 @@ import type {
 import { COMPUTE } from "./constants.ts";
 import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import { narrowFloat32 } from "./float16.ts";
+import { easeLaunches } from "./launches.ts";
 import type { Bundle } from "./load.ts";
 import {
   type ControlNetEntry,
@@ -33,6 +34,7 @@ import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import type { Size } from "./size.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import { type FunctionEntry, forSize, functionFor } from "./variant.ts";
+import { awaitWork } from "./wait.ts";
 import { createWasi } from "./wasi.ts";
 import { neededShards, Weights } from "./weights.ts";
 
@@ -65,7 +67,7 @@ export class Engine implements Components {
     private readonly library: Library,
     private readonly weights: Weights,
     memory: Memory,
-    device: GPUDevice,
+    private readonly device: GPUDevice,
   ) {
     this.manifest = bundle.manifest;
     this.breaking = new Promise((_, reject) => {
@@ -100,6 +102,7 @@ export class Engine implements Components {
       const wasm = await bundle.readFile(library.file, metered);
       tvm = await tvmjs.instantiate(wasm.buffer, createWasi(console.info, console.error), console.info);
       watchPipelines(device, options.onProgress);
+      easeLaunches(device);
       tvm.initWebGPU(device);
       const gpu = tvm.webgpu();
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
@@ -313,7 +316,7 @@ export class Engine implements Components {
 
   /** Wait until the device has finished the queued work. */
   private async synced(): Promise<void> {
-    await Promise.race([this.gpu.sync(), this.breaking]);
+    await awaitWork(Promise.race([this.gpu.sync(), this.breaking]), this.device);
   }
 
   private keep(tensors: tvmjs.Tensor[]): TensorsOnDevice {
@@ -368,8 +371,9 @@ class TensorsOnDevice implements Context, Residuals {
     readonly read: () => Promise<FloatArray[]>,
   ) {}
 
+  /** Free the last tensor first: TVM's pool then gives the next call the same buffers, and bind groups are found again. */
   dispose(): void {
-    for (const tensor of this.tensors) tensor.dispose();
+    for (const tensor of [...this.tensors].reverse()) tensor.dispose();
   }
 }
 

@@ -189,6 +189,11 @@ beforeEach(() => {
     lost: new Promise((resolve) => {
       loseDevice = resolve;
     }),
+    features: new Set(),
+    createBuffer: vi.fn(),
+    createBindGroup: vi.fn(),
+    createCommandEncoder: vi.fn(),
+    queue: { submit: vi.fn(), writeBuffer: vi.fn() },
     addEventListener: (_: string, listener: typeof reportGpuError) => {
       reportGpuError = listener;
     },

@@ -1,0 +1,192 @@
+/** Bind groups and uniform buffers that are made once and used by every launch that needs the same. */
+
+import { Recent } from "./recent.ts";
+
+/** How many bind groups are kept: Stable Diffusion 1.5 with a ControlNet needs some 2,000 for a picture. */
+const KEPT_BIND_GROUPS = 8192;
+/** How many contents of uniform buffers are kept. A launch's are its scalar arguments and the size of its grid. */
+const KEPT_CONTENTS = 1024;
+
+/**
+ * Alter `device` so that it makes each bind group once for the same layout, buffers and contents of uniform buffers.
+ *
+ * A uniform buffer is then on the host, and its content is read when a bind group is made with it. The runtime writes it
+ * before, as a whole, and not again until the launch is submitted; other use throws.
+ */
+export function keepBindGroups(device: GPUDevice): void {
+  new BindGroups(device).takeOver(device);
+}
+
+/** What stands for a uniform buffer. */
+class Uniform {
+  content = new Uint32Array();
+  /** How many submissions there were when a bind group was made with it. */
+  readAt = -1;
+
+  destroy(): void {}
+}
+
+/** Of a buffer on the device: a number that no other has or had, and the hashes of the bind groups that it is in. */
+interface Known {
+  readonly number: number;
+  readonly hashes: Set<number>;
+}
+
+/** A bind group and what it was made of. */
+interface Kept {
+  readonly group: GPUBindGroup;
+  readonly layout: GPUBindGroupLayout;
+  readonly entries: readonly Binding[];
+}
+
+interface Binding extends Omit<GPUBufferBinding, "buffer"> {
+  readonly binding: number;
+  /** Of a buffer on the device. */
+  readonly known?: Known;
+  /** Of a uniform buffer. */
+  readonly content?: Uint32Array<ArrayBuffer>;
+}
+
+class BindGroups {
+  private readonly createBuffer: GPUDevice["createBuffer"];
+  private readonly createBindGroup: GPUDevice["createBindGroup"];
+  private readonly writeBuffer: GPUQueue["writeBuffer"];
+  private readonly layouts = new WeakMap<GPUBindGroupLayout, number>();
+  private readonly buffers = new WeakMap<GPUBuffer, Known>();
+  /** By hash. Of two with the same hash, the later one is kept. */
+  private readonly groups = new Recent<number, Kept>(KEPT_BIND_GROUPS, ({ entries }, hash) => {
+    for (const { known } of entries) known?.hashes.delete(hash);
+  });
+  /** By content. Those that make room are not destroyed: a launch that is not submitted yet may read them. */
+  private readonly contents = new Recent<string, GPUBuffer>(KEPT_CONTENTS);
+  private numbered = 0;
+  private submissions = 0;
+
+  constructor(device: GPUDevice) {
+    this.createBuffer = device.createBuffer.bind(device);
+    this.createBindGroup = device.createBindGroup.bind(device);
+    this.writeBuffer = device.queue.writeBuffer.bind(device.queue);
+  }
+
+  takeOver(device: GPUDevice): void {
+    const { queue } = device;
+    const submit = queue.submit.bind(queue);
+    device.createBuffer = (descriptor) => this.buffer(descriptor);
+    device.createBindGroup = (descriptor) => this.bindGroup(descriptor);
+    queue.writeBuffer = (buffer, ...parameters) => {
+      const uniform: unknown = buffer;
+      if (uniform instanceof Uniform) this.fill(uniform, ...parameters);
+      else this.writeBuffer(buffer, ...parameters);
+    };
+    queue.submit = (commands) => {
+      this.submissions++;
+      submit(commands);
+    };
+  }
+
+  private buffer(descriptor: GPUBufferDescriptor): GPUBuffer {
+    // So, and only so, the runtime creates the uniform buffers of its launches.
+    if (descriptor.usage === (GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST)) {
+      return new Uniform() as unknown as GPUBuffer;
+    }
+    const buffer = this.createBuffer(descriptor);
+    const known = { number: ++this.numbered, hashes: new Set<number>() };
+    this.buffers.set(buffer, known);
+    const destroy = buffer.destroy.bind(buffer);
+    buffer.destroy = () => {
+      for (const hash of [...known.hashes]) this.groups.delete(hash);
+      destroy();
+    };
+    return buffer;
+  }
+
+  private fill(uniform: Uniform, offset: number, data: unknown, ...range: unknown[]): void {
+    if (offset !== 0 || range.length || !(data instanceof ArrayBuffer)) {
+      throw new Error("a uniform buffer is written in part");
+    }
+    const content = new Uint32Array(data);
+    if (uniform.readAt === this.submissions && !equal(content, uniform.content)) {
+      throw new Error("a uniform buffer changes before the launch that reads it is submitted");
+    }
+    uniform.content = content;
+  }
+
+  private bindGroup(descriptor: GPUBindGroupDescriptor): GPUBindGroup {
+    const { layout } = descriptor;
+    const entries: Binding[] = [];
+    let hash = this.numberOf(layout);
+    for (const { binding, resource } of descriptor.entries) {
+      const { buffer, offset, size } = resource as GPUBufferBinding;
+      const uniform: unknown = buffer;
+      if (uniform instanceof Uniform) {
+        const { content } = uniform;
+        uniform.readAt = this.submissions;
+        for (const word of content) hash = mixed(hash, word);
+        entries.push({ binding, content });
+        continue;
+      }
+      const known = this.buffers.get(buffer);
+      if (known === undefined) return this.create(descriptor); // this would not learn of its destruction
+      hash = mixed(hash, known.number);
+      entries.push({ binding, known, offset, size });
+    }
+    const kept = this.groups.get(hash);
+    if (kept !== undefined && kept.layout === layout && sameEntries(kept.entries, entries)) return kept.group;
+    const group = this.create(descriptor);
+    this.groups.set(hash, { group, layout, entries });
+    for (const { known } of entries) known?.hashes.add(hash);
+    return group;
+  }
+
+  private create({ entries, ...others }: GPUBindGroupDescriptor): GPUBindGroup {
+    const real = Array.from(entries, ({ binding, resource }) => {
+      const { buffer: uniform } = resource as { buffer?: unknown };
+      if (!(uniform instanceof Uniform)) return { binding, resource };
+      return { binding, resource: { buffer: this.bufferOf(uniform.content) } };
+    });
+    return this.createBindGroup({ ...others, entries: real });
+  }
+
+  /** A uniform buffer on the device with this content. */
+  private bufferOf(content: Uint32Array<ArrayBuffer>): GPUBuffer {
+    const key = content.join();
+    const kept = this.contents.get(key);
+    if (kept !== undefined) return kept;
+    const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
+    const buffer = this.createBuffer({ label: `arguments ${key}`, size: content.byteLength, usage });
+    this.writeBuffer(buffer, 0, content);
+    this.contents.set(key, buffer);
+    return buffer;
+  }
+
+  private numberOf(layout: GPUBindGroupLayout): number {
+    const known = this.layouts.get(layout);
+    if (known !== undefined) return known;
+    this.layouts.set(layout, ++this.numbered);
+    return this.numbered;
+  }
+}
+
+/** Mix a word into a hash of 32 bits (murmur3's finalizer has this constant and shift). */
+function mixed(hash: number, word: number): number {
+  const product = Math.imul(hash ^ word, 0x85ebca6b);
+  return product ^ (product >>> 13);
+}
+
+function sameEntries(ones: readonly Binding[], others: readonly Binding[]): boolean {
+  return (
+    ones.length === others.length &&
+    ones.every((one, i) => {
+      const other = others[i];
+      if (one.binding !== other.binding || one.known !== other.known) return false;
+      if (one.offset !== other.offset || one.size !== other.size) return false;
+      return one.content === undefined || other.content === undefined
+        ? one.content === other.content
+        : equal(one.content, other.content);
+    })
+  );
+}
+
+function equal(one: Uint32Array, other: Uint32Array): boolean {
+  return one.length === other.length && one.every((word, i) => word === other[i]);
+}
