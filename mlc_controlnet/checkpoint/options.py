@@ -66,7 +66,7 @@ _NO_CLASSES = Limited((None,), "an input for classes")
 _NO_ADDED_EMBEDDING = Limited((None,), "an input for an added embedding, as Stable Diffusion XL has")
 _NO_HIDDEN_PROJECTION = Limited((None,), "a projection of the context or of pictures")
 _WITHOUT_CLASSES = Irrelevant("it is read together with class_embed_type or addition_embed_type, which are refused")
-_UPCAST = Irrelevant("it sets the dtype of attention scores; the components' sums are float32 in any case")
+_UPCAST = Irrelevant("it keeps scores from overflowing float16; here they are float32, whose runs no score overflows")
 
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
 _UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")

@@ -20,7 +20,7 @@ from mlc_controlnet.kernels.registers_cpu import registers_of
 def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
     """Return the scheduled PrimFunc for `target`; `flash_attention_signature` lists its parameters.
 
-    Everything is of `attention.dtype`; products and sums are float32.
+    Everything is of `attention.dtype`; sums are float32, on GPUs of float16 runs (see `flash_attention_gpu`).
     """
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")

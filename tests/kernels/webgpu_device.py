@@ -69,7 +69,7 @@ def run_on_webgpu(
     libraries = f"{CHROMIUM}:{os.environ.get('LD_LIBRARY_PATH', '')}"  # importing cv2 sets the variable
     environment = {"VK_ICD_FILENAMES": str(driver)} | os.environ | {"LD_LIBRARY_PATH": libraries}
     command = ["node", str(TESTS / "run_wgsl.mjs"), str(WEB), str(job)]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if process.returncode == 3:
         pytest.skip("the WebGPU adapter has no shader-f16")
     assert process.returncode == 0, process.stderr

@@ -7,7 +7,7 @@ import torch
 import tvm
 from tvm import relax
 
-from mlc_controlnet.kernels.flash_attention_gpu import WORKGROUP_BYTES
+from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.plan.write_over_operands import WriteOverOperands
