@@ -764,6 +764,16 @@ describe("loading", () => {
     expect(device.destroy).toHaveBeenCalled();
   });
 
+  test("gives the runtime a device whose launches are eased", async () => {
+    const { createBindGroup, createCommandEncoder } = device;
+    let eased = false;
+    tvm.instance.initWebGPU.mockImplementationOnce((got: GPUDevice) => {
+      eased = got.createBindGroup !== createBindGroup && got.createCommandEncoder !== createCommandEncoder;
+    });
+    await load();
+    expect(eased).toBe(true);
+  });
+
   test("fails where a kernel does not compile", async () => {
     tvm.state.compiled = Promise.reject(new Error("kernel conv2d does not compile"));
     await expect(load()).rejects.toThrow("kernel conv2d does not compile");
