@@ -89,9 +89,9 @@ def _schedule(
         last = schedule.get(epilogue).name_hint
         schedule, *names = sum_in_runs(schedule, product, tile.run)
         product, sums, epilogue = (schedule.get_sblock(name) for name in (*names, last))
-    left, right = (schedule.cache_read(product, index, "shared") for index in (0, 1))
+    operands = [schedule.cache_read(product, index, "shared") for index in (0, 1)]
     registers = [schedule.cache_read(product, index, "local") for index in (0, 1)]
-    for block in (left, right):
+    for block in operands:
         _inline_producers(schedule, block)
     if tile.run is None:
         for block in registers:
@@ -105,20 +105,7 @@ def _schedule(
     # A vector of the left operand is four of k if k is its last axis.
     schedule.compute_at(registers[0], k1 if k_is_last[0] else k2, preserve_unit_loops=True)
     schedule.compute_at(registers[1], k2, preserve_unit_loops=True)
-    _load(schedule, left, k0, tile, axes=2)
-    if k_is_last[0]:
-        _spread_rows(schedule, left, tile.rows)
-    elif tile.run is None:
-        _spread_vectors(schedule, left, tile.rows)
-    if k_is_last[1]:
-        _load_transposed(schedule, right, k0, tile, axes=2 + gates)
-        schedule.transform_layout(registers[1], ("write", 0), _transposed)
-    else:
-        _load(schedule, right, k0, tile, axes=2 + gates)
-    if tile.run is None:
-        _spread_vectors(schedule, right, tile.columns)
-    elif gates and not k_is_last[1]:
-        _join_gates(schedule, right)
+    _bring(schedule, operands, registers, k0, tile, k_is_last, gates)
     if k_is_last[0]:
         schedule.unroll(k2)
 
@@ -205,6 +192,33 @@ def _walk_over_k(
     k1, k2 = schedule.split(k, [None, LANES])
     schedule.reorder(k1, k2, *micro_tile)
     return k0, k1, k2
+
+
+def _bring(
+    schedule: Schedule,
+    operands: list[Block],
+    registers: list[Block],
+    step: Block,
+    tile: MatmulTile,
+    k_is_last: tuple[bool, bool],
+    gates: int,
+) -> None:
+    """Copy both operands to workgroup memory, once a step, and lay them out for those that read them."""
+    left, right = operands
+    _load(schedule, left, step, tile, axes=2)
+    if k_is_last[0]:
+        _spread_rows(schedule, left, tile.rows)
+    elif tile.run is None:
+        _spread_vectors(schedule, left, tile.rows)
+    if k_is_last[1]:
+        _load_transposed(schedule, right, step, tile, axes=2 + gates)
+        schedule.transform_layout(registers[1], ("write", 0), _transposed)
+    else:
+        _load(schedule, right, step, tile, axes=2 + gates)
+    if tile.run is None:
+        _spread_vectors(schedule, right, tile.columns)
+    elif gates and not k_is_last[1]:
+        _join_gates(schedule, right)
 
 
 def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
