@@ -14,6 +14,7 @@ from mlc_controlnet.components import VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import PreparedImage, cover, prepare_image, read_picture
 from mlc_controlnet.runtime.crop import Crop, cut_out, put_back
+from mlc_controlnet.runtime.latents import check_latents
 from mlc_controlnet.runtime.mask_options import ORIGINAL
 from mlc_controlnet.runtime.masked_content import fill
 from mlc_controlnet.runtime.masks import blur_mask, crop_around
@@ -24,10 +25,11 @@ MASK_THRESHOLD = 128  # the darkest grey that counts as white: 0.5 of 255, round
 
 @dataclass(frozen=True)
 class InitImage:
-    """The picture that a drawing starts from, as the VAE encoder reads it."""
+    """The picture that a drawing starts from, as the VAE encoder reads it, or its latents."""
 
-    array: np.ndarray  # float32 [1, 3, H, W] in -1..1
-    notices: tuple[str, ...]  # how it was changed to fit
+    array: np.ndarray  # float32 [1, 3, H, W] in -1..1; [1, C, h, w] if it is latent
+    notices: tuple[str, ...] = ()  # how it was changed to fit
+    is_latent: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,17 @@ class Inpainting:
     notices: tuple[str, ...]  # how the two pictures were changed to fit
 
 
-def prepare_init_image(image: Image.Image | None, manifest: Manifest) -> InitImage | None:
+def prepare_init_image(image: Image.Image | np.ndarray | None, manifest: Manifest) -> InitImage | None:
     """Fit the picture of an img2img request to the model, as a control image is; return None if there is none.
 
-    Raises UserError if the bundle has no VAE encoder, or `image` is not a picture.
+    Latents, float32 [1, C, h, w] as `output_type` "latent" returns them, are taken as they are, as in diffusers.
+
+    Raises UserError if the bundle has no VAE encoder, or `image` is neither a picture nor latents of the size.
     """
     if image is None:
         return None
+    if isinstance(image, np.ndarray):
+        return InitImage(check_latents(IMAGE, image, manifest, "pass latents of this size, or a picture"), (), True)
     _check_encoder(IMAGE, manifest)
     model = manifest.model
     prepared = prepare_image(image, model.height, model.width, IMAGE)
@@ -57,7 +63,7 @@ def prepare_init_image(image: Image.Image | None, manifest: Manifest) -> InitIma
 
 
 def prepare_inpainting(
-    image: Image.Image | None,
+    image: Image.Image | np.ndarray | None,
     mask_image: Image.Image | None,
     manifest: Manifest,
     mask_blur: float = 0.0,
@@ -80,6 +86,8 @@ def prepare_inpainting(
     _check_given(image, mask_image, manifest)
     if mask_image is None:
         return None
+    if isinstance(image, np.ndarray):
+        raise UserError(IMAGE, "latents beside a mask image", "a picture", "decode them, or leave the mask out")
     height, width = manifest.model.height, manifest.model.width
     if padding_mask_crop is None:
         original = prepare_image(image, height, width, IMAGE)
@@ -123,7 +131,7 @@ def paste(picture: Image.Image, inpainting: Inpainting) -> Image.Image:
     return result
 
 
-def _check_given(image: Image.Image | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
+def _check_given(image: Image.Image | np.ndarray | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
     both = "a picture and a mask that is white where the model repaints"
     given = ((IMAGE, image), (MASK_IMAGE, mask_image))
     for subject, picture in given:

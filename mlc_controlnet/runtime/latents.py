@@ -4,9 +4,12 @@ Twin: web/src/engine/latents.ts.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
+from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.option_checks import check_upscaler
 
 CUBIC_A = -0.75  # the parameter of torch's cubic convolution
@@ -18,6 +21,17 @@ def first_step(num_inference_steps: int, strength: float) -> int:
     The steps before it are left out; for strength 0 these are all.
     """
     return num_inference_steps - min(math.trunc(num_inference_steps * strength), num_inference_steps)
+
+
+def check_latents(subject: str, latents: Any, manifest: Manifest, remedy: str) -> np.ndarray:
+    """Return latents as float32 [1, C, h, w]. Raises UserError for another shape, NaN and infinity."""
+    model = manifest.model
+    cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
+    shape = (1, model.latent_channels, *cells)
+    if np.shape(latents) != shape or not np.isfinite(latents).all():
+        got = f"{list(np.shape(latents))}" + ("" if np.shape(latents) != shape else " with NaN or infinity")
+        raise UserError(subject, got, f"{list(shape)} of finite numbers", remedy)
+    return np.asarray(latents, np.float32)
 
 
 def blend_latents(x: np.ndarray, kept: np.ndarray, mask: np.ndarray) -> np.ndarray:

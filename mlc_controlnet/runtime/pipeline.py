@@ -14,7 +14,7 @@ from PIL import Image
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_from_json
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.images.prepare import PreparedImage
 from mlc_controlnet.runtime.batch import Prompts, Seeds, one_request_each
 from mlc_controlnet.runtime.call import OnStep, as_on_step, check_call, like, numbered
@@ -25,7 +25,7 @@ from mlc_controlnet.runtime.denoising import Conditions, Kept, add_noise, check_
 from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
-from mlc_controlnet.runtime.latents import upscale_latents
+from mlc_controlnet.runtime.latents import check_latents, upscale_latents
 from mlc_controlnet.runtime.masked_content import mask_latents
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.option_pairs import notices_of
@@ -74,9 +74,9 @@ class ControlNetPipeline:
     def __call__(
         self,
         prompt: Prompts = "",
-        image: Image.Image | list[Image.Image] | None = None,
+        image: Image.Image | list[Image.Image] | np.ndarray | None = None,
         *,
-        control_image: Image.Image | list[Image.Image] | None = None,
+        control_image: Image.Image | list[Image.Image] | np.ndarray | None = None,
         mask_image: Image.Image | None = None,
         negative_prompt: Prompts | None = None,
         num_images_per_prompt: int = 1,
@@ -89,15 +89,17 @@ class ControlNetPipeline:
         on_step: OnStep | None = None,
         on_image: Callable[[GeneratedImage], None] | None = None,
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        return_dict: bool = True,
         **options: Any,
-    ) -> PipelineOutput:
+    ) -> PipelineOutput | tuple[Any, None]:
         """Draw pictures, with the arguments of diffusers' StableDiffusionControlNetPipeline and of its img2img and
         inpainting pipelines.
 
         Args:
             prompt, negative_prompt: the text that describes a picture, or a list with a text for each.
             image: the control image, or a list with one for each ControlNet in use. If `control_image` or `mask_image`
-                is given: the picture to start from.
+                is given: the picture to start from, or its latents, float32 [1, C, h, w].
             control_image, mask_image: see `GenerateRequest`.
             num_images_per_prompt: how many pictures of each prompt.
             seed: an integer, or a list with one for each picture. Picture i of one seed has the noise of seed + i.
@@ -108,10 +110,13 @@ class ControlNetPipeline:
             on_step: called after every step. Latents that it returns replace the step's; an exception ends the call.
             on_image: called with every picture when it is finished.
             callback_on_step_end: diffusers': it takes this pipeline, the index, the timestep and a dict with `latents`.
+            callback_on_step_end_tensor_inputs: diffusers': `latents` is what there is.
+            return_dict: False returns the pictures and None, a tuple, as diffusers without a safety checker does.
             options: the other fields of `GenerateRequest`, for example `num_inference_steps` or `guidance_scale`.
 
         Raises UserError as `generate` does, and TypeError for an option that does not exist.
         """
+        check_one_of("callback tensor inputs", list(callback_on_step_end_tensor_inputs), (["latents"], []))
         check_call(seed, generator, on_step, callback_on_step_end, output_type, options.get("padding_mask_crop"))
         if mask_image is None and control_image is None:
             control_image, image = image, None
@@ -132,7 +137,8 @@ class ControlNetPipeline:
             generated.append(picture)
             if on_image is not None:
                 on_image(picture)
-        return PipelineOutput(as_output_type(generated, output_type), generated)
+        images = as_output_type(generated, output_type)
+        return PipelineOutput(images, generated) if return_dict else (images, None)
 
     def stream(self, requests: Sequence[GenerateRequest], on_step: OnStep | None = None) -> Iterator[GeneratedImage]:
         """Draw a picture for each request and yield it when it is finished.
@@ -231,15 +237,12 @@ class ControlNetPipeline:
 
     def initial_noise(self, settings: Settings, latents: np.ndarray | None = None) -> np.ndarray:
         """Return the seed's or the caller's noise: float32 [1, C, h, w], standard normal."""
-        model = self.manifest.model
-        cells = (settings.height // model.vae_scale_factor, settings.width // model.vae_scale_factor)
-        shape = (1, model.latent_channels, *cells)
-        if latents is None:
-            return standard_normal(shape, settings.seed)
-        if np.shape(latents) != shape or not np.isfinite(latents).all():
-            got = f"{list(np.shape(latents))}" + ("" if np.shape(latents) != shape else " with NaN or infinity")
-            raise UserError("latents", got, f"{list(shape)} of finite numbers", "draw them from a normal distribution")
-        return np.asarray(latents, np.float32)
+        manifest = self.manifest.for_size(settings.height, settings.width)
+        if latents is not None:
+            return check_latents("latents", latents, manifest, "draw them from a normal distribution")
+        model = manifest.model
+        cells = (model.height // model.vae_scale_factor, model.width // model.vae_scale_factor)
+        return standard_normal((1, model.latent_channels, *cells), settings.seed)
 
     def start(
         self,
@@ -263,7 +266,8 @@ class ControlNetPipeline:
             extra_channels = [inpainting.mask, self.encode_image(inpainting.masked_image)]
             if settings.strength == 1:
                 return from_noise, extra_channels, None
-        latents = self.encode_image(picture.array)
+        is_latent = init is not None and init.is_latent
+        latents = picture.array if is_latent else self.encode_image(picture.array)
         if inpainting is not None:
             latents = mask_latents(latents, noise, inpainting.mask, settings.masked_content)
         x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents

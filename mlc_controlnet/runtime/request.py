@@ -313,14 +313,15 @@ class GenerateRequest(Settings):
     Attributes:
         control_image: the picture that conditions, of any size and mode; with several ControlNets, a list with one for
             each.
-        image: the picture to start from. An inpainting model needs one, and a mask.
+        image: the picture to start from, or its latents, float32 [1, C, h, w]. An inpainting model needs a picture, and
+            a mask.
         mask_image: white where the model repaints `image`. The rest of the picture stays as it is.
         latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
         prompt_embeds, negative_prompt_embeds: float32 [1, T, D], encoded prompts in place of the texts.
     """
 
     control_image: "Image.Image | list[Image.Image] | tuple[Image.Image, ...] | None" = None
-    image: "Image.Image | None" = None
+    image: "Image.Image | np.ndarray | None" = None
     mask_image: "Image.Image | None" = None
     latents: "np.ndarray | None" = None
     prompt_embeds: "np.ndarray | None" = None

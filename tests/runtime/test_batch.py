@@ -85,6 +85,7 @@ def test_a_picture_that_cannot_be_drawn_ends_the_call_before_the_first_is(pipeli
         ({"prompt": "gold", "prompt_embeds": np.zeros((1, 77, 8))}, "prompt: got a text beside prompt embeds"),
         ({"seed": 3, "generator": torch.Generator()}, "seed and generator: got both, wanted one of them"),
         ({"on_step": print, "callback_on_step_end": print}, "on_step and callback_on_step_end: got both"),
+        ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, r"callback tensor inputs: got \['prompt_embeds'\]"),
         ({"output_type": "latent", "padding_mask_crop": 8}, "output type: got latent beside a padding mask crop"),
         ({"timesteps": [1, 2]}, "timesteps: got"),
         ({"eta": 2}, "eta: got 2, wanted a number from 0 to 1"),
@@ -104,6 +105,12 @@ def test_random_seeds_leave_room_for_the_others():
 def test_a_generators_seed_is_read(pipeline, ring):
     drawn = pipeline("gold", ring, generator=torch.Generator().manual_seed(11)).images[0]
     assert np.array_equal(drawn, pipeline("gold", ring, seed=11).images[0])
+
+
+def test_a_tuple_takes_the_place_of_the_output_as_in_diffusers(pipeline, ring):
+    images, has_nsfw_concept = pipeline("gold", ring, seed=5, return_dict=False)
+    assert np.array_equal(images[0], pipeline("gold", ring, seed=5).images[0])
+    assert has_nsfw_concept is None
 
 
 def test_a_callback_of_diffusers_changes_the_latents(pipeline, ring):

@@ -116,6 +116,37 @@ def test_a_unet_of_four_channels_repaints_what_numpy_repaints(pipeline, ring, pi
     assert np.abs(expected - draw_with_numpy(ring, picture, strength, sampler=sampler)).max() > 1
 
 
+@pytest.mark.parametrize("strength", [0, 0.5])
+def test_latents_in_place_of_the_picture_are_what_the_encoder_makes_of_it(
+    pipeline, ring, picture, strength, monkeypatch
+):
+    options = {"control_image": ring, "strength": strength, **OPTIONS}
+    wanted = pipeline("gold", picture, **options)
+    latents = pipeline("gold", picture, output_type="latent", **{**options, "strength": 0}).images
+    monkeypatch.setattr(pipeline.engine, "vae_encoder", lambda *_: pytest.fail("the latents were encoded"))
+    assert np.array_equal(pipeline("gold", latents, **options).images[0], wanted.images[0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((1, 4, 3, 2), np.float32),
+            r"image: got \[1, 4, 3, 2\], wanted \[1, 4, 2, 3\] of finite numbers; pass",
+        ),
+        (np.full((1, 4, 2, 3), np.inf, np.float32), "image: got .* with NaN or infinity"),
+    ],
+)
+def test_latents_of_another_shape_are_refused(pipeline, ring, image, message):
+    with pytest.raises(UserError, match=message):
+        pipeline("gold", image, control_image=ring)
+
+
+def test_latents_have_no_pixels_to_keep_outside_of_a_mask(pipeline, ring, mask):
+    with pytest.raises(UserError, match="image: got latents beside a mask image, wanted a picture"):
+        pipeline("gold", np.zeros((1, 4, 2, 3), np.float32), mask_image=mask, control_image=ring)
+
+
 @pytest.mark.parametrize("kind", ["pipeline", "inpainting_pipeline"])
 def test_each_masked_content_draws_another_picture(request, kind, ring, picture, mask):
     pipeline = request.getfixturevalue(kind)

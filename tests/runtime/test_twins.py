@@ -25,7 +25,7 @@ TWINS = (
     ("runtime/masked_content.py", "masked_content.ts", 6),
     ("runtime/crop.py", "crop.ts", 3),
     ("runtime/mask_options.py", "mask_options.ts", 4),
-    ("runtime/latents.py", "latents.ts", 6),
+    ("runtime/latents.py", "latents.ts", 7),
     ("runtime/tiles.py", "tiles.ts", 5),
     ("runtime/hires.py", "hires.ts", 3),
     ("bundle/sampler_description.py", "samplers/description.ts", 3),

@@ -10,6 +10,7 @@ import type { FloatArray } from "./components.ts";
 import { MASK_THRESHOLD } from "./constants.ts";
 import { type Crop, cutOut, putBack, sizeOf } from "./crop.ts";
 import { UserError } from "./errors.ts";
+import { checkLatents } from "./latents.ts";
 import { inpaints, type Manifest } from "./manifest.ts";
 import type { MaskedContent } from "./mask_options.ts";
 import { fill } from "./masked_content.ts";
@@ -21,12 +22,13 @@ import { cover, type PreparedImage, readPicture } from "./prepare_image.ts";
 export const IMAGE = "image";
 export const MASK_IMAGE = "mask image";
 
-/** The picture that a drawing starts from, as the VAE encoder reads it. */
+/** The picture that a drawing starts from, as the VAE encoder reads it, or its latents. */
 export interface InitImage {
-  /** float32 [1, 3, H, W] in -1..1. */
+  /** float32 [1, 3, H, W] in -1..1; [1, C, h, w] if it is latent. */
   readonly pixels: FloatArray;
   /** The changes that made it fit, one sentence each. */
   readonly notices: readonly string[];
+  readonly isLatent?: boolean;
 }
 
 /** A picture and a mask in the form that a denoising loop reads, and what `paste` needs afterwards. */
@@ -50,10 +52,19 @@ export interface Inpainting {
 /**
  * Fit the picture of an img2img request to the model, as a control image is; return undefined if there is none.
  *
- * Throws UserError if the bundle has no VAE encoder, or `image` is not a picture.
+ * Latents, float32 [1, C, h, w] as a finished picture has them, are taken as they are.
+ *
+ * Throws UserError if the bundle has no VAE encoder, or `image` is neither a picture nor latents of the size.
  */
-export function prepareInitImage(image: Image | null | undefined, manifest: Manifest): InitImage | undefined {
+export function prepareInitImage(
+  image: Image | FloatArray | null | undefined,
+  manifest: Manifest,
+): InitImage | undefined {
   if (image == null) return undefined;
+  if (image instanceof Float32Array) {
+    const latents = checkLatents(IMAGE, image, manifest, "pass latents of this size, or a picture");
+    return { pixels: latents, notices: [], isLatent: true };
+  }
   checkEncoder(IMAGE, manifest);
   const { height, width } = manifest.model;
   const { picture, notices } = cover(readPicture(image, height, width, IMAGE), height, width, IMAGE);
@@ -75,7 +86,7 @@ export function prepareInitImage(image: Image | null | undefined, manifest: Mani
  * ratio is not the picture's.
  */
 export function prepareInpainting(
-  image: Image | null | undefined,
+  image: Image | FloatArray | null | undefined,
   maskImage: Image | null | undefined,
   manifest: Manifest,
   maskBlur = 0,
@@ -84,6 +95,9 @@ export function prepareInpainting(
 ): Inpainting | undefined {
   checkGiven(image, maskImage, manifest);
   if (image == null || maskImage == null) return undefined;
+  if (image instanceof Float32Array) {
+    throw new UserError(IMAGE, "latents beside a mask image", "a picture", "decode them, or leave the mask out");
+  }
   const { height, width } = manifest.model;
   if (paddingMaskCrop === null) {
     const original = cover(readPicture(image, height, width, IMAGE), height, width, IMAGE);
@@ -131,7 +145,11 @@ export function paste(image: Image, { original, overlayMask, crop }: Inpainting)
   return toImage({ width: original.width, height: original.height, planes });
 }
 
-function checkGiven(image: Image | null | undefined, maskImage: Image | null | undefined, manifest: Manifest): void {
+function checkGiven(
+  image: Image | FloatArray | null | undefined,
+  maskImage: Image | null | undefined,
+  manifest: Manifest,
+): void {
   const both = "a picture and a mask that is white where the model repaints";
   const given = [[IMAGE, image] as const, [MASK_IMAGE, maskImage] as const];
   for (const [subject, picture] of given) if (picture != null) checkEncoder(subject, manifest);

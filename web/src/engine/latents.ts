@@ -7,6 +7,7 @@
 import type { FloatArray } from "./components.ts";
 import { UPSCALE_MODES } from "./constants.ts";
 import { UserError } from "./errors.ts";
+import type { Manifest } from "./manifest.ts";
 import type { Size } from "./size.ts";
 
 /** The parameter of torch's cubic convolution. */
@@ -21,6 +22,16 @@ export type UpscaleMode = (typeof UPSCALE_MODES)[number];
  */
 export function firstStep(numInferenceSteps: number, strength: number): number {
   return numInferenceSteps - Math.min(Math.trunc(numInferenceSteps * strength), numInferenceSteps);
+}
+
+/** Return latents of [1, C, h, w]; throw UserError for another length, NaN and infinity. */
+export function checkLatents(subject: string, latents: FloatArray, { model }: Manifest, remedy: string): FloatArray {
+  const { latent_channels, vae_scale_factor, height, width } = model;
+  const shape = [1, latent_channels, height / vae_scale_factor, width / vae_scale_factor];
+  const count = shape.reduce((product, size) => product * size);
+  if (latents.length === count && latents.every(Number.isFinite)) return latents;
+  const got = `${latents.length} numbers${latents.length === count ? " with NaN or infinity" : ""}`;
+  throw new UserError(subject, got, `[${shape.join(", ")}] of finite numbers`, remedy);
 }
 
 /**

@@ -10,10 +10,9 @@ import { prepareControlImage } from "./control_image.ts";
 import { type Control, controlUnits } from "./controls.ts";
 import type { Crop } from "./crop.ts";
 import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture } from "./denoising.ts";
-import { UserError } from "./errors.ts";
 import { hiresSettings } from "./hires.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
-import { type UpscaleMode, upscaleLatents } from "./latents.ts";
+import { checkLatents, type UpscaleMode, upscaleLatents } from "./latents.ts";
 import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
 import { maskLatents } from "./masked_content.ts";
 import { standardNormal } from "./noise.ts";
@@ -133,7 +132,7 @@ export class ControlNetPipeline {
   componentsOf({ controlnets, deepcacheInterval }: Settings, request: GenerateRequest): string[] {
     const { manifest } = this.model;
     const used = manifest.controlnets.filter(({ name }) => controlnets.includes(name));
-    const encoder = request.image == null ? [] : ["vae_encoder"];
+    const encoder = request.image == null || request.image instanceof Float32Array ? [] : ["vae_encoder"];
     const components = used.flatMap(({ control_embedding, controlnet }) => [control_embedding, controlnet]);
     const shallow = deepcacheInterval > 1 ? ["unet_shallow"] : [];
     return [...new Set([...drawingComponents(manifest), ...components, ...encoder, ...shallow])];
@@ -195,17 +194,10 @@ export class ControlNetPipeline {
 
   /** The seed's or the caller's noise: float32 [1, C, h, w], standard normal. */
   initialNoise(settings: Settings, latents?: FloatArray): FloatArray {
-    const { latent_channels, vae_scale_factor } = this.model.manifest.model;
-    const { height, width } = settings;
-    const shape = [1, latent_channels, height / vae_scale_factor, width / vae_scale_factor];
-    const count = shape.reduce((product, size) => product * size);
-    if (latents == null) return standardNormal(count, settings.seed);
-    if (latents.length !== count || !latents.every(Number.isFinite)) {
-      const got = `${latents.length} numbers${latents.length === count ? " with NaN or infinity" : ""}`;
-      const wanted = `[${shape.join(", ")}] of finite numbers`;
-      throw new UserError("latents", got, wanted, "draw them from a normal distribution");
-    }
-    return latents;
+    const manifest = forSize(this.model.manifest, settings);
+    if (latents != null) return checkLatents("latents", latents, manifest, "draw them from a normal distribution");
+    const { latent_channels, vae_scale_factor, height, width } = manifest.model;
+    return standardNormal((latent_channels * height * width) / vae_scale_factor ** 2, settings.seed);
   }
 
   /**
@@ -230,7 +222,7 @@ export class ControlNetPipeline {
       extraChannels = [inpainting.mask, await this.encodeImage(inpainting.maskedImage, settings)];
       if (startsFromNoise) return { x: fromNoise, extraChannels };
     }
-    const encoded = await this.encodeImage(picture.pixels, settings);
+    const encoded = init?.isLatent ? init.pixels : await this.encodeImage(picture.pixels, settings);
     const latents = inpainting ? maskLatents(encoded, noise, inpainting.mask, settings.maskedContent) : encoded;
     const [first] = schedule.rows;
     const x = first === undefined ? latents : addNoise(first, latents, noise);

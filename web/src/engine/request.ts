@@ -131,8 +131,8 @@ export interface Pictures {
    * with one for each; with none, it is left out.
    */
   readonly controlImage?: OneOrEach<Image>;
-  /** The picture to start from. An inpainting model needs one, and a mask. */
-  readonly image?: Image;
+  /** The picture to start from, or its latents, float32 [1, C, h, w]. An inpainting model needs a picture, and a mask. */
+  readonly image?: Image | FloatArray;
   /** White where the model repaints `image`. The rest of the picture stays as it is. */
   readonly maskImage?: Image;
   /** float32 [1, C, h, w], standard normal, in place of the seed's noise. */

@@ -142,7 +142,7 @@ class RemoteEngine implements ControlNetEngine {
 /** Throws UserError for a picture without pixels, which could not be sent. */
 function checkPictures(request: Pictures): void {
   for (const image of controlImages(request)) checkPixels(image);
-  if (request.image != null) checkPixels(request.image, IMAGE);
+  if (request.image != null && !(request.image instanceof Float32Array)) checkPixels(request.image, IMAGE);
   if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
 }
 

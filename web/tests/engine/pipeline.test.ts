@@ -355,6 +355,17 @@ describe("a picture to start from", () => {
     expect(image.latents).toEqual(new Float32Array(LATENTS).fill(2)); // the unet's output
   });
 
+  test("may be latents, which no encoder reads", async () => {
+    const latents = new Float32Array(LATENTS).fill(3);
+    const { image } = await run({ image: latents, strength: 0 });
+    expect([...image.latents]).toEqual([...latents]);
+    expect(components.required).not.toContain("vae_encoder");
+    const short = run({ image: new Float32Array(2) });
+    await expect(short).rejects.toThrow("image: got 2 numbers, wanted [1, ");
+    const masked = run({ image: latents, maskImage: maskOfTheLeft() });
+    await expect(masked).rejects.toThrow("image: got latents beside a mask image, wanted a picture;");
+  });
+
   test("with strength 0 comes back through the VAE alone", async () => {
     const { image, steps } = await run({ image: controlImage, strength: 0 });
     expect(steps).toEqual([]);
