@@ -28,6 +28,7 @@ def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         action="append",
         default=[],
         help="navi31 (Radeon Pro W7900), navi21 (W6800); with nvcc: sm_80 (A100), sm_89 (RTX 4090), sm_90 (H100); "
+        "with ocloc, without times: acm-g10 (Arc A770), tgllp (Iris Xe); "
         "can be repeated; default: navi31",
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
@@ -45,11 +46,20 @@ def _bench_compilers(options: argparse.Namespace) -> None:
     from mlc_controlnet.bench.compilers.chips import Chip
     from mlc_controlnet.bench.compilers.correlation import correlate
     from mlc_controlnet.bench.compilers.figures import PEER, find, read_figures, write_figures
+    from mlc_controlnet.bench.compilers.intel import DEVICES
+    from mlc_controlnet.bench.compilers.judge_intel import intel_lines
     from mlc_controlnet.bench.compilers.judgement import Judgement
     from mlc_controlnet.bench.compilers.measure import ORDER, JudgeSettings, measure
     from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
 
     check_checkout("bench compilers")
+    on_intel = [name for name in options.chip if name in DEVICES]
+    for dtype in options.dtype or ("float16",):
+        for line in intel_lines(tuple(options.only), dtype, on_intel) if on_intel else ():
+            print(line, flush=True)
+    options.chip = [name for name in options.chip if name not in DEVICES]
+    if on_intel and not options.chip:
+        return
     settings = JudgeSettings(
         only=tuple(options.only),
         step=options.step,

@@ -24,8 +24,9 @@ PREFACE = """# What the compilers of real GPUs make of the kernels
 
 How to read a table: registers of a thread, values spilled to memory, bytes of workgroup memory and waves that a SIMD
 holds are those of the operation's heaviest kernel, and so are the multiply-adds a vector instruction and a load of
-workgroup memory, over the whole step of k with its loads. *Limit*: share of the chip's published rates. *Against*:
-predicted times as fast as onnxruntime-web, by the same compiler and the same roofline."""
+workgroup memory, over the whole step of k with its loads. *Limit*: share of the chip's published rates, which a kernel
+exceeds that saves multiplications. *Against*: predicted times as fast as onnxruntime-web, by the same compiler and the
+same roofline."""
 
 
 def write_report(kept: Sequence[CompilerFigures], pages: Sequence[Path], folder: Path) -> list[Path]:
