@@ -1,7 +1,9 @@
 """Adds ControlNets to a bundle that exists: their weights, and a new manifest.
 
 The bundle's kernels serve every ControlNet of the graph that they were compiled from. So nothing of the bundle is
-compiled or copied again, and its base model is not needed.
+compiled or copied again, and its base model is not needed, except for a Control-LoRA, which is a difference from it. A
+Control-LoRA shares the bundle's UNet if the bundle's libraries can make its weights: if they were built with one of the
+same rank. Otherwise its weights are merged.
 """
 
 import dataclasses
@@ -9,20 +11,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlc_controlnet.build import Parity, find_controlnets
+import tvm
+
+from mlc_controlnet.build import Parity, find_controlnets, report_shared_weights
 from mlc_controlnet.bundle.extender import BundleExtender
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Manifest
 from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.writer import BundleWriter
-from mlc_controlnet.capture import CapturedModel, capture
-from mlc_controlnet.checkpoint import Checkpoint, load_added_controlnets
+from mlc_controlnet.capture import CapturedModel, Param, capture, share_weights
+from mlc_controlnet.checkpoint import Checkpoint, find_model, load_added_controlnets
 from mlc_controlnet.compile.library import compile_library
-from mlc_controlnet.components import CONTROLNET, PER_CONTROLNET, RESIDUAL_SUM, ModelShape, kind_of
+from mlc_controlnet.components import CONTROLNET, PER_CONTROLNET, RESIDUAL_SUM, UNET, ModelShape, kind_of
 from mlc_controlnet.config import BuildConfig, ControlNetOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.export import description
-from mlc_controlnet.export.params import write_params
+from mlc_controlnet.export.params import stored_form, write_params
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.machine import set_thread_count
@@ -34,12 +38,15 @@ _REMEDY = "build the model again with all its ControlNets: --controlnet A --cont
 Captured = Mapping[str, CapturedModel]  # by dtype
 
 
-def add_controlnets(folder: Path, options: Sequence[ControlNetOption], tuning_db: Path) -> Bundle:
+def add_controlnets(
+    folder: Path, options: Sequence[ControlNetOption], tuning_db: Path, model: str | None = None
+) -> Bundle:
     """Add ControlNets to the bundle at `folder`, in place, all or none.
 
     Args:
         folder: a bundle, or a site that holds one.
         tuning_db: as in `BuildConfig`; a bundle for GPUs is compared with torch by kernels compiled for this processor.
+        model: the base model, for a Control-LoRA.
 
     Raises:
         UserError: there is no bundle, a ControlNet does not fit, or the bundle has no kernels for its graph.
@@ -51,12 +58,17 @@ def add_controlnets(folder: Path, options: Sequence[ControlNetOption], tuning_db
     manifest = bundle.manifest
     others = [entry.name for entry in manifest.controlnets]
     paths = find_controlnets(options, others)
+    base = None if model is None else find_model(model, (UNET,), with_vae=False)
     with BundleExtender(bundle) as writer:
         checkpoint = load_added_controlnets(
-            paths, others, model_shapes(manifest), manifest.defaults, manifest.model.name
+            paths, others, model_shapes(manifest), manifest.defaults, manifest.model.name, base
         )
-        captured = {library.dtype: clean(capture(checkpoint, library.dtype)) for library in manifest.libraries}
+        captured = {
+            library.dtype: _shared(clean(capture(checkpoint, library.dtype)), checkpoint, bundle)
+            for library in manifest.libraries
+        }
         first = captured[manifest.libraries[0].dtype]
+        report_shared_weights(first, checkpoint)
         entries = description.describe_controlnets(checkpoint, first)
         functions = _functions(entries, bundle)
         parity = compare_with_torch(bundle, checkpoint, captured, functions, tuning_db)
@@ -64,6 +76,7 @@ def add_controlnets(folder: Path, options: Sequence[ControlNetOption], tuning_db
         components = {
             name: dataclasses.replace(entry, function=functions[name])
             for name, entry in description.describe_components(checkpoint, first).items()
+            if name != UNET
         }
         return writer.finish(_extended(manifest, components, entries, params, parity))
 
@@ -76,16 +89,18 @@ def model_shapes(manifest: Manifest) -> list[ModelShape]:
     for _, channels, rows, columns in (residual.shape for residual in down):
         widths.setdefault((rows, columns), []).append(channels)
     finest, *_ = widths.values()
+    unet = manifest.components.get(UNET)
     shape = ModelShape(
         height=manifest.model.height,
         width=manifest.model.width,
         tokens=context.shape[1],
         text_width=context.shape[2],
         latent_channels=sample.shape[1],
-        sample_channels=sample.shape[1],
+        sample_channels=(unet.inputs[0] if unet else sample).shape[1],
         unet_channels=tuple(channels[-1] for channels in widths.values()),
         layers_per_block=len(finest) - 1,  # besides the first convolution's
         vae_scale_factor=manifest.model.vae_scale_factor,
+        guidance_embedding=unet is not None and manifest.embeds_guidance,
     )
     others = (
         dataclasses.replace(shape, height=variant.height, width=variant.width, chunks=variant.chunks)
@@ -109,7 +124,8 @@ def compare_with_torch(
     """
     parity: Parity = {}
     measured_size = dataclasses.replace(checkpoint, other_shapes=())
-    references = run_references(measured_size)
+    own = tuple(name for name in checkpoint.components if name != UNET)
+    references = run_references(dataclasses.replace(measured_size, components=own))
     for library in bundle.manifest.libraries:
         model = captured[library.dtype]
         with tempfile.TemporaryDirectory() as folder:
@@ -125,6 +141,27 @@ def compare_with_torch(
             of_component = parity.setdefault(component, {})
             of_component[library.dtype] = min(decibels, of_component.get(library.dtype, decibels))
     return parity
+
+
+def _shared(captured: CapturedModel, checkpoint: Checkpoint, bundle: Bundle) -> CapturedModel:
+    """Share the UNet's weights with Control-LoRAs, as far as the bundle has these weights and the functions."""
+    manifest = bundle.manifest
+    functions = set.intersection(*(set(library.launches) for library in manifest.libraries))
+    records = {record.name: record for record in manifest.params.records}
+    tensors = checkpoint.tensors()
+
+    def holds(param: Param) -> bool:
+        """Return whether the bundle stores these very numbers: a LoRA may have changed them."""
+        record = records.get(param.name)
+        if record is None:
+            return False
+        with bundle.verified_path(manifest.params.shards[record.shard]).open("rb") as shard:
+            shard.seek(record.byte_offset)
+            return shard.read(record.bytes) == stored_form(param.read(tensors))
+
+    shared = share_weights(captured, checkpoint, holds, functions)
+    needed = {v: f for v, f in shared.module.functions_items() if shared.others.get(v.name_hint, v.name_hint) != UNET}
+    return dataclasses.replace(shared, module=tvm.IRModule(needed))
 
 
 def _bundle_folder(folder: Path) -> Path:
@@ -172,9 +209,21 @@ def _write_weights(
 ) -> ParamsSpec:
     """Write the ControlNets' weights into shards after the bundle's own; return the specification of both."""
     count = len(old.shards)
-    new = write_params(writer, captured.params, checkpoint.tensors(), first_shard=count)
+    there = set(captured.params.get(UNET, ()))
+    stored = {
+        name: [param for param in sources if param not in there]
+        for name, sources in captured.stored.items()
+        if name != UNET
+    }
+    new = write_params(writer, stored, checkpoint.stored_tensors(), first_shard=count)
     records = tuple(dataclasses.replace(record, shard=count + record.shard) for record in new.records)
-    return ParamsSpec(old.dtype, old.bytes + new.bytes, (*old.shards, *new.shards), (*old.records, *records))
+    return ParamsSpec(
+        old.dtype,
+        old.bytes + new.bytes,
+        (*old.shards, *new.shards),
+        (*old.records, *records),
+        (*old.merged, *description.describe_merges(captured)),
+    )
 
 
 def _extended(

@@ -131,14 +131,14 @@ def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] =
 
 def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint) -> None:
     """Print what each Control-LoRA's ControlNet adds to the bundle."""
-    for i, name in enumerate(checkpoint.controlnets):
-        component = numbered(CONTROLNET, i + 1)
-        if part_of(component) in checkpoint.control_loras and component in model.params:
-            stored, alone = (count / 1e6 for count in stored_bytes(model, component, checkpoint))
+    names = {part_of(numbered(CONTROLNET, i + 1)): name for i, name in enumerate(checkpoint.controlnets)}
+    for part in checkpoint.control_loras:
+        if part in model.params:  # also the component's name
+            stored, alone = (count / 1e6 for count in stored_bytes(model, part, checkpoint))
             if stored < alone:
-                print(f"  {name}: {stored:.1f} MB instead of {alone:.1f}, by the UNet's weights", flush=True)
+                print(f"  {names[part]}: {stored:.1f} MB instead of {alone:.1f}, by the UNet's weights", flush=True)
             else:
-                print(f"  {name}: {alone:.1f} MB, merged: its factors are no smaller", flush=True)
+                print(f"  {names[part]}: {alone:.1f} MB, merged: it shares nothing with the UNet's weights", flush=True)
 
 
 def plan_libraries(

@@ -1,16 +1,25 @@
 """Control-LoRAs that share their UNet's weights: the bundle holds factors, and draws what diffusers draws."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import (
+    ControlNetModel,
+    MultiControlNetModel,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+)
 
+from mlc_controlnet.add_controlnet import add_controlnets
 from mlc_controlnet.build import build
+from mlc_controlnet.bundle.params import MergedParam
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.checkpoint import load_checkpoint
 from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.parity import THRESHOLD_DB
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
@@ -22,6 +31,7 @@ from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMP
 
 pytestmark = pytest.mark.integration
 
+TUNING_DB = ROOT / "tuning_db"
 RANK = 4
 NAMES = ("canny", "depth")
 UNTOLD = "mid_block.resnets.0.conv2.weight"
@@ -50,7 +60,7 @@ def bundle(model: Model) -> Bundle:
             "llvm",
             ("float32",),
             out,
-            ROOT / "tuning_db",
+            TUNING_DB,
             height=HEIGHT,
             width=WIDTH,
             controlnets=options,
@@ -58,9 +68,10 @@ def bundle(model: Model) -> Bundle:
     )
 
 
-def draw(bundle: Bundle, names: tuple[str, ...], reduced_memory: bool = False) -> np.ndarray:
+def draw(bundle: Bundle, names: tuple[str, ...], reduced_memory: bool = False, as_depth: bool = False) -> np.ndarray:
+    """`as_depth`: with the picture that depth sees."""
     pipeline = ControlNetPipeline.from_bundle(bundle, reduced_memory=reduced_memory)
-    pictures = [random_picture(1 + NAMES.index(name)) for name in names]
+    pictures = [random_picture(2 if as_depth else 1 + NAMES.index(name)) for name in names]
     drawn = pipeline(
         PROMPT,
         pictures,
@@ -102,6 +113,66 @@ def test_a_bundle_of_factors_draws_diffusers_picture(model: Model, bundle: Bundl
     assert np.array_equal(draw(bundle, names, reduced_memory=True), drawn)
 
 
+def test_an_added_control_lora_shares_the_bundles_unet_if_the_library_can_make_its_weights(
+    model: Model, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Of the rank of the bundle's own it adds factors; of another one, merged weights. Both draw diffusers' picture."""
+    folder, _ = model
+    other = save_control_lora(tmp_path / "other.safetensors", folder, RANK + 1, seed=1, untold=[UNTOLD])
+    options = [
+        ControlNetOption(str(folder.parent / "depth.safetensors"), "again"),
+        ControlNetOption(str(tmp_path / "other.safetensors"), "other"),
+    ]
+    copy = shutil.copytree(bundle.path, tmp_path / "bundle")
+    with pytest.raises(UserError, match=r"got a Control-LoRA, .*; pass its base in --model"):
+        add_controlnets(copy, options, TUNING_DB)
+    added = add_controlnets(copy, options, TUNING_DB, str(folder))
+    params = added.manifest.params
+    merged = {name: merged_of(added, name) for name in ("controlnet_2", "controlnet_3", "controlnet_4")}
+    assert [(m.function, m.shape) for m in merged["controlnet_3"]] == [
+        (m.function, m.shape) for m in merged["controlnet_2"]
+    ]
+    assert merged["controlnet_4"] == []
+    assert f"unet.{UNTOLD}" in added.manifest.components["controlnet_4"].params
+    assert params.records[: len(bundle.manifest.params.records)] == bundle.manifest.params.records
+    assert min(min(added.manifest.parity_db[name].values()) for name in merged) >= THRESHOLD_DB["float32"]
+    assert np.array_equal(draw(added, ("again",), as_depth=True), draw(added, ("depth",)))
+    drawn, wanted = draw(added, ("other",), as_depth=True), draw_with_diffusers((folder, {"depth": other}), ("depth",))
+    assert psnr_db(drawn, wanted) >= MIN_PSNR_DB
+
+
+def merged_of(bundle: Bundle, component: str) -> list[MergedParam]:
+    return [merged for merged in bundle.manifest.params.merged if merged.name.startswith(f"{component}.")]
+
+
+def test_a_plain_controlnet_can_be_added_too(model: Model, bundle: Bundle, tmp_path: Path) -> None:
+    _, controlnets = model
+    controlnets["depth"].half().save_pretrained(tmp_path / "plain")
+    controlnets["depth"].float()
+    copy = shutil.copytree(bundle.path, tmp_path / "bundle")
+    added = add_controlnets(copy, [ControlNetOption(str(tmp_path / "plain"), "plain")], TUNING_DB)
+    assert added.manifest.params.merged == bundle.manifest.params.merged
+    assert psnr_db(draw(added, ("plain",), as_depth=True), draw(added, ("depth",))) >= MIN_PSNR_DB
+
+
+def test_a_control_lora_is_not_shared_with_a_unet_that_a_lora_changed(
+    model: Model, bundle: Bundle, tmp_path: Path
+) -> None:
+    """The base of the Control-LoRA is the model as it was: its weights are merged with that one."""
+    folder, _ = model
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    unet = UNet2DConditionModel.from_pretrained(changed / "unet", torch_dtype=torch.float16)
+    unet.mid_block.resnets[0].conv1.weight.data *= 1.5
+    unet.save_pretrained(changed / "unet")
+    copy = shutil.copytree(bundle.path, tmp_path / "bundle")
+    options = [ControlNetOption(str(folder.parent / "depth.safetensors"), "again")]
+    added = add_controlnets(copy, options, TUNING_DB, str(changed))
+    names = {merged.name.removeprefix("controlnet_2.") for merged in merged_of(added, "controlnet_2")}
+    again = {merged.name.removeprefix("controlnet_3.") for merged in merged_of(added, "controlnet_3")}
+    assert names - again == {"mid_block.resnets.0.conv1.weight"}
+
+
 def test_one_control_lora_is_not_the_other(model: Model, bundle: Bundle) -> None:
     folder, controlnets = model
     same = dict.fromkeys(NAMES, controlnets["canny"])
@@ -136,7 +207,7 @@ def test_a_control_lora_costs_its_factors(bundle: Bundle) -> None:
     by_shard: dict[int, set[str]] = {}
     for record in params.records:
         by_shard.setdefault(record.shard, set()).add(record.name.split(".")[0])
-    merged = [param for param in params.merged if param.name.startswith("controlnet_2.")]
+    merged = merged_of(bundle, "controlnet_2")
     own = sum(size for name, size in sizes.items() if name.startswith("controlnet_2.") and "cond_embedding" not in name)
     whole = (
         own

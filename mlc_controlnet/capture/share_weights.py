@@ -13,7 +13,7 @@ This comes after phase clean, which decides how params are joined and laid out.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +28,18 @@ from mlc_controlnet.components import CONTROLNET, UNET, kind_of
 BINDINGS = 8  # tensors of one kernel that every WebGPU device grants
 
 
-def share_weights(captured: CapturedModel, checkpoint: Checkpoint) -> CapturedModel:
+def share_weights(
+    captured: CapturedModel,
+    checkpoint: Checkpoint,
+    holds: Callable[[Param], bool] = lambda _: True,
+    functions: Container[str] | None = None,
+) -> CapturedModel:
     """Return the model whose Control-LoRAs share what they can with the UNet, with the functions that make params.
 
-    captured: after phase clean.
+    Args:
+        captured: after phase clean.
+        holds: whether the bundle has one of the UNet's params, for a bundle that exists.
+        functions: those of its libraries; None: any can be compiled.
     """
     if UNET not in captured.params:
         return captured
@@ -40,9 +48,14 @@ def share_weights(captured: CapturedModel, checkpoint: Checkpoint) -> CapturedMo
     for component, own in captured.params.items():
         if kind_of(component) == CONTROLNET and part_of(component) in checkpoint.control_loras:
             sharer = _Sharer(part_of(component), checkpoint, captured.params[UNET], tensors)
-            params[component] = tuple(sharer.equal_of_unet(param) or param for param in own)
-            found = {param: sharer.merge(param) for param in params[component] if param in own}
-            merges |= {param: merge for param, merge in found.items() if merge is not None}
+            equal = {param: sharer.equal_of_unet(param) for param in own}
+            params[component] = tuple(twin if twin and holds(twin) else param for param, twin in equal.items())
+            for param in params[component]:
+                merge = sharer.merge(param) if param in own else None
+                if merge is None or not (functions is None or merge.shape.function in functions):
+                    continue
+                if all(map(holds, merge.sources[: len(merge.shape.bases)])):
+                    merges[param] = merge
     added = merge_module((merge.shape for merge in merges.values()), captured.dtype)
     module = tvm.IRModule({**captured.module.functions, **added.functions})
     return dataclasses.replace(captured, module=module, params=params, merges=merges)

@@ -53,7 +53,7 @@ def read_control_lora(file: WeightFile, unet: PartSource | None, pools: bool) ->
             f"controlnet {where}",
             "a Control-LoRA, which is a difference from a UNet",
             "a whole ControlNet, or a base model",
-            "pass it to build --controlnet, with its base in --model",
+            "pass its base in --model",
         )
     tensors = {key: tensor for key, tensor in file.tensors.items() if key != _MARK}
     _check_factors(tensors, unet, where)

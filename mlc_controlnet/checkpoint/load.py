@@ -94,7 +94,7 @@ def load_checkpoint(
             tensor is missing, unknown, of another shape or not finite, or the UNet cannot halve the size as often as
             it needs to.
     """
-    source = _read_source(path, tokenizer, prediction_type)
+    source = read_source(path, tokenizer, prediction_type)
     parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
     named = read_controlnets(controlnets, parts["unet"]) if controlnets else own_controlnets(parts)
     parts = {part: source for part, source in parts.items() if kind_of(part) != CONTROLNET}
@@ -159,7 +159,8 @@ def _scheduler_config(config: Mapping[str, Any], prediction_type: str | None, pa
     return resolved
 
 
-def _read_source(path: Path, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
+def read_source(path: Path, tokenizer: Path | None = None, prediction_type: str | None = None) -> ModelSource:
+    """Read the configuration of the model at `path`, a folder in diffusers' layout or a single file."""
     return read_model_folder(path, tokenizer) if path.is_dir() else read_single_file(path, tokenizer, prediction_type)
 
 

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[NAME=]PATH",
         help="compile nothing, and add this ControlNet to the bundle or site --out, whose kernels and weights stay as "
-        "they are; can be repeated",
+        "they are; can be repeated; a Control-LoRA needs its base in --model",
     )
     parser.add_argument(
         "--vae",
@@ -183,17 +183,21 @@ def add(options: argparse.Namespace) -> None:
     """
     from mlc_controlnet.add_controlnet import add_controlnets
 
-    own = ("add_controlnet", "out", "tuning_db")
+    own = ("add_controlnet", "out", "tuning_db", "model")
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     unused = parser.parse_args([])
     if others := [name for name, value in vars(unused).items() if name not in own and getattr(options, name) != value]:
         got = ", ".join(f"--{name.replace('_', '-')}" for name in others)
-        raise UserError("--add-controlnet", f"{got} beside it", "--out alone: the rest is the bundle's", "leave it out")
+        wanted = "only --out, and --model for a Control-LoRA: the rest is the bundle's"
+        raise UserError("--add-controlnet", f"{got} beside it", wanted, "leave it out")
     if options.out is None:
         raise UserError("--add-controlnet", "no --out", "the folder of a bundle or of a site", "pass --out FOLDER")
     bundle = add_controlnets(
-        options.out, [ControlNetOption.parse(text) for text in options.add_controlnet], options.tuning_db
+        options.out,
+        [ControlNetOption.parse(text) for text in options.add_controlnet],
+        options.tuning_db,
+        None if options.model == unused.model else options.model,
     )
     names = ", ".join(entry.name for entry in bundle.manifest.controlnets)
     print(f"{bundle.path}: has the ControlNets {names}; its sha256 is now {bundle.sha256}")

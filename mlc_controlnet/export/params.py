@@ -43,7 +43,7 @@ def write_params(
     for group in _groups(params).values():
         for param in group:
             tensor = param.read(tensors)
-            data = np.ascontiguousarray(tensor.detach().numpy()).astype("<f2").tobytes()
+            data = stored_form(tensor)
             if shard and len(shard) + len(data) > max_shard_bytes:
                 close_shard()
             records.append(ParamRecord(param.name, tuple(tensor.shape), "float16", len(shards), len(shard), len(data)))
@@ -51,6 +51,11 @@ def write_params(
         if shard:
             close_shard()
     return ParamsSpec("float16", sum(record.bytes for record in records), tuple(shards), tuple(records))
+
+
+def stored_form(tensor: torch.Tensor) -> bytes:
+    """Return a tensor's bytes in a shard: float16, little-endian, C order."""
+    return np.ascontiguousarray(tensor.detach().numpy()).astype("<f2").tobytes()
 
 
 def _groups(params: Mapping[str, Iterable[Param]]) -> dict[str, dict[Param, None]]:

@@ -95,8 +95,8 @@ def test_a_target_is_needed_unless_a_controlnet_is_added() -> None:
     [
         ("", r"--add-controlnet: got no --out, wanted the folder of a bundle or of a site; pass --out FOLDER"),
         (
-            "--out x --model y --size 64x64",
-            r"got --model, --size beside it, wanted --out alone: the rest is the bundle's",
+            "--out x --model y --size 64x64 --deepcache",
+            r"got --size, --deepcache beside it, wanted only --out, and --model for a Control-LoRA: the rest is",
         ),
         ("--out nowhere", r"nowhere: got no such folder, wanted a bundle"),
     ],
