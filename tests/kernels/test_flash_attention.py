@@ -9,6 +9,7 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.kernels.flash_attention_plan import factors
@@ -101,9 +102,19 @@ def assert_close(attention: Attention, got: np.ndarray, want: np.ndarray) -> Non
 
 @pytest.mark.parametrize("attention", CASES.values(), ids=CASES)
 def test_compiled_for_the_processor_it_agrees_with_torch(attention):
+    check_on_processor(attention, LLVM)
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+@pytest.mark.parametrize("case", ["head size 80", "cross attention over 77 tokens", "queries that do not fill a tile"])
+def test_with_every_vector_of_this_machine_it_agrees_with_torch(case, name):
+    check_on_processor(CASES[case], Target(INSTRUCTION_SETS[name].tvm_target))
+
+
+def check_on_processor(attention: Attention, target: Target) -> None:
     inputs = make_inputs(attention)
     library = tvm.compile(
-        tvm.IRModule({"f": flash_attention(attention, LLVM).with_attr("global_symbol", "f")}), target=LLVM
+        tvm.IRModule({"f": flash_attention(attention, target).with_attr("global_symbol", "f")}), target=target
     )
     output = tvm.runtime.tensor(np.full(attention.query_shape, np.nan, attention.dtype))
     library["f"](*(tvm.runtime.tensor(array) for array in lay_out(attention, inputs).values()), output)

@@ -10,14 +10,15 @@ from tvm.script import ir as I
 from tvm.script import tirx as T
 from tvm.target import Target
 
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
 
 
-def lower_and_schedule(mod: tvm.IRModule) -> tvm.IRModule:
+def lower_and_schedule(mod: tvm.IRModule, target: Target = LLVM) -> tvm.IRModule:
     transform = relax.transform
-    with LLVM:
+    with target:
         for step in (
             transform.FuseTransposeMatmul(),
             transform.LegalizeOps(),
@@ -31,8 +32,8 @@ def lower_and_schedule(mod: tvm.IRModule) -> tvm.IRModule:
     return mod
 
 
-def run(mod: tvm.IRModule, *inputs: torch.Tensor) -> torch.Tensor:
-    machine = relax.VirtualMachine(tvm.compile(mod, LLVM), tvm.cpu())
+def run(mod: tvm.IRModule, *inputs: torch.Tensor, target: Target = LLVM) -> torch.Tensor:
+    machine = relax.VirtualMachine(tvm.compile(mod, target), tvm.cpu())
     return torch.tensor(machine["main"](*(tvm.runtime.tensor(x.numpy()) for x in inputs)).numpy())
 
 
@@ -69,6 +70,22 @@ def test_convolution_with_bias_residual_and_silu(size, kernel, stride, padding) 
     mod = lower_and_schedule(builder.get())
     assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
     assert close(run(mod, x, weight, bias, residual), functional.silu(want + residual))
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+@pytest.mark.parametrize("kernel,stride", [(3, 1), (3, 2), (1, 1)], ids=str)
+def test_convolution_in_several_blocks_of_channels_with_every_vector_of_this_machine(name, kernel, stride) -> None:
+    target = Target(INSTRUCTION_SETS[name].tvm_target)
+    x, weight = random(1, 64, 16, 32), random(96, 64, kernel, kernel)
+    builder = relax.BlockBuilder()
+    a = relax.Var("x", relax.TensorType(tuple(x.shape), "float32"))
+    b = relax.Var("weight", relax.TensorType(tuple(weight.shape), "float32"))
+    with builder.function("main", [a, b]):
+        with builder.dataflow():
+            y = builder.emit_output(relax.op.nn.conv2d(a, b, strides=stride, padding=kernel // 2))
+        builder.emit_func_output(y)
+    got = run(lower_and_schedule(builder.get(), target), x, weight, target=target)
+    assert close(got, functional.conv2d(x, weight, stride=stride, padding=kernel // 2))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 77])
