@@ -82,6 +82,11 @@ class BindGroups {
       this.submissions++;
       submit(commands);
     };
+    const destroy = device.destroy.bind(device);
+    device.destroy = () => {
+      for (const buffer of this.contents.values()) buffer.destroy();
+      destroy();
+    };
   }
 
   private buffer(descriptor: GPUBufferDescriptor): GPUBuffer {

@@ -29,6 +29,12 @@ export class Recent<K, V> {
     this.add(key, value);
   }
 
+  /** All values, in no order that means anything. */
+  *values(): Generator<V> {
+    yield* this.young.values();
+    yield* this.old.values();
+  }
+
   delete(key: K): void {
     const value = this.young.get(key) ?? this.old.get(key);
     if (value === undefined) return;

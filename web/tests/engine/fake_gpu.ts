@@ -79,9 +79,16 @@ export class FakeDevice {
     },
   };
 
+  /** All buffers that were made. */
+  readonly buffers: FakeBuffer[] = [];
+
+  destroy() {}
+
   createBuffer({ size }: { size: number }) {
     this.counts.buffers++;
-    return new FakeBuffer(size);
+    const buffer = new FakeBuffer(size);
+    this.buffers.push(buffer);
+    return buffer;
   }
 
   createBindGroup(group: Group) {

@@ -159,6 +159,16 @@ describe("a bind group", () => {
   });
 });
 
+test("the buffers of arguments go with the device", () => {
+  const runtime = eased();
+  const buffers = [runtime.alloc(), runtime.alloc()];
+  runtime.launch(add, buffers, [5]);
+  runtime.flush();
+  for (const buffer of buffers) runtime.free(buffer);
+  runtime.device.destroy();
+  expect(runtime.device.buffers.map(({ destroyed }) => destroyed)).toEqual([true, true, true]);
+});
+
 test("arguments that change before their launch is submitted are refused", () => {
   const { device } = eased();
   const uniform = device.createBuffer({ size: 4, usage: USAGE.uniform } as { size: number });
