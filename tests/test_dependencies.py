@@ -19,7 +19,7 @@ DRAWING = ("runtime", "bundle", *READING, "errors.py", "files.py", "locations.py
 TRAINING = ("train", "images")
 SERVING = ("serve", "images", "cli/serve.py")
 OPTIONAL = {"bitsandbytes"}  # used if it is installed; a message says so if it is not
-BENCHMARKS = {"onnx", "onnxscript"}  # of the extra dev
+BENCHMARKS = {"onnx", "onnxscript", "wgpu"}  # of the extras dev and compilers
 
 
 def declared(*extras: str) -> set[str]:
