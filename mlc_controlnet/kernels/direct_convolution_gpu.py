@@ -147,7 +147,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
     runs = tiling.runs(shape)
     in_runs = tiling.sums_in_float16(shape)
     zero = T.Cast(shape.dtype, 0)
-    number = getattr(T, shape.dtype)
+    splat = getattr(T, vector)
 
     def pixel(b: Any, c: Any, i: Any, j: Any) -> Any:
         """Four channels of the padded input, 1 / SCALE of them if they are summed in float16."""
@@ -201,9 +201,9 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
             for n in T.unroll(channel_vectors):
                 taken[n] = weights[T.ramp((weight_at + (c * taps * tile_vectors + n)) * LANES, 1, LANES)]
             for p in T.unroll(rows * LANES):
-                v: T.let[number] = lane(held[p], c)
+                v: T.let[splat] = spread(lane(held[p], c), LANES)
                 for n in T.unroll(channel_vectors):
-                    total[p * channel_vectors + n] = total[p * channel_vectors + n] + spread(v, LANES) * taken[n]
+                    total[p * channel_vectors + n] = total[p * channel_vectors + n] + v * taken[n]
 
     @T.macro
     def store(total, b, n, y, x):
@@ -212,10 +212,12 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
     @T.macro
     def write(total, turned, r, b, n, y, x):
         """Write a row's pixels, in vectors if rows divide into them."""
-        for m in T.unroll(channels):
-            turned[T.ramp(m * LANES, 1, LANES)] = pack(
-                [lane(total[(r * LANES + p) * channel_vectors + m // LANES], m % LANES) for p in range(LANES)]
-            )
+        for i in T.unroll(rows):
+            if r == i:
+                for m in T.unroll(channels):
+                    turned[T.ramp(m * LANES, 1, LANES)] = pack(
+                        [lane(total[(i * LANES + p) * channel_vectors + m // LANES], m % LANES) for p in range(LANES)]
+                    )
         if tirx.all(y < H, x < W):
             for m in T.unroll(channels):
                 if N % tiling.channels == 0 or n + m < N:
@@ -280,7 +282,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
                                                 total[i] = total[i] + T.cast(run[i], sums)
                                 for i in T.unroll(rows * LANES * channel_vectors if in_runs else 0):
                                     total[i] = total[i] * spread(T.float32(SCALE), LANES)
-                                for r in T.unroll(rows):
+                                for r in T.serial(rows):  # not unrolled: an epilogue may be long
                                     write(total, turned, r, b, n + tz * channels, y + ty + r * TY, x + tx * LANES)
 
     return convolution.body
