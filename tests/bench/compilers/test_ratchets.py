@@ -40,9 +40,9 @@ RATCHETS = {
     "matmul_4096_320_320": Ratchet(1.72, 21.9, 12),
     "geglu_4096_320": Ratchet(1.72, 21.9, 12),
     "conv1x1_640_320_64": Ratchet(1.72, 19.5, 16),
-    "attention_self_d40_4096": Ratchet(0.79, 8.5, 12),
-    "attention_self_d80_1024": Ratchet(0.86, 9.8, 8),
-    "attention_self_d160_256": Ratchet(0.89, 6.0, 10),
+    "attention_self_d40_4096": Ratchet(1.35, 14.1, 10),
+    "attention_self_d80_1024": Ratchet(1.43, 14.4, 8),
+    "attention_self_d160_256": Ratchet(1.32, 9.4, 10),
 }
 
 
