@@ -21,8 +21,8 @@ class TextEncoder(nn.Module):
         """int32 [B, T], float32 [L] -> [B, T, D].
 
         A gate, 1 or 0, multiplies what its layer adds to x: (1, ..., 1, 0) gives the output of the last layer but one,
-        exactly. The products are part of the kernels that add, so the choice of a layer costs one launch a layer,
-        which copies its gate, and no memory. `Tensor.split` would keep all gates in buffers of their own, 40 KiB.
+        exactly. The products are part of the kernels that add and, on a GPU, read their gate in place, so the choice
+        of a layer costs neither launches nor memory there. `Tensor.split` would keep all gates in buffers, 40 KiB.
         """
         text = self.model
         tokens, positions = text.embeddings.token_embedding.weight, text.embeddings.position_embedding.weight

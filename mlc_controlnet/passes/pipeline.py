@@ -32,6 +32,7 @@ from mlc_controlnet.passes.plan.plan_memory import PlanMemory
 from mlc_controlnet.passes.plan.write_over_operands import MarkOverwritable, WriteOverOperands
 from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
+from mlc_controlnet.passes.replace.read_elements_in_place import ReadElementsInPlace
 from mlc_controlnet.passes.replace.read_slices_in_place import ReadSlicesInPlace
 from mlc_controlnet.passes.replace.split_deep_attention import SplitDeepAttention
 from mlc_controlnet.passes.replace.split_deep_conv2d import SplitDeepConv2d
@@ -72,6 +73,7 @@ GPU_FUSIONS = (
     UsePointwiseMatmul(),
     SplitDeepConv2d(),
     ReadSlicesInPlace(),
+    ReadElementsInPlace(),
 )
 
 
