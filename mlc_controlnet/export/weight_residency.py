@@ -29,6 +29,7 @@ processor's memory. Reading them from the browser's cache at every step would ta
 Weights that the device makes of others (a Control-LoRA's) are made one after another before their component's first
 turn, when no component has activations on the device. From then on they are weights like all others: those that leave
 are read back once and wait in the processor's memory too. Making them again would need the UNet's weights, which left.
+The buffers that they are read through stay: TVM's web runtime keeps the last few.
 """
 
 import math
@@ -54,6 +55,7 @@ from mlc_controlnet.components import (
 )
 
 SWAPPED_SHARE = 0.5
+READ_BUFFERS = 4  # which the web runtime keeps, the largest ones
 GUIDED = 2  # contexts and sets of residuals with classifier-free guidance
 
 
@@ -128,7 +130,7 @@ class _ResidencyPlanner:
             for name in self.drawing
         ]
         return MemoryMode(
-            peak_bytes=sum(map(self._size, staying)) + max(peaks, default=0),
+            peak_bytes=sum(map(self._size, staying)) + max(peaks, default=0) + self._read_buffers(leaving),
             step_upload_bytes=swapped.get(CONTROLNET, 0) + swapped.get(UNET, 0),
             kept_params=counts,
         )
@@ -185,6 +187,15 @@ class _ResidencyPlanner:
             ),
             default=0,
         )
+
+    def _read_buffers(self, leaving: Mapping[str, Set[str]]) -> int:
+        """Count the buffers through which weights that leave are read back once: the web runtime's own pool."""
+        made = [p for name in self.drawing for p in self.components[name].params if p in self.merged]
+        pool: list[int] = []
+        for size in (self._size(param) for param in made if any(param in params for params in leaving.values())):
+            if not any(buffer >= size for buffer in pool):
+                pool = sorted([*pool, size])[-READ_BUFFERS:]
+        return sum(pool)
 
     def _sizes(self, name: str) -> list[int]:
         return [self._size(param) for param in self.components[name].params] if name in self.components else []

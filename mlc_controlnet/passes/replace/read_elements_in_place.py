@@ -3,8 +3,8 @@
 Before: s = strided_slice(v, [0], [i], [i + 1]); y = multiply(x, s); z = multiply(w, s)
 After:  e = call_tir(element, (v, i)); y = multiply(x, e); f = call_tir(element, (v, i)); z = multiply(w, f)
 
-v is [N]. A conversion of s to another dtype, or to more axes of one, comes along. In Stable Diffusion v has the scales of
-a ControlNet's residuals, or the gates of the text encoder's layers. FuseOps fuses a broadcast into the kernel of its
+v is [N]. A conversion of s to another dtype, or to more axes of one, comes along. In Stable Diffusion v has the scales
+of a ControlNet's residuals, or the gates of the text encoder's layers. FuseOps fuses a broadcast into the kernel of its
 only reader, but not a slice, and not what two kernels read. A copy of one number is a launch: 12 in the ControlNet, and
 12 in the text encoder. `i` is a constant in memory and not in the kernel's text, so that kernels of one shape stay one.
 """
