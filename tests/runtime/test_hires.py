@@ -1,5 +1,6 @@
 """Hires fix: the two passes are those of diffusers' pipelines, and the larger picture is decoded in tiles."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +125,9 @@ def test_it_is_the_same_as_the_two_calls_by_hand(pipeline, control_image):
         control_image=control_image,
         height=LARGE[0],
         width=LARGE[1],
-        strength=0.7,
         **{name: value for name, value in options().items() if name != "output_type"},
     )
-    settings = pipeline.resolve(request)
+    settings = replace(pipeline.resolve(request), strength=0.7)  # of the enlarged latents, which no request can hold
     schedule = schedule_of(settings, pipeline._samplers)
     contexts, _ = pipeline.encode_prompts(settings, request)
     controls = pipeline.embed_controls(settings, [prepare_image(control_image, *LARGE).array])
