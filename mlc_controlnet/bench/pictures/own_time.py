@@ -10,7 +10,16 @@ from typing import Any
 
 from mlc_controlnet.runtime.engine import Engine
 
-METHODS = ("text_encoder", "control_embedding", "controlnet", "residual_sum", "unet", "vae_encoder", "vae_decoder")
+METHODS = (
+    "text_encoder",
+    "control_embedding",
+    "controlnet",
+    "residual_sum",
+    "unet_and_feature",
+    "unet_shallow",
+    "vae_encoder",
+    "vae_decoder",
+)
 
 
 class ComponentClock:
