@@ -41,6 +41,7 @@ class Weights:
         self._bundle = bundle
         self._params = {name: component.params for name, component in bundle.manifest.components.items()}
         self._staying = {param for name, params in self._params.items() for param in params[: mode.kept_params[name]]}
+        self._leaving = {name for name, params in self._params.items() if not self._staying.issuperset(params)}
         self._records = {record.name: record for record in bundle.manifest.params.records}
         self._merged = {merged.name: merged for merged in bundle.manifest.params.merged}
         self._read_back: dict[str, np.ndarray] = {}  # merged weights that do not stay on the device
@@ -81,7 +82,7 @@ class Weights:
         return frozenset(self._kept) | frozenset(turn)
 
     def _leaves(self, name: str | None) -> bool:
-        return name is not None and any(param not in self._staying for param in self._params[name])
+        return name in self._leaving
 
     def _bring(self, name: str) -> Any:
         if self._leaves(name):

@@ -35,7 +35,7 @@ def _option_fields() -> dict[str, Any]:
     }
 
 
-_OwnFields: dict[str, Any] = {
+_OWN_FIELDS: dict[str, Any] = {
     "model": (str | None, Field(None, description="one of GET /v1/models (default: the first)")),
     "num_images_per_prompt": (int, Field(1, ge=1, description="pictures of consecutive seeds")),
     "control_image": (str | list[str] | None, Field(None, description=f"{_PICTURE}; one for each ControlNet in use")),
@@ -48,7 +48,7 @@ _OwnFields: dict[str, Any] = {
     "previews": (bool, Field(False, description="whether events of progress bring a small picture")),
     **{name: (list[Any] | None, Field(None, description="numbers, as the pipeline's array")) for name in ARRAYS},
 }
-GenerateBody = create_model("GenerateBody", __base__=_Strict, **_option_fields(), **_OwnFields)
+GenerateBody = create_model("GenerateBody", __base__=_Strict, **_option_fields(), **_OWN_FIELDS)
 
 
 def parse_json(data: Any) -> BaseModel:

@@ -1,6 +1,5 @@
 import base64
 import socket
-import time
 
 import pytest
 
@@ -77,11 +76,9 @@ def test_a_body_that_is_too_large_is_refused(guarded, chunked):
 def test_a_body_that_does_not_come_is_not_waited_for(guarded):
     host, port = guarded.address.removeprefix("http://").split(":")
     head = f"POST /v1/generate HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 10\r\n\r\n"
-    begin = time.monotonic()
     with socket.create_connection((host, int(port))) as client:
         client.sendall(head.encode())
         assert client.recv(100).startswith(b"HTTP/1.1 408")
-    assert time.monotonic() - begin < 10
 
 
 def test_every_answer_is_isolated(guarded):
