@@ -11,7 +11,7 @@ from tvm.script import relax as R
 from mlc_controlnet.passes.replace.read_elements_in_place import ReadElementsInPlace
 from mlc_controlnet.passes.schedule.schedule_for_gpu import ScheduleForGPU
 from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
-from tests.passes.evaluate import evaluate
+from tests.passes.evaluate import evaluate, fuse
 
 
 def gated_layers(*places: int, dtype: str = "float32") -> tvm.IRModule:
@@ -33,18 +33,6 @@ def gated_layers(*places: int, dtype: str = "float32") -> tvm.IRModule:
             out = builder.emit_output(y)
         builder.emit_func_output(out)
     return transform.Normalize()(builder.get())
-
-
-def fuse(mod: tvm.IRModule) -> tvm.IRModule:
-    passes = [
-        transform.LegalizeOps(),
-        transform.AnnotateTIROpPattern(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-        transform.DeadCodeElimination(),
-    ]
-    with WEBGPU:
-        return tvm.transform.Sequential(passes)(mod)
 
 
 def launches(mod: tvm.IRModule) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.split_deep_conv2d import SplitDeepConv2d
 from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
-from tests.passes.evaluate import evaluate, ops
+from tests.passes.evaluate import evaluate, fuse, ops
 
 DEEP = (2, 512, 4, 6)
 
@@ -40,18 +40,6 @@ def convolution(data: tuple[int, ...] = DEEP, channels: int = 12, *, doubled: bo
 def random_inputs(data: tuple[int, ...] = DEEP, channels: int = 12) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [rng.standard_normal(s, dtype=np.float32) for s in (data, (data[1], 3, 3, channels), (1, channels, 1, 1))]
-
-
-def fuse(mod: tvm.IRModule) -> tvm.IRModule:
-    passes = [
-        transform.LegalizeOps(),
-        transform.AnnotateTIROpPattern(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-        transform.DeadCodeElimination(),
-    ]
-    with WEBGPU:
-        return tvm.transform.Sequential(passes)(mod)
 
 
 def prim_funcs(mod: tvm.IRModule) -> list[tirx.PrimFunc]:
