@@ -1,6 +1,7 @@
 /** Load a bundle, generate pictures, and unload it. */
 
 import { type BatchRequest, oneRequestEach } from "./batch.ts";
+import { filesToDraw } from "./detect.ts";
 import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
 import {
@@ -18,8 +19,10 @@ import { type Bundle, openBundle } from "./load.ts";
 import { checkCanDraw } from "./manifest.ts";
 import { chooseMemory, type MemoryChoice, MemoryFullError } from "./memory.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
+import { Queue } from "./queue.ts";
 import type { GenerateRequest } from "./request.ts";
 import { descriptionsFromJson } from "./samplers/description.ts";
+import { noticeOfRoom, persistStorage } from "./storage.ts";
 import { PromptTokenizer } from "./tokenizer.ts";
 
 /**
@@ -30,9 +33,13 @@ import { PromptTokenizer } from "./tokenizer.ts";
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   checkOptions(options);
+  const persists = options.persist ? persistStorage() : undefined;
   const bundle = await openBundle(options.bundleUrl, options.signal);
   checkCanDraw(bundle.manifest, bundle.url);
   options.onManifest?.(bundle.manifest);
+  await persists; // it may enlarge the room
+  const notice = await noticeOfRoom(await bytesToKeep(bundle));
+  if (notice !== undefined) options.onNotice?.(notice);
   const { engine, opened, memory } = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
@@ -51,6 +58,14 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
     engine.unload();
     throw error;
   }
+}
+
+/** Bytes that a first visit adds to the cache. */
+async function bytesToKeep(bundle: Bundle): Promise<number> {
+  const kept = await bundle.kept();
+  const { libraries, files } = bundle.manifest;
+  const wanted = new Set(filesToDraw(bundle.manifest, libraries[0].file));
+  return files.reduce((sum, { path, bytes }) => sum + (wanted.has(path) && !kept.has(path) ? bytes : 0), 0);
 }
 
 /** Load the engine. If the GPU's memory is full and the caller chose no memory mode, try again with "reduced". */
@@ -87,8 +102,7 @@ async function loadModel(bundle: Bundle, components: Engine, signal?: AbortSigna
 }
 
 class PipelineEngine implements ControlNetEngine {
-  /** Settles when the latest call has ended. */
-  private last: Promise<unknown> = Promise.resolve();
+  private readonly queue = new Queue();
   private readonly unloading = new AbortController();
 
   constructor(
@@ -97,13 +111,14 @@ class PipelineEngine implements ControlNetEngine {
     private readonly engine: Engine,
   ) {}
 
-  generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
-    return this.afterTheLast(() => this.run(request, callbacks));
+  async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
+    checkCallbacks(callbacks);
+    return this.inTurn(callbacks, () => this.run(request, callbacks));
   }
 
-  generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
-    return this.afterTheLast(async () => {
-      checkBatch(request, callbacks);
+  async generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
+    checkBatch(request, callbacks);
+    return this.inTurn(callbacks, async () => {
       const { onImage, ...others } = callbacks;
       const requests = oneRequestEach(request);
       for (const one of requests) this.pipeline.resolve(one);
@@ -117,38 +132,36 @@ class PipelineEngine implements ControlNetEngine {
   }
 
   async stats(): Promise<EngineStats> {
-    return this.engine.stats();
+    return { ...this.engine.stats(), waiting: this.queue.waiting };
   }
 
   async unload(): Promise<void> {
     this.unloading.abort();
-    await this.last;
+    await this.queue.idle();
     this.engine.unload();
   }
 
-  private afterTheLast<T>(action: () => Promise<T>): Promise<T> {
-    const call = this.last.then(action);
-    this.last = call.catch(() => {});
-    return call;
+  private inTurn<T>({ onQueue, signal }: GenerateCallbacks, action: () => Promise<T>): Promise<T> {
+    return this.queue.run(action, { onQueue, signal: this.endedBy(signal) });
+  }
+
+  /** Aborts when the caller's signal does, and when the engine is unloaded. */
+  private endedBy(signal: AbortSignal | undefined): AbortSignal {
+    return AbortSignal.any([this.unloading.signal, ...(signal === undefined ? [] : [signal])]);
   }
 
   private async run(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
-    checkCallbacks(callbacks);
-    const { onStep, onNotice, onProgress, decodesPreviews, signal } = callbacks;
-    const checkAborted = () => {
-      signal?.throwIfAborted();
-      this.unloading.signal.throwIfAborted();
-    };
-    checkAborted();
-    const signals = [this.unloading.signal, ...(signal === undefined ? [] : [signal])];
-    const reports = { onNotice, onProgress, decodesPreviews, signal: AbortSignal.any(signals) };
+    const { onStep, onNotice, onProgress, decodesPreviews } = callbacks;
+    const signal = this.endedBy(callbacks.signal);
+    signal.throwIfAborted();
+    const reports = { onNotice, onProgress, decodesPreviews, signal };
     const steps = this.pipeline.generate(request, reports);
     try {
       for (;;) {
         const { done, value } = await steps.next();
         if (done) return value;
         onStep?.(value);
-        checkAborted();
+        signal.throwIfAborted();
       }
     } finally {
       await steps.return(undefined as never); // frees the tensors of an aborted run

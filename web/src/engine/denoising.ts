@@ -142,6 +142,7 @@ export function checkFinite(component: string, values: FloatArray, where: string
       "finite numbers",
       "try another seed; if the error remains, verify the bundle with python -m mlc_controlnet verify, " +
         "or use its float32 library",
+      "not-finite",
     );
   }
 }

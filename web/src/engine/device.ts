@@ -2,7 +2,7 @@
 
 import { UserError } from "./errors.ts";
 import type { Library } from "./manifest.ts";
-import { type Memory, MemoryFullError } from "./memory.ts";
+import { BUFFERS_PER_HEAP, type Memory, MemoryFullError } from "./memory.ts";
 import type { Progress } from "./progress.ts";
 import { checkSecureContext } from "./secure_context.ts";
 
@@ -22,27 +22,73 @@ const NEED_BROWSER =
 /**
  * Open a device with exactly the features and limits that the library needs.
  *
- * If the bundle has several webgpu libraries, this takes the first that the adapter can run, float16 before float32.
  * Throws UserError if there is no WebGPU or no adapter, or if a feature or limit is missing.
  */
 export async function openDevice(libraries: readonly Library[], gpu: GPU | undefined): Promise<OpenDevice> {
-  const candidates = libraries.filter((library) => library.device === "webgpu").sort(float16First);
-  if (!candidates.length) {
-    const devices = libraries.map((library) => library.device).join(", ");
-    throw new UserError("bundle", `libraries for ${devices}`, "one for webgpu", "build with --target webgpu");
-  }
+  webgpuLibraries(libraries);
   const adapter = await requestAdapter(gpu);
-  const description = describe(adapter.info);
-  const lacks = candidates.map((library) => lacksOf(adapter, library));
-  const fitting = lacks.findIndex((lack) => !lack.length);
-  if (fitting < 0) throw missing(lacks[lacks.length - 1], description);
-  const library = candidates[fitting];
+  const library = chooseLibrary(adapter, libraries);
   const device = await adapter.requestDevice({
     label: `mlc-controlnet ${library.file}`,
     requiredFeatures: library.required_features as GPUFeatureName[],
     requiredLimits: { ...library.required_limits },
   });
-  return { device, library, description, maxBufferBytes: adapter.limits.maxBufferSize };
+  return { device, library, description: describe(adapter.info), maxBufferBytes: adapter.limits.maxBufferSize };
+}
+
+/**
+ * Choose the first webgpu library that the adapter can run, float16 before float32.
+ *
+ * Throws UserError, which names what is missing, if it can run none.
+ */
+export function chooseLibrary(adapter: GPUAdapter, libraries: readonly Library[]): Library {
+  const candidates = webgpuLibraries(libraries);
+  const lacks = candidates.map((library) => lacksOf(adapter, library));
+  const fitting = lacks.findIndex((lack) => !lack.length);
+  if (fitting < 0) throw missing(lacks[lacks.length - 1], describe(adapter.info));
+  return candidates[fitting];
+}
+
+/** The GPU as the browser shows it. */
+export interface AdapterFacts {
+  /** Vendor, architecture and name, as far as the browser reveals them: "nvidia ada-lovelace". */
+  readonly description: string;
+  /** Whether the processor stands in for a GPU: pictures take minutes. */
+  readonly isSoftware: boolean;
+  readonly features: readonly string[];
+  readonly limits: Readonly<Record<string, number>>;
+  /** A guess from the largest buffer that the adapter grants: browsers do not tell the size of GPU memory. */
+  readonly estimatedMemoryBytes: number;
+}
+
+/** Collect what is known of an adapter. */
+export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFacts {
+  const known: Record<string, number> = {};
+  for (const name in limits) {
+    const value: unknown = limits[name as keyof GPUSupportedLimits];
+    if (typeof value === "number") known[name] = value;
+  }
+  return {
+    description: describe(info),
+    isSoftware:
+      info.isFallbackAdapter || /swiftshader|llvmpipe|basic render/i.test(Object.values(textsOf(info)).join()),
+    features: [...features].sort(),
+    limits: known,
+    estimatedMemoryBytes: BUFFERS_PER_HEAP * limits.maxBufferSize,
+  };
+}
+
+function webgpuLibraries(libraries: readonly Library[]): Library[] {
+  const candidates = libraries.filter((library) => library.device === "webgpu").sort(float16First);
+  if (candidates.length) return candidates;
+  const devices = libraries.map((library) => library.device).join(", ");
+  throw new UserError(
+    "bundle",
+    `libraries for ${devices}`,
+    "one for webgpu",
+    "build with --target webgpu",
+    "bad-bundle",
+  );
 }
 
 /** One thing that an adapter does not offer. */
@@ -98,20 +144,21 @@ export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memor
   if (reason === "destroyed") return new MemoryFullError(memory);
   const got = `lost: ${message || "the browser gives no reason"}`;
   const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded again";
-  return new UserError("GPU device", got, "a device until the picture is done", remedy);
+  return new UserError("GPU device", got, "a device until the picture is done", remedy, "device-lost");
 }
 
-async function requestAdapter(gpu: GPU | undefined): Promise<GPUAdapter> {
+/** Ask for the fastest adapter. Throws UserError if there is no WebGPU or no adapter. */
+export async function requestAdapter(gpu: GPU | undefined): Promise<GPUAdapter> {
   if (gpu === undefined) {
     checkSecureContext();
-    throw new UserError("WebGPU", "a browser without it", "navigator.gpu", NEED_BROWSER);
+    throw new UserError("WebGPU", "a browser without it", "navigator.gpu", NEED_BROWSER, "no-webgpu");
   }
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null) {
     const remedy =
       "switch on hardware acceleration in the browser's settings, update the graphics driver and restart the browser " +
       "(chrome://gpu says what it found)";
-    throw new UserError("WebGPU", "no adapter", "a GPU that the browser may use", remedy);
+    throw new UserError("WebGPU", "no adapter", "a GPU that the browser may use", remedy, "no-adapter");
   }
   return adapter;
 }
@@ -120,13 +167,18 @@ function missing(lacks: Lack[], description: string): UserError {
   const [first, ...others] = lacks;
   const also = others.map((lack) => `; ${lack.subject}: got ${lack.got}, wanted ${lack.wanted}`).join("");
   const remedy = `this GPU (${description}) cannot run the bundle: try another browser or machine, or build for smaller limits`;
-  return new UserError(first.subject, first.got, first.wanted + also, remedy);
+  return new UserError(first.subject, first.got, first.wanted + also, remedy, "gpu-lacks");
 }
 
 function float16First(a: Library, b: Library): number {
   return Number(b.dtype === "float16") - Number(a.dtype === "float16");
 }
 
-function describe({ vendor, architecture, device, description }: GPUAdapterInfo): string {
+function textsOf({ vendor, architecture, device, description }: GPUAdapterInfo) {
+  return { vendor, architecture, device, description };
+}
+
+function describe(info: GPUAdapterInfo): string {
+  const { vendor, architecture, device, description } = textsOf(info);
   return description || [vendor, architecture, device].filter(Boolean).join(" ") || "an unnamed GPU";
 }

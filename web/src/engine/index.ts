@@ -10,7 +10,15 @@ export type { BatchRequest } from "./batch.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export { createEngine } from "./create_engine.ts";
 export type { Step } from "./denoising.ts";
-export { isAbort, UserError } from "./errors.ts";
+export {
+  type DetectedBundle,
+  type DetectedVariant,
+  type Detection,
+  type DetectOptions,
+  detect,
+} from "./detect.ts";
+export type { AdapterFacts } from "./device.ts";
+export { codeOf, type ErrorCode, isAbort, UserError } from "./errors.ts";
 export type {
   BatchCallbacks,
   ControlNetEngine,

@@ -17,6 +17,13 @@ export interface EngineOptions extends LoadOptions {
   readonly memory?: MemoryChoice;
   /** Called with the bundle's manifest before anything large is fetched. */
   readonly onManifest?: (manifest: Manifest) => void;
+  /** Called with a sentence if something is not as it should be, and the engine loads nevertheless: no room to keep the bundle. */
+  readonly onNotice?: (notice: string) => void;
+  /**
+   * Ask the browser to keep the bundle also when it runs short of space (`navigator.storage.persist`). Firefox asks the
+   * visitor; other browsers decide by themselves. Default: false.
+   */
+  readonly persist?: boolean;
 }
 
 /** The functions that a call of generate reports to, and the signal that ends it. */
@@ -32,7 +39,12 @@ export interface GenerateCallbacks {
    * decoder, steps have none. Default: false.
    */
   readonly decodesPreviews?: boolean;
-  /** Ends the run after the current step, or a download, with an AbortError; the engine can be used again. */
+  /** Called with the number of calls before this one, each time that it changes; with 0 when this one begins. */
+  readonly onQueue?: (ahead: number) => void;
+  /**
+   * Ends the call with an AbortError: before its turn or during a download at once, otherwise after the current step. The
+   * engine can be used again.
+   */
   readonly signal?: AbortSignal;
 }
 
@@ -59,8 +71,10 @@ export interface EngineInfo {
   readonly samplers: readonly string[];
 }
 
-/** Work of the GPU since the engine was loaded. */
+/** Work of the GPU since the engine was loaded, and the calls that wait for it. */
 export interface EngineStats {
+  /** Calls that wait for their turn; one more runs if there are any. */
+  readonly waiting: number;
   readonly dispatches: number;
   readonly peakGpuMebibytes: number;
 }
@@ -89,7 +103,9 @@ const OPTIONS: { readonly [K in keyof Required<EngineOptions>]: true } = {
   bundleUrl: true,
   memory: true,
   onManifest: true,
+  onNotice: true,
   onProgress: true,
+  persist: true,
   signal: true,
 };
 const CALLBACKS: { readonly [K in keyof Required<GenerateCallbacks>]: true } = {
@@ -97,6 +113,7 @@ const CALLBACKS: { readonly [K in keyof Required<GenerateCallbacks>]: true } = {
   onNotice: true,
   onProgress: true,
   decodesPreviews: true,
+  onQueue: true,
   signal: true,
 };
 

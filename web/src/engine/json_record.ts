@@ -59,10 +59,11 @@ export function record<T extends Record<string, Parser<unknown>>>(
   return (value, where) => {
     if (!isObject(value)) throw misfit(where, value, "an object");
     const missing = Object.keys(fields).filter((key) => !Object.hasOwn(value, key) && !("absentMeans" in fields[key]));
-    if (missing.length) throw new UserError(where, `no ${missing.join(", ")}`, "every key of the format", REMEDY);
+    if (missing.length)
+      throw new UserError(where, `no ${missing.join(", ")}`, "every key of the format", REMEDY, "bad-bundle");
     const unknown = Object.keys(value).filter((key) => !Object.hasOwn(fields, key));
     if (unknown.length) {
-      throw new UserError(where, `unknown ${unknown.join(", ")}`, "only the keys of the format", REMEDY);
+      throw new UserError(where, `unknown ${unknown.join(", ")}`, "only the keys of the format", REMEDY, "bad-bundle");
     }
     const entries = Object.entries(fields).map(([key, parse]) => {
       const isPresent = Object.hasOwn(value, key) || !("absentMeans" in parse);
@@ -87,5 +88,5 @@ function isObject(value: unknown): value is Record<string, unknown> {
 
 function misfit(where: string, value: unknown, wanted: string): UserError {
   const shown = JSON.stringify(value) ?? String(value);
-  return new UserError(where, shown.length <= 60 ? shown : `${shown.slice(0, 57)}...`, wanted, REMEDY);
+  return new UserError(where, shown.length <= 60 ? shown : `${shown.slice(0, 57)}...`, wanted, REMEDY, "bad-bundle");
 }

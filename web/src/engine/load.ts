@@ -1,18 +1,21 @@
 /**
  * Fetch a bundle from a static host: every byte is checked against the manifest's sha256 before it is used, and kept in
- * the Cache API under that hash. The twin of mlc_controlnet/bundle/reader.py.
+ * the browser's cache under that hash. The twin of mlc_controlnet/bundle/reader.py.
  */
 
 import { type BundleAddress, fileUrl, resolveBundleUrl } from "./bundle_address.ts";
+import { alone, BundleCache, cacheKey } from "./bundle_cache.ts";
 import { MANIFEST_NAME } from "./constants.ts";
-import { isAbort, UserError } from "./errors.ts";
+import { BrokenConnection, download, type ReadOptions } from "./download.ts";
+import { UserError } from "./errors.ts";
 import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
 import { checkSecureContext } from "./secure_context.ts";
 
-/** Milliseconds to wait before a request whose connection broke is made again. */
-const RETRY_DELAYS_MS = [200, 1000];
+export type { ReadOptions } from "./download.ts";
+
 const REMEDY =
   "load the page again; if that does not help, copy the bundle to the host again: it was changed after its build";
+const LESS_THAN_SIGN = 0x3c;
 
 /** Cache what was verified, if there is room. */
 type Put = (key: string, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
@@ -30,6 +33,8 @@ export interface Bundle {
    * or altered.
    */
   readFile(path: string, options?: ReadOptions): Promise<Uint8Array<ArrayBuffer>>;
+  /** List the paths of the files that the cache has. They are not verified. */
+  kept(): Promise<ReadonlySet<string>>;
   /**
    * Keep this version of the bundle in the cache, with its manifest, and delete other versions. Does nothing if the cache had
    * no room for every file.
@@ -37,15 +42,9 @@ export interface Bundle {
   keep(): Promise<void>;
 }
 
-export interface ReadOptions {
-  signal?: AbortSignal;
-  /** Bytes that arrived since the last call. Negative if a damaged file is fetched again. */
-  onBytes?: (bytes: number) => void;
-}
-
 /**
  * Fetch and validate the manifest of the bundle at `bundleUrl`, a folder. Nothing else is fetched yet. If the host does not
- * answer, this returns the version that the cache keeps.
+ * answer, or answers that it is out of order, this returns the version that the cache keeps.
  *
  * Throws UserError if there is no bundle or its manifest is not valid.
  */
@@ -53,21 +52,18 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
   checkSecureContext();
   const address = resolveBundleUrl(bundleUrl);
   const url = fileUrl(address, MANIFEST_NAME);
-  const cache = await openCache(address);
-  const { bytes, isKept } = await readManifest(cache, address, signal);
-  const manifest = parseManifest(bytes, url);
+  const cache = await BundleCache.open(address);
+  const { bytes, manifest, isKept } = await readManifest(cache, address, signal);
   const entries = new Map(manifest.files.map((entry) => [entry.path, entry]));
   const current = new Set(manifest.files.map(cacheKey));
   let isWhole = true;
   const dropOthers = async () => {
-    for (const cached of (await cache?.keys()) ?? []) {
-      if (!current.has(cached.url)) await cache?.delete(cached);
-    }
+    for (const key of await cache.keys()) if (!current.has(key)) await cache.delete(key);
   };
   const put: Put = async (key, content) => {
-    if (await putCached(cache, key, content)) return;
+    if (await cache.put(key, content)) return;
     await dropOthers(); // and the manifest of the version before, which is no longer whole
-    if (!(await putCached(cache, key, content))) isWhole = false;
+    if (!(await cache.put(key, content))) isWhole = false;
   };
   return {
     url: address.folder,
@@ -76,7 +72,18 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
     async readFile(path, options = {}) {
       const entry = entries.get(path);
       if (entry === undefined) throw new Error(`${path} is not listed in ${url}`);
-      return (await readCached(cache, entry, options)) ?? (await readFromHost(put, address, entry, options));
+      options.signal?.throwIfAborted();
+      const cached = await readCached(cache, entry, options);
+      if (cached !== undefined) return cached;
+      if (!cache.exists) return readFromHost(put, address, entry, options);
+      // Another tab may be downloading this file: it is then in the cache when the turn comes here.
+      return alone(entry.sha256, options.signal, async () => {
+        return (await readCached(cache, entry, options)) ?? (await readFromHost(put, address, entry, options));
+      });
+    },
+    async kept() {
+      const keys = new Set(await cache.keys());
+      return new Set(manifest.files.filter((entry) => keys.has(cacheKey(entry))).map(({ path }) => path));
     },
     async keep() {
       if (!isWhole) return;
@@ -88,8 +95,7 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
 
 /** Delete everything that was ever cached of the bundle at `bundleUrl`. */
 export async function purgeBundle(bundleUrl: string | URL): Promise<void> {
-  const address = resolveBundleUrl(bundleUrl);
-  if (typeof caches !== "undefined") await caches.delete(cacheName(address));
+  await BundleCache.purge(resolveBundleUrl(bundleUrl));
 }
 
 /** The SHA-256 of `bytes` as 64 hex digits. */
@@ -98,35 +104,48 @@ export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string>
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The host's manifest; if the host is not there, or a manifest cut off on its way, the one that the cache keeps. */
 async function readManifest(
-  cache: Cache | undefined,
+  cache: BundleCache,
   address: BundleAddress,
   signal?: AbortSignal,
-): Promise<{ bytes: Uint8Array<ArrayBuffer>; isKept: boolean }> {
+): Promise<{ bytes: Uint8Array<ArrayBuffer>; manifest: Manifest; isKept: boolean }> {
   const url = fileUrl(address, MANIFEST_NAME);
   const wanted = "a bundle's manifest.json";
   const remedy =
     "build a bundle with python -m mlc_controlnet build --target webgpu and pass the address of its folder";
-  const download = async () => readBody(await request(url, address.query, wanted, remedy, signal), url, wanted);
   try {
-    return { bytes: await withRetries(download, signal), isKept: false };
+    const { bytes } = await download({ url, query: address.query, wanted, remedy }, { signal });
+    if (bytes[0] === LESS_THAN_SIGN) {
+      const other = "check bundleUrl: this host answers with a page where it has no file";
+      throw new UserError(url, "a web page", wanted, other, "bad-bundle");
+    }
+    return { bytes: bytes.slice(), manifest: parseManifest(bytes, url), isKept: false };
   } catch (error) {
-    const kept = error instanceof BrokenConnection ? await cache?.match(url) : undefined;
+    const kept = error instanceof BrokenConnection ? await cache.get(url) : undefined;
     if (kept === undefined) throw error;
-    return { bytes: new Uint8Array(await kept.arrayBuffer()), isKept: true };
+    return { bytes: kept, manifest: parseKept(kept, url, error), isKept: true };
+  }
+}
+
+/** The manifest that the cache keeps. Throws `otherwise` if an earlier version of the engine kept it, in another format. */
+function parseKept(bytes: Uint8Array, url: string, otherwise: unknown): Manifest {
+  try {
+    return parseManifest(bytes, url);
+  } catch {
+    throw otherwise;
   }
 }
 
 async function readCached(
-  cache: Cache | undefined,
+  cache: BundleCache,
   entry: FileEntry,
   { onBytes }: ReadOptions,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  const response = await cache?.match(cacheKey(entry));
-  if (response === undefined) return undefined;
-  const bytes = new Uint8Array(await response.arrayBuffer());
+  const bytes = await cache.get(cacheKey(entry));
+  if (bytes === undefined) return undefined;
   if ((await fault(entry, bytes)) !== undefined) {
-    await cache?.delete(cacheKey(entry)); // damaged on this machine: the host's copy replaces it
+    await cache.delete(cacheKey(entry)); // damaged on this machine: the host's copy replaces it
     return undefined;
   }
   onBytes?.(bytes.length);
@@ -137,118 +156,31 @@ async function readFromHost(
   put: Put,
   address: BundleAddress,
   entry: FileEntry,
-  { signal, onBytes }: ReadOptions,
+  options: ReadOptions,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const url = fileUrl(address, entry.path);
   const wanted = `${entry.bytes} bytes, sha256 ${entry.sha256}`;
-  const download = async () =>
-    readBody(await request(url, address.query, wanted, REMEDY, signal), url, wanted, onBytes);
-  const bytes = await withRetries(download, signal);
-  const found = await fault(entry, bytes);
+  const source = { url, query: address.query, wanted, remedy: REMEDY, bytes: entry.bytes };
+  let { bytes, isPatched } = await download(source, options);
+  let found = await fault(entry, bytes);
+  if (found !== undefined && isPatched) {
+    // The parts may be of two versions, or of a file that the host compresses without telling.
+    options.onBytes?.(-bytes.length);
+    ({ bytes } = await download(source, options));
+    found = await fault(entry, bytes);
+  }
   if (found !== undefined) {
-    onBytes?.(-bytes.length);
-    throw new UserError(url, found, wanted, REMEDY);
+    options.onBytes?.(-bytes.length);
+    throw new UserError(url, found, wanted, REMEDY, "bundle-changed");
   }
   await put(cacheKey(entry), bytes);
   return bytes;
 }
 
-/** Returns whether the cache had room; true without a cache. */
-async function putCached(cache: Cache | undefined, key: string, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
-  try {
-    await cache?.put(key, new Response(bytes));
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** Describe how `bytes` differ from the manifest's entry; undefined if they are equal. */
 async function fault(entry: FileEntry, bytes: Uint8Array<ArrayBuffer>): Promise<string | undefined> {
+  if (bytes.length > entry.bytes) return `more than ${entry.bytes} bytes (long)`;
   const sha256 = await sha256Hex(bytes);
   if (bytes.length === entry.bytes && sha256 === entry.sha256) return undefined;
-  const kind = bytes.length === entry.bytes ? "altered" : bytes.length < entry.bytes ? "short" : "long";
-  return `${bytes.length} bytes, sha256 ${sha256} (${kind})`;
-}
-
-/** No answer, or an answer that stopped. Only this kind of failure is worth another attempt. */
-class BrokenConnection extends UserError {
-  constructor(url: string, got: string, wanted: string) {
-    super(url, got, wanted, "check the connection and try again");
-  }
-}
-
-async function withRetries<T>(attempt: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (const delay of RETRY_DELAYS_MS) {
-    try {
-      return await attempt();
-    } catch (error) {
-      if (!(error instanceof BrokenConnection)) throw error;
-    }
-    await new Promise((resolve) => setTimeout(resolve, delay));
-    signal?.throwIfAborted();
-  }
-  return attempt();
-}
-
-/** Fetch `url` with `query` at its end. Messages name only `url`. */
-async function request(
-  url: string,
-  query: string,
-  wanted: string,
-  remedy: string,
-  signal?: AbortSignal,
-): Promise<Response> {
-  let response: Response;
-  try {
-    // The Cache API keeps what is verified; a second copy in the HTTP cache would only serve stale bytes.
-    response = await fetch(url + query, { signal, cache: "no-store" });
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    throw new BrokenConnection(url, `no answer (${(error as Error).message})`, wanted);
-  }
-  if (!response.ok) throw new UserError(url, `HTTP ${response.status} ${response.statusText}`.trim(), wanted, remedy);
-  return response;
-}
-
-/** Read the whole body. `onBytes` receives bytes as they arrive, and a negative number if the connection breaks. */
-async function readBody(
-  response: Response,
-  url: string,
-  wanted: string,
-  onBytes: (bytes: number) => void = () => {},
-): Promise<Uint8Array<ArrayBuffer>> {
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let received = 0;
-  try {
-    const reader = (response.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
-    for (let read = await reader.read(); !read.done; read = await reader.read()) {
-      chunks.push(read.value);
-      received += read.value.length;
-      onBytes(read.value.length);
-    }
-  } catch (error) {
-    onBytes(-received);
-    if (isAbort(error)) throw error;
-    throw new BrokenConnection(url, `${received} bytes, then no more (${(error as Error).message})`, wanted);
-  }
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
-}
-
-async function openCache(address: BundleAddress): Promise<Cache | undefined> {
-  try {
-    // Node has no cache. A page over plain http, a sandboxed frame and some private windows have one that throws.
-    return typeof caches === "undefined" ? undefined : await caches.open(cacheName(address));
-  } catch {
-    return undefined;
-  }
-}
-
-function cacheName({ folder }: BundleAddress): string {
-  return `mlc-controlnet ${folder}`;
-}
-
-/** The Cache API accepts only http addresses as keys. Nothing fetches this one. */
-function cacheKey(entry: FileEntry): string {
-  return `https://sha256.invalid/${entry.sha256}`;
+  return `${bytes.length} bytes, sha256 ${sha256} (${bytes.length === entry.bytes ? "altered" : "short"})`;
 }

@@ -172,11 +172,12 @@ export function parseManifest(bytes: Uint8Array, where: string = MANIFEST_NAME):
       JSON.stringify(version) ?? "none",
       String(FORMAT_VERSION),
       "build the bundle again with this version of mlc_controlnet",
+      "bad-bundle",
     );
   }
   const parsed = manifest(raw, where);
   for (const [subject, got, wanted] of [...fileFaults(parsed), ...paramFaults(parsed), ...referenceFaults(parsed)]) {
-    throw new UserError(`${where}: ${subject}`, got, wanted, REMEDY);
+    throw new UserError(`${where}: ${subject}`, got, wanted, REMEDY, "bad-bundle");
   }
   return parsed;
 }
@@ -214,7 +215,7 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
   const missing = drawing.filter((name) => parsed.components[name] === undefined);
   if (missing.length) {
     const remedy = "build the bundle again without --component";
-    throw new UserError(where, `no ${missing.join(", ")}`, drawing.join(", "), remedy);
+    throw new UserError(where, `no ${missing.join(", ")}`, drawing.join(", "), remedy, "bad-bundle");
   }
   const sample = sampleShape(parsed);
   const { latent_channels } = parsed.model;
@@ -224,6 +225,7 @@ export function checkCanDraw(parsed: Manifest, where: string): void {
       `a sample of [${sample.join(", ")}]`,
       `${latent_channels} channels, the latents, or an inpainting model's ${INPAINTING_CHANNELS}`,
       "call the components yourself: the pipeline supports these models only",
+      "bad-bundle",
     );
   }
 }

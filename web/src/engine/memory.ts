@@ -22,7 +22,7 @@ export interface Memory extends MemoryMode {
  * from the size of the memory heaps, and only small GPUs stay at the default of 256 MiB. If eight such buffers do not hold
  * the model, the engine does not try the resident mode. Otherwise it allocates, and falls back if that fails.
  */
-const BUFFERS_PER_HEAP = 8;
+export const BUFFERS_PER_HEAP = 8;
 
 /** Choose the first mode to try. `maxBufferBytes` is the largest buffer that the adapter grants. */
 export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBytes: number): Memory {
@@ -37,7 +37,7 @@ export class MemoryFullError extends UserError {
     const wanted = `${gigabytes(peak_bytes)} for the model`;
     const others = "close other tabs and programs that use the GPU and try again";
     const remedy = name === "resident" ? `${others}, or save GPU memory in the settings` : others;
-    super("GPU memory", "none left", wanted, `${remedy}: the model is loaded again`);
+    super("GPU memory", "none left", wanted, `${remedy}: the model is loaded again`, "gpu-memory-full");
   }
 }
 

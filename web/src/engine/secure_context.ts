@@ -5,5 +5,11 @@ import { UserError } from "./errors.ts";
 /** Throws UserError in a page that came over plain http from another machine. Node counts as secure. */
 export function checkSecureContext(): void {
   if (typeof isSecureContext === "undefined" || isSecureContext) return;
-  throw new UserError("WebGPU", "a page served over plain http", "https or localhost", "open the page over https");
+  throw new UserError(
+    "WebGPU",
+    "a page served over plain http",
+    "https or localhost",
+    "open the page over https",
+    "insecure-page",
+  );
 }

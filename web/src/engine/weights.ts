@@ -11,8 +11,11 @@ import type { Bundle, ReadOptions } from "./load.ts";
 import type { Library, Manifest, MemoryMode, MergedParam, ParamRecord } from "./manifest.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
-/** The number of parallel downloads: enough to fill a connection, few enough to keep memory low. */
+/** The number of parallel downloads: enough to fill a connection. */
 const PARALLEL_DOWNLOADS = 3;
+
+/** The bytes of shards that are in memory at a time, or else one shard: hashing and uploading a shard takes copies. */
+const SHARD_BYTES_AT_A_TIME = 64 * 2 ** 20;
 
 /**
  * The number of bytes to write to the GPU before the next wait. queue.writeBuffer copies into memory that the GPU can
@@ -211,7 +214,7 @@ export function neededShards(
   const lacking = components.filter((component) => !Object.hasOwn(manifest.components, component));
   if (lacking.length) {
     const remedy = "build the bundle again without --component";
-    throw new UserError("bundle", `no ${lacking.join(", ")}`, components.join(", "), remedy);
+    throw new UserError("bundle", `no ${lacking.join(", ")}`, components.join(", "), remedy, "bad-bundle");
   }
   const merged = mergedParams(manifest);
   const params = components.flatMap((component) => manifest.components[component].params);
@@ -248,15 +251,20 @@ async function fetchRecords(
   options: ReadOptions,
   use: (bytes: Uint8Array<ArrayBuffer>, records: readonly ParamRecord[]) => Promise<void>,
 ): Promise<void> {
+  const sizes = new Map(bundle.manifest.files.map(({ path, bytes }) => [path, bytes]));
+  const room = new Room(SHARD_BYTES_AT_A_TIME);
   const waiting = [...shards];
   const stop = new AbortController(); // a failed download stops the others
   const signal = options.signal === undefined ? stop.signal : AbortSignal.any([options.signal, stop.signal]);
   const download = async () => {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const [shard, records] = next;
-      const bytes = await bundle.readFile(shard, { ...options, signal });
-      signal.throwIfAborted();
-      await use(bytes, records);
+      await room.hold(sizes.get(shard) ?? 0, async () => {
+        signal.throwIfAborted();
+        const bytes = await bundle.readFile(shard, { ...options, signal });
+        signal.throwIfAborted();
+        await use(bytes, records);
+      });
     }
   };
   try {
@@ -264,6 +272,29 @@ async function fetchRecords(
   } catch (error) {
     stop.abort();
     throw error;
+  }
+}
+
+/** Lets actions run at the same time whose bytes fit together; one that does not fit runs alone. */
+class Room {
+  private used = 0;
+  private readonly waiting: (() => void)[] = [];
+
+  constructor(private readonly bytes: number) {}
+
+  async hold(bytes: number, action: () => Promise<void>): Promise<void> {
+    while (this.used > 0 && this.used + bytes > this.bytes) {
+      await new Promise<void>((wake) => {
+        this.waiting.push(wake);
+      });
+    }
+    this.used += bytes;
+    try {
+      await action();
+    } finally {
+      this.used -= bytes;
+      for (const wake of this.waiting.splice(0)) wake();
+    }
   }
 }
 

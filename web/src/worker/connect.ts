@@ -16,6 +16,7 @@ import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
 import { checkBatch, checkCallbacks, checkOptions } from "../engine/interface.ts";
 import { checkPixels } from "../engine/prepare_image.ts";
 import { checkRequest, controlImages, type Pictures } from "../engine/request.ts";
+import { persistStorage } from "../engine/storage.ts";
 import { type Call, type Port, type Reply, type StepData, unpackError } from "./protocol.ts";
 
 /** Receives the replies to a running call. */
@@ -80,11 +81,13 @@ export async function connectEngine(
 ): Promise<ControlNetEngine> {
   try {
     checkOptions(options);
-    const { bundleUrl, memory, onManifest, onProgress, signal } = options;
+    const { bundleUrl, memory, onManifest, onNotice, onProgress, persist, signal } = options;
+    if (persist) await persistStorage(); // a worker cannot ask
     const { folder, query } = resolveBundleUrl(bundleUrl); // here: the worker may have another address than the page
     const onEvent = (event: Reply) => {
       if (event.kind === "manifest") onManifest?.(event.manifest);
       if (event.kind === "progress") onProgress?.(event.progress);
+      if (event.kind === "notice") onNotice?.(event.notice);
     };
     const info = await connection.call<EngineInfo>(
       { kind: "create", bundleUrl: folder + query, memory },
@@ -146,11 +149,12 @@ function checkPictures(request: Pictures): void {
   if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
 }
 
-function reportTo({ onStep, onNotice, onProgress }: GenerateCallbacks): (event: Reply) => void {
+function reportTo({ onStep, onNotice, onProgress, onQueue }: GenerateCallbacks): (event: Reply) => void {
   return (event) => {
     if (event.kind === "step") onStep?.(withPreview(event.step));
     if (event.kind === "notice") onNotice?.(event.notice);
     if (event.kind === "progress") onProgress?.(event.progress);
+    if (event.kind === "queue") onQueue?.(event.ahead);
   };
 }
 

@@ -9,7 +9,8 @@ import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts": that would put the whole runtime, which only the worker needs, into the page's script.
 export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
-export { isAbort, UserError } from "../engine/errors.ts";
+export { detect } from "../engine/detect.ts";
+export { codeOf, isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";

@@ -1,6 +1,6 @@
 /** The messages between a page and its worker. Every message has the id of its call. */
 
-import { UserError } from "../engine/errors.ts";
+import { type ErrorCode, UserError } from "../engine/errors.ts";
 import type {
   BatchRequest,
   GeneratedImage,
@@ -41,6 +41,7 @@ export type Reply =
   | { readonly kind: "step"; readonly id: number; readonly step: StepData }
   | { readonly kind: "image"; readonly id: number; readonly image: GeneratedImage }
   | { readonly kind: "notice"; readonly id: number; readonly notice: string }
+  | { readonly kind: "queue"; readonly id: number; readonly ahead: number }
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };
 
@@ -50,19 +51,20 @@ export interface Port<In, Out> {
   onmessage: ((event: MessageEvent<In>) => void) | null;
 }
 
-/** An error as plain data. Structured cloning would lose its class and its four parts. */
+/** An error as plain data. Structured cloning would lose its class and its parts. */
 export interface ErrorData {
   readonly name: string;
   readonly message: string;
   readonly stack?: string;
-  readonly parts?: readonly [subject: string, got: string, wanted: string, remedy: string];
+  readonly parts?: readonly [subject: string, got: string, wanted: string, remedy: string, code: ErrorCode];
 }
 
 export function packError(error: unknown): ErrorData {
   if (!(error instanceof Error)) return { name: "Error", message: String(error) };
   const { name, message, stack } = error;
   if (!(error instanceof UserError)) return { name, message, stack };
-  return { name, message, stack, parts: [error.subject, error.got, error.wanted, error.remedy] };
+  const { subject, got, wanted, remedy, code } = error;
+  return { name, message, stack, parts: [subject, got, wanted, remedy, code] };
 }
 
 export function unpackError({ name, message, stack, parts }: ErrorData): Error {

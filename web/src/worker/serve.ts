@@ -23,6 +23,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
       decodesPreviews,
       onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
       onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+      onQueue: (ahead) => port.postMessage({ kind: "queue", id, ahead }, []),
       onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
     };
   }
@@ -35,6 +36,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
           bundleUrl: call.bundleUrl,
           memory: call.memory,
           signal,
+          onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
           onManifest: (manifest) => port.postMessage({ kind: "manifest", id, manifest }, []),
           onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
         });

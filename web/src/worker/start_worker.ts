@@ -50,5 +50,11 @@ function explain({ href }: URL, isForeign: boolean): UserError {
       "serve the engine's files from the page's own origin, or let their host send Access-Control-Allow-Origin and the " +
       "page's Content-Security-Policy allow worker-src blob:";
   }
-  return new UserError("the engine's script", `no answer from ${href}`, "a script that runs in a worker", remedy);
+  return new UserError(
+    "the engine's script",
+    `no answer from ${href}`,
+    "a script that runs in a worker",
+    remedy,
+    "no-worker",
+  );
 }

@@ -26,6 +26,7 @@ beforeEach(() => {
     manifest,
     sha256: "abc",
     readFile: async (path) => FILES[path],
+    kept: async () => new Set<string>(),
     keep: async () => {},
   });
   const [library] = manifest.libraries;

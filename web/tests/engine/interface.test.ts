@@ -4,14 +4,14 @@ import { checkBatch, checkCallbacks, checkOptions } from "../../src/engine/inter
 test("options may have their own keys only", () => {
   expect(() => checkOptions({ bundleUrl: "./", memory: undefined, signal: undefined })).not.toThrow();
   expect(() => checkOptions({ bundleURL: "./" } as never)).toThrow(
-    "key of the options: got 'bundleURL', wanted one of bundleUrl, memory, onManifest, onProgress, signal; rename it",
+    "key of the options: got 'bundleURL', wanted one of bundleUrl, memory, onManifest, onNotice, onProgress, persist, signal; rename it",
   );
 });
 
 test("callbacks may have their own keys only", () => {
   expect(() => checkCallbacks({ onStep: undefined, onNotice: undefined, signal: undefined })).not.toThrow();
   expect(() => checkCallbacks({ onImage: () => {} } as never)).toThrow(
-    "key of the callbacks: got 'onImage', wanted one of onStep, onNotice, onProgress, decodesPreviews, signal; rename it or leave it out",
+    "key of the callbacks: got 'onImage', wanted one of onStep, onNotice, onProgress, decodesPreviews, onQueue, signal; rename it or leave it out",
   );
   expect(() => checkCallbacks((() => {}) as never)).toThrow("callbacks: got () => {}, wanted an object");
 });

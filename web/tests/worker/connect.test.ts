@@ -50,7 +50,7 @@ const fakeEngine: ControlNetEngine = {
     }
     return images;
   },
-  stats: async () => ({ dispatches: 3, peakGpuMebibytes: 1 }),
+  stats: async () => ({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1 }),
   unload: vi.fn(async () => {}),
 };
 
@@ -227,7 +227,7 @@ describe("generating", () => {
 });
 
 test("stats pass through", async () => {
-  expect(await (await connect()).stats()).toEqual({ dispatches: 3, peakGpuMebibytes: 1 });
+  expect(await (await connect()).stats()).toEqual({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1 });
 });
 
 test("unloading unloads the engine there and releases the worker", async () => {

@@ -80,13 +80,13 @@ export function descriptionsFromJson(bytes: Uint8Array, where: string): SamplerD
   const parsed = rawDescriptions(parseJson(bytes, where, "descriptions of samplers"), where);
   if (!PREDICTION_TYPES.includes(parsed.prediction_type)) {
     const wanted = `one of ${PREDICTION_TYPES.join(", ")}`;
-    throw new UserError(`${where}.prediction_type`, `'${parsed.prediction_type}'`, wanted, REMEDY);
+    throw new UserError(`${where}.prediction_type`, `'${parsed.prediction_type}'`, wanted, REMEDY, "bad-bundle");
   }
   const schedules = parsed.schedules.map((raw, i) => schedule(raw, `${where}.schedules[${i}]`));
   for (const [name, options] of Object.entries(parsed.samplers)) {
     if (!schedules[options.schedule]) {
       const wanted = `0 to ${schedules.length - 1}`;
-      throw new UserError(`${where}.samplers.${name}.schedule`, String(options.schedule), wanted, REMEDY);
+      throw new UserError(`${where}.samplers.${name}.schedule`, String(options.schedule), wanted, REMEDY, "bad-bundle");
     }
   }
   return { predictionType: parsed.prediction_type, schedules, samplers: new Map(Object.entries(parsed.samplers)) };
@@ -97,7 +97,7 @@ function schedule(raw: { alphas_cumprod: string; log_sigmas: string }, where: st
   const logSigmas = decode(raw.log_sigmas, `${where}.log_sigmas`);
   if (alphasCumprod.length < 2 || alphasCumprod.length !== logSigmas.length) {
     const got = `${alphasCumprod.length} and ${logSigmas.length} numbers`;
-    throw new UserError(where, got, "two lists of one length, 2 or more", REMEDY);
+    throw new UserError(where, got, "two lists of one length, 2 or more", REMEDY, "bad-bundle");
   }
   return { alphasCumprod, logSigmas };
 }
@@ -108,6 +108,6 @@ function decode(text: string, where: string): Float32Array {
     if (view.byteLength % 4) throw new RangeError("no whole number of float32");
     return Float32Array.from({ length: view.byteLength / 4 }, (_, i) => view.getFloat32(4 * i, true));
   } catch {
-    throw new UserError(where, "text that does not decode", "float32 numbers in base64", REMEDY);
+    throw new UserError(where, "text that does not decode", "float32 numbers in base64", REMEDY, "bad-bundle");
   }
 }
