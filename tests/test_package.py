@@ -180,7 +180,7 @@ def test_core_dependencies_suffice_to_draw(run, linear_bundle, tmp_path: Path) -
     options = ("--bundle", linear_bundle.path, "--prompt", "gold", "--seed", 7, "--num-inference-steps", 20)
     run("mlc-controlnet", "generate", *options, "--control-image", "ring.png", "--output", "out.png")
     with Image.open(tmp_path / "out.png") as drawn:
-        assert drawn.size == (WIDTH, HEIGHT) and drawn.text["seed"] == "7"  # type: ignore[attr-defined]
+        assert drawn.size == (WIDTH, HEIGHT) and "Seed: 7," in drawn.text["parameters"]  # type: ignore[attr-defined]
 
 
 def test_training_presets_are_there(run) -> None:

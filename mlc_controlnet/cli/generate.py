@@ -3,9 +3,12 @@
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
+from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.runtime.request import OPTIONS
 
 
@@ -16,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if not option.metavar:
             picture.add_argument(flag, action="store_true", default=None, help=option.help)
             continue
-        is_required = option.default is None
-        picture.add_argument(flag, type=option.parse, metavar=option.metavar, required=is_required, help=option.help)
+        picture.add_argument(flag, type=option.parse, metavar=option.metavar, help=option.help)
     picture.add_argument(
         "--num-images-per-prompt",
         type=int,
@@ -47,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="a picture that is white where --image is repainted; the rest keeps its pixels",
+    )
+    files.add_argument(
+        "--settings-from",
+        type=Path,
+        metavar="FILE",
+        help="draw as this PNG file was drawn, by this program or Stable Diffusion web UI; options that are given as well "
+        "come before its own",
     )
     files.add_argument(
         "--output", type=Path, metavar="FILE", default=Path("out.png"), help="PNG file to write (default: out.png)"
@@ -82,13 +91,15 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.runtime.png import check_output_path, write_png
     from mlc_controlnet.runtime.request import GenerateRequest
 
-    seeds = seeds_of(options.seed, options.num_images_per_prompt)
+    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+    chosen = _complete({**_restore(options.settings_from), **given})
+    seeds = seeds_of(chosen.get("seed"), options.num_images_per_prompt)
     outputs = [_numbered(options.output, i, len(seeds)) for i in range(len(seeds))]
     for output in outputs:
         check_output_path(output)
     control_images = [read_image(path, SUBJECT) for path in options.control_image]
     request = GenerateRequest(
-        **{name: getattr(options, name) for name in OPTIONS},
+        **chosen,
         control_image=[invert(image) for image in control_images] if options.invert else control_images,
         image=None if options.image is None else read_image(options.image, IMAGE),
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
@@ -123,6 +134,29 @@ def run(options: argparse.Namespace) -> None:
             print(f"{output}: seed {drawn.settings.seed}", flush=True)
     finally:
         end_progress()
+
+
+def _restore(path: Path | None) -> Mapping[str, Any]:
+    """Read the options of a picture that was drawn earlier. Raises UserError for a file without any."""
+    from mlc_controlnet.runtime.metadata import read_settings
+
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise UserError(f"--settings-from {path}", "no such file", "a PNG file", "check the path")
+    restored = read_settings(path.read_bytes(), f"--settings-from {path}")
+    for notice in restored.notices:
+        print_notice(notice)
+    return restored.options
+
+
+def _complete(options: dict[str, Any]) -> dict[str, Any]:
+    """Return `options` if nothing is missing that has no default; raise UserError otherwise."""
+    for name, option in OPTIONS.items():
+        if option.default is None and name not in options:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(flag, "none", option.help, f"pass {flag} {option.metavar}, or --settings-from FILE")
+    return options
 
 
 def _numbered(output: Path, index: int, count: int) -> Path:

@@ -27,12 +27,13 @@ from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
 from mlc_controlnet.runtime.latents import check_latents, upscale_latents
 from mlc_controlnet.runtime.masked_content import mask_latents
+from mlc_controlnet.runtime.metadata import to_metadata
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.option_pairs import notices_of
 from mlc_controlnet.runtime.option_text import words
 from mlc_controlnet.runtime.output import GeneratedImage, PipelineOutput, as_output_type
 from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
-from mlc_controlnet.runtime.request import GenerateRequest, Settings, to_metadata
+from mlc_controlnet.runtime.request import GenerateRequest, Settings
 from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tiles import run_at_any_size
@@ -320,8 +321,7 @@ class ControlNetPipeline:
 
     def describe(self, settings: Settings) -> dict[str, str]:
         """Return the PNG file's metadata: everything needed to make the picture again, except its input pictures."""
-        identity = {"model": self.manifest.model.name, "bundle_sha256": self.engine.bundle.sha256}
-        return {**to_metadata(settings), **identity}
+        return to_metadata(settings, self.manifest.model.name, self.engine.bundle.sha256)
 
     def _run(
         self, settings: Settings, schedule: Schedule, conditions: Conditions, x: np.ndarray, on_step: OnStep | None

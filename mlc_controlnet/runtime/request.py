@@ -344,10 +344,7 @@ def per_controlnet(value: T | tuple[T, ...], count: int) -> tuple[T, ...]:
     return value if isinstance(value, tuple) else (value,) * count
 
 
-def to_metadata(settings: Settings) -> dict[str, str]:
-    """Return the settings as text chunks of a PNG file, by name: texts as they are, everything else as JSON.
-
-    An option that is None is left out.
-    """
+def to_record(settings: Settings) -> dict[str, str]:
+    """Return the settings by name: texts as they are, everything else as JSON. An option that is None is left out."""
     values = {name: getattr(settings, name) for name in OPTIONS}
     return {name: to_text(value) for name, value in values.items() if value is not None}

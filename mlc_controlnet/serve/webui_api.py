@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.annotators import ANNOTATORS
+from mlc_controlnet.runtime.infotext import webui_name, write_infotext
 from mlc_controlnet.runtime.png import png_bytes
-from mlc_controlnet.serve import webui_names
+from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
 from mlc_controlnet.serve.generate_body import annotate
-from mlc_controlnet.serve.infotext import infotext, webui_name
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.serve.models import ServedModel, ServedModels
@@ -148,19 +148,16 @@ def webui_routes(webui: Webui) -> APIRouter:
     @routes.get("/sdapi/v1/samplers")
     async def samplers() -> list[dict[str, Any]]:
         known = webui.models.models[0].samplers.samplers
-        names = (name for name, ours in webui_names.SAMPLERS.items() if ours in known)
-        return [{"name": name, "aliases": [webui_names.SAMPLERS[name]], "options": {}} for name in names]
+        names = (name for name, ours in SAMPLERS.items() if ours in known)
+        return [{"name": name, "aliases": [SAMPLERS[name]], "options": {}} for name in names]
 
     @routes.get("/sdapi/v1/schedulers")
     async def schedulers() -> list[dict[str, Any]]:
-        return [
-            {"name": label.lower().replace(" ", "_"), "label": label, "aliases": None}
-            for label in webui_names.SCHEDULERS
-        ]
+        return [{"name": label.lower().replace(" ", "_"), "label": label, "aliases": None} for label in SCHEDULERS]
 
     @routes.get("/sdapi/v1/latent-upscale-modes")
     async def latent_upscale_modes() -> list[dict[str, Any]]:
-        return [{"name": name} for name in webui_names.UPSCALERS]
+        return [{"name": name} for name in UPSCALERS]
 
     @routes.get("/sdapi/v1/scripts")
     async def scripts() -> dict[str, list[str]]:
@@ -253,7 +250,7 @@ def _info(job: Job, model: ServedModel, body: DrawBody) -> dict[str, Any]:
         "subseed_strength": 0,
         "width": None if first is None else first.width,
         "height": None if first is None else first.height,
-        "sampler_name": None if first is None else webui_name(webui_names.SAMPLERS, first.sampler),
+        "sampler_name": None if first is None else webui_name(SAMPLERS, first.sampler),
         "cfg_scale": None if first is None else first.guidance_scale,
         "steps": None if first is None else first.num_inference_steps,
         "batch_size": body.batch_size,
@@ -263,7 +260,7 @@ def _info(job: Job, model: ServedModel, body: DrawBody) -> dict[str, Any]:
         "clip_skip": 1 if first is None else first.clip_skip + 1,
         "extra_generation_params": {},
         "index_of_first_image": 0,
-        "infotexts": [infotext(one, model.name, model.bundle.sha256) for one in drawn],
+        "infotexts": [write_infotext(one, model.name, model.bundle.sha256) for one in drawn],
         "notices": [notice for one in job.drawn for notice in one.notices],
         "styles": [],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),

@@ -19,6 +19,8 @@ from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS, MAX_MASK_BLUR
 from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED, UPSCALE_MODES
 from mlc_controlnet.runtime.request import OPTIONS
+from mlc_controlnet.runtime.webui_names import CONTROL_MODES as WEBUI_CONTROL_MODES
+from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
 
 OPTION_NAMES = tuple(re.sub("_(.)", lambda match: match[1].upper(), name) for name in OPTIONS)  # in camelCase
 PATH = WEB / "src" / "engine" / "constants.ts"
@@ -47,6 +49,10 @@ CONSTANTS = (
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
     ("MAX_IMAGES", MAX_IMAGES, "The largest number of pictures of one call."),
     ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),
+    ("WEBUI_SAMPLERS", tuple(SAMPLERS.items()), "Stable Diffusion web UI's names of samplers, and ours."),
+    ("WEBUI_SCHEDULERS", tuple(SCHEDULERS.items()), "Its names of schedule types, and ours; null: the model's own."),
+    ("WEBUI_UPSCALERS", tuple(UPSCALERS.items()), "Its names of latent upscalers, and ours."),
+    ("WEBUI_CONTROL_MODES", tuple(WEBUI_CONTROL_MODES.items()), "Its names of control modes, and ours."),
     ("OPTION_NAMES", OPTION_NAMES, "The options of a picture, in the order of the record."),
 )
 

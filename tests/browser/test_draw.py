@@ -10,7 +10,10 @@ from PIL import Image
 
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
+from mlc_controlnet.runtime.metadata import read_settings
+from mlc_controlnet.runtime.output import PipelineOutput
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from mlc_controlnet.runtime.png import png_bytes
 from mlc_controlnet.train.circles.drawing import IMAGE_SIZE, Circle, draw_source
 from mlc_controlnet.train.circles.quality import measure
 from tests.browser.conftest import Visit
@@ -59,9 +62,13 @@ def test_the_picture_is_that_of_the_native_library(facts: dict[str, Any], pictur
         PROMPT, Image.open(facts["outline"]), seed=SEED, num_inference_steps=STEPS
     )
     assert psnr_db(np.asarray(picture), np.asarray(native.images[0])) >= MIN_PSNR_DB
-    metadata = {key: str(value) for key, value in picture.text.items()}  # type: ignore[attr-defined]
-    assert metadata.pop("bundle_sha256") != native.metadata["bundle_sha256"]  # another library: another bundle
-    assert metadata == {key: value for key, value in native.metadata.items() if key != "bundle_sha256"}
+    ours, theirs = (read_settings(data) for data in (Path(facts["picture"]).read_bytes(), native_png(native)))
+    assert ours.bundle_sha256 != theirs.bundle_sha256  # another library: another bundle
+    assert (ours.options, ours.model, ours.notices) == (theirs.options, theirs.model, theirs.notices)
+
+
+def native_png(native: PipelineOutput) -> bytes:
+    return png_bytes(native.images[0], native.metadata)
 
 
 def test_the_outline_is_drawn_like_those_that_the_model_was_trained_on(facts: dict[str, Any]):

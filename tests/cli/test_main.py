@@ -14,6 +14,7 @@ from PIL import Image
 
 from mlc_controlnet.bundle.reader import read_bundle
 from mlc_controlnet.cli.main import INTERRUPTED, _parser, main
+from mlc_controlnet.runtime.metadata import read_settings
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.fixtures.linear_bundle import HEIGHT, TOKENS, WIDTH, linear_model, write_linear_bundle
 
@@ -32,7 +33,9 @@ def generate(tmp_path, linear_bundle, ring):
 
     def run(*flags, **options):
         given = {"bundle": linear_bundle.path, "prompt": "gold", "control_image": ring, "output": tmp_path / "out.png"}
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in {**given, **options}.items()]
+        arguments = [
+            f"--{name.replace('_', '-')}={value}" for name, value in {**given, **options}.items() if value is not None
+        ]
         return main(["generate", *arguments, *flags])
 
     return run
@@ -47,8 +50,9 @@ def test_generate_draws_what_the_pipeline_draws_and_says_how(generate, tmp_path,
     expected = pipeline("gold", Image.open(ring), seed=0, **options)
     assert np.array_equal(drawn, expected.images[0])
     assert said == expected.metadata
-    assert said["seed"] == "0"
-    assert said["bundle_sha256"] == linear_bundle.sha256
+    restored = read_settings((tmp_path / "out.png").read_bytes())
+    assert restored.options["seed"] == 0
+    assert restored.bundle_sha256 == linear_bundle.sha256
     captured = capsys.readouterr()
     assert "20/20" in captured.err  # the progress bar
     assert captured.out == f"{tmp_path / 'out.png'}: seed 0\n"
@@ -64,9 +68,8 @@ def test_several_pictures_are_written_one_by_one(generate, tmp_path, capsys):
 
 def test_the_share_of_the_steps_that_is_steered_reaches_the_pipeline(generate, tmp_path):
     assert generate(control_guidance_start=0.25, control_guidance_end=0.75) == 0
-    with Image.open(tmp_path / "out.png") as image:
-        said = image.text
-    assert (said["control_guidance_start"], said["control_guidance_end"]) == ("0.25", "0.75")
+    said = read_settings((tmp_path / "out.png").read_bytes()).options
+    assert (said["control_guidance_start"], said["control_guidance_end"]) == (0.25, 0.75)
 
 
 def test_a_drawn_seed_is_told_and_repeats_the_picture(generate, tmp_path, capsys):
@@ -75,6 +78,24 @@ def test_a_drawn_seed_is_told_and_repeats_the_picture(generate, tmp_path, capsys
     first = (tmp_path / "out.png").read_bytes()
     assert generate(seed=seed) == 0
     assert (tmp_path / "out.png").read_bytes() == first
+
+
+def test_the_settings_of_a_picture_draw_it_again(generate, tmp_path, capsys):
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    assert generate(seed=3, num_inference_steps=5, negative_prompt="navy", output=first) == 0
+    assert generate(settings_from=first, output=again, prompt=None) == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert generate(settings_from=first, output=again, seed=4) == 0
+    restored = read_settings(again.read_bytes()).options
+    assert (restored["seed"], restored["num_inference_steps"], restored["prompt"]) == (4, 5, "gold")
+    assert again.read_bytes() != first.read_bytes()
+    capsys.readouterr()
+    assert generate(settings_from=tmp_path / "ring.png", prompt=None) == 2
+    assert "got a PNG file without settings, wanted a picture that this program" in capsys.readouterr().err
+    assert generate(settings_from=tmp_path / "none.png") == 2
+    assert "none.png: got no such file, wanted a PNG file" in capsys.readouterr().err
+    assert generate(prompt=None) == 2
+    assert "--prompt: got none, wanted text that describes the picture" in capsys.readouterr().err
 
 
 def test_reduced_memory_draws_the_same_picture(generate, tmp_path):

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -308,7 +309,9 @@ def test_a_callback_can_end_the_loop(pipeline, ring):
 
 def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, ring):
     output = pipeline("gold", ring, seed=9007199254740991, negative_prompt="navy", guidance_scale=7.25)
-    assert output.metadata == {
+    assert set(output.metadata) == {"parameters", "mlc-controlnet"}
+    assert output.metadata["parameters"].startswith("gold\nNegative prompt: navy\nSteps: 4, Sampler: DDIM, ")
+    assert json.loads(output.metadata["mlc-controlnet"]) == {
         "prompt": "gold",
         "negative_prompt": "navy",
         "prompt_syntax": "webui",

@@ -16,7 +16,7 @@ from mlc_controlnet.cli import generate
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.option_checks import MAX_SEED
 from mlc_controlnet.runtime.option_text import json_number
-from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, to_metadata
+from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, to_record
 from mlc_controlnet.runtime.resolve import resolve
 
 NUMBERS = Path(__file__).parents[1] / "fixtures" / "json_numbers.json"
@@ -130,8 +130,8 @@ def test_the_command_line_has_every_option_with_its_help():
         assert option.help in text
 
 
-def test_the_metadata_has_every_option_that_is_set():
-    assert to_metadata(COMPLETE) == {
+def test_the_record_has_every_option_that_is_set():
+    assert to_record(COMPLETE) == {
         "prompt": "gold",
         "negative_prompt": "navy",
         "prompt_syntax": "webui",
@@ -157,18 +157,18 @@ def test_the_metadata_has_every_option_that_is_set():
     }
 
 
-def test_the_metadata_lists_a_value_for_each_controlnet():
+def test_the_record_lists_a_value_for_each_controlnet():
     settings = dataclasses.replace(COMPLETE, controlnets=("a", "b"), controlnet_conditioning_scale=(1.0, 0.5))
-    metadata = to_metadata(settings)
+    metadata = to_record(settings)
     assert (metadata["controlnets"], metadata["controlnet_conditioning_scale"]) == ('["a","b"]', "[1,0.5]")
 
 
-def test_a_new_option_reaches_metadata_without_further_change(monkeypatch):
+def test_a_new_option_reaches_the_record_without_further_change(monkeypatch):
     """It needs its field: here one that the class does not have."""
     monkeypatch.setitem(OPTIONS, "sharpness", OPTIONS["guidance_scale"])
     settings = dataclasses.replace(COMPLETE)
     object.__setattr__(settings, "sharpness", 0.75)
-    assert to_metadata(settings)["sharpness"] == "0.75"
+    assert to_record(settings)["sharpness"] == "0.75"
 
 
 @pytest.mark.parametrize(("value", "text"), json.loads(NUMBERS.read_text()))

@@ -42,6 +42,9 @@ TWINS = (
     ("runtime/prompt_syntax.py", "prompt_syntax.ts", 7),
     ("runtime/prompts.py", "prompts.ts", 11),
     ("runtime/tokenizer.py", "tokenizer.ts", 6),
+    ("runtime/png.py", "png.ts", 3),
+    ("runtime/infotext.py", "infotext.ts", 14),
+    ("runtime/metadata.py", "metadata.ts", 5),
     ("bundle/manifest.py", "manifest.ts", 8),
 )
 # A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.

@@ -30,7 +30,7 @@ def test_text_to_image_with_a_controlnet_is_what_our_own_interface_draws(client,
     assert drawn.image.tobytes() == open_picture(own.json()["images"][0]["image"]).convert("RGB").tobytes()
     assert len(drawn.images) == 2  # the picture, and what the ControlNet saw
     assert drawn.info["seed"] == 7
-    assert drawn.info["infotexts"][0].startswith("red\nSteps: 3, Sampler: Euler a")
+    assert drawn.info["infotexts"][0].startswith("red\nNegative prompt: \nSteps: 3, Sampler: Euler a")
 
 
 def test_a_unit_that_is_switched_off_draws_without_a_controlnet(client):

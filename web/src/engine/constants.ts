@@ -48,6 +48,53 @@ export const MAX_IMAGES = 1000;
 /** Which matters more, prompt or control image. */
 export const CONTROL_MODES = ["balanced", "prompt", "control"] as const;
 
+/** Stable Diffusion web UI's names of samplers, and ours. */
+export const WEBUI_SAMPLERS = [
+  ["DPM++ 2M", "dpmpp_2m"],
+  ["DPM++ SDE", "dpmpp_sde"],
+  ["DPM++ 2M SDE", "dpmpp_2m_sde"],
+  ["DPM++ 2S a", "dpmpp_2s"],
+  ["Euler a", "euler_a"],
+  ["Euler", "euler"],
+  ["LMS", "lms"],
+  ["Heun", "heun"],
+  ["DPM2", "dpm2"],
+  ["DPM2 a", "dpm2_a"],
+  ["DDIM", "ddim"],
+  ["DDPM", "ddpm"],
+  ["PLMS", "pndm"],
+  ["UniPC", "unipc"],
+  ["DEIS", "deis"],
+  ["LCM", "lcm"],
+  ["TCD", "tcd"],
+] as const;
+
+/** Its names of schedule types, and ours; null: the model's own. */
+export const WEBUI_SCHEDULERS = [
+  ["Automatic", null],
+  ["Uniform", "linspace"],
+  ["Karras", "karras"],
+  ["Exponential", "exponential"],
+  ["SGM Uniform", "trailing"],
+  ["Beta", "beta"],
+  ["DDIM", "leading"],
+] as const;
+
+/** Its names of latent upscalers, and ours. */
+export const WEBUI_UPSCALERS = [
+  ["Latent", "bilinear"],
+  ["Latent (nearest)", "nearest"],
+  ["Latent (nearest-exact)", "nearest-exact"],
+  ["Latent (bicubic)", "bicubic"],
+] as const;
+
+/** Its names of control modes, and ours. */
+export const WEBUI_CONTROL_MODES = [
+  ["Balanced", "balanced"],
+  ["My prompt is more important", "prompt"],
+  ["ControlNet is more important", "control"],
+] as const;
+
 /** The options of a picture, in the order of the record. */
 export const OPTION_NAMES = [
   "prompt",

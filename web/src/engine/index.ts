@@ -30,6 +30,7 @@ export type {
 export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
+export { type RestoredSettings, readSettings } from "./metadata.ts";
 export { words as optionWords } from "./option_text.ts";
 export type { Image } from "./picture.ts";
 export type { GeneratedImage } from "./pipeline.ts";

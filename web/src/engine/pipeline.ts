@@ -15,6 +15,7 @@ import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpain
 import { checkLatents, type UpscaleMode, upscaleLatents } from "./latents.ts";
 import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
 import { maskLatents } from "./masked_content.ts";
+import { toMetadata } from "./metadata.ts";
 import { standardNormal } from "./noise.ts";
 import { noticesOf } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
@@ -22,7 +23,7 @@ import type { Image } from "./picture.ts";
 import type { ControlImage } from "./prepare_image.ts";
 import type { LoadOptions } from "./progress.ts";
 import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
-import { controlImages, type GenerateRequest, type Settings, toMetadata } from "./request.ts";
+import { controlImages, type GenerateRequest, type Settings } from "./request.ts";
 import { resolve, scheduleOf } from "./resolve.ts";
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
@@ -301,8 +302,7 @@ export class ControlNetPipeline {
 
   /** The metadata of the PNG file: everything that is needed to make the picture again, apart from its inputs. */
   describe(settings: Settings): Record<string, string> {
-    const identity = { model: this.model.manifest.model.name, bundle_sha256: this.model.bundleSha256 };
-    return { ...toMetadata(settings), ...identity };
+    return toMetadata(settings, this.model.manifest.model.name, this.model.bundleSha256);
   }
 
   /** Run the denoising loop to its end: it yields after every step and returns the last sample. */

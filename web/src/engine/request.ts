@@ -230,11 +230,8 @@ export function perControlnet<T>(value: OneOrEach<T>, count: number): readonly T
   return Array.isArray(value) ? value : Array<T>(count).fill(value as T);
 }
 
-/**
- * The settings as text chunks of a PNG file, by name in snake_case: texts as they are, everything else as JSON. An option
- * that is null is left out.
- */
-export function toMetadata(settings: Settings): Record<string, string> {
+/** The settings by name in snake_case: texts as they are, everything else as JSON. An option that is null is left out. */
+export function toRecord(settings: Settings): Record<string, string> {
   const text = (value: unknown) => (typeof value === "string" ? value : JSON.stringify(value));
   const names = OPTION_NAMES.filter((name) => settings[name] !== null);
   return Object.fromEntries(names.map((name) => [separated(name, "_"), text(settings[name])]));

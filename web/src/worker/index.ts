@@ -15,6 +15,7 @@ export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
+export { readSettings } from "../engine/metadata.ts";
 export { words as optionWords } from "../engine/option_text.ts";
 export { encodePng } from "../engine/png.ts";
 export { fitImage } from "../engine/prepare_image.ts";

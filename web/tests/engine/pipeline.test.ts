@@ -607,7 +607,8 @@ test("settings and metadata say what made the picture", async () => {
     maskedContent: "original",
     applyOverlay: true,
   });
-  expect(image.metadata).toEqual({
+  expect(image.metadata.parameters).toMatch(/^c\nNegative prompt: \nSteps: 2, Sampler: DDIM, /);
+  expect(JSON.parse(image.metadata["mlc-controlnet"])).toEqual({
     prompt: "c",
     negative_prompt: "",
     prompt_syntax: "webui",
@@ -744,7 +745,7 @@ describe("hires fix", () => {
       [2, 3, 4 * LATENTS],
     ]);
     expect([image.width, image.height, image.latents.length]).toEqual([width, height, 4 * LATENTS]);
-    expect([image.settings.height, image.metadata.hires_scale]).toEqual([HEIGHT, "2"]);
+    expect([image.settings.height, image.settings.hiresScale]).toEqual([HEIGHT, 2]);
     expect(components.alive).toBe(0);
   });
 

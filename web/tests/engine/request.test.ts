@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { MAX_SEED, OPTION_NAMES } from "../../src/engine/constants";
-import { checkRequest, type GenerateRequest, type Settings, toMetadata } from "../../src/engine/request";
+import { checkRequest, type GenerateRequest, type Settings, toRecord } from "../../src/engine/request";
 import { resolve } from "../../src/engine/resolve";
 import { descriptionsFromJson } from "../../src/engine/samplers/description";
 import { DEPTH, FILES, HEIGHT, LINES, makeManifest, WIDTH } from "./sample_bundle";
@@ -89,9 +89,9 @@ test("encoded prompts have the length that the UNet reads", () => {
   );
 });
 
-test("an option of the ControlNets is one value or a list, in the metadata too", () => {
+test("an option of the ControlNets is one value or a list, in the record too", () => {
   const settings = settingsOfTwo({ controlnetConditioningScale: [0.5, 1], controlMode: ["prompt", "control"] });
-  expect(toMetadata(settings)).toMatchObject({
+  expect(toRecord(settings)).toMatchObject({
     controlnets: '["lines","depth"]',
     controlnet_conditioning_scale: "[0.5,1]",
     control_mode: '["prompt","control"]',
@@ -124,8 +124,8 @@ test("every option and picture is a known key, in camelCase only", () => {
   );
 });
 
-test("the metadata has every option, under Python's names", () => {
-  expect(toMetadata(complete)).toEqual({
+test("the record has every option, under Python's names", () => {
+  expect(toRecord(complete)).toEqual({
     prompt: "gold",
     negative_prompt: "navy",
     prompt_syntax: "webui",
@@ -152,11 +152,11 @@ test("the metadata has every option, under Python's names", () => {
   });
 });
 
-describe("a number in the metadata", () => {
+describe("a number in the record", () => {
   const file = new URL("../../../tests/fixtures/json_numbers.json", import.meta.url);
   // Python's tests read the same file.
   test.each(JSON.parse(readFileSync(file, "utf8")) as [number, string][])("%s is %s", (value, text) => {
-    expect(toMetadata({ ...complete, guidanceScale: value }).guidance_scale).toBe(text);
+    expect(toRecord({ ...complete, guidanceScale: value }).guidance_scale).toBe(text);
   });
 });
 
