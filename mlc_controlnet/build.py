@@ -33,12 +33,14 @@ from mlc_controlnet.compile.library import (
     OverLimits,
     PlannedLibrary,
     compile_library,
+    for_instruction_set,
+    largest_weights_bytes,
     plan_library,
     write_library,
 )
 from mlc_controlnet.compile.stage_log import StageLog
 from mlc_controlnet.components import CONTROLNET, numbered
-from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.config import BROWSER_PROCESSOR, BuildConfig, ControlNetOption
 from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
@@ -51,6 +53,7 @@ from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.toolchain.gpu_compilers import check_device
+from mlc_controlnet.toolchain.link_wasm import MAX_MEMORY_BYTES
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 SAMPLERS_FILE = "samplers.json"
@@ -81,7 +84,7 @@ def build(config: BuildConfig) -> Bundle:
         with stage("load the model"):
             checkpoint = load_model(config)
         with stage("capture its components"):
-            models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.dtypes]
+            models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
@@ -147,13 +150,15 @@ def plan_libraries(
     """Take each dtype's module through the passes, once for each instruction set of processors.
 
     If a library after the first exceeds WebGPU's default limits, and its dtype was not asked for by name, it is left
-    out with a notice.
+    out with a notice. So are those for a browser's processor, whose memory is small, if the model does not fit there.
 
     Raises:
         OverLimits: any other library exceeds them. The error names the largest picture sizes that fit.
     """
     planned: list[tuple[CapturedModel, PlannedLibrary]] = []
     for model in models:
+        if model.dtype not in config.dtypes:
+            continue
         try:
             for instruction_set in (config.instruction_sets if config.target == "llvm" else ()) or (None,):
                 planned.append((model, plan_library(model.module, model.dtype, config, instruction_set)))
@@ -162,7 +167,24 @@ def plan_libraries(
                 print("  looking for the largest size that fits ...", flush=True)
                 raise error.with_sizes(find_largest_sizes(checkpoint, model.dtype, config, error)) from error
             print_notice(f"left out {error.subject}: {error.got}")
+    if config.target == "webgpu" and config.instruction_sets:
+        (model,) = (one for one in models if one.dtype in BROWSER_PROCESSOR.dtypes)
+        planned += _plan_for_browser_processors(model, config)
     return planned
+
+
+def _plan_for_browser_processors(
+    model: CapturedModel, config: BuildConfig
+) -> list[tuple[CapturedModel, PlannedLibrary]]:
+    """Plan once: the instruction sets of browsers have vectors and registers of one size."""
+    first, *others = config.instruction_sets
+    weights = largest_weights_bytes(model.module)
+    if weights > MAX_MEMORY_BYTES:
+        got = f"a component with {weights / 1e9:.1f} GB of weights in {model.dtype}"
+        print_notice(f"left out the libraries for browsers without a GPU: {got}, where WebAssembly has 2 GiB")
+        return []
+    planned = plan_library(model.module, model.dtype, config, first)
+    return [(model, one) for one in (planned, *(for_instruction_set(planned, name) for name in others))]
 
 
 def compile_libraries(
@@ -187,11 +209,16 @@ def compare_with_torch(
         ParityError: a component is below the threshold of its dtype.
     """
     parity: Parity = {}
+    compared: list[CapturedModel] = []  # with a library that takes the place of another
     for library in libraries:
         model = library.model
+        runs_here = library.description.instruction_set in host_instruction_sets()
+        if not runs_here and any(model is other for other in compared):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             path = library.path
-            if library.description.instruction_set not in host_instruction_sets():
+            if not runs_here:
+                compared.append(model)
                 native = config.for_target("llvm")
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.errors import UserError, check_one_of
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS
+from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ TARGETS: dict[str, TargetPreset] = {
         tvm_host=LLVM_TARGET,
     ),
 }
+# A library that a browser's processor runs, beside those of target webgpu and over the same weights.
+BROWSER_PROCESSOR = TargetPreset(device="wasm", library_suffix=".wasm", tvm_target={}, dtypes=("float32",))
 # The dtypes of stored weights and activations. Sums are float32 with both.
 DTYPES = ("float16", "float32")
 
@@ -200,7 +202,8 @@ class BuildConfig:
         target: a key of TARGETS.
         dtypes: the dtypes of weights and activations, one library for each.
         instruction_sets: keys of INSTRUCTION_SETS: an llvm bundle has a library for each; none: one for the
-            best that this machine's processor has. Other bundles ignore them.
+            best that this machine's processor has. Of BROWSER_INSTRUCTION_SETS: a webgpu bundle has a library for
+            each, which draws without a GPU. Other bundles ignore them.
         every_dtype: whether the build fails if a dtype after the first exceeds WebGPU's limits. If False, the build
             leaves that dtype out with a notice.
         height, width: the size of pictures in pixels; None: the size that the model was trained on.
@@ -249,7 +252,7 @@ class BuildConfig:
         for dtype in self.dtypes:
             check_one_of("--dtype", dtype, DTYPES)
         for name in self.instruction_sets:
-            check_one_of("--cpu", name, INSTRUCTION_SETS)
+            check_one_of("--cpu", name, ALL_INSTRUCTION_SETS)
         for name in self.components:
             check_one_of("--component", name, COMPONENTS)
         if self.prompt_chunks < 1:
@@ -260,6 +263,12 @@ class BuildConfig:
     def for_target(self, target: str) -> "BuildConfig":
         """Return the same build for another target. Only the original target's IR is written to `dump_ir`."""
         return dataclasses.replace(self, target=target, dump_ir=self.dump_ir if target == self.target else None)
+
+    @property
+    def captured_dtypes(self) -> tuple[str, ...]:
+        """The dtypes to capture the model in: those of the libraries, also of those for a browser's processor."""
+        on_processor = BROWSER_PROCESSOR.dtypes if self.target == "webgpu" and self.instruction_sets else ()
+        return tuple(dict.fromkeys((*self.dtypes, *on_processor)))
 
     @property
     def preset(self) -> TargetPreset:

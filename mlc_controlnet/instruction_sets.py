@@ -1,6 +1,7 @@
 """The instruction sets that libraries for processors are compiled for, and which of them this machine has.
 
-x86-64-v3 and x86-64-v4 are the levels of the x86-64 psABI: AVX2 and FMA, and AVX-512. aarch64 has Neon.
+x86-64-v3 and x86-64-v4 are the levels of the x86-64 psABI: AVX2 and FMA, and AVX-512. aarch64 has Neon. Browsers have
+WebAssembly's vectors of 128 bits on any machine, and the newer ones its relaxed instructions too.
 """
 
 import platform
@@ -11,7 +12,7 @@ from pathlib import Path
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.machine import processor_name
 
-PORTABLE, NATIVE = "portable", "native"
+PORTABLE, NATIVE, NONE = "portable", "native", "none"
 BUILD_COMMAND = "python -m mlc_controlnet build --target llvm"
 
 
@@ -58,6 +59,24 @@ INSTRUCTION_SETS: dict[str, InstructionSet] = {
 }
 
 
+_WASM_TARGET: dict[str, object] = {
+    "kind": "llvm",
+    "mtriple": "wasm32-unknown-unknown-wasm",
+    "vector-width": 128,
+    "num-cores": 2,
+}
+# Those of browsers, the best first. LLVM contracts products and sums to relaxed multiply-adds.
+BROWSER_INSTRUCTION_SETS: dict[str, InstructionSet] = {
+    "wasm-relaxed-simd": InstructionSet(
+        "wasm32", frozenset(), {**_WASM_TARGET, "mattr": ["+simd128", "+relaxed-simd"]}, "WebAssembly's relaxed SIMD"
+    ),
+    "wasm-simd128": InstructionSet(
+        "wasm32", frozenset(), {**_WASM_TARGET, "mattr": ["+simd128"]}, "WebAssembly's SIMD"
+    ),
+}
+ALL_INSTRUCTION_SETS = INSTRUCTION_SETS | BROWSER_INSTRUCTION_SETS
+
+
 def host_machine() -> str:
     """Return the family of this machine's processor: x86_64, aarch64, ..."""
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine())
@@ -85,7 +104,7 @@ def best_of_host() -> str | None:
 
 def is_foreign(name: str) -> bool:
     """Return whether this machine's processor is of another family than the instruction set, if there is one."""
-    return bool(name) and INSTRUCTION_SETS[name].machine != host_machine()
+    return bool(name) and ALL_INSTRUCTION_SETS[name].machine != host_machine()
 
 
 def resolve_instruction_sets(option: str) -> tuple[str, ...]:
@@ -105,6 +124,18 @@ def resolve_instruction_sets(option: str) -> tuple[str, ...]:
             f"--cpu {option}", without_any(), f"one of {names}", "name the one to build for: --cpu x86-64-v3"
         )
     return had
+
+
+def resolve_browser_instruction_sets(option: str) -> tuple[str, ...]:
+    """Return those of `--cpu` for a bundle that runs in browsers: all of BROWSER_INSTRUCTION_SETS, one, or none.
+
+    Raises:
+        UserError: there is no such instruction set.
+    """
+    check_one_of("--cpu", option, (PORTABLE, NONE, *BROWSER_INSTRUCTION_SETS))
+    if option == NONE:
+        return ()
+    return tuple(BROWSER_INSTRUCTION_SETS) if option == PORTABLE else (option,)
 
 
 def without_any() -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlc_controlnet.config import LORA_PARTS, LoraOption
+from mlc_controlnet.config import LORA_PARTS, BuildConfig, LoraOption
 from mlc_controlnet.errors import UserError
 
 
@@ -65,3 +65,17 @@ def test_a_malformed_weight_is_refused_with_the_option(end: str, complaint: str)
         LoraOption.parse(f"style.safetensors:{end}")
     assert str(error.value).startswith(f"--lora style.safetensors:{end}")
     assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "dtypes", "instruction_sets", "captured"),
+    [
+        ("webgpu", ("float16",), ("wasm-simd128",), ("float16", "float32")),
+        ("webgpu", ("float32", "float16"), ("wasm-simd128",), ("float32", "float16")),
+        ("webgpu", ("float16",), (), ("float16",)),
+        ("llvm", ("float16",), ("x86-64-v3",), ("float16",)),
+    ],
+)
+def test_a_browsers_processor_computes_in_float32(tmp_path, target, dtypes, instruction_sets, captured) -> None:
+    config = BuildConfig("circles", target, dtypes, tmp_path, tmp_path, instruction_sets=instruction_sets)
+    assert config.captured_dtypes == captured

@@ -4,7 +4,13 @@ import pytest
 
 from mlc_controlnet import instruction_sets
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets, resolve_instruction_sets
+from mlc_controlnet.instruction_sets import (
+    INSTRUCTION_SETS,
+    host_instruction_sets,
+    is_foreign,
+    resolve_browser_instruction_sets,
+    resolve_instruction_sets,
+)
 
 V3 = "fpu sse2 movbe abm xsave avx f16c fma bmi1 avx2 bmi2"
 V4 = f"{V3} avx512f avx512dq avx512cd avx512bw avx512vl"
@@ -60,3 +66,12 @@ def test_a_processor_without_any_is_told_what_it_lacks(monkeypatch: pytest.Monke
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(UserError, match=r"--cpu.*x86-64-v2"):
         resolve_instruction_sets("x86-64-v2")
+
+
+def test_browsers_have_instruction_sets_of_their_own_and_can_do_without() -> None:
+    assert resolve_browser_instruction_sets("portable") == ("wasm-relaxed-simd", "wasm-simd128")
+    assert resolve_browser_instruction_sets("wasm-simd128") == ("wasm-simd128",)
+    assert resolve_browser_instruction_sets("none") == ()
+    with pytest.raises(UserError, match=r"--cpu.*x86-64-v3"):
+        resolve_browser_instruction_sets("x86-64-v3")
+    assert is_foreign("wasm-simd128")

@@ -39,14 +39,14 @@ class Library:
     """One compiled library and the features and limits that a device needs to run it."""
 
     file: str
-    device: str  # webgpu, llvm, cuda, ...
+    device: str  # webgpu, wasm (a browser's processor), llvm, cuda, ...
     dtype: str  # the compute dtype: float32 or float16
     required_features: tuple[str, ...]  # GPUFeatureName
     required_limits: Mapping[str, int]  # GPUSupportedLimits names to values
     activation_bytes: Mapping[str, int]  # of planned activations, by function
     launches: Mapping[str, int]  # kernel launches per call, by function
     largest_binding_bytes: int
-    instruction_set: str = ""  # of the processors that run a library for llvm: x86-64-v3, x86-64-v4, aarch64
+    instruction_set: str = ""  # of the processors that run it: x86-64-v3, x86-64-v4, aarch64, wasm-simd128, ...
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from mlc_controlnet.config import (
     parse_size,
 )
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, NATIVE, PORTABLE, resolve_instruction_sets
+from mlc_controlnet.instruction_sets import (
+    BROWSER_INSTRUCTION_SETS,
+    INSTRUCTION_SETS,
+    NATIVE,
+    NONE,
+    PORTABLE,
+    resolve_browser_instruction_sets,
+    resolve_instruction_sets,
+)
 from mlc_controlnet.locations import DIST, TUNING_DB
 
 # A second chunk serves nearly all prompts that people share. For Stable Diffusion 1.5 on WebGPU in float16 it adds 8
@@ -33,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"for --target llvm, the processors to compile for: {PORTABLE}, one library for each instruction set of "
         f"this machine's family, of which the runtime takes the best that its processor has; {NATIVE}, only this "
-        f"machine's best; or one of {', '.join(INSTRUCTION_SETS)}; default: %(default)s",
+        f"machine's best; or one of {', '.join(INSTRUCTION_SETS)}. For --target webgpu, the libraries for visitors "
+        f"without a GPU: {PORTABLE}, {' and '.join(BROWSER_INSTRUCTION_SETS)}; one of them; or {NONE}; "
+        "default: %(default)s",
     )
     parser.add_argument(
         "--model",
@@ -221,8 +231,9 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
 
     if options.target is None:
         raise UserError("--target", "none", f"one of {', '.join(TARGETS)}", "pass --target webgpu or --target llvm")
-    if options.cpu != PORTABLE and options.target != "llvm":
-        raise UserError("--cpu", f"{options.cpu} with --target {options.target}", "--target llvm", "leave --cpu out")
+    if options.cpu != PORTABLE and options.target not in ("llvm", "webgpu"):
+        wanted = "--target llvm or webgpu"
+        raise UserError("--cpu", f"{options.cpu} with --target {options.target}", wanted, "leave --cpu out")
     dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
     sizes: list[tuple[int | None, int | None]] = [(options.height, options.width)]
     if options.size:
@@ -238,7 +249,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         every_dtype=options.dtype is not None,
         out=out,
         tuning_db=options.tuning_db,
-        instruction_sets=resolve_instruction_sets(options.cpu) if options.target == "llvm" else (),
+        instruction_sets=_instruction_sets(options.target, options.cpu),
         height=sizes[0][0],
         width=sizes[0][1],
         other_sizes=tuple(parse_size(text) for text in options.size[1:]),
@@ -255,3 +266,8 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         tokenizer=options.tokenizer,
         prediction_type=options.prediction_type,
     )
+
+
+def _instruction_sets(target: str, option: str) -> tuple[str, ...]:
+    resolved = {"llvm": resolve_instruction_sets, "webgpu": resolve_browser_instruction_sets}.get(target)
+    return () if resolved is None else resolved(option)

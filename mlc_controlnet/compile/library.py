@@ -1,6 +1,8 @@
 """Turns a captured IRModule into a compiled library and the figures that describe it."""
 
+import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +13,14 @@ from tvm import relax
 
 from mlc_controlnet.bundle import manifest
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
-from mlc_controlnet.config import BuildConfig, TargetPreset
+from mlc_controlnet.config import BROWSER_PROCESSOR, BuildConfig, TargetPreset
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, best_of_host, is_foreign
+from mlc_controlnet.instruction_sets import (
+    ALL_INSTRUCTION_SETS,
+    BROWSER_INSTRUCTION_SETS,
+    best_of_host,
+    is_foreign,
+)
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 from mlc_controlnet.passes.generate import opencl_code as _opencl_code  # noqa: F401  TVM finds what it registers
 from mlc_controlnet.passes.generate import webgpu_code
@@ -76,7 +83,7 @@ class PlannedLibrary:
     Attributes:
         requirements: the limits and features that the library needs from its device.
         launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
-        instruction_set: a key of INSTRUCTION_SETS; "" for a target that is no processor.
+        instruction_set: a key of ALL_INSTRUCTION_SETS; "" for a target that is no processor.
     """
 
     module: tvm.IRModule
@@ -102,7 +109,8 @@ def plan_library(
     """Take a `module` captured in `dtype` through every phase.
 
     Args:
-        instruction_set: a key of INSTRUCTION_SETS, for llvm; None: the best that this machine's processor has.
+        instruction_set: a key of INSTRUCTION_SETS, for llvm; None: the best that this machine's processor has. For
+            webgpu a key of BROWSER_INSTRUCTION_SETS: the library runs on the browser's processor instead.
         shipped: False for a processor's library that is only compared with torch: LLVM then optimises less.
 
     Raises:
@@ -125,7 +133,7 @@ def plan_library(
     return PlannedLibrary(
         after["plan"],
         dtype,
-        config.preset,
+        preset_of(config, instruction_set),
         pipeline.target,
         requirements,
         launches,
@@ -134,9 +142,19 @@ def plan_library(
     )
 
 
+def for_instruction_set(planned: PlannedLibrary, name: str) -> PlannedLibrary:
+    """Return the same plan for another instruction set with vectors and registers of the same size."""
+    return dataclasses.replace(planned, target=tvm_target(planned.preset, name), instruction_set=name)
+
+
+def preset_of(config: BuildConfig, instruction_set: str | None) -> TargetPreset:
+    """Return the preset of one of the build's libraries."""
+    return BROWSER_PROCESSOR if instruction_set in BROWSER_INSTRUCTION_SETS else config.preset
+
+
 def pipeline_of(config: BuildConfig, instruction_set: str | None = None, shipped: bool = True) -> Pipeline:
     """Make the phases that `config` asks for; see `plan_library` for the others."""
-    target = tvm_target(config.preset, instruction_set)
+    target = tvm_target(preset_of(config, instruction_set), instruction_set)
     if not shipped:
         target = tvm.target.Target({**json.loads(str(target)), "opt-level": 1})
     records = config.tuning_db / config.target / (instruction_set or "")
@@ -166,7 +184,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     executable = generate_code(planned.module, planned.target)
     instructions = f"-{planned.instruction_set}" if planned.instruction_set else ""
     path = folder / f"{model_name}-{dtype}{instructions}{preset.library_suffix}"
-    if preset.device == "webgpu":
+    if preset.library_suffix == ".wasm":
         from mlc_controlnet.toolchain import link_wasm
 
         executable.export_library(str(path), fcompile=link_wasm)
@@ -189,6 +207,22 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     )
 
 
+def largest_weights_bytes(module: tvm.IRModule) -> int:
+    """Return the bytes of the weights of the component that has most, in the module's own dtype."""
+    return max(
+        (
+            sum(_bytes_of(field) for field in function.params[-1].ty.fields)
+            for _, function in module.functions_items()
+            if isinstance(function, relax.Function) and isinstance(function.params[-1].ty, relax.TupleType)
+        ),
+        default=0,
+    )
+
+
+def _bytes_of(tensor: relax.TensorType) -> int:
+    return math.prod(int(side) for side in tensor.shape) * (tvm.DataType(str(tensor.dtype)).bits // 8)
+
+
 def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:
     """Generate code for a module after the last phase."""
     lowering = webgpu_code.PIPELINE if target.kind.name == "webgpu" else "default"
@@ -208,10 +242,10 @@ def _check_room(folder: Path) -> None:
 
 
 def tvm_target(preset: TargetPreset, instruction_set: str | None = None) -> tvm.target.Target:
-    """Make TVM's target, with its host, from a preset; for llvm, of an instruction set or this machine's best."""
-    if preset.device == "llvm":
+    """Make TVM's target, with its host, from a preset; for processors, of an instruction set or this machine's best."""
+    if preset.device in ("llvm", "wasm"):
         name = best_of_host() if instruction_set is None else instruction_set
-        return tvm.target.Target({"kind": "llvm"} if name is None else INSTRUCTION_SETS[name].tvm_target)
+        return tvm.target.Target({"kind": "llvm"} if name is None else ALL_INSTRUCTION_SETS[name].tvm_target)
     if preset.tvm_host is None:
         return tvm.target.Target(preset.tvm_target)
     return tvm.target.Target(preset.tvm_target, host=preset.tvm_host)

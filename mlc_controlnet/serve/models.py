@@ -67,7 +67,7 @@ def read_models(folders: Sequence[Path]) -> ServedModels:
     for folder in folders:
         bundle = read_bundle(folder)
         bundle.manifest.check_can_draw(str(folder))
-        if all(library.device == "webgpu" for library in bundle.manifest.libraries):
+        if all(library.device in ("webgpu", "wasm") for library in bundle.manifest.libraries):
             remedy = "build one with python -m mlc_controlnet build --target llvm; the page serves this one by itself"
             raise UserError(str(folder), "a bundle for browsers", "a native bundle", remedy)
         bundles.append(bundle)

@@ -1,5 +1,6 @@
 """The real Chromium and what it needs: the built page, and bundles for WebGPU."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -48,6 +49,34 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def linear_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Linear components of 24 x 16 pixels for WebGPU: they load in a second or two."""
     return build_linear_bundle(tmp_path_factory.mktemp("linear-webgpu"))
+
+
+def add_processor_library(bundle: Bundle, module: Any, folder: Path, instruction_set: str = "wasm-simd128") -> Bundle:
+    """Write the bundle to `folder` anew, with a library for the browser's processor too."""
+    from mlc_controlnet.bundle.writer import BundleWriter
+    from mlc_controlnet.compile.library import plan_library, write_library
+    from mlc_controlnet.export.weight_residency import plan_residency
+
+    manifest = bundle.manifest
+    config = BuildConfig(manifest.model.name, "webgpu", ("float32",), folder, folder / "no-records")
+    planned = plan_library(module, "float32", config, instruction_set)
+    library, description = write_library(planned, manifest.model.name, bundle.path.parent)
+    with BundleWriter(folder) as writer:
+        for entry in manifest.files:
+            writer.add_file(entry.path, bundle.path / entry.path)
+        writer.add_file(description.file, library)
+        libraries = (*manifest.libraries, description)
+        memory = plan_residency(libraries, manifest.components, manifest.params, manifest.variants)
+        return writer.finish(dataclasses.replace(manifest, libraries=libraries, memory=memory, files=()))
+
+
+@pytest.fixture(scope="session")
+def linear_processor_bundle(tmp_path_factory: pytest.TempPathFactory, linear_webgpu_bundle: Bundle) -> Bundle:
+    """The same for WebGPU and for processors."""
+    from tests.fixtures.linear_bundle import linear_module
+
+    folder = tmp_path_factory.mktemp("linear-processor") / "bundle"
+    return add_processor_library(linear_webgpu_bundle, linear_module(), folder)
 
 
 @pytest.fixture(scope="session")

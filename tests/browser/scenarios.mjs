@@ -480,6 +480,42 @@ export async function useTheEngine({ visitor, host, options }) {
   }, options);
 }
 
+/** The same picture on every device of `options.devices`, and which libraries each fetched. @param {Stage} stage */
+export async function drawOnEachDevice({ visitor, host, options }) {
+  const { page } = visitor;
+  await page.goto(host.url);
+  /** @type {any[]} */
+  const drawn = [];
+  for (const device of options.devices) {
+    const before = host.requests.length;
+    const facts = await page.evaluate(
+      async ({ device, request }) => {
+        const { createEngine, purgeBundle } = await import(
+          /** @type {any} */ (new URL("./engine/index.js", location.href).href)
+        );
+        const engine = await createEngine({ bundleUrl: "./bundle/", device });
+        const { runsOn, reason, dtype, threads, manifest } = engine.info;
+        const controlImage = new ImageData(manifest.model.width, manifest.model.height);
+        controlImage.data.fill(255);
+        const start = performance.now();
+        const { data } = await engine.generate({ ...request, controlImage });
+        const milliseconds = performance.now() - start;
+        const cancelled = new AbortController();
+        const onStep = () => cancelled.abort();
+        const end = await engine
+          .generate({ ...request, controlImage }, { onStep, signal: cancelled.signal })
+          .catch(String);
+        await engine.unload();
+        await purgeBundle("./bundle/");
+        return { runsOn, reason, dtype, threads, data: Array.from(data), milliseconds, end };
+      },
+      { device, request: options.request },
+    );
+    drawn.push({ ...facts, libraries: host.requests.slice(before).filter((path) => path.endsWith(".wasm")) });
+  }
+  return { drawn };
+}
+
 /** A page whose engine and bundle are on another host. @param {Stage} stage */
 export async function useAForeignEngine({ visitor, host, options }) {
   const foreign = await serveSite({ site: options.engine, bundle: options.engineBundle, cors: true });

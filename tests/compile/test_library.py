@@ -5,7 +5,15 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from mlc_controlnet.compile.library import OverLimits, compile_library, generate_code, plan_library, write_library
+from mlc_controlnet.compile.library import (
+    OverLimits,
+    compile_library,
+    for_instruction_set,
+    generate_code,
+    largest_weights_bytes,
+    plan_library,
+    write_library,
+)
 from mlc_controlnet.config import BuildConfig
 
 
@@ -83,3 +91,38 @@ def test_a_library_for_another_processor_is_linked_and_has_its_vectors(
     assert (path.name, library.instruction_set) == (f"sum-float32-{instruction_set}.so", instruction_set)
     header = path.read_bytes()[:20]
     assert header[:4] == b"\x7fELF" and int.from_bytes(header[18:20], "little") == machine
+
+
+@I.ir_module
+class Product:
+    """A product of two matrices: its sums are of products, which some processors contract."""
+
+    @R.function
+    def multiply(x: R.Tensor((64, 64), "float32"), w: R.Tensor((64, 64), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            out = R.matmul(x, w)
+            R.output(out)
+        return out
+
+
+def test_the_libraries_for_a_browsers_processor_share_a_plan_and_differ_in_their_instructions(tmp_path) -> None:
+    config = BuildConfig("product", "webgpu", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    planned = plan_library(Product, "float32", config, "wasm-simd128")
+    assembly = {}
+    for name in ("wasm-simd128", "wasm-relaxed-simd"):
+        one = for_instruction_set(planned, name)
+        assembly[name] = generate_code(one.module, one.target).mod.imports[0].inspect_source("s")
+        path, library = write_library(one, "product", tmp_path)
+        assert path.read_bytes()[:4] == b"\0asm"
+        assert (library.device, library.instruction_set) == ("wasm", name)
+        assert library.file == path.name == f"product-float32-{name}.wasm"
+        assert library.required_limits == {} and library.launches == {"multiply": 1}
+    assert all("f32x4.mul" in text or "relaxed_madd" in text for text in assembly.values())
+    assert "f32x4.relaxed_madd" in assembly["wasm-relaxed-simd"]
+    assert "relaxed" not in assembly["wasm-simd128"]
+
+
+def test_the_largest_weights_are_those_of_one_component() -> None:
+    assert largest_weights_bytes(Sum) == 0  # weights come as one tuple, the last parameter
+    assert largest_weights_bytes(relax.transform.BundleModelParams()(Sum)) == 4 * 4096

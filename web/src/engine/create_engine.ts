@@ -1,8 +1,8 @@
 /** Load a bundle, generate pictures, and unload it. */
 
 import { type BatchRequest, oneRequestEach } from "./batch.ts";
+import { chooseDevice } from "./choose_device.ts";
 import { filesToDraw } from "./detect.ts";
-import { openDevice } from "./device.ts";
 import { Engine } from "./engine.ts";
 import {
   type BatchCallbacks,
@@ -40,17 +40,19 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   await persists; // it may enlarge the room
   const notice = await noticeOfRoom(await bytesToKeep(bundle));
   if (notice !== undefined) options.onNotice?.(notice);
-  const { engine, opened, memory } = await loadEngine(bundle, options);
+  const { engine, chosen, memory } = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
     await bundle.keep();
     const info: EngineInfo = {
       manifest: bundle.manifest,
       bundleSha256: bundle.sha256,
-      device: opened.description,
-      dtype: opened.library.dtype,
+      device: chosen.opened.description,
+      runsOn: chosen.runsOn,
+      reason: chosen.reason,
+      dtype: chosen.opened.library.dtype,
       memory,
-      memoryPlan: bundle.manifest.memory[opened.library.file],
+      memoryPlan: bundle.manifest.memory[chosen.opened.library.file],
       samplers: [...model.samplers.samplers.keys()],
     };
     return new PipelineEngine(info, new ControlNetPipeline(model), engine);
@@ -70,11 +72,12 @@ async function bytesToKeep(bundle: Bundle): Promise<number> {
 
 /** Load the engine. If the GPU's memory is full and the caller chose no memory mode, try again with "reduced". */
 async function loadEngine(bundle: Bundle, options: EngineOptions) {
-  const { libraries, memory: plans } = bundle.manifest;
+  const { manifest } = bundle;
   const load = async (choice: MemoryChoice) => {
-    const opened = await openDevice(libraries, navigator.gpu); // before anything large is fetched
-    const memory = chooseMemory(choice, plans[opened.library.file], opened.maxBufferBytes);
-    return { engine: await Engine.load(bundle, opened, memory, options), opened, memory };
+    const chosen = await chooseDevice(manifest, options.device ?? "auto", navigator.gpu); // before anything large is fetched
+    const { opened } = chosen;
+    const memory = chooseMemory(choice, manifest.memory[opened.library.file], opened.maxBufferBytes);
+    return { engine: await Engine.load(bundle, opened, memory, options), chosen, memory };
   };
   const choice = options.memory ?? "auto";
   try {

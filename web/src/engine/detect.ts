@@ -1,5 +1,6 @@
 /** What this browser and GPU can do, and which library of a bundle would run here: before anything large is fetched. */
 
+import { chooseDevice, type DeviceChoice, type OpenGpu } from "./choose_device.ts";
 import { type AdapterFacts, adapterFacts, chooseLibrary, requestAdapter } from "./device.ts";
 import { UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
@@ -12,6 +13,8 @@ import { neededShards } from "./weights.ts";
 export interface DetectOptions {
   /** The address of a bundle's folder. Without it, only the browser and the GPU are looked at. */
   readonly bundleUrl?: string | URL;
+  /** As for createEngine. Default: auto. */
+  readonly device?: DeviceChoice;
   /** As for createEngine. Default: auto. */
   readonly memory?: MemoryChoice;
   readonly signal?: AbortSignal;
@@ -32,8 +35,10 @@ export interface DetectedBundle {
 export interface DetectedVariant {
   /** The library's file in the bundle. */
   readonly file: string;
-  /** What it runs on: webgpu. */
+  /** What it runs on: webgpu, or wasm for the processor. */
   readonly device: string;
+  /** Why, for readers: "no WebGPU in this browser". */
+  readonly reason: string;
   /** float16 or float32. */
   readonly dtype: string;
   /** The memory mode that is tried first, and the GPU memory that it needs. */
@@ -59,8 +64,8 @@ export interface Detection {
  * wrong is the result's `problem`.
  */
 export async function detect(options: DetectOptions = {}): Promise<Detection> {
-  checkKeys("options", options, ["bundleUrl", "memory", "signal"]);
-  const { bundleUrl, memory = "auto", signal } = options;
+  checkKeys("options", options, ["bundleUrl", "device", "memory", "signal"]);
+  const { bundleUrl, device = "auto", memory = "auto", signal } = options;
   const problems: UserError[] = [];
   const attempt = async <T>(action: () => Promise<T>): Promise<T | undefined> => {
     try {
@@ -79,18 +84,28 @@ export async function detect(options: DetectOptions = {}): Promise<Detection> {
   };
   if (opened === undefined) return { ...found, ...problemOf(problems) };
   const { manifest, sha256 } = opened;
-  const library = adapter && (await attempt(async () => chooseLibrary(adapter, manifest.libraries)));
-  const file = library?.file ?? manifest.libraries[manifest.libraries.length - 1].file;
-  const sizes = await sizesOf(opened, file);
-  const variant = adapter &&
-    library && {
-      file,
-      device: library.device,
-      dtype: library.dtype,
-      memory: chooseMemory(memory, manifest.memory[file], adapter.limits.maxBufferSize),
-    };
-  return { ...found, bundle: { manifest, sha256, ...sizes }, ...(variant && { variant }), ...problemOf(problems) };
+  const chosen = await attempt(() => chooseDevice(manifest, device, globalThis.navigator?.gpu, lookAtGpu));
+  const file = chosen?.opened.library.file ?? manifest.libraries[manifest.libraries.length - 1].file;
+  const bundle = { manifest, sha256, ...(await sizesOf(opened, file)) };
+  if (chosen === undefined) return { ...found, bundle, ...problemOf(problems) };
+  const { library, maxBufferBytes } = chosen.opened;
+  const variant = {
+    file,
+    device: library.device,
+    reason: chosen.reason,
+    dtype: library.dtype,
+    memory: chooseMemory(memory, manifest.memory[file], maxBufferBytes),
+  };
+  return { ...found, bundle, variant }; // without a GPU there is no problem if the processor draws
 }
+
+/** What opening the GPU would give, without a device. */
+const lookAtGpu: OpenGpu = async (libraries, gpu) => {
+  const adapter = await requestAdapter(gpu);
+  const library = chooseLibrary(adapter, libraries);
+  const { description } = adapterFacts(adapter);
+  return { library, description, maxBufferBytes: adapter.limits.maxBufferSize };
+};
 
 async function openToDraw(bundleUrl: string | URL, signal?: AbortSignal): Promise<Bundle> {
   const bundle = await openBundle(bundleUrl, signal);

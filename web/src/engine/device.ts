@@ -8,7 +8,8 @@ import { checkSecureContext } from "./secure_context.ts";
 
 /** A device that was opened for one library. */
 export interface OpenDevice {
-  readonly device: GPUDevice;
+  /** Undefined: the processor, which needs none. */
+  readonly device?: GPUDevice;
   readonly library: Library;
   /** Vendor, architecture and name, as far as the browser reveals them: "nvidia ada-lovelace". */
   readonly description: string;
@@ -70,12 +71,19 @@ export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFac
   }
   return {
     description: describe(info),
-    isSoftware:
-      info.isFallbackAdapter || /swiftshader|llvmpipe|basic render/i.test(Object.values(textsOf(info)).join()),
+    isSoftware: isSoftware(info),
     features: [...features].sort(),
     limits: known,
     estimatedMemoryBytes: BUFFERS_PER_HEAP * limits.maxBufferSize,
   };
+}
+
+/** Return whether an adapter is the processor in disguise. */
+export function isSoftware(info: GPUAdapterInfo): boolean {
+  return (
+    info.isFallbackAdapter === true ||
+    /swiftshader|llvmpipe|lavapipe|basic render/i.test(Object.values(textsOf(info)).join())
+  );
 }
 
 function webgpuLibraries(libraries: readonly Library[]): Library[] {

@@ -1,5 +1,5 @@
 /**
- * A bundle's components as functions on a WebGPU device, by TVM's virtual machine in wasm.
+ * A bundle's components as functions on a WebGPU device or the processor, by TVM's virtual machine in wasm.
  *
  * The host passes and receives arrays. Values that only pass from one component to the next stay on the device.
  * Twin: mlc_controlnet/runtime/engine.py.
@@ -34,7 +34,7 @@ import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import type { Size } from "./size.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import { type FunctionEntry, forSize, functionFor } from "./variant.ts";
-import { awaitWork } from "./wait.ts";
+import { awaitWork, nextTask } from "./wait.ts";
 import { createWasi } from "./wasi.ts";
 import { neededShards, Weights } from "./weights.ts";
 
@@ -61,13 +61,13 @@ export class Engine implements Components {
 
   private constructor(
     private readonly tvm: tvmjs.Instance,
-    private readonly gpu: tvmjs.DLDevice,
+    private readonly target: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
     private readonly bundle: Bundle,
     private readonly library: Library,
     private readonly weights: Weights,
     memory: Memory,
-    private readonly device: GPUDevice,
+    private readonly device: GPUDevice | undefined,
   ) {
     this.manifest = bundle.manifest;
     this.breaking = new Promise((_, reject) => {
@@ -75,8 +75,8 @@ export class Engine implements Components {
         this.broken ??= error;
         reject(this.broken);
       };
-      device.lost.then((info) => this.unloaded || fail(lostDevice(info, memory)));
-      device.addEventListener("uncapturederror", ({ error }) => fail(new Error(`WebGPU: ${error.message}`)));
+      device?.lost.then((info) => this.unloaded || fail(lostDevice(info, memory)));
+      device?.addEventListener("uncapturederror", ({ error }) => fail(new Error(`WebGPU: ${error.message}`)));
     });
     this.breaking.catch(() => {}); // a call that waits at that moment rejects; later calls find `broken`
   }
@@ -84,7 +84,7 @@ export class Engine implements Components {
   /**
    * Fetch the weights while the kernels compile. Every file is checked against its hash.
    *
-   * The engine owns the device from here on. If loading fails, it destroys the device.
+   * The engine owns the device from here on. If loading fails, it destroys the device. Without one, the processor runs all.
    */
   static async load(
     bundle: Bundle,
@@ -92,36 +92,39 @@ export class Engine implements Components {
     memory: Memory,
     options: LoadOptions = {},
   ): Promise<Engine> {
-    const lost = device.lost.then((info): never => {
-      throw lostDevice(info, memory);
-    });
+    const lost =
+      device === undefined
+        ? new Promise<never>(() => {})
+        : device.lost.then((info): never => {
+            throw lostDevice(info, memory);
+          });
     let tvm: tvmjs.Instance | undefined;
     try {
       const needed = neededShards(bundle.manifest, drawingComponents(bundle.manifest));
       const metered = withDownloadMeter(bundle, [library.file, ...needed.keys()], options);
       const wasm = await bundle.readFile(library.file, metered);
       tvm = await tvmjs.instantiate(wasm.buffer, createWasi(console.info, console.error), console.info);
-      watchPipelines(device, options.onProgress);
-      easeLaunches(device);
-      tvm.initWebGPU(device);
-      const gpu = tvm.webgpu();
-      const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
-      const weights = new Weights(tvm, gpu, vm, bundle, library, memory);
-      await Promise.race([
-        lost,
-        Promise.all([weights.fetch(needed, metered), tvm.asyncLoadWebGPUPipelines(vm.getInternalModule())]),
-      ]);
+      if (device !== undefined) {
+        watchPipelines(device, options.onProgress);
+        easeLaunches(device);
+        tvm.initWebGPU(device);
+      }
+      const target = device === undefined ? tvm.cpu() : tvm.webgpu();
+      const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(target)));
+      const weights = new Weights(tvm, target, vm, bundle, library, memory);
+      const pipelines = device === undefined ? undefined : tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
+      await Promise.race([lost, Promise.all([weights.fetch(needed, metered), pipelines])]);
       // Now, so that a GPU that is full is found out at once.
       for (const name of drawingComponents(bundle.manifest)) {
-        await Promise.race([lost, weights.merge(name, () => gpu.sync())]);
+        await Promise.race([lost, weights.merge(name, () => target.sync())]);
       }
       options.signal?.throwIfAborted();
-      const engine = new Engine(tvm, gpu, vm, bundle, library, weights, memory, device);
+      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device);
       for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
       return engine;
     } catch (error) {
       tvm?.dispose();
-      device.destroy();
+      device?.destroy();
       throw error;
     } finally {
       lost.catch(() => {}); // the engine handles a later loss itself
@@ -165,7 +168,7 @@ export class Engine implements Components {
     const { dtype } = this.library;
     return this.keep(
       this.guarded(() => {
-        const tensor = createTensor(this.tvm, this.gpu, [batch, values.length / width, width], dtype);
+        const tensor = createTensor(this.tvm, this.target, [batch, values.length / width, width], dtype);
         fillTensor(this.tvm, tensor, bytesOf(dtype === "float16" ? narrowFloat32(values) : values));
         return [tensor];
       }),
@@ -200,7 +203,7 @@ export class Engine implements Components {
   async zeroResiduals(size: Size = this.manifest.model): Promise<Residuals> {
     const dtypeOf = (dtype: string) => (dtype === COMPUTE ? this.library.dtype : dtype);
     const specs = residualSpecs(forSize(this.manifest, size));
-    const zeros = () => specs.map(({ shape, dtype }) => createZeros(this.tvm, this.gpu, shape, dtypeOf(dtype)));
+    const zeros = () => specs.map(({ shape, dtype }) => createZeros(this.tvm, this.target, shape, dtypeOf(dtype)));
     return this.keep(this.guarded(zeros));
   }
 
@@ -307,7 +310,7 @@ export class Engine implements Components {
     if (known !== undefined) return known;
     const run = inScope(this.tvm, (scope) => scope.detachFromCurrentScope(this.vm.getFunction(name)));
     const slots = inputs.map(({ shape, dtype }) =>
-      dtype === COMPUTE ? undefined : createTensor(this.tvm, this.gpu, shape, dtype),
+      dtype === COMPUTE ? undefined : createTensor(this.tvm, this.target, shape, dtype),
     );
     const loaded = { run, slots };
     this.functions.set(name, loaded);
@@ -316,7 +319,8 @@ export class Engine implements Components {
 
   /** Wait until the device has finished the queued work. */
   private async synced(): Promise<void> {
-    await awaitWork(Promise.race([this.gpu.sync(), this.breaking]), this.device);
+    if (this.device === undefined) return nextTask(); // the work is done; a message that cancels the picture is read now
+    await awaitWork(Promise.race([this.target.sync(), this.breaking]), this.device);
   }
 
   private keep(tensors: tvmjs.Tensor[]): TensorsOnDevice {

@@ -15,6 +15,8 @@
  * - `no-webgpu`: the browser has no WebGPU.
  * - `no-adapter`: it has WebGPU and no GPU for it.
  * - `gpu-lacks`: the GPU has not the features or limits that the bundle needs.
+ * - `no-simd`: the browser's WebAssembly has no vectors, which drawing on the processor needs.
+ * - `too-large`: the model does not fit into WebAssembly's memory, and there is no GPU.
  * - `gpu-memory-full`: also with the least memory that the bundle can do with.
  * - `device-lost`: the GPU went away twice within a minute.
  * - `not-finite`: a component returned NaN or infinity, also in float32 if the bundle has it.
@@ -33,6 +35,8 @@ export type ErrorCode =
   | "no-webgpu"
   | "no-adapter"
   | "gpu-lacks"
+  | "no-simd"
+  | "too-large"
   | "gpu-memory-full"
   | "device-lost"
   | "not-finite"

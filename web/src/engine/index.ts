@@ -7,6 +7,7 @@
  */
 
 export type { BatchRequest } from "./batch.ts";
+export type { DeviceChoice } from "./choose_device.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export { createEngine } from "./create_engine.ts";
 export type { Step } from "./denoising.ts";

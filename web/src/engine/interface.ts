@@ -1,6 +1,7 @@
 /** The engine's interface, which `create_engine.ts` implements in this thread and `../worker` on the other end of a port. */
 
 import type { BatchRequest } from "./batch.ts";
+import type { DeviceChoice } from "./choose_device.ts";
 import type { Step } from "./denoising.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
@@ -13,6 +14,8 @@ import { checkRequest, type GenerateRequest } from "./request.ts";
 export interface EngineOptions extends LoadOptions {
   /** The address of the bundle's folder on a static host, absolute or relative to the page. */
   readonly bundleUrl: string | URL;
+  /** What draws: gpu, cpu or auto. Default: auto, the processor only where no real GPU can run the bundle. */
+  readonly device?: DeviceChoice;
   /** Whether all weights stay in GPU memory: resident, reduced or auto. Default: auto. */
   readonly memory?: MemoryChoice;
   /** Called with the bundle's manifest before anything large is fetched. */
@@ -59,8 +62,12 @@ export interface EngineInfo {
   readonly manifest: Manifest;
   /** sha256 of manifest.json. */
   readonly bundleSha256: string;
-  /** The GPU's name, as the browser gives it. */
+  /** The GPU's name, as the browser gives it, or the processor. */
   readonly device: string;
+  /** What draws. */
+  readonly runsOn: "gpu" | "cpu";
+  /** Why it does, for readers: "no WebGPU in this browser". */
+  readonly reason: string;
   /** The compute dtype of the library in use: float16 or float32. */
   readonly dtype: string;
   /** The mode in use, and how much GPU memory drawing needs in it. */
@@ -101,6 +108,7 @@ export interface ControlNetEngine {
 
 const OPTIONS: { readonly [K in keyof Required<EngineOptions>]: true } = {
   bundleUrl: true,
+  device: true,
   memory: true,
   onManifest: true,
   onNotice: true,

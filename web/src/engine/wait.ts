@@ -24,3 +24,15 @@ export async function awaitWork<T>(work: Promise<T>, device: GPUDevice, nudges =
     clearInterval(timer);
   }
 }
+
+/** Wait until the thread has read the messages that arrived meanwhile. A timer would wait 4 ms. */
+export function nextTask(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(undefined);
+  });
+}

@@ -52,7 +52,7 @@ export class Weights {
 
   constructor(
     private readonly tvm: tvmjs.Instance,
-    private readonly gpu: tvmjs.DLDevice,
+    private readonly target: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
     private readonly bundle: Bundle,
     private readonly library: Library,
@@ -74,10 +74,10 @@ export class Weights {
     await fetchRecords(this.bundle, shards, options, async (bytes, records) => {
       for (const record of records) {
         const weight = { shape: record.shape, ...decodeRecord(bytes, record, this.library.dtype) };
-        if (this.staying.has(record.name)) this.kept.set(record.name, upload(this.tvm, this.gpu, weight));
+        if (this.staying.has(record.name)) this.kept.set(record.name, upload(this.tvm, this.target, weight));
         else this.waiting.set(record.name, { ...weight, bytes: weight.bytes.slice() }); // so the shard can be freed
       }
-      await this.gpu.sync();
+      await this.target.sync();
     });
   }
 
@@ -140,7 +140,7 @@ export class Weights {
       const tensors = sources.map((source) => {
         const there = this.kept.get(source);
         if (there !== undefined) return there;
-        brought.push(upload(this.tvm, this.gpu, this.waiting.get(source) as HostWeight));
+        brought.push(upload(this.tvm, this.target, this.waiting.get(source) as HostWeight));
         return brought[brought.length - 1];
       });
       const made = inScope(this.tvm, (scope) =>
@@ -178,7 +178,7 @@ export class Weights {
           await sync();
           written = 0;
         }
-        brought.set(param, upload(this.tvm, this.gpu, weight));
+        brought.set(param, upload(this.tvm, this.target, weight));
         written += weight.bytes.length;
       }
       const weights = this.params[name].map((param) => this.kept.get(param) ?? brought.get(param));

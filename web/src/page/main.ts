@@ -142,7 +142,8 @@ function speakOfAnyModel(): void {
   prompt.placeholder = repaints ? "What belongs there" : "What the picture shows";
 }
 
-function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, memoryPlan }: EngineInfo): void {
+function onLoaded(info: EngineInfo): void {
+  const { manifest, samplers, bundleSha256, dtype, device, runsOn, reason, memory, memoryPlan } = info;
   performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
   const { model } = manifest;
   const sampler = field<HTMLSelectElement>("sampler");
@@ -154,9 +155,9 @@ function onLoaded({ manifest, samplers, bundleSha256, dtype, device, memory, mem
   }
   offerMemory(memoryPlan);
   byId("about").textContent =
-    `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device}, ${gigabytes(memory.peak_bytes)} of GPU ` +
-    `memory. Bundle ${bundleSha256.slice(0, 12)}.`;
-  status.result("Ready");
+    `Model ${model.name}, ${model.width}×${model.height}, ${dtype} on ${device} (${reason}), ` +
+    `${gigabytes(memory.peak_bytes)} of ${runsOn === "gpu" ? "GPU " : ""}memory. Bundle ${bundleSha256.slice(0, 12)}.`;
+  status.result(runsOn === "gpu" ? "Ready" : `Ready, on the processor: ${reason}`);
 }
 
 /** Show how much memory each choice needs. A small model leaves nothing to choose. */

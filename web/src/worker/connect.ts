@@ -81,7 +81,7 @@ export async function connectEngine(
 ): Promise<ControlNetEngine> {
   try {
     checkOptions(options);
-    const { bundleUrl, memory, onManifest, onNotice, onProgress, persist, signal } = options;
+    const { bundleUrl, device, memory, onManifest, onNotice, onProgress, persist, signal } = options;
     if (persist) await persistStorage(); // a worker cannot ask
     const { folder, query } = resolveBundleUrl(bundleUrl); // here: the worker may have another address than the page
     const onEvent = (event: Reply) => {
@@ -90,7 +90,7 @@ export async function connectEngine(
       if (event.kind === "notice") onNotice?.(event.notice);
     };
     const info = await connection.call<EngineInfo>(
-      { kind: "create", bundleUrl: folder + query, memory },
+      { kind: "create", bundleUrl: folder + query, device, memory },
       { signal, onEvent },
     );
     return new RemoteEngine(info, connection, release);

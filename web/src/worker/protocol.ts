@@ -3,6 +3,7 @@
 import { type ErrorCode, UserError } from "../engine/errors.ts";
 import type {
   BatchRequest,
+  DeviceChoice,
   GeneratedImage,
   GenerateRequest,
   Image,
@@ -14,7 +15,13 @@ import type {
 
 /** A message from the page. */
 export type Call =
-  | { readonly kind: "create"; readonly id: number; readonly bundleUrl: string; readonly memory?: MemoryChoice }
+  | {
+      readonly kind: "create";
+      readonly id: number;
+      readonly bundleUrl: string;
+      readonly device?: DeviceChoice;
+      readonly memory?: MemoryChoice;
+    }
   | {
       readonly kind: "generate";
       readonly id: number;

@@ -34,6 +34,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
       case "create":
         engine = await create({
           bundleUrl: call.bundleUrl,
+          device: call.device,
           memory: call.memory,
           signal,
           onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),

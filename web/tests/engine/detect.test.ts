@@ -52,6 +52,7 @@ test("of a bundle it says what would run, and how much is to be fetched", async 
   expect(variant).toEqual({
     file: "circles-float16.wasm",
     device: "webgpu",
+    reason: "a GPU that computes in float16",
     dtype: "float16",
     memory: { name: "resident", ...MEMORY.resident },
   });
@@ -87,6 +88,19 @@ test.each<[string, () => void, string, boolean]>([
     expect(found.adapter !== undefined).toBe(hasAdapter);
   },
 );
+
+test("without WebGPU nothing is a problem if the bundle has a library for the processor", async () => {
+  vi.stubGlobal("navigator", {});
+  const { url, manifest, ...bundle } = await openBundle(bundleUrl);
+  const [library] = manifest.libraries;
+  const onProcessor = { ...library, file: "circles.wasm", device: "wasm", instruction_set: "wasm-simd128" };
+  const memory = { ...manifest.memory, [onProcessor.file]: MEMORY };
+  const libraries = [...manifest.libraries, onProcessor];
+  vi.mocked(openBundle).mockResolvedValue({ ...bundle, url, manifest: { ...manifest, libraries, memory } });
+  const { variant, problem } = await detect({ bundleUrl });
+  expect(problem).toBeUndefined();
+  expect(variant).toMatchObject({ file: "circles.wasm", device: "wasm", reason: "no WebGPU in this browser" });
+});
 
 test("a bundle that is not there is a problem", async () => {
   vi.mocked(openBundle).mockRejectedValue(new UserError(bundleUrl, "HTTP 404", "a bundle", "build one", "bad-bundle"));

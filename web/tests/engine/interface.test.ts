@@ -4,7 +4,7 @@ import { checkBatch, checkCallbacks, checkOptions } from "../../src/engine/inter
 test("options may have their own keys only", () => {
   expect(() => checkOptions({ bundleUrl: "./", memory: undefined, signal: undefined })).not.toThrow();
   expect(() => checkOptions({ bundleURL: "./" } as never)).toThrow(
-    "key of the options: got 'bundleURL', wanted one of bundleUrl, memory, onManifest, onNotice, onProgress, persist, signal; rename it",
+    "key of the options: got 'bundleURL', wanted one of bundleUrl, device, memory, onManifest, onNotice, onProgress, persist, signal; rename it",
   );
 });
 
