@@ -1,4 +1,5 @@
 # make demo      build the bundled model for WebGPU and its page, serve them, print the address
+# make site      the same without serving: dist/site is a folder for any static host (docs/hosting.md)
 # make check     lint, types and unit tests: minutes, for every commit
 # make test      make check, and builds, parity, native and browser end to end, the notebook: for every change of main
 # make test-all  make test, and the tests marked `slow`
@@ -10,10 +11,13 @@ PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 
-.PHONY: demo check test test-all lint web-test chromium mesa clean
+.PHONY: demo site check test test-all lint web-test chromium mesa clean
 
 demo: dist/site/bundle/manifest.json
 	$(VENV) -m mlc_controlnet serve
+
+site: dist/site/bundle/manifest.json
+	@echo "dist/site is ready for a static host; docs/hosting.md says how"
 
 check: lint web-test
 	$(PYTEST) -m "not integration and not slow"

@@ -54,7 +54,12 @@ function emitServiceWorker(): Plugin {
       order: "post", // the page itself is among the files by then
       handler(_, files) {
         const page = files["index.html"] as Rolldown.OutputAsset;
-        const names = ["./", "./favicon.svg", ...Object.keys(files).filter((name) => name !== "index.html")];
+        const names = [
+          "./",
+          "./favicon.svg",
+          "./models.json",
+          ...Object.keys(files).filter((name) => name !== "index.html"),
+        ];
         const source = readFileSync(join(import.meta.dirname, "src", "page", "offline.js"), "utf8")
           .replace('["%FILES%"]', JSON.stringify(names))
           .replace("%VERSION%", createHash("sha256").update(page.source).digest("hex").slice(0, 12));

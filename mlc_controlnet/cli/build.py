@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlc_controlnet.cli.defaults import SITE
 from mlc_controlnet.cli.environment import BUILD_PACKAGES, check_packages
@@ -26,7 +27,12 @@ from mlc_controlnet.instruction_sets import (
     resolve_browser_instruction_sets,
     resolve_instruction_sets,
 )
-from mlc_controlnet.locations import DIST, TUNING_DB
+from mlc_controlnet.locations import BUNDLED_MODELS, DIST, TUNING_DB
+
+if TYPE_CHECKING:
+    from mlc_controlnet.site.models_file import Listing
+
+BUNDLED_MODEL = "circles"
 
 # A second chunk serves nearly all prompts that people share. For Stable Diffusion 1.5 on WebGPU in float16 it adds 8
 # kernels to the 201 of UNet and ControlNet, and 0.09 MB of WGSL; a second picture size adds 153, and 0.79 MB.
@@ -47,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        default="circles",
+        default=BUNDLED_MODEL,
         help="a bundled model, a diffusers folder, a .safetensors or .ckpt file, or a hub id org/name[@revision]; "
         "default: circles",
     )
@@ -163,6 +169,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase into FOLDER"
     )
+    site = parser.add_argument_group("the site's list of models")
+    site.add_argument("--licence", default="", metavar="TEXT", help="of the model, for example Apache-2.0")
+    site.add_argument("--picture", type=Path, metavar="FILE", help="a picture that shows what the model draws")
+    site.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a copy of the bundle on another host, which the page asks if this one has it not; can be repeated",
+    )
     parser.set_defaults(run=run)
 
 
@@ -176,13 +192,26 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.site.build_site import build_site, check_site_folder
 
     config = resolve(options)
+    listing = listing_of(options)
     site = site_folder(options.out)
     if config.target == "webgpu":
         check_site_folder(site)
     bundle = build(config)
     print(f"{bundle.path}: sha256 {bundle.sha256}")
     if config.target == "webgpu" and set(drawing_components(bundle.manifest.components)) <= set(config.components):
-        build_site(bundle, site)
+        build_site(bundle, site, listing)
+
+
+def listing_of(options: argparse.Namespace) -> "Listing":
+    """Return what the site's list of models says of this one. Raises UserError for a bad address or a missing file."""
+    from mlc_controlnet.site.models_file import Listing, check_mirrors
+
+    if options.picture is not None and not options.picture.is_file():
+        raise UserError("--picture", f"no file {options.picture}", "a picture's file", "check the path")
+    listing = Listing(options.licence, options.picture, check_mirrors(options.mirror))
+    if options.model != BUNDLED_MODEL or options.licence or options.picture:
+        return listing
+    return Listing("Apache-2.0", BUNDLED_MODELS / BUNDLED_MODEL / "picture.png", listing.mirrors)
 
 
 def add(options: argparse.Namespace) -> None:
@@ -192,6 +221,8 @@ def add(options: argparse.Namespace) -> None:
         UserError: --out is missing, or another option would need a build.
     """
     from mlc_controlnet.add_controlnet import add_controlnets
+    from mlc_controlnet.site.build_site import update_models
+    from mlc_controlnet.site.models_file import MODELS_NAME
 
     own = ("add_controlnet", "out", "tuning_db", "model")
     parser = argparse.ArgumentParser()
@@ -209,6 +240,8 @@ def add(options: argparse.Namespace) -> None:
         options.tuning_db,
         None if options.model == unused.model else options.model,
     )
+    if (options.out / MODELS_NAME).is_file():
+        update_models(options.out)
     names = ", ".join(entry.name for entry in bundle.manifest.controlnets)
     print(f"{bundle.path}: has the ControlNets {names}; its sha256 is now {bundle.sha256}")
 

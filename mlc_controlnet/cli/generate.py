@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--settings-from",
         type=Path,
         metavar="FILE",
-        help="draw as this PNG file was drawn, by this program or Stable Diffusion web UI; options that are given as well "
-        "come before its own",
+        help="draw as this PNG file was drawn, by this program or Stable Diffusion web UI; options that are given as "
+        "well come before its own",
     )
     files.add_argument(
         "--output", type=Path, metavar="FILE", default=Path("out.png"), help="PNG file to write (default: out.png)"

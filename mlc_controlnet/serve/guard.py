@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.serve.answers import error_json
 from mlc_controlnet.serve.limits import Limits
-from mlc_controlnet.site.serve import HEADERS
+from mlc_controlnet.site.hosting import ASK_AGAIN, HEADERS
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OPEN_PATHS = ("/healthz",)  # answer without a token
@@ -112,7 +112,7 @@ def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
+            for name, value in {**HEADERS, "Cache-Control": ASK_AGAIN}.items():
                 headers.setdefault(name, value)
         await send(message)
 

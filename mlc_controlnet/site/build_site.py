@@ -1,14 +1,29 @@
-"""The demo site: the page with a bundle next to it."""
+"""The demo site: the page with bundles next to it, ready for any static host."""
 
+import os
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME, Manifest
 from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.errors import UserError
-from mlc_controlnet.files import whole_folder
+from mlc_controlnet.errors import UserError, print_notice
+from mlc_controlnet.files import whole_folder, write_text
 from mlc_controlnet.locations import IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
+from mlc_controlnet.site.hosting import prepare_for_hosts
+from mlc_controlnet.site.models_file import (
+    MODELS_NAME,
+    Listing,
+    ModelEntry,
+    describe_model,
+    models_text,
+    read_models,
+    refresh,
+)
+
+FIRST_BUNDLE = "bundle/"
+PICTURES = "pictures"
 
 
 def check_site_folder(site: Path) -> None:
@@ -19,8 +34,10 @@ def check_site_folder(site: Path) -> None:
         )
 
 
-def build_site(bundle: Bundle, site: Path) -> None:
-    """Replace the folder `site` by the demo page with a copy of `bundle` in `bundle/`.
+def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> None:
+    """Put the demo page and a copy of `bundle` into the folder `site`.
+
+    The site's other bundles stay; one of the same model is replaced. The page opens the newest.
 
     In a checkout, Vite builds the page. An installed package copies the page that it carries. If neither is possible,
     this prints why and leaves `site` as it was.
@@ -34,11 +51,65 @@ def build_site(bundle: Bundle, site: Path) -> None:
         )
         print(f"the demo page was not built: {reason}")
         return
+    listing = Listing() if listing is None else listing
+    name = bundle.manifest.model.name
+    earlier = present_models(site)
+    others = [entry for entry in earlier if entry.name != name]
+    path = next((entry.path for entry in earlier if entry.name == name), f"bundles/{name}/" if others else FIRST_BUNDLE)
     with whole_folder(site) as partial:
         if has_node:
             subprocess.run(["npm", "run", "--silent", "build", "--", "--outDir", str(partial)], cwd=WEB, check=True)
         else:
             shutil.copytree(PAGE, partial, dirs_exist_ok=True)
-        shutil.copytree(bundle.path, partial / "bundle")
+        for entry in others:
+            shutil.copytree(site / entry.path, partial / entry.path, copy_function=_link)
+            if entry.picture:
+                (partial / PICTURES).mkdir(exist_ok=True)
+                _link(str(site / entry.picture), str(partial / entry.picture))
+        shutil.copytree(bundle.path, partial / path)
+        entries = [describe_model(bundle.manifest, path, _copy_picture(listing, partial, name), listing), *others]
+        (partial / MODELS_NAME).write_text(models_text(entries), encoding="utf-8")
         shutil.copy(THIRD_PARTY_LICENSES, partial)
-    print(f"{site}: open it with python -m mlc_controlnet serve {shlex.quote(str(site))}")
+        prepare_for_hosts(partial, [mirror for entry in entries for mirror in entry.mirrors])
+    also = f" (with {', '.join(entry.name for entry in others)})" if others else ""
+    print(f"{site}{also}: open it with python -m mlc_controlnet serve {shlex.quote(str(site))}")
+
+
+def present_models(site: Path) -> list[ModelEntry]:
+    """Return the entries of the bundles that a site has, as they are now. One that cannot be read is left out."""
+    listed = {entry.path: entry for entry in read_models(site)}
+    found: list[ModelEntry] = []
+    for path in dict.fromkeys([*listed, FIRST_BUNDLE]):
+        file = site / path / MANIFEST_NAME
+        if not file.is_file():
+            continue
+        try:
+            manifest = Manifest.from_bytes(file.read_bytes(), str(file))
+        except UserError as error:
+            print_notice(f"left out of the site: {error}")
+            continue
+        found.append(refresh(listed[path], manifest) if path in listed else describe_model(manifest, path))
+    return found
+
+
+def update_models(site: Path) -> None:
+    """Write models.json again, after a bundle of the site has changed."""
+    write_text(site / MODELS_NAME, models_text(present_models(site)))
+
+
+def _copy_picture(listing: Listing, site: Path, name: str) -> str:
+    """Copy the picture of a model into a site; returns its address there."""
+    if listing.picture is None:
+        return ""
+    (site / PICTURES).mkdir(exist_ok=True)
+    address = f"{PICTURES}/{name}{listing.picture.suffix}"
+    shutil.copy(listing.picture, site / address)
+    return address
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name: bundles have gigabytes. Where links are not possible, copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

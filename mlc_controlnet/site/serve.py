@@ -6,17 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.site.hosting import ASK_AGAIN, HEADERS
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
-HEADERS = {
-    # Cross-origin isolation: exact timers and shared memory, and nothing of another origin gets in.
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",  # ask again each time: a new build must be seen
-}
 CONTENT_TYPES = {
     ".bin": "application/octet-stream",
     ".css": "text/css; charset=utf-8",
@@ -26,6 +19,7 @@ CONTENT_TYPES = {
     ".mjs": "text/javascript; charset=utf-8",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
     ".wasm": "application/wasm",  # instantiateStreaming insists
 }
 
@@ -38,9 +32,24 @@ class SiteHandler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def end_headers(self) -> None:
-        for name, value in HEADERS.items():
+        for name, value in {**HEADERS, "Cache-Control": ASK_AGAIN}.items():
             self.send_header(name, value)
         super().end_headers()
+
+    def send_head(self) -> Any:
+        """Answer with the compressed copy of a file, where there is one and the client takes it."""
+        path = Path(self.translate_path(self.path))
+        copy = path.with_name(f"{path.name}.gz")
+        if "gzip" not in self.headers.get("Accept-Encoding", "") or not (path.is_file() and copy.is_file()):
+            return super().send_head()
+        content = copy.open("rb")
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", self.guess_type(str(path)))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(copy.stat().st_size))
+        self.send_header("Vary", "Accept-Encoding")
+        self.end_headers()
+        return content
 
     def list_directory(self, path: Any) -> None:
         self.send_error(HTTPStatus.NOT_FOUND)

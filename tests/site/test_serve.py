@@ -1,3 +1,4 @@
+import gzip
 import threading
 import urllib.error
 import urllib.request
@@ -47,6 +48,19 @@ def test_every_file_has_its_content_type_and_the_page_is_isolated(address, name)
         assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
         assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_compressed_copy_is_sent_to_those_who_take_it(site, address):
+    wasm = site / "bundle" / "circles-float32.wasm"
+    wasm.with_name(f"{wasm.name}.gz").write_bytes(gzip.compress(wasm.read_bytes()))
+    path = f"{address}/bundle/circles-float32.wasm"
+    with urllib.request.urlopen(urllib.request.Request(path, headers={"Accept-Encoding": "gzip, br"})) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Content-Type"] == "application/wasm"
+        assert gzip.decompress(answer.read()) == wasm.read_bytes()
+    with urllib.request.urlopen(path) as answer:
+        assert answer.headers["Content-Encoding"] is None
+        assert answer.read() == wasm.read_bytes()
 
 
 def test_the_root_is_the_page(address):

@@ -1,6 +1,7 @@
 /**
  * The service worker of the built page. If the host answers, visitors get the host's page. If it does not, they get the page
- * of the last visit that had an answer. The engine itself keeps the model's files.
+ * of the last visit that had an answer. The engine itself keeps the model's files. Where a host cannot send the headers of
+ * cross-origin isolation, they are added here.
  */
 
 /** The build fills in the page's files, the page itself first, and a hash that changes with them. */
@@ -12,6 +13,7 @@ const PREFIX = `mlc-controlnet page ${worker.registration.scope} `; // an origin
 const NAME = PREFIX + VERSION;
 const addressOf = (/** @type {string} */ file) => new URL(file, worker.registration.scope).href;
 const kept = new Set(FILES.map(addressOf));
+const MODELS = addressOf("models.json");
 
 worker.addEventListener("install", (/** @type {any} */ event) => event.waitUntil(keepFiles()));
 worker.addEventListener("activate", (/** @type {any} */ event) => event.waitUntil(dropOldVersions()));
@@ -42,12 +44,36 @@ async function dropOldVersions() {
 
 /** Answer with an asset of any version: its name changes with its content. @param {Request} request */
 async function answerAsset(request) {
-  return (await caches.match(request.url)) ?? fetch(request);
+  return isolated((await caches.match(request.url)) ?? (await fetch(request)));
 }
 
 /** @param {Request} request @param {string} url */
 async function answerNewest(request, url) {
   const answer = await fetch(request).catch(() => Response.error());
   const isDown = answer.type === "error" || answer.status >= 500;
-  return (isDown && (await (await caches.open(NAME)).match(url))) || answer;
+  if (url === MODELS && answer.ok) await keepModels(answer.clone());
+  return isolated((isDown && (await (await caches.open(NAME)).match(url))) || answer);
+}
+
+/** The list of models changes without the page: keep its newest. @param {Response} answer */
+async function keepModels(answer) {
+  try {
+    await (await caches.open(NAME)).put(new Request(MODELS), answer);
+  } catch {
+    // no room: the list of the page's own time stays
+  }
+}
+
+/**
+ * The same answer as one of a cross-origin isolated page, unless the host has said how it wants it.
+ *
+ * @param {Response} answer
+ */
+function isolated(answer) {
+  if (answer.type === "error" || answer.headers.has("cross-origin-embedder-policy")) return answer;
+  const headers = new Headers(answer.headers);
+  headers.set("cross-origin-embedder-policy", "require-corp");
+  headers.set("cross-origin-opener-policy", "same-origin");
+  headers.set("cross-origin-resource-policy", "same-origin");
+  return new Response(answer.body, { status: answer.status, statusText: answer.statusText, headers });
 }

@@ -7,6 +7,7 @@ const SOURCE = readFileSync(join(import.meta.dirname, "../../src/page/offline.js
 
 /** The host: bodies by path; a number is a status, what is missing gives no answer. */
 let host: Record<string, string | number>;
+let hostHeaders: Record<string, string>;
 let stores: Map<string, Map<string, Response>>;
 
 const pathOf = (url: string) => url.slice(SITE.length) || "./";
@@ -14,7 +15,8 @@ const pathOf = (url: string) => url.slice(SITE.length) || "./";
 async function fetchFromHost({ url }: { url: string }): Promise<Response> {
   const found = host[pathOf(url)];
   if (found === undefined) throw new TypeError("Failed to fetch");
-  return typeof found === "number" ? new Response(null, { status: found }) : new Response(found);
+  if (typeof found === "number") return new Response(null, { status: found });
+  return new Response(found, { headers: hostHeaders });
 }
 
 /** The Cache API, as far as it is used. */
@@ -41,12 +43,13 @@ const caches = {
 };
 
 function publish(version: string): void {
-  host = { "./": `<script src="./assets/${version}.js">`, "favicon.svg": version, [`assets/${version}.js`]: version };
+  const page = `<script src="./assets/${version}.js">`;
+  host = { "./": page, "favicon.svg": version, "models.json": "one model", [`assets/${version}.js`]: version };
 }
 
 /** The built service worker of a version; `visit` installs and activates it. */
 function serviceWorker(version: string) {
-  const files = JSON.stringify(["./", "./favicon.svg", `assets/${version}.js`]);
+  const files = JSON.stringify(["./", "./favicon.svg", "./models.json", `assets/${version}.js`]);
   const source = SOURCE.replace('["%FILES%"]', files).replace("%VERSION%", version);
   const listeners: Record<string, (event: object) => void> = {};
   const self = {
@@ -67,12 +70,15 @@ function serviceWorker(version: string) {
     },
     /** What a tab gets; undefined where the worker leaves the request alone. */
     async get(path: string) {
+      const response = await this.answer(path);
+      return response && (response.ok ? response.text() : response.status);
+    },
+    async answer(path: string) {
       let answer: Promise<Response> | undefined;
       const mode = path === "./" ? "navigate" : "cors";
       const request = { url: new URL(path, SITE).href, mode };
       listeners.fetch({ request, respondWith: (promise: Promise<Response>) => (answer = promise) });
-      const response = await answer;
-      return response && (response.ok ? response.text() : response.status);
+      return answer;
     },
   };
 }
@@ -81,6 +87,7 @@ const versions = () => [...stores.keys()].map((name) => name.split(" ").at(-1));
 
 beforeEach(() => {
   stores = new Map();
+  hostHeaders = {};
   publish("v1");
 });
 
@@ -102,6 +109,27 @@ test.each([
   host = status === undefined ? {} : { "./": status, "assets/v1.js": 404 };
   expect(await worker.get("./")).toContain("v1");
   expect(await worker.get("assets/v1.js")).toBe("v1");
+});
+
+test("what the host does not isolate is isolated, and an answer of its own stays", async () => {
+  const worker = serviceWorker("v1");
+  await worker.visit();
+  for (const path of ["./", "assets/v1.js"]) {
+    const { headers } = (await worker.answer(path)) as Response;
+    expect(headers.get("cross-origin-embedder-policy")).toBe("require-corp");
+    expect(headers.get("cross-origin-opener-policy")).toBe("same-origin");
+  }
+  hostHeaders = { "cross-origin-embedder-policy": "credentialless" };
+  expect((await worker.answer("./"))?.headers.get("cross-origin-embedder-policy")).toBe("credentialless");
+});
+
+test("the newest list of models is there without the host", async () => {
+  const worker = serviceWorker("v1");
+  await worker.visit();
+  host["models.json"] = "two models";
+  expect(await worker.get("models.json")).toBe("two models");
+  host = {};
+  expect(await worker.get("models.json")).toBe("two models");
 });
 
 test("a page that is gone from the host is gone", async () => {

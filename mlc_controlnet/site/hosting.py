@@ -1,0 +1,96 @@
+"""What static hosts need beside the page: its policy and headers, in their own formats, and compressed copies.
+
+The page works without any of this. With it, the host repeats the page's policy as a header, tells browsers what may be
+cached, and sends a third of the bytes of a library.
+"""
+
+import gzip
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# 'wasm-unsafe-eval' allows WebAssembly and no eval of text. Pictures of the visitor are blob: addresses.
+POLICY = {
+    "default-src": "'self'",
+    "script-src": "'self' 'wasm-unsafe-eval'",
+    "img-src": "'self' blob: data:",
+    "worker-src": "'self'",
+    "connect-src": "'self'",
+    "object-src": "'none'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+}
+HEADERS = {
+    # Cross-origin isolation: exact timers and shared memory, and nothing of another origin gets in.
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+ASK_AGAIN = "no-cache"  # a new build must be seen
+FOR_EVER = "public, max-age=31536000, immutable"  # the names of these files change with their content
+ASSETS = "assets"
+COMPRESSED = (".wasm", ".js", ".mjs", ".css", ".svg")
+MANIFEST = ".webmanifest"
+_CONNECT = re.compile(r"connect-src [^;\"]*")
+
+
+def policy(mirrors: Iterable[str] = ()) -> str:
+    """Return the page's Content-Security-Policy. The page may fetch from the hosts of `mirrors` too."""
+    directives = {**POLICY, "connect-src": _connect_sources(mirrors)}
+    return "; ".join(f"{name} {sources}" for name, sources in directives.items())
+
+
+def prepare_for_hosts(site: Path, mirrors: Iterable[str] = ()) -> None:
+    """Allow the mirrors in the page's policy, and write hosts' files and compressed copies into `site`."""
+    mirrors = tuple(mirrors)
+    page = site / "index.html"
+    page.write_text(_CONNECT.sub(f"connect-src {_connect_sources(mirrors)}", page.read_text(encoding="utf-8"), count=1))
+    (site / "_headers").write_text(headers_file(mirrors), encoding="utf-8")
+    (site / "nginx.conf").write_text(nginx_file(mirrors), encoding="utf-8")
+    (site / ".nojekyll").touch()  # GitHub Pages would leave out files whose names begin with _
+    for path in sorted(site.rglob("*")):
+        if path.suffix in COMPRESSED and path.is_file():
+            # without a time stamp: the same file each time
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+
+
+def headers_file(mirrors: Iterable[str] = ()) -> str:
+    """Return `_headers` of Netlify and Cloudflare Pages. Its addresses begin at the host's root."""
+    every = {**HEADERS, "Content-Security-Policy": f"{policy(mirrors)}; frame-ancestors 'self'"}
+    rules = {
+        "/*": every,
+        "/": {"Cache-Control": ASK_AGAIN},
+        "/index.html": {"Cache-Control": ASK_AGAIN},
+        "/offline.js": {"Cache-Control": ASK_AGAIN},
+        "/models.json": {"Cache-Control": ASK_AGAIN},
+        f"/{ASSETS}/*": {"Cache-Control": FOR_EVER},
+    }
+    lines = ["# Headers for Netlify and Cloudflare Pages. For a site in a folder, put the folder before each address."]
+    for address, headers in rules.items():
+        lines += [address, *(f"  {name}: {value}" for name, value in headers.items())]
+    return "\n".join(lines) + "\n"
+
+
+def nginx_file(mirrors: Iterable[str] = ()) -> str:
+    """Return a part of nginx's configuration: locations to include in a server block."""
+    every = {**HEADERS, "Content-Security-Policy": f"{policy(mirrors)}; frame-ancestors 'self'"}
+
+    def location(address: str, cache: str) -> str:
+        lines = [
+            f'    add_header {name} "{value}" always;' for name, value in {**every, "Cache-Control": cache}.items()
+        ]
+        return "\n".join([f"location {address} {{", *lines, "    gzip_static on;", "}"])
+
+    return (
+        "# Include this in a server block whose root holds the site. nginx knows .wasm since 1.21; in an older one,\n"
+        "# add `application/wasm wasm;` to its mime.types. For a site in a folder, put the folder before each address\n"
+        f"{location('/', ASK_AGAIN)}\n{location(f'/{ASSETS}/', FOR_EVER)}\n"
+    )
+
+
+def _connect_sources(mirrors: Iterable[str]) -> str:
+    origins = dict.fromkeys(f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, mirrors))
+    return " ".join(["'self'", *origins])

@@ -1,0 +1,39 @@
+"""What static hosts are told: the page's own policy, and what may be cached."""
+
+import re
+
+from mlc_controlnet.locations import WEB
+from mlc_controlnet.site.hosting import headers_file, nginx_file, policy
+
+
+def test_the_policy_is_the_pages_own():
+    page = (WEB / "index.html").read_text(encoding="utf-8")
+    (content,) = re.findall(r'http-equiv="Content-Security-Policy"\s+content="([^"]*)"', page)
+    assert content == policy()
+
+
+def test_the_policy_allows_no_code_but_the_pages_files_and_webassembly():
+    directives = dict(directive.split(" ", 1) for directive in policy().split("; "))
+    assert directives["script-src"] == "'self' 'wasm-unsafe-eval'"
+    assert not any("unsafe-inline" in sources for sources in directives.values())
+
+
+def test_every_header_is_sent_for_every_address():
+    """nginx drops the headers of a server block where a location has one of its own."""
+    locations = re.findall(r"location (\S+) \{(.*?)\n\}", nginx_file(), re.DOTALL)
+    assert [address for address, _ in locations] == ["/", "/assets/"]
+    for _, content in locations:
+        for name in ("Content-Security-Policy", "Cross-Origin-Embedder-Policy", "Cache-Control", "gzip_static on"):
+            assert name in content
+
+
+def test_only_names_that_change_with_their_content_are_cached_for_ever():
+    rules: dict[str, list[str]] = {}
+    for line in headers_file().splitlines()[1:]:
+        if line.startswith("/"):
+            rules[line] = []
+        else:
+            rules[[*rules][-1]].append(line.strip())
+    cached = {address for address, lines in rules.items() if any("immutable" in line for line in lines)}
+    assert cached == {"/assets/*"}
+    assert all("Cache-Control" not in line for line in rules["/*"])  # hosts join the values of several rules
