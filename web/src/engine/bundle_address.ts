@@ -3,6 +3,9 @@
 import { MANIFEST_NAME } from "./constants.ts";
 import { UserError } from "./errors.ts";
 
+/** In the addresses of bundles that no host has. */
+export const OWN_FOLDER = "own-bundle";
+
 /** The address of a bundle's folder, in the parts that requests are made of. */
 export interface BundleAddress {
   /** Absolute, with a slash at its end, without query. It names the bundle in the cache and in messages. */
@@ -30,6 +33,11 @@ export function resolveBundleUrl(bundleUrl: string | URL): BundleAddress {
   const folder = pathname.endsWith(`/${MANIFEST_NAME}`) ? pathname.slice(0, -MANIFEST_NAME.length) : pathname;
   const root = origin === "null" ? `${protocol}//${host}` : origin; // file: has no origin
   return { folder: `${root}${folder}${folder.endsWith("/") ? "" : "/"}`, query: search };
+}
+
+/** Whether the bundle came from a folder of the visitor: no host has it. */
+export function isOwn({ folder }: BundleAddress): boolean {
+  return folder.includes(`/${OWN_FOLDER}/`);
 }
 
 /** Return the address of one of the bundle's files, without the query. `path` is relative, with /. */

@@ -19,6 +19,15 @@ export class BundleCache {
     }
   }
 
+  /** Whether anything of a bundle was ever kept. Unlike `open`, it makes no cache. */
+  static async has(address: BundleAddress): Promise<boolean> {
+    try {
+      return typeof caches !== "undefined" && (await caches.has(cacheName(address)));
+    } catch {
+      return false;
+    }
+  }
+
   /** Delete everything that was ever kept of a bundle. */
   static async purge(address: BundleAddress): Promise<void> {
     if (typeof caches !== "undefined") await caches.delete(cacheName(address));

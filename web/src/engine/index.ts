@@ -31,8 +31,9 @@ export type {
 export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
-export { type RestoredSettings, readSettings } from "./metadata.ts";
+export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
 export { words as optionWords } from "./option_text.ts";
+export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";
 export type { Image } from "./picture.ts";
 export type { GeneratedImage } from "./pipeline.ts";
 export { encodePng } from "./png.ts";

@@ -62,7 +62,11 @@ function readRecord(text: string, subject: string): RestoredSettings {
     const got = `a text ${RECORD} that is no record`;
     throw new UserError(subject, got, "the settings of a picture", "pass another file");
   }
-  const record = parsed;
+  return settingsOfRecord(parsed);
+}
+
+/** Read the settings of a record, such as that of a file of ours or of a link. */
+export function settingsOfRecord(record: Readonly<Record<string, string>>): RestoredSettings {
   const known = OPTION_NAMES.filter((name) => separated(name, "_") in record);
   const options = Object.fromEntries(known.map((name) => [name, parsedValue(name, record[separated(name, "_")])]));
   const names: string[] = [...known.map((name) => separated(name, "_")), "model", "bundle_sha256"];

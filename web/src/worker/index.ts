@@ -15,10 +15,12 @@ export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
 export { inpaints } from "../engine/manifest.ts";
 export { gigabytes } from "../engine/memory.ts";
-export { readSettings } from "../engine/metadata.ts";
+export { readSettings, settingsOfRecord } from "../engine/metadata.ts";
 export { words as optionWords } from "../engine/option_text.ts";
+export { keepOwnBundle, keptBundle } from "../engine/own_bundle.ts";
 export { encodePng } from "../engine/png.ts";
 export { fitImage } from "../engine/prepare_image.ts";
+export { toRecord } from "../engine/request.ts";
 
 /**
  * Start a worker and load a bundle in it, with the options, results and errors of createEngine in `../engine`. `unload` ends

@@ -1,0 +1,83 @@
+/**
+ * Bundles on this machine: what the cache has of one, and bundles that come from a folder of the visitor instead of a host.
+ *
+ * A bundle of a folder is put into the cache under an address that no host answers for; `openBundle` then reads it there.
+ */
+
+import { fileUrl, OWN_FOLDER, resolveBundleUrl } from "./bundle_address.ts";
+import { BundleCache, cacheKey } from "./bundle_cache.ts";
+import { MANIFEST_NAME } from "./constants.ts";
+import { UserError } from "./errors.ts";
+import { sha256Hex } from "./load.ts";
+import { type Manifest, parseManifest } from "./manifest.ts";
+
+/** What this machine has of a bundle. */
+export interface KeptBundle {
+  readonly manifest: Manifest;
+  /** Of the files that are here. */
+  readonly bytes: number;
+}
+
+/** A file of a folder; `path` is relative to the folder, with /. */
+export interface OwnFile {
+  readonly path: string;
+  readonly file: Blob;
+}
+
+/** What the cache has of the bundle at `bundleUrl`; undefined if no version of it was ever there whole. Fetches nothing. */
+export async function keptBundle(bundleUrl: string | URL): Promise<KeptBundle | undefined> {
+  const address = resolveBundleUrl(bundleUrl);
+  if (!(await BundleCache.has(address))) return undefined;
+  const cache = await BundleCache.open(address);
+  const url = fileUrl(address, MANIFEST_NAME);
+  const bytes = await cache.get(url);
+  if (bytes === undefined) return undefined;
+  try {
+    const manifest = parseManifest(bytes, url);
+    const keys = new Set(await cache.keys());
+    const here = manifest.files.filter((entry) => keys.has(cacheKey(entry)));
+    return { manifest, bytes: here.reduce((sum, file) => sum + file.bytes, 0) };
+  } catch {
+    return undefined; // of another version of the engine
+  }
+}
+
+/**
+ * Keep the bundle in a folder of the visitor. Returns its address for `createEngine`, which is the same each time, and works
+ * until the browser's data are deleted. `onBytes` receives the bytes as they are verified.
+ *
+ * Throws UserError if the files are no whole bundle, or the browser has no room for it.
+ */
+export async function keepOwnBundle(files: readonly OwnFile[], onBytes?: (bytes: number) => void): Promise<string> {
+  const found = files.find(({ path }) => path.split("/").at(-1) === MANIFEST_NAME);
+  const wanted = "the folder of a bundle, with manifest.json";
+  const remedy = "drop the folder that python -m mlc_controlnet build --target webgpu has written";
+  if (found === undefined) throw new UserError("folder", `no ${MANIFEST_NAME}`, wanted, remedy, "bad-bundle");
+  const folder = found.path.slice(0, -MANIFEST_NAME.length);
+  const manifestBytes = new Uint8Array(await found.file.arrayBuffer());
+  const manifest = parseManifest(manifestBytes, found.path);
+  const address = resolveBundleUrl(`./${OWN_FOLDER}/${(await sha256Hex(manifestBytes)).slice(0, 16)}/`);
+  const cache = await BundleCache.open(address);
+  if (!cache.exists) throw noRoom("no storage in this browser");
+  const byPath = new Map(files.map(({ path, file }) => [path, file]));
+  for (const entry of manifest.files) {
+    const file = byPath.get(folder + entry.path);
+    const problem = (got: string) => new UserError(entry.path, got, `${entry.bytes} bytes`, remedy, "bad-bundle");
+    if (file === undefined) throw problem("no such file in the folder");
+    if (file.size !== entry.bytes) throw problem(`${file.size} bytes`);
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    if ((await sha256Hex(bytes)) !== entry.sha256) throw problem("other bytes than its manifest says");
+    if (!(await cache.put(cacheKey(entry), bytes))) {
+      await BundleCache.purge(address);
+      throw noRoom("no room for the bundle in the browser's storage");
+    }
+    onBytes?.(bytes.length);
+  }
+  await cache.put(fileUrl(address, MANIFEST_NAME), manifestBytes);
+  return address.folder;
+}
+
+function noRoom(got: string): UserError {
+  const remedy = "free space on the disk, leave the private window, or put the bundle on a host";
+  return new UserError("storage", got, "room for its files", remedy);
+}
