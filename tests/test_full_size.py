@@ -115,7 +115,7 @@ BUDGETS = {
             "vae_decoder": 187.9,
             "vae_encoder": 151.2,
         },
-        wgsl_megabytes=2.09,
+        wgsl_megabytes=1.70,
         resident_megabytes=2984,
         reduced_megabytes=2131,
         largest_binding_mebibytes=64,
@@ -139,7 +139,7 @@ BUDGETS = {
             "vae_decoder": 372.6,
             "vae_encoder": 310.6,  # the weights of attention are a plane of their own
         },
-        wgsl_megabytes=2.00,
+        wgsl_megabytes=1.50,
         resident_megabytes=5959,
         reduced_megabytes=4255,
         largest_binding_mebibytes=128,  # WebGPU's default

@@ -23,8 +23,10 @@ Cost, as RDNA 3's compiler takes it (`bench compilers`, navi31), over a whole ti
     multiply-adds a vector instruction    1.36   1.50   1.44   1.33   1.52
     and a read of workgroup memory        14.2   16.0   14.5   9.5    17.3
 
-Heads of 160 at 16x16 make too few workgroups: there a thread has two queries (1.33 and 17.7 with four). NVIDIA's takes
-64 to 127 registers; up to 161 for heads of 160 and 512, of which the result alone takes 64.
+Heads of 160 at 16x16 make too few workgroups: there a thread has two queries (1.33 and 17.7 with four). At 8x8 all
+heads together are 48 workgroups of one wave: their 168 registers would let 6 waves run on a SIMD, where never more than
+one is there to run. NVIDIA's takes 64 to 127 registers; up to 161 for heads of 160 and 512, of which the result alone
+takes 64.
 
 Keys and values take turns in one place. Queries stay in workgroup memory if they fit beside; the VAE's single head of
 512 is read in chunks, the queries again for each tile of keys. Only the micro-tiles are unrolled: WGSL text is start-up

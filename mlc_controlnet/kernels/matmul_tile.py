@@ -5,7 +5,8 @@ A micro-tile of a thread, for each step of k, reads `rows` + `columns` numbers a
     float16    4 x 8: 32 float32 sums, 16 registers of packed float16 runs, 10 of operands: 80 to 120 registers in all.
                With 8 x 8 they are 128 on NVIDIA and 240 on AMD, where only half as many threads fit, and a read of
                workgroup memory serves 27 multiply-adds instead of 18: neither waits for it
-    float32    8 x 8, or 4 x 4 if there is little work
+    float32    8 x 8, or 4 x 4 if there is little work. Predicted for 77x768 by 768x1280 on a Radeon Pro W6800: 12.2 us
+               in tiles of 16 x 64, 25.1 in tiles of 80 x 32, of which there are 40
 
 A low resolution has few tiles, and a GPU wants two workgroups for each compute unit: float16 tiles shrink until there
 are 240, or 120 if only the smallest are that many. A tile that would leave an eighth of its rows idle is passed over:
@@ -14,6 +15,11 @@ Instead a micro-tile of a small tile is shared by 2 or 4 threads, each with a sl
 in 8 KB of workgroup memory, which leaves room for 3 to 6 waves a SIMD; with so few workgroups no more would be there.
 Predicted for a Radeon Pro W7900 by `bench compilers`, 64x1280 by 1280x1280: 5.5 us, 76 % of the chip's limit; 6.9 with
 2 x 4 in 64 threads, 10.0 with 4 x 4, of which there are 80 workgroups.
+
+What is left, for 4096x320 by 320x320 on the same card: 19.3 us, 71 % of its limit. 1.69 multiply-adds an instruction
+are 85 % of the two that are possible; the others add runs to float32, read workgroup memory and bring operands. And
+320 tiles on 96 units leave the busiest one with 4 where the mean is 3.3, which is 83 %. Twice as many tiles of half the
+size fill it better and lose as much to loads: 19.6 us, and 83.0 instead of 77.1 for 1024x2560 by 2560x640.
 """
 
 from dataclasses import dataclass, replace
@@ -85,6 +91,8 @@ HALF_TILES = (
 )
 HALF_TILES_GATED = (MatmulTile(16, 8, 4, 4), MatmulTile(8, 8, 4, 4), MatmulTile(16, 4, 4, 4), MatmulTile(8, 4, 4, 4))
 
+SMALL_SINGLE_TILES = (MatmulTile(8, 8, 4, 4), MatmulTile(4, 16, 4, 4))  # for float32
+
 
 def has_tile(rows: int, columns: int) -> bool:
     """Return whether there is a tile for an output of this size; then `choose_tile` finds one."""
@@ -107,7 +115,7 @@ def choose_tile(product: Product) -> MatmulTile | None:
 def _half_tile(product: Product) -> MatmulTile:
     known = HALF_TILES_GATED if product.is_gated else HALF_TILES
     dividing = [tile for tile in known if product.columns % tile.shape[1] == 0]
-    filling = [tile for tile in dividing if round_up(product.rows, tile.shape[0]) * 7 <= product.rows * 8]
+    filling = [tile for tile in dividing if _fills_rows(product, tile)]
     for tiles, least in ((filling[:-1], MANY_WORKGROUPS), (filling, FEWEST_WORKGROUPS)):
         for tile in tiles:
             if tile.workgroups(product) >= least:
@@ -125,8 +133,23 @@ def _single_tile(product: Product) -> MatmulTile:
             tile = MatmulTile(threads_y, threads_x, size, LANES if product.is_gated else size)
             enough = size == LANES or tile.workgroups(product) >= ENOUGH_WORKGROUPS
             if product.columns % tile.shape[1] == 0 and enough:
-                return tile
+                return _smaller_tile(product, tile)
     raise AssertionError(f"no tile divides {product.columns} columns")
+
+
+def _smaller_tile(product: Product, tile: MatmulTile) -> MatmulTile:
+    """Return a tile of 64 threads in place of one that is too large to fill a GPU, if more of them fill their rows."""
+    if tile.workgroups(product) >= FEWEST_WORKGROUPS or product.is_gated:
+        return tile
+    smaller = [
+        small for small in SMALL_SINGLE_TILES if product.columns % small.shape[1] == 0 and _fills_rows(product, small)
+    ]
+    return max([tile, *smaller], key=lambda tile: tile.workgroups(product))
+
+
+def _fills_rows(product: Product, tile: MatmulTile) -> bool:
+    """Return whether at most an eighth of the rows of its tiles are idle."""
+    return round_up(product.rows, tile.shape[0]) * 7 <= product.rows * 8
 
 
 def choose_step(product: Product, tile: MatmulTile) -> int | None:

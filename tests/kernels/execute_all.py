@@ -1,17 +1,22 @@
 """Execute every distinct kernel of a model's WebGPU library, each alone, and compare it with the same function on llvm.
 
     VK_ICD_FILENAMES=/usr/share/vulkan/icd.d/lvp_icd.json GALLIVM_PERF=nopt \
-        python -m tests.kernels.execute_all --model FOLDER --dtype float16 --height 128 --width 128
+        python -m tests.kernels.execute_all --model FOLDER --dtype float16 --height 128 --width 128 --keep KEPT
 
 The reference is the PrimFunc before it was scheduled for GPUs, scheduled for processors instead. Kernels that are
 written by hand, attention and norms, have no such form: they are executed here, and compared with torch by the tests
 beside this file. Prints a line a kernel and ends with exit code 1 where one differs.
+
+A model takes an hour. `--keep` writes the kernels and each outcome into a folder: a run that was stopped goes on there.
 """
 
 import argparse
+import contextlib
+import dataclasses
+import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,41 +55,51 @@ class Outcome:
         return f"{self.name} {list(self.shape)}: {compared}{'' if self.finite else ', not finite'}"
 
 
-def execute_all(cleaned: tvm.IRModule, folder: Path) -> Iterator[Outcome]:
-    """Run every PrimFunc of a module that has been through phase clean, as scheduled for WebGPU."""
-    prim_funcs = {}
+@dataclass(frozen=True)
+class Scheduled:
+    """The PrimFuncs of a model: as they were before they were scheduled, and as scheduled for WebGPU."""
+
+    originals: tvm.IRModule
+    kernels: tvm.IRModule
+
+
+def schedule(cleaned: tvm.IRModule) -> Scheduled:
+    """Take a module that has been through phase clean to where its kernels are scheduled."""
+    after = {}
     for phase, module in Pipeline(tvm_target(TARGETS["webgpu"])).walk(cleaned):
-        prim_funcs[phase] = _prim_funcs(module)  # now: the next phase schedules in place
+        after[phase] = _prim_funcs(module)  # now: the next phase schedules in place
         if phase == "schedule":
             break
-    originals, kernels = prim_funcs["lower"], prim_funcs["schedule"]
-    on_processor = _compile_for_processor(
-        {name: f for name, f in originals.items() if name in kernels and not f.attrs.get("tirx.is_scheduled")}
-    )
-    for name, kernel in sorted(kernels.items()):
-        values = {str(p.name): _draw(p.ty, np.random.default_rng(0)) for p in kernel.params}
+    return Scheduled(after["lower"], after["schedule"])
+
+
+def execute_all(scheduled: Scheduled, folder: Path, known: Sequence[str] = ()) -> Iterator[Outcome]:
+    """Run every kernel whose name is not `known`."""
+    originals = {v.name_hint: f for v, f in scheduled.originals.functions_items()}
+    kernels = {v.name_hint: f for v, f in scheduled.kernels.functions_items()}
+    for name in sorted(kernels.keys() - set(known)):
+        values = {str(p.name): _draw(p.ty, np.random.default_rng(0)) for p in kernels[name].params}
         *inputs, output = values
-        run_on_webgpu([kernel], {i: values[i] for i in inputs}, {output: values[output]}, folder)
+        run_on_webgpu([kernels[name]], {i: values[i] for i in inputs}, {output: values[output]}, folder)
         got = values[output].astype(np.float32)
         decibels = None
-        if name in on_processor:
+        if name in originals and not originals[name].attrs.get("tirx.is_scheduled"):
             arguments = [tvm.runtime.tensor(values[i]) for i in inputs]
             arguments.append(tvm.runtime.tensor(np.zeros_like(values[output])))
-            on_processor[name](*arguments)
+            _compile_for_processor(name, originals[name])(*arguments)
             decibels = signal_to_noise_db(arguments[-1].numpy().astype(np.float32), got)
         yield Outcome(name, got.shape, decibels, bool(np.isfinite(got).all()))
 
 
-def _prim_funcs(module: tvm.IRModule) -> dict[str, tirx.PrimFunc]:
-    return {v.name_hint: f for v, f in module.functions_items() if isinstance(f, tirx.PrimFunc)}
+def _prim_funcs(module: tvm.IRModule) -> tvm.IRModule:
+    return tvm.IRModule({v: f for v, f in module.functions_items() if isinstance(f, tirx.PrimFunc)})
 
 
-def _compile_for_processor(functions: dict[str, tirx.PrimFunc]) -> dict[str, tvm.runtime.Module]:
+def _compile_for_processor(name: str, function: tirx.PrimFunc) -> tvm.runtime.Module:
     target = tvm_target(TARGETS["llvm"])
-    module = tvm.IRModule({name: f.with_attr("global_symbol", name) for name, f in functions.items()})
     with target:
-        compiled = tvm.compile(ScheduleForCPU()(module), target=target)
-    return {name: compiled[name] for name in functions}
+        module = ScheduleForCPU()(tvm.IRModule({name: function.with_attr("global_symbol", name)}))
+        return tvm.compile(module, target=target)[name]
 
 
 def _draw(tensor: tirx.Buffer, rng: np.random.Generator) -> np.ndarray:
@@ -103,19 +118,43 @@ def main() -> int:
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--component", action="append")
+    parser.add_argument("--keep", type=Path, help="folder of a run to go on with, of the same options")
     options = parser.parse_args()
-    components = tuple(options.component or COMPONENTS)
-    checkpoint = load_checkpoint(find_model(options.model), options.height, options.width, components=components)
-    cleaned = clean(capture(checkpoint, options.dtype))
-    failed = 0
-    compared: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for outcome in execute_all(cleaned.module, Path(folder)):
+    with contextlib.ExitStack() as stack:
+        kept = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kept.mkdir(parents=True, exist_ok=True)
+        scheduled = _schedule_once(options, kept)
+        log = kept / "outcomes.jsonl"
+        outcomes = [_outcome(line) for line in log.read_text().splitlines()] if log.exists() else []
+        for outcome in execute_all(scheduled, kept, [outcome.name for outcome in outcomes]):
             print(outcome, flush=True)
-            failed += not outcome.passes(options.dtype)
-            compared += [] if outcome.decibels is None else [outcome.decibels]
-    print(f"{len(compared)} kernels compared, the worst {min(compared):.1f} dB; {failed} failed")
-    return int(failed > 0)
+            with log.open("a") as lines:
+                lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+            outcomes.append(outcome)
+    failed = [outcome for outcome in outcomes if not outcome.passes(options.dtype)]
+    compared = [outcome.decibels for outcome in outcomes if outcome.decibels is not None]
+    print(f"{len(compared)} kernels compared, the worst {min(compared):.1f} dB; {len(failed)} failed")
+    print(f"({len(outcomes) - len(compared)} more are written by hand)")
+    for outcome in failed:
+        print(f"failed: {outcome}")
+    return int(bool(failed))
+
+
+def _schedule_once(options: argparse.Namespace, kept: Path) -> Scheduled:
+    """The kernels of the model, from `kept` if they are there."""
+    files = [kept / f"{field.name}.json" for field in dataclasses.fields(Scheduled)]
+    if not all(file.exists() for file in files):
+        components = tuple(options.component or COMPONENTS)
+        checkpoint = load_checkpoint(find_model(options.model), options.height, options.width, components=components)
+        scheduled = schedule(clean(capture(checkpoint, options.dtype)).module)
+        for file, module in zip(files, (scheduled.originals, scheduled.kernels), strict=True):
+            file.write_text(tvm.ir.save_json(module))
+    return Scheduled(*(tvm.ir.load_json(file.read_text()) for file in files))
+
+
+def _outcome(line: str) -> Outcome:
+    fields = json.loads(line)
+    return Outcome(**fields | {"shape": tuple(fields["shape"])})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ which writes every subexpression out again: a quarter of the text. Here they are
 import tvm
 from tvm import tirx
 
+from mlc_controlnet.passes.generate.drop_unused_bindings import DropUnusedBindings
+from mlc_controlnet.passes.generate.shorten_broadcasts import ShortenBroadcasts
 from mlc_controlnet.passes.generate.use_vector_storage import UseVectorStorage
 
 PIPELINE = "webgpu"  # the pipeline's name for `relax.build` and `tirx.build` of scheduled PrimFuncs
@@ -22,7 +24,8 @@ def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
 
     def finalize_kernels() -> tvm.transform.Pass:
         eliminate = tirx.transform.CommonSubexprElim()
-        return tvm.transform.Sequential([UseVectorStorage(), finalize_device(), eliminate])
+        shorten = [DropUnusedBindings(), ShortenBroadcasts()]
+        return tvm.transform.Sequential([UseVectorStorage(), finalize_device(), eliminate, *shorten])
 
     return lower_without_elimination, finalize_host, finalize_kernels
 

@@ -41,7 +41,8 @@ interface Kept {
 
 interface Binding extends Omit<GPUBufferBinding, "buffer"> {
   readonly binding: number;
-  /** Of a buffer on the device. */
+  /** On the device, and what is known of it. */
+  readonly buffer?: GPUBuffer;
   readonly known?: Known;
   /** Of a uniform buffer. */
   readonly content?: Uint32Array<ArrayBuffer>;
@@ -118,29 +119,35 @@ class BindGroups {
 
   private bindGroup(descriptor: GPUBindGroupDescriptor): GPUBindGroup {
     const { layout } = descriptor;
-    const entries: Binding[] = [];
+    const entries = descriptor.entries as readonly GPUBindGroupEntry[];
     let hash = this.numberOf(layout);
-    for (const { binding, resource } of descriptor.entries) {
-      const { buffer, offset, size } = resource as GPUBufferBinding;
+    for (let i = 0; i < entries.length; i++) {
+      const { buffer } = entries[i].resource as GPUBufferBinding;
       const uniform: unknown = buffer;
       if (uniform instanceof Uniform) {
         const { content } = uniform;
         uniform.readAt = this.submissions;
-        for (const word of content) hash = mixed(hash, word);
-        entries.push({ binding, content });
+        for (let word = 0; word < content.length; word++) hash = mixed(hash, content[word]);
         continue;
       }
       const known = this.buffers.get(buffer);
       if (known === undefined) return this.create(descriptor); // this would not learn of its destruction
       hash = mixed(hash, known.number);
-      entries.push({ binding, known, offset, size });
     }
     const kept = this.groups.get(hash);
     if (kept !== undefined && kept.layout === layout && sameEntries(kept.entries, entries)) return kept.group;
     const group = this.create(descriptor);
-    this.groups.set(hash, { group, layout, entries });
-    for (const { known } of entries) known?.hashes.add(hash);
+    const bindings = entries.map((entry) => this.bindingOf(entry));
+    this.groups.set(hash, { group, layout, entries: bindings });
+    for (const { known } of bindings) known?.hashes.add(hash);
     return group;
+  }
+
+  private bindingOf({ binding, resource }: GPUBindGroupEntry): Binding {
+    const { buffer, offset, size } = resource as GPUBufferBinding;
+    const uniform: unknown = buffer;
+    if (uniform instanceof Uniform) return { binding, content: uniform.content };
+    return { binding, buffer, known: this.buffers.get(buffer), offset, size };
   }
 
   private create({ entries, ...others }: GPUBindGroupDescriptor): GPUBindGroup {
@@ -178,20 +185,23 @@ function mixed(hash: number, word: number): number {
   return product ^ (product >>> 13);
 }
 
-function sameEntries(ones: readonly Binding[], others: readonly Binding[]): boolean {
-  return (
-    ones.length === others.length &&
-    ones.every((one, i) => {
-      const other = others[i];
-      if (one.binding !== other.binding || one.known !== other.known) return false;
-      if (one.offset !== other.offset || one.size !== other.size) return false;
-      return one.content === undefined || other.content === undefined
-        ? one.content === other.content
-        : equal(one.content, other.content);
-    })
-  );
+/** Compared in place: this runs at every launch, and would make garbage of a list for each. */
+function sameEntries(kept: readonly Binding[], entries: readonly GPUBindGroupEntry[]): boolean {
+  if (kept.length !== entries.length) return false;
+  for (let i = 0; i < kept.length; i++) {
+    const one = kept[i];
+    const { buffer, offset, size } = entries[i].resource as GPUBufferBinding;
+    const uniform: unknown = buffer;
+    if (one.binding !== entries[i].binding) return false;
+    if (uniform instanceof Uniform) {
+      if (one.content === undefined || !equal(one.content, uniform.content)) return false;
+    } else if (one.buffer !== buffer || one.offset !== offset || one.size !== size) return false;
+  }
+  return true;
 }
 
 function equal(one: Uint32Array, other: Uint32Array): boolean {
-  return one.length === other.length && one.every((word, i) => word === other[i]);
+  if (one.length !== other.length) return false;
+  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false;
+  return true;
 }
