@@ -73,11 +73,13 @@ def schedule(cleaned: tvm.IRModule) -> Scheduled:
     return Scheduled(after["lower"], after["schedule"])
 
 
-def execute_all(scheduled: Scheduled, folder: Path, known: Sequence[str] = ()) -> Iterator[Outcome]:
-    """Run every kernel whose name is not `known`."""
+def execute_all(
+    scheduled: Scheduled, folder: Path, known: Sequence[str] = (), only: Sequence[str] = ("",)
+) -> Iterator[Outcome]:
+    """Run every kernel whose name is not `known` and contains a part of `only`."""
     originals = {v.name_hint: f for v, f in scheduled.originals.functions_items()}
     kernels = {v.name_hint: f for v, f in scheduled.kernels.functions_items()}
-    for name in sorted(kernels.keys() - set(known)):
+    for name in sorted(name for name in kernels.keys() - set(known) if any(part in name for part in only)):
         values = {str(p.name): _draw(p.ty, np.random.default_rng(0)) for p in kernels[name].params}
         *inputs, output = values
         run_on_webgpu([kernels[name]], {i: values[i] for i in inputs}, {output: values[output]}, folder)
@@ -118,6 +120,7 @@ def main() -> int:
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--component", action="append")
+    parser.add_argument("--only", action="append", help="a part of kernels' names; can be repeated; default: all")
     parser.add_argument("--keep", type=Path, help="folder of a run to go on with, of the same options")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -126,7 +129,7 @@ def main() -> int:
         scheduled = _schedule_once(options, kept)
         log = kept / "outcomes.jsonl"
         outcomes = [_outcome(line) for line in log.read_text().splitlines()] if log.exists() else []
-        for outcome in execute_all(scheduled, kept, [outcome.name for outcome in outcomes]):
+        for outcome in execute_all(scheduled, kept, [outcome.name for outcome in outcomes], options.only or [""]):
             print(outcome, flush=True)
             with log.open("a") as lines:
                 lines.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
