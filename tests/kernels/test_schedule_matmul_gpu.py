@@ -37,6 +37,7 @@ class Case:
 CASES = {
     "whole tiles": Case((1, 64, 96), 128),
     "the text's 77 rows": Case((1, 77, 64), 96),
+    "the text's 77 rows, 16 at a time": Case((1, 77, 64), 128),
     "few rows": Case((1, 10, 48), 16),
     "a depth that half a step divides": Case((1, 32, 40), 32),
     "a depth of one vector": Case((1, 32, 4), 32),
