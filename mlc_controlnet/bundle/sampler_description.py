@@ -76,7 +76,7 @@ class SamplerOptions:
     disable_corrector: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamplerDescriptions:
     """The content of samplers.json.
 

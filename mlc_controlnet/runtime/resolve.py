@@ -3,7 +3,8 @@
 Twin: web/src/engine/resolve.ts.
 """
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.errors import UserError, check_one_of
@@ -49,10 +50,8 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
 
 
 def schedule_of(settings: Settings, samplers: "SamplerDescriptions") -> "Schedule":
-    """Compute the rows of the sampler that `settings` name. Raises UserError for what the sampler cannot do."""
-    from mlc_controlnet.runtime.samplers.schedule import build_schedule  # imports numpy
-
-    return build_schedule(
+    """Return the rows of the sampler that `settings` name. Raises UserError for what the sampler cannot do."""
+    return _schedule(
         samplers,
         settings.sampler,
         settings.num_inference_steps,
@@ -62,6 +61,13 @@ def schedule_of(settings: Settings, samplers: "SamplerDescriptions") -> "Schedul
         eta=settings.eta,
         strength=settings.strength,
     )
+
+
+@functools.lru_cache(maxsize=8)  # the checks and the drawing of one picture ask for the same one, and so does the next
+def _schedule(samplers: "SamplerDescriptions", sampler: str, steps: int, **options: Any) -> "Schedule":
+    from mlc_controlnet.runtime.samplers.schedule import build_schedule  # imports numpy
+
+    return build_schedule(samplers, sampler, steps, **options)
 
 
 def _check_controlnets(settings: Settings, request: GenerateRequest, manifest: Manifest) -> None:

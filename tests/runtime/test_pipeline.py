@@ -223,6 +223,17 @@ def test_the_bundles_defaults_replace_missing_options(pipeline, ring):
     assert np.array_equal(by_default.images[0], explicit.images[0])
 
 
+def test_the_schedule_of_the_same_options_is_computed_once(pipeline, ring, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "mlc_controlnet.runtime.samplers.schedule.build_schedule",
+        lambda *given, **options: made.append(given[2]) or build_schedule(*given, **options),
+    )
+    for steps in (17, 17, 18):  # that no other test draws with
+        pipeline("gold", ring, num_inference_steps=steps, seed=5)
+    assert made == [17, 18]
+
+
 def test_an_option_that_does_not_exist_is_refused(pipeline, ring):
     with pytest.raises(TypeError, match="stpes"):
         pipeline("gold", ring, stpes=4)

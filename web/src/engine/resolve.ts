@@ -11,6 +11,7 @@ import { type Manifest, textLayers } from "./manifest.ts";
 import { checkPairs } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
 import { parsePrompt } from "./prompt_syntax.ts";
+import { Recent } from "./recent.ts";
 import {
   checkRequest,
   controlImages,
@@ -31,6 +32,10 @@ const PER_CONTROLNET = [
   "controlGuidanceEnd",
   "controlMode",
 ] as const;
+
+const KEPT_SCHEDULES = 8;
+/** The checks and the drawing of one picture ask for the same schedule, and so does the next picture. */
+const SCHEDULES = new WeakMap<SamplerDescriptions, Recent<string, Schedule>>();
 
 /**
  * Fill in the defaults and check every option, alone and together.
@@ -61,10 +66,18 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
   return settings;
 }
 
-/** Compute the rows of the sampler that `settings` name. Throws UserError for what the sampler cannot do. */
+/** Return the rows of the sampler that `settings` name. Throws UserError for what the sampler cannot do. */
 export function scheduleOf(settings: Settings, samplers: SamplerDescriptions): Schedule {
   const { sampler, numInferenceSteps, timesteps, sigmas, scheduleType, eta, strength } = settings;
-  return buildSchedule(samplers, sampler, numInferenceSteps, { timesteps, sigmas, scheduleType, eta, strength });
+  const key = JSON.stringify([sampler, numInferenceSteps, timesteps, sigmas, scheduleType, eta, strength]);
+  const made = SCHEDULES.get(samplers) ?? new Recent<string, Schedule>(KEPT_SCHEDULES);
+  SCHEDULES.set(samplers, made);
+  const known = made.get(key);
+  if (known !== undefined) return known;
+  const options = { timesteps, sigmas, scheduleType, eta, strength };
+  const schedule = buildSchedule(samplers, sampler, numInferenceSteps, options);
+  made.set(key, schedule);
+  return schedule;
 }
 
 function checkControlnets(settings: Settings, request: GenerateRequest, manifest: Manifest): void {
