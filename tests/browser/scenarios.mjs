@@ -142,23 +142,24 @@ export async function repaintAPhoto({ visitor, options }) {
   await page.getByText("notes.txt").waitFor();
   const wrongFile = await visitor.messages();
   await visitor.choosePicture({ ...options.photo, buffer: Buffer.from(options.photo.base64, "base64") }, "Open photo…");
-  const photo = page.getByRole("img", { name: "Picture to repaint" });
+  const photo = page.getByRole("application", { name: "Picture to repaint" });
   await photo.and(page.getByLabel("nothing brushed over")).waitFor();
-  await page.getByLabel("Size").fill("0.3");
+  await page.getByLabel("Size", { exact: true }).fill("0.3");
   for (const x of options.strokes) await visitor.dragOn("Picture to repaint", [x, 0], [x, 1]);
   const brushed = await photo.getAttribute("aria-label");
   await visitor.press("All");
   await page.keyboard.press("Control+z"); // of the photo, which changed last, and not of the outline
   await visitor.writePrompt(options.prompt);
   await visitor.set("Seed", String(options.seed));
-  await visitor.set("Outline counts until", "0.5");
+  await page.getByLabel("Custom").check({ force: true });
+  await visitor.set("Counts until", "0.5");
   const end = await visitor.generate();
   const messages = await visitor.messages();
   const [picture, outline] = [await visitor.save("Download PNG"), await visitor.save("Save")];
   await visitor.press("Repaint it");
   const again = await photo.getAttribute("aria-label");
   await visitor.press("Trace edges");
-  const board = await page.getByRole("img", { name: "Drawing board" }).getAttribute("aria-label");
+  const board = await page.getByRole("application", { name: "Drawing board" }).getAttribute("aria-label");
   return { title, withoutPhoto, wrongFile, brushed, end, messages, picture, outline, again, board };
 }
 
@@ -176,7 +177,8 @@ export async function outlineInEveryWay({ visitor, options }) {
   await visitor.drag([0.25, 0.25], [0.75, 0.25], [0.75, 0.75]);
   await visitor.drag([0.75, 0.75], [0.25, 0.25]);
   await save("pencil");
-  await page.getByLabel("Pencil").press("ArrowRight"); // the eraser
+  await page.getByLabel("Pencil").press("ArrowRight"); // the line
+  await page.getByLabel("Line", { exact: true }).press("ArrowRight"); // the eraser
   await visitor.drag([0.5, 0], [0.5, 0.5]);
   await save("erased");
   await page.keyboard.press("Control+z");
@@ -185,20 +187,22 @@ export async function outlineInEveryWay({ visitor, options }) {
   await save("cleared");
   await visitor.press("Sample outline 2");
   await save("sample");
-  const board = page.getByRole("img", { name: "Drawing board" });
+  await page.getByLabel("Ring", { exact: true }).check({ force: true });
+  const board = page.getByRole("application", { name: "Drawing board" });
   for (const key of ["ArrowRight", "ArrowRight", "ArrowDown", "+"]) await board.press(key);
   await save("moved");
   await visitor.choosePicture({ ...options.picture, buffer: Buffer.from(options.picture.base64, "base64") });
   await page.getByLabel("Invert").check();
   await save("inverted");
-  await page.getByLabel("Edges only").check();
+  await page.getByLabel("Annotator").selectOption("canny");
   await page.getByLabel("Invert").uncheck();
   await save("edges");
+  await page.getByLabel("Eraser", { exact: true }).check({ force: true });
   await visitor.drag([0.25, 0], [0.25, 1]);
   await save("edges erased");
   for (const _ of ["eraser", "invert", "edges", "invert", "open"]) await visitor.press("Undo");
   await save("undone");
-  const toolsAfterUndo = await page.getByLabel("Edges only").isVisible();
+  const toolsAfterUndo = await page.getByLabel("Annotator").isVisible();
   await page.keyboard.press("Control+z"); // all four keys at once
   await save("keys undone");
   while (await page.getByRole("button", { name: "Undo" }).isEnabled()) await visitor.press("Undo");
@@ -292,23 +296,23 @@ export async function loadWithoutANetwork({ visitor, host }) {
   const requests = host.requests.slice(requestsBefore).filter((path) => path !== "offline.js");
   await page.context().setOffline(false);
 
-  const placeholder = () => page.textContent("#placeholder");
+  const description = () => page.getAttribute("meta[name=description]", "content");
   const entry = publishNext(host, join(visitor.folder, "second"), "second");
   host.faults.set("index.html", 503); // of the first version the host has nothing left
   await page.reload();
   await visitor.waitFor("Ready");
-  const kept = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  const kept = { description: await description(), caches: await cacheNames(page) };
   host.faults.clear();
   await page.reload();
   await visitor.waitFor("Ready");
   await waitForVersion(page, "second");
-  const newer = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  const newer = { description: await description(), caches: await cacheNames(page) };
   const earlierEntry = await page.evaluate(async (path) => (await fetch(path)).status, entry);
   publishNext(host, join(visitor.folder, "third"), "third");
   await page.reload();
   await visitor.waitFor("Ready");
   await waitForVersion(page, "third");
-  const newest = { placeholder: await placeholder(), caches: await cacheNames(page) };
+  const newest = { description: await description(), caches: await cacheNames(page) };
   return { end, requests, kept, newer, earlierEntry, newest, requestsAgain: host.requests.slice(requestsBefore) };
 }
 
@@ -319,8 +323,8 @@ function publishNext(host, folder, version) {
   const [entry] = /** @type {string[]} */ (page.match(/assets\/index-[\w-]+\.js/));
   const next = `assets/index-${version}.js`;
   renameSync(join(folder, entry), join(folder, next));
-  const title = /(?<=id="placeholder"[^>]*>)[^<]*/;
-  writeFileSync(join(folder, "index.html"), page.replaceAll(entry, next).replace(title, `The ${version} page`));
+  const description = /(?<=name="description"\s+content=")[^"]*/;
+  writeFileSync(join(folder, "index.html"), page.replaceAll(entry, next).replace(description, `The ${version} page`));
   const worker = readFileSync(join(folder, "offline.js"), "utf8").replaceAll(entry, next);
   writeFileSync(join(folder, "offline.js"), worker.replace(/(?<=VERSION = ")[^"]*/, version));
   host.site = folder;
@@ -385,7 +389,7 @@ function cancelAtStepOne() {
     observer.disconnect();
     /** @type {HTMLButtonElement} */ (document.querySelector("#cancel")).click();
   });
-  observer.observe(status, { childList: true });
+  observer.observe(status, { childList: true, characterData: true, subtree: true });
 }
 
 /** A promise, and what keeps it. @returns {{ promise: Promise<void>, resolve: () => void }} */

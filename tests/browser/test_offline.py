@@ -19,12 +19,12 @@ def test_without_a_network_the_page_opens_and_draws(facts: dict[str, Any]):
 
 
 def test_where_the_host_is_down_the_kept_page_opens_whole(facts: dict[str, Any]):
-    assert facts["kept"]["placeholder"] == "Your picture appears here"
+    assert facts["kept"]["description"].startswith("Draw a ring")
     assert len(versions(facts["kept"]["caches"])) == 1  # the host's new version, whose page is missing, is not kept
 
 
 def test_with_a_network_the_page_is_the_hosts(facts: dict[str, Any]):
-    assert facts["newer"]["placeholder"] == "The second page"
+    assert facts["newer"]["description"] == "The second page"
     assert {"index.html", "bundle/manifest.json"} <= set(facts["requestsAgain"])
 
 
@@ -34,7 +34,7 @@ def test_the_version_before_is_kept_for_tabs_that_have_it_open(facts: dict[str, 
 
 
 def test_earlier_versions_are_dropped(facts: dict[str, Any]):
-    assert facts["newest"]["placeholder"] == "The third page"
+    assert facts["newest"]["description"] == "The third page"
     assert versions(facts["newest"]["caches"]) == ["second", "third"]
 
 

@@ -57,4 +57,4 @@ def test_without_a_photo_the_page_says_what_it_needs(facts: dict[str, Any]):
 
 def test_what_was_drawn_can_be_repainted_and_its_edges_taken(facts: dict[str, Any]):
     assert facts["again"] == f"Picture to repaint: {WIDTH} by {HEIGHT}, nothing brushed over"
-    assert facts["board"].startswith("Drawing board: the edges of a picture")
+    assert facts["board"].startswith("Drawing board: Canny edges of a picture")

@@ -32,7 +32,11 @@ export class Visitor {
       document.addEventListener("DOMContentLoaded", () => {
         const status = document.querySelector("[role=status]");
         const note = () => /** @type {any} */ (window).noteStatus(status?.textContent ?? "");
-        new MutationObserver(note).observe(/** @type {Node} */ (status), { childList: true });
+        new MutationObserver(note).observe(/** @type {Node} */ (status), {
+          childList: true,
+          characterData: true,
+          subtree: true,
+        });
       });
     });
     await this.page.goto(this.host.url);
@@ -63,7 +67,7 @@ export class Visitor {
    * @param {[number, number][]} points
    */
   async dragOn(name, ...points) {
-    const board = this.page.getByRole("img", { name });
+    const board = this.page.getByRole("application", { name });
     await board.scrollIntoViewIfNeeded();
     const box = /** @type {{ x: number, y: number, width: number, height: number }} */ (await board.boundingBox());
     const [first, ...others] = points.map(([x, y]) => [box.x + x * box.width, box.y + y * box.height]);

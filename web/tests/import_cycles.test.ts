@@ -9,7 +9,7 @@ type Imports = ReadonlyMap<string, readonly string[]>;
 
 /** Each module under `root` with the modules there that it imports, types included. */
 function importsUnder(root: string): Imports {
-  const modules = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((path) => path.endsWith(".ts"));
+  const modules = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((path) => /\.tsx?$/.test(path));
   return new Map(modules.map((path) => [path, importsOf(root, path)]));
 }
 
@@ -19,7 +19,9 @@ function importsOf(root: string, path: string): string[] {
   );
   return paths.map((name) => {
     const base = join(root, dirname(path), name.replace(/\?.*/, "")); // "./worker.ts?worker&url" is Vite's
-    const file = [base, `${base}.ts`, join(base, "index.ts")].find((found) => /\.ts$/.test(found) && existsSync(found));
+    const file = [base, `${base}.ts`, `${base}.tsx`, join(base, "index.ts")].find(
+      (found) => /\.tsx?$/.test(found) && existsSync(found),
+    );
     if (file === undefined) throw new Error(`${path} imports ${name}, which does not exist`);
     return relative(root, file);
   });

@@ -1,0 +1,59 @@
+/** The annotator of a unit's picture, its parameters, and how the picture fits. */
+
+import { type AnnotatorName, PARAMETERS, parameterOf } from "../annotators/annotation";
+import type { PictureShape } from "../drawing/control_shape";
+import { FITS } from "../drawing/fit";
+import type { ControlUnit } from "../state/control_unit";
+import { t } from "../text";
+import { Checkbox, Segments, Select, Slider } from "../widgets/fields";
+
+export function AnnotatorFields({ unit }: { unit: ControlUnit }) {
+  const { drawing } = unit;
+  const { shape } = drawing;
+  if (shape.kind !== "picture") return null;
+  const { annotation } = shape;
+  const show = (change: Partial<PictureShape>, gesture?: string) => drawing.show({ ...shape, ...change }, gesture);
+  const choose = (name: AnnotatorName) => show({ annotation: { ...annotation, name, parameters: {} } });
+  return (
+    <div class="annotator">
+      <Select
+        label={t.value.annotator}
+        options={unit.annotators}
+        text={(name) => t.value.annotators[name]}
+        value={annotation.name}
+        onChange={choose}
+        help={t.value.annotatorHelp[annotation.name]}
+      />
+      {Object.entries(PARAMETERS[annotation.name]).map(([name, { min, max, step }]) => (
+        <Slider
+          key={name}
+          label={t.value.parameters[name as keyof typeof t.value.parameters]}
+          min={min}
+          max={max}
+          step={step}
+          value={parameterOf(annotation, name)}
+          onInput={(value) =>
+            show(
+              { annotation: { ...annotation, parameters: { ...annotation.parameters, [name]: value } } },
+              `${annotation.name} ${name}`, // one drag of the slider is one change to undo
+            )
+          }
+        />
+      ))}
+      <Checkbox
+        label={t.value.invert}
+        title={t.value.invertHelp}
+        checked={annotation.inverted}
+        onChange={(inverted) => show({ annotation: { ...annotation, inverted } })}
+      />
+      <Segments
+        label={t.value.fit}
+        options={FITS}
+        text={(fit) => t.value.fits[fit]}
+        value={shape.fit}
+        onChange={(fit) => show({ fit })}
+        help={t.value.fitHelp[shape.fit]}
+      />
+    </div>
+  );
+}

@@ -1,0 +1,24 @@
+/** Units and drawings in words. */
+
+import type { Shape } from "../drawing/control_shape";
+import type { ControlUnit } from "../state/control_unit";
+import { t } from "../text";
+
+/** What a unit's control image shows, or the ControlNet's own name. */
+export function kindName({ kind, controlnet }: ControlUnit): string {
+  const { kinds } = t.value;
+  const known = kinds[kind.value as keyof typeof kinds];
+  return kind.value === "" || known === undefined ? (known ?? controlnet.value) : known;
+}
+
+/** The content of a board, for those who do not see it. */
+export function describeShape(shape: Shape): string {
+  const { boardPicture, boardLines, boardNothing, boardRing, annotators } = t.value;
+  if (shape.kind === "picture") {
+    const { name } = shape.annotation;
+    return boardPicture(name === "none" ? "" : annotators[name], shape.source.width, shape.source.height);
+  }
+  if (shape.kind === "strokes") return shape.strokes.some(({ erases }) => !erases) ? boardLines : boardNothing;
+  const { center, radius } = shape.ring;
+  return boardRing(Math.round(radius), Math.round(center.x), Math.round(center.y));
+}

@@ -1,0 +1,34 @@
+/** The tools of a board: what draws, and how wide. */
+
+import { type ControlDrawing, TOOLS } from "../drawing/control_drawing";
+import { t } from "../text";
+import { Segments, Slider } from "../widgets/fields";
+
+export function DrawingTools({ drawing }: { drawing: ControlDrawing }) {
+  const { tool, lineWidth } = drawing;
+  return (
+    <div class="tools">
+      <Segments
+        label={t.value.tool}
+        hidesLabel
+        options={TOOLS}
+        text={(name) => t.value.tools[name]}
+        value={tool.value}
+        onChange={(name) => drawing.setTool(name)}
+      />
+      {tool.value !== "ring" && (
+        <Slider
+          label={t.value.lineWidth}
+          min={0.5}
+          max={Math.max(16, Math.round(drawing.size.width / 8))}
+          step={0.5}
+          unit=" px"
+          value={lineWidth.value}
+          onInput={(width) => {
+            lineWidth.value = width;
+          }}
+        />
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,36 @@
+/** A canvas that shows a drawing, and that the visitor draws on. */
+
+import { useEffect, useRef } from "preact/hooks";
+import { t } from "../text";
+import { attachBoard, type Drawable } from "./board";
+
+interface BoardProps {
+  readonly drawing: Drawable;
+  readonly id?: string;
+  readonly label: string;
+  readonly describedBy?: string;
+  /** Whether nothing can be drawn now: a finger then scrolls over it. */
+  readonly isIdle?: boolean;
+  readonly onClick?: () => void;
+}
+
+export function BoardView({ drawing, id, label, describedBy, isIdle, onClick }: BoardProps) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  useEffect(() => attachBoard(canvas.current as HTMLCanvasElement, drawing), [drawing]);
+  const { width, height } = drawing.size;
+  return (
+    // biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: a screen reader passes keys on to an application
+    <canvas
+      ref={canvas}
+      id={id}
+      class={isIdle ? "board idle" : "board"}
+      style={{ aspectRatio: `${width} / ${height}` }}
+      tabIndex={0}
+      role="application"
+      aria-roledescription={t.value.boardRole}
+      aria-label={label}
+      aria-describedby={describedBy}
+      onClick={onClick}
+    />
+  );
+}

@@ -1,0 +1,204 @@
+/** The picture that a drawing starts from, and the mask of the part that is repainted. */
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { type FittedImage, type Image, MASK_THRESHOLD } from "../../worker";
+import type { Drawable } from "./board";
+import { KeyBrush, type Paper, startStroke } from "./brush";
+import { paintStroke, toCanvas } from "./canvas";
+import type { Drag, Touch } from "./drag";
+import { type Fit, fitPicture } from "./fit";
+import { History } from "./history";
+import { blackImage, drawStroke, type Point, type Size, type Stroke } from "./marks";
+
+/** The mask's colour over the picture. Few photos contain it. */
+const MASK_COLOR = "#ff2d95";
+const MASK_OPACITY = 0.6;
+/** The picture's name in errors and notices. */
+const SUBJECT = "photo";
+
+interface State {
+  readonly source: Image | undefined;
+  readonly fit: Fit;
+  readonly strokes: readonly Stroke[];
+}
+
+export class Photo implements Drawable {
+  /** Whether the brush removes the mask instead of adding to it. */
+  readonly erases = signal(false);
+  /** The brush's width as a fraction of the picture's width. */
+  readonly brushWidth = signal(0.12);
+  /** Whether there is a mask to brush at all: without one, the whole picture changes. */
+  readonly hasMask = signal(true);
+  /** The picture at the model's size, as the engine reads it. */
+  readonly fitted: ReadonlySignal<FittedImage | undefined>;
+  private readonly history = new History<State>({ source: undefined, fit: "crop", strokes: [] });
+  private readonly sizeSignal: Signal<Size>;
+  private readonly keys = new KeyBrush();
+  private readonly canvas: ReadonlySignal<OffscreenCanvas | undefined>;
+
+  constructor(size: Size) {
+    this.sizeSignal = signal(size);
+    const opened = computed(() => this.state.source);
+    const fit = computed(() => this.state.fit);
+    this.fitted = computed(() => opened.value && fitPicture(opened.value, this.sizeSignal.value, fit.value, SUBJECT));
+    this.canvas = computed(() => this.fitted.value && toCanvas(this.fitted.value.image));
+  }
+
+  /** The size of the model's pictures. */
+  get size(): Size {
+    return this.sizeSignal.value;
+  }
+
+  /** A change of size clears the mask. */
+  setSize(size: Size): void {
+    const before = this.sizeSignal.peek();
+    if (size.width === before.width && size.height === before.height) return;
+    this.sizeSignal.value = size;
+    this.history.reset({ ...this.history.peek(), strokes: [] });
+  }
+
+  /** Open a picture, without a mask. Throws UserError if it is too small. */
+  open(source: Image): void {
+    const { fit } = this.history.peek();
+    fitPicture(source, this.sizeSignal.peek(), fit, SUBJECT);
+    this.keys.lift();
+    this.history.change({ source, fit, strokes: [] });
+  }
+
+  remove(): void {
+    this.history.change({ ...this.history.peek(), source: undefined, strokes: [] });
+  }
+
+  /** Another fit moves the picture below the mask: the mask begins anew. */
+  setFit(fit: Fit): void {
+    this.history.change({ ...this.history.peek(), fit, strokes: [] });
+  }
+
+  get fit(): Fit {
+    return this.state.fit;
+  }
+
+  /** The picture as it was opened. */
+  get source(): Image | undefined {
+    return this.state.source;
+  }
+
+  /** The picture at the model's size. */
+  get image(): Image | undefined {
+    return this.fitted.value?.image;
+  }
+
+  /** The changes that made the picture fit, one sentence each. */
+  get notices(): readonly string[] {
+    return this.fitted.value?.notices ?? [];
+  }
+
+  /** Whether something was brushed over. */
+  get isBrushed(): boolean {
+    return this.state.strokes.some(({ erases }) => !erases);
+  }
+
+  /** The mask at the model's size, white where the model repaints; undefined if it is empty. */
+  maskImage(): Image | undefined {
+    if (!this.isBrushed) return undefined;
+    const mask = blackImage(this.size.width, this.size.height);
+    for (const stroke of this.state.strokes) drawStroke(mask, stroke);
+    return mask.data.some((value, i) => i % 4 !== 3 && value >= MASK_THRESHOLD) ? mask : undefined;
+  }
+
+  get cursor(): Point | undefined {
+    return this.hasMask.value && this.image !== undefined ? this.keys.place.value : undefined;
+  }
+
+  /** Whether the keys' brush is down. */
+  get isDrawingByKeys(): boolean {
+    return this.keys.isDown.value;
+  }
+
+  get canUndo(): boolean {
+    return this.history.canUndo;
+  }
+
+  get canRedo(): boolean {
+    return this.history.canRedo;
+  }
+
+  /** Changes with every change of the picture or the mask. */
+  get changes(): ReadonlySignal<unknown> {
+    return this.history.changes;
+  }
+
+  undo(): void {
+    this.keys.lift();
+    this.history.undo();
+  }
+
+  redo(): void {
+    this.keys.lift();
+    this.history.redo();
+  }
+
+  clearMask(): void {
+    this.history.change({ ...this.history.peek(), strokes: [] });
+  }
+
+  /** Mask the whole picture. */
+  maskAll(): void {
+    const { width, height } = this.sizeSignal.peek();
+    const stroke = { points: [{ x: width / 2, y: height / 2 }], width: 2 * (width + height), erases: false };
+    this.history.change({ ...this.history.peek(), strokes: [stroke] });
+  }
+
+  startDrag(from: Touch): Drag {
+    this.keys.lift();
+    return this.startStroke(from);
+  }
+
+  pressKey(key: string, isFast: boolean): boolean {
+    if (!this.hasMask.peek() || this.history.peek().source === undefined) return false;
+    return this.keys.press(key, isFast, this.sizeSignal.peek(), (from) => this.startStroke(from));
+  }
+
+  paint(context: CanvasRenderingContext2D): void {
+    const { width, height } = this.size;
+    const picture = this.canvas.value;
+    if (picture === undefined) {
+      context.clearRect(0, 0, width, height);
+      return;
+    }
+    context.drawImage(picture, 0, 0, width, height);
+    if (!this.hasMask.value) return;
+    const scale = context.canvas.width / width; // the mask is drawn apart, at the same resolution
+    const mask = new OffscreenCanvas(context.canvas.width, context.canvas.height);
+    const brush = mask.getContext("2d") as OffscreenCanvasRenderingContext2D;
+    brush.scale(scale, scale);
+    for (const stroke of this.state.strokes) {
+      brush.globalCompositeOperation = stroke.erases ? "destination-out" : "source-over";
+      paintStroke(brush, stroke, MASK_COLOR);
+    }
+    context.globalAlpha = MASK_OPACITY;
+    context.drawImage(mask, 0, 0, width, height);
+    context.globalAlpha = 1;
+  }
+
+  private get state(): State {
+    return this.history.present;
+  }
+
+  private startStroke(from: Touch): Drag {
+    if (!this.hasMask.peek() || this.history.peek().source === undefined) return { move: () => {}, cancel: () => {} };
+    const { width } = this.sizeSignal.peek();
+    const ink = { width: this.brushWidth.peek() * width, erases: this.erases.peek() };
+    return startStroke(this.paper(), ink, from);
+  }
+
+  private paper(): Paper {
+    const before = this.history.peek();
+    return {
+      size: this.sizeSignal.peek(),
+      show: (stroke, gesture) => this.history.change({ ...before, strokes: [...before.strokes, stroke] }, gesture),
+      takeBack: (gesture) => this.history.takeBack(gesture),
+      isOf: (gesture) => this.history.isOf(gesture),
+    };
+  }
+}

@@ -1,0 +1,49 @@
+/** The texts of the status line. */
+
+import type { Progress } from "../../worker";
+
+/** The progress of loading, whose two phases overlap. */
+export class LoadProgress {
+  private readonly phases = new Map<Progress["phase"], Progress>();
+
+  /** Record a report. */
+  add(progress: Progress): void {
+    this.phases.set(progress.phase, progress);
+  }
+
+  /** The progress from 0 to 1. Each phase counts half. */
+  get fraction(): number {
+    const of = (phase: Progress["phase"]) => {
+      const progress = this.phases.get(phase);
+      return progress === undefined || progress.total === 0 ? 0 : progress.done / progress.total;
+    };
+    return (of("download") + of("compile")) / 2;
+  }
+
+  get text(): string {
+    const download = this.phases.get("download");
+    const compile = this.phases.get("compile");
+    const parts: string[] = [];
+    if (download !== undefined) {
+      parts.push(`${megabytes(download.done)} of ${megabytes(download.total)} MB`);
+    }
+    if (compile !== undefined) parts.push(`${compile.done} of ${compile.total} GPU kernels`);
+    return parts.length ? `Loading the model: ${parts.join(", ")}` : "Loading the model…";
+  }
+}
+
+/** Return for example "Step 3 of 20, about 12 s left". `elapsedMs` counts from the begin of the first step. */
+export function stepText(index: number, count: number, elapsedMs: number): string {
+  const left = ((count - index - 1) * elapsedMs) / (index + 1) / 1000;
+  const rest = left >= 1 ? `, about ${Math.round(left)} s left` : "";
+  return `Step ${index + 1} of ${count}${rest}`;
+}
+
+/** Format a time as in "1.2 s". */
+export function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(1)} s`;
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}

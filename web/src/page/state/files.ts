@@ -1,0 +1,64 @@
+/** Pictures that the visitor opens, drops or pastes, and where they go. */
+
+import type { Image } from "../../worker";
+import { PASS_THROUGH } from "../annotators/annotation";
+import { isOutline } from "../annotators/edges";
+import { readPicture } from "../drawing/canvas";
+import type { ControlUnit } from "./control_unit";
+import type { Place } from "./messages";
+import type { Studio } from "./studio";
+
+/** Put a file's picture on a control unit's board: a photo with its annotator, a ready map as it is. */
+export async function openControl(studio: Studio, unit: ControlUnit, file: File): Promise<void> {
+  await read(studio, file, "control image", unit.id, (source) => placeOnBoard(studio, unit, source));
+}
+
+/** Put a picture on a control unit's board; a photo, which no model follows as it is, with its annotator. */
+export function placeOnBoard(studio: Studio, unit: ControlUnit, source: Image, isPhoto = false): void {
+  const isReady = !isPhoto && (!studio.isBundledModel.peek() || isOutline(source));
+  const annotation = isReady ? PASS_THROUGH : { ...PASS_THROUGH, name: unit.annotators[0] };
+  unit.drawing.open(source, annotation);
+}
+
+export async function openPhoto(studio: Studio, file: File): Promise<void> {
+  await read(studio, file, "photo", "photo", (source) => studio.photo.open(source));
+}
+
+async function read(
+  { messages }: Studio,
+  file: File,
+  subject: string,
+  place: Place,
+  use: (source: Image) => void,
+): Promise<void> {
+  messages.clear();
+  try {
+    use(await readPicture(file, subject));
+  } catch (error) {
+    messages.error(error, place);
+  }
+}
+
+/** Open a picture that was dropped or pasted: where it was dropped, else as the photo that is missing, else on the first board. */
+function openAt(studio: Studio, target: EventTarget | null, file: File | undefined): void {
+  if (file === undefined) return;
+  const place = (target instanceof Element ? target : null)?.closest<HTMLElement>("[data-drop]")?.dataset.drop;
+  const units = studio.controls.peek();
+  const wantsPhoto = studio.request.mode.peek() !== "txt2img";
+  const unit = units.find(({ id }) => String(id) === place);
+  if (unit === undefined && wantsPhoto && (place === "photo" || studio.photo.source === undefined)) {
+    void openPhoto(studio, file);
+  } else if (unit !== undefined || units.length > 0) {
+    void openControl(studio, unit ?? units[0], file);
+  }
+}
+
+/** Take the pictures that are dropped on the page, or pasted. */
+export function listenForFiles(studio: Studio): void {
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    openAt(studio, event.target, event.dataTransfer?.files[0]);
+  });
+  document.addEventListener("paste", (event) => openAt(studio, event.target, event.clipboardData?.files[0]));
+}

@@ -1,0 +1,133 @@
+/** Load the engine, and draw pictures with it. */
+
+import { createEngine, type EngineInfo, isAbort, type Manifest, type Progress } from "../../worker";
+import { LoadProgress, seconds, stepText } from "../results/progress_text";
+import { t } from "../text";
+import { EngineSession } from "./engine_session";
+import { labelled, readRequest } from "./request";
+import type { Studio } from "./studio";
+
+/** The engine of a studio: what loads it, draws with it and cancels. */
+export class Run {
+  private readonly session: EngineSession;
+  private loading = new LoadProgress();
+
+  constructor(
+    private readonly studio: Studio,
+    bundleUrl: string,
+  ) {
+    this.session = new EngineSession(createEngine, bundleUrl, {
+      onLoadStart: () => this.onLoadStart(),
+      onManifest: (manifest) => adapt(studio, manifest),
+      onProgress: (progress) => this.onProgress(progress),
+      onLoaded: (info) => this.onLoaded(info),
+    });
+  }
+
+  /** Load the engine, and say so where it fails. */
+  async load(): Promise<void> {
+    const { messages, running } = this.studio;
+    try {
+      this.session.useMemory(this.studio.memory.peek());
+      await this.session.load();
+    } catch (error) {
+      if (running.peek() !== undefined) return; // the run that waits for the engine reports the error
+      messages.error(error);
+      this.studio.endStatus(t.peek().notLoaded);
+    }
+  }
+
+  /** Draw a picture of the present request. */
+  async generate(): Promise<void> {
+    const { studio, session } = this;
+    const { messages } = studio;
+    if (studio.running.peek() !== undefined) return;
+    messages.clear();
+    for (const unit of studio.controls.peek()) {
+      if (!unit.enabled.peek()) continue;
+      if (unit.drawing.isEmpty()) messages.notice(t.peek().boardEmpty);
+      for (const notice of unit.drawing.notices) messages.notice(notice);
+    }
+    const abort = new AbortController();
+    const { signal } = abort;
+    studio.running.value = abort;
+    try {
+      session.useMemory(studio.memory.peek());
+      await session.ready(signal);
+      const request = await readRequest(studio);
+      const began = performance.now();
+      studio.setStatus(t.peek().readingPrompt, 0);
+      const picture = await session.generate(request, {
+        signal,
+        onNotice: (notice) => messages.notice(notice),
+        onStep: (step) => {
+          const text = stepText(step.index, step.count, performance.now() - began);
+          studio.setStatus(text, (step.index + 1) / step.count);
+          studio.preview.value = step.preview();
+        },
+      });
+      const ended = performance.now();
+      studio.result.value = picture;
+      studio.endStatus(t.peek().done(seconds(ended - began), picture.settings.seed), 1);
+      const detail = { ...(await session.stats()), steps: picture.settings.numInferenceSteps };
+      performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
+    } catch (error) {
+      if (isAbort(error)) studio.endStatus(t.peek().cancelled);
+      else {
+        messages.error(labelled(error));
+        studio.endStatus(t.peek().stopped);
+      }
+    } finally {
+      studio.preview.value = undefined;
+      studio.running.value = undefined;
+    }
+  }
+
+  /** Cancel the run under way after its present step. */
+  cancel(): void {
+    this.studio.setStatus(t.peek().cancelling);
+    this.studio.running.peek()?.abort();
+  }
+
+  private onLoadStart(): void {
+    performance.mark("load begins");
+    this.loading = new LoadProgress();
+    this.studio.setStatus(this.loading.text, 0);
+  }
+
+  private onProgress(progress: Progress): void {
+    this.loading.add(progress);
+    this.studio.setStatus(this.loading.text, this.loading.fraction);
+  }
+
+  private onLoaded(info: EngineInfo): void {
+    const { studio } = this;
+    const { device, dtype, runsOn, reason } = info;
+    performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
+    studio.engine.value = info;
+    studio.request.sampler.value ??= info.manifest.samplers.default;
+    studio.endStatus(runsOn === "gpu" ? t.peek().ready : t.peek().readyOnProcessor(reason));
+  }
+}
+
+/** Adapt the page to the bundle. What the visitor has filled in keeps its value. */
+function adapt(studio: Studio, manifest: Manifest): void {
+  const { request } = studio;
+  const { model, defaults, controlnets } = manifest;
+  studio.manifest.value = manifest;
+  studio.setSize({ width: model.width, height: model.height });
+  request.steps.value ??= defaults.steps;
+  request.guidance.value ??= defaults.guidance_scale;
+  if (!studio.modes.peek().includes(request.mode.peek())) request.mode.value = studio.modes.peek()[0];
+  const units = studio.controls.peek().slice(0, controlnets.length);
+  studio.controls.value = units;
+  const others = [...controlnets];
+  for (const unit of units) {
+    const place = others.findIndex(({ name }) => name === unit.controlnet.peek());
+    const [entry] = others.splice(Math.max(0, place), 1);
+    unit.use(entry);
+    unit.weight.value ??= defaults.conditioning_scale;
+    if (!studio.isBundledModel.peek()) unit.drawFreely();
+  }
+  if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
+}

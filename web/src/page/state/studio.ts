@@ -1,0 +1,133 @@
+/**
+ * The state of the page: one store of signals for the whole request, what the bundle offers, and what happens.
+ *
+ * Data flows one way: a component reads signals and calls functions that set them; `request.ts` reads the request from them,
+ * `run.ts` gives it to the engine and sets `status`, `preview` and `result`.
+ */
+
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import type { EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
+import type { Size } from "../drawing/marks";
+import { Photo } from "../drawing/photo";
+import { t } from "../text";
+import { BUNDLED_MODEL, ControlUnit } from "./control_unit";
+import { Messages } from "./messages";
+
+/** What a drawing starts from: noise, a picture, or a picture of which a part is repainted. */
+export type Mode = "txt2img" | "img2img" | "inpaint";
+
+/** The page's current work. */
+export interface Status {
+  readonly text: string;
+  /** 0..1 */
+  readonly fraction: number;
+  readonly isBusy: boolean;
+}
+
+/** The size of boards before the bundle is known. */
+const FIRST_SIZE: Size = { width: 128, height: 128 };
+
+/** The settings of the request; undefined leaves an option to the bundle. */
+export function createRequest() {
+  return {
+    prompt: signal(t.peek().firstPrompt),
+    negativePrompt: signal(""),
+    sampler: signal<string | undefined>(undefined),
+    steps: signal<number | undefined>(undefined),
+    guidance: signal<number | undefined>(undefined),
+    seed: signal<number | undefined>(7),
+    size: signal<Size>(FIRST_SIZE),
+    mode: signal<Mode>("txt2img"),
+    /** Of img2img and of inpainting: the share of the steps that run on the noised picture. */
+    strength: signal<number | undefined>(undefined),
+    /** Pixels. */
+    maskBlur: signal<number | undefined>(0),
+    /** Whether only the part around the mask is drawn, at the model's full size. */
+    onlyMasked: signal(false),
+    /** Pixels around the mask that are drawn with it. */
+    maskPadding: signal<number | undefined>(32),
+    maskedContent: signal<Settings["maskedContent"]>("original"),
+  };
+}
+
+export type RequestState = ReturnType<typeof createRequest>;
+
+export class Studio {
+  readonly request = createRequest();
+  readonly photo = new Photo(FIRST_SIZE);
+  readonly controls: Signal<readonly ControlUnit[]>;
+  readonly memory: Signal<MemoryChoice> = signal("auto");
+
+  /** What the bundle offers; undefined before its manifest is read. */
+  readonly manifest: Signal<Manifest | undefined> = signal(undefined);
+  /** The loaded engine; undefined before. */
+  readonly engine: Signal<EngineInfo | undefined> = signal(undefined);
+
+  readonly status: Signal<Status> = signal({ text: t.peek().starting, fraction: 0, isBusy: true });
+  readonly messages = new Messages();
+  /** The run under way. */
+  readonly running: Signal<AbortController | undefined> = signal(undefined);
+  readonly preview: Signal<Image | undefined> = signal(undefined);
+  /** The last finished picture. */
+  readonly result: Signal<GeneratedImage | undefined> = signal(undefined);
+  /** Whether the model is the one that comes with the project, or not known yet. */
+  readonly isBundledModel: ReadonlySignal<boolean>;
+  /** The modes that the bundle offers; the first is the one that the page begins with. */
+  readonly modes: ReadonlySignal<readonly Mode[]>;
+  private nextId = 1;
+
+  constructor() {
+    this.controls = signal([this.createUnit()]);
+    this.isBundledModel = computed(() => (this.manifest.value?.model.name ?? BUNDLED_MODEL) === BUNDLED_MODEL);
+    this.modes = computed(() => modesOf(this.manifest.value));
+  }
+
+  /** The ControlNets of the bundle that no unit uses. */
+  get unusedControlnets() {
+    const used = new Set(this.controls.value.map(({ controlnet }) => controlnet.value));
+    return (this.manifest.value?.controlnets ?? []).filter(({ name }) => !used.has(name));
+  }
+
+  addControl(): void {
+    const [entry] = this.unusedControlnets;
+    if (entry === undefined) return;
+    const unit = this.createUnit();
+    unit.use(entry);
+    unit.drawFreely();
+    unit.drawing.clear();
+    unit.setStrength("default");
+    this.controls.value = [...this.controls.peek(), unit];
+  }
+
+  removeControl(unit: ControlUnit): void {
+    this.messages.clearAt(unit.id);
+    this.controls.value = this.controls.peek().filter((other) => other !== unit);
+  }
+
+  /** Set the size of the pictures, and of every board. */
+  setSize(size: Size): void {
+    this.request.size.value = size;
+    this.photo.setSize(size);
+    for (const { drawing } of this.controls.peek()) drawing.setSize(size);
+  }
+
+  setStatus(text: string, fraction = this.status.peek().fraction): void {
+    this.status.value = { text, fraction, isBusy: true };
+  }
+
+  /** Show the result of finished work. */
+  endStatus(text: string, fraction = 0): void {
+    this.status.value = { text, fraction, isBusy: false };
+  }
+
+  private createUnit(): ControlUnit {
+    return new ControlUnit(this.nextId++, this.request.size.peek());
+  }
+}
+
+function modesOf(manifest: Manifest | undefined): readonly Mode[] {
+  if (manifest === undefined) return ["txt2img"];
+  const sample = manifest.components.unet?.inputs.find(({ name }) => name === "sample");
+  if (sample?.shape[1] !== manifest.model.latent_channels) return ["inpaint"];
+  return manifest.components.vae_encoder === undefined ? ["txt2img"] : ["txt2img", "img2img", "inpaint"];
+}

@@ -1,0 +1,25 @@
+/** A button that lets the visitor choose a picture's file. */
+
+import { useRef } from "preact/hooks";
+
+interface OpenFileProps {
+  readonly label: string;
+  readonly onFile: (file: File) => void;
+}
+
+export function OpenFile({ label, onFile }: OpenFileProps) {
+  const input = useRef<HTMLInputElement>(null);
+  const take = ({ currentTarget }: { currentTarget: HTMLInputElement }) => {
+    const file = currentTarget.files?.[0];
+    if (file !== undefined) onFile(file);
+    currentTarget.value = ""; // the same file can be chosen again
+  };
+  return (
+    <>
+      <button type="button" onClick={() => input.current?.click()}>
+        {label}
+      </button>
+      <input ref={input} type="file" accept="image/*" hidden onChange={take} />
+    </>
+  );
+}

@@ -1,0 +1,107 @@
+import { beforeEach, describe, expect, test, vi } from "vitest";
+import { EngineSession } from "../../../src/page/state/engine_session";
+import { type ControlNetEngine, type EngineOptions, type GenerateRequest, UserError } from "../../../src/worker";
+
+const request = { prompt: "gold" } as GenerateRequest;
+const listener = { onLoadStart: vi.fn(), onManifest: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
+const engine = { info: { dtype: "float32" }, generate: vi.fn(), unload: vi.fn(async () => {}) };
+const create = vi.fn(async (_: EngineOptions) => engine as unknown as ControlNetEngine);
+/** The use of memory with which each engine was created. */
+const asked = () => create.mock.calls.map(([{ memory }]) => memory);
+let session: EngineSession;
+
+beforeEach(() => {
+  vi.resetAllMocks();
+  create.mockImplementation(async () => engine as unknown as ControlNetEngine);
+  engine.unload.mockImplementation(async () => {});
+  session = new EngineSession(create, "./bundle/", listener);
+});
+
+test("the engine is loaded once, and the page hears of it", async () => {
+  await Promise.all([session.load(), session.load()]);
+  expect(create).toHaveBeenCalledTimes(1);
+  expect(listener.onLoadStart).toHaveBeenCalledTimes(1);
+  expect(listener.onLoaded).toHaveBeenCalledWith(engine.info);
+});
+
+test("a load that failed is tried again at the next call", async () => {
+  create.mockRejectedValueOnce(new Error("offline"));
+  await expect(session.load()).rejects.toThrow("offline");
+  await session.load();
+  expect(create).toHaveBeenCalledTimes(2);
+});
+
+test("a cancel ends the waiting for the engine and lets it load on", async () => {
+  let finish: (engine: ControlNetEngine) => void = () => {};
+  create.mockImplementation(() => new Promise((resolve) => (finish = resolve)));
+  const controller = new AbortController();
+  const ready = session.ready(controller.signal);
+  controller.abort();
+  await expect(ready).rejects.toMatchObject({ name: "AbortError" });
+  finish(engine as unknown as ControlNetEngine);
+  await session.load();
+  expect(create).toHaveBeenCalledTimes(1);
+});
+
+describe("after a picture that failed", () => {
+  test.each([
+    ["was cancelled", new DOMException("", "AbortError")],
+    ["had bad settings", new UserError("steps", "0", "1 or 2", "choose")],
+  ])("because it %s the engine is kept", async (_, error) => {
+    engine.generate.mockRejectedValueOnce(error);
+    await expect(session.generate(request, {})).rejects.toBe(error);
+    await session.load();
+    expect(create).toHaveBeenCalledTimes(1);
+  });
+
+  test.each([
+    ["the GPU was lost", new UserError("GPU device", "lost", "a device", "try again")],
+    ["something broke", new Error("unreachable")],
+  ])("because %s the engine is unloaded and loaded anew", async (_, error) => {
+    engine.generate.mockRejectedValueOnce(error);
+    await expect(session.generate(request, {})).rejects.toBe(error);
+    expect(engine.unload).toHaveBeenCalledTimes(1);
+    await session.load();
+    expect(create).toHaveBeenCalledTimes(2);
+  });
+});
+
+describe("memory", () => {
+  test("once full, is used less of by the next engine", async () => {
+    engine.generate.mockRejectedValueOnce(new UserError("GPU memory", "none left", "3 GB", "close tabs"));
+    await expect(session.generate(request, {})).rejects.toThrow("GPU memory");
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+  });
+
+  test("is used as the visitor chooses, by a new engine", async () => {
+    await session.load();
+    session.useMemory("auto");
+    await session.load();
+    session.useMemory("reduced");
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+    expect(engine.unload).toHaveBeenCalledTimes(1);
+  });
+
+  test("chosen while the model loads, is told of the new load alone", async () => {
+    let finish: (engine: ControlNetEngine) => void = () => {};
+    create.mockImplementationOnce(() => new Promise((resolve) => (finish = resolve)));
+    const first = session.load();
+    session.useMemory("reduced");
+    await session.load();
+    finish({ ...engine, info: { dtype: "stale" } } as unknown as ControlNetEngine);
+    await first;
+    expect(listener.onLoaded.mock.calls).toEqual([[engine.info]]);
+    await session.load();
+    expect(asked()).toEqual(["auto", "reduced"]);
+  });
+
+  test("chosen to hold all weights is not overruled", async () => {
+    session.useMemory("resident");
+    engine.generate.mockRejectedValueOnce(new UserError("GPU memory", "none left", "3 GB", "close tabs"));
+    await expect(session.generate(request, {})).rejects.toThrow("GPU memory");
+    await session.load();
+    expect(asked()).toEqual(["resident", "resident"]);
+  });
+});
