@@ -37,10 +37,21 @@ export class BrokenConnection extends UserError {
   }
 }
 
+/** A file as it came. */
+export interface Download {
+  /** The whole of its buffer. */
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Whether several answers were put together. */
+  readonly isPatched: boolean;
+  /** Whether the host has more than these bytes, which are as many as were expected. */
+  readonly isLong: boolean;
+}
+
 /** A file as far as it has come. */
 interface Received {
   bytes: Uint8Array<ArrayBuffer>;
   length: number;
+  isLong: boolean;
   /** Whether what is there was put together of several answers. */
   isPatched: boolean;
   /** Whether the rest may be asked for alone: the host does not send the file compressed, and has not refused. */
@@ -49,19 +60,15 @@ interface Received {
 }
 
 /**
- * Download a whole file. A file of a known size is at most one byte longer than that: a longer one is not read on.
+ * Download a whole file. One that is longer than expected is not read on.
  *
- * `isPatched` tells whether several answers were put together. Throws BrokenConnection if the host does not answer for good,
- * and UserError if it has no such file.
+ * Throws BrokenConnection if the host does not answer for good, and UserError if it has no such file.
  */
-export async function download(
-  source: Source,
-  options: ReadOptions,
-): Promise<{ bytes: Uint8Array<ArrayBuffer>; isPatched: boolean }> {
-  const room = source.bytes === undefined ? 2 ** 16 : source.bytes + 1;
+export async function download(source: Source, options: ReadOptions): Promise<Download> {
   const received: Received = {
-    bytes: new Uint8Array(room),
+    bytes: new Uint8Array(source.bytes ?? 2 ** 16),
     length: 0,
+    isLong: false,
     isPatched: false,
     canResume: source.bytes !== undefined,
     unanswered: 0,
@@ -70,7 +77,8 @@ export async function download(
   for (let failures = 0; ; failures++) {
     try {
       await receive(source, received, options);
-      return { bytes: received.bytes.subarray(0, received.length), isPatched: received.isPatched };
+      const { bytes, length, isPatched, isLong } = received;
+      return { bytes: length === bytes.length ? bytes : bytes.slice(0, length), isPatched, isLong };
     } catch (error) {
       if (received.length > most) failures = 0;
       most = Math.max(most, received.length);
@@ -104,7 +112,7 @@ async function receive(source: Source, received: Received, options: ReadOptions)
       const before = received.length;
       append(received, read.value, source);
       options.onBytes?.(received.length - before);
-      if (source.bytes === undefined || received.length <= source.bytes) continue;
+      if (!received.isLong) continue;
       await reader.cancel().catch(() => {});
       return;
     }
@@ -147,12 +155,16 @@ function startOf({ headers }: Response, expected: number): number {
 }
 
 function append(received: Received, chunk: Uint8Array, { bytes: size }: Source): void {
-  const length = received.length + chunk.length;
-  if (size !== undefined && length > received.bytes.length) chunk = chunk.subarray(0, size + 1 - received.length);
-  else if (length > received.bytes.length) {
-    const larger = new Uint8Array(2 * length);
-    larger.set(received.bytes);
-    received.bytes = larger;
+  const room = received.bytes.length - received.length;
+  if (chunk.length > room) {
+    if (size === undefined) {
+      const larger = new Uint8Array(2 * (received.length + chunk.length));
+      larger.set(received.bytes);
+      received.bytes = larger;
+    } else {
+      received.isLong = true;
+      chunk = chunk.subarray(0, room);
+    }
   }
   received.bytes.set(chunk, received.length);
   received.length += chunk.length;
@@ -162,6 +174,7 @@ function append(received: Received, chunk: Uint8Array, { bytes: size }: Source):
 function drop(received: Received, { onBytes }: ReadOptions): void {
   if (received.length) onBytes?.(-received.length);
   received.length = 0;
+  received.isLong = false;
   received.isPatched = false;
 }
 

@@ -3,10 +3,10 @@
  * the browser's cache under that hash. The twin of mlc_controlnet/bundle/reader.py.
  */
 
-import { type BundleAddress, fileUrl, isOwn, resolveBundleUrl } from "./bundle_address.ts";
+import { type BundleAddress, fileUrl, resolveBundleUrl } from "./bundle_address.ts";
 import { alone, BundleCache, cacheKey } from "./bundle_cache.ts";
 import { MANIFEST_NAME } from "./constants.ts";
-import { BrokenConnection, download, type ReadOptions } from "./download.ts";
+import { BrokenConnection, type Download, download, type ReadOptions } from "./download.ts";
 import { UserError } from "./errors.ts";
 import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
 import { checkSecureContext } from "./secure_context.ts";
@@ -98,9 +98,14 @@ export async function purgeBundle(bundleUrl: string | URL): Promise<void> {
   await BundleCache.purge(resolveBundleUrl(bundleUrl));
 }
 
-/** The SHA-256 of `bytes` as 64 hex digits. */
+/** Settles when the latest hash is there. */
+let hashing: Promise<unknown> = Promise.resolve();
+
+/** The SHA-256 of `bytes` as 64 hex digits. One at a time: the browser takes a copy of the bytes for each. */
 export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  const hash = hashing.then(() => crypto.subtle.digest("SHA-256", bytes));
+  hashing = hash.catch(() => {});
+  const digest = new Uint8Array(await hash);
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -111,11 +116,6 @@ async function readManifest(
   signal?: AbortSignal,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer>; manifest: Manifest; isKept: boolean }> {
   const url = fileUrl(address, MANIFEST_NAME);
-  if (isOwn(address)) {
-    const bytes = await cache.get(url);
-    if (bytes !== undefined) return { bytes, manifest: parseManifest(bytes, url), isKept: true };
-    throw new UserError("own bundle", "nothing in the browser's storage", "its files", "drop its folder again");
-  }
   const wanted = "a bundle's manifest.json";
   const remedy =
     "build a bundle with python -m mlc_controlnet build --target webgpu and pass the address of its folder";
@@ -125,7 +125,7 @@ async function readManifest(
       const other = "check bundleUrl: this host answers with a page where it has no file";
       throw new UserError(url, "a web page", wanted, other, "bad-bundle");
     }
-    return { bytes: bytes.slice(), manifest: parseManifest(bytes, url), isKept: false };
+    return { bytes, manifest: parseManifest(bytes, url), isKept: false };
   } catch (error) {
     const kept = error instanceof BrokenConnection ? await cache.get(url) : undefined;
     if (kept === undefined) throw error;
@@ -166,14 +166,15 @@ async function readFromHost(
   const url = fileUrl(address, entry.path);
   const wanted = `${entry.bytes} bytes, sha256 ${entry.sha256}`;
   const source = { url, query: address.query, wanted, remedy: REMEDY, bytes: entry.bytes };
-  let { bytes, isPatched } = await download(source, options);
-  let found = await fault(entry, bytes);
-  if (found !== undefined && isPatched) {
+  let file = await download(source, options);
+  let found = await faultOf(entry, file);
+  if (found !== undefined && file.isPatched) {
     // The parts may be of two versions, or of a file that the host compresses without telling.
-    options.onBytes?.(-bytes.length);
-    ({ bytes } = await download(source, options));
-    found = await fault(entry, bytes);
+    options.onBytes?.(-file.bytes.length);
+    file = await download(source, options);
+    found = await faultOf(entry, file);
   }
+  const { bytes } = file;
   if (found !== undefined) {
     options.onBytes?.(-bytes.length);
     throw new UserError(url, found, wanted, REMEDY, "bundle-changed");
@@ -182,10 +183,13 @@ async function readFromHost(
   return bytes;
 }
 
+async function faultOf(entry: FileEntry, { bytes, isLong }: Download): Promise<string | undefined> {
+  return isLong ? `more than ${entry.bytes} bytes (long)` : fault(entry, bytes);
+}
+
 /** Describe how `bytes` differ from the manifest's entry; undefined if they are equal. */
 async function fault(entry: FileEntry, bytes: Uint8Array<ArrayBuffer>): Promise<string | undefined> {
-  if (bytes.length > entry.bytes) return `more than ${entry.bytes} bytes (long)`;
   const sha256 = await sha256Hex(bytes);
   if (bytes.length === entry.bytes && sha256 === entry.sha256) return undefined;
-  return `${bytes.length} bytes, sha256 ${sha256} (${bytes.length === entry.bytes ? "altered" : "short"})`;
+  return `${bytes.length} bytes, sha256 ${sha256} (${bytes.length < entry.bytes ? "short" : "altered"})`;
 }

@@ -167,7 +167,9 @@ describe("a connection that breaks", () => {
 test("a file is read whole, and its bytes are counted as they come", async () => {
   const bundle = await openBundle(URL_BASE);
   const seen: number[] = [];
-  expect(await bundle.readFile(SHARD, { onBytes: (bytes) => seen.push(bytes) })).toEqual(FILES[SHARD]);
+  const read = await bundle.readFile(SHARD, { onBytes: (bytes) => seen.push(bytes) });
+  expect(read).toEqual(FILES[SHARD]);
+  expect(read.buffer.byteLength).toBe(read.length); // a library is compiled from its whole buffer
   expect(seen).toEqual([3, 3, 2]);
 });
 
