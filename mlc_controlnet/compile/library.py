@@ -184,7 +184,11 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
     executable = generate_code(planned.module, planned.target)
     instructions = f"-{planned.instruction_set}" if planned.instruction_set else ""
     path = folder / f"{model_name}-{dtype}{instructions}{preset.library_suffix}"
-    if preset.library_suffix == ".wasm":
+    if preset.device == "wasm":
+        from mlc_controlnet.toolchain.link_processor import link_processor
+
+        executable.export_library(str(path), fcompile=link_processor)
+    elif preset.device == "webgpu":
         from mlc_controlnet.toolchain import link_wasm
 
         executable.export_library(str(path), fcompile=link_wasm)

@@ -13,7 +13,7 @@ import * as scenarios from "./scenarios.mjs";
 import { Visitor } from "./visitor.mjs";
 
 const { scenario, site, bundle, folder, webgpu, flags, options } = /** @type {any} */ (await json(process.stdin));
-const host = await serveSite({ site, bundle });
+const host = await serveSite({ site, bundle, isolated: options.isolated });
 const browser = await launchChromium({ webgpu, flags });
 try {
   const page = await browser.newPage({ viewport: { width: 1200, height: 1100 } });

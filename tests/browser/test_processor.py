@@ -1,5 +1,7 @@
 """A browser without a GPU: the same bundle draws on the processor."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tests.browser.conftest import Visit
 from tests.fixtures.linear_bundle import HEIGHT, WIDTH
 
 PROMPT, SEED = "gold circle with navy background", 7
+REQUEST = {"prompt": PROMPT, "seed": SEED}
 MIN_PSNR_DB = 60.0  # against the native library, of 8-bit pictures
 ON_GPU, ON_PROCESSOR = "bundle/linear-float32.wasm", "bundle/linear-float32-wasm-simd128.wasm"
 
@@ -22,11 +25,10 @@ def psnr_db(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def drawn(visit: Visit, engine_site: Any, linear_processor_bundle: Bundle) -> dict[str, Any]:
+def drawn(visit: Visit, engine_site: Path, linear_processor_bundle: Bundle) -> dict[str, Any]:
     """One picture on each device; the adapter is software."""
     devices = ("cpu", "gpu", "auto")
-    request = {"prompt": PROMPT, "seed": SEED}
-    facts = visit("drawOnEachDevice", linear_processor_bundle, site=engine_site, devices=devices, request=request)
+    facts = visit("drawOnEachDevice", linear_processor_bundle, site=engine_site, devices=devices, request=REQUEST)
     return dict(zip(devices, facts["drawn"], strict=True))
 
 
@@ -50,3 +52,13 @@ def test_every_device_draws_the_picture_of_the_native_library(drawn: dict[str, A
 
 def test_a_picture_on_the_processor_can_be_cancelled_after_a_step(drawn: dict[str, Any]):
     assert "AbortError" in drawn["cpu"]["end"]
+
+
+def test_an_isolated_page_draws_the_same_picture_with_threads(
+    visit: Visit, engine_site: Path, linear_processor_bundle: Bundle, drawn: dict[str, Any]
+):
+    options = {"devices": ["cpu"], "request": REQUEST, "isolated": True}
+    (facts,) = visit("drawOnEachDevice", linear_processor_bundle, webgpu="none", site=engine_site, **options)["drawn"]
+    assert facts["threads"] == min(os.cpu_count() or 1, 8)
+    assert drawn["cpu"]["threads"] == 1
+    assert facts["data"] == drawn["cpu"]["data"]

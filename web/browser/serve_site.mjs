@@ -14,17 +14,22 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
+const ISOLATION = {
+  "cross-origin-opener-policy": "same-origin",
+  "cross-origin-embedder-policy": "require-corp",
+};
+
 /**
  * Serve the folder `site`, and the folder `bundle` as its `bundle/`.
  *
  * `faults` maps a path below the site to a function that alters the file's content, or to an HTTP status. A test may
  * change `faults` and `site` while the server runs. `requests` lists the requested paths.
  *
- * With `cors`, pages of every origin may read the files.
+ * With `cors`, pages of every origin may read the files. With `isolated`, pages are cross-origin isolated.
  *
- * @param {{ site: string, bundle: string, cors?: boolean }} folders
+ * @param {{ site: string, bundle: string, cors?: boolean, isolated?: boolean }} folders
  */
-export async function serveSite({ site, bundle, cors = false }) {
+export async function serveSite({ site, bundle, cors = false, isolated = false }) {
   /** @type {Map<string, number | ((content: Buffer) => Buffer)>} */
   const faults = new Map();
   /** @type {string[]} */
@@ -42,7 +47,7 @@ export async function serveSite({ site, bundle, cors = false }) {
     }
     const content = readFileSync(file);
     const type = TYPES[/** @type {keyof typeof TYPES} */ (extname(file))] ?? "application/octet-stream";
-    const allowed = cors ? { "access-control-allow-origin": "*" } : {};
+    const allowed = { ...(cors && { "access-control-allow-origin": "*" }), ...(isolated && ISOLATION) };
     response.writeHead(200, { "content-type": type, ...allowed }).end(fault?.(content) ?? content);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", () => resolve(undefined)));

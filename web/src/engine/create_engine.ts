@@ -47,9 +47,10 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
     const info: EngineInfo = {
       manifest: bundle.manifest,
       bundleSha256: bundle.sha256,
-      device: chosen.opened.description,
+      device: chosen.opened.description + threadsText(engine.threads),
       runsOn: chosen.runsOn,
       reason: chosen.reason,
+      threads: engine.threads,
       dtype: chosen.opened.library.dtype,
       memory,
       memoryPlan: bundle.manifest.memory[chosen.opened.library.file],
@@ -60,6 +61,10 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
     engine.unload();
     throw error;
   }
+}
+
+function threadsText(threads: number): string {
+  return threads ? ` and ${threads} ${threads === 1 ? "thread" : "threads"}` : "";
 }
 
 /** Bytes that a first visit adds to the cache. */

@@ -33,6 +33,7 @@ import type { Memory } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import type { Size } from "./size.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
+import { type RunningLibrary, runLibrary } from "./threads.ts";
 import { type FunctionEntry, forSize, functionFor } from "./variant.ts";
 import { awaitWork, nextTask } from "./wait.ts";
 import { createWasi } from "./wasi.ts";
@@ -68,6 +69,7 @@ export class Engine implements Components {
     private readonly weights: Weights,
     memory: Memory,
     private readonly device: GPUDevice | undefined,
+    private readonly running: RunningLibrary | undefined,
   ) {
     this.manifest = bundle.manifest;
     this.breaking = new Promise((_, reject) => {
@@ -99,11 +101,14 @@ export class Engine implements Components {
             throw lostDevice(info, memory);
           });
     let tvm: tvmjs.Instance | undefined;
+    let running: RunningLibrary | undefined; // on the processor
     try {
       const needed = neededShards(bundle.manifest, drawingComponents(bundle.manifest));
       const metered = withDownloadMeter(bundle, [library.file, ...needed.keys()], options);
       const wasm = await bundle.readFile(library.file, metered);
-      tvm = await tvmjs.instantiate(wasm.buffer, createWasi(console.info, console.error), console.info);
+      const wasi = createWasi(console.info, console.error);
+      if (device === undefined) running = await runLibrary(wasm, wasi);
+      tvm = running?.tvm ?? (await tvmjs.instantiate(wasm.buffer, wasi, console.info));
       if (device !== undefined) {
         watchPipelines(device, options.onProgress);
         easeLaunches(device);
@@ -119,10 +124,11 @@ export class Engine implements Components {
         await Promise.race([lost, weights.merge(name, () => target.sync())]);
       }
       options.signal?.throwIfAborted();
-      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device);
+      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, running);
       for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
       return engine;
     } catch (error) {
+      running?.stop();
       tvm?.dispose();
       device?.destroy();
       throw error;
@@ -147,6 +153,7 @@ export class Engine implements Components {
   unload(): void {
     if (this.unloaded) return;
     this.unloaded = true;
+    this.running?.stop();
     if (this.broken !== undefined) return; // tvmjs disposes itself when the device is lost
     for (const { run, slots } of this.functions.values()) {
       for (const object of [run, ...slots]) object?.dispose();
@@ -154,6 +161,11 @@ export class Engine implements Components {
     this.weights.dispose();
     this.vm.dispose();
     this.tvm.dispose(); // and the device with it
+  }
+
+  /** How many threads of the processor draw; 0 on a GPU. */
+  get threads(): number {
+    return this.running?.threads ?? 0;
   }
 
   async textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip = 0): Promise<Context> {

@@ -68,6 +68,8 @@ export interface EngineInfo {
   readonly runsOn: "gpu" | "cpu";
   /** Why it does, for readers: "no WebGPU in this browser". */
   readonly reason: string;
+  /** How many threads of the processor draw: one unless the page is cross-origin isolated, 0 on a GPU. */
+  readonly threads: number;
   /** The compute dtype of the library in use: float16 or float32. */
   readonly dtype: string;
   /** The mode in use, and how much GPU memory drawing needs in it. */

@@ -8,7 +8,8 @@ const STDERR = 2;
 /** The imports of a library, in the form that tvmjs expects. */
 export interface LibraryProvider {
   readonly imports: Record<string, Record<string, CallableFunction>>;
-  start(instance: WebAssembly.Instance): void;
+  /** `imported`: the library's memory if it does not export one. */
+  start(instance: WebAssembly.Instance, imported?: WebAssembly.Memory): void;
 }
 
 /** Create the imports. `log` receives each line that the library writes to stdout, `logError` each line for stderr. */
@@ -25,7 +26,7 @@ export function createWasi(log: (line: string) => void, logError: (line: string)
       for (let i = 0; i < count; i++) {
         const pointer = view.getUint32(vectors + 8 * i, true);
         const length = view.getUint32(vectors + 8 * i + 4, true);
-        text += decoder.decode(new Uint8Array(memory.buffer, pointer, length));
+        text += decoder.decode(new Uint8Array(memory.buffer, pointer, length).slice()); // decoders refuse shared memory
         bytes += length;
       }
       const lines = text.split("\n");
@@ -41,8 +42,8 @@ export function createWasi(log: (line: string) => void, logError: (line: string)
 
   return {
     imports: { wasi_snapshot_preview1 },
-    start(instance) {
-      memory = instance.exports.memory as WebAssembly.Memory;
+    start(instance, imported) {
+      memory = imported ?? (instance.exports.memory as WebAssembly.Memory);
       (instance.exports._initialize as () => void)();
     },
   };

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import { hasInstructionSet, openProcessor, PROCESSOR_MEMORY_BYTES, processorLibrary } from "../../src/engine/processor";
+import { threadLimit } from "../../src/engine/threads";
 import { MEMORY, makeLibrary, makeManifest } from "./sample_bundle";
 
 const of = (instruction_set: string) => ({
@@ -33,4 +34,8 @@ test("a browser without vectors is told what it lacks and which browser helps", 
 test("the mode of memory is reduced from the size on that memory has", () => {
   const { maxBufferBytes } = openProcessor(manifestOf(plain));
   expect(8 * maxBufferBytes).toBe(PROCESSOR_MEMORY_BYTES);
+});
+
+test("threads are for isolated pages, one a core up to eight", () => {
+  expect([threadLimit(false, 16), threadLimit(true, 2), threadLimit(true, 64)]).toEqual([1, 2, 8]);
 });
