@@ -3,6 +3,7 @@
 import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { serveSite } from "../../web/browser/serve_site.mjs";
+import { drawWith } from "./draw_with.mjs";
 import { Visitor } from "./visitor.mjs";
 
 /**
@@ -492,29 +493,7 @@ export async function drawOnEachDevice({ visitor, host, options }) {
   const drawn = [];
   for (const device of options.devices) {
     const before = host.requests.length;
-    const facts = await page.evaluate(
-      async ({ device, request }) => {
-        const { createEngine, purgeBundle } = await import(
-          /** @type {any} */ (new URL("./engine/index.js", location.href).href)
-        );
-        const engine = await createEngine({ bundleUrl: "./bundle/", device });
-        const { runsOn, reason, dtype, threads, manifest } = engine.info;
-        const controlImage = new ImageData(manifest.model.width, manifest.model.height);
-        controlImage.data.fill(255);
-        const start = performance.now();
-        const { data } = await engine.generate({ ...request, controlImage });
-        const milliseconds = performance.now() - start;
-        const cancelled = new AbortController();
-        const onStep = () => cancelled.abort();
-        const end = await engine
-          .generate({ ...request, controlImage }, { onStep, signal: cancelled.signal })
-          .catch(String);
-        await engine.unload();
-        await purgeBundle("./bundle/");
-        return { runsOn, reason, dtype, threads, data: Array.from(data), milliseconds, end };
-      },
-      { device, request: options.request },
-    );
+    const facts = await page.evaluate(drawWith, { device, request: options.request });
     drawn.push({ ...facts, libraries: host.requests.slice(before).filter((path) => path.endsWith(".wasm")) });
   }
   return { drawn };

@@ -1,6 +1,9 @@
 """A browser without a GPU: the same bundle draws on the processor."""
 
+import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +65,26 @@ def test_an_isolated_page_draws_the_same_picture_with_threads(
     assert facts["threads"] == min(os.cpu_count() or 1, 8)
     assert drawn["cpu"]["threads"] == 1
     assert facts["data"] == drawn["cpu"]["data"]
+
+
+def test_firefox_without_webgpu_draws_the_same_picture(
+    site: Path, engine_site: Path, linear_processor_bundle: Bundle, drawn: dict[str, Any]
+):
+    if not any(shutil.which(os.environ.get("FIREFOX", name)) for name in ("firefox-esr", "firefox")):
+        pytest.skip("no Firefox: apt-get install firefox-esr")
+    call = {
+        "site": str(site),
+        "engineSite": str(engine_site),
+        "bundle": str(linear_processor_bundle.path),
+        "request": REQUEST,
+        "isolated": True,
+    }
+    command = ["node", "--experimental-websocket", str(Path(__file__).parent / "run_firefox.mjs")]
+    done = subprocess.run(command, input=json.dumps(call), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["ready"] == "Ready, on the processor: no WebGPU in this browser"
+    assert facts["end"].startswith("Done in ")
+    assert "float32 on the processor, with wasm-simd128 and " in facts["about"]
+    assert facts["drawn"]["runsOn"] == "cpu"
+    assert facts["drawn"]["data"] == drawn["cpu"]["data"]

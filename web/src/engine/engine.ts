@@ -108,7 +108,8 @@ export class Engine implements Components {
       const wasm = await bundle.readFile(library.file, metered);
       const wasi = createWasi(console.info, console.error);
       if (device === undefined) running = await runLibrary(wasm, wasi);
-      tvm = running?.tvm ?? (await tvmjs.instantiate(wasm.buffer, wasi, console.info));
+      // Not its buffer, which may be larger than the file.
+      tvm = running?.tvm ?? (await tvmjs.instantiate(wasm as unknown as ArrayBuffer, wasi, console.info));
       if (device !== undefined) {
         watchPipelines(device, options.onProgress);
         easeLaunches(device);
