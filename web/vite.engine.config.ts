@@ -14,6 +14,7 @@ export default defineConfig({
       entry: {
         index: resolve(import.meta.dirname, "src", "worker", "index.ts"),
         engine: resolve(import.meta.dirname, "src", "engine", "index.ts"),
+        element: resolve(import.meta.dirname, "src", "element", "control_net.ts"),
       },
       formats: ["es"],
     },

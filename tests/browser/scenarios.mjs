@@ -450,15 +450,65 @@ export async function writeAPrompt({ visitor, options }) {
   return { end: await visitor.generate(), messages: await visitor.messages() };
 }
 
-/** The GPU's process dies between two pictures; the next Generate tells, the one after it loads a new engine. @param {Stage} stage */
+/** The GPU's process dies between two pictures, and once more within the minute. @param {Stage} stage */
 export async function loseTheDevice({ visitor, browser }) {
   await visitor.open();
   await visitor.waitFor("Ready");
   const session = await browser.newBrowserCDPSession();
-  await session.send("Browser.crashGpuProcess").catch(() => {}); // it may be past answering
-  const end = await visitor.generate();
-  const messages = await visitor.messages();
-  return { end, messages, endAfter: await visitor.generate(), messagesAfter: await visitor.messages() };
+  const ends = [];
+  const messages = [];
+  for (const crashes of [true, true, false]) {
+    if (crashes) await session.send("Browser.crashGpuProcess").catch(() => {}); // it may be past answering
+    ends.push(await visitor.generate());
+    messages.push(await visitor.messages());
+  }
+  return { ends, messages };
+}
+
+/**
+ * A script without worker draws one picture again and again, while the GPU's process dies: as the model loads, after the first
+ * step, in the middle, and before the decoder. @param {Stage} stage
+ */
+export async function surviveLosses({ visitor, browser, host, options }) {
+  const session = await browser.newBrowserCDPSession();
+  await visitor.page.exposeFunction("crash", () => session.send("Browser.crashGpuProcess").catch(() => {}));
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async (places) => {
+    const now = performance.now.bind(performance);
+    let minutes = 0;
+    performance.now = () => now() + 61_000 * minutes; // each loss has a minute of its own
+    const crash = () => {
+      minutes++;
+      void (/** @type {any} */ (window).crash());
+      for (const end = now() + 1000; now() < end; ); // this thread waits, so that no work is done meanwhile
+    };
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
+    /** @type {Record<string, { image: number[], steps: number, notices: string[] }>} */
+    const drawn = {};
+    for (const place of ["nowhere", ...places]) {
+      /** @type {string[]} */
+      const notices = [];
+      const onNotice = (/** @type {string} */ notice) => notices.push(notice);
+      let fits = place === "load";
+      const onProgress = (/** @type {any} */ { phase }) => {
+        if (!fits || phase !== "compile") return;
+        fits = false;
+        crash();
+      };
+      const engine = await createEngine({ bundleUrl: "./bundle/", onProgress, onNotice });
+      const { width, height } = engine.info.manifest.model;
+      let steps = 0;
+      const onStep = (/** @type {any} */ { index }) => {
+        steps++;
+        if (index === place) crash();
+      };
+      const request = { prompt: "gold", seed: 3, numInferenceSteps: 4, controlImage: new ImageData(width, height) };
+      const image = await engine.generate(request, { onStep, onNotice });
+      await engine.unload();
+      drawn[place] = { image: [...image.data], steps, notices };
+    }
+    return { drawn };
+  }, options.places);
 }
 
 /** Another site's script loads the engine and makes a picture, as web/README.md shows. @param {Stage} stage */
@@ -497,6 +547,49 @@ export async function drawOnEachDevice({ visitor, host, options }) {
     drawn.push({ ...facts, libraries: host.requests.slice(before).filter((path) => path.endsWith(".wasm")) });
   }
   return { drawn };
+}
+
+/** Draw with the element on a page that a bundler built, while the page's long tasks are noted. @param {Stage} stage */
+export async function useTheElement({ visitor, host, options }) {
+  const { page } = visitor;
+  await page.addInitScript(() => {
+    /** @type {number[]} */
+    const tasks = [];
+    Object.assign(window, { tasks });
+    new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({
+      type: "longtask",
+      buffered: true,
+    });
+  });
+  await page.goto(host.url);
+  const element = page.locator("control-net");
+  await element.getByRole("button", { name: "Generate" }).click(); // without a bundle's address
+  await element.getByText("bundleUrl").waitFor();
+  const mistake = await element.getByRole("status").textContent();
+  await element.evaluate((it) => it.setAttribute("bundle", "./bundle/"));
+  const board = element.locator("canvas").first();
+  const { x, y, width, height } = /** @type {any} */ (await board.boundingBox());
+  await page.mouse.move(x + width / 4, y + height / 2);
+  await page.mouse.down();
+  await page.mouse.move(x + (3 * width) / 4, y + height / 2, { steps: 4 });
+  await page.mouse.up();
+  const pixel = (/** @type {number} */ at) =>
+    board.evaluate((canvas, place) => {
+      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
+      const context = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d");
+      return context?.getImageData(place * width, height / 2, 1, 1).data[0];
+    }, at);
+  const line = [await pixel(0.5), await pixel(0.9)];
+  await element.getByRole("textbox").fill(options.prompt);
+  await element.getByRole("button", { name: "Generate" }).click();
+  const drawn = await page.evaluate(() => /** @type {any} */ (window).drawn);
+  const shown = await element
+    .locator("canvas")
+    .last()
+    .evaluate((canvas) => [.../** @type {any} */ (canvas).getContext("2d").getImageData(0, 0, 2, 1).data]);
+  const longTasks = await page.evaluate(() => /** @type {any} */ (window).tasks);
+  await element.evaluate((it) => it.remove());
+  return { mistake, line, drawn, shown, longTasks };
 }
 
 /** A page whose engine and bundle are on another host. @param {Stage} stage */
@@ -634,6 +727,27 @@ export async function countGpuMemory({ visitor, host, options }) {
     }
     return facts;
   }, options);
+}
+
+/** A script without worker makes picture after picture; what they leave is measured after each. @param {Stage} stage */
+export async function drawManyInARow({ visitor, host, options }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async (count) => {
+    const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
+    const engine = await createEngine({ bundleUrl: "./bundle/" });
+    const { width, height } = engine.info.manifest.model;
+    const gpuBytes = [];
+    const heapBytes = [];
+    for (let seed = 0; seed < count; seed++) {
+      const controlImage = new ImageData(width, height);
+      await engine.generate({ prompt: "gold", controlImage, seed, numInferenceSteps: 1 });
+      gpuBytes.push((await engine.stats()).gpuBytes);
+      /** @type {any} */ (globalThis).gc();
+      heapBytes.push(/** @type {any} */ (performance).memory.usedJSHeapSize);
+    }
+    await engine.unload();
+    return { gpuBytes, heapBytes };
+  }, options.count);
 }
 
 /** @param {Visitor} visitor @param {any} options */

@@ -20,8 +20,8 @@ from tests.fixtures.linear_bundle import HEIGHT, WIDTH
 from tests.fixtures.variant_bundle import TURNED
 
 SITE_TS = """
-import { createEngine, type Progress, UserError } from "mlc-controlnet-engine";
-import * as here from "mlc-controlnet-engine/engine";
+import { createEngine, type Progress, UserError } from "mlc-controlnet";
+import * as here from "mlc-controlnet/engine";
 
 const onProgress = ({ done, total }: Progress) => console.log(done / total);
 const engine: here.ControlNetEngine = await createEngine({ bundleUrl: "./bundle/", onProgress });
@@ -68,7 +68,7 @@ def test_another_site_in_typescript_finds_every_type(engine_site: Path, tmp_path
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "site.ts").write_text(SITE_TS)
     (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules" / "mlc-controlnet-engine").symlink_to(engine_site / "engine")
+    (tmp_path / "node_modules" / "mlc-controlnet").symlink_to(engine_site / "engine")
     tsc = [str(WEB / "node_modules" / ".bin" / "tsc"), "--project", str(tmp_path)]
     checked = subprocess.run(tsc, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout

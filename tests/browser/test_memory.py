@@ -41,3 +41,15 @@ def test_after_a_picture_its_workspace_is_free(facts: dict[str, Any], mode: str,
 @pytest.mark.parametrize("mode", MODES)
 def test_unloading_destroys_every_buffer(facts: dict[str, Any], mode: str):
     assert facts[mode]["unloaded"] == 0
+
+
+# The machine code that V8 makes of what runs often is on the heap too.
+INTERPRETED = "--js-flags=--expose-gc --no-opt --no-maglev --no-sparkplug --no-lazy-feedback-allocation"
+
+
+def test_a_hundred_pictures_in_a_row_leave_nothing(visit: Visit, engine_site: Any, linear_webgpu_bundle: Bundle):
+    flags = (INTERPRETED, "--enable-precise-memory-info")
+    facts = visit("drawManyInARow", linear_webgpu_bundle, site=engine_site, flags=flags, count=100)
+    for counted in (facts["gpuBytes"], facts["heapBytes"]):
+        assert len(counted) == 100
+        assert counted[99] == pytest.approx(counted[2], rel=0.02)

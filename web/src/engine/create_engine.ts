@@ -2,8 +2,10 @@
 
 import { type BatchRequest, oneRequestEach } from "./batch.ts";
 import { chooseDevice } from "./choose_device.ts";
+import { MAX_SEED } from "./constants.ts";
 import { filesToDraw } from "./detect.ts";
 import { Engine } from "./engine.ts";
+import { codeOf } from "./errors.ts";
 import {
   type BatchCallbacks,
   type ControlNetEngine,
@@ -17,12 +19,15 @@ import {
 } from "./interface.ts";
 import { type Bundle, openBundle } from "./load.ts";
 import { checkCanDraw } from "./manifest.ts";
-import { chooseMemory, type MemoryChoice, MemoryFullError } from "./memory.ts";
+import { chooseMemory } from "./memory.ts";
+import { isOfOneColour } from "./picture.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
+import type { LoadOptions } from "./progress.ts";
 import { Queue } from "./queue.ts";
-import type { GenerateRequest } from "./request.ts";
+import { type GenerateRequest, randomInteger } from "./request.ts";
 import { descriptionsFromJson } from "./samplers/description.ts";
 import { noticeOfRoom, persistStorage } from "./storage.ts";
+import { type Loaded, type LoadPlan, SurvivingEngine } from "./surviving_engine.ts";
 import { PromptTokenizer } from "./tokenizer.ts";
 
 /**
@@ -40,23 +45,11 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   await persists; // it may enlarge the room
   const notice = await noticeOfRoom(await bytesToKeep(bundle));
   if (notice !== undefined) options.onNotice?.(notice);
-  const { engine, chosen, memory } = await loadEngine(bundle, options);
+  const engine = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
     await bundle.keep();
-    const info: EngineInfo = {
-      manifest: bundle.manifest,
-      bundleSha256: bundle.sha256,
-      device: chosen.opened.description + threadsText(engine.threads),
-      runsOn: chosen.runsOn,
-      reason: chosen.reason,
-      threads: engine.threads,
-      dtype: chosen.opened.library.dtype,
-      memory,
-      memoryPlan: bundle.manifest.memory[chosen.opened.library.file],
-      samplers: [...model.samplers.samplers.keys()],
-    };
-    return new PipelineEngine(info, new ControlNetPipeline(model), engine);
+    return new PipelineEngine(bundle, model, engine);
   } catch (error) {
     engine.unload();
     throw error;
@@ -75,25 +68,22 @@ async function bytesToKeep(bundle: Bundle): Promise<number> {
   return files.reduce((sum, { path, bytes }) => sum + (wanted.has(path) && !kept.has(path) ? bytes : 0), 0);
 }
 
-/** Load the engine. If the GPU's memory is full and the caller chose no memory mode, try again with "reduced". */
-async function loadEngine(bundle: Bundle, options: EngineOptions) {
+/** Load the engine. If the GPU's memory is full and the caller chose no memory mode, this tries again with "reduced". */
+async function loadEngine(bundle: Bundle, options: EngineOptions): Promise<SurvivingEngine> {
   const { manifest } = bundle;
-  const load = async (choice: MemoryChoice) => {
-    const chosen = await chooseDevice(manifest, options.device ?? "auto", navigator.gpu); // before anything large is fetched
+  const loadOnce = async ({ memory: choice, dtype }: LoadPlan, loading: LoadOptions) => {
+    const libraries = manifest.libraries.filter((library) => dtype === undefined || library.dtype === dtype);
+    // Before anything large is fetched.
+    const chosen = await chooseDevice({ ...manifest, libraries }, options.device ?? "auto", navigator.gpu);
     const { opened } = chosen;
     const memory = chooseMemory(choice, manifest.memory[opened.library.file], opened.maxBufferBytes);
-    return { engine: await Engine.load(bundle, opened, memory, options), chosen, memory };
+    return { engine: await Engine.load(bundle, opened, memory, loading), chosen, memory };
   };
-  const choice = options.memory ?? "auto";
-  try {
-    return await load(choice);
-  } catch (error) {
-    if (choice !== "auto" || !(error instanceof MemoryFullError)) throw error;
-    return load("reduced");
-  }
+  const { onNotice, onProgress, signal } = options;
+  return SurvivingEngine.load(loadOnce, options.memory ?? "auto", { onNotice, onProgress, signal });
 }
 
-async function loadModel(bundle: Bundle, components: Engine, signal?: AbortSignal): Promise<Model> {
+async function loadModel(bundle: Bundle, components: SurvivingEngine, signal?: AbortSignal): Promise<Model> {
   const { manifest, sha256: bundleSha256 } = bundle;
   const { tokenizer, samplers } = manifest;
   const [tokenizerJson, samplersJson] = await Promise.all([
@@ -113,11 +103,23 @@ class PipelineEngine implements ControlNetEngine {
   private readonly queue = new Queue();
   private readonly unloading = new AbortController();
 
+  private readonly pipeline: ControlNetPipeline;
+  /** What `info` was made of, and is still true of. */
+  private described: { readonly loaded: Loaded; readonly info: EngineInfo } | undefined;
+
   constructor(
-    readonly info: EngineInfo,
-    private readonly pipeline: ControlNetPipeline,
-    private readonly engine: Engine,
-  ) {}
+    private readonly bundle: Bundle,
+    private readonly model: Model,
+    private readonly engine: SurvivingEngine,
+  ) {
+    this.pipeline = new ControlNetPipeline(model);
+  }
+
+  get info(): EngineInfo {
+    const { loaded } = this.engine;
+    if (this.described?.loaded !== loaded) this.described = { loaded, info: this.describe(loaded) };
+    return this.described.info;
+  }
 
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkCallbacks(callbacks);
@@ -158,11 +160,52 @@ class PipelineEngine implements ControlNetEngine {
     return AbortSignal.any([this.unloading.signal, ...(signal === undefined ? [] : [signal])]);
   }
 
+  private describe({ chosen, engine, memory }: Loaded): EngineInfo {
+    const { manifest, sha256: bundleSha256 } = this.bundle;
+    const { opened, runsOn, reason } = chosen;
+    return {
+      manifest,
+      bundleSha256,
+      device: opened.description + threadsText(engine.threads),
+      runsOn,
+      reason,
+      threads: engine.threads,
+      dtype: opened.library.dtype,
+      memory,
+      memoryPlan: manifest.memory[opened.library.file],
+      samplers: [...this.model.samplers.samplers.keys()],
+    };
+  }
+
+  /** Draw a picture. If float16 arithmetic spoils it, and there is a float32 library, that draws it again, and what follows. */
   private async run(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
+    const { libraries } = this.bundle.manifest;
+    const { library } = this.engine.loaded.chosen.opened;
+    const hasOther = libraries.some(({ device, dtype }) => device === library.device && dtype === "float32");
+    if (library.dtype !== "float16" || !hasOther) return this.draw(request, callbacks);
+    const seeded = { ...request, seed: request.seed ?? randomInteger(MAX_SEED) };
+    let spoilt: string;
+    try {
+      const image = await this.draw(seeded, callbacks);
+      if (!isOfOneColour(image)) return image;
+      spoilt = "a picture of one colour";
+    } catch (error) {
+      if (codeOf(error) !== "not-finite") throw error;
+      spoilt = "numbers that are not finite";
+    }
+    callbacks.onNotice?.(
+      `float16 arithmetic of this GPU made ${spoilt}: it is drawn again in float32, which is slower`,
+    );
+    await this.engine.useDtype("float32");
+    return this.draw(seeded, callbacks);
+  }
+
+  private async draw(request: GenerateRequest, callbacks: GenerateCallbacks): Promise<GeneratedImage> {
     const { onStep, onNotice, onProgress, decodesPreviews } = callbacks;
     const signal = this.endedBy(callbacks.signal);
     signal.throwIfAborted();
     const reports = { onNotice, onProgress, decodesPreviews, signal };
+    this.engine.listener = { onNotice, onProgress, signal };
     const steps = this.pipeline.generate(request, reports);
     try {
       for (;;) {

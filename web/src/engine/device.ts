@@ -50,6 +50,25 @@ export function chooseLibrary(adapter: GPUAdapter, libraries: readonly Library[]
   return candidates[fitting];
 }
 
+/** Count the bytes of the buffers on `device` from now on. Returns what lives now. */
+export function countBuffers(device: GPUDevice): () => number {
+  let live = 0;
+  const createBuffer = device.createBuffer.bind(device);
+  device.createBuffer = (descriptor) => {
+    const buffer = createBuffer(descriptor);
+    let { size } = descriptor;
+    live += size;
+    const destroy = buffer.destroy.bind(buffer);
+    buffer.destroy = () => {
+      live -= size;
+      size = 0;
+      destroy();
+    };
+    return buffer;
+  };
+  return () => live;
+}
+
 /** The GPU as the browser shows it. */
 export interface AdapterFacts {
   /** Vendor, architecture and name, as far as the browser reveals them: "nvidia ada-lovelace". */
@@ -146,10 +165,12 @@ export function watchPipelines(device: GPUDevice, onProgress: (progress: Progres
   };
 }
 
-/** The error for a device that is gone. */
-export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memory): UserError {
+/**
+ * The error for a device that is gone. `askedBytes` are those of the buffers that it was asked for and that live.
+ */
+export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memory, askedBytes = 0): UserError {
   // Before the engine is unloaded, only tvmjs destroys the device, and only if it cannot create a buffer.
-  if (reason === "destroyed") return new MemoryFullError(memory);
+  if (reason === "destroyed") return new MemoryFullError(memory, askedBytes);
   const got = `lost: ${message || "the browser gives no reason"}`;
   const remedy = "close other tabs and programs that use the GPU and try again: the model is loaded again";
   return new UserError("GPU device", got, "a device until the picture is done", remedy, "device-lost");

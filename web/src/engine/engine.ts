@@ -16,7 +16,7 @@ import type {
   Residuals,
 } from "./components.ts";
 import { COMPUTE } from "./constants.ts";
-import { lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
+import { countBuffers, lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import { narrowFloat32 } from "./float16.ts";
 import { easeLaunches } from "./launches.ts";
 import type { Bundle } from "./load.ts";
@@ -29,7 +29,7 @@ import {
   residuals as residualSpecs,
   textLayers,
 } from "./manifest.ts";
-import type { Memory } from "./memory.ts";
+import { type Memory, MemoryFullError } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import type { Size } from "./size.ts";
 import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
@@ -69,6 +69,8 @@ export class Engine implements Components {
     private readonly weights: Weights,
     memory: Memory,
     private readonly device: GPUDevice | undefined,
+    /** Bytes of the device's buffers. */
+    private readonly gpuBytes: () => number,
     private readonly running: RunningLibrary | undefined,
   ) {
     this.manifest = bundle.manifest;
@@ -77,8 +79,12 @@ export class Engine implements Components {
         this.broken ??= error;
         reject(this.broken);
       };
-      device?.lost.then((info) => this.unloaded || fail(lostDevice(info, memory)));
-      device?.addEventListener("uncapturederror", ({ error }) => fail(new Error(`WebGPU: ${error.message}`)));
+      device?.lost.then((info) => this.unloaded || fail(lostDevice(info, memory, gpuBytes())));
+      device?.addEventListener("uncapturederror", ({ error }) => {
+        if (!isOutOfMemory(error)) return fail(new Error(`WebGPU: ${error.message}`));
+        fail(new MemoryFullError(memory, gpuBytes()));
+        device.destroy(); // tvmjs then disposes itself
+      });
     });
     this.breaking.catch(() => {}); // a call that waits at that moment rejects; later calls find `broken`
   }
@@ -94,11 +100,12 @@ export class Engine implements Components {
     memory: Memory,
     options: LoadOptions = {},
   ): Promise<Engine> {
+    const gpuBytes = device === undefined ? () => 0 : countBuffers(device);
     const lost =
       device === undefined
         ? new Promise<never>(() => {})
         : device.lost.then((info): never => {
-            throw lostDevice(info, memory);
+            throw lostDevice(info, memory, gpuBytes());
           });
     let tvm: tvmjs.Instance | undefined;
     let running: RunningLibrary | undefined; // on the processor
@@ -125,7 +132,7 @@ export class Engine implements Components {
         await Promise.race([lost, weights.merge(name, () => target.sync())]);
       }
       options.signal?.throwIfAborted();
-      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, running);
+      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, gpuBytes, running);
       for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
       return engine;
     } catch (error) {
@@ -283,7 +290,11 @@ export class Engine implements Components {
   stats() {
     const text = this.tvm.runtimeStatsText(); // "peak-memory=21 MB, all-memory=40 MB, shader-submissions=1234"
     const field = (name: string) => Number(new RegExp(`${name}=(\\d+)`).exec(text)?.[1] ?? 0);
-    return { dispatches: field("shader-submissions"), peakGpuMebibytes: field("peak-memory") };
+    return {
+      dispatches: field("shader-submissions"),
+      peakGpuMebibytes: field("peak-memory"),
+      gpuBytes: this.gpuBytes(),
+    };
   }
 
   /** The timestep and, for a UNet that embeds it, the guidance scale: float32 [1] each. */
@@ -380,6 +391,11 @@ export class Engine implements Components {
       throw error;
     }
   }
+}
+
+/** Node's WebGPU and workers of old browsers may lack the class. */
+function isOutOfMemory(error: GPUError): boolean {
+  return typeof GPUOutOfMemoryError !== "undefined" && error instanceof GPUOutOfMemoryError;
 }
 
 class TensorsOnDevice implements Context, Residuals {

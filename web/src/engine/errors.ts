@@ -24,7 +24,8 @@
  * - `aborted`: the caller's signal ended the call.
  * - `bug`: anything else.
  *
- * After `gpu-memory-full`, `device-lost` and `bug`, unload the engine and create a new one. After the others it goes on.
+ * After `bug`, unload the engine and create a new one. After the others it goes on; after `gpu-memory-full` the next call tries
+ * again, for there may be room then.
  */
 export type ErrorCode =
   | "bad-request"

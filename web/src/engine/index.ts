@@ -8,6 +8,7 @@
 
 export type { BatchRequest } from "./batch.ts";
 export type { DeviceChoice } from "./choose_device.ts";
+export type { FloatArray } from "./components.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export { createEngine } from "./create_engine.ts";
 export type { Step } from "./denoising.ts";
@@ -32,6 +33,7 @@ export { purgeBundle } from "./load.ts";
 export { inpaints, type Manifest } from "./manifest.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
 export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
+export type { OneOrEach } from "./option_checks.ts";
 export { words as optionWords } from "./option_text.ts";
 export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";
 export type { Image } from "./picture.ts";

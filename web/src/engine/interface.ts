@@ -86,15 +86,23 @@ export interface EngineStats {
   readonly waiting: number;
   readonly dispatches: number;
   readonly peakGpuMebibytes: number;
+  /** Bytes of the GPU's buffers now. */
+  readonly gpuBytes: number;
 }
 
 /** A loaded engine. */
 export interface ControlNetEngine {
+  /** Another object after the engine had to change its memory mode or its dtype. */
   readonly info: EngineInfo;
   /**
    * Draw a picture. Calls run one after the other: a call that is made while another one runs waits for its turn.
    *
-   * Rejects with UserError for bad input and a lost device, and with AbortError after the signal's abort.
+   * A device that is lost meanwhile is replaced, and the picture goes on after its last step. If GPU memory is full, the model
+   * is loaded again in the reduced mode. A picture of NaN or of one colour that float16 arithmetic made is drawn again in
+   * float32, if the bundle has such a library. `onNotice` tells all three.
+   *
+   * Rejects with UserError for bad input and a device that is lost twice in a minute, and with AbortError after the signal's
+   * abort.
    */
   generate(request: GenerateRequest, callbacks?: GenerateCallbacks): Promise<GeneratedImage>;
   /**

@@ -33,11 +33,13 @@ export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBy
 
 /** The error for a GPU whose memory is full. */
 export class MemoryFullError extends UserError {
-  constructor({ name, peak_bytes }: Memory) {
+  /** `askedBytes` are those that did not fit, if they are known. */
+  constructor({ name, peak_bytes }: Memory, askedBytes = 0) {
     const wanted = `${gigabytes(peak_bytes)} for the model`;
+    const got = askedBytes ? `less than ${gigabytes(askedBytes)}` : "none left";
     const others = "close other tabs and programs that use the GPU and try again";
     const remedy = name === "resident" ? `${others}, or save GPU memory in the settings` : others;
-    super("GPU memory", "none left", wanted, `${remedy}: the model is loaded again`, "gpu-memory-full");
+    super("GPU memory", got, wanted, `${remedy}: the model is loaded again`, "gpu-memory-full");
   }
 }
 

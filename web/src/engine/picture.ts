@@ -14,6 +14,12 @@ export interface Image {
   readonly data: Uint8ClampedArray<ArrayBuffer>;
 }
 
+/** Return whether all pixels have the colour of the first. */
+export function isOfOneColour({ data }: Image): boolean {
+  const pixels = new Uint32Array(data.buffer, data.byteOffset, data.length / 4);
+  return pixels.every((pixel) => pixel === pixels[0]);
+}
+
 /** One value per pixel, row by row. */
 export type Plane = Uint8ClampedArray<ArrayBuffer>;
 

@@ -102,16 +102,20 @@ export async function connectEngine(
 
 class RemoteEngine implements ControlNetEngine {
   constructor(
-    readonly info: EngineInfo,
+    private latest: EngineInfo,
     private readonly connection: Connection,
     private readonly release: () => void,
   ) {}
+
+  get info(): EngineInfo {
+    return this.latest;
+  }
 
   async generate(request: GenerateRequest, callbacks: GenerateCallbacks = {}): Promise<GeneratedImage> {
     checkRequest(request);
     checkCallbacks(callbacks);
     checkPictures(request);
-    const options = { signal: callbacks.signal, onEvent: reportTo(callbacks) };
+    const options = { signal: callbacks.signal, onEvent: this.reportTo(callbacks) };
     const { decodesPreviews } = callbacks;
     return this.connection.call<GeneratedImage>({ kind: "generate", request, decodesPreviews }, options);
   }
@@ -120,7 +124,7 @@ class RemoteEngine implements ControlNetEngine {
     checkBatch(request, callbacks);
     checkPictures(request);
     const images: GeneratedImage[] = [];
-    const report = reportTo(callbacks);
+    const report = this.reportTo(callbacks);
     const onEvent = (event: Reply) => {
       report(event);
       if (event.kind !== "image") return;
@@ -140,6 +144,16 @@ class RemoteEngine implements ControlNetEngine {
     await this.connection.call({ kind: "unload" });
     this.release();
   }
+
+  private reportTo({ onStep, onNotice, onProgress, onQueue }: GenerateCallbacks): (event: Reply) => void {
+    return (event) => {
+      if (event.kind === "step") onStep?.(withPreview(event.step));
+      if (event.kind === "notice") onNotice?.(event.notice);
+      if (event.kind === "progress") onProgress?.(event.progress);
+      if (event.kind === "queue") onQueue?.(event.ahead);
+      if (event.kind === "info") this.latest = event.info;
+    };
+  }
 }
 
 /** Throws UserError for a picture without pixels, which could not be sent. */
@@ -147,15 +161,6 @@ function checkPictures(request: Pictures): void {
   for (const image of controlImages(request)) checkPixels(image);
   if (request.image != null && !(request.image instanceof Float32Array)) checkPixels(request.image, IMAGE);
   if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
-}
-
-function reportTo({ onStep, onNotice, onProgress, onQueue }: GenerateCallbacks): (event: Reply) => void {
-  return (event) => {
-    if (event.kind === "step") onStep?.(withPreview(event.step));
-    if (event.kind === "notice") onNotice?.(event.notice);
-    if (event.kind === "progress") onProgress?.(event.progress);
-    if (event.kind === "queue") onQueue?.(event.ahead);
-  };
 }
 
 function withPreview(step: StepData) {

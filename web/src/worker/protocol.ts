@@ -4,6 +4,7 @@ import { type ErrorCode, UserError } from "../engine/errors.ts";
 import type {
   BatchRequest,
   DeviceChoice,
+  EngineInfo,
   GeneratedImage,
   GenerateRequest,
   Image,
@@ -45,6 +46,7 @@ export type StepData = Omit<Step, "preview"> & { readonly preview: Image };
 export type Reply =
   | { readonly kind: "manifest"; readonly id: number; readonly manifest: Manifest }
   | { readonly kind: "progress"; readonly id: number; readonly progress: Progress }
+  | { readonly kind: "info"; readonly id: number; readonly info: EngineInfo }
   | { readonly kind: "step"; readonly id: number; readonly step: StepData }
   | { readonly kind: "image"; readonly id: number; readonly image: GeneratedImage }
   | { readonly kind: "notice"; readonly id: number; readonly notice: string }

@@ -1,7 +1,7 @@
 /** The worker's side: an engine behind a port. */
 
 import { createEngine } from "../engine/create_engine.ts";
-import type { ControlNetEngine, GenerateCallbacks, Image, Step } from "../engine/index.ts";
+import type { ControlNetEngine, EngineInfo, GenerateCallbacks, Image, Step } from "../engine/index.ts";
 import { type Call, type Port, packError, type Reply, type StepData } from "./protocol.ts";
 
 /** A call that draws. */
@@ -10,12 +10,21 @@ type Drawing = Extract<Call, { request: unknown }>;
 /** Answer calls on `port`; `create` makes the engine. */
 export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine = createEngine): void {
   let engine: ControlNetEngine | undefined;
+  /** The other end has this one. */
+  let told: EngineInfo | undefined;
   /** Running calls by id. */
   const running = new Map<number, AbortController>();
   const loaded = () => {
     if (engine === undefined) throw new Error("no engine was created in this worker");
     return engine;
   };
+
+  /** Tell a change of the engine's info, which a call may cause. */
+  function tellInfo(id: number): void {
+    if (engine === undefined || engine.info === told) return;
+    told = engine.info;
+    port.postMessage({ kind: "info", id, info: told }, []);
+  }
 
   function reporting({ id, decodesPreviews }: Drawing, signal: AbortSignal): GenerateCallbacks {
     return {
@@ -41,7 +50,8 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
           onManifest: (manifest) => port.postMessage({ kind: "manifest", id, manifest }, []),
           onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
         });
-        return engine.info;
+        told = engine.info;
+        return told;
       case "generate":
         return loaded().generate(call.request, reporting(call, signal));
       case "generateAll":
@@ -65,7 +75,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
     const controller = new AbortController();
     running.set(call.id, controller);
     try {
-      const value = await answer(call, controller.signal);
+      const value = await answer(call, controller.signal).finally(() => tellInfo(call.id));
       port.postMessage({ kind: "result", id: call.id, value }, isImage(value) ? [value.data.buffer] : []);
     } catch (error) {
       port.postMessage({ kind: "error", id: call.id, error: packError(error) }, []);

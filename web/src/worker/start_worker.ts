@@ -44,7 +44,7 @@ function blobThatImports(address: URL): string {
 function explain({ href }: URL, isForeign: boolean): UserError {
   let remedy = "check the connection and try again; a Content-Security-Policy must allow worker-src 'self'";
   if (/\/\.vite\/deps/.test(href)) {
-    remedy = "add optimizeDeps: { exclude: ['mlc-controlnet-engine'] } to vite.config and start the server again";
+    remedy = "add optimizeDeps: { exclude: ['mlc-controlnet'] } to vite.config and start the server again";
   } else if (isForeign) {
     remedy =
       "serve the engine's files from the page's own origin, or let their host send Access-Control-Allow-Origin and the " +

@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
-import { lacksOf, lostDevice, openDevice, watchPipelines } from "../../src/engine/device";
+import { countBuffers, lacksOf, lostDevice, openDevice, watchPipelines } from "../../src/engine/device";
 import { MemoryFullError } from "../../src/engine/memory";
 import { MEMORY, makeLibrary } from "./sample_bundle";
 
@@ -108,4 +108,15 @@ test("a device that tvmjs destroyed ran out of memory", () => {
   const error = (reason: string, message: string) => lostDevice({ reason, message } as GPUDeviceLostInfo, memory);
   expect(error("destroyed", "")).toBeInstanceOf(MemoryFullError);
   expect(error("unknown", "reset").got).toBe("lost: reset");
+});
+
+test("the bytes of a device's buffers are counted while they live, each once", () => {
+  const device = { createBuffer: ({ size }: { size: number }) => ({ size, destroy: vi.fn() }) } as unknown as GPUDevice;
+  const bytes = countBuffers(device);
+  const [one, other] = [8, 16].map((size) => device.createBuffer({ size, usage: 0 }));
+  expect(bytes()).toBe(24);
+  for (const buffer of [one, one]) buffer.destroy();
+  expect(bytes()).toBe(16);
+  other.destroy();
+  expect(bytes()).toBe(0);
 });

@@ -190,7 +190,7 @@ beforeEach(() => {
       loseDevice = resolve;
     }),
     features: new Set(),
-    createBuffer: vi.fn(),
+    createBuffer: vi.fn(({ size }) => ({ size, destroy: vi.fn() })),
     createBindGroup: vi.fn(),
     createCommandEncoder: vi.fn(),
     queue: { submit: vi.fn(), writeBuffer: vi.fn() },
@@ -659,6 +659,23 @@ describe("a lost device", () => {
   });
 });
 
+test("GPU memory that runs out in the middle ends the call with what it had, and the device", async () => {
+  class OutOfMemory {
+    message = "no room";
+  }
+  vi.stubGlobal("GPUOutOfMemoryError", OutOfMemory);
+  vi.stubGlobal("GPUBufferUsage", {});
+  const { destroy } = device;
+  const engine = await load();
+  device.createBuffer({ size: 5e6, usage: 128 });
+  tvm.state.synced = new Promise(() => {});
+  const waiting = engine.vaeDecoder(sample);
+  reportGpuError({ error: new OutOfMemory() });
+  await expect(waiting).rejects.toThrow("GPU memory: got less than 5 MB");
+  expect(destroy).toHaveBeenCalled();
+  vi.unstubAllGlobals();
+});
+
 test("a GPU error that nobody caught fails the next call, where the picture would be silently wrong", async () => {
   const engine = await load();
   reportGpuError({ error: { message: "buffer too small" } });
@@ -801,5 +818,5 @@ describe("unloading", () => {
 });
 
 test("stats are read off tvmjs' line of text", async () => {
-  expect((await load()).stats()).toEqual({ dispatches: 1234, peakGpuMebibytes: 21 });
+  expect((await load()).stats()).toEqual({ dispatches: 1234, peakGpuMebibytes: 21, gpuBytes: 0 });
 });

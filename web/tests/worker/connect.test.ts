@@ -23,10 +23,14 @@ const info = { bundleSha256: "abc" } as EngineInfo;
 /** An engine that makes pictures in two steps and stops between them if the signal says so. "slow" waits for the signal. */
 const fakeEngine: ControlNetEngine = {
   info,
-  async generate({ prompt, controlImage, seed }, { onStep, onNotice, onProgress, decodesPreviews, signal } = {}) {
+  async generate(
+    { prompt, controlImage, seed },
+    { onStep, onNotice, onProgress, onQueue, decodesPreviews, signal } = {},
+  ) {
     if (prompt === "bad") throw new UserError("prompt", "bad", "good", "be good");
     onNotice?.("noticed");
     onProgress?.({ phase: "download", done: 1, total: 2 });
+    for (const ahead of [1, 0]) onQueue?.(ahead);
     for (const index of [0, 1]) {
       const x = Float32Array.of(index);
       const decoded = decodesPreviews ? { decodedPreview: pixel(100 + index) } : {};
@@ -50,7 +54,7 @@ const fakeEngine: ControlNetEngine = {
     }
     return images;
   },
-  stats: async () => ({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1 }),
+  stats: async () => ({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1, gpuBytes: 2 }),
   unload: vi.fn(async () => {}),
 };
 
@@ -226,8 +230,24 @@ describe("generating", () => {
   });
 });
 
+test("a change of the engine's info, which a call caused, arrives before the call's result", async () => {
+  const engine = await connect();
+  const before = engine.info;
+  const info = { ...fakeEngine.info, dtype: "float32" };
+  Object.assign(fakeEngine, { info });
+  const { dtype } = await engine.generate(request).then(() => engine.info);
+  Object.assign(fakeEngine, { info: before });
+  expect([before.dtype === "float32", dtype]).toEqual([false, "float32"]);
+});
+
+test("a call hears its place in the queue", async () => {
+  const places: number[] = [];
+  await (await connect()).generate(request, { onQueue: (ahead) => places.push(ahead) });
+  expect(places).toEqual([1, 0]);
+});
+
 test("stats pass through", async () => {
-  expect(await (await connect()).stats()).toEqual({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1 });
+  expect(await (await connect()).stats()).toEqual({ waiting: 0, dispatches: 3, peakGpuMebibytes: 1, gpuBytes: 2 });
 });
 
 test("unloading unloads the engine there and releases the worker", async () => {

@@ -40,7 +40,7 @@ test("a sandboxed frame has no origin, so that every script is of another", () =
 
 test("where Vite's development server has moved the engine, the message names its option", () => {
   const { notLoaded } = startWorker(new URL("https://site.example/node_modules/.vite/deps/assets/worker.js"));
-  expect(notLoaded.remedy).toContain("optimizeDeps: { exclude: ['mlc-controlnet-engine'] }");
+  expect(notLoaded.remedy).toContain("optimizeDeps: { exclude: ['mlc-controlnet'] }");
 });
 
 test("a policy that forbids the worker is explained", () => {
