@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, Library, Manifest, SamplersSpec
-from mlc_controlnet.bundle.params import ParamsSpec
+from mlc_controlnet.bundle.params import DTYPE_BYTES, ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
@@ -34,7 +34,6 @@ from mlc_controlnet.compile.library import (
     PlannedLibrary,
     compile_library,
     for_instruction_set,
-    largest_weights_bytes,
     plan_library,
     write_library,
 )
@@ -83,6 +82,7 @@ def build(config: BuildConfig) -> Bundle:
     with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder, Background() as background:
         with stage("load the model"):
             checkpoint = load_model(config)
+            config = for_browsers_that_hold(checkpoint, config)
         with stage("capture its components"):
             models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
@@ -126,6 +126,19 @@ def load_model(config: BuildConfig) -> Checkpoint:
     return checkpoint
 
 
+def for_browsers_that_hold(checkpoint: Checkpoint, config: BuildConfig) -> BuildConfig:
+    """Return the build without libraries for a browser's processor if a component's weights do not fit there."""
+    if config.target != "webgpu" or not config.instruction_sets:
+        return config
+    counts = (sum(tensor.numel() for tensor in part.parameters()) for part in checkpoint.parts.values())
+    weights_bytes = DTYPE_BYTES["float32"] * max(counts)
+    if weights_bytes <= MAX_MEMORY_BYTES:
+        return config
+    got = f"a component with {weights_bytes / 1e9:.1f} GB of weights in float32"
+    print_notice(f"left out the libraries for browsers without a GPU: {got}, where WebAssembly has 2 GiB")
+    return dataclasses.replace(config, instruction_sets=())
+
+
 def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] = ()) -> dict[str, Path]:
     """Return the file or folder of each ControlNet, by its name in the bundle; `taken` are the names of others."""
     paths = (find_weights(option.path, "--controlnet") for option in options)
@@ -150,7 +163,7 @@ def plan_libraries(
     """Take each dtype's module through the passes, once for each instruction set of processors.
 
     If a library after the first exceeds WebGPU's default limits, and its dtype was not asked for by name, it is left
-    out with a notice. So are those for a browser's processor, whose memory is small, if the model does not fit there.
+    out with a notice.
 
     Raises:
         OverLimits: any other library exceeds them. The error names the largest picture sizes that fit.
@@ -178,11 +191,6 @@ def _plan_for_browser_processors(
 ) -> list[tuple[CapturedModel, PlannedLibrary]]:
     """Plan once: the instruction sets of browsers have vectors and registers of one size."""
     first, *others = config.instruction_sets
-    weights = largest_weights_bytes(model.module)
-    if weights > MAX_MEMORY_BYTES:
-        got = f"a component with {weights / 1e9:.1f} GB of weights in {model.dtype}"
-        print_notice(f"left out the libraries for browsers without a GPU: {got}, where WebAssembly has 2 GiB")
-        return []
     planned = plan_library(model.module, model.dtype, config, first)
     return [(model, one) for one in (planned, *(for_instruction_set(planned, name) for name in others))]
 

@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mlc_controlnet.build import build, load_model
+from mlc_controlnet.build import build, for_browsers_that_hold, load_model
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
@@ -75,3 +76,15 @@ def test_a_sampler_that_no_table_can_hold_is_named_before_anything_is_compiled(
     file.write_text(json.dumps({**json.loads(file.read_text()), "clip_sample": True}))
     load_model(BuildConfig(str(folder), "llvm", ("float32",), tmp_path / "bundle", ROOT / "tuning_db"))
     assert "notice: left out sampler ddim: clip_sample true in scheduler_config.json\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("numbers", "fits"), [(2**29, True), (2**29 + 1, False)])
+def test_a_model_that_webassembly_cannot_hold_gets_no_library_for_it(
+    numbers: int, fits: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: numbers)])
+    config = BuildConfig("large", "webgpu", ("float16",), tmp_path, tmp_path, instruction_sets=("wasm-simd128",))
+    kept = for_browsers_that_hold(SimpleNamespace(parts={"unet": part}), config)
+    assert kept.instruction_sets == (("wasm-simd128",) if fits else ())
+    assert kept.captured_dtypes == (("float16", "float32") if fits else ("float16",))
+    assert ("left out the libraries for browsers without a GPU" in str(capsys.readouterr())) != fits

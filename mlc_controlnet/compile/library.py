@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -209,22 +208,6 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
         largest_binding_bytes=planned.requirements.largest_binding_bytes,
         instruction_set=planned.instruction_set,
     )
-
-
-def largest_weights_bytes(module: tvm.IRModule) -> int:
-    """Return the bytes of the weights of the component that has most, in the module's own dtype."""
-    return max(
-        (
-            sum(_bytes_of(field) for field in function.params[-1].ty.fields)
-            for _, function in module.functions_items()
-            if isinstance(function, relax.Function) and isinstance(function.params[-1].ty, relax.TupleType)
-        ),
-        default=0,
-    )
-
-
-def _bytes_of(tensor: relax.TensorType) -> int:
-    return math.prod(int(side) for side in tensor.shape) * (tvm.DataType(str(tensor.dtype)).bits // 8)
 
 
 def generate_code(module: tvm.IRModule, target: tvm.target.Target) -> relax.VMExecutable:

@@ -10,7 +10,6 @@ from mlc_controlnet.compile.library import (
     compile_library,
     for_instruction_set,
     generate_code,
-    largest_weights_bytes,
     plan_library,
     write_library,
 )
@@ -121,8 +120,3 @@ def test_the_libraries_for_a_browsers_processor_share_a_plan_and_differ_in_their
     assert all("f32x4.mul" in text or "relaxed_madd" in text for text in assembly.values())
     assert "f32x4.relaxed_madd" in assembly["wasm-relaxed-simd"]
     assert "relaxed" not in assembly["wasm-simd128"]
-
-
-def test_the_largest_weights_are_those_of_one_component() -> None:
-    assert largest_weights_bytes(Sum) == 0  # weights come as one tuple, the last parameter
-    assert largest_weights_bytes(relax.transform.BundleModelParams()(Sum)) == 4 * 4096
