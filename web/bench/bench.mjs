@@ -9,6 +9,8 @@
  *   --guidance  guidance scale                    (the bundle's default)
  *   --runs    pictures; prints the fastest        (1)
  *   --gpu     use the machine's GPU instead of the software adapter
+ *   --cpu     use the processor, by the bundle's library for it
+ *   --isolated  make the page cross-origin isolated: the processor then draws with threads
  */
 
 import { existsSync } from "node:fs";
@@ -29,6 +31,8 @@ const { values: options } = parseArgs({
     guidance: { type: "string" },
     runs: { type: "string", default: "1" },
     gpu: { type: "boolean", default: false },
+    cpu: { type: "boolean", default: false },
+    isolated: { type: "boolean", default: false },
   },
 });
 
@@ -57,14 +61,15 @@ async function lastMeasure(page, name) {
 
 wantFile(options.site, "index.html", "build the page with npm run build in web/");
 wantFile(options.bundle, "manifest.json", "build a bundle with python build.py --target webgpu");
-const host = await serveSite({ site: resolve(options.site), bundle: resolve(options.bundle) });
+const folders = { site: resolve(options.site), bundle: resolve(options.bundle) };
+const host = await serveSite({ ...folders, isolated: options.isolated });
 const browser = await launchChromium({ webgpu: options.gpu ? "gpu" : "software" });
 try {
   const page = await (await browser.newContext()).newPage();
   /** @param {string} label @param {number} value */
   const tell = (label, value) => console.log(`${label.padEnd(34)}${value.toFixed(1).padStart(8)} s`);
 
-  await page.goto(host.url);
+  await page.goto(`${host.url}?device=${options.cpu ? "cpu" : "gpu"}`);
   const cold = await lastMeasure(page, "mlc-controlnet load");
   console.log(
     `${cold.device}, ${cold.dtype}; Chromium ${browser.version()}; ${cpus()[0]?.model}, ${availableParallelism()} threads`,

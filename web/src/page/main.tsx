@@ -1,7 +1,7 @@
 /** Start the page. */
 
 import { render } from "preact";
-import type { MemoryChoice } from "../worker";
+import type { DeviceChoice, MemoryChoice } from "../worker";
 import { App } from "./app";
 import { listenForFiles } from "./state/files";
 import { Run } from "./state/run";
@@ -18,10 +18,13 @@ document.getElementById("not-started")?.remove();
 if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
 void run.load();
 
-/** Apply `?memory=reduced` or `?memory=resident` of the page's address to the first load. */
+/** Apply `?memory=reduced` or `?memory=resident` of the page's address to the first load, and `?device=cpu` or `?device=gpu`. */
 function readAddress(): void {
-  const choice = new URLSearchParams(location.search).get("memory");
-  if (["auto", "resident", "reduced"].includes(String(choice))) studio.memory.value = choice as MemoryChoice;
+  const asked = new URLSearchParams(location.search);
+  const memory = asked.get("memory");
+  if (["auto", "resident", "reduced"].includes(String(memory))) studio.memory.value = memory as MemoryChoice;
+  const device = asked.get("device");
+  if (["auto", "gpu", "cpu"].includes(String(device))) studio.device = device as DeviceChoice;
 }
 
 /** Register the service worker, if the browser offers one here. Without it the page works, but only with a network. */

@@ -16,7 +16,7 @@ export class Run {
     private readonly studio: Studio,
     bundleUrl: string,
   ) {
-    this.session = new EngineSession(createEngine, bundleUrl, {
+    this.session = new EngineSession((options) => createEngine({ ...options, device: studio.device }), bundleUrl, {
       onLoadStart: () => this.onLoadStart(),
       onManifest: (manifest) => adapt(studio, manifest),
       onProgress: (progress) => this.onProgress(progress),

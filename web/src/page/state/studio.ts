@@ -6,7 +6,7 @@
  */
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
+import type { DeviceChoice, EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
 import type { Size } from "../drawing/marks";
 import { Photo } from "../drawing/photo";
 import { t } from "../text";
@@ -57,6 +57,8 @@ export class Studio {
   readonly photo = new Photo(FIRST_SIZE);
   readonly controls: Signal<readonly ControlUnit[]>;
   readonly memory: Signal<MemoryChoice> = signal("auto");
+  /** What draws, if the page's address says so. */
+  device: DeviceChoice = "auto";
 
   /** What the bundle offers; undefined before its manifest is read. */
   readonly manifest: Signal<Manifest | undefined> = signal(undefined);
