@@ -107,6 +107,10 @@ export class Engine implements Components {
         : device.lost.then((info): never => {
             throw lostDevice(info, memory, gpuBytes());
           });
+    const aborted = new Promise<never>((_, reject) => {
+      options.signal?.addEventListener("abort", () => reject(options.signal?.reason), { once: true });
+    });
+    aborted.catch(() => {}); // an abort after loading is not meant for it
     let tvm: tvmjs.Instance | undefined;
     let running: RunningLibrary | undefined; // on the processor
     try {
@@ -126,10 +130,10 @@ export class Engine implements Components {
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(target)));
       const weights = new Weights(tvm, target, vm, bundle, library, memory);
       const pipelines = device === undefined ? undefined : tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
-      await Promise.race([lost, Promise.all([weights.fetch(needed, metered), pipelines])]);
+      await Promise.race([lost, aborted, Promise.all([weights.fetch(needed, metered), pipelines])]);
       // Now, so that a GPU that is full is found out at once.
       for (const name of drawingComponents(bundle.manifest)) {
-        await Promise.race([lost, weights.merge(name, () => target.sync())]);
+        await Promise.race([lost, aborted, weights.merge(name, () => target.sync())]);
       }
       options.signal?.throwIfAborted();
       const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, gpuBytes, running);

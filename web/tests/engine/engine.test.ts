@@ -639,6 +639,17 @@ describe("reading", () => {
   });
 });
 
+test("an abort while kernels compile ends the loading at once, and the device", async () => {
+  const { destroy } = device;
+  tvm.state.compiled = new Promise(() => {});
+  const controller = new AbortController();
+  const loading = load({ signal: controller.signal });
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  controller.abort();
+  await expect(loading).rejects.toMatchObject({ name: "AbortError" });
+  expect(destroy).toHaveBeenCalled();
+});
+
 describe("a lost device", () => {
   const lost = { reason: "unknown", message: "gone" } as GPUDeviceLostInfo;
 
