@@ -83,7 +83,7 @@ def add_controlnets(
 
 def model_shapes(manifest: Manifest) -> list[ModelShape]:
     """Return what the ControlNets' components say of the base model: its shapes, the default picture size first."""
-    sample, _, context, *_ = manifest.components[CONTROLNET].inputs
+    sample, _, context, *others_read = manifest.components[CONTROLNET].inputs
     *down, _ = manifest.components[CONTROLNET].outputs  # without the middle block's
     widths: dict[tuple[int, int], list[int]] = {}  # residuals' channels, by their height and width: by level
     for _, channels, rows, columns in (residual.shape for residual in down):
@@ -101,6 +101,7 @@ def model_shapes(manifest: Manifest) -> list[ModelShape]:
         layers_per_block=len(finest) - 1,  # besides the first convolution's
         vae_scale_factor=manifest.model.vae_scale_factor,
         guidance_embedding=unet is not None and manifest.embeds_guidance,
+        pooled_width=next((tensor.shape[1] for tensor in others_read if tensor.name == "text_embeds"), 0),
     )
     others = (
         dataclasses.replace(shape, height=variant.height, width=variant.width, chunks=variant.chunks)

@@ -27,6 +27,7 @@ from mlc_controlnet.checkpoint import (
     name_controlnets,
     part_of,
 )
+from mlc_controlnet.checkpoint.source import TokenizerSource
 from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
 from mlc_controlnet.compile.library import (
@@ -55,6 +56,7 @@ from mlc_controlnet.toolchain.gpu_compilers import check_device
 from mlc_controlnet.toolchain.link_wasm import MAX_MEMORY_BYTES
 
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
+TOKENIZER_2_FILE = "tokenizer_2/tokenizer.json"  # unless it is equal to the first
 SAMPLERS_FILE = "samplers.json"
 
 Parity = dict[str, dict[str, float]]  # component -> dtype -> dB
@@ -111,6 +113,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         prompt_chunks=config.prompt_chunks,
         cached_branch=config.cached_branch,
         tiles_vae=config.tiles_vae,
+        vae_tile=config.vae_tile,
         name=model_name(config.model),
         controlnets=find_controlnets(config.controlnets),
         vae=None if config.vae is None else find_vae(config.vae),
@@ -249,9 +252,19 @@ def write_data(
         writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
     model = libraries[0].model  # its params are the same for every dtype
     written = write_params(writer, model.stored, checkpoint.stored_tensors())
-    writer.add_bytes(TOKENIZER_FILE, checkpoint.tokenizer_json)
+    for file, data in {file: tokenizer.json for file, tokenizer in tokenizer_files(checkpoint)}.items():
+        writer.add_bytes(file, data)
     writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
     return dataclasses.replace(written, merged=description.describe_merges(model))
+
+
+def tokenizer_files(checkpoint: Checkpoint) -> list[tuple[str, TokenizerSource]]:
+    """List the tokenizers and their files in the bundle. The two of Stable Diffusion XL often share one file."""
+    first = TokenizerSource(checkpoint.tokenizer_json, checkpoint.special_tokens)
+    second = checkpoint.tokenizer_2
+    if second is None:
+        return [(TOKENIZER_FILE, first)]
+    return [(TOKENIZER_FILE, first), (TOKENIZER_FILE if second.json == first.json else TOKENIZER_2_FILE, second)]
 
 
 def describe_bundle(
@@ -265,6 +278,9 @@ def describe_bundle(
     described = tuple(library.description for library in libraries)
     components = description.describe_components(checkpoint, libraries[0].model)
     variants = description.describe_variants(checkpoint)
+    tokenizers = tuple(
+        description.describe_tokenizer(checkpoint, tokenizer, file) for file, tokenizer in tokenizer_files(checkpoint)
+    )
     return Manifest(
         format_version=FORMAT_VERSION,
         model=description.describe_model(checkpoint),
@@ -274,7 +290,8 @@ def describe_bundle(
         variants=variants,
         controlnets=description.describe_controlnets(checkpoint, libraries[0].model),
         params=params,
-        tokenizer=description.describe_tokenizer(checkpoint, TOKENIZER_FILE),
+        tokenizer=tokenizers[0],
+        more_tokenizers=tokenizers[1:],
         samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
         defaults=checkpoint.defaults,
         latent_preview=fit_latent_preview(checkpoint.parts["vae"]),

@@ -2,7 +2,7 @@
 
 The axis alphabet, used in every comment that follows a shape:
 
-    B batch (always 1)   T tokens (77 per chunk of a prompt)   D text width   C channels   L layers
+    B batch (always 1)   T tokens (77 per chunk of a prompt)   D text width   C channels   L layers   P pooled width
     H W pixels           h w latent cells, h = H / 8, w = W / 8
 
 What the host reads or writes is float32, and token ids are int32. What only passes from one component to another, the
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 TEXT_ENCODER = "text_encoder"
+TEXT_ENCODER_2 = "text_encoder_2"
 CONTROL_EMBEDDING = "control_embedding"
 CONTROLNET = "controlnet"
 RESIDUAL_SUM = "residual_sum"
@@ -28,6 +29,9 @@ VAE_ENCODER = "vae_encoder"
 PREVIEW_DECODER = "preview_decoder"
 COMPONENTS = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, RESIDUAL_SUM, UNET, VAE_DECODER, VAE_ENCODER)
 OPTIONAL_COMPONENTS = (UNET_SHALLOW, PREVIEW_DECODER)  # built only if a build asks for them
+TEXT_ENCODERS = (TEXT_ENCODER, TEXT_ENCODER_2)  # the second one of Stable Diffusion XL alone, built with the first
+# Stable Diffusion XL's time ids: the original size, the crop's top left corner and the target size, two numbers each.
+TIME_IDS = 6
 # Channels of an inpainting UNet's sample: the latents, a mask, and the latents of the masked picture.
 INPAINTING_CHANNELS = 9
 DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # needed to draw a picture from a prompt
@@ -35,7 +39,7 @@ DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)  # ne
 OF_WEIGHTS_OF = {UNET_SHALLOW: UNET}
 # Several ControlNets share a base: the first has the components' own names, the others have a number after them.
 PER_CONTROLNET = (CONTROL_EMBEDDING, CONTROLNET)
-_NUMBER = re.compile(r"_\d+$")
+_NUMBER = re.compile(rf"(?<=^{CONTROLNET})_\d+$|(?<=^{CONTROL_EMBEDDING})_\d+$")
 
 COMPUTE = "compute"
 
@@ -53,9 +57,13 @@ def kind_of(name: str) -> str:
 def components_of(kinds: Collection[str], controlnets: int) -> tuple[str, ...]:
     """List the components of these kinds, in the order of COMPONENTS; those of one ControlNet follow one another."""
     each = [numbered(kind, i + 1) for i in range(controlnets) for kind in PER_CONTROLNET if kind in kinds]
-    others = [kind for kind in (*COMPONENTS, *OPTIONAL_COMPONENTS) if kind in kinds and kind not in PER_CONTROLNET]
-    first = sum(kind == TEXT_ENCODER for kind in others)  # the ControlNets come after the text encoder
-    return (*others[:first], *each, *others[first:])
+    text = [kind for kind in TEXT_ENCODERS if kind in kinds]
+    others = [
+        kind
+        for kind in (*COMPONENTS, *OPTIONAL_COMPONENTS)
+        if kind in kinds and kind not in (*TEXT_ENCODERS, *PER_CONTROLNET)
+    ]
+    return (*text, *each, *others)
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,13 @@ class ModelShape:
             the latents in both cases.
         unet_channels: the UNet's `block_out_channels`, from the finest level to the coarsest.
         layers_per_block: the UNet's.
-        text_layers: L, the number of the text encoder's layers.
+        text_layers: L, the number of the text encoder's layers; of a model with two, those that lead to its context.
+        vae_tile: height and width in pixels of the largest picture that the VAE decodes and encodes at once; larger
+            pictures go through it in tiles. None: there is no such limit.
+        text_width_2: the share of D that the second text encoder makes; 0: there is one text encoder.
+        text_layers_2: the number of the second one's layers that lead to its context.
+        pooled_width: P, of the second one's pooled output, which UNet and ControlNet read beside the time ids;
+            0: they read neither.
         encodes_to_moments: whether the VAE encoder returns the mean and the log-variance of a posterior. A tiny
             autoencoder returns the latents.
         guidance_embedding: whether the UNet reads the guidance scale (arXiv 2210.03142), as latent consistency
@@ -156,11 +170,21 @@ class ModelShape:
     guidance_embedding: bool = False
     chunks: int = 1
     cached_branch: int | None = None
+    vae_tile: tuple[int, int] | None = None
+    text_width_2: int = 0
+    text_layers_2: int = 0
+    pooled_width: int = 0
 
     @property
     def latent(self) -> tuple[int, int, int, int]:
         """The shape of the latents.  # [B, C, h, w]"""
         return (1, self.latent_channels, self.height // self.vae_scale_factor, self.width // self.vae_scale_factor)
+
+    @property
+    def vae_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the VAE decodes and encodes at once: the picture, or a tile of it."""
+        height, width = self.vae_tile or (self.height, self.width)
+        return min(height, self.height), min(width, self.width)
 
     @property
     def residuals(self) -> tuple[TensorSpec, ...]:
@@ -193,7 +217,7 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     picture = (1, 3, shape.height, shape.width)
     token_ids = InputSpec("token_ids", (1, shape.tokens), "int32", Uniform(0, 500))
     layer_gates = InputSpec("layer_gates", (shape.text_layers,), "float32", Constant(1.0))
-    encoded = TensorSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
+    encoded = TensorSpec("context", (1, shape.tokens, shape.text_width - shape.text_width_2), COMPUTE)
     context = InputSpec("context", (1, shape.chunks * shape.tokens, shape.text_width), COMPUTE)
     sample = InputSpec("sample", shape.latent, "float32")
     unet_sample = InputSpec("sample", (batch, shape.sample_channels, rows, columns), "float32")
@@ -206,26 +230,51 @@ def component_specs(shape: ModelShape) -> dict[str, ComponentSpec]:
     latents = InputSpec("latents", shape.latent, "float32")
     image = InputSpec("image", picture, "float32", Uniform(-1, 1))
     output = TensorSpec("output", shape.latent, "float32")
+    tile_height, tile_width = shape.vae_size
+    tile_rows, tile_columns = tile_height // shape.vae_scale_factor, tile_width // shape.vae_scale_factor
+    tile = InputSpec("image", (1, 3, tile_height, tile_width), "float32", Uniform(-1, 1))
+    tile_latents = InputSpec("latents", (1, shape.latent_channels, tile_rows, tile_columns), "float32")
     guidance = (InputSpec("guidance_scale", (1,), "float32", Constant(8.5)),) if shape.guidance_embedding else ()
-    moments = TensorSpec("moments", (1, 2 * shape.latent_channels, rows, columns), "float32")
+    moments = TensorSpec("moments", (1, 2 * shape.latent_channels, tile_rows, tile_columns), "float32")
+    text_encoder_2, added = _second_text_encoder(shape)
     outputs, shallow = [output], []
     if shape.cached_branch is not None:
         outputs.append(shape.deep_feature)
         feature = InputSpec("deep_feature", shape.deep_feature.shape, COMPUTE)
-        inputs = (unet_sample, timestep, context, *guidance, feature, *residuals[: shape.cached_branch + 1])
+        inputs = (unet_sample, timestep, context, *guidance, *added, feature, *residuals[: shape.cached_branch + 1])
         shallow.append(ComponentSpec(UNET_SHALLOW, inputs, (output,)))
     specs = (
         ComponentSpec(TEXT_ENCODER, (token_ids, layer_gates), (encoded,)),
+        *text_encoder_2,
         ComponentSpec(CONTROL_EMBEDDING, (control_image,), (embedding,)),
-        ComponentSpec(CONTROLNET, (sample, timestep, context, embedding, scales), residuals),
+        ComponentSpec(CONTROLNET, (sample, timestep, context, *added, embedding, scales), residuals),
         ComponentSpec(RESIDUAL_SUM, (*residuals, *others), residuals),
-        ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *residuals), tuple(outputs)),
+        ComponentSpec(UNET, (unet_sample, timestep, context, *guidance, *added, *residuals), tuple(outputs)),
         *shallow,
-        ComponentSpec(VAE_DECODER, (latents,), (image,)),
-        ComponentSpec(VAE_ENCODER, (image,), (moments if shape.encodes_to_moments else latents,)),
+        ComponentSpec(VAE_DECODER, (tile_latents,), (tile,)),
+        ComponentSpec(VAE_ENCODER, (tile,), (moments if shape.encodes_to_moments else tile_latents,)),
         ComponentSpec(PREVIEW_DECODER, (latents,), (image,)),
     )
     return {spec.name: spec for spec in specs}
+
+
+def _second_text_encoder(shape: ModelShape) -> tuple[list[ComponentSpec], tuple[InputSpec, ...]]:
+    """Describe the second text encoder, and what UNet and ControlNet then read besides the context; or nothing."""
+    if not shape.pooled_width:
+        return [], ()
+    first = InputSpec("first_context", (1, shape.tokens, shape.text_width - shape.text_width_2), COMPUTE)
+    inputs = (
+        InputSpec("token_ids", (1, shape.tokens), "int32", Uniform(0, 500)),
+        InputSpec("layer_gates", (shape.text_layers_2,), "float32", Constant(1.0)),
+        InputSpec("end_position", (1,), "int32", Constant(5)),
+        first,
+    )
+    text_embeds = InputSpec("text_embeds", (1, shape.pooled_width), COMPUTE)
+    encoded = TensorSpec("context", (1, shape.tokens, shape.text_width), COMPUTE)
+    pooled = TensorSpec(text_embeds.name, text_embeds.shape, COMPUTE)
+    # Sizes of pictures in pixels, as a pipeline passes them.
+    time_ids = InputSpec("time_ids", (1, TIME_IDS), "float32", Uniform(0, 2048))
+    return [ComponentSpec(TEXT_ENCODER_2, inputs, (encoded, pooled))], (text_embeds, time_ids)
 
 
 def function_specs(shapes: Sequence[ModelShape], tiles_vae: bool = False) -> dict[str, ComponentSpec]:

@@ -116,7 +116,7 @@ _NAMED_PATH = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)=(?P<path>.+)")
 
 
 # The parts of a model that a LoRA changes.
-LORA_PARTS = ("text_encoder", "unet")
+LORA_PARTS = ("text_encoder", "text_encoder_2", "unet")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?")
 
 
@@ -210,6 +210,7 @@ class BuildConfig:
         other_sizes: height and width of other pictures in pixels, which the same bundle serves.
         prompt_chunks: the largest number of chunks of a prompt, 75 tokens each, that the pipeline reads.
         cached_branch: the skip connection of DeepCache (arXiv 2312.00858); None: no shallow UNet.
+        vae_tile: with `tiles_vae`, height and width of a tile in pixels; None: the first size.
         tiles_vae: whether pictures larger than the first size go through its VAE in tiles, without one of their own.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
@@ -237,6 +238,7 @@ class BuildConfig:
     prompt_chunks: int = 1
     cached_branch: int | None = None
     tiles_vae: bool = False
+    vae_tile: tuple[int, int] | None = None
     dump_ir: Path | None = None
     controlnets: tuple[ControlNetOption, ...] = ()
     vae: str | None = None

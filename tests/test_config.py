@@ -21,7 +21,7 @@ from mlc_controlnet.errors import UserError
 def test_a_loras_weight_follows_the_last_colon(text: str, file: str, weight: float) -> None:
     option = LoraOption.parse(text)
     assert option == LoraOption(file, weight)
-    assert [option.weight_of(part) for part in LORA_PARTS] == [weight, weight]
+    assert [option.weight_of(part) for part in LORA_PARTS] == [weight] * 3
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_lora_is_printed_as_it_is_given(text: str) -> None:
 @pytest.mark.parametrize(
     ("end", "complaint"),
     [
-        ("unte=0.8", "part: got 'unte', wanted one of text_encoder, unet"),
-        ("unet=0.8,0.4", "part: got '0.4', wanted one of text_encoder, unet"),
+        ("unte=0.8", "part: got 'unte', wanted one of text_encoder, text_encoder_2, unet"),
+        ("unet=0.8,0.4", "part: got '0.4', wanted one of text_encoder, text_encoder_2, unet"),
         ("vae=1", "part: got 'vae'"),
         ("unet=high", "got weight 'high', wanted a number, such as 0.8"),
         ("unet=", "got weight ''"),

@@ -13,7 +13,15 @@ from typing import Any
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
 from mlc_controlnet.bundle.params import Complaint, ParamsSpec, param_faults
 from mlc_controlnet.bundle.variant import Variant
-from mlc_controlnet.components import DRAWING, INPAINTING_CHANNELS, TEXT_ENCODER, UNET, VAE_ENCODER, TensorSpec
+from mlc_controlnet.components import (
+    DRAWING,
+    INPAINTING_CHANNELS,
+    TEXT_ENCODER_2,
+    TEXT_ENCODERS,
+    UNET,
+    VAE_ENCODER,
+    TensorSpec,
+)
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
@@ -32,6 +40,7 @@ class ModelSummary:
     vae_scale_factor: int  # pixels per side of a latent cell
     prediction_type: str  # diffusers' word: epsilon, v_prediction or sample
     scaling_factor: float  # latents are the VAE encoder's mean times this
+    zeros_for_empty_prompt: bool = False  # in place of an encoded negative prompt that is empty
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,7 @@ class Manifest:
     memory: Mapping[str, MemoryPlan]  # by library file
     parity_db: Mapping[str, Mapping[str, float]]  # component, then library dtype
     versions: Mapping[str, str]
+    more_tokenizers: tuple[TokenizerSpec, ...] = ()  # of the second text encoder, if there is one
     variants: tuple[Variant, ...] = ()  # besides the model's own size and one chunk, which the components serve
     files: tuple[FileEntry, ...] = ()  # every file except the manifest; BundleWriter adds them
 
@@ -214,9 +224,18 @@ class Manifest:
 
     @property
     def text_layers(self) -> int:
-        """The number of the text encoder's layers."""
-        _token_ids, layer_gates = self.components[TEXT_ENCODER].inputs
+        """The number of the text encoder's layers that lead to the context; of two, of the one with fewer."""
+        return min(self.layers_of(name) for name in TEXT_ENCODERS if name in self.components)
+
+    def layers_of(self, text_encoder: str) -> int:
+        """Return the number of a text encoder's layers that lead to its context."""
+        _token_ids, layer_gates, *_ = self.components[text_encoder].inputs
         return layer_gates.shape[0]
+
+    @property
+    def reads_time_ids(self) -> bool:
+        """Whether this is Stable Diffusion XL: UNet and ControlNets read a pooled output and sizes of pictures."""
+        return TEXT_ENCODER_2 in self.components
 
     def check_can_draw(self, where: str) -> None:
         """Raise UserError if a component for drawing is missing, or the UNet has inputs that the pipeline lacks."""
@@ -245,8 +264,9 @@ def inpaints(components: Mapping[str, ComponentEntry]) -> bool:
 
 
 def drawing_components(components: Mapping[str, ComponentEntry]) -> tuple[str, ...]:
-    """List the components that drawing needs. An inpainting model also needs the VAE encoder."""
-    return (*DRAWING, VAE_ENCODER) if inpaints(components) else DRAWING
+    """List the components that drawing needs: with a second text encoder, and an inpainting model's VAE encoder."""
+    second = (TEXT_ENCODER_2,) if TEXT_ENCODER_2 in components else ()
+    return (*DRAWING, *second, *((VAE_ENCODER,) if inpaints(components) else ()))
 
 
 def _sample_shape(components: Mapping[str, ComponentEntry]) -> tuple[int, ...]:
@@ -289,6 +309,7 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
         **{f"libraries: {library.file}": library.file for library in manifest.libraries},
         **{f"params.shards: {shard}": shard for shard in manifest.params.shards},
         "tokenizer": manifest.tokenizer.file,
+        **{f"more_tokenizers[{i}]": tokenizer.file for i, tokenizer in enumerate(manifest.more_tokenizers)},
         "samplers": manifest.samplers.file,
     }
     for subject, path in named.items():

@@ -6,6 +6,8 @@ import torch
 from diffusers import ControlNetModel
 from torch import nn
 
+from mlc_controlnet.capture.added_conditions import take_added, with_exact_sinusoids
+
 
 class ControlNet(nn.Module):
     """diffusers' ControlNet without its control embedding (arXiv 2302.05543, section 3.2).
@@ -19,8 +21,8 @@ class ControlNet(nn.Module):
 
     def __init__(self, model: ControlNetModel) -> None:
         super().__init__()
-        self.model = copy.copy(model)
-        self.model._modules = {**model._modules, "controlnet_cond_embedding": nn.Identity()}
+        self.model = copy.copy(with_exact_sinusoids(model))
+        self.model._modules = {**self.model._modules, "controlnet_cond_embedding": nn.Identity()}
         # diffusers would flip the control embedding: it expects the control image there.
         self.pools = bool(model.config.global_pool_conditions)
         self.model.register_to_config(controlnet_conditioning_channel_order="rgb", global_pool_conditions=False)
@@ -30,10 +32,11 @@ class ControlNet(nn.Module):
         sample: torch.Tensor,  # [B, C, h, w] float32
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
-        control_embedding: torch.Tensor,  # [B, C, h, w]
-        conditioning_scales: torch.Tensor,  # [R] float32, one for each residual
+        *others: torch.Tensor,  # the pooled output [1, P] and the time ids [1, 6] float32 of Stable Diffusion XL;
+        # the control embedding [B, C, h, w]; the conditioning scales [R] float32, one for each residual
     ) -> tuple[torch.Tensor, ...]:
         dtype = context.dtype
+        added, (control_embedding, conditioning_scales) = take_added(self.model, others)
         down, mid = self.model(
             sample.to(dtype),
             timestep,
@@ -41,6 +44,7 @@ class ControlNet(nn.Module):
             controlnet_cond=control_embedding,
             conditioning_scale=1.0,
             return_dict=False,
+            **added,
         )
         residuals = (*down, mid)
         if self.pools:

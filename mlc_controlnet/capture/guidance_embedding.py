@@ -2,8 +2,7 @@
 
 import torch
 
-_TWO_PI_HIGH = 6.28125  # eight bits, so that its products with whole numbers up to 2^16 are exact in float32
-_TWO_PI_LOW = 0.0019353071795864769
+from mlc_controlnet.capture.sinusoids import sin_and_cos
 
 
 class GuidanceEmbedding:
@@ -21,11 +20,7 @@ class GuidanceEmbedding:
     def __call__(self, guidance_scale: torch.Tensor) -> torch.Tensor:
         """float32 [1] -> float32 [1, width]."""
         w = (guidance_scale - 1) * 1000
-        angles = w[:, None] * self.frequencies[None]
-        # GPUs compute sines of large angles badly, so take the angle to -pi..pi first, in two exact pieces of 2 pi.
-        turns = torch.round(angles * (1 / (_TWO_PI_HIGH + _TWO_PI_LOW)))
-        angles = angles - turns * _TWO_PI_HIGH - turns * _TWO_PI_LOW
-        pieces = [torch.sin(angles), torch.cos(angles)]
+        pieces = [*sin_and_cos(w[:, None] * self.frequencies[None])]
         if self.is_odd:
             pieces.append(torch.zeros_like(w)[:, None])
         return torch.cat(pieces, dim=1)

@@ -18,6 +18,7 @@ from mlc_controlnet.capture.merge import Merge
 from mlc_controlnet.capture.param import TENSORS, Param
 from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
+from mlc_controlnet.capture.text_encoder_2 import TextEncoder2
 from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.unet_shallow import UNetShallow
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
@@ -29,6 +30,7 @@ from mlc_controlnet.components import (
     PREVIEW_DECODER,
     RESIDUAL_SUM,
     TEXT_ENCODER,
+    TEXT_ENCODER_2,
     UNET,
     UNET_SHALLOW,
     VAE_DECODER,
@@ -80,6 +82,7 @@ class CapturedModel:
 
 _WRAPPERS: dict[str, type[nn.Module]] = {
     TEXT_ENCODER: TextEncoder,
+    TEXT_ENCODER_2: TextEncoder2,
     CONTROL_EMBEDDING: ControlEmbedding,
     CONTROLNET: ControlNet,
     VAE_DECODER: VaeDecoder,

@@ -23,18 +23,26 @@ class TextEncoder(nn.Module):
         A gate, 1 or 0, multiplies what its layer adds to x: (1, ..., 1, 0) gives the output of the last layer but one,
         exactly. The products are part of the kernels that add and, on a GPU, read their gate in place, so the choice
         of a layer costs neither launches nor memory there. `Tensor.split` would keep all gates in buffers, 40 KiB.
+
+        That of Stable Diffusion XL ends without its last layer and norm: see `checkpoint.text_encoders`.
         """
         text = self.model
-        tokens, positions = text.embeddings.token_embedding.weight, text.embeddings.position_embedding.weight
-        x = F.embedding(token_ids, tokens) + positions[None, : token_ids.shape[1]]  # [B, T, D]
+        x = embed(text, token_ids)
         for index, layer in enumerate(text.encoder.layers):
             gate = layer_gates[index : index + 1].to(x.dtype)
-            x = x + gate * _attend(layer.self_attn, layer.layer_norm1(x))
+            x = x + gate * attend(layer.self_attn, layer.layer_norm1(x))
             x = x + gate * layer.mlp(layer.layer_norm2(x))
         return text.final_layer_norm(x)
 
 
-def _attend(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def embed(text: CLIPTextModel, token_ids: torch.Tensor) -> torch.Tensor:
+    """int32 [B, T] -> what the first layer reads, [B, T, D]."""
+    tokens, positions = text.embeddings.token_embedding.weight, text.embeddings.position_embedding.weight
+    return F.embedding(token_ids, tokens) + positions[None, : token_ids.shape[1]]
+
+
+def attend(attention: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Apply causal self-attention: [B, T, D] -> [B, T, D]."""
     B, T, D = x.shape
     heads = attention.num_heads
 

@@ -4,6 +4,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from mlc_controlnet.capture.added_conditions import take_added, with_exact_sinusoids
 from mlc_controlnet.capture.guidance_embedding import GuidanceEmbedding
 from mlc_controlnet.capture.unet_shallow import reading_layer
 
@@ -20,7 +21,7 @@ class UNet(nn.Module):
 
     def __init__(self, model: UNet2DConditionModel, cached_branch: int | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model = with_exact_sinusoids(model)
         self.cached_branch = cached_branch
         width = model.config.time_cond_proj_dim
         self.embed_guidance = None if width is None else GuidanceEmbedding(width)
@@ -30,12 +31,14 @@ class UNet(nn.Module):
         sample: torch.Tensor,  # [B, C, h, w] float32
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
-        *others: torch.Tensor,  # the guidance scale, [1] float32, of a model that embeds it; then the residuals
+        *others: torch.Tensor,  # the guidance scale, [1] float32, of a model that embeds it; the pooled output [1, P]
+        # and the time ids [1, 6] float32 of Stable Diffusion XL; then the residuals
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         dtype = context.dtype
-        guidance, residuals = None, others
+        guidance = None
         if self.embed_guidance is not None:
-            guidance, residuals = self.embed_guidance(others[0]).to(dtype), others[1:]
+            guidance, others = self.embed_guidance(others[0]).to(dtype), others[1:]
+        added, residuals = take_added(self.model, others)
         deep_features: list[torch.Tensor] = []
         hook = None
         if self.cached_branch is not None:
@@ -53,6 +56,7 @@ class UNet(nn.Module):
             down_block_additional_residuals=tuple(residuals[:-1]),
             mid_block_additional_residual=residuals[-1],
             return_dict=False,
+            **added,
         )[0]
         if hook is None:
             return output.float()

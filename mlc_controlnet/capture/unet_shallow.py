@@ -7,6 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from mlc_controlnet.capture.added_conditions import take_added, with_exact_sinusoids
 from mlc_controlnet.capture.guidance_embedding import GuidanceEmbedding
 
 
@@ -23,9 +24,9 @@ class UNetShallow(nn.Module):
 
     def __init__(self, model: UNet2DConditionModel, branch: int) -> None:
         super().__init__()
-        self.model = copy.copy(model)
+        self.model = copy.copy(with_exact_sinusoids(model))
         self.model._modules = {
-            **model._modules,
+            **self.model._modules,
             "down_blocks": nn.ModuleList(_first_layers(model.down_blocks, branch)),
             "mid_block": _Nothing(),
             "up_blocks": nn.ModuleList(_last_layers(model.up_blocks, branch + 1)),
@@ -38,13 +39,14 @@ class UNetShallow(nn.Module):
         sample: torch.Tensor,  # [B, C, h, w] float32
         timestep: torch.Tensor,  # [1] float32
         context: torch.Tensor,  # [B, T, D]
-        *others: torch.Tensor,  # the guidance scale, [1] float32, of a model that embeds it; the feature; residuals
+        *others: torch.Tensor,  # the guidance scale, [1] float32, of a model that embeds it; the pooled output [1, P]
+        # and the time ids [1, 6] float32 of Stable Diffusion XL; the feature; residuals
     ) -> torch.Tensor:
         dtype = context.dtype
         guidance = None
         if self.embed_guidance is not None:
             guidance, others = self.embed_guidance(others[0]).to(dtype), others[1:]
-        deep_feature, *residuals = others
+        added, (deep_feature, *residuals) = take_added(self.model, others)
         output = self.model(
             sample.to(dtype),
             timestep,
@@ -53,6 +55,7 @@ class UNetShallow(nn.Module):
             down_block_additional_residuals=tuple(residuals),
             mid_block_additional_residual=deep_feature,  # added to what the middle block leaves: nothing
             return_dict=False,
+            **added,
         )[0]
         return output.float()
 

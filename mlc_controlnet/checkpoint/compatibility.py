@@ -6,8 +6,9 @@ from typing import Any
 
 from mlc_controlnet.checkpoint.options import check_options, is_tiny
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource, TokenizerSource
+from mlc_controlnet.checkpoint.text_encoders import REFINER
 from mlc_controlnet.checkpoint.vae import vae_scale_factor
-from mlc_controlnet.components import CONTROLNET, INPAINTING_CHANNELS, kind_of
+from mlc_controlnet.components import CONTROLNET, INPAINTING_CHANNELS, TEXT_ENCODER_2, TIME_IDS, kind_of
 from mlc_controlnet.errors import UserError
 
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
@@ -25,13 +26,17 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         check_options("vae" if part == PREVIEW_VAE else kind_of(part), source.config, source.where)
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
     subject, remedy = f"unet {parts['unet'].where}", "take both from one model"
-    if text.get("hidden_size") != unet.get("cross_attention_dim"):
+    second = parts[TEXT_ENCODER_2].config if TEXT_ENCODER_2 in parts else {}
+    width = text.get("hidden_size", 0) + second.get("hidden_size", 0)
+    if width != unet.get("cross_attention_dim"):
         raise UserError(
             f"text_encoder {parts['text_encoder'].where}",
-            f"text width {text.get('hidden_size')}",
+            f"text width {width}" + (", with the second one's" if second else ""),
             f"{_width(unet)}, that of the unet",
             remedy,
         )
+    if second:
+        _check_added_embedding(parts["unet"], second)
     latents = vae.get("latent_channels", 4)
     if unet.get("out_channels", 4) != latents:
         raise UserError(
@@ -54,11 +59,24 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
         raise UserError(f"vae {parts['vae'].where}", got, "as many", "check that the two belong together")
     if not isinstance(unet.get("layers_per_block", 2), int):
         got = f"layers_per_block {unet['layers_per_block']}"
-        raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x or 2.x")
+        raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x, 2.x or XL")
     if PREVIEW_VAE in parts:
         _check_preview(parts[PREVIEW_VAE], vae)
     controlnets = [source for part, source in parts.items() if kind_of(part) == CONTROLNET]
     check_controlnets(controlnets, unet, latents, vae_scale_factor(vae))
+
+
+def _check_added_embedding(unet: PartSource, second: Mapping[str, Any]) -> None:
+    """Check that the UNet reads the pooled output and six time ids. Stable Diffusion XL's refiner reads five."""
+    pooled, each = second["projection_dim"], unet.config["addition_time_embed_dim"]
+    got, wanted = unet.config["projection_class_embeddings_input_dim"], pooled + TIME_IDS * (each or 0)
+    if got != wanted:
+        raise UserError(
+            f"unet {unet.where}: projection_class_embeddings_input_dim",
+            f"{got}" + (f": {REFINER}" if got == pooled + (TIME_IDS - 1) * (each or 0) else ""),
+            f"{wanted}: {pooled} of the pooled output and {TIME_IDS} x {each} of the time ids",
+            "use Stable Diffusion XL's base model",
+        )
 
 
 def _check_preview(preview: PartSource, vae: Mapping[str, Any]) -> None:
@@ -71,7 +89,7 @@ def _check_preview(preview: PartSource, vae: Mapping[str, Any]) -> None:
             raise UserError(where, f"{got} {what}", f"{wanted}, those of the model's VAE", remedy)
 
 
-def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:
+def check_vocabulary(tokenizer: TokenizerSource, rows: int, part: str = "text_encoder") -> None:
     """Check that every id of the tokenizer is below `rows`, the number of rows of the text encoder's table.
 
     Raises:
@@ -81,7 +99,7 @@ def check_vocabulary(tokenizer: TokenizerSource, rows: int) -> None:
     largest = max((*vocabulary["model"]["vocab"].values(), *(t["id"] for t in vocabulary.get("added_tokens", ()))))
     if largest >= rows:
         raise UserError(
-            "tokenizer",
+            part.replace("text_encoder", "tokenizer"),
             f"ids up to {largest}",
             f"at most {rows - 1}, the text encoder's last row",
             "take both from one model, or pass --tokenizer",

@@ -18,6 +18,7 @@ from mlc_controlnet.components import CONTROLNET, kind_of, numbered
 from mlc_controlnet.errors import UserError
 
 _ORIGINAL = "input_hint_block.0.weight"
+_UNION = "task_embedding"  # of a ControlNet for many kinds of control image at once
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
 # The one kind of ControlNet 1.1 that averages its residuals over the picture. Its file does not say so, its name does.
 POOLED = "shuffle"
@@ -90,6 +91,9 @@ def controlnet_of(file: WeightFile) -> PartSource:
     Raises:
         UserError: there is no ControlNet in it.
     """
+    if _UNION in file.tensors:
+        got, wanted = "a union ControlNet (union, promax)", "a ControlNet of one kind of control image"
+        raise UserError(f"controlnet {file.path}", got, wanted, "take one for each kind of control image")
     if CONTROLNET_PREFIX + _ORIGINAL in file.tensors:
         return _read_original(file, CONTROLNET_PREFIX)
     if _ORIGINAL in file.tensors:
@@ -99,7 +103,7 @@ def controlnet_of(file: WeightFile) -> PartSource:
     raise UserError(
         f"controlnet {file.path}",
         f"{len(file.tensors)} tensors, none of them {_ORIGINAL} or {_DIFFUSERS}",
-        "a ControlNet for Stable Diffusion 1.x or 2.x",
+        "a ControlNet for Stable Diffusion 1.x, 2.x or XL",
         "pass another file; a whole model goes to --model and a LoRA to --lora",
     )
 
@@ -108,7 +112,8 @@ def _read_original(file: WeightFile, prefix: str) -> PartSource:
     tensors = {key.removeprefix(prefix): value for key, value in file.tensors.items() if key.startswith(prefix)}
     where = str(file.path)
     is_second = _is_linear(tensors.get("input_blocks.1.1.proj_in.weight"))
-    config = ldm_config.controlnet_config(ldm_config.base_model(is_second), Shapes(tensors, "", where))
+    base = ldm_config.base_model(is_second, "label_emb.0.0.weight" in tensors)
+    config = ldm_config.controlnet_config(base, Shapes(tensors, "", where))
     config["global_pool_conditions"] = POOLED in file.path.stem
     return PartSource(where, config, partial(ldm_names.convert_controlnet, tensors, config, where))
 
@@ -117,7 +122,8 @@ def _read_diffusers(file: WeightFile) -> PartSource:
     where = str(file.path)
     is_second = _is_linear(file.tensors.get("down_blocks.0.attentions.0.proj_in.weight"))
     shapes = Shapes(file.tensors, "", where)
-    config = ldm_config.controlnet_config(ldm_config.base_model(is_second), shapes, in_diffusers_names=True)
+    base = ldm_config.base_model(is_second, "add_embedding.linear_1.weight" in file.tensors)
+    config = ldm_config.controlnet_config(base, shapes, in_diffusers_names=True)
     config["global_pool_conditions"] = POOLED in file.path.stem
     return PartSource(where, config, lambda: file.tensors)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mlc_controlnet.checkpoint.json_file import read_json
+from mlc_controlnet.checkpoint.text_encoders import is_xl
 from mlc_controlnet.config import Defaults, LoraOption
 from mlc_controlnet.errors import UserError, print_notice
 
 STABLE_DIFFUSION = Defaults(steps=20, guidance_scale=7.5, conditioning_scale=1.0)
 # Distilled models need few steps. Guidance is distilled into their weights, or their UNet reads its scale: 8.5 is the
 # default of diffusers' pipeline for latent consistency models.
+STABLE_DIFFUSION_XL = Defaults(steps=20, guidance_scale=5.0, conditioning_scale=1.0)  # of diffusers' pipeline
 FEW_STEPS = Defaults(steps=4, guidance_scale=1.0, conditioning_scale=1.0)
 READS_GUIDANCE = Defaults(steps=4, guidance_scale=8.5, conditioning_scale=1.0)
 KEEPS_GUIDANCE = 5.0  # of Hyper-SD's LoRAs with CFG in their names, made for 5 to 8
@@ -26,6 +28,8 @@ _RECIPES: Mapping[str, Mapping[str, str]] = {
     r"hyper[-_ ]?sd": {"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"},
     r"lightning": {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
 }
+# The same of a whole model of Stable Diffusion XL in one file (stabilityai/sdxl-turbo has it in a folder too).
+_XL_RECIPES = {**_RECIPES, "turbo": {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}}
 # No file says that a model or a LoRA is distilled, but its name does. Many names hold a part of these words.
 _WORDS = r"sdxs|turbo|lightning|hyper[-_ ]?sd|(?<![a-z])(?:lcm|tcd|pcm)(?![a-z])"
 _ONE_STEP = r"sdxs|sd[-_ ]?turbo"
@@ -59,7 +63,7 @@ def usual_defaults(
             steps = usual if stated is None else int(stated[1])
             return dataclasses.replace(FEW_STEPS, steps=steps, guidance_scale=guidance)
     is_of_few_steps = scheduler.get("_class_name") in _SCHEDULERS_OF_FEW_STEPS
-    return FEW_STEPS if is_of_few_steps else STABLE_DIFFUSION
+    return FEW_STEPS if is_of_few_steps else STABLE_DIFFUSION_XL if is_xl(unet) else STABLE_DIFFUSION
 
 
 def scheduler_of_loras(loras: Sequence[LoraOption], scheduler: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +83,15 @@ def scheduler_of_loras(loras: Sequence[LoraOption], scheduler: Mapping[str, Any]
                 print_notice(f"LoRA {lora.file}: the default sampler is diffusers' {told}")
             return {**scheduler, **changes}
     return dict(scheduler)
+
+
+def scheduler_of_xl(name: str, scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scheduler's configuration that a distilled Stable Diffusion XL in one file was trained for.
+
+    A name that tells no distillation changes nothing.
+    """
+    found = (changes for pattern, changes in _XL_RECIPES.items() if re.search(pattern, name.lower()))
+    return {**scheduler, **next(found, {})}
 
 
 def _name_of(lora: LoraOption) -> str:

@@ -15,12 +15,13 @@ from mlc_controlnet.checkpoint.modules import with_defaults
 from mlc_controlnet.checkpoint.options import check_class
 from mlc_controlnet.checkpoint.sharded import is_index, read_shards
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
+from mlc_controlnet.checkpoint.text_encoders import REFINER, is_xl, without_last_layer
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
 from mlc_controlnet.checkpoint.weight_file import read_weights
-from mlc_controlnet.components import numbered
+from mlc_controlnet.components import TEXT_ENCODER, TEXT_ENCODER_2, TEXT_ENCODERS, numbered
 from mlc_controlnet.errors import UserError, print_notice
 
-_STEMS = {"text_encoder": ("model", "pytorch_model")}
+_STEMS = dict.fromkeys(TEXT_ENCODERS, ("model", "pytorch_model"))
 _STEM = ("diffusion_pytorch_model",)
 _ENDINGS = (
     ".safetensors",
@@ -54,15 +55,28 @@ def read_model_folder(folder: Path, tokenizer: Path | None = None) -> ModelSourc
         UserError: a configuration is missing, is not JSON, or is of a class that a build does not accept, or a
             recommended setting is not a number.
     """
-    parts = {part: read_part_folder(folder / part, part) for part in ("text_encoder", "unet", "vae")}
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    unet = read_part_folder(folder / "unet", "unet")
+    two = is_xl(unet.config)
+    if two and not (folder / TEXT_ENCODER / "config.json").is_file():
+        wanted = "Stable Diffusion XL's base model, which has two text encoders"
+        raise UserError(f"model {folder}", f"one without {TEXT_ENCODER}: {REFINER}", wanted, "pass the base model")
+    first = read_part_folder(folder / TEXT_ENCODER, TEXT_ENCODER)
+    parts = {TEXT_ENCODER: without_last_layer(first) if two else first}
+    if two:
+        parts[TEXT_ENCODER_2] = read_part_folder(folder / TEXT_ENCODER_2, TEXT_ENCODER_2)
+    parts |= {"unet": unet, "vae": read_part_folder(folder / "vae", "vae")}
     for i, own in enumerate(controlnet_folders(folder)):
         parts[numbered("controlnet", i + 1)] = read_part_folder(own, "controlnet")
+    second = folder / "tokenizer_2"
     return ModelSource(
         name=folder.name,
         parts=parts,
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         read_tokenizer=partial(read_tokenizer_folder, folder / "tokenizer" if tokenizer is None else tokenizer),
         recommended=read_recommended(folder),
+        read_tokenizer_2=partial(read_tokenizer_folder, second if tokenizer is None else tokenizer) if two else None,
+        zeros_for_empty_prompt=two and bool(index.get("force_zeros_for_empty_prompt", True)),
     )
 
 
@@ -92,7 +106,7 @@ def _read_part(folder: Path, part: str, config: Mapping[str, Any]) -> dict[str, 
         raise UserError(str(folder), "no weights", f"one of {single}", "save or download the model again")
     stored = read_shards(found) if is_index(found.name) else read_weights(found).tensors
     weights = modern_names(stored, part)
-    return _layers_read(weights, config["num_hidden_layers"], folder) if part == "text_encoder" else weights
+    return _layers_read(weights, config["num_hidden_layers"], folder) if part in TEXT_ENCODERS else weights
 
 
 def _layers_read(weights: dict[str, torch.Tensor], read: int, folder: Path) -> dict[str, torch.Tensor]:
@@ -108,7 +122,7 @@ def _layers_read(weights: dict[str, torch.Tensor], read: int, folder: Path) -> d
 
 def modern_names(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
     """Give tensors of older diffusers and transformers today's names, and drop tensors that are not weights."""
-    if part == "text_encoder":
+    if part in TEXT_ENCODERS:
         # transformers before version 5 had one more module around the encoder, and stored the positions 0, 1, 2, ...
         renamed = {key.removeprefix("text_model."): tensor for key, tensor in weights.items()}
         renamed.pop("embeddings.position_ids", None)

@@ -21,6 +21,7 @@ from mlc_controlnet.config import EmbeddingOption
 from mlc_controlnet.errors import UserError
 
 TABLE = "embeddings.token_embedding.weight"
+XL_KEYS = ("clip_l", "clip_g")  # the tensors of a file for the first and the second text encoder
 HUB_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")  # as diffusers saves them
 WEBUI_TENSOR = "emb_params"  # sd-webui's only tensor in a safetensors file
 _SYNTAX = re.compile(r"[()\[\]\\]")  # has a meaning in prompts
@@ -35,29 +36,38 @@ class Embedding:
     vectors: torch.Tensor
 
 
-def merge_embeddings(
-    options: Sequence[EmbeddingOption], tokenizer: TokenizerSource, text_encoder: PartSource
-) -> tuple[TokenizerSource, PartSource]:
-    """Add the files' words to the tokenizer, and their vectors to the text encoder's table.
+Encoders = dict[str, tuple[TokenizerSource, PartSource]]  # by the part's name: text_encoder, text_encoder_2
+
+
+def merge_embeddings(options: Sequence[EmbeddingOption], encoders: Encoders) -> Encoders:
+    """Add the files' words to the tokenizers, and their vectors to the text encoders' tables.
+
+    A model with two text encoders needs a file with vectors for each.
 
     Raises:
         UserError: a file is damaged or holds no textual inversion, its vectors have another width or are too many for
             one prompt, or its word is taken.
     """
     if not options:
-        return tokenizer, text_encoder
-    vocabulary = _Vocabulary(tokenizer.json)
-    rows: dict[int, torch.Tensor] = {}  # id -> vector
-    for option in options:
-        embedding = read_embedding(option)
-        _check_fits(embedding, text_encoder.config)
-        _check_word(embedding, vocabulary)
-        rows.update(zip(vocabulary.add(embedding), embedding.vectors, strict=True))
-    return dataclasses.replace(tokenizer, json=vocabulary.to_json()), _with_rows(text_encoder, rows)
+        return encoders
+    keys = XL_KEYS if len(encoders) > 1 else (None,)
+    merged: Encoders = {}
+    for (part, (tokenizer, text_encoder)), key in zip(encoders.items(), keys, strict=True):
+        vocabulary = _Vocabulary(tokenizer.json)
+        rows: dict[int, torch.Tensor] = {}  # id -> vector
+        for option in options:
+            embedding = read_embedding(option, key)
+            _check_fits(embedding, text_encoder.config)
+            _check_word(embedding, vocabulary)
+            rows.update(zip(vocabulary.add(embedding), embedding.vectors, strict=True))
+        merged[part] = dataclasses.replace(tokenizer, json=vocabulary.to_json()), _with_rows(text_encoder, rows)
+    return merged
 
 
-def read_embedding(option: EmbeddingOption) -> Embedding:
+def read_embedding(option: EmbeddingOption, key: str | None = None) -> Embedding:
     """Read a file in diffusers' form, `{word: vectors}`, or in sd-webui's, `{"string_to_param": {"*": vectors}}`.
+
+    For Stable Diffusion XL, it is a file with a tensor for each text encoder, of which `key` is read.
 
     The word is that of the option, else diffusers' own in its form, else the name of the file without its suffix.
 
@@ -66,7 +76,7 @@ def read_embedding(option: EmbeddingOption) -> Embedding:
     """
     path = _find(option.file)
     where = f"--embedding {path}"
-    word, tensor = _word_and_tensor(read_content(path), path)
+    word, tensor = _word_and_tensor(read_content(path), path, key)
     token = (option.token if option.token is not None else word).strip()
     vectors = tensor.detach().float()
     if vectors.ndim == 1:
@@ -127,9 +137,16 @@ def _find(file: str) -> Path:
     raise UserError("--embedding", got, f"a file ({', '.join(SUFFIXES)}) or a hub id", "check the spelling")
 
 
-def _word_and_tensor(content: object, path: Path) -> tuple[str, torch.Tensor]:
-    """Return the file's own word, or the name of the file, and the one tensor."""
-    if isinstance(content, Mapping) and {"clip_l", "clip_g"} & set(content):
+def _word_and_tensor(content: object, path: Path, key: str | None) -> tuple[str, torch.Tensor]:
+    """Return the file's own word, or the name of the file, and the one tensor, or that of `key`."""
+    of_two = set(XL_KEYS) & set(content) if isinstance(content, Mapping) else set()
+    if key is not None:
+        if not isinstance(content, Mapping) or not isinstance(content.get(key), torch.Tensor):
+            got = f"only {', '.join(sorted(of_two))}" if of_two else "a textual inversion for one text encoder"
+            wanted = f"{' and '.join(XL_KEYS)}, vectors for both text encoders of Stable Diffusion XL"
+            raise UserError(f"--embedding {path}", got, wanted, "take one that was trained for this base model")
+        return path.stem, content[key]
+    if of_two:
         wanted = "one for Stable Diffusion 1.x or 2.x"
         raise UserError(f"--embedding {path}", "a textual inversion of SDXL", wanted, "take one for this base model")
     is_webui = isinstance(content, Mapping) and "string_to_param" in content

@@ -4,6 +4,7 @@ The shapes of the file's tensors decide every width. Shapes do not show activati
 number of heads. These are the same for all models of a family, and `base_models/` lists them.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,21 +56,21 @@ class Shapes:
         raise UserError(
             f"{self._where}: {self._prefix}{key}",
             got,
-            "the layout of Stable Diffusion 1.x or 2.x",
+            "the layout of Stable Diffusion 1.x, 2.x or XL",
             "check that the file is the whole model",
         )
 
 
-def base_model(is_second: bool) -> dict[str, Any]:
-    """Return the configuration that all models of Stable Diffusion 1.x, or of 2.x, have in common."""
-    file = BASE_MODELS / ("sd2.json" if is_second else "sd1.json")
+def base_model(is_second: bool, xl: bool = False) -> dict[str, Any]:
+    """Return the configuration that all models of Stable Diffusion 1.x, of 2.x, or of XL have in common."""
+    file = BASE_MODELS / ("sdxl.json" if xl else "sd2.json" if is_second else "sd1.json")
     base: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return base
 
 
 def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
     """Return the UNet's configuration, from names such as `input_blocks.*`."""
-    config = {**_encoder_config(base, shapes, _ORIGINAL), "out_channels": shapes.size("out.2.weight", 0)}
+    config = {**_encoder_config(base, shapes, _names(base, _ORIGINAL)), "out_channels": shapes.size("out.2.weight", 0)}
     if shapes.has(GUIDANCE_PROJECTION):
         config["time_cond_proj_dim"] = shapes.size(GUIDANCE_PROJECTION, 1)
     return config
@@ -77,7 +78,7 @@ def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
     """Return the ControlNet's configuration. A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
-    names = _DIFFUSERS if in_diffusers_names else _ORIGINAL
+    names = _names(base, _DIFFUSERS if in_diffusers_names else _ORIGINAL)
     config = _encoder_config(base, shapes, names)
     del config["up_block_types"], config["sample_size"]
     return {
@@ -94,6 +95,8 @@ class _EncoderNames:
     conv_in: str
     levels: tuple[str, ...]  # a convolution of each level's first block
     context: str  # the first layer that reads the text
+    transformers: tuple[str, ...]  # of Stable Diffusion XL: the transformer layers of each level
+    added: str  # the first layer of the added embedding, which only Stable Diffusion XL has
     hints: tuple[str, ...]  # of the ControlNet: the layers that read the control image and change its channels
 
 
@@ -101,23 +104,41 @@ _ORIGINAL = _EncoderNames(
     conv_in="input_blocks.0.0.weight",
     levels=tuple(f"input_blocks.{block}.0.out_layers.3.weight" for block in (1, 4, 7, 10)),
     context="input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+    transformers=tuple(f"input_blocks.{block}.1.transformer_blocks." for block in (1, 4, 7)),
+    added="label_emb.0.0.weight",
     hints=tuple(f"input_hint_block.{layer}.weight" for layer in (0, 4, 8, 12)),
 )
 _DIFFUSERS = _EncoderNames(
     conv_in="conv_in.weight",
     levels=tuple(f"down_blocks.{level}.resnets.0.conv2.weight" for level in range(4)),
     context="down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight",
+    transformers=tuple(f"down_blocks.{level}.attentions.0.transformer_blocks." for level in range(3)),
+    added="add_embedding.linear_1.weight",
     hints=tuple(
         f"controlnet_cond_embedding.{layer}.weight" for layer in ("conv_in", "blocks.1", "blocks.3", "blocks.5")
     ),
 )
 
 
+def _names(base: Mapping[str, Any], names: _EncoderNames) -> _EncoderNames:
+    """Return the names for a base model's number of levels, and its first level with attention."""
+    types = base["unet"]["down_block_types"]
+    first = types.index("CrossAttnDownBlock2D")
+    reader = names.transformers[first] + "0.attn2.to_k.weight"
+    return dataclasses.replace(names, levels=names.levels[: len(types)], context=reader)
+
+
 def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderNames) -> dict[str, Any]:
     channels = [shapes.size(level, 0) for level in names.levels]
     heads = base["unet"]["attention_head_dim"]  # diffusers' name for the number of heads
+    added: dict[str, Any] = {}
+    if shapes.has(names.added):
+        layers = [max(shapes.count(level), 1) for level in names.transformers]
+        added["transformer_layers_per_block"] = layers
+        added["projection_class_embeddings_input_dim"] = shapes.size(names.added, 1)
     return {
         **base["unet"],
+        **added,
         "in_channels": shapes.size(names.conv_in, 1),
         "block_out_channels": channels,
         "cross_attention_dim": shapes.size(names.context, 1),
@@ -160,6 +181,19 @@ def open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
         first_linear="transformer.resblocks.0.mlp.c_fc.weight",
         layers=_layers_read(shapes),
     )
+
+
+def projected_open_clip_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """Do the same for the second text encoder of Stable Diffusion XL, which reads every layer and the projection."""
+    config = _text_config(
+        {"text_encoder": base["text_encoder_2"]},
+        shapes,
+        words="token_embedding.weight",
+        positions="positional_embedding",
+        first_linear="transformer.resblocks.0.mlp.c_fc.weight",
+        layers=shapes.count("transformer.resblocks."),
+    )
+    return {**config, "projection_dim": shapes.size("text_projection", 1)}
 
 
 def _layers_read(shapes: Shapes) -> int:

@@ -27,6 +27,8 @@ VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPEN_CLIP_PREFIX = "cond_stage_model.model."
 TURBO_CLIP_PREFIX = "conditioner.embedders.0.model."  # of SD-Turbo, which is a Stable Diffusion 2
+XL_CLIP_PREFIX = "conditioner.embedders.0.transformer."  # the two text encoders of Stable Diffusion XL
+XL_OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
 CONTROLNET_PREFIX = "control_model."
 
 
@@ -44,7 +46,9 @@ def convert_unet(source: Tensors, config: Mapping[str, Any], where: str) -> Tens
 
 def convert_controlnet(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
     """Return the ControlNet's tensors under diffusers' names; raise UserError if one has no place."""
-    return _account(source, convert_controlnet_checkpoint(dict(source), config), where)
+    added = {_ADDED[key]: source[key] for key in _ADDED if key in source}  # which diffusers' converter does not know
+    others = {key: tensor for key, tensor in source.items() if key not in _ADDED}
+    return _account(others, convert_controlnet_checkpoint(dict(others), config), where) | added
 
 
 def convert_vae(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
@@ -71,9 +75,23 @@ def convert_open_clip(source: Tensors, config: Mapping[str, Any], where: str) ->
     return {key.removeprefix("text_model."): tensor for key, tensor in converted.items()}
 
 
+def convert_projected_open_clip(source: Tensors, config: Mapping[str, Any], where: str) -> Tensors:
+    """Convert the second text encoder of Stable Diffusion XL, with its last layer and its projection."""
+    key = XL_OPEN_CLIP_PREFIX + "text_projection"
+    renamed = {
+        OPEN_CLIP_PREFIX + name.removeprefix(XL_OPEN_CLIP_PREFIX): tensor
+        for name, tensor in source.items()
+        if name != key
+    }
+    converted = convert_open_clip(renamed, config, where)
+    return {**converted, "text_projection.weight": source[key].T}
+
+
 def convert_clip(source: Tensors) -> Tensors:
     """Drop the prefix. CLIP's tensors already have transformers' names."""
-    return {key.removeprefix(CLIP_PREFIX).removeprefix("text_model."): tensor for key, tensor in source.items()}
+    prefixes = (CLIP_PREFIX, XL_CLIP_PREFIX)
+    own = {next(key.removeprefix(p) for p in prefixes if key.startswith(p)): tensor for key, tensor in source.items()}
+    return {key.removeprefix("text_model."): tensor for key, tensor in own.items()}
 
 
 _RESNET = {
@@ -88,8 +106,16 @@ _OUTSIDE_BLOCKS = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+}
+# The added embedding of Stable Diffusion XL.
+_ADDED = {
+    f"label_emb.0.{number}.{leaf}": f"add_embedding.linear_{layer}.{leaf}"
+    for number, layer in ((0, 1), (2, 2))
+    for leaf in ("weight", "bias")
 }
 _MIDDLE = {("resnets", "0"): "0", ("attentions", "0"): "1", ("resnets", "1"): "2"}
 
@@ -158,7 +184,7 @@ def _account(source: Tensors, converted: Mapping[str, torch.Tensor | None], wher
         raise UserError(
             where,
             f"{some(extra)} that have no place in the model",
-            "the tensors of Stable Diffusion 1.x or 2.x and its ControlNets",
+            "the tensors of Stable Diffusion 1.x, 2.x or XL and its ControlNets",
             "check that the file is of such a model",
         )
     return {key: tensor for key, tensor in converted.items() if tensor is not None}

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
@@ -25,12 +26,17 @@ from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import PARTS, PREVIEW_VAE, ModelSource, PartSource
+from mlc_controlnet.checkpoint.text_encoders import is_xl
 from mlc_controlnet.checkpoint.vae import read_decoder, read_vae, vae_scale_factor
+from mlc_controlnet.checkpoint.vae_range import narrow_activations
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
 from mlc_controlnet.components import (
     COMPONENTS,
     CONTROLNET,
     PREVIEW_DECODER,
+    TEXT_ENCODER,
+    TEXT_ENCODER_2,
+    TEXT_ENCODERS,
     UNET,
     UNET_SHALLOW,
     ModelShape,
@@ -45,7 +51,7 @@ FLOAT16_MAX = 65504.0
 FLOAT16_EXPONENT = 0x7C00
 _LOADING_ORDER = (
     "unet",
-    "text_encoder",
+    *TEXT_ENCODERS,
     "vae",
     PREVIEW_VAE,
     "controlnet",
@@ -61,6 +67,7 @@ def load_checkpoint(
     prompt_chunks: int = 1,
     cached_branch: int | None = None,
     tiles_vae: bool = False,
+    vae_tile: tuple[int, int] | None = None,
     name: str | None = None,
     controlnets: Mapping[str, Path] = MappingProxyType({}),
     vae: Path | None = None,
@@ -79,6 +86,7 @@ def load_checkpoint(
         prompt_chunks: the largest number of chunks of a prompt.
         cached_branch: the skip connection of DeepCache; None: no shallow UNet is built.
         tiles_vae: whether pictures larger than the default size go through its VAE in tiles.
+        vae_tile: with `tiles_vae`, height and width of a tile in pixels; None: the default size.
         name: the model's name; None: the name of its folder or file.
         controlnets: name -> a folder or a file; none: the model's own ControlNets.
         vae: a folder or a file; None: the model's own VAE.
@@ -95,48 +103,65 @@ def load_checkpoint(
             it needs to.
     """
     source = read_source(path, tokenizer, prediction_type)
-    parts = dict(source.parts) if vae is None else {**source.parts, "vae": read_vae(vae)}
+    parts = dict(source.parts)
+    if vae is not None:
+        parts["vae"] = read_vae(vae, is_xl(parts["unet"].config))
     named = read_controlnets(controlnets, parts["unet"]) if controlnets else own_controlnets(parts)
     parts = {part: source for part, source in parts.items() if kind_of(part) != CONTROLNET}
     parts |= {numbered(CONTROLNET, i + 1): source for i, source in enumerate(named.values())}
     if preview_vae is not None:
-        parts[PREVIEW_VAE] = read_decoder(preview_vae)
+        parts[PREVIEW_VAE] = read_decoder(preview_vae, is_xl(parts["unet"].config))
         components = (*components, PREVIEW_DECODER)
+    if TEXT_ENCODER_2 in parts and TEXT_ENCODER in components:
+        components = (*components, TEXT_ENCODER_2)
     if cached_branch is not None and UNET in components:
         components = (*components, UNET_SHALLOW)
     needed = {PART_OF[name] for name in components if name in PART_OF}
     needed |= {"vae"}  # the latent preview is fitted with its encoder
     _check_complete(parts, needed, path)
     check_belong_together(parts)
-    shape, *other_shapes = _model_shapes(parts, [(height, width), *other_sizes], prompt_chunks, cached_branch)
+    shape, *other_shapes = (
+        dataclasses.replace(shape, vae_tile=vae_tile)
+        for shape in _model_shapes(parts, [(height, width), *other_sizes], prompt_chunks, cached_branch)
+    )
+    _check_tile(shape)
     scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
-    vocabulary = source.read_tokenizer()
-    check_vocabulary(vocabulary, parts["text_encoder"].config["vocab_size"])
-    vocabulary, parts["text_encoder"] = merge_embeddings(embeddings, vocabulary, parts["text_encoder"])
+    readers = {"text_encoder": source.read_tokenizer, TEXT_ENCODER_2: source.read_tokenizer_2}
+    vocabularies = {part: read() for part, read in readers.items() if read is not None}
+    for part, vocabulary in vocabularies.items():
+        check_vocabulary(vocabulary, parts[part].config["vocab_size"], part)
+    merged = merge_embeddings(embeddings, {part: (own, parts[part]) for part, own in vocabularies.items()})
+    for part, (vocabulary, encoder) in merged.items():
+        vocabularies[part], parts[part] = vocabulary, encoder
     updates: Updates = {}
     if loras:
-        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS})
+        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS if part in parts})
     name = source.name if name is None else name
     scheduler_config = scheduler_of_loras(loras, scheduler_config)
     usual = usual_defaults(name, loras, parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
+    two, zeros_for_empty_prompt = TEXT_ENCODER_2 in vocabularies, source.zeros_for_empty_prompt
     names, products = kinds_of(named), control_lora_products(parts, updates)
     del source, named
     parts = {part: parts[part] for kind in _LOADING_ORDER if kind in needed for part in parts if kind_of(part) == kind}
     modules = {part: load_part(parts.pop(part), part, updates) for part in tuple(parts)}
+    if two and isinstance(modules["vae"], AutoencoderKL) and modules["vae"].config.force_upcast:
+        narrow_activations(modules["vae"])
     return Checkpoint(
         name=name,
         components=components_of(components, len(names)),
         parts={part: modules[part] for kind in (*PARTS, PREVIEW_VAE) for part in modules if kind_of(part) == kind},
         scheduler_config=scheduler_config,
-        tokenizer_json=vocabulary.json,
-        special_tokens=vocabulary.special_tokens,
+        tokenizer_json=vocabularies["text_encoder"].json,
+        special_tokens=vocabularies["text_encoder"].special_tokens,
         shape=shape,
         other_shapes=tuple(other_shapes),
         tiles_vae=tiles_vae,
         defaults=defaults,
         controlnets=names,
+        tokenizer_2=vocabularies.get(TEXT_ENCODER_2),
+        zeros_for_empty_prompt=zeros_for_empty_prompt,
         control_loras={part: own for part, own in products.items() if UNET in modules},
     )
 
@@ -181,11 +206,20 @@ def _model_shapes(
     return list(dict.fromkeys(dataclasses.replace(shape, chunks=count) for shape in shapes for count in counts))
 
 
+def _check_tile(shape: ModelShape) -> None:
+    multiple = shape.vae_scale_factor
+    for pixels in shape.vae_tile or ():
+        if pixels <= 0 or pixels % multiple:
+            wanted = f"positive multiples of {multiple}"
+            raise UserError("--vae-tiling", f"a side of {pixels} pixels", wanted, "512x512 is usual")
+
+
 def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int | None) -> ModelShape:
     unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
     factor = vae_scale_factor(vae)
     trained = unet.get("sample_size") or 64
     rows, columns = trained if isinstance(trained, list | tuple) else (trained, trained)
+    second = parts[TEXT_ENCODER_2].config if TEXT_ENCODER_2 in parts else None
     shape = ModelShape(
         height=rows * factor if height is None else height,
         width=columns * factor if width is None else width,
@@ -199,6 +233,9 @@ def _model_shape(parts: Mapping[str, PartSource], height: int | None, width: int
         text_layers=text["num_hidden_layers"],
         encodes_to_moments=not is_tiny(vae),
         guidance_embedding=unet.get("time_cond_proj_dim") is not None,
+        text_width_2=0 if second is None else second["hidden_size"],
+        text_layers_2=0 if second is None else second["num_hidden_layers"] - 1,
+        pooled_width=0 if second is None else second["projection_dim"],
     )
     multiple = factor * 2 ** (len(shape.unet_channels) - 1)
     for axis, pixels in (("height", shape.height), ("width", shape.width)):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlc_controlnet.checkpoint.controlnet_graph import graph_options
-from mlc_controlnet.checkpoint.source import PREVIEW_VAE
+from mlc_controlnet.checkpoint.source import PREVIEW_VAE, TokenizerSource
 from mlc_controlnet.checkpoint.weight_update import Product
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
@@ -20,6 +20,7 @@ from mlc_controlnet.components import (
     PER_CONTROLNET,
     PREVIEW_DECODER,
     TEXT_ENCODER,
+    TEXT_ENCODER_2,
     UNET,
     UNET_SHALLOW,
     VAE_DECODER,
@@ -37,6 +38,7 @@ from mlc_controlnet.errors import UserError
 PART_OF: Mapping[str, str] = MappingProxyType(
     {
         TEXT_ENCODER: "text_encoder",
+        TEXT_ENCODER_2: "text_encoder_2",
         CONTROL_EMBEDDING: "controlnet",
         CONTROLNET: "controlnet",
         UNET: "unet",
@@ -51,6 +53,7 @@ PART_OF: Mapping[str, str] = MappingProxyType(
 _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         TEXT_ENCODER: ("",),
+        TEXT_ENCODER_2: ("",),
         CONTROL_EMBEDDING: ("controlnet_cond_embedding.",),
         CONTROLNET: ("",),
         UNET: ("",),
@@ -72,6 +75,8 @@ class Checkpoint:
             only if one of `components` is made from it.
         tokenizer_json: a file of the tokenizers library, UTF-8.
         special_tokens: bos_token, eos_token and pad_token -> the token's text.
+        tokenizer_2: the second text encoder's; None without one.
+        zeros_for_empty_prompt: whether zeros take the place of an encoded negative prompt that is empty.
         shape: for the default picture size and one chunk of a prompt.
         other_shapes: for other sizes and longer prompts.
         tiles_vae: whether larger pictures than the default go through the VAE in tiles of the default size.
@@ -89,6 +94,8 @@ class Checkpoint:
     special_tokens: Mapping[str, str]
     shape: ModelShape
     defaults: Defaults
+    tokenizer_2: TokenizerSource | None = None
+    zeros_for_empty_prompt: bool = False
     other_shapes: tuple[ModelShape, ...] = ()
     tiles_vae: bool = False
     controlnets: Mapping[str, str] = field(default_factory=dict)

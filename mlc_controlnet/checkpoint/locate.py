@@ -12,7 +12,7 @@ from mlc_controlnet.checkpoint.sharded import is_index, read_shard_names
 from mlc_controlnet.checkpoint.source import PARTS
 from mlc_controlnet.checkpoint.vae import other_half
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
-from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.components import COMPONENTS, TEXT_ENCODER, TEXT_ENCODER_2
 from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.locations import BUNDLED_MODELS
 
@@ -58,6 +58,8 @@ def find_model(
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
         parts = {PART_OF[name] for name in components if name in PART_OF}
+        if TEXT_ENCODER in parts:
+            parts |= {TEXT_ENCODER_2}  # of a model that has one
         parts = parts | {"vae"} if with_vae else parts - {"vae"}  # the latent preview is fitted with its encoder
         return download(hub) if hub.file else _download_model(hub, parts, exact)
     names = ", ".join(_bundled_models())

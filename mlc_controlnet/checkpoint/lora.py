@@ -37,7 +37,7 @@ def read_loras(loras: Sequence[LoraOption], modules: Mapping[str, nn.Module]) ->
     """Read the updates of all files, by the checkpoint's tensor names `unet.<...>.weight`.
 
     Args:
-        modules: the parts of LORA_PARTS, on any device: only their names and shapes are read.
+        modules: the model's parts of LORA_PARTS, on any device: only their names and shapes are read.
 
     Raises:
         UserError: a file is damaged, is not a LoRA, or was trained for another base model.

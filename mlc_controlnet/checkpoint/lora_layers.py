@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mlc_controlnet.checkpoint.ldm_names import original_unet_module
-from mlc_controlnet.config import LORA_PARTS
+from mlc_controlnet.components import TEXT_ENCODER_2
 
 # The names that older versions of diffusers gave the projections of CLIP's attention.
 _OLD_PROJECTIONS = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
@@ -18,7 +18,7 @@ class Layer:
 
     Attributes:
         name: of the module in its part.
-        original: its name in the original code, the same as `name` in the text encoder.
+        original: its name in the original code, the same as `name` in the text encoders.
         shape: of its weight.
     """
 
@@ -38,16 +38,22 @@ class Layer:
 
         The names without a part's prefix are those of files that change only the UNet.
         """
-        return self._of_text_encoder() if self.part == "text_encoder" else self._of_unet()
+        return self._of_unet() if self.part == "unet" else self._of_text_encoder()
 
     def _of_text_encoder(self) -> tuple[str, ...]:
         names = [self.name]
         attention, _, projection = self.name.rpartition(".")
         if projection in _OLD_PROJECTIONS:
             names.append(f"{attention}.{_OLD_PROJECTIONS[projection]}")
-        prefixes = ("text_encoder.text_model.", "text_encoder.", "base_model.model.text_model.", "base_model.model.")
-        flat = f"lora_te_text_model_{self.name.replace('.', '_')}"
-        return (flat, *(prefix + name for name in names for prefix in prefixes))
+        name = self.name.replace(".", "_")
+        if self.part == TEXT_ENCODER_2:
+            prefixes = [f"{self.part}.text_model.", f"{self.part}."]
+            if self.name == "text_projection":
+                return f"lora_te2_{name}", f"{self.part}.{self.name}"
+            return (f"lora_te2_text_model_{name}", *(prefix + name for name in names for prefix in prefixes))
+        prefixes = ["text_encoder.text_model.", "text_encoder.", "base_model.model.text_model.", "base_model.model."]
+        flat = [f"lora_{te}_text_model_{name}" for te in ("te", "te1")]  # te1: where there are two text encoders
+        return (*flat, *(prefix + name for name in names for prefix in prefixes))
 
     def _of_unet(self) -> tuple[str, ...]:
         names = [self.name]
@@ -63,9 +69,8 @@ class Layer:
 
 
 def layers_of(modules: Mapping[str, nn.Module]) -> Iterator[Layer]:
-    """List the layers of the parts `LORA_PARTS`. The modules may be on the meta device."""
-    for part in LORA_PARTS:
-        module = modules[part]
+    """List the layers of parts among `LORA_PARTS`. The modules may be on the meta device."""
+    for part, module in modules.items():
         names = [name for name, _ in module.named_modules()]
         with_attention = {name.removesuffix(".attentions") for name in names if name.endswith(".attentions")}
         for name, layer in module.named_modules():

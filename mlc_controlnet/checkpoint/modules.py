@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.checkpoint.options import is_tiny
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource
+from mlc_controlnet.components import TEXT_ENCODER_2, TEXT_ENCODERS
 from mlc_controlnet.errors import UserError
 
 _CLASSES = {
@@ -31,7 +32,7 @@ def with_defaults(part: str, config: Mapping[str, Any], where: str) -> dict[str,
     Raises:
         UserError: an option of the text encoder has another type than transformers wants.
     """
-    if part == "text_encoder":
+    if part in TEXT_ENCODERS:
         try:
             resolved: dict[str, Any] = CLIPTextConfig(**config).to_dict()
         except Exception as error:  # transformers raises its validator's own classes
@@ -54,14 +55,16 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
     config = dict(source.config)
     try:
         with torch.device("meta"):
-            if part == "text_encoder":
-                module: nn.Module = CLIPTextModel(CLIPTextConfig(**config))
+            if part in TEXT_ENCODERS:
+                module: nn.Module = _text_encoder(CLIPTextConfig(**config), projects=part == TEXT_ENCODER_2)
             elif part == "controlnet" and config.get("mid_block_type", "") is None:
                 module = _without_middle_block(config)
             else:
                 module = _class_of(part, config).from_config(config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         raise _no_module(part, source.where, error) from error
+    for name in source.unread:
+        setattr(module, name, nn.Identity())
     if part == PREVIEW_VAE:
         module.encoder = nn.Identity()
         module.quant_conv = None
@@ -70,6 +73,14 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
 
 def _class_of(part: str, config: Mapping[str, Any]) -> Any:
     return AutoencoderTiny if is_tiny(config) else _CLASSES[part]
+
+
+def _text_encoder(config: CLIPTextConfig, projects: bool) -> CLIPTextModel:
+    """Build a text encoder, with the projection of its pooled output if the model reads that."""
+    module = CLIPTextModel(config)
+    if projects:
+        module.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
+    return module
 
 
 def _without_middle_block(config: Mapping[str, Any]) -> ControlNetModel:

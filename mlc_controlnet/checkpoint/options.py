@@ -52,7 +52,7 @@ class Limited:
     because: str
 
 
-_REMEDY = "use a model of Stable Diffusion 1.x or 2.x"
+_REMEDY = "use a model of Stable Diffusion 1.x, 2.x or XL"
 Verdict: TypeAlias = Honoured | Irrelevant | Limited
 
 _MODULE = Honoured("the module that is built with it")
@@ -60,12 +60,12 @@ _WIDTHS = Honoured("the module that is built with it, and the components' shapes
 _DROPOUT = Irrelevant("components run in eval mode")
 _NOT_READ = Irrelevant("the class keeps it and does not read it")
 _OUTPUTS = Irrelevant("it selects which outputs the class returns; the component returns the last hidden state")
-_TOKENS = Irrelevant("the tokenizer adds and pads; the class reads it for the pooled output, which no component has")
+_TOKENS = Irrelevant("the tokenizer adds and pads; it also tells where the pooled output is")
 _INITIAL = Irrelevant("the file holds all weights")
 _NO_CLASSES = Limited((None,), "an input for classes")
-_NO_ADDED_EMBEDDING = Limited((None,), "an input for an added embedding, as Stable Diffusion XL has")
 _NO_HIDDEN_PROJECTION = Limited((None,), "a projection of the context or of pictures")
-_WITHOUT_CLASSES = Irrelevant("it is read together with class_embed_type or addition_embed_type, which are refused")
+_TIME_IDS = Honoured("the module that is built with it; `check_belong_together` compares it with the pooled output")
+_WITHOUT_TEXT = Irrelevant("it is read together with an addition_embed_type that is refused")
 _UPCAST = Irrelevant("it keeps scores from overflowing float16; here they are float32, whose runs no score overflows")
 
 _DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
@@ -96,13 +96,13 @@ _ENCODER: Mapping[str, Verdict] = {
     "num_attention_heads": _MODULE,
     "use_linear_projection": _MODULE,
     "class_embed_type": _NO_CLASSES,
-    "addition_embed_type": _NO_ADDED_EMBEDDING,
-    "addition_embed_type_num_heads": _WITHOUT_CLASSES,
-    "addition_time_embed_dim": _WITHOUT_CLASSES,
+    "addition_embed_type": Limited((None, "text_time"), "an input for another added embedding"),
+    "addition_embed_type_num_heads": _WITHOUT_TEXT,
+    "addition_time_embed_dim": _TIME_IDS,
     "num_class_embeds": _NO_CLASSES,
     "upcast_attention": _UPCAST,
     "resnet_time_scale_shift": Limited(("default", "scale_shift"), "another kind of block"),
-    "projection_class_embeddings_input_dim": _WITHOUT_CLASSES,
+    "projection_class_embeddings_input_dim": _TIME_IDS,
 }
 
 _UNET: Mapping[str, Verdict] = {
@@ -155,6 +155,7 @@ _VAE: Mapping[str, Verdict] = {
     "shift_factor": Limited((None, 0, 0.0), "a shift of the latents, as Stable Diffusion 3 has"),
     "latents_mean": Limited((None,), "another normalization of the latents"),
     "latents_std": Limited((None,), "another normalization of the latents"),
+    # diffusers reads it for Stable Diffusion XL alone, whose activations `checkpoint.vae_range` then keeps small.
     "force_upcast": Irrelevant("it is advice on the dtype; the build measures the decoder's error in each dtype"),
     "use_quant_conv": _MODULE,
     "use_post_quant_conv": _MODULE,
@@ -186,7 +187,7 @@ _TEXT_ENCODER: Mapping[str, Verdict] = {
     "vocab_size": _WIDTHS,
     "hidden_size": _WIDTHS,
     "intermediate_size": _MODULE,
-    "projection_dim": Irrelevant("the text encoder of Stable Diffusion 1.x and 2.x has no projection"),
+    "projection_dim": Irrelevant("no projection of this text encoder is read"),
     "num_hidden_layers": Honoured("the module that is built with it; surplus layers of the file are dropped"),
     "num_attention_heads": _MODULE,
     "max_position_embeddings": _WIDTHS,
@@ -209,6 +210,9 @@ _TEXT_ENCODER: Mapping[str, Verdict] = {
     "label2id": _NOT_READ,
     "problem_type": _NOT_READ,
 }
+
+# The second one of Stable Diffusion XL, whose pooled output is read.
+_TEXT_ENCODER_2: Mapping[str, Verdict] = {**_TEXT_ENCODER, "projection_dim": _WIDTHS}
 
 _DESCRIBED = Honoured("diffusers' scheduler, from which the samplers are described")
 _WITH_CLIPPING = Irrelevant("it is read together with thresholding or clip_sample")
@@ -273,6 +277,7 @@ OPTIONS: Mapping[str, Mapping[str, Verdict]] = MappingProxyType(
         "vae": _VAE,
         TINY_VAE: _TINY_VAE,
         "text_encoder": _TEXT_ENCODER,
+        "text_encoder_2": _TEXT_ENCODER_2,
         "scheduler": _SCHEDULER,
     }
 )
@@ -285,6 +290,7 @@ CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "controlnet": ("_class_name", ("ControlNetModel",)),
         "vae": ("_class_name", ("AutoencoderKL", TINY_VAE)),
         "text_encoder": ("model_type", ("clip_text_model",)),
+        "text_encoder_2": ("model_type", ("clip_text_model",)),
         # Models that denoise by a schedule of betas. Each of these schedulers can take another's place.
         "scheduler": (
             "_class_name",

@@ -1,4 +1,4 @@
-"""Read a whole model of Stable Diffusion 1.x or 2.x from one file in the original layout."""
+"""Read a whole model of Stable Diffusion 1.x, 2.x or XL from one file in the original layout."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,6 +10,7 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 
 from mlc_controlnet.checkpoint import ldm_config, ldm_names
 from mlc_controlnet.checkpoint.controlnet import controlnet_of
+from mlc_controlnet.checkpoint.defaults import scheduler_of_xl
 from mlc_controlnet.checkpoint.diffusers_folder import modern_names
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import (
@@ -19,11 +20,15 @@ from mlc_controlnet.checkpoint.ldm_names import (
     TURBO_CLIP_PREFIX,
     UNET_PREFIX,
     VAE_PREFIX,
+    XL_CLIP_PREFIX,
+    XL_OPEN_CLIP_PREFIX,
 )
 from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
+from mlc_controlnet.checkpoint.text_encoders import without_last_layer
 from mlc_controlnet.checkpoint.tokenizer import find_clip_tokenizer
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
+from mlc_controlnet.components import TEXT_ENCODER_2
 from mlc_controlnet.errors import UserError
 
 # Tensors that a training run leaves in the model's file: averaged copies, the noise schedule, positions 0, 1, 2, ...
@@ -45,9 +50,13 @@ _LEFTOVERS = (
     "cond_stage_model.text_projection",
     "cond_stage_model.transformer.text_model.embeddings.position_ids",
     "cond_stage_model.transformer.embeddings.position_ids",
+    "conditioner.embedders.0.transformer.text_model.embeddings.position_ids",
+    "conditioner.embedders.1.model.logit_scale",
     CONTROLNET_PREFIX,
 )
-_ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2"}  # diffusers' names; it calls unknown models "v1" too
+# diffusers' names; it calls unknown models "v1" too.
+_ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2", "xl_base", "xl_inpaint"}
+_PREFIXES = (UNET_PREFIX, VAE_PREFIX, CLIP_PREFIX, OPEN_CLIP_PREFIX, XL_CLIP_PREFIX, XL_OPEN_CLIP_PREFIX)
 _HEADER_PREDICTION_TYPES = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
 _REMEDY = "pass another file to --model; a ControlNet goes to --controlnet and a LoRA to --lora"
 _V_PREDICTION_SIZE = 96  # latent cells: Stable Diffusion 2's model of 768 pixels predicts v, the one of 512 the noise
@@ -70,8 +79,9 @@ def read_single_file(path: Path, tokenizer: Path | None = None, prediction_type:
 def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | None) -> ModelSource:
     """Do the same as `read_single_file`, for a file whose header is parsed."""
     groups = _split(file)
+    two = XL_OPEN_CLIP_PREFIX in groups
     is_second = OPEN_CLIP_PREFIX in groups
-    base = ldm_config.base_model(is_second)
+    base = ldm_config.base_model(is_second, two)
     _check_is_whole(file, groups, is_second)
     where = str(file.path)
 
@@ -87,17 +97,22 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
         text = ldm_config.open_clip_config(base, shapes(OPEN_CLIP_PREFIX))
         read_text = partial(ldm_names.convert_open_clip, groups[OPEN_CLIP_PREFIX], text, where)
     else:
-        below = "text_model." if any(key.startswith(CLIP_PREFIX + "text_model.") for key in groups[CLIP_PREFIX]) else ""
-        text = ldm_config.clip_config(base, shapes(CLIP_PREFIX, below))
-        read_text = partial(ldm_names.convert_clip, groups[CLIP_PREFIX])
+        prefix = XL_CLIP_PREFIX if two else CLIP_PREFIX
+        below = "text_model." if any(key.startswith(prefix + "text_model.") for key in groups[prefix]) else ""
+        text = ldm_config.clip_config(base, shapes(prefix, below))
+        read_text = partial(ldm_names.convert_clip, groups[prefix])
+    encoder = PartSource(where, text, read_text)
     parts = {
-        "text_encoder": PartSource(where, text, read_text),
+        "text_encoder": without_last_layer(encoder) if two else encoder,
+        **({TEXT_ENCODER_2: _second_text_encoder(base, groups, where)} if two else {}),
         "unet": PartSource(where, unet, partial(ldm_names.convert_unet, groups[UNET_PREFIX], unet, where)),
         "vae": PartSource(where, vae, partial(_read_vae, groups[VAE_PREFIX], vae, where)),
     }
     if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published like this
         parts["controlnet"] = controlnet_of(file)
     scheduler = {**base["scheduler"], "prediction_type": prediction}
+    if two:
+        scheduler = scheduler_of_xl(file.path.stem, scheduler)
     if "time_cond_proj_dim" in unet:
         scheduler["_class_name"] = "LCMScheduler"  # what such models are trained for (arXiv 2310.04378)
     return ModelSource(
@@ -106,7 +121,15 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
         scheduler_config=scheduler,
         read_tokenizer=partial(find_clip_tokenizer, base["pad_token"], tokenizer),
         recommended={},
+        read_tokenizer_2=partial(find_clip_tokenizer, base["pad_token_2"], tokenizer) if two else None,
+        zeros_for_empty_prompt=two,
     )
+
+
+def _second_text_encoder(base: Mapping[str, Any], groups: Mapping[str, Any], where: str) -> PartSource:
+    tensors = groups[XL_OPEN_CLIP_PREFIX]
+    config = ldm_config.projected_open_clip_config(base, Shapes(tensors, XL_OPEN_CLIP_PREFIX, where))
+    return PartSource(where, config, partial(ldm_names.convert_projected_open_clip, tensors, config, where))
 
 
 def _read_vae(source: dict[str, torch.Tensor], config: Mapping[str, Any], where: str) -> dict[str, torch.Tensor]:
@@ -125,7 +148,7 @@ def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
         if key.startswith(_LEFTOVERS):
             continue
         name = OPEN_CLIP_PREFIX + key.removeprefix(TURBO_CLIP_PREFIX) if key.startswith(TURBO_CLIP_PREFIX) else key
-        for prefix in (UNET_PREFIX, VAE_PREFIX, CLIP_PREFIX, OPEN_CLIP_PREFIX):
+        for prefix in _PREFIXES:
             if name.startswith(prefix):
                 groups.setdefault(prefix, {})[name] = tensor
                 break
@@ -135,20 +158,23 @@ def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
         raise UserError(
             str(file.path),
             f"{_kind(file)}: {some(unknown)} that have no place in the model",
-            "a whole model of Stable Diffusion 1.x or 2.x",
+            "a whole model of Stable Diffusion 1.x, 2.x or XL",
             _REMEDY,
         )
     return groups
 
 
 def _check_is_whole(file: WeightFile, groups: Mapping[str, object], is_second: bool) -> None:
-    wanted = (UNET_PREFIX, VAE_PREFIX, OPEN_CLIP_PREFIX if is_second else CLIP_PREFIX)
+    texts: tuple[str, ...] = (OPEN_CLIP_PREFIX if is_second else CLIP_PREFIX,)
+    if XL_OPEN_CLIP_PREFIX in groups:
+        texts = (XL_CLIP_PREFIX, XL_OPEN_CLIP_PREFIX)
+    wanted = (UNET_PREFIX, VAE_PREFIX, *texts)
     missing = [f"{prefix}*" for prefix in wanted if prefix not in groups]
     if missing or _diffusers_kind(file) not in _ACCEPTED:
         raise UserError(
             str(file.path),
             _kind(file) + (f" without {', '.join(missing)}" if missing else ""),
-            "a whole model of Stable Diffusion 1.x or 2.x: UNet, autoencoder and text encoder",
+            "a whole model of Stable Diffusion 1.x, 2.x or XL: UNet, autoencoder and text encoder",
             _REMEDY,
         )
 

@@ -33,7 +33,7 @@ _LEFTOVERS = ("loss.", "model_ema.")  # of training, in the original files
 _TINY_BLOCK = re.compile(r"(\d+)\.conv\.0\.weight")
 _HALVES = ("encoder", "decoder")
 _DECODER = ("decoder.", "post_quant_conv.")
-_REMEDY = "pass a VAE of Stable Diffusion 1.x or 2.x, or taesd_decoder.safetensors with its encoder beside it"
+_REMEDY = "pass a VAE of Stable Diffusion 1.x, 2.x or XL, or taesd_decoder.safetensors with its encoder beside it"
 
 
 def vae_scale_factor(config: Mapping[str, Any]) -> int:
@@ -50,12 +50,13 @@ def other_half(path: Path) -> Path | None:
     return None
 
 
-def read_vae(path: Path) -> PartSource:
+def read_vae(path: Path, xl: bool = False) -> PartSource:
     """Read the configuration of the VAE at `path`, or infer it from the shapes of the file's tensors.
 
     Args:
         path: a folder of a VAE or of a whole model; a file of a VAE or of a whole model in the original layout; or
             either file of a tiny autoencoder, with the other one in the same folder.
+        xl: whether it is for Stable Diffusion XL: the scale of the latents is in no file of weights.
 
     Raises:
         UserError: there is no VAE at `path`, or it is damaged.
@@ -66,10 +67,10 @@ def read_vae(path: Path) -> PartSource:
     file = read_weights(path)
     if _is_half_of_tiny(file.tensors):
         return _read_tiny(_both_halves(file), str(path))
-    return _vae_of(file)
+    return _vae_of(file, xl)
 
 
-def read_decoder(path: Path) -> PartSource:
+def read_decoder(path: Path, xl: bool = False) -> PartSource:
     """Do the same as `read_vae`, for the decoder alone. Its half of a tiny autoencoder is then enough.
 
     Raises:
@@ -78,13 +79,13 @@ def read_decoder(path: Path) -> PartSource:
     file = None if path.is_dir() else read_weights(path)
     if file is not None and _is_half_of_tiny(file.tensors) and "encoder" not in path.name:
         return _read_tiny(_tiny_decoder(file.tensors), str(path))
-    whole = read_vae(path)
+    whole = read_vae(path, xl)
     return dataclasses.replace(
         whole, read=lambda: {key: tensor for key, tensor in whole.read().items() if key.startswith(_DECODER)}
     )
 
 
-def _vae_of(file: WeightFile) -> PartSource:
+def _vae_of(file: WeightFile, xl: bool) -> PartSource:
     where = str(file.path)
     is_part = any(key.startswith(VAE_PREFIX) for key in file.tensors)
     tensors = {
@@ -93,7 +94,7 @@ def _vae_of(file: WeightFile) -> PartSource:
         if key.startswith(VAE_PREFIX) or not is_part
     }
     tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(_LEFTOVERS)}
-    base = ldm_config.base_model(is_second=False)  # its VAE is Stable Diffusion 2's too
+    base = ldm_config.base_model(is_second=False, xl=xl)  # of 1.x: its VAE is Stable Diffusion 2's too
     if _TINY in tensors:
         return _read_tiny(tensors, where)
     if _ORIGINAL in tensors:

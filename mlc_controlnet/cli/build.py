@@ -138,9 +138,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vae-tiling",
-        action="store_true",
-        help="decode and encode pictures larger than the first --size in overlapping tiles of that size: less memory "
-        "and a smaller library, but colors can differ a little from tile to tile",
+        nargs="?",
+        const="",
+        metavar="WIDTHxHEIGHT",
+        help="decode and encode pictures larger than this, or than the first --size, in overlapping tiles of that "
+        "size: less memory and a smaller library, but colors can differ a little from tile to tile",
     )
     parser.add_argument(
         "--deepcache",
@@ -288,7 +290,8 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         other_sizes=tuple(parse_size(text) for text in options.size[1:]),
         prompt_chunks=options.prompt_chunks,
         cached_branch=options.deepcache,
-        tiles_vae=options.vae_tiling,
+        tiles_vae=options.vae_tiling is not None,
+        vae_tile=parse_size(options.vae_tiling) if options.vae_tiling else None,
         dump_ir=options.dump_ir,
         controlnets=tuple(ControlNetOption.parse(text) for text in options.controlnet),
         vae=options.vae,

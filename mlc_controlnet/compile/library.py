@@ -63,7 +63,7 @@ class OverLimits(UserError):
 
 def _remedy(sizes: Sequence[tuple[int, int]] | None, components: Sequence[str]) -> str:
     if all(name.startswith((VAE_DECODER, VAE_ENCODER)) for name in components):  # of any size
-        return f"put a smaller --size before this one and add --vae-tiling; {_smaller(sizes)}"
+        return f"decode in tiles: add --vae-tiling 512x512; {_smaller(sizes)}"
     return _smaller(sizes)
 
 

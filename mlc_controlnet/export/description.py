@@ -11,6 +11,7 @@ from mlc_controlnet.bundle.params import MergedParam
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.capture import CapturedModel
 from mlc_controlnet.checkpoint import Checkpoint, part_of
+from mlc_controlnet.checkpoint.source import TokenizerSource
 from mlc_controlnet.components import PER_CONTROLNET, TensorSpec, component_specs, kind_of, numbered
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.export.graph import graph_of
@@ -28,6 +29,7 @@ def describe_model(checkpoint: Checkpoint) -> manifest.ModelSummary:
         vae_scale_factor=checkpoint.shape.vae_scale_factor,
         prediction_type=checkpoint.scheduler_config.get("prediction_type", "epsilon"),
         scaling_factor=checkpoint.parts["vae"].config.scaling_factor,
+        zeros_for_empty_prompt=checkpoint.zeros_for_empty_prompt,
     )
 
 
@@ -92,16 +94,16 @@ def _without_example(tensor: TensorSpec) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
 
 
-def describe_tokenizer(checkpoint: Checkpoint, file: str) -> manifest.TokenizerSpec:
-    """Describe the tokenizer, with the ids of the begin, end and padding tokens that its configuration names.
+def describe_tokenizer(checkpoint: Checkpoint, tokenizer: TokenizerSource, file: str) -> manifest.TokenizerSpec:
+    """Describe a tokenizer, with the ids of the begin, end and padding tokens that its configuration names.
 
     Raises:
         UserError: the configuration names a token that tokenizer.json does not have.
     """
-    vocabulary = _vocabulary(checkpoint.tokenizer_json)
+    vocabulary = _vocabulary(tokenizer.json)
 
     def token_id(role: str) -> int:
-        token = checkpoint.special_tokens[role]
+        token = tokenizer.special_tokens[role]
         if token not in vocabulary:
             raise UserError(f"tokenizer: {role}", repr(token), "a token of tokenizer.json", "save the model again")
         return vocabulary[token]

@@ -9,7 +9,7 @@ import torch
 from mlc_controlnet.bundle.params import RECORD_ALIGNMENT_BYTES, ParamRecord, ParamsSpec
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.capture import Param
-from mlc_controlnet.components import DRAWING, PER_CONTROLNET, kind_of
+from mlc_controlnet.components import DRAWING, PER_CONTROLNET, TEXT_ENCODER_2, kind_of
 
 MAX_SHARD_BYTES = 32 * 2**20  # a browser holds one whole shard in memory while it hashes and uploads it
 
@@ -72,6 +72,6 @@ def _groups(params: Mapping[str, Iterable[Param]]) -> dict[str, dict[Param, None
 
 def _group_of(component: str) -> str:
     """Return what is fetched with a component: `drawing`, or the number of a ControlNet, or its own name."""
-    if component in DRAWING:
+    if component in (*DRAWING, TEXT_ENCODER_2):
         return "drawing"
     return re.sub(r".*_", "", component) if kind_of(component) in PER_CONTROLNET else component

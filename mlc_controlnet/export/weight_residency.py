@@ -46,6 +46,7 @@ from mlc_controlnet.components import (
     CONTROLNET,
     PREVIEW_DECODER,
     TEXT_ENCODER,
+    TEXT_ENCODER_2,
     UNET,
     UNET_SHALLOW,
     VAE_DECODER,
@@ -140,7 +141,8 @@ class _ResidencyPlanner:
 
         merging: the bytes that making its weights takes, before it runs.
         """
-        context, embedding, residuals = (self._outputs(c) for c in (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET))
+        encoder = TEXT_ENCODER_2 if TEXT_ENCODER_2 in self.components else TEXT_ENCODER  # whose outputs are kept
+        context, embedding, residuals = (self._outputs(c) for c in (encoder, CONTROL_EMBEDDING, CONTROLNET))
         context *= self.chunks
         deep_features = (
             GUIDED * sum(map(self._bytes, self.components[UNET].outputs[1:])) if UNET in self.components else 0
@@ -148,6 +150,7 @@ class _ResidencyPlanner:
         work = self._work(name)  # its own outputs are among them
         alive = {
             TEXT_ENCODER: context,
+            TEXT_ENCODER_2: context + self._outputs(TEXT_ENCODER),
             VAE_ENCODER: GUIDED * context,
             CONTROL_EMBEDDING: GUIDED * context,
             CONTROLNET: GUIDED * context + embedding + (GUIDED - 1) * residuals,

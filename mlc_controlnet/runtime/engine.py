@@ -19,6 +19,7 @@ from mlc_controlnet.components import (
     PREVIEW_DECODER,
     RESIDUAL_SUM,
     TEXT_ENCODER,
+    TEXT_ENCODER_2,
     UNET,
     UNET_SHALLOW,
     VAE_DECODER,
@@ -41,9 +42,16 @@ TVM_DEVICES = {"llvm": "cpu", "cuda": "cuda", "rocm": "rocm", "metal": "metal", 
 
 @dataclass(frozen=True)
 class Context:
-    """An encoded prompt: compute dtype [1, T, D], on the device."""
+    """An encoded prompt: compute dtype [1, T, D], on the device.
+
+    Attributes:
+        text_embeds: the pooled output that Stable Diffusion XL reads besides: compute dtype [1, P], on the device.
+        time_ids: the sizes of pictures that it reads: float32 [1, 6].
+    """
 
     tensor: Any
+    text_embeds: Any = None
+    time_ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,13 +120,20 @@ class Engine:
 
     def text_encoder(self, token_ids: np.ndarray, clip_skip: int = 0) -> Context:
         """int32 [1, T] -> context, without the text encoder's last `clip_skip` layers, 0 .. L - 1."""
-        layers = self.bundle.manifest.text_layers
-        layer_gates = (np.arange(layers) < layers - clip_skip).astype(np.float32)
-        return Context(self._call(TEXT_ENCODER, token_ids, layer_gates))
+        return Context(self._call(TEXT_ENCODER, token_ids, self._layer_gates(TEXT_ENCODER, clip_skip)))
 
-    def context(self, values: np.ndarray) -> Context:
-        """Put a context that the host computed on the device: float32 [1, T, D]."""
-        return Context(self._to_device(values.astype(self.library.dtype)))
+    def text_encoder_2(self, token_ids: np.ndarray, end_position: int, first: Context, clip_skip: int = 0) -> Context:
+        """int32 [1, T], and the first text encoder's context -> the context of both, and the pooled output.
+
+        end_position: of the first end token, where the pooled output is.
+        """
+        gates, end = self._layer_gates(TEXT_ENCODER_2, clip_skip), np.array([end_position], np.int32)
+        return Context(*self._call(TEXT_ENCODER_2, token_ids, gates, end, first.tensor))
+
+    def context(self, values: np.ndarray, text_embeds: np.ndarray | None = None) -> Context:
+        """Put a context that the host computed on the device: float32 [1, T, D], and a pooled output, [1, P]."""
+        pooled = None if text_embeds is None else self._to_device(text_embeds.astype(self.library.dtype))
+        return Context(self._to_device(values.astype(self.library.dtype)), pooled)
 
     def control_embedding(self, control_image: np.ndarray, controlnet: ControlNetEntry) -> ControlEmbedding:
         """float32 control image [1, 3, H, W] in 0..1 -> its embedding, the same for every step."""
@@ -135,7 +150,8 @@ class Engine:
         """float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale."""
         timesteps, scales = np.array([timestep], np.float32), np.array(conditioning_scales, np.float32)
         name = control.controlnet.controlnet
-        return Residuals(tuple(self._call(name, sample, timesteps, context.tensor, control.tensor, scales)))
+        inputs = (sample, timesteps, context.tensor, *self._added(context), control.tensor, scales)
+        return Residuals(tuple(self._call(name, *inputs)))
 
     def residual_sum(self, one: Residuals, other: Residuals) -> Residuals:
         """Add the residuals of two ControlNets."""
@@ -171,8 +187,8 @@ class Engine:
         guidance_scale: float = 1.0,
     ) -> tuple[np.ndarray, DeepFeature | None]:
         """Call the UNet and keep its deep feature; None of a bundle without a shallow UNet."""
-        scalars = self._scalars(timestep, guidance_scale)
-        result = self._call(UNET, sample, scalars[0], context.tensor, *scalars[1:], *residuals.tensors)
+        conditions = self._conditions(timestep, context, guidance_scale)
+        result = self._call(UNET, sample, *conditions, *residuals.tensors)
         if UNET_SHALLOW not in self.bundle.manifest.components:
             return result.numpy(), None
         output, feature = result
@@ -193,9 +209,8 @@ class Engine:
         """
         inputs = self.bundle.manifest.components[UNET_SHALLOW].inputs
         count = sum("residual" in tensor.name for tensor in inputs)
-        scalars = self._scalars(timestep, guidance_scale)
-        arguments = (sample, scalars[0], context.tensor, *scalars[1:], feature.tensor, *residuals.tensors[:count])
-        return self._call(UNET_SHALLOW, *arguments).numpy()
+        conditions = self._conditions(timestep, context, guidance_scale)
+        return self._call(UNET_SHALLOW, sample, *conditions, feature.tensor, *residuals.tensors[:count]).numpy()
 
     def vae_decoder(self, latents: np.ndarray) -> np.ndarray:
         """float32 scaled latents [1, C, h, w] -> image, float32 [1, 3, H, W], about -1..1."""
@@ -223,10 +238,17 @@ class Engine:
         """Wait until the device has finished all its work. Measurements need it."""
         self.device.sync()
 
-    def _scalars(self, timestep: float, guidance_scale: float) -> list[np.ndarray]:
-        """Return the timestep and, for a UNet that embeds it, the guidance scale: float32 [1] each."""
-        scalars = [timestep, guidance_scale] if self.bundle.manifest.embeds_guidance else [timestep]
-        return [np.array([value], np.float32) for value in scalars]
+    def _layer_gates(self, text_encoder: str, clip_skip: int) -> np.ndarray:
+        layers = self.bundle.manifest.layers_of(text_encoder)
+        return (np.arange(layers) < layers - clip_skip).astype(np.float32)
+
+    def _conditions(self, timestep: float, context: Context, guidance_scale: float) -> list[Any]:
+        """Return a UNet's inputs between sample and residuals, with the guidance scale if it embeds that."""
+        guidance = [np.array([guidance_scale], np.float32)] if self.bundle.manifest.embeds_guidance else []
+        return [np.array([timestep], np.float32), context.tensor, *guidance, *self._added(context)]
+
+    def _added(self, context: Context) -> list[Any]:
+        return [context.text_embeds, context.time_ids] if self.bundle.manifest.reads_time_ids else []
 
     def _call(self, component: str, *inputs: Any) -> Any:
         if self._vm is None or self.weights is None:

@@ -12,6 +12,7 @@ from mlc_controlnet.runtime.option_text import json_number
 from mlc_controlnet.runtime.prompt_syntax import PROMPT_SYNTAXES
 
 MAX_SEED = 2**53 - 1  # the largest integer that is exact in JavaScript
+MAX_PIXELS = 65536  # of a time id; its sinusoids are exact up to there
 BALANCED, PROMPT, CONTROL = CONTROL_MODES = ("balanced", "prompt", "control")
 UPSCALE_MODES = ("bilinear", "nearest", "nearest-exact", "bicubic")  # sd-webui's "Latent" and "Latent (...)"
 
@@ -91,6 +92,17 @@ def check_numbers(subject: str, value: Any) -> tuple[float, ...] | None:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise UserError(subject, repr(value), "a list of numbers", "put the number into a list")
     return tuple(check_number(subject, float(number)) for number in value)
+
+
+def check_pair(subject: str, value: Any) -> tuple[int, int] | None:
+    """Return `value`, None or two integers of 0 or more, as a tuple; raise UserError otherwise."""
+    if value is None:
+        return None
+    items = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else []
+    if len(items) != 2 or any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i <= MAX_PIXELS for i in items):
+        wanted = f"two integers from 0 to {MAX_PIXELS}, the vertical one first"
+        raise UserError(subject, repr(value), wanted, "leave it out for the usual one")
+    return items[0], items[1]
 
 
 def check_text_or_none(subject: str, value: Any) -> str | None:

@@ -42,7 +42,9 @@ def notices_of(settings: "Settings", request: "GenerateRequest", manifest: Manif
     why = "a model that embeds its guidance reads none" if manifest.embeds_guidance else "guidance is off"
     given = {
         "negative_prompt": settings.negative_prompt != "",
+        "negative_prompt_2": bool(settings.negative_prompt_2),
         "negative_prompt_embeds": request.negative_prompt_embeds is not None,
+        "negative_pooled_prompt_embeds": request.negative_pooled_prompt_embeds is not None,
     }
     return tuple(f"{words(name)}: has no effect, {why}" for name, is_given in given.items() if is_given)
 
@@ -80,9 +82,12 @@ def _refuse_alone(settings: "Settings", options: tuple[tuple[str, object], ...],
 def _check_texts(settings: "Settings", request: "GenerateRequest") -> None:
     """Refuse a text beside its encoding, as diffusers does, and what applies to texts if there is none."""
     for name in ("prompt", "negative_prompt"):
-        if getattr(settings, name) and getattr(request, f"{name}_embeds") is not None:
-            got = f"a text beside {words(name)} embeds"
-            raise UserError(words(name), got, "one of them", "leave the text empty, or the embeds out")
+        if getattr(request, f"{name}_embeds") is None:
+            continue
+        for text in (name, f"{name}_2"):
+            if getattr(settings, text):
+                got = f"a text beside {words(name)} embeds"
+                raise UserError(words(text), got, "one of them", "leave the text empty, or the embeds out")
     is_encoded = request.prompt_embeds is not None and request.negative_prompt_embeds is not None
     if is_encoded and settings.clip_skip:
         got = f"{settings.clip_skip} beside encoded prompts"

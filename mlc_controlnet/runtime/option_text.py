@@ -48,6 +48,11 @@ def numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
+def integers(text: str) -> list[int]:
+    """Parse `1024,768`."""
+    return [int(part) for part in text.split(",")]
+
+
 def names(text: str) -> list[str]:
     """Parse `canny,depth`; an empty text is no name."""
     return text.split(",") if text else []

@@ -30,9 +30,8 @@ from mlc_controlnet.runtime.masked_content import mask_latents
 from mlc_controlnet.runtime.metadata import to_metadata
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.option_pairs import notices_of
-from mlc_controlnet.runtime.option_text import words
 from mlc_controlnet.runtime.output import GeneratedImage, PipelineOutput, as_output_type
-from mlc_controlnet.runtime.prompts import encode_prompt, pad_chunks, tokenize_prompt
+from mlc_controlnet.runtime.prompt_contexts import encode_prompts, with_time_ids
 from mlc_controlnet.runtime.request import GenerateRequest, Settings
 from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
@@ -47,7 +46,8 @@ class ControlNetPipeline:
         bundle = engine.bundle
         self.engine = engine
         self.manifest = bundle.manifest
-        self._tokenizer = PromptTokenizer(bundle.read_file(self.manifest.tokenizer.file), self.manifest.tokenizer)
+        specs = (self.manifest.tokenizer, *self.manifest.more_tokenizers)  # one for each text encoder
+        self._tokenizers = [PromptTokenizer(bundle.read_file(spec.file), spec) for spec in specs]
         samplers = self.manifest.samplers.file
         self._drawing = threading.Lock()  # held by the call that draws
         self._samplers = descriptions_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
@@ -206,29 +206,7 @@ class ControlNetPipeline:
 
     def encode_prompts(self, settings: Settings, request: GenerateRequest) -> tuple[list[Context], tuple[str, ...]]:
         """Encode the prompt, and with guidance the negative prompt before it. Returns contexts and notices of cuts."""
-        guided = settings.guidance_scale > 1 and not self.manifest.embeds_guidance
-        names = ["negative_prompt", "prompt"] if guided else ["prompt"]
-        embeds = {name: getattr(request, f"{name}_embeds") for name in names}
-        texts = [name for name in names if embeds[name] is None]
-        # Beside an encoded prompt a text gets its length, as in diffusers.
-        length = self.manifest.tokenizer.max_length
-        given = max(0 if value is None else value.shape[1] // length for value in embeds.values())
-        chunks, syntax = given or self.manifest.max_chunks, settings.prompt_syntax
-        prompts = [
-            tokenize_prompt(getattr(settings, name), self._tokenizer, chunks, syntax, words(name)) for name in texts
-        ]
-        room = self.manifest.tokenizer.max_length - 2  # of a chunk, besides begin and end
-        notices = [
-            f"{words(name)}: longer than {len(prompt.chunks) * room + 2} tokens, this end was cut: {prompt.cut_text!r}"
-            for name, prompt in zip(texts, prompts, strict=True)
-            if prompt.cut_text
-        ]
-        encoded = {
-            name: encode_prompt(self.engine, prompt, settings.clip_skip, words(name))
-            for name, prompt in zip(texts, pad_chunks(prompts, self._tokenizer, given), strict=True)
-        }
-        contexts = [encoded[name] if name in encoded else self.engine.context(embeds[name]) for name in names]
-        return contexts, tuple(notices)
+        return encode_prompts(self.engine, self._tokenizers, settings, request)
 
     def embed_controls(self, settings: Settings, control_images: Sequence[np.ndarray]) -> list[Control]:
         """Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet."""
@@ -294,6 +272,7 @@ class ControlNetPipeline:
         assert larger.hires_upscaler is not None, "resolve fills it in"
         schedule = schedule_of(larger, self._samplers)
         controls = self.embed_controls(larger, [image.array for image in _prepare_controls(larger, request)])
+        contexts = with_time_ids(contexts, larger, self.manifest)
         noise = self.initial_noise(larger)
         latents = upscale_latents(x, noise.shape[2], noise.shape[3], larger.hires_upscaler)
         x = add_noise(schedule.rows[0], latents, noise) if schedule.rows else latents

@@ -26,6 +26,7 @@ class Chunk:
 
     token_ids: np.ndarray  # int32 [1, T]: begin, words, end, then padding
     weights: np.ndarray  # float32 [T]; 1 for begin, end and padding
+    end_position: int  # of the first end token
 
     @property
     def is_weighted(self) -> bool:
@@ -81,12 +82,22 @@ def pad_chunks(prompts: Sequence[TokenizedPrompt], tokenizer: PromptTokenizer, l
     ]
 
 
-def encode_prompt(engine: Engine, prompt: TokenizedPrompt, clip_skip: int = 0, subject: str = "prompt") -> Context:
+def encode_prompt(
+    engine: Engine,
+    prompt: TokenizedPrompt,
+    clip_skip: int = 0,
+    subject: str = "prompt",
+    prompt_2: TokenizedPrompt | None = None,
+) -> Context:
     """Encode each chunk, apply its weights and put the chunks' contexts one after another: [1, N T, D].
+
+    prompt_2: for a second text encoder, as many chunks. The pooled output is that of its first chunk, as in sd-webui.
 
     Raises:
         UserError: as `apply_weights`.
     """
+    if prompt_2 is not None:
+        return _encode_for_two(engine, prompt, prompt_2, clip_skip, subject)
     contexts = [engine.text_encoder(chunk.token_ids, clip_skip) for chunk in prompt.chunks]
     if len(contexts) == 1 and not prompt.chunks[0].is_weighted:
         return contexts[0]
@@ -95,6 +106,27 @@ def encode_prompt(engine: Engine, prompt: TokenizedPrompt, clip_skip: int = 0, s
         for context, chunk in zip(contexts, prompt.chunks, strict=True)
     ]
     return engine.context(np.concatenate(weighted)[None])
+
+
+def _encode_for_two(
+    engine: Engine, prompt: TokenizedPrompt, prompt_2: TokenizedPrompt, clip_skip: int, subject: str
+) -> Context:
+    """Encode for two text encoders, whose contexts are weighted each on its own and lie side by side along D."""
+    contexts = []
+    for chunk, chunk_2 in zip(prompt.chunks, prompt_2.chunks, strict=True):
+        first = engine.text_encoder(chunk.token_ids, clip_skip)
+        width = first.tensor.shape[2]
+        if chunk.is_weighted:
+            first = engine.context(apply_weights(first.tensor.numpy()[0], chunk.weights, subject)[None])
+        contexts.append(engine.text_encoder_2(chunk_2.token_ids, chunk_2.end_position, first, clip_skip))
+    if len(contexts) == 1 and not prompt_2.chunks[0].is_weighted:
+        return contexts[0]
+    weighted = []
+    for context, chunk_2 in zip(contexts, prompt_2.chunks, strict=True):
+        values = context.tensor.numpy()[0]
+        second = apply_weights(values[:, width:], chunk_2.weights, subject)
+        weighted.append(np.concatenate([values[:, :width], second], axis=1))
+    return engine.context(np.concatenate(weighted)[None], contexts[0].text_embeds.numpy())
 
 
 def apply_weights(context: np.ndarray, weights: np.ndarray, subject: str = "prompt") -> np.ndarray:
@@ -170,7 +202,7 @@ def _make_chunk(tokens: list[_Token], tokenizer: PromptTokenizer) -> Chunk:
     token_ids[0, : len(ids)] = ids
     weights = np.ones(spec.max_length, np.float32)
     weights[1 : len(ids) - 1] = [token.weight for token in tokens for _ in token.ids]
-    return Chunk(token_ids, weights)
+    return Chunk(token_ids, weights, len(ids) - 1)
 
 
 def _text_from(token: _Token, parts: list[list[Segment]], tokenizer: PromptTokenizer) -> str:

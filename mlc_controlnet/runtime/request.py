@@ -33,6 +33,7 @@ from mlc_controlnet.runtime.option_checks import (
     check_names,
     check_number,
     check_numbers,
+    check_pair,
     check_seed,
     check_share,
     check_syntax,
@@ -42,7 +43,7 @@ from mlc_controlnet.runtime.option_checks import (
     one_or_each,
     or_none,
 )
-from mlc_controlnet.runtime.option_text import names, numbers, one_or_more, to_text, true_or_false
+from mlc_controlnet.runtime.option_text import integers, names, numbers, one_or_more, to_text, true_or_false
 from mlc_controlnet.runtime.prompt_syntax import WEBUI
 
 if TYPE_CHECKING:
@@ -85,6 +86,17 @@ def _option(
     return dataclasses.field(default=None, metadata=metadata)
 
 
+def _second_text(of: str) -> Any:
+    """Declare a text for the second text encoder."""
+    help = f"Stable Diffusion XL: another {of} for the second text encoder (default: the {of})"
+    return _option(help, or_none(check_text), lambda manifest, request: None, "TEXT", str)
+
+
+def _pair(help: str, default: str) -> Any:
+    """Declare two integers, the vertical one first."""
+    return _option(f"{help} (default: {default})", check_pair, lambda manifest, request: None, "N,N", integers)
+
+
 def default_hires_steps(manifest: Manifest, request: "GenerateRequest") -> int | None:
     """Return the number of the first pass; None without hires fix."""
     if request.hires_scale is None:
@@ -113,6 +125,8 @@ class Settings:
         "TEXT",
         str,
     )
+    prompt_2: str | None = _second_text("prompt")
+    negative_prompt_2: str | None = _second_text("negative prompt")
     prompt_syntax: str = _option(
         "how to read the prompts: webui, with weights as in (word:1.2) and [word], or plain, where brackets are text "
         "(default: webui)",
@@ -236,6 +250,21 @@ class Settings:
         "N",
         int,
     )
+    original_size: tuple[int, int] | None = _pair(
+        "Stable Diffusion XL: height and width that a training picture like this one had, in pixels", "height,width"
+    )
+    crops_coords_top_left: tuple[int, int] | None = _pair(
+        "Stable Diffusion XL: from where that picture was cut out, vertical first; 0,0 puts the subject in the middle",
+        "0,0",
+    )
+    target_size: tuple[int, int] | None = _pair(
+        "Stable Diffusion XL: height and width that the model was trained on it at", "height,width"
+    )
+    negative_original_size: tuple[int, int] | None = _pair("original_size, beside the negative prompt", "original_size")
+    negative_crops_coords_top_left: tuple[int, int] | None = _pair(
+        "crops_coords_top_left, beside the negative prompt", "crops_coords_top_left"
+    )
+    negative_target_size: tuple[int, int] | None = _pair("target_size, beside the negative prompt", "target_size")
     hires_scale: float | None = _option(
         "hires fix: draw once more at so many times the size, from the enlarged latents; the bundle must have that "
         "size (default: off)",
@@ -318,6 +347,8 @@ class GenerateRequest(Settings):
         mask_image: white where the model repaints `image`. The rest of the picture stays as it is.
         latents: float32 [1, C, h, w], standard normal, in place of the seed's noise.
         prompt_embeds, negative_prompt_embeds: float32 [1, T, D], encoded prompts in place of the texts.
+        pooled_prompt_embeds, negative_pooled_prompt_embeds: float32 [1, P], their pooled outputs, for Stable Diffusion
+            XL.
     """
 
     control_image: "Image.Image | list[Image.Image] | tuple[Image.Image, ...] | None" = None
@@ -326,6 +357,8 @@ class GenerateRequest(Settings):
     latents: "np.ndarray | None" = None
     prompt_embeds: "np.ndarray | None" = None
     negative_prompt_embeds: "np.ndarray | None" = None
+    pooled_prompt_embeds: "np.ndarray | None" = None
+    negative_pooled_prompt_embeds: "np.ndarray | None" = None
 
     @property
     def control_images(self) -> "list[Image.Image]":

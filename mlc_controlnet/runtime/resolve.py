@@ -13,6 +13,7 @@ from mlc_controlnet.runtime.option_pairs import check_pairs
 from mlc_controlnet.runtime.option_text import json_number, words
 from mlc_controlnet.runtime.prompt_syntax import WEBUI, parse_prompt
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, per_controlnet
+from mlc_controlnet.runtime.time_ids import check_xl
 from mlc_controlnet.runtime.variant_options import check_variant
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
         values[name] = option.check(words(name), value)
     settings = Settings(**values)
     if settings.prompt_syntax == WEBUI:
-        for name in ("prompt", "negative_prompt"):
-            parse_prompt(getattr(settings, name), words(name))
+        for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+            parse_prompt(getattr(settings, name) or "", words(name))
     layers = manifest.text_layers
     if not 0 <= settings.clip_skip < layers:
         got, wanted = str(settings.clip_skip), f"0 to {layers - 1}: the text encoder has {layers} layers"
@@ -43,6 +44,7 @@ def resolve(request: GenerateRequest, manifest: Manifest, samplers: "SamplerDesc
     check_variant(settings, manifest)
     check_hires(settings, request, manifest)
     check_pairs(settings, request, manifest)
+    check_xl(settings, request, manifest)
     schedule_of(settings, samplers)
     if settings.hires_scale is not None:
         schedule_of(hires_settings(settings), samplers)

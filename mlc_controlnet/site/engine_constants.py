@@ -17,7 +17,7 @@ from mlc_controlnet.runtime.batch import MAX_IMAGES
 from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS, MAX_MASK_BLUR
-from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_SEED, UPSCALE_MODES
+from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_PIXELS, MAX_SEED, UPSCALE_MODES
 from mlc_controlnet.runtime.request import OPTIONS
 from mlc_controlnet.runtime.webui_names import CONTROL_MODES as WEBUI_CONTROL_MODES
 from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
@@ -46,6 +46,7 @@ CONSTANTS = (
     ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
     ("HIRES_STRENGTH", HIRES_STRENGTH, "The share of the steps that hires fix runs, unless told otherwise."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
+    ("MAX_PIXELS", MAX_PIXELS, "The largest number in a time id of Stable Diffusion XL."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
     ("MAX_IMAGES", MAX_IMAGES, "The largest number of pictures of one call."),
     ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),

@@ -25,6 +25,7 @@ from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
+from mlc_controlnet.checkpoint.text_encoders import is_xl
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
 
@@ -115,6 +116,10 @@ def _read_file(path: Path, prediction_type: str | None, tokenizer: Path | None) 
 
 def _check(source: ModelSource) -> None:
     """Refuse a model that training would read wrongly, before any weights are read."""
+    if is_xl(source.parts["unet"].config):
+        got = "Stable Diffusion XL, whose UNet also reads a pooled output and sizes of pictures"
+        remedy = "train with diffusers' train_controlnet_sdxl.py, and build the result"
+        raise UserError(f"unet {source.parts['unet'].where}", got, "a model of Stable Diffusion 1.x or 2.x", remedy)
     parts = {part: source.parts[part] for part in ("text_encoder", "vae", "unet")}
     check_belong_together(parts)
     check_class("scheduler", source.scheduler_config, source.name)

@@ -10,14 +10,14 @@ from tvm import relax, tirx
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE_DECODER
 from mlc_controlnet.kernels import schedule_convolution_cpu, schedule_matmul_cpu
 from mlc_controlnet.kernels.marks import is_scheduled
 from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
 
 # For one picture of 20 steps with classifier-free guidance.
-CALLS_PER_PICTURE = {TEXT_ENCODER: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}
+CALLS_PER_PICTURE = {TEXT_ENCODER: 2, TEXT_ENCODER_2: 2, CONTROLNET: 40, UNET: 40, VAE_DECODER: 1}
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,41 @@ def original_unet(weights: Mapping[str, torch.Tensor]) -> Tensors:
     return {_rename(key, _UNET, {**_RESNET}): tensor for key, tensor in weights.items()}
 
 
+def original_xl_unet(weights: Mapping[str, torch.Tensor], layers: int = 2) -> Tensors:
+    """The same for Stable Diffusion XL: three levels of `layers` blocks, whose attentions are in the coarser two."""
+    blocks = {name: target for name, target in _UNET.items() if "down_blocks." not in name and "up_blocks." not in name}
+    blocks |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+    for level in range(3):
+        first = 1 + (layers + 1) * level
+        for block in range(layers):
+            blocks[f"down_blocks.{level}.resnets.{block}"] = f"input_blocks.{first + block}.0"
+            blocks[f"down_blocks.{level}.attentions.{block}"] = f"input_blocks.{first + block}.1"
+        blocks[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{first + layers}.0.op"
+        for block in range(layers + 1):
+            blocks[f"up_blocks.{level}.resnets.{block}"] = f"output_blocks.{(layers + 1) * level + block}.0"
+            blocks[f"up_blocks.{level}.attentions.{block}"] = f"output_blocks.{(layers + 1) * level + block}.1"
+        blocks[f"up_blocks.{level}.upsamplers.0.conv"] = f"output_blocks.{(layers + 1) * level + layers}.2.conv"
+    blocks |= {f"controlnet_down_blocks.{number}": f"zero_convs.{number}.0" for number in range(9)}
+    return {_rename(key, blocks, _RESNET): tensor for key, tensor in weights.items()}
+
+
+def original_xl(unet: Tensors, vae: Tensors, text: Tensors, text_2: Tensors) -> Tensors:
+    """A whole model of Stable Diffusion XL as one file holds it: both text encoders are embedders of a conditioner."""
+    projection = text_2["text_projection.weight"]
+    second = {key.removeprefix("text_model."): tensor for key, tensor in text_2.items() if "text_projection" not in key}
+    names = original_open_clip(second, unread_layers=0)
+    first = {key.removeprefix("text_model."): tensor for key, tensor in text.items()}
+    return {
+        **{f"model.diffusion_model.{key}": tensor for key, tensor in original_xl_unet(unet).items()},
+        **{f"first_stage_model.{key}": tensor for key, tensor in original_vae(vae).items()},
+        **{f"conditioner.embedders.0.transformer.text_model.{key}": tensor for key, tensor in first.items()},
+        **{f"conditioner.embedders.1.model.{key}": tensor for key, tensor in names.items()},
+        "conditioner.embedders.1.model.text_projection": projection.T,
+        "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+        "denoiser.sigmas": torch.zeros(1000),
+    }
+
+
 def original_vae(weights: Mapping[str, torch.Tensor]) -> Tensors:
     """The attention's linear layers are 1x1 convolutions there."""
     renamed = {}
@@ -90,14 +125,14 @@ def original_vae(weights: Mapping[str, torch.Tensor]) -> Tensors:
     return renamed
 
 
-def original_open_clip(weights: Mapping[str, torch.Tensor]) -> Tensors:
-    """With a last layer that Stable Diffusion never reads, and the projections of q, k and v as one."""
+def original_open_clip(weights: Mapping[str, torch.Tensor], unread_layers: int = 2) -> Tensors:
+    """With a last layer that Stable Diffusion 2 never reads, and the projections of q, k and v as one."""
     layers = 1 + max(int(match[1]) for key in weights if (match := re.match(r"encoder\.layers\.(\d+)\.", key)))
     result = {name: weights[key] for key, name in _OPEN_CLIP.items()}
     width = result["ln_final.weight"].shape[0]
     result["text_projection"] = torch.zeros(width, width)
     result["logit_scale"] = torch.zeros(())
-    for layer in range(layers + 1):
+    for layer in range(layers + unread_layers):
         source = f"encoder.layers.{min(layer, layers - 1)}."
         target = f"transformer.resblocks.{layer}."
         for leaf in ("weight", "bias"):

@@ -13,6 +13,7 @@ from torch import nn
 from mlc_controlnet.capture.text_encoder import TextEncoder
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
 from mlc_controlnet.checkpoint.embeddings import read_embedding
+from mlc_controlnet.checkpoint.source import TokenizerSource
 from mlc_controlnet.config import EmbeddingOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.export.description import describe_tokenizer
@@ -41,7 +42,8 @@ def load(model: Path, *options: EmbeddingOption) -> Checkpoint:
 
 
 def token_ids(checkpoint: Checkpoint, prompt: str) -> torch.Tensor:
-    tokenizer = PromptTokenizer(checkpoint.tokenizer_json, describe_tokenizer(checkpoint, "tokenizer.json"))
+    source = TokenizerSource(checkpoint.tokenizer_json, checkpoint.special_tokens)
+    tokenizer = PromptTokenizer(source.json, describe_tokenizer(checkpoint, source, "tokenizer.json"))
     (chunk,) = tokenize_prompt(prompt, tokenizer, 1).chunks
     return torch.from_numpy(chunk.token_ids)
 

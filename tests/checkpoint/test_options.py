@@ -19,11 +19,12 @@ from diffusers import (
 )
 from diffusers.utils import DummyObject
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.text_encoder import TextEncoder
+from mlc_controlnet.capture.text_encoder_2 import TextEncoder2
 from mlc_controlnet.capture.unet import UNet
 from mlc_controlnet.capture.vae_decoder import VaeDecoder
 from mlc_controlnet.capture.vae_encoder import VaeEncoder
@@ -41,6 +42,7 @@ CLASSES: dict[str, tuple[type, ...]] = {
     "vae": (AutoencoderKL,),
     "AutoencoderTiny": (AutoencoderTiny,),
     "text_encoder": (CLIPTextConfig,),
+    "text_encoder_2": (CLIPTextConfig,),
     # Without an optional package diffusers has a dummy in a scheduler's place, whose options are unknown.
     "scheduler": tuple(
         cls for name in ACCEPTED["scheduler"][1] if not issubclass(type(cls := getattr(diffusers, name)), DummyObject)
@@ -71,7 +73,7 @@ ENCODER: dict[str, Any] = {
     "addition_time_embed_dim": 8,
     "upcast_attention": True,
     "resnet_time_scale_shift": "scale_shift",
-    "projection_class_embeddings_input_dim": 8,
+    "projection_class_embeddings_input_dim": 40,
 }
 OTHER_VALUES: dict[str, dict[str, Any]] = {
     "unet": {
@@ -155,6 +157,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "problem_type": "regression",
     },
 }
+OTHER_VALUES["text_encoder_2"] = OTHER_VALUES["text_encoder"]
 
 
 @pytest.mark.parametrize("part", OPTIONS)
@@ -177,7 +180,8 @@ def compare_unet(**change: Any) -> None:
     config = {"block_out_channels": (32, 64), "attention_head_dim": 4, "cross_attention_dim": 16, "layers_per_block": 1}
     blocks = {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D")}
     blocks |= {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
-    model = randomized(UNet2DConditionModel(**{**config, **blocks, "norm_num_groups": 4, **change}))
+    options, added = added_conditions(change)
+    model = randomized(UNet2DConditionModel(**{**config, **blocks, "norm_num_groups": 4, **options, **change}))
     sample, context = (
         torch.randn(1, model.config.in_channels, 8, 12),
         torch.randn(1, 5, model.config.cross_attention_dim),
@@ -188,8 +192,20 @@ def compare_unet(**change: Any) -> None:
     *down, mid = (torch.randn(residual.shape) for residual in shape.residuals)
     residuals = {"down_block_additional_residuals": tuple(down), "mid_block_additional_residual": mid}
     guidance, embedding = embed_guidance(model.config.time_cond_proj_dim)
-    wanted = model(sample, timestep, timestep_cond=embedding, encoder_hidden_states=context, **residuals).sample
-    assert_equal(UNet(model)(sample, timestep, context, *guidance, *down, mid), wanted)
+    conditions = {"timestep_cond": embedding, "encoder_hidden_states": context, "added_cond_kwargs": added}
+    wanted = model(sample, timestep, **conditions, **residuals).sample
+    assert_equal(UNet(model)(sample, timestep, context, *guidance, *added.values(), *down, mid), wanted)
+
+
+def added_conditions(change: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The options of Stable Diffusion XL that `change` belongs to, and its added conditions; or neither."""
+    if not {"addition_time_embed_dim", "projection_class_embeddings_input_dim"} & change.keys():
+        return {}, {}
+    width = change.get("addition_time_embed_dim", 4)
+    whole = change.get("projection_class_embeddings_input_dim", 8 + 6 * width)
+    options = {"addition_time_embed_dim": width, "projection_class_embeddings_input_dim": whole}
+    added = {"text_embeds": torch.randn(1, whole - 6 * width), "time_ids": 1024 * torch.rand(1, 6)}
+    return {"addition_embed_type": "text_time", **options}, added
 
 
 def embed_guidance(width: int | None) -> tuple[list[torch.Tensor], torch.Tensor | None]:
@@ -210,15 +226,17 @@ def compare_controlnet(**change: Any) -> None:
         if "conditioning_embedding_out_channels" in change
         else {}
     )
-    model = randomized(ControlNetModel(**{**config, **blocks, **hints, **change}))
+    options, added = added_conditions(change)
+    model = randomized(ControlNetModel(**{**config, **blocks, **hints, **options, **change}))
     sample, context = (
         torch.randn(1, model.config.in_channels, 8, 12),
         torch.randn(1, 5, model.config.cross_attention_dim),
     )
     timestep, image = torch.tensor([481.0]), torch.rand(1, 3, 64, 96)
-    down, mid = model(sample, timestep, context, image, conditioning_scale=0.5, return_dict=False)
+    conditions = {"conditioning_scale": 0.5, "added_cond_kwargs": added}
+    down, mid = model(sample, timestep, context, image, **conditions, return_dict=False)
     scales = torch.full((len(down) + 1,), 0.5)
-    got = ControlNet(model)(sample, timestep, context, ControlEmbedding(model)(image), scales)
+    got = ControlNet(model)(sample, timestep, context, *added.values(), ControlEmbedding(model)(image), scales)
     for residual, wanted in zip(got, (*down, mid), strict=True):
         assert_equal(residual, wanted.expand_as(residual))  # a pooled one is a number a channel
 
@@ -257,6 +275,23 @@ def compare_text_encoder(**change: Any) -> None:
     assert_equal(got, model(token_ids, return_dict=True).last_hidden_state)
 
 
+@torch.no_grad()
+def compare_text_encoder_2(**change: Any) -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "projection_dim": 16}
+    config = {**sizes, "num_attention_heads": 4, "max_position_embeddings": 9, **change}
+    model = randomized(CLIPTextModelWithProjection(CLIPTextConfig(**config)))
+    token_ids = torch.randint(0, 32, (1, config["max_position_embeddings"]))
+    end = (token_ids[0] == model.config.eos_token_id).int().argmax()[None].int()
+    text = model.text_model
+    text.text_projection = model.text_projection
+    first, gates = torch.randn(1, token_ids.shape[1], 8), torch.ones(model.config.num_hidden_layers - 1)
+    context, pooled = TextEncoder2(text)(token_ids.int(), gates, end, first)
+    text.config.return_dict = True  # transformers' own class does not run without
+    wanted = model(token_ids, output_hidden_states=True, return_dict=True)
+    assert_equal(context, torch.cat([first, wanted.hidden_states[-2]], dim=-1))
+    assert_equal(pooled, wanted.text_embeds)
+
+
 def test_a_unet_without_a_middle_block_computes_what_diffusers_computes() -> None:
     compare_unet(mid_block_type=None)
 
@@ -288,6 +323,7 @@ COMPARISONS: dict[str, Callable[..., None]] = {
     "vae": compare_vae,
     "AutoencoderTiny": compare_tiny_vae,
     "text_encoder": compare_text_encoder,
+    "text_encoder_2": compare_text_encoder_2,
 }
 
 

@@ -70,7 +70,7 @@ def test_a_prompt_of_two_equal_chunks_is_that_of_one(pipeline, picture):
 
 def test_a_text_gets_the_length_of_the_encoded_prompt_beside_it(pipeline, picture):
     long = "gold BREAK circle"
-    chunks = tokenize_prompt(long, pipeline._tokenizer, max_chunks=2).chunks
+    chunks = tokenize_prompt(long, pipeline._tokenizers[0], max_chunks=2).chunks
     encoded = [pipeline.engine.text_encoder(c.token_ids).tensor.numpy() for c in chunks]
     negative = {"negative_prompt": "navy", "guidance_scale": 3.0, "seed": 5}
     by_text = pipeline(long, picture, **negative).images[0]

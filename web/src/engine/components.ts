@@ -12,8 +12,10 @@ export interface OnDevice {
   dispose(): void;
 }
 
-/** An encoded prompt: compute dtype [1, T, D]. */
+/** An encoded prompt: compute dtype [1, T, D]; of Stable Diffusion XL also its pooled output, [1, P]. */
 export interface Context extends OnDevice {
+  /** The sizes of pictures that Stable Diffusion XL reads besides: float32 [1, 6]. */
+  timeIds?: FloatArray;
   /** Copy it to the host; float16 is widened. */
   read(): Promise<FloatArray[]>;
 }
@@ -45,8 +47,24 @@ export interface Components {
   require(components: readonly string[], options?: LoadOptions): Promise<void>;
   /** int32 [1, T] -> context, without the text encoder's last `clipSkip` layers, 0 .. L - 1; by default with all. */
   textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip?: number): Promise<Context>;
-  /** Put a context that the host computed on the device: float32 [1, T, D]. */
-  context(values: FloatArray): Promise<Context>;
+  /**
+   * int32 [1, T], the position of its first end token, and the first text encoder's context, which the caller still disposes
+   * -> the context of both, and the pooled output.
+   */
+  textEncoder2(
+    tokenIds: Int32Array<ArrayBuffer>,
+    endPosition: number,
+    first: Context,
+    clipSkip?: number,
+  ): Promise<Context>;
+  /**
+   * Put a context that the host computed on the device: float32 [1, T, D], and a pooled output, [1, P].
+   *
+   * `width` is D; by default that of the context that the UNet reads.
+   */
+  context(values: FloatArray, textEmbeds?: FloatArray, width?: number): Promise<Context>;
+  /** The width of the first text encoder's context. */
+  firstWidth(): number;
   /** float32 control image [1, 3, H, W] in 0..1 -> its embedding. */
   controlEmbedding(controlImage: FloatArray, controlnet: ControlNetEntry, size?: Size): Promise<ControlEmbedding>;
   /** float32 sample [1, C, h, w] -> residuals, each already multiplied by its own scale. */

@@ -39,6 +39,9 @@ export const HIRES_STRENGTH = 0.7;
 /** The least pixels on a side of a picture: one latent cell. */
 export const MIN_SIDE = 8;
 
+/** The largest number in a time id of Stable Diffusion XL. */
+export const MAX_PIXELS = 65536;
+
 /** The largest seed: the largest integer that is exact in JavaScript. */
 export const MAX_SEED = 9007199254740991;
 
@@ -99,6 +102,8 @@ export const WEBUI_CONTROL_MODES = [
 export const OPTION_NAMES = [
   "prompt",
   "negativePrompt",
+  "prompt2",
+  "negativePrompt2",
   "promptSyntax",
   "clipSkip",
   "seed",
@@ -117,6 +122,12 @@ export const OPTION_NAMES = [
   "sigmas",
   "height",
   "width",
+  "originalSize",
+  "cropsCoordsTopLeft",
+  "targetSize",
+  "negativeOriginalSize",
+  "negativeCropsCoordsTopLeft",
+  "negativeTargetSize",
   "hiresScale",
   "hiresStrength",
   "hiresSteps",

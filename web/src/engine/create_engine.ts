@@ -85,15 +85,16 @@ async function loadEngine(bundle: Bundle, options: EngineOptions): Promise<Survi
 
 async function loadModel(bundle: Bundle, components: SurvivingEngine, signal?: AbortSignal): Promise<Model> {
   const { manifest, sha256: bundleSha256 } = bundle;
-  const { tokenizer, samplers } = manifest;
-  const [tokenizerJson, samplersJson] = await Promise.all([
-    bundle.readFile(tokenizer.file, { signal }),
+  const { tokenizer, more_tokenizers, samplers } = manifest;
+  const specs = [tokenizer, ...more_tokenizers];
+  const [samplersJson, ...tokenizerJsons] = await Promise.all([
     bundle.readFile(samplers.file, { signal }),
+    ...specs.map(({ file }) => bundle.readFile(file, { signal })),
   ]);
   return {
     manifest,
     bundleSha256,
-    tokenizer: new PromptTokenizer(tokenizerJson, tokenizer),
+    tokenizers: specs.map((spec, i) => new PromptTokenizer(tokenizerJsons[i], spec)),
     samplers: descriptionsFromJson(samplersJson, samplers.file),
     components,
   };

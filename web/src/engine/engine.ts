@@ -25,9 +25,9 @@ import {
   drawingComponents,
   embedsGuidance,
   type Library,
+  layersOf,
   type Manifest,
   residuals as residualSpecs,
-  textLayers,
 } from "./manifest.ts";
 import { type Memory, MemoryFullError } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
@@ -181,22 +181,39 @@ export class Engine implements Components {
   }
 
   async textEncoder(tokenIds: Int32Array<ArrayBuffer>, clipSkip = 0): Promise<Context> {
-    const layers = textLayers(this.manifest);
-    const layerGates = Float32Array.from({ length: layers }, (_, layer) => (layer < layers - clipSkip ? 1 : 0));
-    return this.keep(await this.call("text_encoder", [tokenIds, layerGates]));
+    return this.keep(await this.call("text_encoder", [tokenIds, this.layerGates("text_encoder", clipSkip)]));
   }
 
-  async context(values: FloatArray): Promise<Context> {
-    const { shape } = this.manifest.components.text_encoder.outputs[0];
-    const [batch, , width] = shape;
+  async textEncoder2(
+    tokenIds: Int32Array<ArrayBuffer>,
+    endPosition: number,
+    first: Context,
+    clipSkip = 0,
+  ): Promise<Context> {
+    const gates = this.layerGates("text_encoder_2", clipSkip);
+    return this.keep(
+      await this.call("text_encoder_2", [tokenIds, gates, Int32Array.of(endPosition), ...tensorsOf(first)]),
+    );
+  }
+
+  async context(values: FloatArray, textEmbeds?: FloatArray, width = this.textWidth()): Promise<Context> {
     const { dtype } = this.library;
+    const put = (numbers: FloatArray, shape: number[]) => {
+      const tensor = createTensor(this.tvm, this.target, shape, dtype);
+      fillTensor(this.tvm, tensor, bytesOf(dtype === "float16" ? narrowFloat32(numbers) : numbers));
+      return tensor;
+    };
     return this.keep(
       this.guarded(() => {
-        const tensor = createTensor(this.tvm, this.target, [batch, values.length / width, width], dtype);
-        fillTensor(this.tvm, tensor, bytesOf(dtype === "float16" ? narrowFloat32(values) : values));
-        return [tensor];
+        const pooled = textEmbeds === undefined ? [] : [put(textEmbeds, [1, textEmbeds.length])];
+        return [put(values, [1, values.length / width, width]), ...pooled];
       }),
     );
+  }
+
+  firstWidth(): number {
+    const [, , width] = this.manifest.components.text_encoder.outputs[0].shape;
+    return width;
   }
 
   async controlEmbedding(
@@ -216,7 +233,8 @@ export class Engine implements Components {
     conditioningScales: readonly number[],
   ): Promise<Residuals> {
     const [time, scales] = [Float32Array.of(timestep), Float32Array.from(conditioningScales)];
-    const inputs = [sample, time, ...tensorsOf(context), ...tensorsOf(control), scales];
+    const [encoded, ...added] = conditionsOf(context);
+    const inputs = [sample, time, encoded, ...added, ...tensorsOf(control), scales];
     return this.keep(await this.call(control.controlnet.controlnet, inputs));
   }
 
@@ -250,9 +268,8 @@ export class Engine implements Components {
     residuals: Residuals,
     guidanceScale = 1,
   ): Promise<{ output: FloatArray; feature: DeepFeature | undefined }> {
-    const [time, ...guidance] = this.scalars(timestep, guidanceScale);
-    const inputs = [sample, time, ...tensorsOf(context), ...guidance, ...tensorsOf(residuals)];
-    const [output, ...rest] = await this.call("unet", inputs);
+    const conditions = this.conditions(timestep, context, guidanceScale);
+    const [output, ...rest] = await this.call("unet", [sample, ...conditions, ...tensorsOf(residuals)]);
     const feature = rest.length ? this.keep(rest) : undefined;
     try {
       return { output: await this.readOnce([output]), feature };
@@ -272,9 +289,9 @@ export class Engine implements Components {
   ): Promise<FloatArray> {
     const { inputs: specs } = this.manifest.components.unet_shallow;
     const count = specs.filter(({ name }) => name.includes("residual")).length;
-    const [time, ...guidance] = this.scalars(timestep, guidanceScale);
+    const conditions = this.conditions(timestep, context, guidanceScale);
     const read = [...tensorsOf(feature), ...tensorsOf(residuals).slice(0, count)];
-    return this.readOnce(await this.call("unet_shallow", [sample, time, ...tensorsOf(context), ...guidance, ...read]));
+    return this.readOnce(await this.call("unet_shallow", [sample, ...conditions, ...read]));
   }
 
   async vaeDecoder(latents: FloatArray, size?: Size): Promise<FloatArray> {
@@ -301,10 +318,23 @@ export class Engine implements Components {
     };
   }
 
-  /** The timestep and, for a UNet that embeds it, the guidance scale: float32 [1] each. */
-  private scalars(timestep: number, guidanceScale: number): FloatArray[] {
-    const scalars = embedsGuidance(this.manifest) ? [timestep, guidanceScale] : [timestep];
-    return scalars.map((value) => Float32Array.of(value));
+  private layerGates(textEncoder: string, clipSkip: number): FloatArray {
+    const layers = layersOf(this.manifest, textEncoder);
+    return Float32Array.from({ length: layers }, (_, layer) => (layer < layers - clipSkip ? 1 : 0));
+  }
+
+  /** D: the width of a context, of all text encoders. */
+  private textWidth(): number {
+    const { text_encoder, text_encoder_2 = text_encoder } = this.manifest.components;
+    const [, , width] = text_encoder_2.outputs[0].shape;
+    return width;
+  }
+
+  /** A UNet's inputs between sample and residuals, with the guidance scale if it embeds that. */
+  private conditions(timestep: number, context: Context, guidanceScale: number): Input[] {
+    const guidance = embedsGuidance(this.manifest) ? [Float32Array.of(guidanceScale)] : [];
+    const [encoded, ...added] = conditionsOf(context);
+    return [Float32Array.of(timestep), encoded, ...guidance, ...added];
   }
 
   /** Queue one component after the earlier calls. The caller disposes the tensors that it returns. */
@@ -412,6 +442,11 @@ class TensorsOnDevice implements Context, Residuals {
   dispose(): void {
     for (const tensor of [...this.tensors].reverse()) tensor.dispose();
   }
+}
+
+/** An encoded prompt and, of Stable Diffusion XL, its pooled output and time ids. */
+function conditionsOf(context: Context): Input[] {
+  return [...tensorsOf(context), ...(context.timeIds === undefined ? [] : [context.timeIds])];
 }
 
 function tensorsOf(value: OnDevice): readonly tvmjs.Tensor[] {

@@ -34,6 +34,7 @@ const modelSummary = record({
   vae_scale_factor: integer, // pixels per side of a latent cell
   prediction_type: string, // diffusers' word: epsilon, v_prediction or sample
   scaling_factor: number, // latents are the VAE encoder's mean times this
+  zeros_for_empty_prompt: absentMeans(false, boolean), // in place of an encoded negative prompt that is empty
 });
 
 /** One compiled library and the features and limits that a device needs to run it. */
@@ -112,6 +113,15 @@ const fileEntry = record({
   sha256: string, // 64 hex digits
 });
 
+/** A tokenizer's file, and how a prompt is padded to T tokens. */
+const tokenizerSpec = record({
+  file: string,
+  max_length: integer, // T, which includes the begin and end tokens
+  begin_id: integer,
+  end_id: integer,
+  pad_id: integer,
+});
+
 const manifest = record({
   format_version: integer,
   model: modelSummary,
@@ -126,13 +136,7 @@ const manifest = record({
     records: list(paramRecord),
     merged: absentMeans([], list(mergedParam)),
   }),
-  tokenizer: record({
-    file: string,
-    max_length: integer, // T, which includes the begin and end tokens
-    begin_id: integer,
-    end_id: integer,
-    pad_id: integer,
-  }),
+  tokenizer: tokenizerSpec,
   samplers: record({ file: string, default: string }),
   // For the options that a request leaves out.
   defaults: record({ steps: integer, guidance_scale: number, conditioning_scale: number }),
@@ -142,6 +146,7 @@ const manifest = record({
   memory: mapping(record({ resident: memoryMode, reduced: memoryMode })),
   parity_db: mapping(mapping(number)), // component, then library dtype
   versions: mapping(string),
+  more_tokenizers: absentMeans([], list(tokenizerSpec)), // of the second text encoder, if there is one
   variants: absentMeans([], list(variant)), // besides the model's own size and one chunk, which the components serve
   files: list(fileEntry), // every file except the manifest
 });
@@ -203,10 +208,21 @@ export function residuals({ components }: Manifest): ComponentSpec["outputs"] {
   return components.unet.inputs.filter((tensor) => tensor.name.includes("residual"));
 }
 
-/** The number of the text encoder's layers. */
-export function textLayers({ components }: Manifest): number {
-  const [, layerGates] = components.text_encoder.inputs;
+/** The number of the text encoder's layers that lead to the context; of two, of the one with fewer. */
+export function textLayers(parsed: Manifest): number {
+  const encoders = ["text_encoder", "text_encoder_2"].filter((name) => name in parsed.components);
+  return Math.min(...encoders.map((name) => layersOf(parsed, name)));
+}
+
+/** The number of a text encoder's layers that lead to its context. */
+export function layersOf({ components }: Manifest, textEncoder: string): number {
+  const [, layerGates] = components[textEncoder].inputs;
   return layerGates.shape[0];
+}
+
+/** Return whether this is Stable Diffusion XL: UNet and ControlNets read a pooled output and sizes of pictures. */
+export function readsTimeIds({ components }: Manifest): boolean {
+  return "text_encoder_2" in components;
 }
 
 /** Throws UserError if a component that drawing needs is missing, or the UNet has inputs that the pipeline lacks. */
@@ -235,9 +251,10 @@ export function inpaints(parsed: Manifest): boolean {
   return sampleShape(parsed)[1] === INPAINTING_CHANNELS;
 }
 
-/** List the components that drawing needs. An inpainting model also needs the VAE encoder. */
+/** List the components that drawing needs: with a second text encoder, and an inpainting model's VAE encoder. */
 export function drawingComponents(parsed: Manifest): readonly string[] {
-  return inpaints(parsed) ? [...DRAWING, "vae_encoder"] : DRAWING;
+  const second = readsTimeIds(parsed) ? ["text_encoder_2"] : [];
+  return [...DRAWING, ...second, ...(inpaints(parsed) ? ["vae_encoder"] : [])];
 }
 
 function sampleShape({ components }: Manifest): readonly number[] {
@@ -323,6 +340,7 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
     ...parsed.libraries.map(({ file }): [string, string] => [`libraries: ${file}`, file]),
     ...parsed.params.shards.map((shard): [string, string] => [`params.shards: ${shard}`, shard]),
     ["tokenizer", parsed.tokenizer.file],
+    ...parsed.more_tokenizers.map(({ file }, i): [string, string] => [`more_tokenizers[${i}]`, file]),
     ["samplers", parsed.samplers.file],
   ];
   for (const [subject, path] of named) {

@@ -4,13 +4,16 @@
  * Twin: mlc_controlnet/runtime/option_checks.py.
  */
 
-import { CONTROL_MODES, MAX_SEED, UPSCALE_MODES } from "./constants.ts";
+import { CONTROL_MODES, MAX_PIXELS, MAX_SEED, UPSCALE_MODES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
 import type { UpscaleMode } from "./latents.ts";
 import { PROMPT_SYNTAXES, type PromptSyntax } from "./prompt_syntax.ts";
 
 /** Which matters more, prompt or control image, as in Stable Diffusion web UI. */
 export type ControlMode = (typeof CONTROL_MODES)[number];
+
+/** Two numbers of pixels, the vertical one first. */
+export type Pair = readonly [number, number];
 
 /** One value for all ControlNets, or a list with a value for each in use. */
 export type OneOrEach<T> = T | readonly T[];
@@ -83,6 +86,17 @@ export function checkNumbers(subject: string, value: unknown): readonly number[]
   const numbers = ArrayBuffer.isView(value) ? [...(value as unknown as Iterable<unknown>)] : value;
   if (Array.isArray(numbers)) return numbers.map((number) => checkNumber(subject, number));
   throw new UserError(subject, String(value), "a list of numbers", "put the number into a list");
+}
+
+/** Return `value`, null or two integers of 0 or more; throw UserError otherwise. */
+export function checkPair(subject: string, value: unknown): Pair | null {
+  if (value === null) return null;
+  const items = Array.isArray(value) ? value : [];
+  if (items.length === 2 && items.every((item) => Number.isInteger(item) && 0 <= item && item <= MAX_PIXELS)) {
+    return [items[0], items[1]];
+  }
+  const wanted = `two integers from 0 to ${MAX_PIXELS}, the vertical one first`;
+  throw new UserError(subject, JSON.stringify(value) ?? String(value), wanted, "leave it out for the usual one");
 }
 
 /** Return a check that lets null pass. */

@@ -42,7 +42,9 @@ export function noticesOf(settings: Settings, request: GenerateRequest, manifest
   const why = embedsGuidance(manifest) ? "a model that embeds its guidance reads none" : "guidance is off";
   const given = [
     ["negativePrompt", settings.negativePrompt !== ""],
+    ["negativePrompt2", Boolean(settings.negativePrompt2)],
     ["negativePromptEmbeds", request.negativePromptEmbeds != null],
+    ["negativePooledPromptEmbeds", request.negativePooledPromptEmbeds != null],
   ] as const;
   return given.filter(([, isGiven]) => isGiven).map(([name]) => `${words(name)}: has no effect, ${why}`);
 }
@@ -85,9 +87,12 @@ function refuseAlone(settings: Settings, options: Without, without: string, need
 /** Refuse a text beside its encoding, as diffusers does, and what applies to texts if there is none. */
 function checkTexts(settings: Settings, request: GenerateRequest): void {
   for (const name of ["prompt", "negativePrompt"] as const) {
-    if (!settings[name] || request[`${name}Embeds`] == null) continue;
-    const got = `a text beside ${words(name)} embeds`;
-    throw new UserError(words(name), got, "one of them", "leave the text empty, or the embeds out");
+    if (request[`${name}Embeds`] == null) continue;
+    for (const text of [name, `${name}2`] as const) {
+      if (!settings[text]) continue;
+      const got = `a text beside ${words(name)} embeds`;
+      throw new UserError(words(text), got, "one of them", "leave the text empty, or the embeds out");
+    }
   }
   const isEncoded = request.promptEmbeds != null && request.negativePromptEmbeds != null;
   if (isEncoded && settings.clipSkip) {

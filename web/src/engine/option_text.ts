@@ -9,7 +9,7 @@ export function words(name: string): string {
   return separated(name, " ");
 }
 
-/** A name in camelCase in small letters, with a separator between its words. */
+/** A name in camelCase in small letters, with a separator between its words and before a number. */
 export function separated(name: string, separator: string): string {
-  return name.replace(/[A-Z]/g, (letter) => separator + letter.toLowerCase());
+  return name.replace(/[A-Z]|\d+/g, (letter) => separator + letter.toLowerCase());
 }

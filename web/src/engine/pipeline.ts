@@ -13,16 +13,15 @@ import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture }
 import { hiresSettings } from "./hires.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
 import { checkLatents, type UpscaleMode, upscaleLatents } from "./latents.ts";
-import { drawingComponents, embedsGuidance, inpaints, type Manifest, maxChunks, residuals } from "./manifest.ts";
+import { drawingComponents, inpaints, type Manifest, residuals } from "./manifest.ts";
 import { maskLatents } from "./masked_content.ts";
 import { toMetadata } from "./metadata.ts";
 import { standardNormal } from "./noise.ts";
 import { noticesOf } from "./option_pairs.ts";
-import { words } from "./option_text.ts";
 import type { Image } from "./picture.ts";
 import type { ControlImage } from "./prepare_image.ts";
 import type { LoadOptions } from "./progress.ts";
-import { encodePrompt, padChunks, tokenizePrompt } from "./prompts.ts";
+import { encodePrompts, withTimeIds } from "./prompt_contexts.ts";
 import { controlImages, type GenerateRequest, type Settings } from "./request.ts";
 import { resolve, scheduleOf } from "./resolve.ts";
 import type { SamplerDescriptions } from "./samplers/description.ts";
@@ -30,7 +29,7 @@ import type { Schedule } from "./samplers/row.ts";
 import type { Size } from "./size.ts";
 import { runAtAnySize } from "./tiles.ts";
 import type { PromptTokenizer } from "./tokenizer.ts";
-import { compiledSizes, contextShape, forSize } from "./variant.ts";
+import { compiledSizes, forSize } from "./variant.ts";
 
 /** A finished picture and how it was made. */
 export interface GeneratedImage extends Image {
@@ -47,7 +46,8 @@ export interface Model {
   readonly manifest: Manifest;
   /** sha256 of the manifest. */
   readonly bundleSha256: string;
-  readonly tokenizer: PromptTokenizer;
+  /** One for each text encoder. */
+  readonly tokenizers: readonly PromptTokenizer[];
   readonly samplers: SamplerDescriptions;
   readonly components: Components;
 }
@@ -145,36 +145,8 @@ export class ControlNetPipeline {
     request: GenerateRequest,
     onNotice: (notice: string) => void,
   ): Promise<Context[]> {
-    const { tokenizer, components, manifest } = this.model;
-    const isGuided = settings.guidanceScale > 1 && !embedsGuidance(manifest);
-    const names = isGuided ? (["negativePrompt", "prompt"] as const) : (["prompt"] as const);
-    const texts = names.filter((name) => request[`${name}Embeds`] == null);
-    // Beside an encoded prompt a text gets its length, as in diffusers.
-    const [, length, width] = contextShape(manifest);
-    const embedded = names.map((name) => (request[`${name}Embeds`]?.length ?? 0) / length / width);
-    const given = Math.max(...embedded);
-    const chunks = given || maxChunks(manifest);
-    const prompts = texts.map((name) => {
-      const prompt = tokenizePrompt(settings[name], tokenizer, chunks, settings.promptSyntax, words(name));
-      const tokens = prompt.chunks.length * (manifest.tokenizer.max_length - 2) + 2;
-      const notice = `${words(name)}: longer than ${tokens} tokens, this end was cut: “${prompt.cutText}”`;
-      if (prompt.cutText) onNotice(notice);
-      return prompt;
-    });
-    const padded = padChunks(prompts, tokenizer, given);
-    const contexts: Context[] = [];
-    try {
-      for (const name of names) {
-        const embeds = request[`${name}Embeds`];
-        const prompt = padded[texts.indexOf(name)];
-        const encode = () => encodePrompt(components, prompt, settings.clipSkip, words(name));
-        contexts.push(await (embeds == null ? encode() : components.context(embeds)));
-      }
-      return contexts;
-    } catch (error) {
-      for (const context of contexts) context.dispose();
-      throw error;
-    }
+    const { components, manifest, tokenizers } = this.model;
+    return encodePrompts(components, manifest, tokenizers, settings, request, onNotice);
   }
 
   /** Embed the control images, float32 [1, 3, H, W] in 0..1, each by its ControlNet. */
@@ -260,7 +232,8 @@ export class ControlNetPipeline {
       const latents = upscaleLatents(x, from, to, larger.hiresUpscaler as UpscaleMode);
       const [first] = schedule.rows;
       const noised = first === undefined ? latents : addNoise(first, latents, noise);
-      const conditions = { contexts, controls, extraChannels: [] };
+      const sized = withTimeIds(contexts, larger, manifest);
+      const conditions = { contexts: sized, controls, extraChannels: [] };
       return yield* this.run(larger, schedule, conditions, noised, decodesPreviews);
     } finally {
       for (const { embedding } of controls) embedding.dispose();

@@ -22,6 +22,8 @@ export interface Chunk {
   readonly tokenIds: Int32Array<ArrayBuffer>;
   /** float32 [T]; 1 for begin, end and padding. */
   readonly weights: FloatArray;
+  /** Of the first end token. */
+  readonly endPosition: number;
 }
 
 /** A prompt as chunks, and the part of it that was cut off. */
@@ -86,6 +88,7 @@ export function padChunks(
 /**
  * Encode each chunk, apply its weights and put the chunks' contexts one after another: [1, N T, D].
  *
+ * `prompt2` is for a second text encoder, as many chunks. The pooled output is that of its first chunk, as in sd-webui.
  * Rejects with UserError as `applyWeights` does.
  */
 export async function encodePrompt(
@@ -93,7 +96,9 @@ export async function encodePrompt(
   prompt: TokenizedPrompt,
   clipSkip = 0,
   subject = "prompt",
+  prompt2?: TokenizedPrompt,
 ): Promise<Context> {
+  if (prompt2 !== undefined) return encodeForTwo(components, prompt, prompt2, clipSkip, subject);
   const [first] = prompt.chunks;
   if (prompt.chunks.length === 1 && !isWeighted(first)) return components.textEncoder(first.tokenIds, clipSkip);
   const weighted: number[] = [];
@@ -107,6 +112,60 @@ export async function encodePrompt(
     }
   }
   return components.context(Float32Array.from(weighted));
+}
+
+/** Encode for two text encoders, whose contexts are weighted each on its own and lie side by side along D. */
+async function encodeForTwo(
+  components: Components,
+  prompt: TokenizedPrompt,
+  prompt2: TokenizedPrompt,
+  clipSkip: number,
+  subject: string,
+): Promise<Context> {
+  const contexts: Context[] = [];
+  try {
+    for (const [i, chunk] of prompt.chunks.entries()) {
+      const { tokenIds, endPosition } = prompt2.chunks[i];
+      let first = await components.textEncoder(chunk.tokenIds, clipSkip);
+      try {
+        if (isWeighted(chunk)) {
+          const [values] = await first.read();
+          const weighted = applyWeights(values, chunk.weights, subject);
+          first.dispose();
+          first = await components.context(weighted, undefined, weighted.length / chunk.weights.length);
+        }
+        contexts.push(await components.textEncoder2(tokenIds, endPosition, first, clipSkip));
+      } finally {
+        first.dispose();
+      }
+    }
+    if (contexts.length === 1 && !isWeighted(prompt2.chunks[0])) return contexts.splice(0)[0];
+    const weighted: number[] = [];
+    let textEmbeds: FloatArray | undefined;
+    for (const [i, context] of contexts.entries()) {
+      const [values, pooled] = await context.read();
+      textEmbeds ??= pooled;
+      for (const value of weightSecond(values, components.firstWidth(), prompt2.chunks[i].weights, subject)) {
+        weighted.push(value);
+      }
+    }
+    return await components.context(Float32Array.from(weighted), textEmbeds);
+  } finally {
+    for (const context of contexts) context.dispose();
+  }
+}
+
+/** Apply weights to the second text encoder's share of a chunk's context, [T, D]: its columns from `start` on. */
+function weightSecond(context: FloatArray, start: number, weights: FloatArray, subject: string): FloatArray {
+  const width = context.length / weights.length;
+  const own = width - start;
+  const second = Float32Array.from({ length: own * weights.length }, (_, i) => {
+    return context[Math.floor(i / own) * width + start + (i % own)];
+  });
+  const weighted = applyWeights(second, weights, subject);
+  const whole = context.slice();
+  for (const row of weights.keys()) whole.set(weighted.subarray(row * own, (row + 1) * own), row * width + start);
+  return whole;
 }
 
 /**
@@ -190,7 +249,7 @@ function makeChunk(tokens: readonly Token[], { spec }: PromptTokenizer): Chunk {
     tokens.flatMap((token) => token.ids.map(() => token.weight)),
     1,
   );
-  return { tokenIds, weights };
+  return { tokenIds, weights, endPosition: ids.length + 1 };
 }
 
 /** Return the words from `token` to the end of the prompt, without the syntax of weights. */

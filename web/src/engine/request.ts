@@ -29,6 +29,7 @@ import {
   checkNames,
   checkNumber,
   checkNumbers,
+  checkPair,
   checkSeed,
   checkShare,
   checkSyntax,
@@ -37,6 +38,7 @@ import {
   type OneOrEach,
   oneOrEach,
   orNull,
+  type Pair,
 } from "./option_checks.ts";
 import { separated } from "./option_text.ts";
 import type { Image } from "./picture.ts";
@@ -48,6 +50,10 @@ export interface Settings {
   readonly prompt: string;
   /** Text that the picture moves away from; has no effect if guidanceScale is 1 or less. Default: "". */
   readonly negativePrompt: string;
+  /** Stable Diffusion XL: another prompt for the second text encoder. Default: null, the prompt. */
+  readonly prompt2: string | null;
+  /** Stable Diffusion XL: another negative prompt for the second text encoder. Default: null, the negative prompt. */
+  readonly negativePrompt2: string | null;
   /** How to read the prompts: webui, with weights as in (word:1.2) and [word], or plain, where brackets are text. Default: webui. */
   readonly promptSyntax: PromptSyntax;
   /** Number of the text encoder's last layers to leave out; Stable Diffusion web UI counts one more. Default: 0. */
@@ -87,6 +93,24 @@ export interface Settings {
   readonly height: number;
   /** Of the picture in pixels. Default: that of the bundle's first size. */
   readonly width: number;
+  /**
+   * Stable Diffusion XL: height and width that a training picture like this one had, in pixels. Default: null, height and
+   * width.
+   */
+  readonly originalSize: Pair | null;
+  /**
+   * Stable Diffusion XL: from where that picture was cut out, vertical first. Default: null, 0 and 0, which puts the subject in
+   * the middle.
+   */
+  readonly cropsCoordsTopLeft: Pair | null;
+  /** Stable Diffusion XL: height and width that the model was trained on it at. Default: null, height and width. */
+  readonly targetSize: Pair | null;
+  /** originalSize, beside the negative prompt. Default: null, originalSize. */
+  readonly negativeOriginalSize: Pair | null;
+  /** cropsCoordsTopLeft, beside the negative prompt. Default: null, cropsCoordsTopLeft. */
+  readonly negativeCropsCoordsTopLeft: Pair | null;
+  /** targetSize, beside the negative prompt. Default: null, targetSize. */
+  readonly negativeTargetSize: Pair | null;
   /**
    * Hires fix: draw once more at so many times the size, from the enlarged latents; the bundle must have that size.
    * Default: null, off.
@@ -141,6 +165,10 @@ export interface Pictures {
   readonly promptEmbeds?: FloatArray;
   /** float32 [1, T, D], an encoded prompt in place of the negative prompt's text. */
   readonly negativePromptEmbeds?: FloatArray;
+  /** Stable Diffusion XL: float32 [1, P], the pooled output that belongs to promptEmbeds. */
+  readonly pooledPromptEmbeds?: FloatArray;
+  /** Stable Diffusion XL: float32 [1, P], the pooled output that belongs to negativePromptEmbeds. */
+  readonly negativePooledPromptEmbeds?: FloatArray;
 }
 
 /** Settings, of which any but the prompt may be left out, and pictures. */
@@ -164,6 +192,8 @@ function defaultHiresSteps(manifest: Manifest, request: GenerateRequest): number
 export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = {
   prompt: { check: checkText },
   negativePrompt: { check: checkText, default: () => "" },
+  prompt2: { check: orNull(checkText), default: () => null },
+  negativePrompt2: { check: orNull(checkText), default: () => null },
   promptSyntax: { check: checkSyntax, default: () => "webui" },
   clipSkip: { check: checkInteger, default: () => 0 },
   seed: { check: checkSeed, default: () => randomInteger(MAX_SEED) },
@@ -185,6 +215,12 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   sigmas: { check: checkNumbers, default: () => null },
   height: { check: checkInteger, default: ({ model }) => model.height },
   width: { check: checkInteger, default: ({ model }) => model.width },
+  originalSize: { check: checkPair, default: () => null },
+  cropsCoordsTopLeft: { check: checkPair, default: () => null },
+  targetSize: { check: checkPair, default: () => null },
+  negativeOriginalSize: { check: checkPair, default: () => null },
+  negativeCropsCoordsTopLeft: { check: checkPair, default: () => null },
+  negativeTargetSize: { check: checkPair, default: () => null },
   hiresScale: { check: orNull(checkHiresScale), default: () => null },
   hiresStrength: {
     check: orNull(checkStrength),
@@ -212,6 +248,8 @@ const PICTURES: { readonly [K in keyof Required<Pictures>]: true } = {
   latents: true,
   promptEmbeds: true,
   negativePromptEmbeds: true,
+  pooledPromptEmbeds: true,
+  negativePooledPromptEmbeds: true,
 };
 
 /** The control images of a request, one for each ControlNet in use. */

@@ -24,6 +24,7 @@ import {
 import type { SamplerDescriptions } from "./samplers/description.ts";
 import type { Schedule } from "./samplers/row.ts";
 import { buildSchedule } from "./samplers/schedule.ts";
+import { checkXl } from "./time_ids.ts";
 import { checkVariant } from "./variant_options.ts";
 
 const PER_CONTROLNET = [
@@ -50,7 +51,9 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
   });
   const settings: Settings = Object.fromEntries(values);
   if (settings.promptSyntax === "webui") {
-    for (const name of ["prompt", "negativePrompt"] as const) parsePrompt(settings[name], words(name));
+    for (const name of ["prompt", "negativePrompt", "prompt2", "negativePrompt2"] as const) {
+      parsePrompt(settings[name] ?? "", words(name));
+    }
   }
   const layers = textLayers(manifest);
   if (settings.clipSkip < 0 || settings.clipSkip >= layers) {
@@ -61,6 +64,7 @@ export function resolve(request: GenerateRequest, manifest: Manifest, samplers: 
   checkVariant(settings, manifest);
   checkHires(settings, request, manifest);
   checkPairs(settings, request, manifest);
+  checkXl(settings, request, manifest);
   scheduleOf(settings, samplers);
   if (settings.hiresScale !== null) scheduleOf(hiresSettings(settings), samplers);
   return settings;

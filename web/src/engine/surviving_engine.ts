@@ -117,8 +117,23 @@ export class SurvivingEngine implements Components {
     return this.remember([], (engine) => engine.textEncoder(tokenIds, clipSkip));
   }
 
-  context(values: FloatArray): Promise<Context> {
-    return this.remember([], (engine) => engine.context(values));
+  textEncoder2(
+    tokenIds: Int32Array<ArrayBuffer>,
+    endPosition: number,
+    first: Context,
+    clipSkip?: number,
+  ): Promise<Context> {
+    return this.remember([first], async (engine) =>
+      engine.textEncoder2(tokenIds, endPosition, await on(engine, first), clipSkip),
+    );
+  }
+
+  context(values: FloatArray, textEmbeds?: FloatArray, width?: number): Promise<Context> {
+    return this.remember([], (engine) => engine.context(values, textEmbeds, width));
+  }
+
+  firstWidth(): number {
+    return this.loaded.engine.firstWidth();
   }
 
   async controlEmbedding(
@@ -138,7 +153,13 @@ export class SurvivingEngine implements Components {
     conditioningScales: readonly number[],
   ): Promise<Residuals> {
     return this.remember([context, control], async (engine) =>
-      engine.controlnet(sample, timestep, await on(engine, context), await on(engine, control), conditioningScales),
+      engine.controlnet(
+        sample,
+        timestep,
+        await contextOn(engine, context),
+        await on(engine, control),
+        conditioningScales,
+      ),
     );
   }
 
@@ -160,7 +181,7 @@ export class SurvivingEngine implements Components {
     guidanceScale?: number,
   ): Promise<FloatArray> {
     return this.survive(async (engine) =>
-      engine.unet(sample, timestep, await on(engine, context), await on(engine, residuals), guidanceScale),
+      engine.unet(sample, timestep, await contextOn(engine, context), await on(engine, residuals), guidanceScale),
     );
   }
 
@@ -172,7 +193,13 @@ export class SurvivingEngine implements Components {
     guidanceScale?: number,
   ): Promise<{ output: FloatArray; feature: DeepFeature | undefined }> {
     const call = async (engine: Engine) =>
-      engine.unetAndFeature(sample, timestep, await on(engine, context), await on(engine, residuals), guidanceScale);
+      engine.unetAndFeature(
+        sample,
+        timestep,
+        await contextOn(engine, context),
+        await on(engine, residuals),
+        guidanceScale,
+      );
     const { output, feature, engine } = await this.survive(async (used) => ({ ...(await call(used)), engine: used }));
     if (feature === undefined) return { output, feature };
     const again = async (other: Engine) => (await call(other)).feature as DeepFeature & Residuals;
@@ -189,7 +216,11 @@ export class SurvivingEngine implements Components {
     guidanceScale?: number,
   ): Promise<FloatArray> {
     return this.survive(async (engine) => {
-      const [one, two, three] = [await on(engine, context), await on(engine, feature), await on(engine, residuals)];
+      const [one, two, three] = [
+        await contextOn(engine, context),
+        await on(engine, feature),
+        await on(engine, residuals),
+      ];
       return engine.unetShallow(sample, timestep, one, two, three, guidanceScale);
     });
   }
@@ -290,6 +321,7 @@ export class SurvivingEngine implements Components {
 
 /** A value on a device, and how it is made again on another one. */
 class Remembered implements Context, Residuals {
+  timeIds?: FloatArray;
   private making: { readonly engine: Engine; readonly value: Promise<Context & Residuals> } | undefined;
   private isDisposed = false;
 
@@ -329,6 +361,11 @@ class Remembered implements Context, Residuals {
     this.held = undefined;
     this.making = undefined;
   }
+}
+
+/** A context on an engine, with the time ids that the host keeps. */
+async function contextOn(engine: Engine, context: Context): Promise<Context> {
+  return Object.assign(await on(engine, context), { timeIds: context.timeIds });
 }
 
 function on<T extends OnDevice>(engine: Engine, value: T): Promise<T> {

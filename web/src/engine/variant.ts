@@ -49,11 +49,15 @@ export function functionFor(
   return fitting.find(({ height, width }) => height === size.height && width === size.width) ?? fitting[0] ?? own;
 }
 
-/** List the sizes of pictures that a component is compiled for, in pixels. */
+/**
+ * List the sizes of pictures or tiles that the VAE's encoder or decoder is compiled for, in pixels: those of its first input,
+ * [1, C, height, width].
+ */
 export function compiledSizes({ model, components, variants }: Manifest, component: string): Size[] {
-  const { function: own } = components[component];
-  const others = variants.filter(({ functions }) => functions[own] !== undefined);
-  return [model, ...others].map(({ height, width }) => ({ height, width }));
+  const own = components[component];
+  const others = variants.flatMap(({ functions }) => functions[own.function] ?? []);
+  const factor = component === "vae_decoder" ? model.vae_scale_factor : 1;
+  return [own, ...others].map(({ inputs: [{ shape }] }) => ({ height: factor * shape[2], width: factor * shape[3] }));
 }
 
 function fits(shape: readonly number[], given: InputShape | undefined): boolean {

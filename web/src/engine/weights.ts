@@ -193,7 +193,7 @@ export class Weights {
 
 /** Return a component's name without the number of a ControlNet: `controlnet` for `controlnet_2`. */
 export function kindOf(name: string): string {
-  return name.replace(/_\d+$/, "");
+  return name.replace(/^(controlnet|control_embedding)_\d+$/, "$1");
 }
 
 /** The weights that the GPU makes of others, by name. */

@@ -17,7 +17,17 @@ import { descriptionsFromJson } from "../../src/engine/samplers/description";
 import type { Row } from "../../src/engine/samplers/row";
 import type { Size } from "../../src/engine/size";
 import { PromptTokenizer } from "../../src/engine/tokenizer";
-import { DEPTH, FILES, HEIGHT, LINES, makeInpaintingManifest, makeManifest, WIDTH } from "./sample_bundle";
+import {
+  DEPTH,
+  FILES,
+  HEIGHT,
+  LINES,
+  makeInpaintingManifest,
+  makeManifest,
+  makeXlManifest,
+  VAE_ENCODER,
+  WIDTH,
+} from "./sample_bundle";
 
 /** Two steps that are easy to follow: x0 = m, then x <- x0, with noise if eta is not 0. A picture's latents start halved. */
 vi.mock("../../src/engine/samplers/schedule", async (load) => {
@@ -77,9 +87,20 @@ class FakeComponents implements Components {
     return this.onDevice([new Float32Array(TOKENS).fill(value)]);
   }
 
-  async context(values: FloatArray): Promise<Context> {
-    this.calls.push(`context ${[...values]}`);
-    return this.onDevice([values]);
+  async textEncoder2(ids: Int32Array, end: number, first: Context, clipSkip = 0): Promise<Context> {
+    const [values] = await first.read();
+    this.calls.push(`text_encoder_2 ${[...ids]} ${end} ${[...values]}${clipSkip ? ` without ${clipSkip}` : ""}`);
+    const rows = [...values].flatMap((value) => [value, 10 * value]); // D = 1 + 1
+    return this.onDevice([Float32Array.from(rows), Float32Array.of(ids[1], end)]);
+  }
+
+  firstWidth(): number {
+    return 1;
+  }
+
+  async context(values: FloatArray, textEmbeds?: FloatArray): Promise<Context> {
+    this.calls.push(`context ${[...values]}${textEmbeds ? ` with ${[...textEmbeds]}` : ""}`);
+    return this.onDevice(textEmbeds ? [values, textEmbeds] : [values]);
   }
 
   async controlEmbedding(image: FloatArray, controlnet: ControlNetEntry): Promise<ControlEmbedding> {
@@ -122,6 +143,7 @@ class FakeComponents implements Components {
     guidanceScale?: number,
   ): Promise<FloatArray> {
     this.guidance = guidanceScale;
+    if (context.timeIds) this.calls.push(`time_ids ${[...context.timeIds]}`);
     this.calls.push(`unet ${sample[0].toFixed(3)} ${timestep}`);
     this.extraChannels = [...sample.subarray(this.latents)];
     const [[number], ...parts] = [...(await context.read()), ...(await residuals.read())];
@@ -185,7 +207,9 @@ function load(manifest: Manifest) {
   pipeline = new ControlNetPipeline({
     manifest,
     bundleSha256: "abc",
-    tokenizer: new PromptTokenizer(FILES["tokenizer/tokenizer.json"], manifest.tokenizer),
+    tokenizers: [manifest.tokenizer, ...manifest.more_tokenizers].map(
+      (spec) => new PromptTokenizer(FILES["tokenizer/tokenizer.json"], spec),
+    ),
     samplers: descriptionsFromJson(FILES["samplers.json"], "samplers.json"),
     components,
   });
@@ -321,7 +345,7 @@ const DRAWING = ["text_encoder", "control_embedding", "controlnet", "unet", "vae
 
 function loadWithEncoder() {
   const { components: drawing } = makeManifest();
-  load(makeManifest(FILES, { components: { ...drawing, vae_encoder: drawing.vae_decoder }, memory: {} }));
+  load(makeManifest(FILES, { components: { ...drawing, vae_encoder: VAE_ENCODER }, memory: {} }));
 }
 
 /** White, but for the last column of cells, which is black. */
@@ -488,6 +512,71 @@ test("latents that the caller passes on replace a step's", async () => {
   expect(components.alive).toBe(0);
 });
 
+describe("two text encoders", () => {
+  beforeEach(() => load(makeXlManifest()));
+  const encoding = () => [...new Set(components.calls.filter((call) => /^(text_encoder|context|time_ids)/.test(call)))];
+  const here = `${HEIGHT},${WIDTH}`;
+
+  test("read one prompt, each with its own padding, and the second one where it ends", async () => {
+    await run();
+    expect(encoding()).toEqual([
+      "text_encoder 6,2,7,7,7",
+      "text_encoder_2 6,2,7,0,0 2 2,2,2,2,2",
+      `time_ids ${here},0,0,${here}`,
+    ]);
+    expect(components.alive).toBe(0);
+  });
+
+  test("read two prompts, and sizes that the request names", async () => {
+    const options = { negativePrompt: "b", negativePrompt2: "c", guidanceScale: 3, clipSkip: 1 };
+    await run({
+      ...options,
+      prompt2: "b",
+      originalSize: [5, 6],
+      cropsCoordsTopLeft: [1, 2],
+      negativeTargetSize: [7, 8],
+    });
+    expect(encoding()).toEqual([
+      "text_encoder 6,1,7,7,7 without 1",
+      "text_encoder_2 6,2,7,0,0 2 1,1,1,1,1 without 1",
+      "text_encoder 6,2,7,7,7 without 1",
+      "text_encoder_2 6,1,7,0,0 2 2,2,2,2,2 without 1",
+      "time_ids 5,6,1,2,7,8",
+      `time_ids 5,6,1,2,${here}`,
+    ]);
+  });
+
+  test("have weights each of its own", async () => {
+    await run({ prompt: "(c:6)", prompt2: "(b:6)" });
+    expect(encoding()).toEqual([
+      "text_encoder 6,2,7,7,7",
+      "context 1,6,1,1,1",
+      "text_encoder_2 6,1,7,0,0 2 1,6,1,1,1",
+      "context 1,2.5,6,90,1,2.5,1,2.5,1,2.5 with 1,2",
+      `time_ids ${here},0,0,${here}`,
+    ]);
+    expect(components.alive).toBe(0);
+  });
+
+  test("read no empty negative prompt: zeros take its place", async () => {
+    await run({ guidanceScale: 3 });
+    expect(encoding().slice(2, 3)).toEqual(["context 0,0,0,0,0,0,0,0,0,0 with 0,0"]);
+    expect(components.alive).toBe(0);
+  });
+
+  test("take encoded prompts with their pooled outputs only", async () => {
+    const promptEmbeds = Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9, 10);
+    const pooledPromptEmbeds = Float32Array.of(1, 2);
+    await run({ prompt: "", promptEmbeds, pooledPromptEmbeds });
+    expect(encoding()[0]).toBe("context 1,2,3,4,5,6,7,8,9,10 with 1,2");
+    await expect(run({ prompt: "", promptEmbeds })).rejects.toThrow("pooled prompt embeds");
+    await expect(run({ pooledPromptEmbeds })).rejects.toThrow("one without prompt embeds");
+    load(makeManifest());
+    await expect(run({ prompt2: "b" })).rejects.toThrow("prompt 2: got b");
+    await expect(run({ originalSize: [1, 2] })).rejects.toThrow("original size: got [1,2]");
+  });
+});
+
 test("a UNet that embeds the guidance scale gets it, and is called once", async () => {
   const { components: drawing } = makeManifest();
   const scale = { name: "guidance_scale", shape: [1], dtype: "float32" };
@@ -578,6 +667,8 @@ test("settings and metadata say what made the picture", async () => {
   expect(image.settings).toEqual({
     prompt: "c",
     negativePrompt: "",
+    prompt2: null,
+    negativePrompt2: null,
     promptSyntax: "webui",
     clipSkip: 0,
     seed: 3,
@@ -596,6 +687,12 @@ test("settings and metadata say what made the picture", async () => {
     sigmas: null,
     height: HEIGHT,
     width: WIDTH,
+    originalSize: null,
+    cropsCoordsTopLeft: null,
+    targetSize: null,
+    negativeOriginalSize: null,
+    negativeCropsCoordsTopLeft: null,
+    negativeTargetSize: null,
     hiresScale: null,
     hiresStrength: null,
     hiresSteps: null,
@@ -762,7 +859,8 @@ describe("hires fix", () => {
       return components.calls.filter((call) => call === "vae_decoder").length;
     };
     expect(await decoded()).toBe(9); // 4 x 6 cells in tiles of 2 x 3
-    const decoder = { function: "vae_decoder_48x32", inputs: [], outputs: [] };
+    const latents = { name: "latents", shape: [1, 4, height / 8, width / 8], dtype: "float32" };
+    const decoder = { function: "vae_decoder_48x32", inputs: [latents], outputs: [] };
     load(makeManifest(undefined, { variants: [{ ...large, functions: { vae_decoder: decoder } }] }));
     expect(await decoded()).toBe(1);
   });

@@ -11,6 +11,8 @@ const request: GenerateRequest = { prompt: "c", controlImage: pixel };
 const complete: Settings = {
   prompt: "gold",
   negativePrompt: "navy",
+  prompt2: null,
+  negativePrompt2: null,
   promptSyntax: "webui",
   clipSkip: 0,
   seed: 5,
@@ -29,6 +31,12 @@ const complete: Settings = {
   sigmas: null,
   height: HEIGHT,
   width: WIDTH,
+  originalSize: null,
+  cropsCoordsTopLeft: null,
+  targetSize: null,
+  negativeOriginalSize: null,
+  negativeCropsCoordsTopLeft: null,
+  negativeTargetSize: null,
   hiresScale: null,
   hiresStrength: null,
   hiresSteps: null,
@@ -116,11 +124,13 @@ test("random seeds fill the whole range", () => {
 test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...complete, controlImage: pixel, image: pixel, maskImage: pixel })).not.toThrow();
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
-    "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, promptSyntax, clipSkip, seed, " +
-      "numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
-      "guessMode, sampler, scheduleType, eta, timesteps, sigmas, height, width, hiresScale, hiresStrength, hiresSteps, " +
-      "hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, maskedContent, applyOverlay, " +
-      "controlImage, image, maskImage, latents, promptEmbeds, negativePromptEmbeds; rename it or leave it out",
+    "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, prompt2, " +
+      "negativePrompt2, promptSyntax, clipSkip, seed, numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
+      "guessMode, sampler, scheduleType, eta, timesteps, sigmas, height, width, originalSize, cropsCoordsTopLeft, " +
+      "targetSize, negativeOriginalSize, negativeCropsCoordsTopLeft, negativeTargetSize, hiresScale, hiresStrength, " +
+      "hiresSteps, hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, maskedContent, applyOverlay, " +
+      "controlImage, image, maskImage, latents, promptEmbeds, negativePromptEmbeds, " +
+      "pooledPromptEmbeds, negativePooledPromptEmbeds; rename it or leave it out",
   );
 });
 

@@ -76,6 +76,14 @@ export const DEPTH = {
   graph: "",
 };
 
+/** A VAE's encoder for pictures of the default size. */
+export const VAE_ENCODER = {
+  function: "vae_encoder",
+  inputs: [{ name: "image", shape: [1, 3, HEIGHT, WIDTH], dtype: "float32" }],
+  outputs: [],
+  params: ["unet.weight"],
+};
+
 export function keptParams(count: number): Record<string, number> {
   return Object.fromEntries(DRAWING.map((name) => [name, count]));
 }
@@ -85,13 +93,31 @@ export function makeInpaintingManifest(): Manifest {
   const { components } = makeManifest();
   const sample = { name: "sample", shape: [1, 9, HEIGHT / 8, WIDTH / 8], dtype: "float32" };
   const unet = { ...components.unet, inputs: [sample, ...components.unet.inputs] };
-  return makeManifest(FILES, { components: { ...components, unet, vae_encoder: components.vae_decoder }, memory: {} });
+  return makeManifest(FILES, { components: { ...components, unet, vae_encoder: VAE_ENCODER }, memory: {} });
+}
+
+/** The same of Stable Diffusion XL: two text encoders, D = 1 + 1, whose prompts are padded differently, and P = 2. */
+export function makeXlManifest(): Manifest {
+  const { components, model, tokenizer } = makeManifest();
+  const layerGates = { name: "layer_gates", shape: [3], dtype: "float32" };
+  const [tokenIds] = components.text_encoder.inputs;
+  const second = { ...components.text_encoder, inputs: [tokenIds, layerGates] };
+  const context = { name: "context", shape: [1, 5, 2], dtype: "compute" };
+  const textEmbeds = { name: "text_embeds", shape: [1, 2], dtype: "compute" };
+  const unet = { ...components.unet, inputs: [context, textEmbeds, ...components.unet.inputs.slice(1)] };
+  return makeManifest(FILES, {
+    model: { ...model, zeros_for_empty_prompt: true },
+    components: { ...components, text_encoder_2: second, unet },
+    more_tokenizers: [{ ...tokenizer, pad_id: 0 }],
+    memory: {},
+  });
 }
 
 /** A manifest for `files`, with `changes` over it. */
 export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = {}): Manifest {
   const context = { name: "context", shape: [1, 5, 1], dtype: "compute" };
   const residual = { name: "mid_residual", shape: [1], dtype: "compute" };
+  const latents = { name: "latents", shape: [1, 4, HEIGHT / 8, WIDTH / 8], dtype: "float32" };
   const tokenIds = { name: "token_ids", shape: [1, 5], dtype: "int32" };
   const layerGates = { name: "layer_gates", shape: [3], dtype: "float32" };
   const component = (name: string) => ({ function: name, inputs: [], outputs: [], params: ["unet.weight"] });
@@ -106,11 +132,13 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       vae_scale_factor: 8,
       prediction_type: "v_prediction",
       scaling_factor: 0.25,
+      zeros_for_empty_prompt: false,
     },
     target: "webgpu",
     libraries,
     components: {
       ...Object.fromEntries(DRAWING.map((name) => [name, component(name)])),
+      vae_decoder: { ...component("vae_decoder"), inputs: [latents] },
       text_encoder: { ...component("text_encoder"), inputs: [tokenIds, layerGates] },
       unet: { ...component("unet"), inputs: [context, residual] },
     },
@@ -123,6 +151,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       merged: [],
     },
     tokenizer: { file: "tokenizer/tokenizer.json", max_length: 5, begin_id: 6, end_id: 7, pad_id: 7 },
+    more_tokenizers: [],
     samplers: { file: "samplers.json", default: "ddim" },
     defaults: { steps: 2, guidance_scale: 2, conditioning_scale: 1 },
     latent_preview: {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Manifest, Variant } from "../../src/engine/manifest";
 import { applyVariant, compiledSizes, forSize, functionFor } from "../../src/engine/variant";
-import { HEIGHT, makeManifest, WIDTH } from "./sample_bundle";
+import { HEIGHT, makeManifest, VAE_ENCODER, WIDTH } from "./sample_bundle";
 
 const [H, W] = [HEIGHT / 8, WIDTH / 8];
 const tensor = (name: string, ...shape: number[]) => ({
@@ -72,5 +72,7 @@ test("a component is compiled for the sizes of the variants that have a function
     { height: WIDTH, width: HEIGHT },
   ];
   expect(compiledSizes(manifest, "vae_decoder")).toEqual([own, turned]);
-  expect(compiledSizes(manifest, "text_encoder")).toEqual([own]);
+  const tile = { ...VAE_ENCODER, inputs: [tensor("image", 1, 3, 8, 16)] };
+  const tiled = { ...manifest, components: { ...manifest.components, vae_encoder: tile } };
+  expect(compiledSizes(tiled, "vae_encoder")).toEqual([{ height: 8, width: 16 }]);
 });
