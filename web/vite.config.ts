@@ -3,6 +3,7 @@ import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { extname, join, normalize, resolve, sep } from "node:path";
 import type { Plugin, Rolldown } from "vite";
 import { defineConfig } from "vitest/config";
+import { openCvWithoutEval } from "./opencv_without_eval.ts";
 
 const repository = resolve(import.meta.dirname, "..");
 /** What the development server serves as ./bundle/; beside the built page build.py puts a copy. */
@@ -24,14 +25,16 @@ function serveBundle(): Plugin {
   };
 }
 
-/** tvmjs asks for Node's modules in code that only Node runs; a page needs none of them. */
+/** tvmjs and OpenCV.js ask for Node's modules in code that only Node runs; a page needs none of them. */
 export function leaveOutNodeModules(): Plugin {
   const empty = "\0node-module-left-out";
   return {
     name: "leave-out-node-modules",
     enforce: "pre",
     resolveId: (id, importer) =>
-      /^(crypto|fs|path|perf_hooks|ws)$/.test(id) && importer?.includes("@mlc-ai/web-runtime") ? empty : undefined,
+      /^(crypto|fs|path|perf_hooks|ws)$/.test(id) && /@mlc-ai.web-runtime|@techstark.opencv-js/.test(importer ?? "")
+        ? empty
+        : undefined,
     load: (id) => (id === empty ? "export default {}" : undefined),
   };
 }
@@ -44,6 +47,9 @@ function relaxPolicyInDevelopment(): Plugin {
     transformIndexHtml: (html) => html.replace(/<meta http-equiv="Content-Security-Policy"[^>]*>/s, ""),
   };
 }
+
+/** OpenCV.js, of ten megabytes, which only some visits use; the service worker keeps it from its first use on. */
+const isOnDemand = (name: string) => name.includes("opencv_worker");
 
 /** Puts src/page/offline.js beside the page, with the names of the page's files. */
 function emitServiceWorker(): Plugin {
@@ -58,7 +64,7 @@ function emitServiceWorker(): Plugin {
           "./",
           "./favicon.svg",
           "./models.json",
-          ...Object.keys(files).filter((name) => name !== "index.html"),
+          ...Object.keys(files).filter((name) => name !== "index.html" && !isOnDemand(name)),
         ];
         const source = readFileSync(join(import.meta.dirname, "src", "page", "offline.js"), "utf8")
           .replace('["%FILES%"]', JSON.stringify(names))
@@ -77,7 +83,7 @@ export default defineConfig({
     target: "es2022",
     modulePreload: { polyfill: false },
   },
-  worker: { format: "es", plugins: () => [leaveOutNodeModules()] },
+  worker: { format: "es", plugins: () => [leaveOutNodeModules(), openCvWithoutEval()] },
   plugins: [leaveOutNodeModules(), serveBundle(), relaxPolicyInDevelopment(), emitServiceWorker()],
   test: { include: ["tests/**/*.test.ts"] },
 });

@@ -1,7 +1,18 @@
 /** The names of the annotators, their parameters, and which of them serve a kind of ControlNet. */
 
 /** The names are those of mlc_controlnet/images/annotators.py; `none` takes the picture as it is. */
-export const ANNOTATOR_NAMES = ["none", "canny"] as const;
+export const ANNOTATOR_NAMES = [
+  "none",
+  "canny",
+  "scribble",
+  "softedge",
+  "lineart",
+  "tile",
+  "blur",
+  "color",
+  "threshold",
+  "normal",
+] as const;
 export type AnnotatorName = (typeof ANNOTATOR_NAMES)[number];
 
 /** An annotator with its parameters. */
@@ -21,12 +32,25 @@ export interface Parameter {
   readonly default: number;
 }
 
-/** The parameters of each annotator, by name. */
+const CELL: Parameter = { min: 2, max: 64, step: 1, default: 8 };
+
+/** The parameters of each annotator, by name: those of the Python functions, with the same defaults. */
 export const PARAMETERS: Readonly<Record<AnnotatorName, Readonly<Record<string, Parameter>>>> = {
   none: {},
   canny: {
     low: { min: 0, max: 400, step: 5, default: 100 },
     high: { min: 0, max: 800, step: 5, default: 200 },
+  },
+  scribble: { threshold: { min: 1, max: 128, step: 1, default: 16 } },
+  softedge: {},
+  lineart: {},
+  tile: { factor: CELL },
+  blur: { sigma: { min: 0.5, max: 32, step: 0.5, default: 9 } },
+  color: { factor: { ...CELL, max: 128, default: 64 } },
+  threshold: { level: { min: 0, max: 254, step: 1, default: 127 } },
+  normal: {
+    background: { min: 0, max: 1, step: 0.05, default: 0.4 },
+    depth: { min: 0.5, max: 16, step: 0.1, default: 6.3 },
   },
 };
 
@@ -37,7 +61,26 @@ export function parameterOf({ name, parameters }: Annotation, parameter: string)
   return parameters[parameter] ?? PARAMETERS[name][parameter].default;
 }
 
-/** The annotators for a kind of ControlNet, in ControlNet 1.1's words; the first is the one for a photo. */
-export function annotatorsFor(_kind: string): readonly AnnotatorName[] {
-  return ["canny", "none"];
+/** The first of a kind is the one for a photo. `none` is for maps that are ready. */
+const BY_KIND: Readonly<Record<string, readonly AnnotatorName[]>> = {
+  canny: ["canny", "none"],
+  mlsd: ["canny", "none"],
+  scribble: ["scribble", "canny", "threshold", "none"],
+  softedge: ["softedge", "none"],
+  lineart: ["lineart", "scribble", "threshold", "none"],
+  lineart_anime: ["lineart", "scribble", "threshold", "none"],
+  tile: ["tile", "blur", "none"],
+  shuffle: ["color", "blur", "none"],
+  normal: ["normal", "none"],
+  // Maps that only a model can make of a photo, or a person by painting.
+  depth: ["none", "blur"],
+  openpose: ["none"],
+  seg: ["none"],
+  ip2p: ["none"],
+  inpaint: ["none"],
+};
+
+/** The annotators for a kind of ControlNet, in ControlNet 1.1's words; of an unknown kind, all. */
+export function annotatorsFor(kind: string): readonly AnnotatorName[] {
+  return BY_KIND[kind] ?? ["canny", ...ANNOTATOR_NAMES.filter((name) => name !== "canny")];
 }

@@ -1,5 +1,6 @@
 /** One control unit: its ControlNet, its board, and how it counts. */
 
+import { useSignalEffect } from "@preact/signals";
 import { encodePng } from "../../worker";
 import { BoardView } from "../drawing/board_view";
 import { saveFile } from "../drawing/canvas";
@@ -30,6 +31,10 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
   const title = `unit-${unit.id}-title`;
   const hint = `unit-${unit.id}-hint`;
   const isPicture = drawing.shape.kind === "picture";
+  useSignalEffect(() => {
+    const failure = drawing.failure.value;
+    if (failure !== undefined) studio.messages.error(failure, unit.id);
+  });
   return (
     <section class={enabled.value ? "card unit" : "card unit off"} aria-labelledby={title} data-drop={unit.id}>
       <div class="card-head">
@@ -122,15 +127,14 @@ function Hint({ unit, id }: { unit: ControlUnit; id: string }) {
 /** The control image, pixel by pixel. */
 function ModelGets({ unit }: { unit: ControlUnit }) {
   const { width, height } = unit.drawing.size;
+  const { isBusy } = unit.drawing;
   return (
     <div class="model-gets">
       <PictureView image={unit.drawing.image.value} label={t.value.modelGets} />
       <p>
         {t.value.modelGets}
         <br />
-        <small>
-          {width} × {height}
-        </small>
+        <small>{isBusy ? t.value.annotating : `${width} × ${height}`}</small>
       </p>
     </div>
   );

@@ -2,7 +2,7 @@
 
 import type { Image } from "../../worker";
 import { PASS_THROUGH } from "../annotators/annotation";
-import { isOutline } from "../annotators/edges";
+import { isOutline } from "../annotators/is_outline";
 import { readPicture } from "../drawing/canvas";
 import type { ControlUnit } from "./control_unit";
 import type { Place } from "./messages";

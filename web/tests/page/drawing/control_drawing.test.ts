@@ -1,10 +1,25 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { prepareImage } from "../../../src/engine/prepare_image";
-import { PASS_THROUGH } from "../../../src/page/annotators/annotation";
+import { type Annotation, PASS_THROUGH } from "../../../src/page/annotators/annotation";
 import { attachBoard } from "../../../src/page/drawing/board";
 import { ControlDrawing } from "../../../src/page/drawing/control_drawing";
 import { EMPTY } from "../../../src/page/drawing/control_shape";
+import type { Image } from "../../../src/worker";
 import { blank, FakeCanvas, stubBrowser } from "./fake_canvas";
+
+/** An annotator that is quick, and takes its time. */
+vi.mock("../../../src/page/annotators/annotate", async (load) => {
+  const { invert } = await load<typeof import("../../../src/page/annotators/annotate")>();
+  return {
+    invert,
+    annotate: async (image: Image, { name, inverted }: Annotation) => {
+      await new Promise((resolve) => setTimeout(resolve, inverted ? 0 : 20));
+      const data = image.data.map((value, i) => (i % 4 === 3 ? 255 : value === 217 ? 255 : 0));
+      const lines = name === "none" ? image : { ...image, data };
+      return inverted ? invert(lines) : lines;
+    },
+  };
+});
 
 const SIZE = { width: 64, height: 48 };
 const EDGES = { ...PASS_THROUGH, name: "canny" } as const;
