@@ -108,4 +108,7 @@ def test_every_option_is_in_the_record():
     values = {**FIXTURE["written"][0]["settings"], "hires_scale": 2.0, "timesteps": (1.0,), "sigmas": (1.0,)}
     values |= {"hires_strength": 0.5, "hires_steps": 2, "hires_upscaler": "bicubic", "padding_mask_crop": 1}
     values["schedule_type"] = "karras"
+    values |= dict.fromkeys(("prompt_2", "negative_prompt_2"), "red")
+    sizes = ("original_size", "crops_coords_top_left", "target_size")
+    values |= dict.fromkeys((*sizes, *(f"negative_{name}" for name in sizes)), (512, 768))
     assert set(read_settings(picture({"settings": values, "model": "x"})).options) == set(OPTIONS)
