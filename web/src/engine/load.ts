@@ -3,7 +3,7 @@
  * the browser's cache under that hash. The twin of mlc_controlnet/bundle/reader.py.
  */
 
-import { type BundleAddress, fileUrl, resolveBundleUrl } from "./bundle_address.ts";
+import { type BundleAddress, fileUrl, isOwn, resolveBundleUrl } from "./bundle_address.ts";
 import { alone, BundleCache, cacheKey } from "./bundle_cache.ts";
 import { MANIFEST_NAME } from "./constants.ts";
 import { BrokenConnection, type Download, download, type ReadOptions } from "./download.ts";
@@ -116,6 +116,12 @@ async function readManifest(
   signal?: AbortSignal,
 ): Promise<{ bytes: Uint8Array<ArrayBuffer>; manifest: Manifest; isKept: boolean }> {
   const url = fileUrl(address, MANIFEST_NAME);
+  if (isOwn(address)) {
+    const bytes = await cache.get(url);
+    if (bytes !== undefined) return { bytes, manifest: parseManifest(bytes, url), isKept: true };
+    const [got, remedy] = ["nothing in the browser's storage", "drop its folder again"];
+    throw new UserError("own bundle", got, "its files", remedy, "bad-bundle");
+  }
   const wanted = "a bundle's manifest.json";
   const remedy =
     "build a bundle with python -m mlc_controlnet build --target webgpu and pass the address of its folder";
