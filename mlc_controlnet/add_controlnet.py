@@ -173,7 +173,14 @@ def _bundle_folder(folder: Path) -> Path:
 
 
 def _check_extensible(bundle: Bundle) -> None:
-    """Raise UserError if the bundle has no kernels of a ControlNet, or cannot add the residuals of two."""
+    """Raise UserError if the bundle's kernels serve no further ControlNet, or cannot add the residuals of two."""
+    if bundle.manifest.params.quantized:
+        raise UserError(
+            str(bundle.path),
+            "weights of few bits, which its kernels decode",
+            "a bundle of float16 weights",
+            f"{_REMEDY} and --weights",
+        )
     missing = [name for name in (*PER_CONTROLNET, RESIDUAL_SUM) if name not in bundle.manifest.components]
     if missing:
         raise UserError(

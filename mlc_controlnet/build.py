@@ -16,7 +16,7 @@ from mlc_controlnet.bundle.params import DTYPE_BYTES, ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
-from mlc_controlnet.capture import CapturedModel, capture, share_weights, stored_bytes
+from mlc_controlnet.capture import CapturedModel, Quantizer, capture, share_weights, stored_bytes
 from mlc_controlnet.checkpoint import (
     Checkpoint,
     find_model,
@@ -52,6 +52,7 @@ from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
+from mlc_controlnet.passes.quantize.quantize_model import quantize_model
 from mlc_controlnet.toolchain.gpu_compilers import check_device
 from mlc_controlnet.toolchain.link_wasm import MAX_MEMORY_BYTES
 
@@ -88,6 +89,8 @@ def build(config: BuildConfig) -> Bundle:
         with stage("capture its components"):
             models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
+            quantizer = Quantizer()
+            models = [quantize_model(model, config.weights_of, quantizer) for model in models]
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
         references = background.start(run_references, checkpoint)
@@ -233,7 +236,7 @@ def compare_with_torch(
                 native = config.for_target("llvm")
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references)
-        check_parity(measured, model.dtype)
+        check_parity(measured, model.dtype, lambda name: config.weights_of(checkpoint.call_specs[name].name))
         for component, decibels in measured.items():
             of_component = parity.setdefault(component, {})
             of_component[model.dtype] = min(decibels, of_component.get(model.dtype, decibels))
@@ -255,7 +258,11 @@ def write_data(
     for file, data in {file: tokenizer.json for file, tokenizer in tokenizer_files(checkpoint)}.items():
         writer.add_bytes(file, data)
     writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
-    return dataclasses.replace(written, merged=description.describe_merges(model))
+    return dataclasses.replace(
+        written,
+        merged=description.describe_merges(model),
+        quantized=description.describe_quantized(model, checkpoint),
+    )
 
 
 def tokenizer_files(checkpoint: Checkpoint) -> list[tuple[str, TokenizerSource]]:

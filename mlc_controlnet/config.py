@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.components import COMPONENTS, kind_of
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS
 
@@ -91,6 +91,39 @@ class Defaults:
 
 # A UNet predicts the noise, or the velocity of arXiv 2202.00512.
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+# What weights are stored in, and how many bits a number takes. Kernels decode them as they read them.
+WEIGHTS = ("float16", "int8", "int4", "palette6", "palette4")
+
+
+@dataclass(frozen=True)
+class WeightsOption:
+    """What weights are stored in: `[COMPONENT=]FORMAT` of the command line.
+
+    Attributes:
+        format: one of WEIGHTS.
+        component: one of COMPONENTS, and its further ones: controlnet_2 is a controlnet; None: every one.
+    """
+
+    format: str
+    component: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "WeightsOption":
+        """Split at the first `=`.
+
+        Raises:
+            UserError: the format or the component is unknown.
+        """
+        component, given, name = text.rpartition("=")
+        check_one_of(f"--weights {text}" if given else "--weights", name, WEIGHTS)
+        if given:
+            check_one_of(f"--weights {text}: component", component, COMPONENTS)
+        return cls(name, component if given else None)
+
+    def __str__(self) -> str:
+        return self.format if self.component is None else f"{self.component}={self.format}"
 
 
 @dataclass(frozen=True)
@@ -223,6 +256,7 @@ class BuildConfig:
         components: the components to build.
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
         prediction_type: one of PREDICTION_TYPES; None for the model's own.
+        weights: what weights are stored in; the last option that names a component counts, and float16 if none does.
     """
 
     model: str
@@ -248,6 +282,7 @@ class BuildConfig:
     components: tuple[str, ...] = COMPONENTS
     tokenizer: Path | None = None
     prediction_type: str | None = None
+    weights: tuple[WeightsOption, ...] = ()
 
     def __post_init__(self) -> None:
         check_one_of("--target", self.target, TARGETS)
@@ -261,6 +296,13 @@ class BuildConfig:
             raise UserError("--prompt-chunks", str(self.prompt_chunks), "1 or more", "leave it out for one")
         if self.prediction_type is not None:
             check_one_of("--prediction-type", self.prediction_type, PREDICTION_TYPES)
+
+    def weights_of(self, component: str) -> str:
+        """Return what a component's weights are stored in, one of WEIGHTS."""
+        kind = kind_of(component)
+        named = [option for option in self.weights if option.component == kind]
+        general = [option for option in self.weights if option.component is None]
+        return (named or general)[-1].format if named or general else WEIGHTS[0]
 
     def for_target(self, target: str) -> "BuildConfig":
         """Return the same build for another target. Only the original target's IR is written to `dump_ir`."""

@@ -1,9 +1,13 @@
 """Options of the command line that have a grammar of their own."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
-from mlc_controlnet.config import LORA_PARTS, BuildConfig, LoraOption
+from mlc_controlnet.config import LORA_PARTS, WEIGHTS, BuildConfig, LoraOption, WeightsOption
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.quantize.formats import FLOAT16, FORMATS, LEAST_DB
 
 
 @pytest.mark.parametrize(
@@ -79,3 +83,29 @@ def test_a_malformed_weight_is_refused_with_the_option(end: str, complaint: str)
 def test_a_browsers_processor_computes_in_float32(tmp_path, target, dtypes, instruction_sets, captured) -> None:
     config = BuildConfig("circles", target, dtypes, tmp_path, tmp_path, instruction_sets=instruction_sets)
     assert config.captured_dtypes == captured
+
+
+def test_weights_of_a_component_count_before_those_of_all() -> None:
+    options = tuple(map(WeightsOption.parse, ("unet=palette6", "int8", "unet=int4")))
+    config = BuildConfig("circles", "llvm", ("float32",), Path("out"), Path("records"), weights=options)
+    assert config.weights_of("unet") == "int4"
+    assert config.weights_of("controlnet_2") == "int8"
+    assert dataclasses.replace(config, weights=()).weights_of("unet") == "float16"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("int3", r"--weights: got 'int3', wanted one of float16, int8"),
+        ("body=int8", r"--weights body=int8: component: got 'body', wanted one of text_encoder"),
+        ("unet=", r"--weights unet=: got '', wanted one of float16, int8"),
+    ],
+)
+def test_unknown_weights_are_a_users_error(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        WeightsOption.parse(text)
+
+
+def test_every_format_of_weights_is_known() -> None:
+    assert (FLOAT16, *FORMATS) == WEIGHTS
+    assert FORMATS.keys() == LEAST_DB.keys()

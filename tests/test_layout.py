@@ -13,7 +13,7 @@ PACKAGE = ROOT / "mlc_controlnet"
 LAYERS = (
     {"__init__", "errors", "files", "instruction_sets", "locations", "machine", "plot_themes"},
     {"components", "config", "images"},
-    {"bundle"},
+    {"bundle", "quantize"},
     {"runtime", "checkpoint"},
     {"capture", "train"},
     {"kernels", "passes", "toolchain"},

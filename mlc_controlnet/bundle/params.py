@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4}
+DTYPE_BYTES = {"float16": 2, "float32": 4, "int32": 4, "uint32": 4}
 RECORD_ALIGNMENT_BYTES = 4  # WebGPU copies multiples of four bytes only
 
 Complaint = tuple[str, str, str]  # subject, got, wanted
@@ -32,6 +32,28 @@ class MergedParam:
 
 
 @dataclass(frozen=True)
+class QuantizedParam:
+    """A weight that is stored in few bits, as two params: kernels decode it. quantize/scheme.py says how.
+
+    Attributes:
+        shape: of the weight.
+        method: linear or palette.
+        bits: of a code.
+        group: neighbouring inputs that share a scale, or outputs that share a palette.
+        words: the param with its codes, uint32.
+        table: the param with its scales or palettes, float16.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    method: str
+    bits: int
+    group: int
+    words: str
+    table: str
+
+
+@dataclass(frozen=True)
 class ParamsSpec:
     """The weights: their shards, and the place of each tensor in them."""
 
@@ -40,6 +62,7 @@ class ParamsSpec:
     shards: tuple[str, ...]
     records: tuple[ParamRecord, ...]
     merged: tuple[MergedParam, ...] = ()
+    quantized: tuple[QuantizedParam, ...] = ()
 
 
 def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Complaint]:
@@ -72,6 +95,7 @@ def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Compl
             wanted = f"{shard_bytes[record.shard]} at most, the shard's size"
             yield subject, f"an end at byte {ends[record.shard]}", wanted
     yield from _merged_faults(params)
+    yield from _quantized_faults(params)
     record_bytes = sum(record.bytes for record in params.records)
     if params.bytes != record_bytes:
         yield "params.bytes", str(params.bytes), f"{record_bytes}, the sum of all records"
@@ -89,3 +113,14 @@ def _merged_faults(params: ParamsSpec) -> Iterator[Complaint]:
         if unknown := [source for source in merged.sources if source not in records]:
             yield subject, f"{unknown[0]}, which has no record", "recorded params only"
         seen.add(merged.name)
+
+
+def _quantized_faults(params: ParamsSpec) -> Iterator[Complaint]:
+    dtypes = {record.name: record.dtype for record in params.records}
+    for quantized in params.quantized:
+        subject = f"params.quantized: {quantized.name}"
+        if any(size < 1 for size in quantized.shape):
+            yield subject, f"a shape of {list(quantized.shape)}", "positive sizes"
+        for param, wanted in ((quantized.words, "uint32"), (quantized.table, "float16")):
+            if dtypes.get(param) != wanted:
+                yield subject, f"{param}, of dtype {dtypes.get(param, 'none')}", f"a recorded param of {wanted}"

@@ -42,6 +42,11 @@ class Param:
     rows: tuple[Rows, ...]
     axes: tuple[int, ...] = ()
 
+    @property
+    def dtype(self) -> str:
+        """The dtype of what a bundle stores."""
+        return "float16"
+
     @classmethod
     def whole(cls, tensor: str) -> "Param":
         """Return the param that is this tensor of the checkpoint."""

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from mlc_controlnet.checkpoint.quantized_file import check_is_not_gguf, check_is_not_quantized
 from mlc_controlnet.errors import UserError
 
 TORCH_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin")
@@ -39,11 +40,12 @@ def read_weights(path: Path) -> WeightFile:
     """Parse a file of weights.
 
     Raises:
-        UserError: the file is missing, of another kind or damaged, its pickle would run code, or it holds something
-            that is not a tensor.
+        UserError: the file is missing, of another kind, quantized already or damaged, its pickle would run code, or it
+            holds something that is not a tensor.
     """
     _check_suffix(path)
     file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
+    check_is_not_quantized(path, file.tensors)
     _check_are_weights(file)
     return WeightFile(file.path, _without_wrappers(file.tensors), file.metadata)
 
@@ -61,6 +63,7 @@ def read_content(path: Path) -> object:
 def _check_suffix(path: Path) -> None:
     if not path.is_file():
         raise UserError(str(path), "no such file", "weights as safetensors", "check that the model was saved whole")
+    check_is_not_gguf(path)
     if path.suffix not in SUFFIXES:
         raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
 

@@ -11,10 +11,12 @@ from mlc_controlnet.config import (
     DTYPES,
     PREDICTION_TYPES,
     TARGETS,
+    WEIGHTS,
     BuildConfig,
     ControlNetOption,
     EmbeddingOption,
     LoraOption,
+    WeightsOption,
     parse_size,
 )
 from mlc_controlnet.errors import UserError
@@ -117,6 +119,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         action="append",
         help=f"the library's dtype, {' or '.join(DTYPES)}; can be repeated; default: both for webgpu, else float32",
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[COMPONENT=]FORMAT",
+        help=f"what the weights of matrix products and convolutions are stored in: {', '.join(WEIGHTS)}; can be "
+        "repeated, for one component each. The bundle and its memory shrink, and the pictures change a little; "
+        "default: float16",
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
@@ -301,6 +312,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         components=tuple(options.component or COMPONENTS),
         tokenizer=options.tokenizer,
         prediction_type=options.prediction_type,
+        weights=tuple(WeightsOption.parse(text) for text in options.weights),
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import mlc_controlnet
 from mlc_controlnet.bundle import manifest
-from mlc_controlnet.bundle.params import MergedParam
+from mlc_controlnet.bundle.params import MergedParam, QuantizedParam
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
-from mlc_controlnet.capture import CapturedModel
+from mlc_controlnet.capture import CapturedModel, PackedParam
+from mlc_controlnet.capture.packed_param import TABLE, WORDS
 from mlc_controlnet.checkpoint import Checkpoint, part_of
 from mlc_controlnet.checkpoint.source import TokenizerSource
 from mlc_controlnet.components import PER_CONTROLNET, TensorSpec, component_specs, kind_of, numbered
@@ -51,6 +52,28 @@ def describe_merges(captured: CapturedModel) -> tuple[MergedParam, ...]:
     return tuple(
         MergedParam(param.name, merge.shape.result, merge.shape.function, tuple(s.name for s in merge.sources))
         for param, merge in captured.merges.items()
+    )
+
+
+def describe_quantized(captured: CapturedModel, checkpoint: Checkpoint) -> tuple[QuantizedParam, ...]:
+    """Describe the weights that are stored in few bits."""
+    tensors = checkpoint.stored_tensors()
+    parts: dict[str, dict[str, PackedParam]] = {}
+    for own in captured.params.values():
+        for param in own:
+            if isinstance(param, PackedParam):
+                parts.setdefault(param.weight.name, {})[param.stores] = param
+    return tuple(
+        QuantizedParam(
+            name,
+            own[WORDS].weight.shape(tensors),
+            own[WORDS].scheme.method,
+            own[WORDS].scheme.bits,
+            own[WORDS].scheme.group,
+            own[WORDS].name,
+            own[TABLE].name,
+        )
+        for name, own in parts.items()
     )
 
 

@@ -1,4 +1,4 @@
-"""Named weights -> shards of raw little-endian float16."""
+"""Named weights -> shards of raw little-endian float16, and uint32 for the words of quantized ones."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -46,7 +46,9 @@ def write_params(
             data = stored_form(tensor)
             if shard and len(shard) + len(data) > max_shard_bytes:
                 close_shard()
-            records.append(ParamRecord(param.name, tuple(tensor.shape), "float16", len(shards), len(shard), len(data)))
+            records.append(
+                ParamRecord(param.name, tuple(tensor.shape), param.dtype, len(shards), len(shard), len(data))
+            )
             shard += data + bytes(-len(data) % RECORD_ALIGNMENT_BYTES)
         if shard:
             close_shard()
@@ -54,8 +56,9 @@ def write_params(
 
 
 def stored_form(tensor: torch.Tensor) -> bytes:
-    """Return a tensor's bytes in a shard: float16, little-endian, C order."""
-    return np.ascontiguousarray(tensor.detach().numpy()).astype("<f2").tobytes()
+    """Return a tensor's bytes in a shard: uint32 as it is, all else as float16; little-endian, C order."""
+    dtype = "<u4" if tensor.dtype == torch.uint32 else "<f2"
+    return np.ascontiguousarray(tensor.detach().numpy()).astype(dtype).tobytes()
 
 
 def _groups(params: Mapping[str, Iterable[Param]]) -> dict[str, dict[Param, None]]:

@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, Schedule, ScheduleError
 
 from mlc_controlnet.kernels.convolution import STAGED
+from mlc_controlnet.kernels.decoding import is_decoding
 
 Block = Any  # a block or loop handle of a Schedule
 
@@ -24,6 +25,7 @@ class Anchored:
     """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place.
 
     Attributes:
+        decodings: blocks that decode a packed weight, left for the caller to inline into a copy of it.
         copies: the epilogue computes nothing, it only brings the reduction's results to memory.
     """
 
@@ -31,6 +33,7 @@ class Anchored:
     epilogue: Block
     pads: tuple[Block, ...]
     copies: bool
+    decodings: tuple[Block, ...] = ()
 
 
 def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
@@ -46,11 +49,13 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
         return None
     (reduction,), (output,) = reductions, outputs
     copies = same_block(schedule, reduction, output)
-    pads = []
+    pads, decodings = [], []
     for block in blocks:
         if block is reduction or same_block(schedule, block, output):
             continue
-        if schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
+        if is_decoding(schedule.get(block)):
+            decodings.append(block)
+        elif schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
             pads.append(block)
         elif not try_inline(schedule, block):
             return None
@@ -58,7 +63,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
         output = schedule.cache_write(reduction, 0, "local")
     else:
         schedule.set_scope(reduction, 0, "local")
-    return Anchored(reduction, output, tuple(pads), copies=copies)
+    return Anchored(reduction, output, tuple(pads), copies=copies, decodings=tuple(decodings))
 
 
 def same_block(schedule: Schedule, one: Block, other: Block) -> bool:
@@ -84,6 +89,12 @@ def try_inline(schedule: Schedule, block: Block) -> bool:
     except ScheduleError:
         return False
     return True
+
+
+def inline_decodings(schedule: Schedule, found: Anchored) -> None:
+    """Compute each decoding where its result is read: in the copy of a weight that a schedule has made by now."""
+    for block in found.decodings:
+        schedule.compute_inline(block)
 
 
 def extents(schedule: Schedule, loops: list[Block]) -> list[int]:

@@ -28,8 +28,13 @@ def mark_finished(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def mark_pattern(function: tirx.PrimFunc, pattern: int) -> tirx.PrimFunc:
-    """Mark how FuseOps may fuse the function: BROADCAST or OPAQUE."""
+    """Mark how FuseOps may fuse the function: BROADCAST, OPAQUE or another of TVM's OpPatternKinds."""
     return function.with_attr(_OP_PATTERN, pattern)
+
+
+def pattern_of(function: tirx.PrimFunc) -> int:
+    """Return how FuseOps may fuse the function: what it is marked with, or OPAQUE."""
+    return int((function.attrs or {}).get(_OP_PATTERN, OPAQUE))
 
 
 def mark_overwritable(function: tirx.PrimFunc, params: Sequence[int]) -> tirx.PrimFunc:

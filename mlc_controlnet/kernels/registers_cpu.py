@@ -15,6 +15,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.quantize.scheme import LANES
 
 LEAST_BITS = 128  # SSE, Neon and wasm
 
@@ -51,6 +52,13 @@ def registers_of(target: Target | None = None) -> Registers:
     bits = int(target.attrs.get("vector-width", LEAST_BITS))
     many = bits >= 512 or str(target.attrs.get("mtriple", "")).startswith(("aarch64", "arm64"))
     return Registers(32 if many else 16, bits // 32)
+
+
+def in_words(schedule: Schedule, loop: Any) -> None:
+    """Turn a loop that decodes a packed weight into vectors of one word: wider ones would gather their words."""
+    if int(schedule.get(loop).extent) % LANES == 0:
+        _, lane = schedule.split(loop, [None, LANES])
+        schedule.vectorize(lane)
 
 
 def in_vectors(schedule: Schedule, loop: Any, registers: Registers) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, extents
+from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_decodings
+from mlc_controlnet.kernels.decoding import reads_words
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors
+from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words
 
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 PANEL = 192 * 1024  # numbers: what of the weights a task reads again and again, three eighths of a second-level cache
@@ -62,7 +63,8 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
     _, channels, height, width = _output_shape(function)
     depth, steps = _reduced(function)
     most = registers.accumulators + registers.count // 16
-    along_pixels = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
+    long_rows = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
+    along_pixels = long_rows and not reads_words(function)  # else each tile of pixels would decode all weights again
     found = [
         tile
         for tile_channels in divisors(channels, 6 * registers.lanes)
@@ -109,7 +111,7 @@ def schedule_convolution(schedule: Schedule, registers: Registers, tile: Convolu
         return False
     if tile is None:
         tile = default_tile(function, registers)
-    if tile.along_pixels:
+    if tile.along_pixels and not found.decodings:
         _along_pixels(schedule, found, tile, registers)
     else:
         _along_channels(schedule, found, tile, registers)
@@ -136,6 +138,7 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     product = schedule.get(found.reduction)
     channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
     weights = schedule.cache_read(found.reduction, 1, "global")
+    inline_decodings(schedule, found)
     schedule.set_scope(found.reduction, 0, "global")
     schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
     schedule.transform_layout(found.reduction, ("write", 0), lambda b, c, i, j: (b, i, j, c))
@@ -152,7 +155,9 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     in_vectors(schedule, schedule.get_loops(start)[-1], registers)
 
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
-    if channel_is_last:
+    if found.decodings:
+        in_words(schedule, schedule.get_loops(weights)[-1])
+    elif channel_is_last:
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
     else:
         schedule.transform_layout(weights, ("write", 0), lambda n, c, i, j: (c, i, j, n))

@@ -118,6 +118,7 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
     """Take the expressions around a convolution from its blocks."""
     convolution, epilogue = schedule.get(found.reduction), schedule.get(found.epilogue)
     pads = [schedule.get(pad) for pad in found.pads]
+    decodings = [schedule.get(block) for block in found.decodings]
     product = convolution.body.value.b
     read, weights = _unrounded(product.a), _unrounded(product.b)
     (kernel_y, kernel_x), (sums,) = shape.kernel, (region.source for region in convolution.writes)
@@ -132,7 +133,10 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
 
     def weight(b: tirx.Expr, row: tirx.Expr, n: tirx.Expr) -> tirx.Expr:
         c, ky, kx = row // (kernel_y * kernel_x), row // kernel_x % kernel_y, row % kernel_x
-        return _at(convolution, weights, (b, n, zero, zero, c, ky, kx))
+        number = _at(convolution, weights, (b, n, zero, zero, c, ky, kx))
+        for block in decodings:
+            number = _put_in_place(block.body.buffer, partial(_at, block, block.body.value), number)
+        return number
 
     def written(b: tirx.Expr, n: tirx.Expr, y: tirx.Expr, x: tirx.Expr) -> tuple[tirx.Expr, ...]:
         if _shape(schedule, found.epilogue)[0] == shape.batch:

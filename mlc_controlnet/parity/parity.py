@@ -1,7 +1,7 @@
 """Compares compiled components with torch: signal to noise in decibels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, Param, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.quantize.formats import FLOAT16, LEAST_DB
 
 # The signal to noise ratio in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
@@ -76,7 +77,8 @@ class _Weights:
 
     def on_device(self, param: Param) -> tvm.runtime.Tensor:
         values = [
-            _tensor(source.read(self.tensors).detach(), self.captured.dtype) for source in self.captured.sources(param)
+            _tensor(value, "uint32" if value.dtype == torch.uint32 else self.captured.dtype)
+            for value in (source.read(self.tensors).detach() for source in self.captured.sources(param))
         ]
         merge = self.captured.merges.get(param)
         return values[0] if merge is None else self.vm[merge.shape.function](*values)
@@ -86,12 +88,19 @@ class ParityError(Exception):
     """A compiled component does not compute what torch computes: a failure of ours, not of the user's."""
 
 
-def check_parity(measured: Mapping[str, float], dtype: str) -> None:
-    """Raise a ParityError that names every component below the threshold of `dtype`."""
-    wanted = THRESHOLD_DB[dtype]
-    low = {name: db for name, db in measured.items() if not db >= wanted}
+def check_parity(
+    measured: Mapping[str, float], dtype: str, weights_of: Callable[[str], str] = lambda _: FLOAT16
+) -> None:
+    """Raise a ParityError that names every component below the threshold of `dtype` and of its weights' format.
+
+    Args:
+        weights_of: the format of the weights that a function reads, FLOAT16 or a key of LEAST_DB.
+    """
+    wanted = {name: min(THRESHOLD_DB[dtype], LEAST_DB.get(weights_of(name), math.inf)) for name in measured}
+    low = {name: db for name, db in measured.items() if not db >= wanted[name]}
     if low:
-        raise ParityError(f"parity with torch: {low} dB, wanted at least {wanted} dB in {dtype}")
+        least = ", ".join(f"{db} dB" for db in sorted({wanted[name] for name in low}))
+        raise ParityError(f"parity with torch: {low} dB, wanted at least {least} in {dtype}")
 
 
 def _tensor(value: torch.Tensor, dtype: str) -> tvm.runtime.Tensor:

@@ -28,12 +28,14 @@ from mlc_controlnet.passes.clean.lay_out_weights import LayOutWeights
 from mlc_controlnet.passes.clean.pack_params import PackParams
 from mlc_controlnet.passes.clean.param_sources import ParamSource, param_sources
 from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables
+from mlc_controlnet.passes.lower.fuse_decoding import FuseDecoding
 from mlc_controlnet.passes.plan.plan_memory import PlanMemory
 from mlc_controlnet.passes.plan.write_over_operands import MarkOverwritable, WriteOverOperands
 from mlc_controlnet.passes.replace.fold_group_norm_into_conv2d import FoldGroupNormIntoConv2d
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.read_elements_in_place import ReadElementsInPlace
 from mlc_controlnet.passes.replace.read_slices_in_place import ReadSlicesInPlace
+from mlc_controlnet.passes.replace.reshape_decoding import ReshapeDecoding
 from mlc_controlnet.passes.replace.split_deep_attention import SplitDeepAttention
 from mlc_controlnet.passes.replace.split_deep_conv2d import SplitDeepConv2d
 from mlc_controlnet.passes.replace.split_large_planes import SplitLargePlanes
@@ -161,6 +163,7 @@ def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phas
                 UseDirectConv2d(),
                 UseFlashAttention(target),
                 UseGroupNorm(target),
+                ReshapeDecoding(),
             ),
         ),
         Phase(
@@ -169,6 +172,7 @@ def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phas
                 transform.FuseTransposeMatmul(),
                 transform.LegalizeOps(),
                 transform.AnnotateTIROpPattern(),
+                FuseDecoding(),
                 transform.FoldConstant(),
                 transform.FuseOps(),
                 transform.FuseTIR(),

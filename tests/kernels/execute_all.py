@@ -107,6 +107,8 @@ def _compile_for_processor(name: str, function: tirx.PrimFunc) -> tvm.runtime.Mo
 def _draw(tensor: tirx.Buffer, rng: np.random.Generator) -> np.ndarray:
     shape = [int(size) if isinstance(size, tirx.IntImm) else ANY_LENGTH for size in tensor.shape]
     dtype = str(tensor.dtype)
+    if dtype == "uint32":  # words of codes
+        return rng.integers(0, 2**32, shape, np.uint32)
     if dtype.startswith("int"):
         return rng.integers(0, TOKENS, shape).astype(dtype)
     # Positive: a kernel may take a root or a reciprocal; and small, so that float16 holds the sum of thousands.

@@ -10,7 +10,7 @@ export const MANIFEST_NAME = "manifest.json";
 export const RECORD_ALIGNMENT_BYTES = 4;
 
 /** The dtypes of stored weights, and the size of one number. */
-export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4 };
+export const DTYPE_BYTES: Readonly<Record<string, number>> = { float16: 2, float32: 4, int32: 4, uint32: 4 };
 
 /** Stands for the library's own dtype: float32 or float16. */
 export const COMPUTE = "compute";

@@ -100,6 +100,16 @@ const mergedParam = record({
   sources: list(string), // the function's arguments
 });
 
+const quantizedParam = record({
+  name: string,
+  shape: list(integer),
+  method: string, // linear or palette
+  bits: integer, // of a code
+  group: integer, // neighbouring inputs that share a scale, or outputs that share a palette
+  words: string, // the param with its codes, uint32
+  table: string, // the param with its scales or palettes, float16
+});
+
 /** One way to hold the weights of the components that draw. */
 const memoryMode = record({
   peak_bytes: integer, // of GPU memory while a picture is drawn with one ControlNet
@@ -135,6 +145,7 @@ const manifest = record({
     shards: list(string),
     records: list(paramRecord),
     merged: absentMeans([], list(mergedParam)),
+    quantized: absentMeans([], list(quantizedParam)),
   }),
   tokenizer: tokenizerSpec,
   samplers: record({ file: string, default: string }),
@@ -159,6 +170,8 @@ export type ControlNetEntry = Parsed<typeof controlNetEntry>;
 export type Variant = Parsed<typeof variant>;
 export type ParamRecord = Parsed<typeof paramRecord>;
 export type MergedParam = Parsed<typeof mergedParam>;
+/** A weight that is stored in few bits, as two params: kernels decode it. */
+export type QuantizedParam = Parsed<typeof quantizedParam>;
 export type MemoryMode = Parsed<typeof memoryMode>;
 export type FileEntry = Parsed<typeof fileEntry>;
 export type LatentPreview = Manifest["latent_preview"];
@@ -318,6 +331,7 @@ function* paramFaults({ params, files }: Manifest): Generator<Complaint> {
     }
   }
   yield* mergedFaults(params, seen);
+  yield* quantizedFaults(params);
   const bytes = params.records.reduce((sum, entry) => sum + entry.bytes, 0);
   if (params.bytes !== bytes) yield ["params.bytes", String(params.bytes), `${bytes}, the sum of all records`];
 }
@@ -331,6 +345,21 @@ function* mergedFaults({ merged }: Manifest["params"], records: ReadonlySet<stri
     const unknown = sources.find((source) => !records.has(source));
     if (unknown !== undefined) yield [subject, `${unknown}, which has no record`, "recorded params only"];
     seen.add(name);
+  }
+}
+
+function* quantizedFaults({ quantized, records }: Manifest["params"]): Generator<Complaint> {
+  const dtypes = new Map(records.map(({ name, dtype }) => [name, dtype]));
+  for (const { name, shape, words, table } of quantized) {
+    const subject = `params.quantized: ${name}`;
+    if (shape.some((size) => size < 1)) yield [subject, `a shape of [${shape.join(", ")}]`, "positive sizes"];
+    for (const [param, wanted] of [
+      [words, "uint32"],
+      [table, "float16"],
+    ]) {
+      const got = dtypes.get(param);
+      if (got !== wanted) yield [subject, `${param}, of dtype ${got ?? "none"}`, `a recorded param of ${wanted}`];
+    }
   }
 }
 

@@ -149,6 +149,7 @@ export function makeManifest(files: Files = FILES, changes: Partial<Manifest> = 
       shards: ["params/00.bin"],
       records: [{ name: "unet.weight", shape: [2], dtype: "float16", shard: 0, byte_offset: 0, bytes: 4 }],
       merged: [],
+      quantized: [],
     },
     tokenizer: { file: "tokenizer/tokenizer.json", max_length: 5, begin_id: 6, end_id: 7, pad_id: 7 },
     more_tokenizers: [],

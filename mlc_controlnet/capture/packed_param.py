@@ -1,0 +1,72 @@
+"""A quantized weight of a component: two params, its words and its table, made from one param of the checkpoint."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from mlc_controlnet.capture.param import Param
+from mlc_controlnet.quantize.scheme import Scheme
+from mlc_controlnet.quantize.weight import QuantizedWeight, quantize
+
+WORDS, TABLE = "words", "table"
+PARTS = (WORDS, TABLE)
+
+
+class Quantizer:
+    """Quantizes each weight once: libraries of several dtypes and the bundle's files share the result."""
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[Param, Scheme], QuantizedWeight] = {}
+
+    def quantize(self, weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
+        """Return the quantized form of a param of the checkpoint's `tensors`."""
+        key = weight, scheme
+        if key not in self._done:
+            self._done[key] = quantize(weight.read(tensors), scheme)
+        return self._done[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedParam(Param):
+    """One of PARTS of a quantized weight, whose rows and axes these are."""
+
+    scheme: Scheme
+    stores: str
+    quantizer: Quantizer = field(compare=False, repr=False)
+
+    @property
+    def weight(self) -> Param:
+        """The weight itself."""
+        return Param(self.rows, self.axes)
+
+    @property
+    def name(self) -> str:
+        """Unique within a bundle: `unet.mid_block.resnets.0.conv1.weight words`."""
+        return f"{self.weight.name} {self.stores}"
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of what a bundle stores."""
+        return "uint32" if self.stores == WORDS else "float16"
+
+    def read(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Quantize the weight, unless it is already, and return this part of it: uint32 words or a float16 table."""
+        quantized = self.quantizer.quantize(self.weight, self.scheme, tensors)
+        return torch.from_numpy(quantized.words if self.stores == WORDS else quantized.table)
+
+    def shape(self, _tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
+        """Return the part's shape, without making it."""
+        return (self.scheme.words,) if self.stores == WORDS else self.scheme.table_shape
+
+    def bytes(self, tensors: Mapping[str, torch.Tensor]) -> int:
+        """Return how many bytes a bundle stores of it."""
+        return (4 if self.stores == WORDS else 2) * math.prod(self.shape(tensors))
+
+
+def packed(weight: Param, scheme: Scheme, quantizer: Quantizer) -> tuple[PackedParam, ...]:
+    """Return both parts of a quantized weight, in the order in which functions take them."""
+    return tuple(
+        PackedParam(weight.rows, weight.axes, scheme=scheme, stores=part, quantizer=quantizer) for part in PARTS
+    )

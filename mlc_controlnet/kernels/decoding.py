@@ -1,0 +1,75 @@
+"""Decode weights of few bits where a kernel reads them: no decoded copy of a weight is ever in memory.
+
+A PrimFunc that reads a packed weight has one block more, from words and table to the weight. Schedules of convolutions
+and matrix products leave it (`Anchored.decodings`), and inline it into the copy of the weight that they make anyway: to
+workgroup memory on a GPU, where each number is decoded once for all rows of a tile; to the packed panel on a processor.
+Four neighbours of a row lie in one word, so a vector of four is one read, one shift and one mask: 8 or 4 bits; 6 bits
+are two of each. A palette's table is read from storage: 128 bytes for 64 entries, a cache line or two.
+"""
+
+import math
+from collections.abc import Sequence
+
+import tvm
+from tvm import te, tirx
+
+from mlc_controlnet.quantize.scheme import LANES, PALETTE, Scheme
+
+WORDS_DTYPE = "uint32"
+
+
+def decode(words: te.Tensor, table: te.Tensor, scheme: Scheme, shape: Sequence[int]) -> te.Tensor:
+    """Return the weight of `shape`, whose last axes are the scheme's columns, in the table's dtype.
+
+    Args:
+        words: uint32 [scheme.words].
+        table: scheme.table_shape.
+    """
+    row_axes = _row_axes(scheme, shape)
+
+    def value(*index: tirx.Var) -> tirx.Expr:
+        row, column = _flat(index[:row_axes], shape[:row_axes]), _flat(index[row_axes:], shape[row_axes:])
+        code = None
+        for plane in scheme.planes:
+            word = words[plane.first_word + row // plane.rows * (scheme.columns // LANES) + column // LANES]
+            first_bit = (row % plane.rows * LANES + column % LANES) * plane.bits
+            # TVM's passes reject vectors of uint32 indices. A shift of int32 repeats the sign, which the mask removes.
+            part = (word.astype("int32") >> first_bit) & tirx.const(2**plane.bits - 1, "int32")
+            if plane.first_bit:
+                part = part << plane.first_bit
+            code = part if code is None else code | part
+        output, inputs = (column, row) if scheme.outputs_last else (row, column)
+        if scheme.method == PALETTE:
+            return table[output // scheme.group, code]
+        middle = tirx.const(2 ** (scheme.bits - 1), "int32")
+        place = (inputs // scheme.group, output) if scheme.outputs_last else (output, inputs // scheme.group)
+        return (code - middle).astype(table.dtype) * table[place]
+
+    return te.compute(tuple(shape), value, "decode")
+
+
+def has_columns_of(scheme: Scheme, shape: Sequence[int]) -> bool:
+    """Return whether a weight of this shape has the scheme's columns as its last axes."""
+    return any(math.prod(shape[axis:]) == scheme.columns for axis in range(len(shape)))
+
+
+def is_decoding(block: tvm.s_tir.SBlock) -> bool:
+    """Return whether a block reads words of codes: nothing else of a model is uint32."""
+    return any(str(region.source.dtype) == WORDS_DTYPE for region in block.reads)
+
+
+def reads_words(function: tirx.PrimFunc) -> bool:
+    """Return whether a PrimFunc decodes a weight."""
+    return any(str(param.ty.dtype) == WORDS_DTYPE for param in function.params)
+
+
+def _row_axes(scheme: Scheme, shape: Sequence[int]) -> int:
+    """Return how many of the first axes make up a row's number; the others are its columns."""
+    return next(axis for axis in reversed(range(len(shape))) if math.prod(shape[axis:]) == scheme.columns)
+
+
+def _flat(index: Sequence[tirx.Expr], shape: Sequence[int]) -> tirx.Expr:
+    flat: tirx.Expr = tirx.const(0, "int32")
+    for place, size in zip(index, shape, strict=True):
+        flat = place if size == math.prod(shape) else flat * size + place
+    return flat

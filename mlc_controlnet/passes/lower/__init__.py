@@ -1,0 +1,1 @@
+"""Passes of ours in phase lower, between TVM's."""

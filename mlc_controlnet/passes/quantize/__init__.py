@@ -1,0 +1,1 @@
+"""After phase clean: weights become words of codes, which kernels decode as they read them."""

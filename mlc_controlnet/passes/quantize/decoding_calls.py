@@ -1,0 +1,61 @@
+"""The calls that decode a packed weight in Relax, and how passes recognise them.
+
+w = call_tir(decode, (words, table))          # the scheme is an attribute of `decode`
+"""
+
+from dataclasses import asdict, dataclass
+
+import tvm
+from tvm import relax, te, tirx
+
+from mlc_controlnet.kernels.decoding import decode
+from mlc_controlnet.passes.matching import is_call
+from mlc_controlnet.quantize.scheme import Scheme
+
+_SCHEME = "quantization"  # the attribute of a PrimFunc that decodes
+
+
+def emit_decoding(
+    builder: relax.BlockBuilder, words: relax.Expr, table: relax.Expr, scheme: Scheme, shape: tuple[int, ...]
+) -> relax.Call:
+    """Return the call that decodes a weight of `shape`, in the dtype of its table."""
+
+    def decoded(words: te.Tensor, table: te.Tensor) -> te.Tensor:
+        return decode(words, table, scheme, shape)
+
+    call = builder.call_te(decoded, words, table, primfunc_name_hint="decode")
+    function = builder.get()[call.args[0]]
+    builder.update_func(call.args[0], function.with_attr(_SCHEME, asdict(scheme)))
+    return call
+
+
+def scheme_of(function: tirx.PrimFunc) -> Scheme | None:
+    """Return the scheme of a PrimFunc that decodes a weight, None of any other."""
+    fields = (function.attrs or {}).get(_SCHEME)
+    if fields is None:
+        return None
+    method, outputs_last = str(fields["method"]), bool(fields["outputs_last"])
+    bits, group, rows, columns = (int(fields[name]) for name in ("bits", "group", "rows", "columns"))
+    return Scheme(method, bits, group, rows, columns, outputs_last)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A call that decodes a weight."""
+
+    call: relax.Call
+    scheme: Scheme
+
+    @property
+    def operands(self) -> list[relax.Expr]:
+        """Words and table."""
+        return list(self.call.args[1])
+
+
+def decoding(expr: relax.Expr | None, mod: tvm.IRModule) -> Decoding | None:
+    """Return what `expr` decodes; None if it is no such call."""
+    if not is_call(expr, "relax.call_tir"):
+        return None
+    function = mod[expr.args[0]]
+    scheme = scheme_of(function) if isinstance(function, tirx.PrimFunc) else None
+    return None if scheme is None else Decoding(expr, scheme)
