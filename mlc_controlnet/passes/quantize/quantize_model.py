@@ -19,6 +19,8 @@ def quantize_model(captured: CapturedModel, format_of: Callable[[str], str], qua
         format_of: the format of a component, FLOAT16 or a key of FORMATS; equal for components that share a function.
         quantizer: shared by the models of all dtypes of a build.
     """
+    if all(format_of(component) == FLOAT16 for component in captured.params):
+        return captured
     schemes: dict[Param, Scheme] = {}
     places = find_weights(captured)
     for component, own in captured.params.items():
