@@ -51,6 +51,9 @@ function relaxPolicyInDevelopment(): Plugin {
 /** OpenCV.js, of ten megabytes, which only some visits use; the service worker keeps it from its first use on. */
 const isOnDemand = (name: string) => name.includes("opencv_worker");
 
+/** Files of public/ that a visit without a network needs. */
+const BESIDE_THE_PAGE = ["./favicon.svg", "./icon-192.png", "./manifest.webmanifest", "./models.json"];
+
 /** Puts src/page/offline.js beside the page, with the names of the page's files. */
 function emitServiceWorker(): Plugin {
   return {
@@ -60,12 +63,8 @@ function emitServiceWorker(): Plugin {
       order: "post", // the page itself is among the files by then
       handler(_, files) {
         const page = files["index.html"] as Rolldown.OutputAsset;
-        const names = [
-          "./",
-          "./favicon.svg",
-          "./models.json",
-          ...Object.keys(files).filter((name) => name !== "index.html" && !isOnDemand(name)),
-        ];
+        const built = Object.keys(files).filter((name) => name !== "index.html" && !isOnDemand(name));
+        const names = ["./", ...BESIDE_THE_PAGE, ...built];
         const source = readFileSync(join(import.meta.dirname, "src", "page", "offline.js"), "utf8")
           .replace('["%FILES%"]', JSON.stringify(names))
           .replace("%VERSION%", createHash("sha256").update(page.source).digest("hex").slice(0, 12));

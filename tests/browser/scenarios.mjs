@@ -6,6 +6,8 @@ import { serveSite } from "../../web/browser/serve_site.mjs";
 import { drawWith } from "./draw_with.mjs";
 import { Visitor } from "./visitor.mjs";
 
+export * from "./studio_scenarios.mjs";
+
 /**
  * @typedef {object} Stage
  * @property {Visitor} visitor

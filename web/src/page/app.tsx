@@ -1,20 +1,34 @@
 /** The page: control units on one side, the picture and the request on the other. */
 
-import { useSignalEffect } from "@preact/signals";
+import { useEffect } from "preact/hooks";
 import { gigabytes } from "../worker";
 import { PhotoCard } from "./controls/photo_card";
 import { UnitList } from "./controls/unit_list";
+import { ModelsButton } from "./models/models_button";
+import { GalleryView } from "./results/gallery_view";
 import { PictureCard } from "./results/picture_card";
+import { LanguageChoice } from "./settings/language_choice";
 import { ModeChoice } from "./settings/mode_choice";
 import { RequestForm } from "./settings/request_form";
+import type { Gallery } from "./state/gallery";
+import type { Models } from "./state/models";
 import type { Run } from "./state/run";
 import type { Studio } from "./state/studio";
+import { isOutdated } from "./state/update";
 import { t } from "./text";
 
-export function App({ studio, run }: { studio: Studio; run: Run }) {
+interface AppProps {
+  readonly studio: Studio;
+  readonly run: Run;
+  readonly gallery: Gallery;
+  readonly models: Models;
+}
+
+export function App({ studio, run, gallery, models }: AppProps) {
   return (
     <>
-      <Header studio={studio} />
+      <NewVersion />
+      <Header studio={studio} models={models} />
       <main>
         <div class="inputs">
           <ModeChoice studio={studio} />
@@ -24,31 +38,49 @@ export function App({ studio, run }: { studio: Studio; run: Run }) {
         <div class="output">
           <PictureCard studio={studio} run={run} />
           <RequestForm studio={studio} run={run} />
+          <GalleryView studio={studio} gallery={gallery} />
         </div>
       </main>
       <footer>
         <p id="about">{about(studio)}</p>
+        <LanguageChoice />
       </footer>
     </>
   );
 }
 
-function Header({ studio }: { studio: Studio }) {
+/** A reload opens the new version; this one goes on, whole, until then. */
+function NewVersion() {
+  if (!isOutdated.value) return null;
+  return (
+    <p class="message new-version" aria-live="polite">
+      {t.value.newVersion}{" "}
+      <button type="button" onClick={() => location.reload()}>
+        {t.value.reload}
+      </button>
+    </p>
+  );
+}
+
+function Header({ studio, models }: { studio: Studio; models: Models }) {
   const { titleRing, titleDraw, titleRepaint, introBefore, introAfter } = t.value;
   const { introRing, introDraw, introRepaint } = t.value;
   const repaints = studio.modes.value[0] === "inpaint";
   const title = studio.isBundledModel.value ? titleRing : repaints ? titleRepaint : titleDraw;
   const subject = studio.isBundledModel.value ? introRing : repaints ? introRepaint : introDraw;
-  useSignalEffect(() => {
+  useEffect(() => {
     document.title = title;
-  });
+  }, [title]);
   return (
     <header>
-      <h1>{title}</h1>
-      <p>
-        {introBefore} {subject}
-        {introAfter}
-      </p>
+      <div>
+        <h1>{title}</h1>
+        <p>
+          {introBefore} {subject}
+          {introAfter}
+        </p>
+      </div>
+      <ModelsButton studio={studio} models={models} />
     </header>
   );
 }

@@ -7,6 +7,8 @@ import { PictureView } from "../drawing/picture_view";
 import type { Run } from "../state/run";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { fileName } from "./file_name";
+import { ShareLink } from "./share_link";
 
 export function PictureCard({ studio, run }: { studio: Studio; run: Run }) {
   const card = useRef<HTMLDivElement>(null);
@@ -79,6 +81,7 @@ function ProgressBar({ studio, run }: { studio: Studio; run: Run }) {
             {t.value.repaintIt}
           </button>
         )}
+        <ShareLink studio={studio} />
         <button
           type="button"
           id="download"
@@ -93,11 +96,5 @@ function ProgressBar({ studio, run }: { studio: Studio; run: Run }) {
 }
 
 async function download(picture: GeneratedImage): Promise<void> {
-  saveFile(await encodePng(picture, picture.metadata), fileName(picture));
-}
-
-/** Make a file name of the prompt's words and the seed, such as "gold-circle-7.png". */
-function fileName({ settings }: GeneratedImage): string {
-  const words = settings.prompt.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["picture"];
-  return `${words.join("-").slice(0, 60)}-${settings.seed}.png`;
+  saveFile(await encodePng(picture, picture.metadata), fileName(picture.settings));
 }

@@ -1,6 +1,7 @@
 /** The texts of the status line. */
 
 import type { Progress } from "../../worker";
+import { t } from "../text";
 
 /** The progress of loading, whose two phases overlap. */
 export class LoadProgress {
@@ -23,20 +24,19 @@ export class LoadProgress {
   get text(): string {
     const download = this.phases.get("download");
     const compile = this.phases.get("compile");
+    const { loading, loadingParts, loadingBytes, loadingKernels } = t.peek();
     const parts: string[] = [];
-    if (download !== undefined) {
-      parts.push(`${megabytes(download.done)} of ${megabytes(download.total)} MB`);
-    }
-    if (compile !== undefined) parts.push(`${compile.done} of ${compile.total} GPU kernels`);
-    return parts.length ? `Loading the model: ${parts.join(", ")}` : "Loading the model…";
+    if (download !== undefined) parts.push(loadingBytes(megabytes(download.done), megabytes(download.total)));
+    if (compile !== undefined) parts.push(loadingKernels(compile.done, compile.total));
+    return parts.length ? loadingParts(parts.join(", ")) : loading;
   }
 }
 
 /** Return for example "Step 3 of 20, about 12 s left". `elapsedMs` counts from the begin of the first step. */
 export function stepText(index: number, count: number, elapsedMs: number): string {
   const left = ((count - index - 1) * elapsedMs) / (index + 1) / 1000;
-  const rest = left >= 1 ? `, about ${Math.round(left)} s left` : "";
-  return `Step ${index + 1} of ${count}${rest}`;
+  const rest = left >= 1 ? t.peek().timeLeft(Math.round(left)) : "";
+  return t.peek().step(index + 1, count) + rest;
 }
 
 /** Format a time as in "1.2 s". */

@@ -5,6 +5,7 @@ import type { Run } from "../state/run";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { MessageList } from "../widgets/message_list";
+import { PresetChoice } from "./presets";
 import { SettingsFields } from "./settings_fields";
 import { Swatches } from "./swatches";
 
@@ -38,6 +39,7 @@ export function RequestForm({ studio, run }: { studio: Studio; run: Run }) {
       </div>
       {isBundledModel.value && <Swatches prompt={request.prompt} />}
       <MessageList messages={studio.messages} place="request" />
+      <PresetChoice studio={studio} />
       <SettingsFields studio={studio} />
     </form>
   );

@@ -1,7 +1,7 @@
 /** The settings of the request, folded. */
 
 import { useId } from "preact/hooks";
-import { gigabytes, type MemoryChoice } from "../../worker";
+import { gigabytes, type MemoryChoice, optionWords } from "../../worker";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { NumberField, Select } from "../widgets/fields";
@@ -47,10 +47,32 @@ export function SettingsFields({ studio }: { studio: Studio }) {
             {t.value.newSeed}
           </button>
         </div>
+        <NumberField label={t.value.count} help={t.value.countHelp} value={request.count} min={1} max={100} />
         <MemoryField studio={studio} />
         <NegativePrompt studio={studio} />
+        <OtherOptions studio={studio} />
       </div>
     </details>
+  );
+}
+
+/** Options without a field, which a restored picture has brought. */
+function OtherOptions({ studio: { request } }: { studio: Studio }) {
+  const names = Object.entries(request.others.value);
+  if (names.length === 0) return null;
+  return (
+    <p class="wide others">
+      {t.value.alsoFromPicture}:{" "}
+      {names.map(([name, value]) => `${optionWords(name)} ${JSON.stringify(value)}`).join(", ")}{" "}
+      <button
+        type="button"
+        onClick={() => {
+          request.others.value = {};
+        }}
+      >
+        {t.value.forget}
+      </button>
+    </p>
   );
 }
 

@@ -33,7 +33,7 @@ export class EngineSession {
 
   constructor(
     private readonly create: typeof createEngine,
-    private readonly bundleUrl: string,
+    private addresses: readonly string[],
     private readonly listener: LoadListener,
   ) {}
 
@@ -52,6 +52,14 @@ export class EngineSession {
   useMemory(memory: MemoryChoice): void {
     if (memory === this.memory) return;
     this.memory = memory;
+    this.giveUp();
+  }
+
+  /** Choose the bundle of the next engine, by its addresses; an engine of another one is unloaded. Not while it draws. */
+  useBundle(addresses: readonly string[]): void {
+    if (addresses.join() === this.addresses.join()) return;
+    this.addresses = addresses;
+    this.outgrown = false;
     this.giveUp();
   }
 
@@ -91,15 +99,32 @@ export class EngineSession {
   private async start(): Promise<ControlNetEngine> {
     const load = ++this.loads;
     this.listener.onLoadStart();
-    const engine = await this.create({
-      bundleUrl: this.bundleUrl,
+    const [first, ...mirrors] = this.addresses;
+    const engine = await mirrors.reduce(
+      (attempt, mirror) =>
+        attempt.catch((error) => {
+          if (!isMissing(error) || load !== this.loads) throw error;
+          return this.createFrom(mirror, load);
+        }),
+      this.createFrom(first, load),
+    );
+    if (load === this.loads) this.listener.onLoaded(engine.info);
+    return engine;
+  }
+
+  private createFrom(bundleUrl: string, load: number): Promise<ControlNetEngine> {
+    return this.create({
+      bundleUrl,
       memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
       onManifest: (manifest) => load === this.loads && this.listener.onManifest(manifest),
       onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
     });
-    if (load === this.loads) this.listener.onLoaded(engine.info);
-    return engine;
   }
+}
+
+/** Whether another host may have what this one has not. */
+function isMissing(error: unknown): boolean {
+  return error instanceof UserError && ["no-connection", "bad-bundle", "bundle-changed"].includes(error.code);
 }
 
 /** Return false for a cancel and for a user's mistake. Failures of the GPU arrive as UserError and count as broken. */

@@ -1,11 +1,13 @@
 /** Pictures that the visitor opens, drops or pastes, and where they go. */
 
-import type { Image } from "../../worker";
+import { type Image, type RestoredSettings, readSettings } from "../../worker";
 import { PASS_THROUGH } from "../annotators/annotation";
 import { isOutline } from "../annotators/is_outline";
 import { readPicture } from "../drawing/canvas";
+import { t } from "../text";
 import type { ControlUnit } from "./control_unit";
 import type { Place } from "./messages";
+import { restore } from "./options";
 import type { Studio } from "./studio";
 
 /** Put a file's picture on a control unit's board: a photo with its annotator, a ready map as it is. */
@@ -39,10 +41,29 @@ async function read(
   }
 }
 
+/**
+ * Restore the settings of a PNG file that says how it was made. Returns whether it did; any other picture is opened as one,
+ * as is every picture that is dropped on a board.
+ */
+async function restoreFrom(studio: Studio, file: File): Promise<boolean> {
+  if (file.type !== "image/png") return false;
+  let restored: RestoredSettings;
+  try {
+    restored = await readSettings(new Uint8Array(await file.arrayBuffer()), file.name);
+  } catch {
+    return false;
+  }
+  studio.messages.clear();
+  studio.messages.notice(t.peek().settingsRestored);
+  restore(studio, restored);
+  return true;
+}
+
 /** Open a picture that was dropped or pasted: where it was dropped, else as the photo that is missing, else on the first board. */
-function openAt(studio: Studio, target: EventTarget | null, file: File | undefined): void {
+async function openAt(studio: Studio, target: EventTarget | null, file: File | undefined): Promise<void> {
   if (file === undefined) return;
   const place = (target instanceof Element ? target : null)?.closest<HTMLElement>("[data-drop]")?.dataset.drop;
+  if (place === undefined && (await restoreFrom(studio, file))) return;
   const units = studio.controls.peek();
   const wantsPhoto = studio.request.mode.peek() !== "txt2img";
   const unit = units.find(({ id }) => String(id) === place);
@@ -58,7 +79,7 @@ export function listenForFiles(studio: Studio): void {
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    openAt(studio, event.target, event.dataTransfer?.files[0]);
+    void openAt(studio, event.target, event.dataTransfer?.files[0]);
   });
-  document.addEventListener("paste", (event) => openAt(studio, event.target, event.clipboardData?.files[0]));
+  document.addEventListener("paste", (event) => void openAt(studio, event.target, event.clipboardData?.files[0]));
 }

@@ -4,8 +4,8 @@ import { type Signal, signal } from "@preact/signals";
 import { UserError } from "../../worker";
 import { t } from "../text";
 
-/** Where on the page a message is said: below the request, at the photo, or at a control unit, by its number. */
-export type Place = "request" | "photo" | number;
+/** Where on the page a message is said: below the request, at the photo, in the list of models, or at a control unit, by its number. */
+export type Place = "request" | "photo" | "models" | number;
 
 export interface Message {
   readonly kind: "notice" | "error";

@@ -18,6 +18,7 @@ export async function readRequest(studio: Studio): Promise<GenerateRequest> {
   const each = <T>(read: (unit: (typeof units)[number]) => T) => units.map(read);
   const { width, height } = request.size.peek();
   return {
+    ...request.others.peek(),
     prompt: request.prompt.peek(),
     negativePrompt: request.negativePrompt.peek(),
     sampler: request.sampler.peek(),

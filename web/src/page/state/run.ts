@@ -1,9 +1,21 @@
 /** Load the engine, and draw pictures with it. */
 
-import { createEngine, type EngineInfo, isAbort, type Manifest, type Progress } from "../../worker";
+import { batch } from "@preact/signals";
+import {
+  createEngine,
+  type EngineInfo,
+  encodePng,
+  type GeneratedImage,
+  type GenerateRequest,
+  isAbort,
+  type Manifest,
+  type Progress,
+} from "../../worker";
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
 import { t } from "../text";
 import { EngineSession } from "./engine_session";
+import type { Gallery } from "./gallery";
+import type { Models } from "./models";
 import { labelled, readRequest } from "./request";
 import type { Studio } from "./studio";
 
@@ -14,9 +26,11 @@ export class Run {
 
   constructor(
     private readonly studio: Studio,
-    bundleUrl: string,
+    private readonly models: Models,
+    private readonly gallery: Gallery,
   ) {
-    this.session = new EngineSession((options) => createEngine({ ...options, device: studio.device }), bundleUrl, {
+    models.onChosen = () => void this.openAnother();
+    this.session = new EngineSession((options) => createEngine({ ...options, device: studio.device }), ["./bundle/"], {
       onLoadStart: () => this.onLoadStart(),
       onManifest: (manifest) => adapt(studio, manifest),
       onProgress: (progress) => this.onProgress(progress),
@@ -28,7 +42,7 @@ export class Run {
   async load(): Promise<void> {
     const { messages, running } = this.studio;
     try {
-      this.session.useMemory(this.studio.memory.peek());
+      this.useModel();
       await this.session.load();
     } catch (error) {
       if (running.peek() !== undefined) return; // the run that waits for the engine reports the error
@@ -52,25 +66,19 @@ export class Run {
     const { signal } = abort;
     studio.running.value = abort;
     try {
-      session.useMemory(studio.memory.peek());
+      await this.models.open(); // the run may begin before the list is read
+      this.useModel();
       await session.ready(signal);
       const request = await readRequest(studio);
+      const count = Math.max(1, Math.round(studio.request.count.peek() ?? 1));
+      let { seed } = request;
       const began = performance.now();
-      studio.setStatus(t.peek().readingPrompt, 0);
-      const picture = await session.generate(request, {
-        signal,
-        onNotice: (notice) => messages.notice(notice),
-        onStep: (step) => {
-          const text = stepText(step.index, step.count, performance.now() - began);
-          studio.setStatus(text, (step.index + 1) / step.count);
-          studio.preview.value = step.preview();
-        },
-      });
-      const ended = performance.now();
-      studio.result.value = picture;
-      studio.endStatus(t.peek().done(seconds(ended - began), picture.settings.seed), 1);
-      const detail = { ...(await session.stats()), steps: picture.settings.numInferenceSteps };
-      performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
+      for (let i = 0; i < count; i++) {
+        const prefix = count > 1 ? t.peek().pictureOf(i + 1, count) : "";
+        const picture = await this.draw({ ...request, seed }, signal, prefix);
+        seed = picture.settings.seed + 1;
+      }
+      studio.endStatus(t.peek().done(seconds(performance.now() - began), (seed ?? 1) - 1), 1);
     } catch (error) {
       if (isAbort(error)) studio.endStatus(t.peek().cancelled);
       else {
@@ -81,6 +89,70 @@ export class Run {
       studio.preview.value = undefined;
       studio.running.value = undefined;
     }
+  }
+
+  /** Tell the session which bundle the next engine has, and how it uses memory. */
+  private useModel(): void {
+    this.session.useMemory(this.studio.memory.peek());
+    const model = this.models.current.peek();
+    if (model !== undefined) this.session.useBundle([model.url, ...model.mirrors]);
+  }
+
+  /** Draw one picture of a run. */
+  private async draw(request: GenerateRequest, signal: AbortSignal, prefix: string): Promise<GeneratedImage> {
+    const { studio, session } = this;
+    const { messages } = studio;
+    const began = performance.now();
+    studio.setStatus(prefix + t.peek().readingPrompt, 0);
+    const picture = await session.generate(request, {
+      signal,
+      decodesPreviews: true,
+      onNotice: (notice) => messages.notice(notice),
+      onStep: (step) => {
+        const text = stepText(step.index, step.count, performance.now() - began);
+        studio.setStatus(prefix + text, (step.index + 1) / step.count);
+        studio.preview.value = step.decodedPreview ?? step.preview();
+      },
+    });
+    const ended = performance.now();
+    batch(() => {
+      studio.preview.value = undefined;
+      studio.result.value = picture;
+    });
+    const steps = picture.settings.numInferenceSteps;
+    const model = this.models.current.peek();
+    if (model !== undefined) this.models.noteTime(model, (ended - began) / 1000 / steps);
+    const detail = { ...(await session.stats()), steps };
+    performance.measure("mlc-controlnet generate", { start: began, end: ended, detail });
+    await this.keep(picture, request);
+    return picture;
+  }
+
+  /** Put a picture into the gallery, with what its ControlNets were given. */
+  private async keep(picture: GeneratedImage, { controlImage }: GenerateRequest): Promise<void> {
+    const images = controlImage === undefined ? [] : [controlImage].flat();
+    await this.gallery.add({
+      created: Date.now(),
+      png: await encodePng(picture, picture.metadata),
+      settings: picture.settings,
+      model: this.studio.manifest.peek()?.model.name ?? "",
+      controls: await Promise.all(images.map((image) => encodePng(image))),
+    });
+  }
+
+  /** Free the engine, and load that of another model. */
+  private async openAnother(): Promise<void> {
+    const { studio } = this;
+    studio.messages.clear();
+    batch(() => {
+      studio.engine.value = undefined;
+      studio.manifest.value = undefined;
+      studio.result.value = undefined;
+      studio.request.steps.value = undefined;
+      studio.request.guidance.value = undefined;
+      studio.request.sampler.value = undefined;
+    });
+    await this.load();
   }
 
   /** Cancel the run under way after its present step. */

@@ -47,6 +47,10 @@ export function createRequest() {
     /** Pixels around the mask that are drawn with it. */
     maskPadding: signal<number | undefined>(32),
     maskedContent: signal<Settings["maskedContent"]>("original"),
+    /** Pictures of one run, of consecutive seeds. */
+    count: signal<number | undefined>(1),
+    /** Options without a field, which a restored picture has brought. */
+    others: signal<Partial<Settings>>({}),
   };
 }
 
@@ -76,12 +80,15 @@ export class Studio {
   readonly isBundledModel: ReadonlySignal<boolean>;
   /** The modes that the bundle offers; the first is the one that the page begins with. */
   readonly modes: ReadonlySignal<readonly Mode[]>;
+  /** The sizes of the bundle's pictures; the first is the default. */
+  readonly sizes: ReadonlySignal<readonly Size[]>;
   private nextId = 1;
 
   constructor() {
     this.controls = signal([this.createUnit()]);
     this.isBundledModel = computed(() => (this.manifest.value?.model.name ?? BUNDLED_MODEL) === BUNDLED_MODEL);
     this.modes = computed(() => modesOf(this.manifest.value));
+    this.sizes = computed(() => sizesOf(this.manifest.value));
   }
 
   /** The ControlNets of the bundle that no unit uses. */
@@ -90,8 +97,8 @@ export class Studio {
     return (this.manifest.value?.controlnets ?? []).filter(({ name }) => !used.has(name));
   }
 
-  addControl(): void {
-    const [entry] = this.unusedControlnets;
+  /** Add a unit for a ControlNet, or for one that no unit uses. */
+  addControl(entry = this.unusedControlnets[0]): void {
     if (entry === undefined) return;
     const unit = this.createUnit();
     unit.use(entry);
@@ -132,4 +139,10 @@ function modesOf(manifest: Manifest | undefined): readonly Mode[] {
   const sample = manifest.components.unet?.inputs.find(({ name }) => name === "sample");
   if (sample?.shape[1] !== manifest.model.latent_channels) return ["inpaint"];
   return manifest.components.vae_encoder === undefined ? ["txt2img"] : ["txt2img", "img2img", "inpaint"];
+}
+
+function sizesOf(manifest: Manifest | undefined): readonly Size[] {
+  if (manifest === undefined) return [];
+  const sizes = [manifest.model, ...manifest.variants].map(({ width, height }) => ({ width, height }));
+  return sizes.filter((size, i) => sizes.findIndex((s) => s.width === size.width && s.height === size.height) === i);
 }

@@ -21,7 +21,7 @@ export const en = {
   pageFailedRemedy: "Press Generate to try again. If it fails again, please report this text.",
   boardEmpty: "The drawing board is empty: the picture will follow only the prompt.",
   nothingBrushed: "Nothing is brushed over: nothing will be repainted.",
-  photoWanted: (mode: "img2img" | "inpaint") =>
+  photoWanted: (mode: "img2img" | "inpaint"): string =>
     mode === "inpaint" ? "a picture of which a part is repainted" : "a picture to start from",
 
   // The status line.
@@ -98,7 +98,7 @@ export const en = {
   photo: "Photo",
   photoPlaceholder: "Open a photo, or drop one here",
   photoPlaceholderMask: "Open a photo, then brush over the part to repaint",
-  photoLabel: (isMasked: boolean) => (isMasked ? "Picture to repaint" : "Picture to start from"),
+  photoLabel: (isMasked: boolean): string => (isMasked ? "Picture to repaint" : "Picture to start from"),
   photoNone: "none",
   photoSize: (width: number, height: number) => `${width} by ${height}`,
   photoBrushed: "brushed over",
@@ -239,6 +239,88 @@ export const en = {
   },
   invert: "Invert",
   invertHelp: "For dark lines on light paper",
+
+  // The language itself.
+  languageName: "English",
+  languageLabel: "Language",
+  locale: "en",
+
+  // Models.
+  model: "Model",
+  models: "Models",
+  close: "Close",
+  modelOfThisSite: "The model of this site",
+  useModel: "Open",
+  modelInUse: "Open now",
+  removeModel: "Remove from this machine",
+  modelHere: (bytes: string) => `${bytes} on this machine`,
+  modelToFetch: (bytes: string) => `${bytes} to download`,
+  modelMemory: (bytes: string) => `needs ${bytes} of GPU memory`,
+  modelTime: (seconds: number, steps: number) => `about ${seconds} s for ${steps} steps here`,
+  modelNeeds: (features: string) => `This GPU lacks ${features}.`,
+  ownModel: "Your own model",
+  ownModelHelp: "The address of a bundle on this site, or a bundle's folder: choose it, or drop it here.",
+  ownModelAddress: "Address of a bundle",
+  add: "Add",
+  chooseFolder: "Choose a folder…",
+  readingFolder: (bytes: string) => `Reading: ${bytes}`,
+
+  // Results.
+  gallery: "Pictures so far",
+  room: (usage: string, quota: string) => `${usage} of ${quota} in use`,
+  galleryTrouble: {
+    forbidden: "This browser keeps no pictures here, as in a private window: download those that you want to keep.",
+    full: "The browser's storage is full: the newest pictures are gone after a reload. Remove some, or download them.",
+  },
+  facts: (model: string, steps: number, guidance: string, seed: number) =>
+    `${model} · ${steps} steps · guidance ${guidance} · seed ${seed}`,
+  useAgain: "Use again",
+  varySeed: "Vary the seed",
+  sendTo: { img2img: "Change it", inpaint: "Repaint a part" },
+  sendToControl: (number: number) => (number > 0 ? `To control ${number}` : "To the control"),
+  compare: "Compare",
+  compareBefore: "Before",
+  compareAfter: "After",
+  compareLine: "Line between the pictures",
+  removePicture: "Remove",
+  count: "Pictures",
+  countHelp: "Of consecutive seeds",
+  pictureOf: (index: number, count: number) => `Picture ${index} of ${count}: `,
+  step: (index: number, count: number) => `Step ${index} of ${count}`,
+  timeLeft: (seconds: number) => `, about ${seconds} s left`,
+  loading: "Loading the model…",
+  loadingParts: (parts: string) => `Loading the model: ${parts}`,
+  loadingBytes: (done: string, total: string) => `${done} of ${total} MB`,
+  loadingKernels: (done: number, total: number) => `${done} of ${total} GPU kernels`,
+  share: "Copy link",
+  shareHelp: "A link with these settings. They stay in the address and are sent to no server.",
+  copied: "Copied",
+  linkInAddress: "The link is in the address bar.",
+
+  // Restored settings.
+  settingsRestored: "The settings of the picture are restored.",
+  samplerMissing: (name: string) => `This model has no sampler ${name}.`,
+  sizeMissing: (size: string) => `This model draws no pictures of ${size}.`,
+  controlnetMissing: (name: string) => `This model has no ControlNet ${name}.`,
+  otherModel: (name: string) => `The picture is of the model ${name}: this one draws another.`,
+  alsoFromPicture: "Also from the picture",
+  forget: "Forget",
+
+  // Presets.
+  presets: "Quality",
+  presetNames: { quick: "Quick", standard: "Standard", fine: "Fine" },
+  presetHelp: {
+    quick: "Half the steps that the model recommends",
+    standard: "What the model recommends",
+    fine: "Twice the steps that the model recommends",
+  },
+  presetName: "Name of the preset",
+  savePreset: "Save as preset…",
+  removePreset: (name: string) => `Remove the preset ${name}`,
+
+  // A new version of the page.
+  newVersion: "A new version of this page is here.",
+  reload: "Open it",
 };
 
 /** The texts of one language. */

@@ -14,7 +14,7 @@ beforeEach(() => {
   vi.resetAllMocks();
   create.mockImplementation(async () => engine as unknown as ControlNetEngine);
   engine.unload.mockImplementation(async () => {});
-  session = new EngineSession(create, "./bundle/", listener);
+  session = new EngineSession(create, ["./bundle/"], listener);
 });
 
 test("the engine is loaded once, and the page hears of it", async () => {

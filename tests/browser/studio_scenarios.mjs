@@ -1,0 +1,150 @@
+/** What visitors do with results, settings and models, each in one visit of the page. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** @typedef {import("./scenarios.mjs").Stage} Stage */
+
+/**
+ * Draw two pictures, open one, reload, follow a link, drop the PNG file, speak German. All requests are recorded.
+ *
+ * @param {Stage} stage
+ */
+export async function keepAndShare({ visitor, host }) {
+  const { page } = visitor;
+  /** @type {string[]} */
+  const foreign = [];
+  page.on("request", (request) => {
+    const isOurs = [host.url, "blob:", "data:"].some((start) => request.url().startsWith(start));
+    if (!isOurs) foreign.push(request.url());
+  });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const paints = [await firstPaintMs(page)];
+  await page.waitForFunction(() => navigator.serviceWorker.ready.then(() => true));
+  const requestsBefore = host.requests.length;
+  await visitor.set("Steps", "4");
+  await visitor.set("Seed", "41");
+  await visitor.set("Pictures", "2");
+  const end = await visitor.generate();
+  await page.locator(".thumbnails button").nth(1).waitFor();
+  const drawn = await gallery(page);
+  await page.locator(".thumbnails button").first().click();
+  const dialog = page.locator(".picture-dialog");
+  const facts = await dialog.locator(".facts").innerText();
+  await dialog.getByRole("button", { name: "Compare" }).click();
+  const line = dialog.getByRole("slider");
+  await line.press("ArrowRight");
+  const compared = await line.inputValue();
+  const png = join(visitor.folder, "kept.png");
+  const download = page.waitForEvent("download");
+  await dialog.getByRole("button", { name: "Download PNG" }).click();
+  await (await download).saveAs(png);
+  await dialog.getByRole("button", { name: "Use again" }).click();
+  const usedAgain = await page.getByLabel("Seed", { exact: true }).inputValue();
+  await visitor.set("Seed", "5");
+  await visitor.writePrompt("red");
+  await page.getByRole("button", { name: "Copy link" }).click();
+  const link = page.url();
+  const requestsAfterLoading = host.requests.slice(requestsBefore);
+
+  await page.goto(`${host.url}?again`);
+  await visitor.waitFor("Ready");
+  paints.push(await firstPaintMs(page));
+  const reloaded = { pictures: await gallery(page), prompt: await page.inputValue("#form .prompt input") };
+  await visitor.writePrompt("something else");
+  await dropFile(page, readFileSync(png));
+  await visitor.waitForMessage();
+  const dropped = { prompt: await page.inputValue("#form .prompt input"), messages: await visitor.messages() };
+  await page.getByLabel("Language").selectOption("de");
+  const german = {
+    lang: await page.getAttribute("html", "lang"),
+    button: await page.locator("#generate").innerText(),
+    title: await page.title(),
+  };
+  await page.getByLabel("Sprache").selectOption("en");
+
+  await page.goto(link);
+  await visitor.waitFor("Ready");
+  paints.push(await firstPaintMs(page));
+  const linked = {
+    prompt: await page.inputValue("#form .prompt input"),
+    hash: new URL(link).hash,
+    sent: host.requests.filter((path) => path.includes("red")),
+  };
+  return {
+    firstPaintMs: Math.min(...paints),
+    end,
+    drawn,
+    facts,
+    compared,
+    png,
+    usedAgain,
+    reloaded,
+    dropped,
+    german,
+    linked,
+    foreign,
+    requestsAfterLoading,
+  };
+}
+
+/** Draw on a page below the root of an ordinary server, which sends no headers of ours. @param {Stage} stage */
+export async function drawBelowTheRoot({ visitor, host, options }) {
+  host.url = options.url;
+  const { page } = visitor;
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const end = await visitor.generate();
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  const before = await page.evaluate(() => crossOriginIsolated);
+  await page.reload();
+  await visitor.waitFor("Ready");
+  const again = await visitor.generate();
+  const models = page.getByRole("button", { name: /^Model:/ });
+  const button = await models.innerText();
+  await models.click();
+  await page.locator(".model p").nth(1).getByText("on this machine").waitFor();
+  const list = await page.locator(".model").allInnerTexts();
+  return { end, again, before, isolated: await page.evaluate(() => crossOriginIsolated), button, list };
+}
+
+/** Where the browser keeps no pictures, the page says so and draws. @param {Stage} stage */
+export async function drawInAPrivateWindow({ visitor }) {
+  const { page } = visitor;
+  await page.addInitScript(() => {
+    IDBFactory.prototype.open = () => {
+      throw new DOMException("denied", "SecurityError");
+    };
+    Storage.prototype.setItem = () => {
+      throw new DOMException("denied", "SecurityError");
+    };
+  });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const end = await visitor.generate();
+  await page.locator(".thumbnails img").waitFor();
+  return { end, messages: await visitor.messages(), pictures: await gallery(page) };
+}
+
+/** @param {import("playwright-core").Page} page */
+function firstPaintMs(page) {
+  return page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime);
+}
+
+/** @param {import("playwright-core").Page} page */
+async function gallery(page) {
+  await page.locator(".thumbnails img").first().waitFor();
+  return page.locator(".thumbnails img").count();
+}
+
+/** Drop a PNG file on the page. @param {import("playwright-core").Page} page @param {Buffer} content */
+async function dropFile(page, content) {
+  const data = await page.evaluateHandle((base64) => {
+    const transfer = new DataTransfer();
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
+    return transfer;
+  }, content.toString("base64"));
+  await page.dispatchEvent("main", "drop", { dataTransfer: data });
+}

@@ -1,0 +1,27 @@
+/** Two pictures in one frame, and a line between them that the visitor moves. */
+
+import { useSignal } from "@preact/signals";
+import { t } from "../text";
+import { Picture } from "./gallery_view";
+
+export function Compare({ before, after }: { before: Blob; after: Blob }) {
+  const share = useSignal(50);
+  return (
+    <div class="compare" style={{ "--share": `${share.value}%` }}>
+      <Picture png={after} label={t.value.compareAfter} />
+      <div class="before">
+        <Picture png={before} label={t.value.compareBefore} />
+      </div>
+      <input
+        type="range"
+        min={0}
+        max={100}
+        value={share.value}
+        aria-label={t.value.compareLine}
+        onInput={({ currentTarget }) => {
+          share.value = currentTarget.valueAsNumber;
+        }}
+      />
+    </div>
+  );
+}

@@ -1,0 +1,100 @@
+/** Presets: three that follow from what the bundle recommends, and the visitor's own. */
+
+import { type Signal, signal } from "@preact/signals";
+import { settingsOfRecord } from "../../worker";
+import { isObject, isTextRecord, keep, readKept } from "../state/kept";
+import { type Options, optionsOf, restore, toTexts } from "../state/options";
+import type { Studio } from "../state/studio";
+import { t } from "../text";
+
+export const BUILT_IN = ["quick", "standard", "fine"] as const;
+export type BuiltIn = (typeof BUILT_IN)[number];
+
+const KEPT = "presets";
+/** What a preset of the visitor's is about: how to draw, not what. */
+const LEFT_OUT = ["prompt", "seed", "width", "height", "strength"] as const;
+
+type Presets = Readonly<Record<string, Record<string, string>>>;
+
+const own: Signal<Presets> = signal(readKept(KEPT, isPresets) ?? {});
+
+/** The options of a built-in preset: half or twice the recommended steps. A distilled model's few steps are not halved. */
+export function builtIn(name: BuiltIn, { steps, guidance_scale }: { steps: number; guidance_scale: number }): Options {
+  const few = steps > 8 ? Math.ceil(steps / 2) : steps;
+  const counts: Record<BuiltIn, number> = { quick: few, standard: steps, fine: 2 * steps };
+  return { numInferenceSteps: counts[name], guidanceScale: guidance_scale };
+}
+
+export function PresetChoice({ studio }: { studio: Studio }) {
+  const defaults = studio.manifest.value?.defaults;
+  const { steps, guidance } = studio.request;
+  const isChosen = (name: BuiltIn) => {
+    if (defaults === undefined) return false;
+    const { numInferenceSteps, guidanceScale } = builtIn(name, defaults);
+    return steps.value === numInferenceSteps && guidance.value === guidanceScale;
+  };
+  const use = (options: Options) => {
+    studio.messages.clear();
+    restore(studio, { options, model: "", bundleSha256: "", notices: [] });
+  };
+  const saveAs = () => {
+    const name = prompt(t.peek().presetName)?.trim();
+    if (!name) return;
+    const texts = toTexts(optionsOf(studio));
+    for (const left of LEFT_OUT) delete texts[left];
+    save({ ...own.peek(), [name]: texts });
+  };
+  return (
+    <div class="presets">
+      <fieldset class="segments">
+        <legend>{t.value.presets}</legend>
+        <div class="segment-row">
+          {BUILT_IN.map((name) => (
+            <label key={name} title={t.value.presetHelp[name]}>
+              <input
+                type="radio"
+                name="preset"
+                checked={isChosen(name)}
+                disabled={defaults === undefined}
+                onChange={() => defaults && use(builtIn(name, defaults))}
+              />
+              {t.value.presetNames[name]}
+            </label>
+          ))}
+        </div>
+      </fieldset>
+      <div class="own-presets">
+        {Object.entries(own.value).map(([name, texts]) => (
+          <span key={name} class="own-preset">
+            <button type="button" onClick={() => use(settingsOfRecord(texts).options)}>
+              {name}
+            </button>
+            <button
+              type="button"
+              class="icon"
+              aria-label={t.value.removePreset(name)}
+              onClick={() => {
+                const { [name]: _, ...others } = own.peek();
+                save(others);
+              }}
+            >
+              ✕
+            </button>
+          </span>
+        ))}
+        <button type="button" onClick={saveAs}>
+          {t.value.savePreset}
+        </button>
+      </div>
+    </div>
+  );
+}
+
+function save(presets: Presets): void {
+  own.value = presets;
+  keep(KEPT, presets);
+}
+
+function isPresets(value: unknown): value is Record<string, Record<string, string>> {
+  return isObject(value) && Object.values(value).every(isTextRecord);
+}

@@ -1,0 +1,89 @@
+import { beforeEach, expect, test, vi } from "vitest";
+import { builtIn } from "../../../src/page/settings/presets";
+import { optionsOf, restore, toTexts } from "../../../src/page/state/options";
+import { Studio } from "../../../src/page/state/studio";
+import { linkOf, settingsOfLink } from "../../../src/page/state/visits";
+import type { EngineInfo, RestoredSettings } from "../../../src/worker";
+import { DEPTH, LINES, makeManifest } from "../../engine/sample_bundle";
+
+let studio: Studio;
+const restored = (options: RestoredSettings["options"], model = "circles"): RestoredSettings => ({
+  options,
+  model,
+  bundleSha256: "",
+  notices: [],
+});
+const notices = () => studio.messages.list.value.map(({ text }) => text.join(" "));
+
+beforeEach(() => {
+  vi.stubGlobal("location", new URL("https://site.example/demo/?memory=auto#old"));
+  studio = new Studio();
+  const manifest = makeManifest(undefined, { controlnets: [LINES, DEPTH] } as never);
+  studio.manifest.value = manifest;
+  studio.engine.value = { manifest, samplers: ["ddim", "euler"] } as unknown as EngineInfo;
+  studio.setSize({ width: 24, height: 16 });
+  studio.controls.value[0].use(manifest.controlnets[0]);
+  studio.request.sampler.value = "ddim";
+});
+
+test("a link brings the same settings, after # only", () => {
+  studio.request.prompt.value = "żółty krąg & more, 100 %";
+  studio.request.seed.value = 0;
+  studio.request.steps.value = 12;
+  studio.controls.value[0].weight.value = 0.5;
+  const link = new URL(linkOf(studio));
+  expect(`${link.origin}${link.pathname}${link.search}`).toBe("https://site.example/demo/?memory=auto");
+  const read = settingsOfLink(link.hash) as RestoredSettings;
+  expect(read.notices).toEqual([]);
+  expect(toTexts(read.options)).toEqual(toTexts(optionsOf(studio)));
+  const before = toTexts(optionsOf(studio));
+  studio.request.prompt.value = "other";
+  studio.request.seed.value = 5;
+  studio.controls.value[0].weight.value = 2;
+  restore(studio, read);
+  expect(toTexts(optionsOf(studio))).toEqual(before);
+  expect(notices()).toEqual([]);
+});
+
+test("an address without settings restores nothing", () => {
+  expect(settingsOfLink("")).toBeUndefined();
+  expect(settingsOfLink("#picture-title")).toBeUndefined();
+});
+
+test("a second ControlNet comes with its unit, and units that took no part are switched off", () => {
+  restore(studio, restored({ controlnets: ["depth"], controlnetConditioningScale: [0.3], controlGuidanceEnd: 0.6 }));
+  const units = studio.controls.value.map((unit) => [unit.controlnet.value, unit.enabled.value, unit.weight.value]);
+  expect(units).toEqual([
+    ["lines", false, undefined],
+    ["depth", true, 0.3],
+  ]);
+  expect(studio.controls.value[1].end.value).toBe(0.6);
+});
+
+test("what this model does not offer is told and left out", () => {
+  restore(studio, restored({ sampler: "lcm", width: 64, height: 64, controlnets: ["pose"] }, "sd15"));
+  expect(notices()).toEqual(
+    [
+      "This model draws no pictures of 64×64.",
+      "This model has no ControlNet pose.",
+      "The picture is of the model sd15: this one draws another.",
+    ].toSpliced(0, 0, "This model has no sampler lcm."),
+  );
+  expect(studio.request.sampler.value).toBe("ddim");
+  expect(studio.controls.value[0].enabled.value).toBe(true);
+});
+
+test("options without a field stay with the request, unless they say what holds anyway", () => {
+  restore(studio, restored({ eta: 0.5, clipSkip: 0, scheduleType: "karras", hiresScale: null }));
+  expect(studio.request.others.value).toEqual({ eta: 0.5, scheduleType: "karras" });
+  expect(optionsOf(studio)).toMatchObject({ eta: 0.5, scheduleType: "karras" });
+  restore(studio, restored({ eta: 0 }));
+  expect(studio.request.others.value).toEqual({});
+});
+
+test("presets follow the bundle, and few steps are not halved", () => {
+  const steps = (defaults: { steps: number; guidance_scale: number }) =>
+    (["quick", "standard", "fine"] as const).map((name) => builtIn(name, defaults).numInferenceSteps);
+  expect(steps({ steps: 25, guidance_scale: 7.5 })).toEqual([13, 25, 50]);
+  expect(steps({ steps: 4, guidance_scale: 1 })).toEqual([4, 4, 8]);
+});
