@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { t } from "../text";
-import { Picture } from "./gallery_view";
+import { Picture } from "./picture";
 
 export function Compare({ before, after }: { before: Blob; after: Blob }) {
   const share = useSignal(50);

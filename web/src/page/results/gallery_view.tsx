@@ -1,7 +1,7 @@
 /** The pictures of this visit and earlier ones, and what can be done with each. */
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { gigabytes } from "../../worker";
 import { saveFile } from "../drawing/canvas";
 import type { Gallery, KeptPicture } from "../state/gallery";
@@ -9,6 +9,7 @@ import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { Compare } from "./compare";
 import { fileName } from "./file_name";
+import { Picture } from "./picture";
 import { sendTo, useAgain, varySeed } from "./send_picture";
 
 interface Props {
@@ -66,13 +67,6 @@ function Room({ gallery }: { gallery: Gallery }) {
   const room = gallery.room.value;
   if (room === undefined) return null;
   return <small>{t.value.room(gigabytes(room.usage), gigabytes(room.quota))}</small>;
-}
-
-/** A PNG file as an image; its address ends with the element. */
-export function Picture({ png, label }: { png: Blob; label: string }) {
-  const url = useMemo(() => URL.createObjectURL(png), [png]);
-  useEffect(() => () => URL.revokeObjectURL(url), [url]);
-  return <img src={url} alt={label} loading="lazy" />;
 }
 
 interface DialogProps extends Props {
