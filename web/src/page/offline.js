@@ -44,23 +44,27 @@ async function dropOldVersions() {
 
 /** Answer with an asset of any version: its name changes with its content. @param {Request} request */
 async function answerAsset(request) {
-  return isolated((await caches.match(request.url)) ?? (await fetch(request)));
+  const kept = await caches.match(request.url);
+  if (kept !== undefined) return isolated(kept);
+  const answer = await fetch(request); // one that is not of every visit
+  if (answer.ok) await keep(request.url, answer.clone());
+  return isolated(answer);
 }
 
 /** @param {Request} request @param {string} url */
 async function answerNewest(request, url) {
   const answer = await fetch(request).catch(() => Response.error());
   const isDown = answer.type === "error" || answer.status >= 500;
-  if (url === MODELS && answer.ok) await keepModels(answer.clone());
+  if (url === MODELS && answer.ok) await keep(MODELS, answer.clone()); // the list changes without the page
   return isolated((isDown && (await (await caches.open(NAME)).match(url))) || answer);
 }
 
-/** The list of models changes without the page: keep its newest. @param {Response} answer */
-async function keepModels(answer) {
+/** @param {string} url @param {Response} answer */
+async function keep(url, answer) {
   try {
-    await (await caches.open(NAME)).put(new Request(MODELS), answer);
+    await (await caches.open(NAME)).put(new Request(url), answer);
   } catch {
-    // no room: the list of the page's own time stays
+    // no room: the next visit asks the host again
   }
 }
 

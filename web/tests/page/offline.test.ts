@@ -132,6 +132,15 @@ test("the newest list of models is there without the host", async () => {
   expect(await worker.get("models.json")).toBe("two models");
 });
 
+test("an asset of only some visits is there without the host from its first use on", async () => {
+  const worker = serviceWorker("v1");
+  await worker.visit();
+  host["assets/opencv_worker.js"] = "OpenCV";
+  expect(await worker.get("assets/opencv_worker.js")).toBe("OpenCV");
+  host = {};
+  expect(await worker.get("assets/opencv_worker.js")).toBe("OpenCV");
+});
+
 test("a page that is gone from the host is gone", async () => {
   const worker = serviceWorker("v1");
   await worker.visit();
