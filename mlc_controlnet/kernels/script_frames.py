@@ -47,4 +47,4 @@ class _Inspect:
 def use_in_parser() -> None:
     """Give TVM's parser the quicker stack."""
     for module in _CALLERS:
-        module.inspect = _Inspect()  # type: ignore[attr-defined]
+        module.inspect = _Inspect()
