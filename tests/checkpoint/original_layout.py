@@ -125,7 +125,7 @@ def original_vae(weights: Mapping[str, torch.Tensor]) -> Tensors:
     return renamed
 
 
-def original_open_clip(weights: Mapping[str, torch.Tensor], unread_layers: int = 2) -> Tensors:
+def original_open_clip(weights: Mapping[str, torch.Tensor], unread_layers: int = 1) -> Tensors:
     """With a last layer that Stable Diffusion 2 never reads, and the projections of q, k and v as one."""
     layers = 1 + max(int(match[1]) for key in weights if (match := re.match(r"encoder\.layers\.(\d+)\.", key)))
     result = {name: weights[key] for key, name in _OPEN_CLIP.items()}

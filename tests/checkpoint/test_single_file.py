@@ -206,13 +206,6 @@ def test_a_file_without_its_autoencoder_says_so(first: Tiny, tmp_path: Path) -> 
         load_checkpoint(path, components=BASE)
 
 
-def test_stable_diffusion_xl_is_refused_by_name(first: Tiny, tmp_path: Path) -> None:
-    keys = ["embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias", "embedders.0.transformer.text_model.x"]
-    path = rewrite(first, tmp_path / "m.safetensors", **{f"conditioner.{key}": torch.zeros(1) for key in keys})
-    with pytest.raises(UserError, match=r"what diffusers calls xl_base"):
-        load_checkpoint(path, components=BASE)
-
-
 @pytest.mark.parametrize("prefix", ["control_model.", ""])
 def test_a_controlnet_given_as_the_model_is_sent_to_its_own_option(first: Tiny, tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "c.safetensors"
