@@ -11,7 +11,7 @@ PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 
-.PHONY: demo site check test test-all lint web-test chromium mesa clean
+.PHONY: demo site check test test-all lint web-test browsers mesa clean
 
 demo: dist/site/bundle/manifest.json
 	$(VENV) -m mlc_controlnet serve
@@ -22,11 +22,11 @@ site: dist/site/bundle/manifest.json
 check: lint web-test
 	$(PYTEST) -m "not integration and not slow"
 
-test: lint web-test chromium mesa
+test: lint web-test browsers mesa
 	$(PYTEST) -m "not slow"
 	@echo "all tests passed"
 
-test-all: lint web-test chromium mesa
+test-all: lint web-test browsers mesa
 	$(PYTEST)
 
 lint: .venv/installed web/node_modules/installed
@@ -35,8 +35,8 @@ lint: .venv/installed web/node_modules/installed
 	.venv/bin/mypy
 	npm --prefix web run --silent lint
 
-chromium:
-	tests/browser/install_chromium.sh
+browsers:
+	tests/browser/install_browsers.sh
 
 mesa:
 	tests/bench/install_mesa.sh
