@@ -18,11 +18,12 @@ from mlc_controlnet.bench.torch_device import synchronize
 from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
-from mlc_controlnet.machine import processor_name
+from mlc_controlnet.machine import processor_name, set_thread_count
 from mlc_controlnet.parity.parity import signal_to_noise_db
 
 EAGER, COMPILED = "torch eager", "torch.compile"
 TURN_SECONDS = 0.05
+REST_SECONDS = 0.2  # TVM's threads wait spinning for 0.15 s before they sleep, OpenMP's for 0.01 s
 COPY_BYTES = 256 << 20
 
 
@@ -50,6 +51,7 @@ def run_native_contest(
     with_torch_compile: also time torch.compile, which compiles C++ code for every case.
     """
     log(f"compiling {len(cases.cases)} cases for {target}")
+    threads = _same_threads()
     kind = TARGETS[target].device
     config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
     library, _ = compile_library(cases.module, "bench", dtype, config, folder)
@@ -70,11 +72,19 @@ def run_native_contest(
         log(f"{case.name}: {medians} ({number} of {len(cases.cases)})")
     name = processor_name() if kind == "llvm" else device.device_name
     return NativeOutcome(
-        device=f"{name}, torch on {torch_device}, {torch.get_num_threads()} threads",
+        device=f"{name}, torch on {torch_device}, {threads} {'thread' if threads == 1 else 'threads'} each",
         copy_gigabytes_per_second=_copy_rate(torch_device),
         times=times,
         ours_db=decibels,
     )
+
+
+def _same_threads() -> int:
+    """Give torch as many threads as TVM has, and return how many. Left alone, TVM takes half of the processors."""
+    set_thread_count()
+    threads = int(tvm.get_global_func("runtime.NumThreads")())
+    torch.set_num_threads(threads)
+    return threads
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,11 @@ def _peers(case: Case, device: torch.device, with_torch_compile: bool) -> list[_
 
 
 def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
-    """Time the first call of each side, which compiles and warms up, and then `rounds` turns of about TURN_SECONDS."""
+    """Time the first call of each side, which compiles and warms up, and then `rounds` turns of about TURN_SECONDS.
+
+    Before each turn the threads of the other sides get time to fall asleep, and a call wakes those of this side:
+    threads that spin made a small operation ten times slower.
+    """
 
     def seconds(side: _Side, calls: int) -> float:
         began = time.perf_counter()
@@ -119,12 +133,17 @@ def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
         side.finish()
         return (time.perf_counter() - began) / calls
 
+    def rested(side: _Side, calls: int) -> float:
+        time.sleep(REST_SECONDS)
+        seconds(side, 1)
+        return seconds(side, calls)
+
     first = [seconds(side, 1) for side in sides]
-    calls = [max(1, math.ceil(TURN_SECONDS / seconds(side, 1))) for side in sides]
+    calls = [max(1, math.ceil(TURN_SECONDS / rested(side, 1))) for side in sides]
     taken: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
         for side, count, times in zip(sides, calls, taken, strict=True):
-            times.append(1000 * seconds(side, count))
+            times.append(1000 * rested(side, count))
     return {
         side.name: Timing(load_ms=0.0, first_call_ms=1000 * began, wall_ms=tuple(times), device_ms=())
         for side, began, times in zip(sides, first, taken, strict=True)

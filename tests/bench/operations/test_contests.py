@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+import tvm
 
 from mlc_controlnet.bench.operations.cases import operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
@@ -73,6 +75,9 @@ def test_an_operation_runs_against_torch(tmp_path: Path, with_torch_compile: boo
     assert log[-1].endswith("(2 of 2)")
     assert min(outcome.ours_db) > 80
     assert outcome.copy_gigabytes_per_second > 0
+    threads = tvm.get_global_func("runtime.NumThreads")()
+    assert torch.get_num_threads() == threads
+    assert outcome.device.endswith(f"{threads} thread each" if threads == 1 else f"{threads} threads each")
     for times in outcome.times:
         assert list(times) == ([OURS, EAGER, COMPILED] if with_torch_compile else [OURS, EAGER])
         assert all(len(of_one.wall_ms) == 2 and min(of_one.wall_ms) > 0 for of_one in times.values())
