@@ -1,8 +1,8 @@
 /** Our side of a contest: a library that TVM compiled, run as the engine runs it. */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
-import { easeLaunches } from "../../src/engine/launches";
-import { arrayItems, createTensor, fillTensor, inScope, toFloats } from "../../src/engine/tensor";
+import { CommandLists } from "../../src/engine/command_lists";
+import { createTensor, fillTensor, inScope, toFloats } from "../../src/engine/tensor";
 import { createWasi } from "../../src/engine/wasi";
 import { type Case, type Contestant, type LoadedCase, type TensorEntry, tensorBytes } from "./job";
 
@@ -22,6 +22,7 @@ export class Ours implements Contestant {
     private readonly gpu: tvmjs.DLDevice,
     private readonly vm: tvmjs.VirtualMachine,
     private readonly run: Map<string, tvmjs.PackedFunc>,
+    private readonly lists: CommandLists,
   ) {}
 
   static async open(adapter: GPUAdapter, library: Uint8Array<ArrayBuffer>): Promise<Ours> {
@@ -30,16 +31,16 @@ export class Ours implements Contestant {
       requiredLimits: Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]])),
     });
     const tvm = await tvmjs.instantiate(library.buffer, createWasi(console.info, console.error), () => {});
-    easeLaunches(device, false); // PassClock asks for a pass of its own for each launch
+    const lists = new CommandLists(tvm, device, false); // PassClock times a pass, and those of a call are added
     tvm.initWebGPU(device);
     const gpu = tvm.webgpu();
     const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
     await tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
-    return new Ours(device, tvm, gpu, vm, new Map());
+    return new Ours(device, tvm, gpu, vm, new Map(), lists);
   }
 
   async load(work: Case, values: Uint8Array<ArrayBuffer>): Promise<LoadedCase> {
-    const { tvm, gpu } = this;
+    const { tvm, gpu, lists } = this;
     const tensor = (entry: TensorEntry) => {
       const created = createTensor(tvm, gpu, entry.shape, entry.dtype);
       fillTensor(tvm, created, tensorBytes(values, entry));
@@ -50,12 +51,7 @@ export class Ours implements Contestant {
     const weights = work.params.map(tensor);
     const params = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.makeTVMArray(weights)));
     for (const weight of weights) weight.dispose(); // the tuple owns them
-    const outputs = (): tvmjs.Tensor[] =>
-      inScope(tvm, (scope) => {
-        const result = run(...inputs, params);
-        const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
-        return tensors.map((output) => scope.detachFromCurrentScope(output));
-      });
+    const outputs = () => lists.call({ name: work.name, run, inputs, params });
     return {
       async call() {
         for (const output of outputs()) output.dispose();
@@ -75,6 +71,7 @@ export class Ours implements Contestant {
         return read;
       },
       async dispose() {
+        lists.free();
         for (const each of [...inputs, params]) each.dispose();
       },
     };

@@ -50,23 +50,32 @@ export function chooseLibrary(adapter: GPUAdapter, libraries: readonly Library[]
   return candidates[fitting];
 }
 
-/** Count the bytes of the buffers on `device` from now on. Returns what lives now. */
-export function countBuffers(device: GPUDevice): () => number {
-  let live = 0;
+/** The bytes of a device's buffers. */
+export interface BufferBytes {
+  /** Of those that live now. */
+  readonly live: number;
+  /** The most that lived at a time. */
+  readonly peak: number;
+}
+
+/** Count the bytes of the buffers on `device` from now on. */
+export function countBuffers(device: GPUDevice): BufferBytes {
+  const bytes = { live: 0, peak: 0 };
   const createBuffer = device.createBuffer.bind(device);
   device.createBuffer = (descriptor) => {
     const buffer = createBuffer(descriptor);
     let { size } = descriptor;
-    live += size;
+    bytes.live += size;
+    bytes.peak = Math.max(bytes.peak, bytes.live);
     const destroy = buffer.destroy.bind(buffer);
     buffer.destroy = () => {
-      live -= size;
+      bytes.live -= size;
       size = 0;
       destroy();
     };
     return buffer;
   };
-  return () => live;
+  return bytes;
 }
 
 /** The GPU as the browser shows it. */

@@ -6,6 +6,7 @@
  */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
+import { CommandLists } from "./command_lists.ts";
 import type {
   Components,
   Context,
@@ -16,10 +17,10 @@ import type {
   Residuals,
 } from "./components.ts";
 import { COMPUTE } from "./constants.ts";
-import { countBuffers, lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
+import { type BufferBytes, countBuffers, lostDevice, type OpenDevice, watchPipelines } from "./device.ts";
 import { narrowFloat32 } from "./float16.ts";
-import { easeLaunches } from "./launches.ts";
 import type { Bundle } from "./load.ts";
+import { callMachine, freePool } from "./machine.ts";
 import {
   type ControlNetEntry,
   drawingComponents,
@@ -32,7 +33,7 @@ import {
 import { type Memory, MemoryFullError } from "./memory.ts";
 import { type LoadOptions, withDownloadMeter } from "./progress.ts";
 import type { Size } from "./size.ts";
-import { arrayItems, bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
+import { bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import { type RunningLibrary, runLibrary } from "./threads.ts";
 import { type FunctionEntry, forSize, functionFor } from "./variant.ts";
 import { awaitWork, nextTask } from "./wait.ts";
@@ -69,9 +70,10 @@ export class Engine implements Components {
     private readonly weights: Weights,
     memory: Memory,
     private readonly device: GPUDevice | undefined,
-    /** Bytes of the device's buffers. */
-    private readonly gpuBytes: () => number,
+    private readonly gpuBytes: BufferBytes,
     private readonly running: RunningLibrary | undefined,
+    /** On a GPU. */
+    private readonly lists: CommandLists | undefined,
   ) {
     this.manifest = bundle.manifest;
     this.breaking = new Promise((_, reject) => {
@@ -79,10 +81,10 @@ export class Engine implements Components {
         this.broken ??= error;
         reject(this.broken);
       };
-      device?.lost.then((info) => this.unloaded || fail(lostDevice(info, memory, gpuBytes())));
+      device?.lost.then((info) => this.unloaded || fail(lostDevice(info, memory, gpuBytes.live)));
       device?.addEventListener("uncapturederror", ({ error }) => {
         if (!isOutOfMemory(error)) return fail(new Error(`WebGPU: ${error.message}`));
-        fail(new MemoryFullError(memory, gpuBytes()));
+        fail(new MemoryFullError(memory, gpuBytes.live));
         device.destroy(); // tvmjs then disposes itself
       });
     });
@@ -100,12 +102,12 @@ export class Engine implements Components {
     memory: Memory,
     options: LoadOptions = {},
   ): Promise<Engine> {
-    const gpuBytes = device === undefined ? () => 0 : countBuffers(device);
+    const gpuBytes = device === undefined ? { live: 0, peak: 0 } : countBuffers(device);
     const lost =
       device === undefined
         ? new Promise<never>(() => {})
         : device.lost.then((info): never => {
-            throw lostDevice(info, memory, gpuBytes());
+            throw lostDevice(info, memory, gpuBytes.live);
           });
     const aborted = new Promise<never>((_, reject) => {
       options.signal?.addEventListener("abort", () => reject(options.signal?.reason), { once: true });
@@ -121,14 +123,17 @@ export class Engine implements Components {
       if (device === undefined) running = await runLibrary(wasm, wasi);
       // Not its buffer, which may be larger than the file.
       tvm = running?.tvm ?? (await tvmjs.instantiate(wasm as unknown as ArrayBuffer, wasi, console.info));
+      let lists: CommandLists | undefined;
       if (device !== undefined) {
         watchPipelines(device, options.onProgress);
-        easeLaunches(device);
+        lists = new CommandLists(tvm, device);
         tvm.initWebGPU(device);
       }
       const target = device === undefined ? tvm.cpu() : tvm.webgpu();
       const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(target)));
-      const weights = new Weights(tvm, target, vm, bundle, library, memory);
+      const loaded = tvm;
+      const freeWorkspace = () => (lists === undefined ? freePool(loaded) : lists.free());
+      const weights = new Weights(tvm, target, vm, bundle, library, memory, freeWorkspace);
       const pipelines = device === undefined ? undefined : tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
       await Promise.race([lost, aborted, Promise.all([weights.fetch(needed, metered), pipelines])]);
       // Now, so that a GPU that is full is found out at once.
@@ -136,7 +141,7 @@ export class Engine implements Components {
         await Promise.race([lost, aborted, weights.merge(name, () => target.sync())]);
       }
       options.signal?.throwIfAborted();
-      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, gpuBytes, running);
+      const engine = new Engine(tvm, target, vm, bundle, library, weights, memory, device, gpuBytes, running, lists);
       for (const name of drawingComponents(bundle.manifest)) engine.loaded(bundle.manifest.components[name]);
       return engine;
     } catch (error) {
@@ -310,11 +315,12 @@ export class Engine implements Components {
 
   stats() {
     const text = this.tvm.runtimeStatsText(); // "peak-memory=21 MB, all-memory=40 MB, shader-submissions=1234"
-    const field = (name: string) => Number(new RegExp(`${name}=(\\d+)`).exec(text)?.[1] ?? 0);
+    const counted = Number(/shader-submissions=(\d+)/.exec(text)?.[1] ?? 0);
+    const { live, peak } = this.gpuBytes;
     return {
-      dispatches: field("shader-submissions"),
-      peakGpuMebibytes: field("peak-memory"),
-      gpuBytes: this.gpuBytes(),
+      dispatches: this.lists?.launched(counted) ?? counted,
+      peakGpuMebibytes: Math.ceil(peak / 2 ** 20),
+      gpuBytes: live,
     };
   }
 
@@ -350,16 +356,14 @@ export class Engine implements Components {
 
   private run(name: string, inputs: readonly Input[], params: tvmjs.TVMArray, size?: Size): tvmjs.Tensor[] {
     const shapes = inputs.map((input) => (input instanceof tvmjs.Tensor ? input.shape : input.length));
-    const { run, slots } = this.loaded(functionFor(this.manifest, name, shapes, size));
+    const entry = functionFor(this.manifest, name, shapes, size);
+    const { run, slots } = this.loaded(entry);
     // The device finishes the work that was queued before such a write, so a slot can be written again at once.
-    const written = inputs.map((input, i) =>
-      input instanceof tvmjs.Tensor ? input : slots[i]?.copyFromRawBytes(bytesOf(input)),
-    );
-    return inScope(this.tvm, (scope) => {
-      const result = run(...written, params);
-      const tensors = result instanceof tvmjs.TVMArray ? arrayItems(result) : [result as tvmjs.Tensor];
-      return tensors.map((tensor) => scope.detachFromCurrentScope(tensor));
+    const written = inputs.map((input, i) => {
+      return input instanceof tvmjs.Tensor ? input : (slots[i] as tvmjs.Tensor).copyFromRawBytes(bytesOf(input));
     });
+    const call = { name: entry.function, run, inputs: written, params };
+    return this.lists?.call(call) ?? callMachine(this.tvm, call);
   }
 
   /** Look a function up and make its slots, at its first call. */

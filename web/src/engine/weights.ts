@@ -57,6 +57,8 @@ export class Weights {
     private readonly bundle: Bundle,
     private readonly library: Library,
     mode: MemoryMode,
+    /** Frees the workspace that calls of components keep for the next one. */
+    readonly freeWorkspace: () => void,
   ) {
     const components = Object.entries(bundle.manifest.components);
     this.params = Object.fromEntries(components.map(([name, { params }]) => [name, params]));
@@ -114,11 +116,6 @@ export class Weights {
       else this.waiting.set(param, await this.readBack(tensor, sync));
       for (const source of merged.sources) if (!read.has(source)) this.waiting.delete(source);
     }
-  }
-
-  /** Free the components' workspace, which TVM keeps for the next call. */
-  freeWorkspace(): void {
-    inScope(this.tvm, (scope) => scope.getGlobalFunc("vm.builtin.memory_manager.clear")());
   }
 
   dispose(): void {

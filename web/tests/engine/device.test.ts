@@ -110,13 +110,13 @@ test("a device that tvmjs destroyed ran out of memory", () => {
   expect(error("unknown", "reset").got).toBe("lost: reset");
 });
 
-test("the bytes of a device's buffers are counted while they live, each once", () => {
+test("the bytes of a device's buffers are counted while they live, each once, and the most of them", () => {
   const device = { createBuffer: ({ size }: { size: number }) => ({ size, destroy: vi.fn() }) } as unknown as GPUDevice;
   const bytes = countBuffers(device);
   const [one, other] = [8, 16].map((size) => device.createBuffer({ size, usage: 0 }));
-  expect(bytes()).toBe(24);
+  expect(bytes).toEqual({ live: 24, peak: 24 });
   for (const buffer of [one, one]) buffer.destroy();
-  expect(bytes()).toBe(16);
+  expect(bytes).toEqual({ live: 16, peak: 24 });
   other.destroy();
-  expect(bytes()).toBe(0);
+  expect(bytes).toEqual({ live: 0, peak: 24 });
 });

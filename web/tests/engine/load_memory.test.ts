@@ -68,7 +68,7 @@ test("168 MB of weights pass through 100 MB and one shard", async () => {
     const bundle = await openBundle(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
     const mode = { kept_params: keptParams(SHARDS) } as unknown as MemoryMode;
     const library: Library = makeLibrary({ dtype: "float16" });
-    const weights = new Weights(tvm as never, gpu as never, {} as never, bundle, library, mode);
+    const weights = new Weights(tvm as never, gpu as never, {} as never, bundle, library, mode, () => {});
     setFlagsFromString("--expose-gc");
     const collect: () => void = runInNewContext("gc");
     const used = () => {
