@@ -29,12 +29,13 @@ def progress_json(progress: Stepped) -> dict[str, Any]:
 
 def job_json(job: Job, queue: JobQueue) -> dict[str, Any]:
     """Return a job's state, its progress, and the pictures that are finished."""
+    progress = queue.look(job)
     return {
         "id": job.id,
         "model": job.order.model,
         "state": job.state,
         "place": queue.place(job),
-        "progress": None if job.progress is None else progress_json(job.progress),
+        "progress": None if progress is None else progress_json(progress),
         "images": [drawn_json(drawn) for drawn in job.drawn],
         **({} if job.error is None else error_json(job.error)),
     }

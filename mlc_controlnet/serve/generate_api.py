@@ -43,12 +43,14 @@ def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> AP
         requests = to_requests(body, limits)
         for one in requests:
             model.resolve(one, limits)
-        job = queue.submit(Order(model.name, tuple(requests), body.previews))
-        if "respond-async" in request.headers.get("prefer", ""):
+        accepted = request.headers.get("accept", "")
+        is_async = "respond-async" in request.headers.get("prefer", "")
+        tells_steps = "text/event-stream" in accepted and not is_async
+        job = queue.submit(Order(model.name, tuple(requests), body.previews, tells_steps))
+        if is_async:
             headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return JSONResponse(job_json(job, queue), HTTPStatus.ACCEPTED, headers)
-        accepted = request.headers.get("accept", "")
-        if "text/event-stream" in accepted:
+        if tells_steps:
             return StreamingResponse(_events(job, queue), media_type="text/event-stream")
         await wait_for(job, queue, request)
         if job.state is State.DONE and accepted.startswith("image/png") and len(job.drawn) == 1:

@@ -1,6 +1,7 @@
 """One bounded queue in front of one device: jobs wait, are drawn one after another, and can be cancelled.
 
-Everything here runs in the server's event loop; only the pipe to the worker is read in a thread.
+Everything here runs in the server's event loop; only the pipe to the worker is read in a thread. The server sleeps while
+a picture is drawn: how far it is stands on the worker's `Board`, for whoever asks.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from mlc_controlnet.serve.worker import (
     KEEP,
     STOP,
     Answer,
+    Board,
     Drawn,
     Ended,
     Failed,
@@ -85,7 +87,10 @@ class Job:
         changed.set()
 
     async def follow(self) -> AsyncIterator[Stepped | Drawn]:
-        """Yield the progress and every picture as they come, until the job is over. Progress may be skipped."""
+        """Yield the progress and every picture as they come, until the job is over. Progress may be skipped.
+
+        Without `tells_steps` of its order, only what `JobQueue.look` has asked for comes.
+        """
         seen, last = 0, None
         while True:
             changed = self._changed
@@ -127,15 +132,16 @@ class Worker:
 
     def __init__(self, options: WorkerOptions) -> None:
         context = multiprocessing.get_context("spawn")
-        self._told = context.Value("i", GO_ON)
+        self._board = context.RawValue(Board)
         self._connection, theirs = context.Pipe()
-        self.process = context.Process(target=run_worker, args=(theirs, self._told, options), daemon=True)
+        self.process = context.Process(target=run_worker, args=(theirs, self._board, options), daemon=True)
         self.process.start()
         theirs.close()  # so that the end of the process closes the pipe
 
     def send(self, order: Order) -> None:
         """Start an order. Raises WorkerLost."""
-        self._told.value = GO_ON
+        board = self._board
+        board.told, board.asked, board.image, board.step, board.steps = GO_ON, 0, 0, 0, 0
         try:
             self._connection.send(order)
         except OSError as error:
@@ -151,7 +157,15 @@ class Worker:
 
     def tell(self, what: int) -> None:
         """Say KEEP or STOP. The worker reads it after its step."""
-        self._told.value = what
+        self._board.told = what
+
+    def ask(self) -> None:
+        """Let the worker send its next step."""
+        self._board.asked = 1
+
+    def steps_done(self) -> tuple[int, int, int]:
+        """Return image, step and steps as `Stepped` has them; steps is 0 before the first step is done."""
+        return self._board.image, self._board.step, self._board.steps
 
     def end(self) -> None:
         """End the process."""
@@ -200,6 +214,20 @@ class JobQueue:
         """Return a job that waits, is drawn, or has been finished lately."""
         return self._jobs.get(id)
 
+    def look(self, job: Job) -> Stepped | None:
+        """Return how far a job is; None before its first step.
+
+        If the job has previews, this asks for the next step's. The one that is returned may be an earlier step's.
+        """
+        if job is self.current and self._worker is not None:
+            image, step, steps = self._worker.steps_done()
+            last = job.progress
+            if steps and (last is None or (last.image, last.step, last.steps) != (image, step, steps)):
+                job.progress = Stepped(image, step, steps, None if last is None else last.preview)
+            if job.order.previews:
+                self._worker.ask()
+        return job.progress
+
     def place(self, job: Job) -> int:
         """Return how many jobs are drawn before this one."""
         return self._waiting.index(job) + 1 if job in self._waiting else 0
@@ -237,6 +265,7 @@ class JobQueue:
             remedy = "ask again; if it happens again, the machine may lack memory"
             job.fail(UserError("job", "the end of the process that draws", "a finished picture", remedy), True)
         finally:
+            self.look(job)
             self.current = None
         seconds = time.time() - job.started
         self.seconds_drawing += seconds

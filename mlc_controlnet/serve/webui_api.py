@@ -81,7 +81,7 @@ class Webui:
     def progress(self) -> dict[str, Any]:
         """Return the progress of the job that is drawn now."""
         job = self.queue.current
-        progress = None if job is None else job.progress
+        progress = None if job is None else self.queue.look(job)
         share = 0.0 if job is None else job.share
         elapsed = 0.0 if job is None or job.started is None else time.time() - job.started
         return {

@@ -1,16 +1,19 @@
 """The process that draws: it owns the device and the loaded pipelines, and outlives no fault of theirs.
 
-The server sends it one `Order` at a time over a pipe, and it answers with `Stepped` after every step, `Drawn` for every
-picture, and `Ended` or `Failed`. A shared number tells it to stop in the middle: it looks at the number after a step.
+The server sends it one `Order` at a time over a pipe, and it answers with `Drawn` for every picture, and `Ended` or
+`Failed`. Both look at a `Board` in shared memory: there the server says when to stop, and the worker how far it is. It
+sends `Stepped` over the pipe only where somebody wants it: each message wakes the server, and a processor that draws
+with all its cores waits for it.
 """
 
+import ctypes
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +27,22 @@ if TYPE_CHECKING:
     from mlc_controlnet.runtime.denoising import Step
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 
-GO_ON, KEEP, STOP = 0, 1, 2  # what the shared number says: draw on; end with what there is; end with nothing
+GO_ON, KEEP, STOP = 0, 1, 2  # what the board tells: draw on; end with what there is; end with nothing
+
+
+PACE_SECONDS = 0.05  # between two `Stepped`: eyes see no more, and each costs a picture a fraction of a millisecond
+
+
+class Board(ctypes.Structure):
+    """What server and worker see of each other in the middle of an order.
+
+    Attributes:
+        told: GO_ON, KEEP or STOP. The worker reads it after a step.
+        asked: 1 if the worker is to send the next `Stepped`, which sets it back to 0.
+        image, step, steps: as in `Stepped`; 0 before the first step.
+    """
+
+    _fields_ = tuple((name, ctypes.c_int) for name in ("told", "asked", "image", "step", "steps"))
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,7 @@ class Order:
     model: str
     requests: tuple[GenerateRequest, ...]
     previews: bool  # whether each `Stepped` has a picture
+    tells_steps: bool = False  # whether `Stepped` comes without being asked for, at a pace that eyes follow
 
 
 @dataclass(frozen=True)
@@ -89,7 +108,7 @@ class _Stopped(Exception):
         self.x0 = x0
 
 
-def run_worker(connection: Connection, told: "Synchronized[int]", options: WorkerOptions) -> None:
+def run_worker(connection: Connection, board: Board, options: WorkerOptions) -> None:
     """Draw what arrives until the pipe is closed. The main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the server, which ends this process
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # TVM would import it, for seconds
@@ -99,25 +118,25 @@ def run_worker(connection: Connection, told: "Synchronized[int]", options: Worke
             order = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_answer(order, pipelines, connection, told, options))
+        connection.send(_answer(order, pipelines, connection, board, options))
 
 
 def _answer(
     order: Order,
     pipelines: "dict[str, ControlNetPipeline]",
     connection: Connection,
-    told: "Synchronized[int]",
+    board: Board,
     options: WorkerOptions,
 ) -> Ended | Failed:
     try:
         if order.model not in pipelines:
             pipelines[order.model] = _load(order.model, options)
         for number, request in enumerate(order.requests):
-            drawn = _draw(pipelines[order.model], number, request, order, connection, told)
+            drawn = _draw(pipelines[order.model], number, request, order, connection, board)
             if drawn is not None:
                 connection.send(drawn)
-            if told.value != GO_ON:
-                return Ended(stopped=told.value == STOP)
+            if board.told != GO_ON:
+                return Ended(stopped=board.told == STOP)
     except Exception as error:
         explained = error if isinstance(error, UserError) else explain(error)
         return Failed(explained, "" if explained else traceback.format_exc())
@@ -136,13 +155,21 @@ def _draw(
     request: GenerateRequest,
     order: Order,
     connection: Connection,
-    told: "Synchronized[int]",
+    board: Board,
 ) -> Drawn | None:
     """Draw one picture; return None if it was stopped and nothing of it is wanted."""
 
+    sent = 0.0  # when the last `Stepped` went
+
     def on_step(step: "Step") -> None:
-        if told.value != GO_ON:
-            raise _Stopped(step.x0 if told.value == KEEP else None)
+        nonlocal sent
+        if board.told != GO_ON:
+            raise _Stopped(step.x0 if board.told == KEEP else None)
+        board.image, board.step, board.steps = number, step.index + 1, step.count
+        is_due = step.index + 1 == step.count or time.monotonic() - sent >= PACE_SECONDS
+        if not (board.asked or (order.tells_steps and is_due)):
+            return
+        board.asked, sent = 0, time.monotonic()
         preview = png_bytes(step.preview, {}) if order.previews else None
         connection.send(Stepped(number, step.index + 1, step.count, preview))
 

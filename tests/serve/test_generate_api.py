@@ -77,6 +77,26 @@ def test_a_job_in_the_background_is_asked_for_by_its_id(service):
     assert (job["state"], len(job["images"])) == ("done", 1)
 
 
+def test_a_job_in_the_background_tells_its_progress_to_whoever_asks(patient):
+    path = patient.ask("POST", "/v1/generate", {**LONG, "previews": True}, Prefer="respond-async").headers["location"]
+    job = {}
+    until(lambda: job.update(patient.ask("GET", path).json()) or (job["progress"] or {}).get("preview"))
+    assert job["progress"]["steps"] == 150
+    first = job["progress"]["image"], job["progress"]["step"]
+    until(lambda: job.update(patient.ask("GET", path).json()) or job["progress"]["image"] > first[0])
+    patient.ask("DELETE", path)
+
+
+def test_nothing_wakes_the_server_while_nobody_watches_a_picture(service, monkeypatch):
+    from mlc_controlnet.serve.job_queue import Worker
+
+    answers = []
+    receive = Worker.receive
+    monkeypatch.setattr(Worker, "receive", lambda self: answers.append(receive(self)) or answers[-1])
+    service.generate(num_inference_steps=9)
+    assert [type(answer).__name__ for answer in answers] == ["Drawn", "Ended"]
+
+
 def test_a_cancelled_job_ends_within_a_step(patient):
     path = patient.ask("POST", "/v1/generate", LONG, Prefer="respond-async").headers["location"]
     cancelled = patient.ask("DELETE", path).json()
@@ -152,12 +172,13 @@ def test_a_full_queue_says_when_to_come_again(patient):
     assert patient.generate().status == 200
 
 
-def test_a_client_that_goes_away_frees_its_place(patient):
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_client_that_goes_away_frees_its_place(patient, accept):
     before = patient.queue.ended["linear", "cancelled"]
     host, port = patient.address.removeprefix("http://").split(":")
     body = json.dumps(LONG)
     with socket.create_connection((host, int(port))) as client:
-        head = f"POST /v1/generate HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        head = f"POST /v1/generate HTTP/1.1\r\nHost: {host}\r\nAccept: {accept}\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
         until(lambda: patient.queue.current is not None)
     until(lambda: patient.queue.current is None)
@@ -168,7 +189,7 @@ def test_a_drawing_process_that_is_killed_costs_one_answer(patient):
     answers = []
     asking = threading.Thread(target=lambda: answers.append(patient.ask("POST", "/v1/generate", LONG)))
     asking.start()
-    until(lambda: patient.queue.current is not None and patient.queue.current.progress is not None)
+    until(lambda: patient.queue.current is not None and patient.queue.look(patient.queue.current) is not None)
     os.kill(patient.queue.worker_id, signal.SIGKILL)
     asking.join()
     assert answers[0].status == 500
