@@ -53,9 +53,10 @@ def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> AP
         if tells_steps:
             return StreamingResponse(_events(job, queue), media_type="text/event-stream")
         await wait_for(job, queue, request)
+        headers = {"X-Job": job.id, "Server-Timing": f"draw;dur={1000 * sum(one.seconds for one in job.drawn):.1f}"}
         if job.state is State.DONE and accepted.startswith("image/png") and len(job.drawn) == 1:
-            return Response(job.drawn[0].png, media_type="image/png", headers={"X-Job": job.id})
-        return JSONResponse(job_json(job, queue), _status(job))
+            return Response(job.drawn[0].png, media_type="image/png", headers=headers)
+        return JSONResponse(job_json(job, queue), _status(job), headers)
 
     @routes.get("/models")
     async def list_models() -> dict[str, Any]:

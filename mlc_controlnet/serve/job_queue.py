@@ -1,7 +1,7 @@
 """One bounded queue in front of one device: jobs wait, are drawn one after another, and can be cancelled.
 
-Everything here runs in the server's event loop; only the pipe to the worker is read in a thread. The server sleeps while
-a picture is drawn: how far it is stands on the worker's `Board`, for whoever asks.
+Everything here runs in the server's event loop; only the pipe to the worker is read in a thread. The server sleeps
+while a picture is drawn: how far it is stands on the worker's `Board`, for whoever asks.
 """
 
 import asyncio

@@ -72,6 +72,7 @@ class Drawn:
     png: bytes
     settings: Settings
     notices: tuple[str, ...]
+    seconds: float  # in the worker, from the request to the PNG file
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _draw(
 ) -> Drawn | None:
     """Draw one picture; return None if it was stopped and nothing of it is wanted."""
 
+    began = time.perf_counter()
     sent = 0.0  # when the last `Stepped` went
 
     def on_step(step: "Step") -> None:
@@ -180,5 +182,7 @@ def _draw(
             return None
         settings = pipeline.resolve(request)
         picture = pipeline.decode(stopped.x0, settings)
-        return Drawn(png_bytes(picture, pipeline.describe(settings)), settings, ())
-    return Drawn(png_bytes(generated.image, generated.metadata), generated.settings, generated.notices)
+        png = png_bytes(picture, pipeline.describe(settings))
+        return Drawn(png, settings, (), time.perf_counter() - began)
+    png = png_bytes(generated.image, generated.metadata)
+    return Drawn(png, generated.settings, generated.notices, time.perf_counter() - began)

@@ -41,8 +41,10 @@ class ServiceTimes:
 
     Attributes:
         direct_ms: median of a picture, drawn in this process.
-        added_ms, told_ms: medians of what the same picture takes longer over HTTP than the one before it in this process,
-            without and with events of its progress.
+        added_ms, told_ms: medians of what the same picture takes longer over HTTP than the one before it in this
+            process, without and with events of its progress.
+        outside_ms: median of a request's time without the drawing, as the worker timed it. It is exact, but does not
+            hold what a server that wakes up costs the drawing.
         answers: how many of `clients` got which status, and the seconds until the last had its answer.
         memory_bytes: of the server's processes after few pictures and after many.
     """
@@ -52,6 +54,7 @@ class ServiceTimes:
     rounds: int
     direct_ms: float
     added_ms: float
+    outside_ms: float
     told_ms: float
     clients: int
     answers: dict[int, int]
@@ -64,6 +67,7 @@ class ServiceTimes:
         yield f"{self.device}; {self.steps} steps, medians of {self.rounds} rounds"
         yield f"  a picture in this process            {self.direct_ms:6.1f} ms"
         yield f"  what the service adds                {self.added_ms:+6.1f} ms"
+        yield f"    of it outside of the drawing       {self.outside_ms:+6.1f} ms"
         yield f"  what it adds with events of progress {self.told_ms:+6.1f} ms"
         answers = ", ".join(f"{count} x {status}" for status, count in sorted(self.answers.items()))
         yield f"  {self.clients} clients at once: {answers}; the last after {self.crowd_seconds:.1f} s"
@@ -92,9 +96,10 @@ def time_service(bundle: Path, steps: int, rounds: int, clients: int, pictures: 
     body = {"prompt": PROMPT, "seed": 7, "num_inference_steps": steps, "control_image": texts}
     with _server(bundle) as (address, process):
         served, told, direct = [], [], []
+        drawing: list[float] = []  # of `served`, by the server's own clock
         for _ in range(rounds + 1):
             direct.append(_seconds(lambda: png_bytes(pipeline.generate(request).image, {})))
-            served.append(_seconds(lambda: _ask(address, body)))
+            served.append(_seconds(lambda: drawing.append(_ask(address, body).drawing_seconds)))
             told.append(_seconds(lambda: _ask(address, body, "text/event-stream")))
         answers, crowd_seconds = _crowd(address, body, clients)
         drawn = 2 * (rounds + 1) + answers.get(200, 0)
@@ -110,6 +115,7 @@ def time_service(bundle: Path, steps: int, rounds: int, clients: int, pictures: 
         rounds=rounds,
         direct_ms=1000 * statistics.median(direct[1:]),
         added_ms=_median_difference_ms(served, direct),
+        outside_ms=_median_difference_ms(served, drawing),
         told_ms=_median_difference_ms(told, direct),
         clients=clients,
         answers=answers,
@@ -137,8 +143,14 @@ def _server(bundle: Path) -> Iterator[tuple[str, int]]:
             process.terminate()
 
 
-def _ask(address: str, body: dict[str, Any], accept: str = PNG) -> int:
-    """Ask for a picture and return the status of the answer."""
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    drawing_seconds: float = 0.0  # by the server's own clock
+
+
+def _ask(address: str, body: dict[str, Any], accept: str = PNG) -> _Answer:
+    """Ask for a picture."""
     data = json.dumps(body).encode()
     request = urllib.request.Request(  # noqa: S310  # our own server
         f"{address}/v1/generate", data, {"Content-Type": "application/json", "Accept": accept}
@@ -148,15 +160,16 @@ def _ask(address: str, body: dict[str, Any], accept: str = PNG) -> int:
             content = answer.read()
             if accept == PNG:
                 Image.open(io.BytesIO(content)).verify()
-            return int(answer.status)
+            timing = answer.headers.get("Server-Timing", "draw;dur=0")
+            return _Answer(answer.status, float(timing.removeprefix("draw;dur=")) / 1000)
     except urllib.error.HTTPError as error:
-        return error.code
+        return _Answer(error.code)
 
 
 def _crowd(address: str, body: dict[str, Any], clients: int) -> tuple[dict[int, int], float]:
     begin = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        statuses = Counter(pool.map(lambda _: _ask(address, body), range(clients)))
+        statuses = Counter(pool.map(lambda _: _ask(address, body).status, range(clients)))
     return dict(statuses), time.perf_counter() - begin
 
 
