@@ -44,6 +44,14 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class FunctionKernels:
+    """The GPU's kernels that a function of a library launches."""
+
+    function: str
+    kernels: tuple[str, ...]  # in the order of their first launch
+
+
+@dataclass(frozen=True)
 class Library:
     """One compiled library and the features and limits that a device needs to run it."""
 
@@ -56,6 +64,9 @@ class Library:
     launches: Mapping[str, int]  # kernel launches per call, by function
     largest_binding_bytes: int
     instruction_set: str = ""  # of the processors that run it: x86-64-v3, x86-64-v4, aarch64, wasm-simd128, ...
+    kernels: tuple[
+        FunctionKernels, ...
+    ] = ()  # of webgpu: a browser compiles them in this order, and need not wait for all
 
 
 @dataclass(frozen=True)

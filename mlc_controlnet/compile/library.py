@@ -82,6 +82,7 @@ class PlannedLibrary:
     Attributes:
         requirements: the limits and features that the library needs from its device.
         launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
+        kernels: what each function launches; empty where nothing measures kernels.
         instruction_set: a key of ALL_INSTRUCTION_SETS; "" for a target that is no processor.
     """
 
@@ -92,6 +93,7 @@ class PlannedLibrary:
     requirements: Requirements
     launches: dict[str, int]
     activation_bytes: dict[str, int]
+    kernels: tuple[manifest.FunctionKernels, ...]
     instruction_set: str
 
 
@@ -137,6 +139,7 @@ def plan_library(
         requirements,
         launches,
         activation_bytes,
+        list_kernels(after["plan"], requirements, pipeline.target),
         instruction_set or "",
     )
 
@@ -207,6 +210,7 @@ def write_library(planned: PlannedLibrary, model_name: str, folder: Path) -> tup
         launches=planned.launches,
         largest_binding_bytes=planned.requirements.largest_binding_bytes,
         instruction_set=planned.instruction_set,
+        kernels=planned.kernels,
     )
 
 
@@ -245,20 +249,47 @@ def count_launches_and_bytes(planned: tvm.IRModule) -> tuple[dict[str, int], dic
         if isinstance(function, relax.Function):
             counter = _Counter(planned)
             counter.visit_expr(function)
-            launches[global_var.name_hint] = counter.launches
+            launches[global_var.name_hint] = len(counter.launched)
             planned_bytes[global_var.name_hint] = counter.bytes
     return launches, planned_bytes
+
+
+def list_kernels(
+    planned: tvm.IRModule, requirements: Requirements, target: tvm.target.Target
+) -> tuple[manifest.FunctionKernels, ...]:
+    """List the kernels that each function of a module after the last phase launches, in the order of their first launch.
+
+    Phase plan makes PrimFuncs that phase check has not measured: those that write over an operand.
+    """
+    if not requirements.kernels:
+        return ()
+    launched = {}
+    for global_var, function in planned.functions_items():
+        if isinstance(function, relax.Function):
+            counter = _Counter(planned)
+            counter.visit_expr(function)
+            launched[global_var.name_hint] = tuple(dict.fromkeys(counter.launched))
+    measured = {kernel.prim_func for kernel in requirements.kernels}
+    new = {planned.get_global_var(name) for names in launched.values() for name in names if name not in measured}
+    others = measure_kernels(tvm.IRModule({global_var: planned[global_var] for global_var in new}), target)
+    kernels_of: dict[str, list[str]] = {}
+    for kernel in (*requirements.kernels, *others):
+        kernels_of.setdefault(kernel.prim_func, []).append(kernel.name)
+    return tuple(
+        manifest.FunctionKernels(function, tuple(kernel for name in names for kernel in kernels_of[name]))
+        for function, names in launched.items()
+    )
 
 
 @relax.expr_functor.visitor
 class _Counter(relax.PyExprVisitor):
     def __init__(self, mod: tvm.IRModule) -> None:
         self.mod = mod
-        self.launches = 0
+        self.launched: list[str] = []  # PrimFuncs, in order
         self.bytes = 0
 
     def visit_call_(self, call: relax.Call) -> None:
         if isinstance(call.op, tvm.ir.GlobalVar) and isinstance(self.mod[call.op], tvm.tirx.PrimFunc):
-            self.launches += 1
+            self.launched.append(call.op.name_hint)
         elif isinstance(call.op, tvm.ir.Op) and call.op.name == "relax.vm.alloc_storage":
             self.bytes += -(-int(call.args[0].values[0]) // POOL_PAGE_BYTES) * POOL_PAGE_BYTES

@@ -6,6 +6,7 @@ import { serveSite } from "../../web/browser/serve_site.mjs";
 import { drawWith } from "./draw_with.mjs";
 import { Visitor } from "./visitor.mjs";
 
+export * from "./fault_scenarios.mjs";
 export * from "./studio_scenarios.mjs";
 
 /**

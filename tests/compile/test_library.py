@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tvm
@@ -120,3 +122,46 @@ def test_the_libraries_for_a_browsers_processor_share_a_plan_and_differ_in_their
     assert all("f32x4.mul" in text or "relaxed_madd" in text for text in assembly.values())
     assert "f32x4.relaxed_madd" in assembly["wasm-relaxed-simd"]
     assert "relaxed" not in assembly["wasm-simd128"]
+
+
+@I.ir_module
+class Branches:
+    """Two functions with a product in common; `long` adds to a sum that nobody reads afterwards, in place."""
+
+    @R.function
+    def long(x: R.Tensor((64, 64), "float32"), w: R.Tensor((64, 64), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            product = R.matmul(x, w)
+            kept = R.nn.softmax(product, axis=1)
+            again = R.nn.softmax(kept, axis=1)
+            more = R.matmul(again, w)
+            total = R.add(more, kept)
+            out = R.matmul(total, w)
+            R.output(out)
+        return out
+
+    @R.function
+    def short(x: R.Tensor((64, 64), "float32"), w: R.Tensor((64, 64), "float32")):
+        R.func_attr({"num_input": 1})
+        with R.dataflow():
+            out = R.matmul(x, w)
+            R.output(out)
+        return out
+
+
+def test_the_kernels_of_each_function_are_told_in_the_order_of_their_launch(tmp_path) -> None:
+    config = BuildConfig("branches", "webgpu", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    planned = plan_library(Branches, "float32", config)
+    kernels = {entry.function: entry.kernels for entry in planned.kernels}
+    [wgsl] = [one.inspect_source() for one in generate_code(planned.module, planned.target).mod.imports[0].imports]
+    assert {*kernels["long"], *kernels["short"]} == set(re.findall(r"fn (\w+_kernel\w*)\(", wgsl))
+    assert any("in_place" in name for name in kernels["long"])  # these are made after the kernels were measured
+    first, *others = kernels["long"]
+    assert kernels["short"] == (first,)  # the product in common is launched first, and told once
+    assert "softmax" in others[0] and first not in others
+
+
+def test_a_processor_has_no_kernels_to_compile(tmp_path) -> None:
+    config = BuildConfig("product", "llvm", ("float32",), out=tmp_path, tuning_db=tmp_path / "no-records")
+    assert plan_library(Product, "float32", config).kernels == ()

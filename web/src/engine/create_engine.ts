@@ -18,8 +18,8 @@ import {
   type GenerateCallbacks,
 } from "./interface.ts";
 import { type Bundle, openBundle } from "./load.ts";
-import { checkCanDraw } from "./manifest.ts";
 import { chooseMemory } from "./memory.ts";
+import { checkCanDraw } from "./model_traits.ts";
 import { isOfOneColour } from "./picture.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
 import type { LoadOptions } from "./progress.ts";

@@ -5,8 +5,9 @@ import { type AdapterFacts, adapterFacts, chooseLibrary, requestAdapter } from "
 import { UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import { type Bundle, openBundle } from "./load.ts";
-import { checkCanDraw, drawingComponents, type Manifest } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
 import { chooseMemory, type Memory, type MemoryChoice } from "./memory.ts";
+import { checkCanDraw, drawingComponents } from "./model_traits.ts";
 import { neededShards } from "./weights.ts";
 
 /** The options of detect. */

@@ -30,9 +30,10 @@ export type {
   GenerateCallbacks,
 } from "./interface.ts";
 export { purgeBundle } from "./load.ts";
-export { inpaints, type Manifest } from "./manifest.ts";
+export type { Manifest } from "./manifest_schema.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
 export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
+export { inpaints } from "./model_traits.ts";
 export type { OneOrEach } from "./option_checks.ts";
 export { words as optionWords } from "./option_text.ts";
 export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";

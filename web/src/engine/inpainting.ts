@@ -11,10 +11,11 @@ import { MASK_THRESHOLD } from "./constants.ts";
 import { type Crop, cutOut, putBack, sizeOf } from "./crop.ts";
 import { UserError } from "./errors.ts";
 import { checkLatents } from "./latents.ts";
-import { inpaints, type Manifest } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
 import type { MaskedContent } from "./mask_options.ts";
 import { fill } from "./masked_content.ts";
 import { blurMask, cropAround } from "./masks.ts";
+import { inpaints } from "./model_traits.ts";
 import { type Image, type Picture, toImage, toPixels, toPlanes } from "./picture.ts";
 import { cover, type PreparedImage, readPicture } from "./prepare_image.ts";
 

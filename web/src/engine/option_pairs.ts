@@ -5,7 +5,8 @@
  */
 
 import { UserError } from "./errors.ts";
-import { embedsGuidance, type Manifest, maxChunks } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { embedsGuidance, maxChunks } from "./model_traits.ts";
 import { words } from "./option_text.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
 import { contextShape } from "./variant.ts";

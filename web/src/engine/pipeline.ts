@@ -13,9 +13,10 @@ import { addNoise, type Conditions, checkFinite, denoise, type Step, toPicture }
 import { hiresSettings } from "./hires.ts";
 import { type InitImage, type Inpainting, paste, prepareInitImage, prepareInpainting } from "./inpainting.ts";
 import { checkLatents, type UpscaleMode, upscaleLatents } from "./latents.ts";
-import { drawingComponents, inpaints, type Manifest, residuals } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
 import { maskLatents } from "./masked_content.ts";
 import { toMetadata } from "./metadata.ts";
+import { drawingComponents, inpaints, residuals } from "./model_traits.ts";
 import { standardNormal } from "./noise.ts";
 import { noticesOf } from "./option_pairs.ts";
 import type { Image } from "./picture.ts";

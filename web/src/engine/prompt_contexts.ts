@@ -5,7 +5,8 @@
  */
 
 import type { Components, Context } from "./components.ts";
-import { embedsGuidance, type Manifest, maxChunks, readsTimeIds } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { embedsGuidance, maxChunks, readsTimeIds } from "./model_traits.ts";
 import { words } from "./option_text.ts";
 import { encodePrompt, padChunks, type TokenizedPrompt, tokenizePrompt } from "./prompts.ts";
 import type { GenerateRequest, Settings } from "./request.ts";

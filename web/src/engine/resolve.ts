@@ -7,7 +7,8 @@
 import { OPTION_NAMES } from "./constants.ts";
 import { checkOneOf, UserError } from "./errors.ts";
 import { checkHires, hiresSettings } from "./hires.ts";
-import { type Manifest, textLayers } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { textLayers } from "./model_traits.ts";
 import { checkPairs } from "./option_pairs.ts";
 import { words } from "./option_text.ts";
 import { parsePrompt } from "./prompt_syntax.ts";

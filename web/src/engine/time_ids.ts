@@ -6,7 +6,8 @@
 
 import type { FloatArray } from "./components.ts";
 import { UserError } from "./errors.ts";
-import { type Manifest, readsTimeIds } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { readsTimeIds } from "./model_traits.ts";
 import { words } from "./option_text.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
 

@@ -5,7 +5,8 @@
  */
 
 import { UserError } from "./errors.ts";
-import { type Manifest, sizes } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
+import { sizes } from "./model_traits.ts";
 import type { Settings } from "./request.ts";
 import type { Size } from "./size.ts";
 

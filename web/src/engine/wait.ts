@@ -25,6 +25,22 @@ export async function awaitWork<T>(work: Promise<T>, device: GPUDevice, nudges =
   }
 }
 
+/** Wait for `work` unless `signal` aborts: then this throws its reason, and the work goes on. */
+export async function untilAborted<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (signal === undefined) return work;
+  signal.throwIfAborted();
+  let abort = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+  });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
+}
+
 /** Wait until the thread has read the messages that arrived meanwhile. A timer would wait 4 ms. */
 export function nextTask(): Promise<void> {
   return new Promise((resolve) => {

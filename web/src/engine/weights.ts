@@ -9,6 +9,7 @@ import { UserError } from "./errors.ts";
 import { widenFloat16 } from "./float16.ts";
 import type { Bundle, ReadOptions } from "./load.ts";
 import type { Library, Manifest, MemoryMode, MergedParam, ParamRecord } from "./manifest.ts";
+import type { Pipelines } from "./pipelines.ts";
 import { bytesOf, createTensor, fillTensor, inScope } from "./tensor.ts";
 
 /** The number of parallel downloads: enough to fill a connection. */
@@ -59,6 +60,7 @@ export class Weights {
     mode: MemoryMode,
     /** Frees the workspace that calls of components keep for the next one. */
     readonly freeWorkspace: () => void,
+    private readonly pipelines?: Pipelines,
   ) {
     const components = Object.entries(bundle.manifest.components);
     this.params = Object.fromEntries(components.map(([name, { params }]) => [name, params]));
@@ -132,6 +134,7 @@ export class Weights {
   }
 
   private async make({ function: name, sources }: MergedParam, sync: () => Promise<void>): Promise<tvmjs.Tensor> {
+    await this.pipelines?.ready(name);
     const brought: tvmjs.Tensor[] = [];
     try {
       const tensors = sources.map((source) => {

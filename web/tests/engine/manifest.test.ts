@@ -1,16 +1,16 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { DRAWING } from "../../src/engine/constants";
+import { parseManifest } from "../../src/engine/manifest";
 import {
   checkCanDraw,
   drawingComponents,
   inpaints,
   maxChunks,
-  parseManifest,
   residuals,
   sizes,
   textLayers,
-} from "../../src/engine/manifest";
+} from "../../src/engine/model_traits";
 import { LINES, makeInpaintingManifest, makeManifest, manifestBytes } from "./sample_bundle";
 
 type Json = { [key: string | number]: unknown };

@@ -183,6 +183,7 @@ export function makeLibrary(changes: Partial<Manifest["libraries"][number]> = {}
     activation_bytes: {},
     launches: {},
     largest_binding_bytes: 1024,
+    kernels: [],
     ...changes,
   };
 }

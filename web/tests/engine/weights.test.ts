@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { DRAWING } from "../../src/engine/constants";
-import { drawingComponents, type Manifest } from "../../src/engine/manifest";
+import type { Manifest } from "../../src/engine/manifest";
+import { drawingComponents } from "../../src/engine/model_traits";
 import { decodeRecord, kindOf, neededShards } from "../../src/engine/weights";
 import { makeInpaintingManifest, makeManifest } from "./sample_bundle";
 

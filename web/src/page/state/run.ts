@@ -103,13 +103,20 @@ export class Run {
     const { studio, session } = this;
     const { messages } = studio;
     const began = performance.now();
+    let stepsBegan = began;
+    const loading = new LoadProgress();
     studio.setStatus(prefix + t.peek().readingPrompt, 0);
     const picture = await session.generate(request, {
       signal,
       decodesPreviews: true,
       onNotice: (notice) => messages.notice(notice),
+      onProgress: (progress) => {
+        loading.add(progress);
+        studio.setStatus(prefix + loading.text, loading.fraction);
+        stepsBegan = performance.now();
+      },
       onStep: (step) => {
-        const text = stepText(step.index, step.count, performance.now() - began);
+        const text = stepText(step.index, step.count, performance.now() - stepsBegan);
         studio.setStatus(prefix + text, (step.index + 1) / step.count);
         studio.preview.value = step.decodedPreview ?? step.preview();
       },
