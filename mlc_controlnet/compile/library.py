@@ -257,7 +257,7 @@ def count_launches_and_bytes(planned: tvm.IRModule) -> tuple[dict[str, int], dic
 def list_kernels(
     planned: tvm.IRModule, requirements: Requirements, target: tvm.target.Target
 ) -> tuple[manifest.FunctionKernels, ...]:
-    """List the kernels that each function of a module after the last phase launches, in the order of their first launch.
+    """List the kernels that each function of a module after the last phase launches, the first launch first.
 
     Phase plan makes PrimFuncs that phase check has not measured: those that write over an operand.
     """

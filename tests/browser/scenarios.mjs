@@ -469,8 +469,8 @@ export async function loseTheDevice({ visitor, browser }) {
 }
 
 /**
- * A script without worker draws one picture again and again, while the GPU's process dies: as the model loads, after the first
- * step, in the middle, and before the decoder. @param {Stage} stage
+ * A script without worker draws one picture again and again, while the GPU's process dies: as the model loads, while kernels
+ * compile, after the first step, in the middle, and before the decoder. @param {Stage} stage
  */
 export async function surviveLosses({ visitor, browser, host, options }) {
   const session = await browser.newBrowserCDPSession();
@@ -485,6 +485,11 @@ export async function surviveLosses({ visitor, browser, host, options }) {
       void (/** @type {any} */ (window).crash());
       for (const end = now() + 1000; now() < end; ); // this thread waits, so that no work is done meanwhile
     };
+    const compile = GPUDevice.prototype.createComputePipelineAsync;
+    GPUDevice.prototype.createComputePipelineAsync = async function (descriptor) {
+      await new Promise((resolve) => setTimeout(resolve, 50)); // a picture waits for its kernels
+      return compile.call(this, descriptor);
+    };
     const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
     /** @type {Record<string, { image: number[], steps: number, notices: string[] }>} */
     const drawn = {};
@@ -492,10 +497,10 @@ export async function surviveLosses({ visitor, browser, host, options }) {
       /** @type {string[]} */
       const notices = [];
       const onNotice = (/** @type {string} */ notice) => notices.push(notice);
-      let fits = place === "load";
+      let phaseToCrash = { load: "download", kernels: "compile" }[/** @type {string} */ (place)];
       const onProgress = (/** @type {any} */ { phase }) => {
-        if (!fits || phase !== "compile") return;
-        fits = false;
+        if (phase !== phaseToCrash) return;
+        phaseToCrash = undefined;
         crash();
       };
       const engine = await createEngine({ bundleUrl: "./bundle/", onProgress, onNotice });
@@ -506,7 +511,7 @@ export async function surviveLosses({ visitor, browser, host, options }) {
         if (index === place) crash();
       };
       const request = { prompt: "gold", seed: 3, numInferenceSteps: 4, controlImage: new ImageData(width, height) };
-      const image = await engine.generate(request, { onStep, onNotice });
+      const image = await engine.generate(request, { onStep, onNotice, onProgress });
       await engine.unload();
       drawn[place] = { image: [...image.data], steps, notices };
     }

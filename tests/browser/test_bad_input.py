@@ -177,8 +177,8 @@ def test_a_lost_gpu_costs_no_picture_and_a_second_loss_within_a_minute_is_told(
 
 
 def test_a_picture_is_the_same_wherever_the_gpu_is_lost(visit: Visit, engine_site: Path, linear_webgpu_bundle: Bundle):
-    """While the model loads, after the first step, in the middle, before the decoder."""
-    places = ["load", 0, 1, 3]
+    """While the model loads, while kernels compile, after the first step, in the middle, before the decoder."""
+    places = ["load", "kernels", 0, 1, 3]
     facts = visit("surviveLosses", linear_webgpu_bundle, site=engine_site, flags=CRASHES, places=places)
     undisturbed = facts["drawn"].pop("nowhere")
     assert len(set(undisturbed["image"])) > 2

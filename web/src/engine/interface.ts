@@ -35,7 +35,7 @@ export interface GenerateCallbacks {
   readonly onStep?: (step: Step) => void;
   /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
   readonly onNotice?: (notice: string) => void;
-  /** Called with the progress of a download if this picture needs weights that are not there yet. */
+  /** Called with the progress of a download if this picture needs weights that are not there yet, and while it waits for kernels. */
   readonly onProgress?: (progress: Progress) => void;
   /**
    * Whether each step's `decodedPreview` is wanted: what it predicts, as a whole picture. Of a bundle without a preview
