@@ -7,6 +7,7 @@ from tvm import tirx
 _IS_SCHEDULED = "tirx.is_scheduled"  # TVM's: dlight and the schedule rules skip such a function
 _OP_PATTERN = "op_pattern"  # TVM's: how FuseOps may fuse the function
 _OVERWRITABLE = "overwritable"  # ours, see `mark_overwritable`
+_NAMED = "named"  # ours, see `mark_named`
 
 BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes the function into the kernel of its reader
 OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps fuses the function with nothing
@@ -35,6 +36,16 @@ def mark_pattern(function: tirx.PrimFunc, pattern: int) -> tirx.PrimFunc:
 def pattern_of(function: tirx.PrimFunc) -> int:
     """Return how FuseOps may fuse the function: what it is marked with, or OPAQUE."""
     return int((function.attrs or {}).get(_OP_PATTERN, OPAQUE))
+
+
+def mark_named(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Mark a kernel whose variables keep their names."""
+    return kernel.with_attr(_NAMED, True)
+
+
+def is_named(function: tirx.PrimFunc) -> bool:
+    """Return whether the function's variables keep their names."""
+    return bool((function.attrs or {}).get(_NAMED, False))
 
 
 def mark_overwritable(function: tirx.PrimFunc, params: Sequence[int]) -> tirx.PrimFunc:

@@ -1,5 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
-"""Combine the values of a row's threads and give each thread the result, with two barriers; a tree needs seven."""
+"""Combine the values of a row's threads and give each thread the result, with two barriers; a tree needs seven.
+
+WebGPU's subgroups would need one barrier or none, and are left out: every kernel that reduces waits for memory. On the
+Radeon Pro W7900, layer norm of [4096, 320] takes 6.07 us for its bytes as predicted, beside 0.86 us of vector
+instructions and 0.49 us of workgroup memory; with subgroupShuffleXor 0.75 and 0. Statistics of [320, 64, 64] take
+3.04 us for their bytes, and 1.32 and 0.87 beside; with subgroupAdd 0.55 and 0.13. All norms are 2.3 % of a step, and
+those that memory does not bound are 0.04 % of it. docs/performance.md has the table.
+"""
 
 from typing import Any
 

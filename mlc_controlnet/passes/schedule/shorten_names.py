@@ -14,6 +14,8 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.buffer import BufferType
 
+from mlc_controlnet.kernels.marks import is_named
+
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ class ShortenNames:
         mod = mod.clone()  # assigning below would change the caller's module
         fired = 0
         for global_var, function in mod.functions_items():
-            if isinstance(function, tirx.PrimFunc):
+            if isinstance(function, tirx.PrimFunc) and not is_named(function):
                 renamer = _Renamer()
                 mod[global_var] = tvm_ffi.structural_map(function, (tvm.ir.Var, renamer.short))
                 fired += len(renamer.renamed)
