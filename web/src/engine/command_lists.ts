@@ -54,16 +54,16 @@ interface CommandList {
 
 export class CommandLists {
   private readonly launches: Launches;
-  /** By function; undefined: it asks the device for more than launches, and the machine runs it. */
+  /** By function and weights; undefined: it asks the device for more than launches, and the machine runs it. */
   private readonly traces = new Map<string, Trace | undefined>();
-  /** By function and the buffers that it reads. Those of one key return different tensors. */
+  /** By function, weights and the buffers that it reads. Those of one key return different tensors. */
   private readonly lists = new Map<string, CommandList[]>();
   /** By shape, dtype and bytes. */
   private readonly outputs = new Map<string, Output[]>();
   /** By bytes. */
   private readonly workspace = new Map<number, GPUBuffer[]>();
   private readonly buffers = new WeakMap<tvmjs.Tensor, GPUBuffer>();
-  private readonly numbers = new WeakMap<GPUBuffer, number>();
+  private readonly numbers = new WeakMap<object, number>();
   private numbered = 0;
   private submitted = 0;
 
@@ -84,9 +84,10 @@ export class CommandLists {
   /** Call a function. The caller disposes what it returns. */
   call(call: FunctionCall): tvmjs.Tensor[] {
     const inputs = call.inputs.map((tensor) => this.bufferOf(tensor));
-    const trace = this.traceOf(call, inputs);
+    const weighted = `${call.name} ${this.numberOf(call.params)}`; // ControlNets share functions
+    const trace = this.traceOf(weighted, call, inputs);
     if (trace === undefined) return this.callMachine(call);
-    const key = `${call.name}:${inputs.map((buffer) => this.numberOf(buffer)).join()}`;
+    const key = `${weighted}:${inputs.map((buffer) => this.numberOf(buffer)).join()}`;
     const known = this.lists.get(key) ?? [];
     let list = known.find(({ outputs }) => outputs.every(({ isFree }) => isFree));
     if (list === undefined) {
@@ -114,12 +115,10 @@ export class CommandLists {
     return counted - this.launches.traced + this.submitted;
   }
 
-  private traceOf(call: FunctionCall, inputs: readonly GPUBuffer[]): Trace | undefined {
+  private traceOf(key: string, call: FunctionCall, inputs: readonly GPUBuffer[]): Trace | undefined {
     // Of a buffer that is read as two inputs, no one could tell which of them a launch binds.
-    if (!this.traces.has(call.name) && new Set(inputs).size === inputs.length) {
-      this.traces.set(call.name, this.trace(call, inputs));
-    }
-    return this.traces.get(call.name);
+    if (!this.traces.has(key) && new Set(inputs).size === inputs.length) this.traces.set(key, this.trace(call, inputs));
+    return this.traces.get(key);
   }
 
   private trace(call: FunctionCall, inputs: readonly GPUBuffer[]): Trace | undefined {
@@ -242,16 +241,16 @@ export class CommandLists {
     return this.launches.find(() => fillTensor(this.tvm, tensor, new Uint8Array(bytes)));
   }
 
-  private numberOf(buffer: GPUBuffer): number {
-    const number = this.numbers.get(buffer) ?? ++this.numbered;
-    this.numbers.set(buffer, number);
+  private numberOf(object: GPUBuffer | tvmjs.TVMArray): number {
+    const number = this.numbers.get(object) ?? ++this.numbered;
+    this.numbers.set(object, number);
     return number;
   }
 
   /** Drop what binds a buffer that is destroyed, such as one of weights that leave the device. */
   private forget(buffer: GPUBuffer): void {
-    for (const [name, trace] of this.traces) {
-      if (trace?.bound.has(buffer) && !trace.inputs.includes(buffer)) this.traces.delete(name);
+    for (const [key, trace] of this.traces) {
+      if (trace?.bound.has(buffer) && !trace.inputs.includes(buffer)) this.traces.delete(key);
     }
     for (const [key, lists] of this.lists) {
       const left = lists.filter(({ bound }) => !bound.has(buffer));

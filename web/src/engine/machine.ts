@@ -8,6 +8,7 @@ export interface FunctionCall {
   readonly name: string;
   readonly run: tvmjs.PackedFunc;
   readonly inputs: readonly tvmjs.Tensor[];
+  /** The same object for the same weights. */
   readonly params: tvmjs.TVMArray;
 }
 

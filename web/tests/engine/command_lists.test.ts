@@ -26,6 +26,7 @@ const raise: Kernel = ([one, args], workgroups) => {
 class Caller {
   readonly machine = new FakeMachine(new FakeDevice());
   readonly lists: CommandLists | undefined;
+  private readonly weights = new Map<FakeTensor, FakeArray>();
   private readonly functions = new Map<Program, { name: string; run: (...args: never[]) => unknown }>();
 
   constructor(usesLists: boolean, timesLaunches = false) {
@@ -43,7 +44,9 @@ class Caller {
       run: this.machine.packed(program),
     };
     this.functions.set(program, known);
-    const call = { ...known, inputs, params: new FakeArray(params) } as never;
+    const weights = this.weights.get(params[0]) ?? new FakeArray(params);
+    this.weights.set(params[0], weights);
+    const call = { ...known, inputs, params: weights } as never;
     return (this.lists?.call(call) ?? callMachine(this.machine as never, call)) as never;
   }
 
@@ -132,6 +135,18 @@ describe("a call", () => {
     param.dispose();
     const other = caller.machine.read(caller.call(PROGRAM, inputs, [caller.tensor(9, 10, 11, 13)])[0]);
     expect(other).not.toEqual(values);
+  });
+
+  test("of the same function and tensors with other weights reads those, as ControlNets that share a function do", () => {
+    const { plain, fast } = both();
+    const [wanted, got] = [plain, fast].map((caller) => {
+      const inputs = [caller.tensor(1, 2, 3, 4), caller.tensor(5, 6, 7, 8)];
+      const weights = [caller.tensor(9, 10, 11, 12), caller.tensor(13, 14, 15, 16)];
+      return [0, 1, 0].map((i) => caller.machine.read(caller.call(PROGRAM, inputs, [weights[i]])[0]));
+    });
+    expect(got).toEqual(wanted);
+    expect(got[1]).not.toEqual(got[0]);
+    expect(fast.machine.counted).toBe(6);
   });
 
   test("that asks the device for more than launches is the machine's", () => {
@@ -227,20 +242,21 @@ function randomProgram(below: (bound: number) => number): Program {
 function draw(caller: Caller, seed: number): number[][] {
   const below = random(seed);
   const programs = Array.from({ length: 3 }, () => randomProgram(below));
-  const params = programs.map((_, i) => caller.tensor(i + 1, 20, 30, 40));
+  const params = [...programs, ...programs].map((_, i) => caller.tensor(i + 1, 20, 30, 40)); // two sets for each
   const slots = [caller.tensor(1, 2, 3, 4), caller.tensor(5, 6, 7, 8)];
   const held: FakeTensor[] = [];
   const seen: number[][] = [];
   for (let i = 0; i < 60; i++) {
     const number = below(programs.length);
     if (!below(3)) slots[below(2)].copyFromRawBytes(new Uint8Array(Uint32Array.of(below(9), i, 1, 2).buffer));
+    const set = number + programs.length * below(2);
     if (!below(15)) {
-      params[number].dispose();
-      params[number] = caller.tensor(below(99), 2, 3, 4);
+      params[set].dispose();
+      params[set] = caller.tensor(below(99), 2, 3, 4);
     }
     if (!below(25)) caller.free();
     const any = () => (held.length && below(2) ? held[below(held.length)] : slots[below(2)]);
-    const results = caller.call(programs[number], [any(), any()], [params[number]]);
+    const results = caller.call(programs[number], [any(), any()], [params[set]]);
     if (below(2)) seen.push(...results.map((tensor) => caller.machine.read(tensor)));
     held.push(...results);
     while (held.length > 4 || (held.length && !below(3))) held.splice(below(held.length), 1)[0].dispose();
