@@ -108,7 +108,7 @@ def _bench_serve(options: argparse.Namespace) -> None:
 
 
 def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    kernels = commands.add_parser(KERNELS, help="measure single operations against onnxruntime-web or torch")
+    kernels = commands.add_parser(KERNELS, help="measure single operations against onnxruntime-web, or natively")
     _add_contest(kernels)
     kernels.add_argument(
         "--only",
@@ -118,7 +118,7 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         help="only operations with this in their name; can be repeated",
     )
     kernels.set_defaults(model="", component=[])
-    model = commands.add_parser(MODEL, help="measure a model's components against onnxruntime-web or torch")
+    model = commands.add_parser(MODEL, help="measure a model's components against onnxruntime-web, or natively")
     _add_contest(model)
     model.add_argument("--model", default="circles", help="as in build; default: circles")
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
@@ -133,7 +133,7 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
         "--host",
         choices=HOSTS,
         default="chromium",
-        help="chromium; node: WebGPU without a browser; native: against torch, eager and compiled; default: chromium",
+        help="chromium; node: WebGPU without a browser; native: against torch and others; default: chromium",
     )
     parser.add_argument(
         "--gpu", action="store_true", help="in Chromium, use the machine's GPU instead of the software adapter"
@@ -142,6 +142,14 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", help="float32 or float16; default: float16 on GPUs that have it, otherwise float32")
     parser.add_argument(
         "--rounds", type=int, default=5, help="turns of each contestant; their median counts; default: 5"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --host native, only this peer; can be repeated; default: torch eager, torch.compile and, where they "
+        "are installed, onnxruntime and OpenVINO",
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_bench_operations, needs_torch=True)
@@ -164,6 +172,7 @@ def _bench_operations(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         rounds=options.rounds,
         only=tuple(options.only),
+        peers=tuple(options.peer),
         model=options.model,
         components=tuple(options.component) or (UNET,),
         command=options.command_line,

@@ -18,7 +18,8 @@ from mlc_controlnet.bench.operations.figures import (
     Timing,
     median_ms,
 )
-from mlc_controlnet.bench.operations.native_contest import run_native_contest
+from mlc_controlnet.bench.operations.native_contest import native_peers, run_native_contest
+from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, runtime_versions
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.webgpu_contest import (
     CaseTimes,
@@ -52,6 +53,7 @@ class ContestSettings:
         dtype: float32 or float16; None: float16 on a GPU that has it, else float32.
         rounds: turns of each contestant.
         only: parts of operations' names; empty: all operations.
+        peers: of native_contest.native_peers(); empty: all of them. For the host native only.
         model, components: the model and the components that MODEL measures.
         command: the command line that produces the same figures again.
     """
@@ -63,6 +65,7 @@ class ContestSettings:
     dtype: str | None
     rounds: int
     only: tuple[str, ...]
+    peers: tuple[str, ...]
     model: str
     components: tuple[str, ...]
     command: str
@@ -75,6 +78,8 @@ class ContestSettings:
         check_one_of("--target", self.target, TARGETS)
         for name in self.components:
             check_one_of("--component", name, COMPONENTS)
+        if self.peers and self.host != "native":
+            raise UserError("--peer", f"with --host {self.host}", "--host native", "leave --peer out")
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
         """Return the computations to measure. reduced: at the smaller sizes for slow devices."""
@@ -119,14 +124,21 @@ def measure_on_webgpu(settings: ContestSettings, folder: Path, log: Log) -> Figu
 
 
 def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figures:
-    """Measure our library against torch, eager and compiled, on a processor or GPU. folder: for intermediate files."""
+    """Measure our library against torch, eager and compiled, on a processor or GPU. folder: for intermediate files.
+
+    On a processor, onnxruntime and OpenVINO are measured too where they are installed.
+    """
     preset = TARGETS[settings.target]
     if preset.device == "webgpu":
         raise UserError("--target", "webgpu natively", "a native target", "pass --host chromium or --host node instead")
     on_gpu = preset.device != "llvm"
     dtype = settings.dtype or ("float16" if on_gpu else "float32")
-    cases = settings.cases(not on_gpu, dtype)
-    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log)
+    possible = native_peers(settings.target)
+    for name in settings.peers:
+        check_one_of("--peer", name, possible)
+    peers = [name for name in possible if name in settings.peers or not settings.peers]
+    cases = settings.cases(False, dtype)
+    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log, peers)
     device = Device(
         kind="GPU" if on_gpu else "processor",
         name=outcome.device,
@@ -135,7 +147,8 @@ def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figur
     )
     no_notes = [""] * len(cases.cases)
     rows = make_rows(cases.cases, outcome.times, outcome.ours_db, no_notes, outcome.copy_gigabytes_per_second)
-    return _figures(settings, device, dtype, rows, {})
+    versions = runtime_versions([name for name in peers if name in installed_runtimes()])
+    return _figures(settings, device, dtype, rows, versions)
 
 
 def row_order(subject: str) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Time our native library against torch on the same device, eager and with torch.compile, in turns."""
+"""Time our native library against torch on the same device, eager and with torch.compile, in turns.
+
+On a processor, onnxruntime and OpenVINO take part where they are installed.
+"""
 
 import math
 import statistics
@@ -14,6 +17,8 @@ from tvm import relax
 
 from mlc_controlnet.bench.operations.cases import Case, Cases, Log
 from mlc_controlnet.bench.operations.figures import OURS, Timing
+from mlc_controlnet.bench.operations.onnx_peer import export_onnx
+from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, load_runtime
 from mlc_controlnet.bench.torch_device import synchronize
 from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.config import TARGETS, BuildConfig
@@ -32,7 +37,7 @@ class NativeOutcome:
     """The result of a contest.
 
     Attributes:
-        device: its name, with torch's device and threads.
+        device: its name, with torch's device and the threads of each contestant.
         times: for each case, contestant -> its times.
         ours_db: for each case, the signal-to-noise ratio of our outputs against torch's in float32.
     """
@@ -43,12 +48,17 @@ class NativeOutcome:
     ours_db: list[float]
 
 
+def native_peers(target: str) -> tuple[str, ...]:
+    """Return the peers that can take part on this machine against a library for `target`, a key of config.TARGETS."""
+    return (EAGER, COMPILED, *(installed_runtimes() if TARGETS[target].device == "llvm" else ()))
+
+
 def run_native_contest(
-    cases: Cases, target: str, dtype: str, rounds: int, folder: Path, log: Log, with_torch_compile: bool = True
+    cases: Cases, target: str, dtype: str, rounds: int, folder: Path, log: Log, peers: Sequence[str]
 ) -> NativeOutcome:
     """Compile the cases into `folder` for `target`, a native key of config.TARGETS, and time them.
 
-    with_torch_compile: also time torch.compile, which compiles C++ code for every case.
+    peers: of `native_peers(target)`. torch.compile compiles C++ code for every case.
     """
     log(f"compiling {len(cases.cases)} cases for {target}")
     threads = _same_threads()
@@ -67,7 +77,8 @@ def run_native_contest(
         outputs = [result] if hasattr(result, "numpy") else list(result)
         pairs = zip(reference, outputs, strict=True)
         decibels.append(min(signal_to_noise_db(wanted.numpy(), got.numpy()) for wanted, got in pairs))
-        times.append(_take_turns([ours, *_peers(case, torch_device, with_torch_compile)], rounds))
+        sides = [ours, *_torch_sides(case, torch_device, peers), *_onnx_sides(case, peers, threads, folder)]
+        times.append(_take_turns(sides, rounds))
         medians = ", ".join(f"{name} {statistics.median(t.wall_ms):.2f} ms" for name, t in times[-1].items())
         log(f"{case.name}: {medians} ({number} of {len(cases.cases)})")
     name = processor_name() if kind == "llvm" else device.device_name
@@ -103,7 +114,7 @@ def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device)
     return _Side(OURS, lambda: function(*inputs, params), device.sync)
 
 
-def _peers(case: Case, device: torch.device, with_torch_compile: bool) -> list[_Side]:
+def _torch_sides(case: Case, device: torch.device, peers: Sequence[str]) -> list[_Side]:
     torch.compiler.reset()  # torch.compile gives up after eight compilations, and counts those of earlier cases
     module = case.module.to(device)
     inputs = tuple(value.to(device) for value in case.inputs)
@@ -115,8 +126,18 @@ def _peers(case: Case, device: torch.device, with_torch_compile: bool) -> list[_
 
         return _Side(name, call, lambda: synchronize(device))
 
-    eager = side(EAGER, module)
-    return [eager, side(COMPILED, torch.compile(module, dynamic=False))] if with_torch_compile else [eager]
+    runs = {EAGER: module, COMPILED: torch.compile(module, dynamic=False)}
+    return [side(name, run) for name, run in runs.items() if name in peers]
+
+
+def _onnx_sides(case: Case, peers: Sequence[str], threads: int, folder: Path) -> list[_Side]:
+    names = [name for name in peers if name not in (EAGER, COMPILED)]
+    if not names:
+        return []
+    file = folder / f"{case.name}.onnx"
+    export_onnx(case.module, case.inputs, file, external_data=True)
+    inputs = [value.contiguous().numpy() for value in case.inputs]
+    return [_Side(name, load_runtime(name, file, inputs, threads), lambda: None) for name in names]
 
 
 def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:

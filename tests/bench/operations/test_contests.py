@@ -11,6 +11,7 @@ from mlc_controlnet.bench.operations.cases import operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
 from mlc_controlnet.bench.operations.measure import PEER, ContestSettings, make_rows, measure_on_webgpu
 from mlc_controlnet.bench.operations.native_contest import COMPILED, EAGER, run_native_contest
+from mlc_controlnet.bench.operations.onnx_runtimes import ONNXRUNTIME, OPENVINO
 from mlc_controlnet.bench.operations.operations import matmul
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
@@ -26,6 +27,7 @@ SETTINGS = {
     "dtype": "float32",
     "rounds": 2,
     "only": ("group_norm_silu_1280_8",),
+    "peers": (),
     "model": "",
     "components": (),
     "command": "",
@@ -55,23 +57,23 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "with_torch_compile",
+    "peers",
     [
-        False,
+        (EAGER, ONNXRUNTIME, OPENVINO),
         pytest.param(
-            True,
+            (EAGER, COMPILED),
             marks=[
                 pytest.mark.slow,
                 pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler"),
             ],
         ),
     ],
-    ids=["eager", "eager and compiled"],
+    ids=["not compiled", "compiled"],
 )
-def test_an_operation_runs_against_torch(tmp_path: Path, with_torch_compile: bool) -> None:
+def test_an_operation_runs_against_native_peers(tmp_path: Path, peers: tuple[str, ...]) -> None:
     cases = operation_cases(("layer_norm",), reduced=True, dtype="float32")
     log: list[str] = []
-    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, with_torch_compile)
+    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, peers)
     assert log[-1].endswith("(2 of 2)")
     assert min(outcome.ours_db) > 80
     assert outcome.copy_gigabytes_per_second > 0
@@ -79,7 +81,7 @@ def test_an_operation_runs_against_torch(tmp_path: Path, with_torch_compile: boo
     assert torch.get_num_threads() == threads
     assert outcome.device.endswith(f"{threads} thread each" if threads == 1 else f"{threads} threads each")
     for times in outcome.times:
-        assert list(times) == ([OURS, EAGER, COMPILED] if with_torch_compile else [OURS, EAGER])
+        assert list(times) == [OURS, *peers]
         assert all(len(of_one.wall_ms) == 2 and min(of_one.wall_ms) > 0 for of_one in times.values())
 
 
@@ -98,6 +100,7 @@ def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:
         ({"dtype": "int8"}, "--dtype"),
         ({"target": "abacus"}, "--target"),
         ({"components": ("brain",)}, "--component"),
+        ({"peers": (EAGER,)}, "--peer"),
     ],
 )
 def test_settings_that_nothing_can_measure_are_refused_before_any_work(change: dict, option: str) -> None:
