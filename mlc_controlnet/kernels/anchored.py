@@ -25,7 +25,8 @@ class Anchored:
     """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place.
 
     Attributes:
-        decodings: blocks that decode a packed weight, left for the caller to inline into a copy of it.
+        weights: blocks that compute a weight, left for the caller to inline into a copy of it: they decode it, and
+            those that were to be kept.
         copies: the epilogue computes nothing, it only brings the reduction's results to memory.
     """
 
@@ -33,13 +34,14 @@ class Anchored:
     epilogue: Block
     pads: tuple[Block, ...]
     copies: bool
-    decodings: tuple[Block, ...] = ()
+    weights: tuple[Block, ...] = ()
 
 
-def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
+def anchor(schedule: Schedule, kinds: str, kept: str = "") -> Anchored | None:
     """Bring a function into the form above; None if it is of another kind.
 
-    `kinds` are the reduction's axes, S for spatial and R for reduction: a convolution has SSSSRRR.
+    kinds: the reduction's axes, S for spatial and R for reduction: a convolution has SSSSRRR.
+    kept: name of a block that computes a weight and is left for the caller.
     """
     root = schedule.get_sblock("root")
     blocks = schedule.get_child_blocks(root)
@@ -49,12 +51,12 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
         return None
     (reduction,), (output,) = reductions, outputs
     copies = same_block(schedule, reduction, output)
-    pads, decodings = [], []
+    pads, weights = [], []
     for block in blocks:
         if block is reduction or same_block(schedule, block, output):
             continue
-        if is_decoding(schedule.get(block)):
-            decodings.append(block)
+        if is_decoding(schedule.get(block)) or schedule.get(block).name_hint == kept:
+            weights.append(block)
         elif schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
             pads.append(block)
         elif not try_inline(schedule, block):
@@ -63,7 +65,7 @@ def anchor(schedule: Schedule, kinds: str) -> Anchored | None:
         output = schedule.cache_write(reduction, 0, "local")
     else:
         schedule.set_scope(reduction, 0, "local")
-    return Anchored(reduction, output, tuple(pads), copies=copies, decodings=tuple(decodings))
+    return Anchored(reduction, output, tuple(pads), copies=copies, weights=tuple(weights))
 
 
 def same_block(schedule: Schedule, one: Block, other: Block) -> bool:
@@ -91,9 +93,9 @@ def try_inline(schedule: Schedule, block: Block) -> bool:
     return True
 
 
-def inline_decodings(schedule: Schedule, found: Anchored) -> None:
-    """Compute each decoding where its result is read: in the copy of a weight that a schedule has made by now."""
-    for block in found.decodings:
+def inline_weights(schedule: Schedule, found: Anchored) -> None:
+    """Compute each weight where it is read: in the copy that a schedule has made by now."""
+    for block in found.weights:
         schedule.compute_inline(block)
 
 

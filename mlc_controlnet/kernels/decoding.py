@@ -1,7 +1,7 @@
 """Decode weights of few bits where a kernel reads them: no decoded copy of a weight is ever in memory.
 
 A PrimFunc that reads a packed weight has one block more, from words and table to the weight. Schedules of convolutions
-and matrix products leave it (`Anchored.decodings`), and inline it into the copy of the weight that they make anyway: to
+and matrix products leave it (`Anchored.weights`), and inline it into the copy of the weight that they make anyway: to
 workgroup memory on a GPU, where each number is decoded once for all rows of a tile; to the packed panel on a processor.
 Four neighbours of a row lie in one word, so a vector of four is one read, one shift and one mask: 8 or 4 bits; 6 bits
 are two of each. A palette's table is read from storage: 128 bytes for 64 entries, a cache line or two.

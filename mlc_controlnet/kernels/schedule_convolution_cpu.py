@@ -5,6 +5,9 @@ micro-tile of pixels by channels stays in registers over the whole reduction: ea
 channels as vectors, which lie as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither
 the picture's width nor the stride matters. At the end the tile is turned over into the picture's layout.
 
+A doubled picture's four phases (doubled_convolution.py) are four convolutions: the sums of its weights are made in the
+panel, and each phase writes every other pixel of every other row.
+
 A 1x1 convolution has few steps to repay that turn: where the rows are long, its vectors run along the pixels.
 """
 
@@ -14,8 +17,9 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_decodings
-from mlc_controlnet.kernels.decoding import reads_words
+from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
+from mlc_controlnet.kernels.decoding import is_decoding, reads_words
+from mlc_controlnet.kernels.doubled_convolution import PHASES, SUMMED
 from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words
 
@@ -60,8 +64,8 @@ class ConvolutionTile:
 
 def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTile:
     """Return the tile with full vectors and the most multiply-adds per read."""
-    _, channels, height, width = _output_shape(function)
-    depth, steps = _reduced(function)
+    _, channels, height, width, depth, *taps = _shape(function)
+    steps = math.prod(taps)
     most = registers.accumulators + registers.count // 16
     long_rows = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
     along_pixels = long_rows and not reads_words(function)  # else each tile of pixels would decode all weights again
@@ -88,8 +92,8 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
 
 def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile]:
     """List the search space: every tile that the registers hold and that has work for at least a quarter of them."""
-    _, channels, height, width = _output_shape(function)
-    _, steps = _reduced(function)
+    _, channels, height, width, _, *taps = _shape(function)
+    steps = math.prod(taps)
     least, most = registers.count // 4, registers.count - 2
     return [
         tile
@@ -106,12 +110,13 @@ def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile
 def schedule_convolution(schedule: Schedule, registers: Registers, tile: ConvolutionTile | None = None) -> bool:
     """Schedule in place. If the function is no NCHW convolution, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
-    found = anchor(schedule, KINDS)
+    found = anchor(schedule, KINDS, kept=SUMMED)
     if found is None:
         return False
+    _split_phases(schedule, found)
     if tile is None:
         tile = default_tile(function, registers)
-    if tile.along_pixels and not found.decodings:
+    if tile.along_pixels and not found.weights:
         _along_pixels(schedule, found, tile, registers)
     else:
         _along_channels(schedule, found, tile, registers)
@@ -138,7 +143,8 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     product = schedule.get(found.reduction)
     channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
     weights = schedule.cache_read(found.reduction, 1, "global")
-    inline_decodings(schedule, found)
+    decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
+    inline_weights(schedule, found)
     schedule.set_scope(found.reduction, 0, "global")
     schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
     schedule.transform_layout(found.reduction, ("write", 0), lambda b, c, i, j: (b, i, j, c))
@@ -155,7 +161,7 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     in_vectors(schedule, schedule.get_loops(start)[-1], registers)
 
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
-    if found.decodings:
+    if decodes:
         in_words(schedule, schedule.get_loops(weights)[-1])
     elif channel_is_last:
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
@@ -190,14 +196,24 @@ def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, re
     in_vectors(schedule, schedule.get_loops(pixels)[-1], registers)
 
 
-def _output_shape(function: tirx.PrimFunc) -> list[int]:
-    return [int(size) for size in function.params[-1].ty.shape]
+def _split_phases(schedule: Schedule, found: Anchored) -> None:
+    """Make the epilogue of a doubled picture one over phases and their pixels, as the convolution is."""
+    rows, columns = extents(schedule, schedule.get_loops(found.reduction))[2:4]
+    if extents(schedule, schedule.get_loops(found.epilogue))[2:] != [2 * rows, 2 * columns]:
+        return
+    schedule.transform_block_layout(
+        found.epilogue, lambda b, n, i, j: (b * PHASES + i % 2 * 2 + j % 2, n, i // 2, j // 2)
+    )
+    (sums,) = (region.source for region in schedule.get(found.reduction).writes)
+    sources = [region.source for region in schedule.get(found.epilogue).reads]
+    number = next(number for number, source in enumerate(sources) if source.same_as(sums))
+    # Left alone, TVM takes the remainders in the new indices for a read of all phases up to this one.
+    schedule.annotate_buffer_access(found.epilogue, number, "read", lambda b, n, y, x: (b, n, y, x))
 
 
-def _reduced(function: tirx.PrimFunc) -> tuple[int, int]:
-    """Return the input channels, and the kernel's rows times its columns."""
+def _shape(function: tirx.PrimFunc) -> list[int]:
+    """Return batch, output channels, rows, columns, input channels, and the kernel's rows and columns."""
     schedule = Schedule(function)
-    found = anchor(schedule, KINDS)
+    found = anchor(schedule, KINDS, kept=SUMMED)
     assert found is not None, "a convolution"
-    *_, depth, kernel_y, kernel_x = extents(schedule, schedule.get_loops(found.reduction))
-    return depth, kernel_y * kernel_x
+    return extents(schedule, schedule.get_loops(found.reduction))

@@ -118,7 +118,7 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
     """Take the expressions around a convolution from its blocks."""
     convolution, epilogue = schedule.get(found.reduction), schedule.get(found.epilogue)
     pads = [schedule.get(pad) for pad in found.pads]
-    decodings = [schedule.get(block) for block in found.decodings]
+    decodings = [schedule.get(block) for block in found.weights]
     product = convolution.body.value.b
     read, weights = _unrounded(product.a), _unrounded(product.b)
     (kernel_y, kernel_x), (sums,) = shape.kernel, (region.source for region in convolution.writes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.s_tir import Schedule
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_decodings
+from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
 from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words
 
@@ -86,7 +86,7 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     in_vectors(schedule, tile_n, registers)
 
     weights = schedule.cache_read(found.reduction, 1, "global")
-    inline_decodings(schedule, found)
+    inline_weights(schedule, found)
     schedule.compute_at(found.reduction, m, preserve_unit_loops=True)
     *_, row, column, k = schedule.get_loops(found.reduction)
     schedule.reorder(k, row, column)
@@ -100,14 +100,14 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
     if k_is_last:
         schedule.transform_layout(weights, ("write", 0), lambda *index: (*index[:-2], index[-1], index[-2]))
-    elif found.decodings:
+    elif found.weights:
         in_words(schedule, schedule.get_loops(weights)[-1])
     else:
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
 
 
 def _along_k(schedule: Schedule, found: Anchored, registers: Registers) -> None:
-    inline_decodings(schedule, found)
+    inline_weights(schedule, found)
     *_, k = schedule.get_loops(found.reduction)
     (depth,) = extents(schedule, [k])
     _, lane = schedule.split(k, [None, divisors(depth, 2 * registers.lanes)[-1]])

@@ -65,12 +65,13 @@ CLEAN = (
     relax.transform.BundleModelParams(),
 )
 
-# These save launches and memory on a GPU. A processor's schedules need convolutions and gates unchanged.
+# These save launches and memory on a GPU. A processor's schedules need other convolutions and gates unchanged.
+CPU_FUSIONS = (FoldResizeIntoConv2d(on_gpu=False),)
 GPU_FUSIONS = (
     SplitLargePlanes(),
     SplitDeepAttention(),
     FoldGroupNormIntoConv2d(),
-    FoldResizeIntoConv2d(),
+    FoldResizeIntoConv2d(on_gpu=True),
     UseGatedMatmul(),
     UsePointwiseMatmul(),
     SplitDeepConv2d(),
@@ -159,7 +160,7 @@ def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phas
             "replace",
             (
                 UseLayerNorm(target),
-                *(GPU_FUSIONS if on_gpu else ()),
+                *(GPU_FUSIONS if on_gpu else CPU_FUSIONS),
                 UseDirectConv2d(),
                 UseFlashAttention(target),
                 UseGroupNorm(target),

@@ -121,7 +121,7 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
 
 def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
     case = Case((1, 12, 7, 10), (16, 12, 3, 3))
-    mod = FoldResizeIntoConv2d()(upsampled(case))
+    mod = FoldResizeIntoConv2d(on_gpu=True)(upsampled(case))
     (func,) = (f for f in mod.functions.values() if is_prim_func(f))
     func = schedule(func)
     assert func is not None
@@ -138,7 +138,9 @@ def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
 
 def test_an_upsampled_picture_keeps_60_decibels_in_half_precision(tmp_path: Path) -> None:
     case = Case((1, 64, 6, 12), (16, 64, 3, 3))
-    (func,) = (f for f in FoldResizeIntoConv2d()(upsampled(case, "float16")).functions.values() if is_prim_func(f))
+    (func,) = (
+        f for f in FoldResizeIntoConv2d(on_gpu=True)(upsampled(case, "float16")).functions.values() if is_prim_func(f)
+    )
     func = schedule(func)
     assert func is not None
     rng = np.random.default_rng(0)

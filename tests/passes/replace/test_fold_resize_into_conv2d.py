@@ -36,10 +36,11 @@ def upsampled(
     return builder.get()
 
 
+@pytest.mark.parametrize("on_gpu", [True, False], ids=["GPU", "processor"])
 @pytest.mark.parametrize(("mode", "rounding"), [("half_pixel", "round"), ("asymmetric", "floor")])
-def test_the_convolution_reads_the_small_picture_and_computes_the_same(mode: str, rounding: str) -> None:
+def test_the_convolution_reads_the_small_picture_and_computes_the_same(mode: str, rounding: str, on_gpu: bool) -> None:
     before = upsampled(mode=mode, rounding=rounding)
-    after = FoldResizeIntoConv2d()(before)
+    after = FoldResizeIntoConv2d(on_gpu)(before)
     assert not {"relax.image.resize2d", "relax.nn.conv2d"} & ops(after["main"])
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 5, 6, 10), (4, 5, 3, 3)))
@@ -48,15 +49,20 @@ def test_the_convolution_reads_the_small_picture_and_computes_the_same(mode: str
 
 def test_taps_other_than_3x3_with_a_halo_of_one_read_the_small_picture_too() -> None:
     before = upsampled(padding=2)
-    after = FoldResizeIntoConv2d()(before)
+    after = FoldResizeIntoConv2d(on_gpu=True)(before)
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in ((1, 5, 6, 10), (4, 5, 3, 3)))
     np.testing.assert_allclose(evaluate(after, x, w), evaluate(before, x, w), rtol=1e-4, atol=1e-4)
 
 
-def test_four_of_nine_multiplications_are_left() -> None:
+def test_a_processor_writes_the_picture_out_in_any_case_so_other_taps_stay() -> None:
+    tvm.ir.assert_structural_equal(FoldResizeIntoConv2d(on_gpu=False)(upsampled(padding=2)), upsampled(padding=2))
+
+
+@pytest.mark.parametrize("on_gpu", [True, False], ids=["GPU", "processor"])
+def test_four_of_nine_multiplications_are_left(on_gpu: bool) -> None:
     """Four phases of the small picture, each of 2x2 taps."""
-    after = FoldResizeIntoConv2d()(upsampled())
+    after = FoldResizeIntoConv2d(on_gpu)(upsampled())
     (function,) = (f for _, f in after.functions_items() if isinstance(f, tirx.PrimFunc))
     schedule = Schedule(function)
     convolution = schedule.get_sblock("conv2d_nchw")
@@ -76,4 +82,4 @@ def test_four_of_nine_multiplications_are_left() -> None:
     ids=["three times", "one axis", "a stride", "another rounding", "no halo"],
 )
 def test_anything_else_stays(before: tvm.IRModule) -> None:
-    tvm.ir.assert_structural_equal(FoldResizeIntoConv2d()(before), before)
+    tvm.ir.assert_structural_equal(FoldResizeIntoConv2d(on_gpu=True)(before), before)

@@ -49,7 +49,7 @@ def prim_funcs(mod: tvm.IRModule) -> list[tirx.PrimFunc]:
 @pytest.mark.parametrize("doubled", [False, True])
 def test_the_numbers_stay(doubled: bool) -> None:
     before = convolution(doubled=doubled)
-    after = FoldResizeIntoConv2d()(before) if doubled else SplitDeepConv2d()(before)
+    after = FoldResizeIntoConv2d(on_gpu=True)(before) if doubled else SplitDeepConv2d()(before)
     assert "relax.nn.conv2d" not in ops(after["main"])
     assert len(prim_funcs(after)) == 2
     inputs = random_inputs()

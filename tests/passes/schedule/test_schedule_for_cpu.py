@@ -11,6 +11,7 @@ from tvm.script import tirx as T
 from tvm.target import Target
 
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -86,6 +87,43 @@ def test_convolution_in_several_blocks_of_channels_with_every_vector_of_this_mac
         builder.emit_func_output(y)
     got = run(lower_and_schedule(builder.get(), target), x, weight, target=target)
     assert close(got, functional.conv2d(x, weight, stride=stride, padding=kernel // 2))
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+@pytest.mark.parametrize("channels,size", [(96, (16, 32)), (10, (5, 7))], ids=str)
+def test_a_doubled_picture_with_bias_and_residual(name: str, channels: int, size: tuple[int, int]) -> None:
+    target = Target(INSTRUCTION_SETS[name].tvm_target)
+    height, width = size
+    x, weight, bias = random(1, 64, *size), random(channels, 64, 3, 3), random(channels)
+    residual = random(1, channels, 2 * height, 2 * width)
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(name, relax.TensorType(tuple(value.shape), "float32"))
+        for name, value in (("x", x), ("weight", weight), ("bias", bias), ("residual", residual))
+    ]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            y = builder.emit(
+                relax.op.image.resize2d(
+                    variables[0],
+                    (2 * height, 2 * width),
+                    layout="NCHW",
+                    method="nearest_neighbor",
+                    coordinate_transformation_mode="asymmetric",
+                    rounding_method="floor",
+                )
+            )
+            y = builder.emit(relax.op.nn.conv2d(y, variables[1], padding=1))
+            y = builder.emit(relax.op.add(y, builder.emit(relax.op.reshape(variables[2], [1, channels, 1, 1]))))
+            y = builder.emit_output(relax.op.add(y, variables[3]))
+        builder.emit_func_output(y)
+    mod = lower_and_schedule(FoldResizeIntoConv2d(on_gpu=False)(builder.get()), target)
+    assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
+    doubled = functional.interpolate(x, scale_factor=2)
+    assert close(
+        run(mod, x, weight, bias, residual, target=target),
+        functional.conv2d(doubled, weight, bias, padding=1) + residual,
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 77])
