@@ -3,6 +3,7 @@
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from mlc_controlnet.cli.defaults import SITE as DEFAULT_SITE
 
@@ -31,6 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     service.add_argument("--reduced-memory", action="store_true", help="keep fewer weights on the device")
     service.add_argument("--queue", type=int, metavar="N", help="requests that may wait (default: 8)")
     service.add_argument(
+        "--annotator",
+        action=_AppendAnnotator,
+        default=[],
+        metavar="NAME=FILE",
+        help="make control images by a network: depth, seg, openpose or softedge from an ONNX or TorchScript file, "
+        "or from controlnet_aux:FOLDER; docs/service.md has the options",
+    )
+    service.add_argument("--log-prompts", action="store_true", help="write the prompt of each picture to the log")
+    service.add_argument(
         "--listen",
         metavar="ADDRESS",
         help="accept requests of other machines at this address of this machine, 0.0.0.0 for all; wants --token",
@@ -49,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+class _AppendAnnotator(argparse.Action):
+    """Collect the values of --annotator. Some of them need torch, which this command otherwise leaves out."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        from mlc_controlnet.serve.annotators.named import needs_torch
+
+        namespace.annotator = [*namespace.annotator, values]
+        namespace.needs_torch = getattr(namespace, "needs_torch", False) or needs_torch(values)
+
+
 def run(options: argparse.Namespace) -> None:
     if options.bundle or options.listen:
         _serve_pipeline(options)
@@ -61,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _serve_pipeline(options: argparse.Namespace) -> None:
+    from mlc_controlnet.serve.annotators.named import describe, name_annotators
     from mlc_controlnet.serve.app import ServeOptions, create_app
     from mlc_controlnet.serve.guard import LOOPBACK
     from mlc_controlnet.serve.limits import Limits
@@ -79,7 +102,11 @@ def _serve_pipeline(options: argparse.Namespace) -> None:
         origins=options.cors,
         page=page,
         limits=limits,
+        annotators=name_annotators(options.annotator),
+        logs_prompts=options.log_prompts,
     )
+    for line in describe(options.annotator):
+        print(line, flush=True)
     app = create_app(read_models(options.bundle), serve_options)
     with open_socket(options.listen, options.port) as listening:
         address, port = listening.getsockname()[:2]

@@ -1,12 +1,25 @@
-"""Answers of our own interface: a UserError in its four parts, and what becomes of a job."""
+"""Answers: a UserError in the form of the interface that was spoken to, and what becomes of a job in our own."""
 
+from http import HTTPStatus
 from typing import Any
+
+from fastapi.responses import JSONResponse, Response
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.request import OPTIONS
 from mlc_controlnet.serve.job_queue import Job, JobQueue
 from mlc_controlnet.serve.pictures import to_base64
 from mlc_controlnet.serve.worker import Drawn, Stepped
+
+WEBUI_PREFIXES = ("/sdapi/", "/controlnet/")  # of Stable Diffusion web UI's interface
+
+
+def error_answer(path: str, error: UserError, status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
+    """Return an error as clients of the path know it: its four parts, or the web UI's form."""
+    if path.startswith(WEBUI_PREFIXES):
+        form = {"error": status.phrase, "detail": str(error), "body": "", "errors": error.got}
+        return JSONResponse(form, status, headers)
+    return JSONResponse(error_json(error), status, headers)
 
 
 def error_json(error: UserError) -> dict[str, Any]:

@@ -2,22 +2,25 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from mlc_controlnet import __version__
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.serve.answers import error_json
+from mlc_controlnet.images.annotators import ANNOTATORS
+from mlc_controlnet.serve.annotators.named import Annotator
+from mlc_controlnet.serve.answers import error_answer
 from mlc_controlnet.serve.generate_api import generate_routes
 from mlc_controlnet.serve.generate_body import first_fault
 from mlc_controlnet.serve.guard import Guard
@@ -25,7 +28,7 @@ from mlc_controlnet.serve.job_queue import JobQueue, QueueFull, Worker
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.serve.metrics import metrics_route
 from mlc_controlnet.serve.models import ServedModels
-from mlc_controlnet.serve.webui_api import PREFIXES, Webui, error_response, webui_routes
+from mlc_controlnet.serve.webui_api import Webui, webui_routes
 from mlc_controlnet.serve.worker import WorkerOptions
 
 
@@ -39,6 +42,8 @@ class ServeOptions:
         hosts: names by which the server may be addressed; None: any.
         origins: origins of other pages that may ask.
         page: the folder of the built page; None: no page.
+        logs_prompts: whether the log has the prompt of each picture.
+        annotators: those that the operator names, beside the package's own or in place of them.
     """
 
     device: str | None = None
@@ -47,6 +52,8 @@ class ServeOptions:
     hosts: Collection[str] | None = None
     origins: Collection[str] = ()
     page: Path | None = None
+    annotators: Mapping[str, Annotator] = field(default_factory=dict)
+    logs_prompts: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -54,7 +61,7 @@ def create_app(models: ServedModels, options: ServeOptions) -> FastAPI:
     """Return the ASGI application. It starts the process that draws with its first job."""
     bundles = {model.name: model.bundle.path.resolve() for model in models.models}
     worker = WorkerOptions(bundles, options.device, options.reduced_memory)
-    queue = JobQueue(lambda: Worker(worker), options.limits.waiting)
+    queue = JobQueue(lambda: Worker(worker), options.limits.waiting, options.logs_prompts)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -67,8 +74,9 @@ def create_app(models: ServedModels, options: ServeOptions) -> FastAPI:
         title="mlc-controlnet", version=__version__, lifespan=lifespan
     )  # /docs needs no network
     app.state.queue = queue
-    app.include_router(generate_routes(models, queue, options.limits))
-    app.include_router(webui_routes(Webui(models, queue, options.limits)))
+    annotators = {**ANNOTATORS, **options.annotators}
+    app.include_router(generate_routes(models, queue, options.limits, annotators))
+    app.include_router(webui_routes(Webui(models, queue, options.limits, annotators)))
     app.include_router(metrics_route(queue))
     _answer_errors(app)
     if options.page is not None:
@@ -84,9 +92,14 @@ def _answer_errors(app: FastAPI) -> None:
     def answer(
         request: Request, error: UserError, status: HTTPStatus, headers: dict[str, str] | None = None
     ) -> Response:
-        if request.url.path.startswith(PREFIXES):
-            return error_response(error, status, headers)
-        return JSONResponse(error_json(error), status, headers)
+        return error_answer(request.url.path, error, status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        got = f"{request.method} {request.url.path}"
+        fault = UserError("address", got, f"another one: {status.phrase.lower()}", "GET /docs lists all routes")
+        return answer(request, fault, status, dict(error.headers or {}))
 
     @app.exception_handler(UserError)
     async def user_error(request: Request, error: UserError) -> Response:

@@ -1,7 +1,8 @@
 """Our own interface: /v1/generate, /v1/jobs and /v1/models."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.answers import drawn_json, error_json, job_json, progress_json
 from mlc_controlnet.serve.generate_body import GenerateBody, parse_form, parse_json, to_requests
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
@@ -31,7 +33,9 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such job, or one that is long over"}}
 
 
-def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> APIRouter:
+def generate_routes(
+    models: ServedModels, queue: JobQueue, limits: Limits, annotators: Mapping[str, Annotator]
+) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(prefix="/v1", tags=["generate"])
 
@@ -40,7 +44,7 @@ def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> AP
         """Draw pictures. The body is JSON with pictures in base64, or multipart/form-data with files."""
         body = await _parse(request)
         model = models.named(body.model)
-        requests = to_requests(body, limits)
+        requests = await asyncio.to_thread(to_requests, body, limits, annotators)
         for one in requests:
             model.resolve(one, limits)
         accepted = request.headers.get("accept", "")
@@ -61,7 +65,8 @@ def generate_routes(models: ServedModels, queue: JobQueue, limits: Limits) -> AP
     @routes.get("/models")
     async def list_models() -> dict[str, Any]:
         """List the models, the default one first."""
-        return {"models": [_describe(model.name, model.manifest) for model in models.models]}
+        described = [_describe(model.name, model.manifest) for model in models.models]
+        return {"models": described, "annotators": list(annotators)}
 
     @routes.get("/jobs/{id}", responses=_UNKNOWN, response_model=None)
     async def show_job(id: str) -> Response:

@@ -1,7 +1,7 @@
 """The body of POST /v1/generate: every option of the pipeline, made from the one record that declares them."""
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mlc_controlnet.images.annotators import ANNOTATORS
 from mlc_controlnet.runtime.batch import one_request_each
 from mlc_controlnet.runtime.option_text import true_or_false
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings
+from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.serve.pictures import from_base64, to_base64
 
@@ -43,7 +44,7 @@ _OWN_FIELDS: dict[str, Any] = {
     "mask_image": (str | None, Field(None, description=f"white where the picture is repainted: {_PICTURE}")),
     "annotator": (
         str | list[str] | None,
-        Field(None, description=f"makes the control image from a picture: {', '.join(ANNOTATORS)}"),
+        Field(None, description=f"makes the control image from a picture: {', '.join(ANNOTATORS)}, or --annotator's"),
     ),
     "previews": (bool, Field(False, description="whether events of progress bring a small picture")),
     **{name: (list[Any] | None, Field(None, description="numbers, as the pipeline's array")) for name in ARRAYS},
@@ -92,13 +93,13 @@ def _parse_option(name: str, text: str) -> Any:
         raise UserError(name, repr(text), option.metavar or "true or false", "GET /docs lists all options") from None
 
 
-def to_requests(body: BaseModel, limits: Limits) -> list[GenerateRequest]:
+def to_requests(body: BaseModel, limits: Limits, annotators: Mapping[str, Annotator]) -> list[GenerateRequest]:
     """Decode the pictures of a body and return a request for each picture to draw. Raises UserError."""
     values = body.model_dump()
     count = values["num_images_per_prompt"]
     if count > limits.images:
         raise UserError("num_images_per_prompt", str(count), f"{limits.images} at most", "ask again for more")
-    control_images = _control_images(values, limits)
+    control_images = _control_images(values, limits, annotators)
     fixed: dict[str, Any] = {"control_image": control_images or None}
     for name in ("image", "mask_image"):
         fixed[name] = None if values[name] is None else from_base64(values[name], name, limits)
@@ -110,29 +111,31 @@ def to_requests(body: BaseModel, limits: Limits) -> list[GenerateRequest]:
     return one_request_each(*texts, count, seed, None, latents, {**fixed, **options})
 
 
-def _control_images(values: dict[str, Any], limits: Limits) -> list[Image.Image]:
+def _control_images(values: dict[str, Any], limits: Limits, annotators: Mapping[str, Annotator]) -> list[Image.Image]:
     given = values["control_image"]
     texts = [] if given is None else [given] if isinstance(given, str) else given
     if len(texts) > limits.pictures:
         raise UserError("control_image", str(len(texts)), f"{limits.pictures} at most", "leave some out")
     pictures = [from_base64(text, "control_image", limits) for text in texts]
-    return annotate(pictures, values["annotator"])
+    return annotate(pictures, values["annotator"], annotators)
 
 
-def annotate(pictures: Sequence[Image.Image], names: str | Sequence[str] | None) -> list[Image.Image]:
+def annotate(
+    pictures: Sequence[Image.Image], names: str | Sequence[str] | None, annotators: Mapping[str, Annotator]
+) -> list[Image.Image]:
     """Make control images from pictures, each by its annotator; `names` is one for all, or one for each."""
     each = [names] * len(pictures) if names is None or isinstance(names, str) else list(names)
     if len(each) != len(pictures):
         raise UserError("annotator", f"{len(each)} names", f"one, or {len(pictures)}", "name one for each picture")
-    return [_annotated(picture, name) for picture, name in zip(pictures, each, strict=True)]
+    return [_annotated(picture, name, annotators) for picture, name in zip(pictures, each, strict=True)]
 
 
-def _annotated(picture: Image.Image, name: str | None) -> Image.Image:
+def _annotated(picture: Image.Image, name: str | None, annotators: Mapping[str, Annotator]) -> Image.Image:
     if name is None or name == "none":
         return picture
-    if name not in ANNOTATORS:
-        raise UserError("annotator", repr(name), f"one of {', '.join(ANNOTATORS)}", "choose one of these")
-    return ANNOTATORS[name](picture.convert("RGB"))
+    if name not in annotators:
+        raise UserError("annotator", repr(name), f"one of {', '.join(annotators)}", "choose one of these")
+    return annotators[name](picture.convert("RGB"))
 
 
 def _array(name: str, numbers: list[Any] | None) -> np.ndarray | None:

@@ -13,11 +13,11 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.serve.answers import error_json
+from mlc_controlnet.serve.answers import error_answer
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.site.hosting import ASK_AGAIN, HEADERS
 
@@ -50,7 +50,7 @@ class Guard:
         headers, send = Headers(scope=scope), _with_headers(send)
         refusal = self._refusal(scope, headers)
         if refusal is None:
-            body = await self._read(receive, headers)
+            body = await self._read(scope["path"], receive, headers)
             if isinstance(body, Response):
                 refusal = body
             else:
@@ -62,16 +62,18 @@ class Guard:
         host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
         if self.hosts is not None and host not in self.hosts:
             error = UserError("host", repr(host), " or ".join(self.hosts), "use one of these addresses")
-            return _answer(HTTPStatus.MISDIRECTED_REQUEST, error)
+            return error_answer(scope["path"], error, HTTPStatus.MISDIRECTED_REQUEST)
         origin = headers.get("origin")
         if origin is not None and origin not in self.origins and urlsplit(origin).netloc != headers.get("host"):
             error = UserError("origin", repr(origin), "the server's own page", "allow it with --cors")
-            return _answer(HTTPStatus.FORBIDDEN, error)
+            return error_answer(scope["path"], error, HTTPStatus.FORBIDDEN)
         is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers  # brings no token
         if self.token is None or is_preflight or scope["path"] in OPEN_PATHS or self._has_token(headers):
             return None
         error = UserError("token", "a wrong one or none", "the server's", "send it as Authorization: Bearer TOKEN")
-        return _answer(HTTPStatus.UNAUTHORIZED, error, {"WWW-Authenticate": 'Bearer, Basic realm="mlc-controlnet"'})
+        return error_answer(
+            scope["path"], error, HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": 'Bearer, Basic realm="mlc-controlnet"'}
+        )
 
     def _has_token(self, headers: Headers) -> bool:
         scheme, _, value = headers.get("authorization", "").partition(" ")
@@ -84,12 +86,12 @@ class Guard:
         assert self.token is not None
         return hmac.compare_digest(given.encode(), self.token.encode())
 
-    async def _read(self, receive: Receive, headers: Headers) -> bytes | Response:
+    async def _read(self, path: str, receive: Receive, headers: Headers) -> bytes | Response:
         """Read the body within the limits of size and time."""
         limit = self.limits.body_bytes
         too_large = UserError("body", "more bytes", f"{limit} bytes at most", "send smaller pictures")
         if int(length if (length := headers.get("content-length", "0")).isdecimal() else 0) > limit:
-            return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large, {"Connection": "close"})
+            return error_answer(path, too_large, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"Connection": "close"})
         body = bytearray()
         try:
             async with asyncio.timeout(self.limits.body_seconds):
@@ -97,13 +99,15 @@ class Guard:
                     message = await receive()
                     body += message.get("body", b"")
                     if len(body) > limit:
-                        return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large, {"Connection": "close"})
+                        return error_answer(
+                            path, too_large, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"Connection": "close"}
+                        )
                     if message["type"] != "http.request" or not message.get("more_body"):
                         return bytes(body)
         except TimeoutError:
             wanted = f"all of it within {self.limits.body_seconds:g} s"
             error = UserError("body", f"{len(body)} bytes", wanted, "send it faster, or less")
-            return _answer(HTTPStatus.REQUEST_TIMEOUT, error, {"Connection": "close"})
+            return error_answer(path, error, HTTPStatus.REQUEST_TIMEOUT, {"Connection": "close"})
 
 
 def _with_headers(send: Send) -> Send:
@@ -129,7 +133,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return replayed
-
-
-def _answer(status: HTTPStatus, error: UserError, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(error_json(error), status, headers)

@@ -177,9 +177,10 @@ class Worker:
 class JobQueue:
     """Waiting jobs, the one that is drawn, and the last finished ones."""
 
-    def __init__(self, start_worker: Callable[[], Worker], waiting: int) -> None:
+    def __init__(self, start_worker: Callable[[], Worker], waiting: int, logs_prompts: bool = False) -> None:
         self._start_worker = start_worker
         self._room = waiting
+        self._logs_prompts = logs_prompts
         self._waiting: deque[Job] = deque()
         self._arrived = asyncio.Event()
         self._jobs: dict[str, Job] = {}  # by id, in the order of arrival
@@ -205,6 +206,8 @@ class JobQueue:
         if len(self._waiting) + (self.current is not None) > self._room:
             raise QueueFull(max(1, math.ceil(self._seconds)))
         job = Job(order)
+        if self._logs_prompts:
+            log.warning("job %s by %s: %s", job.id, order.model, [request.prompt for request in order.requests])
         self._jobs[job.id] = job
         self._waiting.append(job)
         self._arrived.set()

@@ -4,8 +4,10 @@ Covers drawing, progress, interruption, the lists that clients ask for first, an
 interface's own form: `{"error": ..., "detail": ..., "body": "", "errors": ...}`.
 """
 
+import asyncio
 import json
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -13,11 +15,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from mlc_controlnet.errors import UserError
-from mlc_controlnet.images.annotators import ANNOTATORS
 from mlc_controlnet.runtime.infotext import webui_name, write_infotext
 from mlc_controlnet.runtime.png import png_bytes
 from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
+from mlc_controlnet.serve.annotators.named import Annotator
+from mlc_controlnet.serve.answers import error_answer
 from mlc_controlnet.serve.generate_body import annotate
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.limits import Limits
@@ -27,7 +29,6 @@ from mlc_controlnet.serve.waiting import wait_for
 from mlc_controlnet.serve.webui_body import DrawBody, ImageToImageBody, TextToImageBody, to_requests
 from mlc_controlnet.serve.worker import Order
 
-PREFIXES = ("/sdapi/", "/controlnet/")
 CONTROLNET_VERSION = 2  # of the extension's interface
 
 
@@ -43,10 +44,13 @@ class DetectBody(BaseModel):
 class Webui:
     """The state that this interface keeps: the options that clients set."""
 
-    def __init__(self, models: ServedModels, queue: JobQueue, limits: Limits) -> None:
+    def __init__(
+        self, models: ServedModels, queue: JobQueue, limits: Limits, annotators: Mapping[str, Annotator]
+    ) -> None:
         self.models = models
         self.queue = queue
         self.limits = limits
+        self.annotators = annotators
         self.options: dict[str, Any] = {
             "sd_model_checkpoint": title_of(models.models[0]),
             "CLIP_stop_at_last_layers": 1,
@@ -60,7 +64,7 @@ class Webui:
     async def draw(self, body: DrawBody, request: Request) -> Response:
         """Draw what a body asks for and answer as the web UI does."""
         model = self.model(body)
-        wanted = to_requests(body, model, self.options, self.limits)
+        wanted = await asyncio.to_thread(to_requests, body, model, self.options, self.limits, self.annotators)
         for one in wanted.requests:
             model.resolve(one, self.limits)
         job = self.queue.submit(Order(model.name, tuple(wanted.requests), previews=True))
@@ -68,7 +72,7 @@ class Webui:
         if job.state is State.FAILED:
             assert job.error is not None
             status = HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
-            return error_response(job.error, status)
+            return error_answer(request.url.path, job.error, status)
         images = [to_base64(drawn.png) for drawn in job.drawn]
         controls = [to_base64(png_bytes(image, {})) for image in wanted.control_images]
         answer = {
@@ -194,7 +198,7 @@ def _controlnet_routes(webui: Webui) -> APIRouter:
 
     @routes.get("/module_list")
     async def module_list() -> dict[str, Any]:
-        modules = ["none", "invert (from white bg & black line)", *ANNOTATORS]
+        modules = ["none", "invert (from white bg & black line)", *webui.annotators]
         return {"module_list": modules, "module_detail": {}}
 
     @routes.get("/settings")
@@ -206,7 +210,7 @@ def _controlnet_routes(webui: Webui) -> APIRouter:
     def detect(body: DetectBody) -> dict[str, Any]:  # in a thread: OpenCV takes its time
         texts = (body.controlnet_input_images or body.controlnet_images)[: webui.limits.pictures]
         pictures = [from_base64(text, "controlnet_input_images", webui.limits) for text in texts]
-        found = annotate(pictures, body.controlnet_module)
+        found = annotate(pictures, body.controlnet_module, webui.annotators)
         return {"images": [to_base64(png_bytes(image, {})) for image in found], "info": "Success"}
 
     return routes
@@ -265,9 +269,3 @@ def _info(job: Job, model: ServedModel, body: DrawBody) -> dict[str, Any]:
         "styles": [],
         "job_timestamp": time.strftime("%Y%m%d%H%M%S", time.localtime(job.created)),
     }
-
-
-def error_response(error: UserError, status: HTTPStatus, headers: dict[str, str] | None = None) -> Response:
-    """Return an error in the web UI's form."""
-    form = {"error": status.phrase, "detail": str(error), "body": "", "errors": error.got}
-    return JSONResponse(form, status, headers)

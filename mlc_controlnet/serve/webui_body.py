@@ -6,6 +6,7 @@ as other servers of this interface do; a field that would change the picture in 
 Where a client leaves out the size, the steps or the guidance, the bundle's own defaults are better than the web UI's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from mlc_controlnet.images.lines import invert
 from mlc_controlnet.runtime.batch import one_request_each
 from mlc_controlnet.runtime.request import GenerateRequest
 from mlc_controlnet.serve import webui_names
+from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.generate_body import annotate
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.serve.models import ServedModel
@@ -100,7 +102,13 @@ class WebuiRequest:
     control_images: list[Image.Image]
 
 
-def to_requests(body: DrawBody, model: ServedModel, options: dict[str, Any], limits: Limits) -> WebuiRequest:
+def to_requests(
+    body: DrawBody,
+    model: ServedModel,
+    options: dict[str, Any],
+    limits: Limits,
+    annotators: Mapping[str, Annotator],
+) -> WebuiRequest:
     """Return a request for each picture that the body asks for. Raises UserError for what cannot be used.
 
     options: the server's, of GET /sdapi/v1/options, which `override_settings` change.
@@ -128,7 +136,7 @@ def to_requests(body: DrawBody, model: ServedModel, options: dict[str, Any], lim
     elif isinstance(body, TextToImageBody) and body.enable_hr:
         fields |= _hires_fields(body)
     units = _units(body)
-    controls = [_control_image(unit, body, model, fields.get("image"), limits) for unit in units]
+    controls = [_control_image(unit, body, model, fields.get("image"), limits, annotators) for unit in units]
     fields |= _control_fields(units, model)
     fields["control_image"] = controls or None
     seed = None if body.seed < 0 else body.seed
@@ -197,7 +205,12 @@ def _units(body: DrawBody) -> list[ControlUnitBody]:
 
 
 def _control_image(
-    unit: ControlUnitBody, body: DrawBody, model: ServedModel, image: Image.Image | None, limits: Limits
+    unit: ControlUnitBody,
+    body: DrawBody,
+    model: ServedModel,
+    image: Image.Image | None,
+    limits: Limits,
+    annotators: Mapping[str, Annotator],
 ) -> Image.Image:
     """Return what the ControlNet sees. Without a picture of its own, a unit takes the one that img2img starts from."""
     given = unit.image or unit.input_image
@@ -211,7 +224,7 @@ def _control_image(
         raise UserError("ControlNet image", "none", "a picture in base64", "give the unit an image, or disable it")
     picture = fit(picture, _size(body, model), webui_names.resize_mode(unit.resize_mode))
     module = unit.module.lower()
-    return invert(picture) if module in INVERT else annotate([picture], module)[0]
+    return invert(picture) if module in INVERT else annotate([picture], module, annotators)[0]
 
 
 def _control_fields(units: list[ControlUnitBody], model: ServedModel) -> dict[str, Any]:

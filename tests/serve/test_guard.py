@@ -4,8 +4,11 @@ import socket
 import pytest
 
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.runtime.request import GenerateRequest
 from mlc_controlnet.serve.guard import LOOPBACK
+from mlc_controlnet.serve.job_queue import JobQueue
 from mlc_controlnet.serve.limits import Limits
+from mlc_controlnet.serve.worker import Order
 from tests.serve.conftest import serving
 
 TOKEN = "a-token-of-some-length"
@@ -17,6 +20,10 @@ def guarded(linear_bundle):
     options = {"token": TOKEN, "hosts": LOOPBACK, "origins": ["https://example.org"], "limits": limits}
     with serving(linear_bundle.path, **options) as running:
         yield running
+
+
+def no_worker():
+    raise AssertionError("nothing is drawn here")
 
 
 def basic(password):
@@ -34,6 +41,28 @@ def test_without_the_token_nothing_is_told(guarded, given):
     assert answer.status == 401
     assert answer.json()["error"]["subject"] == "token"
     assert "Bearer" in answer.headers["www-authenticate"]
+
+
+def test_the_web_uis_clients_are_refused_in_their_own_form(guarded):
+    refused = guarded.ask("GET", "/sdapi/v1/options")
+    assert refused.status == 401
+    assert set(refused.json()) == {"error", "detail", "body", "errors"}
+    missing = guarded.ask("GET", "/sdapi/v1/none", Authorization=f"Bearer {TOKEN}")
+    assert (missing.status, set(missing.json())) == (404, {"error", "detail", "body", "errors"})
+
+
+def test_an_address_without_a_route_is_told_in_four_parts(guarded):
+    answer = guarded.ask("GET", "/v1/none", Authorization=f"Bearer {TOKEN}")
+    assert (answer.status, answer.json()["error"]["subject"]) == (404, "address")
+    wrong = guarded.ask("PUT", "/v1/models", Authorization=f"Bearer {TOKEN}")
+    assert (wrong.status, wrong.headers["allow"]) == (405, "GET")
+
+
+def test_prompts_are_logged_only_where_the_operator_asks(caplog):
+    order = Order("linear", (GenerateRequest(prompt="a secret"),), previews=False)
+    for logs_prompts in (False, True):
+        JobQueue(no_worker, 8, logs_prompts).submit(order)
+        assert ("a secret" in caplog.text) is logs_prompts
 
 
 def test_a_load_balancer_needs_no_token(guarded):
