@@ -34,6 +34,7 @@ from mlc_controlnet.instruction_sets import (
     without_any,
 )
 from mlc_controlnet.machine import processor_name, set_thread_count
+from mlc_controlnet.runtime.weight_store import WeightStore
 from mlc_controlnet.runtime.weights import Weights, free_workspace
 
 # The manifest's name of a device -> TVM's name.
@@ -83,7 +84,14 @@ class Engine:
     functions that a component has for several picture sizes and lengths of prompts, the inputs' shapes choose one.
     """
 
-    def __init__(self, bundle: Bundle, library: Library, device: Any, reduced_memory: bool = False) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        library: Library,
+        device: Any,
+        reduced_memory: bool = False,
+        store: WeightStore | None = None,
+    ) -> None:
         plan = bundle.manifest.memory[library.file]
         self.bundle = bundle
         self.library = library
@@ -93,18 +101,25 @@ class Engine:
             set_thread_count()
         vm = VirtualMachine(tvm.runtime.load_module(str(bundle.verified_path(library.file))), device)
         self._vm: VirtualMachine | None = vm
-        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device, vm.__getitem__)
+        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device, vm.__getitem__, store)
         self._functions = functions_by_shapes(bundle.manifest.components, bundle.manifest.variants)
 
     @classmethod
-    def load(cls, bundle: Bundle, device: str | None = None, reduced_memory: bool = False) -> "Engine":
+    def load(
+        cls,
+        bundle: Bundle,
+        device: str | None = None,
+        reduced_memory: bool = False,
+        store: WeightStore | None = None,
+    ) -> "Engine":
         """Load the library for `device` (llvm, cuda, ...), or the first that runs here, and the weights.
 
         With `reduced_memory`, some weights are uploaded when a component needs them: see the manifest's memory plan.
+        Bundles that are given one `store` hold equal weights once.
         Every file is checked against its hash. Raises UserError if the bundle has no library for the device, the
         machine has no such device or a file is damaged.
         """
-        return cls(bundle, *_pick_library(bundle, device), reduced_memory)
+        return cls(bundle, *_pick_library(bundle, device), reduced_memory, store)
 
     def unload(self) -> None:
         """Free library and weights. The engine cannot be used afterwards."""

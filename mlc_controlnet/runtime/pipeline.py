@@ -37,6 +37,7 @@ from mlc_controlnet.runtime.resolve import resolve, schedule_of
 from mlc_controlnet.runtime.samplers.row import Schedule
 from mlc_controlnet.runtime.tiles import run_at_any_size
 from mlc_controlnet.runtime.tokenizer import PromptTokenizer
+from mlc_controlnet.runtime.weight_store import WeightStore
 
 
 class ControlNetPipeline:
@@ -54,19 +55,24 @@ class ControlNetPipeline:
 
     @classmethod
     def from_bundle(
-        cls, path: Path | str | Bundle, device: str | None = None, reduced_memory: bool = False
+        cls,
+        path: Path | str | Bundle,
+        device: str | None = None,
+        reduced_memory: bool = False,
+        store: WeightStore | None = None,
     ) -> "ControlNetPipeline":
         """Load the bundle at `path` on `device` (llvm, cuda, ...; by default the device that it was built for).
 
         With `reduced_memory`, some weights are uploaded at every step instead of staying on the device. This takes
-        about a third less device memory and more time; the pictures are the same.
+        about a third less device memory and more time; the pictures are the same. Pipelines that are given one `store`
+        hold equal weights once, as those of one base model are; they stay as long as the store.
 
         Raises UserError if there is no sound bundle, the bundle lacks a component that drawing needs, or this machine
         has no such device.
         """
         bundle = path if isinstance(path, Bundle) else read_bundle(path)
         bundle.manifest.check_can_draw(str(bundle.path))
-        return cls(Engine.load(bundle, device, reduced_memory))
+        return cls(Engine.load(bundle, device, reduced_memory, store))
 
     def unload(self) -> None:
         """Free the device memory. The pipeline cannot be used afterwards."""

@@ -4,6 +4,7 @@ The build plans which weights stay and writes the plan into the manifest; export
 Twin: web/src/engine/weights.ts.
 """
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlc_controlnet.bundle.manifest import MemoryMode, drawing_components
 from mlc_controlnet.bundle.params import MergedParam, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
+from mlc_controlnet.runtime.weight_store import WeightStore
 
 # These alternate from step to step. If none of two has weights to upload, their workspace is kept for the next step.
 EVERY_STEP = frozenset({CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW})
@@ -27,7 +29,13 @@ class Weights:
     """
 
     def __init__(
-        self, bundle: Bundle, mode: MemoryMode, compute_dtype: str, device: Any, function: Callable[[str], Any]
+        self,
+        bundle: Bundle,
+        mode: MemoryMode,
+        compute_dtype: str,
+        device: Any,
+        function: Callable[[str], Any],
+        store: WeightStore | None = None,
     ) -> None:
         """Upload the weights that stay on the device. The others stay in the shard files, which are memory-mapped.
 
@@ -35,8 +43,10 @@ class Weights:
 
         Args:
             function: returns a function of the library, by its name.
+            store: holds the weights that stay, for several bundles; None: they are this bundle's own.
         """
         self._function = function
+        self._store = store
         self._device = device
         self._bundle = bundle
         self._params = {name: component.params for name, component in bundle.manifest.components.items()}
@@ -46,6 +56,7 @@ class Weights:
         self._merged = {merged.name: merged for merged in bundle.manifest.params.merged}
         self._read_back: dict[str, np.ndarray] = {}  # merged weights that do not stay on the device
         self._shards: dict[int, np.ndarray] = {}  # the files, mapped
+        self._maps: list[mmap.mmap] = []
         self._kept: dict[str, Any] = {}
         self._dtype = compute_dtype
         first = {
@@ -54,7 +65,8 @@ class Weights:
         for source in {source for param in first for source in self._sources(param)}:
             self._stored(source)
         for param in first & self._staying - self._merged.keys():
-            self._kept[param] = self._upload(self._stored(param))
+            self._kept[param] = self._upload_to_stay(self._stored(param))
+        self._give_pages_back()
         self._tuples: dict[str, Any] = {}
         self._turn: str | None = None
 
@@ -89,7 +101,11 @@ class Weights:
             self._device.sync()  # memory is only free when the device has finished with it
         self._merge(name)
         params = self._params[name]
-        coming = {param: self._upload(self._stored(param)) for param in params if param not in self._kept}
+        coming = {}
+        for param in params:
+            if param not in self._kept:
+                upload = self._upload_to_stay if param in self._staying else self._upload
+                coming[param] = upload(self._stored(param))
         self._kept |= {param: tensor for param, tensor in coming.items() if param in self._staying}
         return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in params])
 
@@ -124,8 +140,22 @@ class Weights:
         record = self._records[param]
         if record.shard not in self._shards:
             path = self._bundle.verified_path(self._bundle.manifest.params.shards[record.shard])
-            self._shards[record.shard] = np.memmap(path, np.uint8, "r")
+            with path.open("rb") as file:
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            self._shards[record.shard] = np.frombuffer(self._maps[-1], np.uint8)
         return _view(self._shards[record.shard], record)
+
+    def _give_pages_back(self) -> None:
+        """Let the process forget the pages of the shards that it has read. The system's cache still has them."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _upload_to_stay(self, stored: np.ndarray) -> Any:
+        """Copy to the device for good, unless another bundle has the same weight there."""
+        if self._store is None:
+            return self._upload(stored)
+        return self._store.take(stored, self._dtype, self._device, self._upload)
 
     def _upload(self, stored: np.ndarray) -> Any:
         """Copy to the device. For a float32 library, float16 is widened to float32, which is exact."""

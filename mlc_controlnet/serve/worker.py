@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mlc_controlnet.runtime.denoising import Step
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+    from mlc_controlnet.runtime.weight_store import WeightStore
 
 GO_ON, KEEP, STOP = 0, 1, 2  # what the board tells: draw on; end with what there is; end with nothing
 
@@ -114,12 +115,13 @@ def run_worker(connection: Connection, board: Board, options: WorkerOptions) -> 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the server, which ends this process
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # TVM would import it, for seconds
     pipelines: dict[str, ControlNetPipeline] = {}
+    store = _weight_store(options)
     while True:
         try:
             order = connection.recv()
         except (EOFError, OSError):
             return
-        connection.send(_answer(order, pipelines, connection, board, options))
+        connection.send(_answer(order, pipelines, connection, board, options, store))
 
 
 def _answer(
@@ -128,10 +130,11 @@ def _answer(
     connection: Connection,
     board: Board,
     options: WorkerOptions,
+    store: "WeightStore | None",
 ) -> Ended | Failed:
     try:
         if order.model not in pipelines:
-            pipelines[order.model] = _load(order.model, options)
+            pipelines[order.model] = _load(order.model, options, store)
         for number, request in enumerate(order.requests):
             drawn = _draw(pipelines[order.model], number, request, order, connection, board)
             if drawn is not None:
@@ -144,10 +147,17 @@ def _answer(
     return Ended(stopped=False)
 
 
-def _load(model: str, options: WorkerOptions) -> "ControlNetPipeline":
+def _weight_store(options: WorkerOptions) -> "WeightStore | None":
+    """Return a store for several bundles. A single one needs no hashes of its weights."""
+    from mlc_controlnet.runtime.weight_store import WeightStore
+
+    return WeightStore() if len(options.bundles) > 1 else None
+
+
+def _load(model: str, options: WorkerOptions, store: "WeightStore | None") -> "ControlNetPipeline":
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 
-    return ControlNetPipeline.from_bundle(options.bundles[model], options.device, options.reduced_memory)
+    return ControlNetPipeline.from_bundle(options.bundles[model], options.device, options.reduced_memory, store)
 
 
 def _draw(

@@ -6,6 +6,7 @@ from PIL import Image
 
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from mlc_controlnet.runtime.weight_store import WeightStore
 from tests.fixtures.linear_bundle import IMAGE, LATENT, TOKENS
 
 SECOND = "controlnet_2.gain"
@@ -52,6 +53,31 @@ def test_a_weight_comes_back_as_it_was(reduced):
     first = reduced.vae_decoder(latents)
     reduced.text_encoder(np.zeros((1, TOKENS), np.int32))
     assert np.array_equal(reduced.vae_decoder(latents), first)
+
+
+def test_bundles_over_one_base_hold_its_weights_once(linear_bundle, linear_bundle_of_two):
+    store = WeightStore()
+    sample = np.ones(LATENT, np.float32)
+    alone = Engine.load(linear_bundle_of_two)
+    with (
+        Engine.load(linear_bundle, store=store) as one,
+        Engine.load(linear_bundle_of_two, store=store) as two,
+        alone,
+    ):
+        for name in (TEXT, CONTROLNET, UNET, DECODER):
+            assert one.weights._kept[name].same_as(two.weights._kept[name])
+        records = {record.name: record.bytes for record in linear_bundle.manifest.params.records}
+        assert store.shared_bytes == sum(records[name] for name in (TEXT, CONTROLNET, UNET, DECODER))
+        assert np.array_equal(two.vae_decoder(sample), alone.vae_decoder(sample))
+        one.unload()
+        assert np.array_equal(two.vae_decoder(sample), alone.vae_decoder(sample))
+
+
+def test_weights_of_equal_bytes_and_another_shape_are_two():
+    store, uploaded = WeightStore(), []
+    for shape in ((2, 8), (4, 4), (4, 4)):
+        store.take(np.zeros(shape, np.float16), "float32", "cpu", lambda stored: uploaded.append(stored.shape))
+    assert uploaded == [(2, 8), (4, 4)]
 
 
 def test_the_turn_that_did_not_begin_is_begun_again(reduced, monkeypatch):
