@@ -24,7 +24,7 @@ class WeightStore:
 
     def take(self, stored: np.ndarray, dtype: str, device: Any, upload: Callable[[np.ndarray], Any]) -> Any:
         """Return the tensor on `device`, in `dtype`, of a weight as its shard stores it; `upload` makes a new one."""
-        digest = hashlib.sha256(memoryview(np.ascontiguousarray(stored)).cast("B")).digest()
+        digest = hashlib.sha256(np.ascontiguousarray(stored).data.cast("B")).digest()
         key = digest, stored.dtype.str, stored.shape, dtype, str(device)
         if key in self._tensors:
             self.shared_bytes += stored.nbytes
