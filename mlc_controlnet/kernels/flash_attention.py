@@ -25,5 +25,5 @@ def flash_attention(attention: Attention, target: Target) -> tirx.PrimFunc:
     if not attention.is_supported():
         raise ValueError(f"no flash attention kernel for {attention}")
     if "gpu" in target.keys:
-        return mark_finished(flash_attention_gpu.build(attention))
-    return mark_finished(flash_attention_cpu.build(attention, registers_of(target)))
+        return mark_finished(flash_attention_gpu.build(attention), attention)
+    return mark_finished(flash_attention_cpu.build(attention, registers_of(target)), attention)

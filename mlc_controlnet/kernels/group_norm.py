@@ -36,15 +36,19 @@ def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
     if "gpu" not in target.keys:
         registers = registers_of(target)
         if group_norm_cpu.is_whole(norm):
-            return GroupNormKernels(mark_finished(group_norm_cpu.whole(norm, registers)))
+            return GroupNormKernels(mark_finished(group_norm_cpu.whole(norm, registers), norm))
         statistics, normalize, slices = group_norm_cpu.build(norm, registers)
         partial_shape = (norm.batch * norm.groups, slices, 2)
-        return GroupNormKernels(mark_finished(normalize), mark_finished(statistics), partial_shape)
+        return GroupNormKernels(
+            mark_finished(normalize, f"normalize of {norm}"),
+            mark_finished(statistics, f"statistics of {_any_reader(norm)}"),
+            partial_shape,
+        )
     if group_norm_gpu.is_whole(norm):
-        return GroupNormKernels(mark_finished(group_norm_gpu.whole(norm)))
+        return GroupNormKernels(mark_finished(group_norm_gpu.whole(norm), norm))
     return GroupNormKernels(
-        mark_finished(group_norm_gpu.normalize(norm)),
-        mark_finished(group_norm_gpu.statistics(_before_silu(norm))),
+        mark_finished(group_norm_gpu.normalize(norm), f"normalize of {norm}"),
+        _statistics(norm),
         group_norm_gpu.choose_slices(norm).partial_shape,
     )
 
@@ -65,16 +69,22 @@ class CoefficientKernels:
 def group_norm_coefficients(norm: GroupNorm) -> CoefficientKernels:
     """Return the kernels that compute a group norm's scale and shift per channel."""
     _check(norm)
+    before_silu = replace(norm, silu=False)
     return CoefficientKernels(
-        mark_finished(group_norm_gpu.statistics(_before_silu(norm))),
-        mark_finished(group_norm_gpu.coefficients(_before_silu(norm))),
+        _statistics(norm),
+        mark_finished(group_norm_gpu.coefficients(before_silu), f"coefficients of {before_silu}"),
         group_norm_gpu.choose_slices(norm).partial_shape,
     )
 
 
-def _before_silu(norm: GroupNorm) -> GroupNorm:
-    """Return the norm without silu, so that norms with and without silu share the kernel of the statistics."""
-    return replace(norm, silu=False)
+def _statistics(norm: GroupNorm) -> tirx.PrimFunc:
+    shared = _any_reader(norm)
+    return mark_finished(group_norm_gpu.statistics(shared), f"statistics of {shared}")
+
+
+def _any_reader(norm: GroupNorm) -> GroupNorm:
+    """Return the norm of which the statistics are: norms with and without silu and of any epsilon share them."""
+    return replace(norm, silu=False, epsilon=0.0)
 
 
 def _check(norm: GroupNorm) -> None:

@@ -123,7 +123,7 @@ def hand_written(
         arguments.append(_BUILTINS[builtin].format(**texts))
     text = f"shader_{name}({', '.join(arguments)});\n}}\n{code.strip()}\nfn declared() {{\n  _ = i32"
     source = _script(name, text, {b.name: b for b in bindings}, tensors, workgroups, size, memory)
-    return mark_named(mark_finished(tvm.script.from_source(source, {"T": T})))
+    return mark_named(mark_finished(tvm.script.from_source(source, {"T": T}), name))
 
 
 def _with_constants(subject: str, code: str, constants: Mapping[str, int]) -> str:

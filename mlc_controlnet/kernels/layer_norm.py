@@ -24,5 +24,5 @@ def layer_norm(norm: LayerNorm, target: Target) -> tirx.PrimFunc:
     if not is_supported(norm, target):
         raise ValueError(f"no layer norm kernel for {norm}")
     if "gpu" in target.keys:
-        return mark_finished(layer_norm_gpu.build(norm))
-    return mark_finished(layer_norm_cpu.build(norm, registers_of(target)))
+        return mark_finished(layer_norm_gpu.build(norm), norm)
+    return mark_finished(layer_norm_cpu.build(norm, registers_of(target)), norm)

@@ -8,6 +8,7 @@ _IS_SCHEDULED = "tirx.is_scheduled"  # TVM's: dlight and the schedule rules skip
 _OP_PATTERN = "op_pattern"  # TVM's: how FuseOps may fuse the function
 _OVERWRITABLE = "overwritable"  # ours, see `mark_overwritable`
 _NAMED = "named"  # ours, see `mark_named`
+_COMPUTES = "computes"  # ours, see `mark_finished`
 
 BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes the function into the kernel of its reader
 OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps fuses the function with nothing
@@ -23,9 +24,17 @@ def is_scheduled(function: tirx.PrimFunc) -> bool:
     return bool((function.attrs or {}).get(_IS_SCHEDULED, False))
 
 
-def mark_finished(kernel: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Mark a kernel that is complete: scheduled, fused with nothing, its output apart from its inputs in memory."""
-    return kernel.with_attrs({_IS_SCHEDULED: True, "tirx.noalias": True, _OP_PATTERN: OPAQUE})
+def mark_finished(kernel: tirx.PrimFunc, computes: object) -> tirx.PrimFunc:
+    """Mark a kernel that is complete: scheduled, fused with nothing, its output apart from its inputs in memory.
+
+    computes: what the kernel computes; its text goes with the kernel, for readers of the IR and for tests.
+    """
+    return kernel.with_attrs({_IS_SCHEDULED: True, "tirx.noalias": True, _OP_PATTERN: OPAQUE, _COMPUTES: str(computes)})
+
+
+def computed_by(kernel: tirx.PrimFunc) -> str | None:
+    """Return what a finished kernel computes; None for a function that no kernel's author finished."""
+    return (kernel.attrs or {}).get(_COMPUTES)
 
 
 def mark_pattern(function: tirx.PrimFunc, pattern: int) -> tirx.PrimFunc:

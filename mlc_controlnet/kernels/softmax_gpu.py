@@ -76,4 +76,4 @@ def softmax(shape: tuple[int, int, int], scale: float) -> tirx.PrimFunc:
                         if n * step + first < width:
                             y[b, row, neighbours(n * step + first, lanes)] = held[n] / spread(total[0], lanes)
 
-    return mark_overwritable(mark_finished(softmax), [0])
+    return mark_overwritable(mark_finished(softmax, f"Softmax(shape={shape}, scale={scale})"), [0])

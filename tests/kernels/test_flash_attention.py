@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import tvm
 from tvm import tirx
 from tvm.target import Target
@@ -16,6 +15,7 @@ from mlc_controlnet.kernels.flash_attention_plan import factors
 from mlc_controlnet.kernels.flash_attention_tile import THREADS, choose_tile, span
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.parity.parity import signal_to_noise_db
+from tests.kernels.torch_references import attend_in_torch, attention_inputs, lay_out
 from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -53,49 +53,6 @@ CASES = {
 }
 
 
-def make_inputs(attention: Attention, spread: float | None = None) -> dict[str, np.ndarray]:
-    """Scores have a standard deviation of `spread` squared: by default 4, in float16 1."""
-    random = np.random.default_rng(0)
-    spread = spread or (2 if attention.dtype == "float32" else 1)
-    inputs = {
-        "q": spread * random.standard_normal(attention.query_shape),
-        "k": spread * random.standard_normal(attention.key_shape),
-        "v": random.standard_normal(attention.key_shape),
-    }
-    if attention.bias_shape is not None:
-        hidden = random.random(attention.bias_shape) < 0.5
-        hidden[..., 0] = False
-        inputs["bias"] = np.where(hidden, -1e4, random.standard_normal(attention.bias_shape))
-    return {name: value.astype(attention.dtype) for name, value in inputs.items()}
-
-
-def lay_out(attention: Attention, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The kernel's arguments, of whose rows others take what is NaN here."""
-    if attention.layout == "together":
-        return {"qkv": np.concatenate([inputs[name] for name in "qkv"], axis=2)}
-    if attention.layout == "shared":
-        width = attention.width
-        rows = np.full((attention.batch, attention.keys, 2 * width + 12), np.nan, attention.dtype)
-        rows[:, :, 8 : 8 + width], rows[:, :, 8 + width : -4] = inputs["v"], inputs["k"]
-        place = attention.place_of(rows.shape[2], key_column=8 + width, value_column=8)
-        return {"q": inputs["q"], "shared": rows.reshape(-1), "place": np.array(place, np.int32)}
-    return inputs
-
-
-def attend_in_torch(attention: Attention, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """In float64: both float32 and float16 kernels are measured against the truth."""
-    heads = (attention.heads, attention.head_size)
-    q, k, v = (torch.tensor(inputs[name]).double().unflatten(2, heads).transpose(1, 2) for name in "qkv")
-    mask = torch.zeros(1, 1, attention.queries, attention.keys, dtype=torch.float64)
-    if attention.bias_shape is not None:
-        mask = mask + torch.tensor(inputs["bias"]).double()
-    if attention.causal is not None:
-        ahead = 0 if attention.causal == "TopLeft" else attention.keys - attention.queries
-        mask = mask.masked_fill(torch.ones(attention.queries, attention.keys).triu(1 + ahead).bool(), -torch.inf)
-    output = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale)
-    return output.transpose(1, 2).flatten(2).numpy()
-
-
 def assert_close(attention: Attention, got: np.ndarray, want: np.ndarray) -> None:
     assert signal_to_noise_db(want, got.astype("float64")) > (110 if attention.dtype == "float32" else 60)
 
@@ -112,7 +69,7 @@ def test_with_every_vector_of_this_machine_it_agrees_with_torch(case, name):
 
 
 def check_on_processor(attention: Attention, target: Target) -> None:
-    inputs = make_inputs(attention)
+    inputs = attention_inputs(attention)
     library = tvm.compile(
         tvm.IRModule({"f": flash_attention(attention, target).with_attr("global_symbol", "f")}), target=target
     )
@@ -123,7 +80,7 @@ def check_on_processor(attention: Attention, target: Target) -> None:
 
 @pytest.mark.parametrize("attention", CASES.values(), ids=CASES)
 def test_as_wgsl_it_agrees_with_torch(attention, tmp_path):
-    inputs = make_inputs(attention)
+    inputs = attention_inputs(attention)
     output = np.full(attention.query_shape, np.nan, attention.dtype)
     run_on_webgpu([flash_attention(attention, WEBGPU)], lay_out(attention, inputs), {"output": output}, tmp_path)
     assert_close(attention, output, attend_in_torch(attention, inputs))
@@ -140,7 +97,7 @@ def run_on_gpu(attention: Attention, inputs: dict[str, np.ndarray], folder: Path
 
 def test_scores_of_several_hundred_are_exact_enough_in_float16(tmp_path):
     """The rounding of operands that large to float16 alone moves scores by some hundredths."""
-    inputs = make_inputs(LARGE, spread=12)
+    inputs = attention_inputs(LARGE, spread=12)
     scores = inputs["q"][0, :, :40].astype("float64") @ inputs["k"][0, :, :40].T.astype("float64") * LARGE.scale
     assert abs(scores).max() > 400
     assert signal_to_noise_db(attend_in_torch(LARGE, inputs), run_on_gpu(LARGE, inputs, tmp_path)) > 40
@@ -148,14 +105,14 @@ def test_scores_of_several_hundred_are_exact_enough_in_float16(tmp_path):
 
 def test_values_of_thousands_do_not_overflow_a_run(tmp_path):
     """Equal keys: every weight is 1, and the sum of a run is eight values."""
-    inputs = make_inputs(LARGE) | {"k": np.zeros(LARGE.key_shape, "float16")}
+    inputs = attention_inputs(LARGE) | {"k": np.zeros(LARGE.key_shape, "float16")}
     inputs["v"] = (inputs["v"] + 30000).astype("float16")
     assert signal_to_noise_db(attend_in_torch(LARGE, inputs), run_on_gpu(LARGE, inputs, tmp_path)) > 60
 
 
 def test_queries_and_keys_of_thousands_give_the_key_with_the_highest_score(tmp_path):
     """A run of 10 products of 2000 by 2000 fits float16 with the queries' factor, and so does the maximum."""
-    inputs = make_inputs(LARGE)
+    inputs = attention_inputs(LARGE)
     inputs["q"] = np.full(LARGE.query_shape, 2000, "float16")
     inputs["k"] = np.full(LARGE.key_shape, -2000, "float16")
     inputs["k"][:, 33] = 100

@@ -4,12 +4,12 @@ import re
 
 import numpy as np
 import pytest
-import torch
 import tvm
 from tvm.target import Target
 
 from mlc_controlnet.kernels.group_norm import group_norm
 from mlc_controlnet.kernels.normalization import GroupNorm
+from tests.kernels.torch_references import group_norm_inputs, normalize_in_torch
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -25,23 +25,6 @@ CASES = {
     "more slices than threads": GroupNorm((1, 1, 1031, 1024), 1, 1e-5, "float32", silu=False),
     "float16": GroupNorm((1, 32, 12, 16), 4, 1e-5, "float16", silu=True),
 }
-
-
-def make_inputs(norm: GroupNorm, mean: float = 3.0) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    inputs = {
-        "x": random.standard_normal(norm.shape) + mean,
-        "gamma": random.standard_normal(norm.channels),
-        "beta": random.standard_normal(norm.channels),
-    }
-    return {name: value.astype(norm.dtype) for name, value in inputs.items()}
-
-
-def normalize_in_torch(norm: GroupNorm, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """In float64."""
-    x, gamma, beta = (torch.tensor(inputs[name]).double() for name in ("x", "gamma", "beta"))
-    y = torch.nn.functional.group_norm(x, norm.groups, gamma, beta, norm.epsilon)
-    return (torch.nn.functional.silu(y) if norm.silu else y).numpy()
 
 
 def run_on_processor(norm: GroupNorm, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -68,14 +51,14 @@ def relative_error(got: np.ndarray, want: np.ndarray) -> float:
 
 @pytest.mark.parametrize("norm", CASES.values(), ids=CASES)
 def test_compiled_for_the_processor_it_agrees_with_torch(norm):
-    inputs = make_inputs(norm)
+    inputs = group_norm_inputs(norm)
     error = relative_error(run_on_processor(norm, inputs), normalize_in_torch(norm, inputs))
     assert error < (1e-6 if norm.dtype == "float32" else 1e-3)
 
 
 @pytest.mark.parametrize("norm", CASES.values(), ids=CASES)
 def test_as_wgsl_it_agrees_with_torch(norm, tmp_path):
-    inputs = make_inputs(norm)
+    inputs = group_norm_inputs(norm)
     kernels = group_norm(norm, WEBGPU)
     y = np.full(norm.shape, np.nan, norm.dtype)
     if kernels.statistics is None:
@@ -95,7 +78,7 @@ def test_a_gpu_reads_and_writes_vectors(name):
 
 def test_a_mean_a_thousand_deviations_away_does_not_cancel():
     norm = GroupNorm((1, 16, 48, 64), 2, 1e-6, "float32", silu=False)
-    inputs = make_inputs(norm, mean=1000.0)
+    inputs = group_norm_inputs(norm, mean=1000.0)
     assert relative_error(run_on_processor(norm, inputs), normalize_in_torch(norm, inputs)) < 1e-4
 
 

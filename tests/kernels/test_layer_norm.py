@@ -12,6 +12,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels.layer_norm import is_supported, layer_norm
 from mlc_controlnet.kernels.layer_norm_gpu import threads_a_row
 from mlc_controlnet.kernels.normalization import LayerNorm
+from tests.kernels.torch_references import layer_norm_in_torch, layer_norm_inputs
 from tests.kernels.webgpu_device import WEBGPU, run_on_webgpu
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -45,12 +46,9 @@ on_both = pytest.mark.parametrize("run", [run_on_processor, run_as_wgsl], ids=["
 @on_both
 def test_layer_norm_is_torchs(name: str, run: Callable[..., np.ndarray], tmp_path: Path) -> None:
     norm = CASES[name]
-    random = np.random.default_rng(0)
-    x = (random.standard_normal(norm.shape) + 3).astype(norm.dtype)
-    gamma, beta = (random.standard_normal(norm.width).astype(norm.dtype) for _ in range(2))
-    y = run(norm, {"x": x, "gamma": gamma, "beta": beta}, tmp_path)
-    x, gamma, beta = (torch.tensor(array).double() for array in (x, gamma, beta))
-    want = torch.nn.functional.layer_norm(x, (norm.width,), gamma, beta, norm.epsilon).numpy()
+    inputs = layer_norm_inputs(norm)
+    y = run(norm, inputs, tmp_path)
+    want = layer_norm_in_torch(norm, inputs)
     error = np.linalg.norm(y - want) / np.linalg.norm(want)
     assert error < (1e-6 if norm.dtype == "float32" else 1e-3)
 

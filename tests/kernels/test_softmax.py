@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from mlc_controlnet.kernels.softmax_gpu import is_supported, softmax
+from tests.kernels.torch_references import softmax_in_torch, softmax_scores
 from tests.kernels.webgpu_device import run_on_webgpu
 
 CASES = {
@@ -16,19 +16,12 @@ CASES = {
 }
 
 
-def scores(shape: tuple[int, int, int]) -> np.ndarray:
-    """With one so large that its row is one-hot, and rows whose exponentials would overflow."""
-    values = 4 * np.random.default_rng(0).standard_normal(shape) + 300 * np.arange(shape[1])[:, None]
-    values[0, 1, 2] += 1e4
-    return values.astype("float32")
-
-
 @pytest.mark.parametrize("shape", CASES.values(), ids=CASES)
 def test_softmax_is_torchs(shape: tuple[int, int, int], tmp_path: Path) -> None:
-    x = scores(shape)
+    x = softmax_scores(shape)
     y = np.full(shape, np.nan, "float32")
     run_on_webgpu([softmax(shape, scale=0.25)], {"x": x}, {"y": y}, tmp_path)
-    want = torch.softmax(0.25 * torch.tensor(x).double(), dim=-1).numpy()
+    want = softmax_in_torch(x, 0.25)
     np.testing.assert_allclose(y, want, rtol=2e-4, atol=1e-9)
     np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-5)
 
