@@ -4,13 +4,12 @@ import { batch, computed, effect, type ReadonlySignal, type Signal, signal } fro
 import type { FittedImage, Image } from "../../worker";
 import { annotate } from "../annotators/annotate";
 import { type Annotation, PASS_THROUGH } from "../annotators/annotation";
-import type { Drawable } from "./board";
-import { type Ink, KeyBrush, type Paper, startStroke } from "./brush";
+import { type Ink, type Paper, startStroke } from "./brush";
+import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
 import { addStroke, drawShape, EMPTY, moveShape, type PictureShape, type Shape } from "./control_shape";
 import type { Drag, Touch } from "./drag";
 import { type Fit, fitPicture } from "./fit";
-import { History } from "./history";
 import { type Color, LINE_WIDTH, type Ring, type Size, traceRing } from "./marks";
 
 export const TOOLS = ["ring", "pencil", "line", "eraser"] as const;
@@ -34,7 +33,8 @@ interface Background {
   readonly canvas: OffscreenCanvas;
 }
 
-export class ControlDrawing implements Drawable {
+/** Its size is that of the control image. */
+export class ControlDrawing extends BrushBoard<Shape> {
   readonly tool: Signal<Tool> = signal("ring");
   /** Pixels of the control image. */
   readonly lineWidth = signal(LINE_WIDTH);
@@ -44,9 +44,6 @@ export class ControlDrawing implements Drawable {
   readonly isOneRing = signal(true);
   /** Why the annotator failed, if it did. */
   readonly failure: Signal<unknown> = signal(undefined);
-  private readonly history: History<Shape>;
-  private readonly sizeSignal: Signal<Size>;
-  private readonly keys = new KeyBrush();
   private readonly background: Signal<Background | undefined> = signal(undefined);
   /** Results that an undo may need again. */
   private readonly kept: Background[] = [];
@@ -58,8 +55,7 @@ export class ControlDrawing implements Drawable {
 
   /** Create a drawing with a ring, whose numbers are fractions of the board's width. */
   constructor(size: Size, ...ring: readonly [x: number, y: number, radius: number]) {
-    this.sizeSignal = signal(size);
-    this.history = new History<Shape>(this.ringAt(...ring));
+    super(size, ringShape(size, ...ring));
     this.image = computed(() => {
       const { shape, size } = this;
       if (shape.kind !== "picture") return drawShape(shape, size);
@@ -77,31 +73,8 @@ export class ControlDrawing implements Drawable {
     return this.history.present;
   }
 
-  /** The size in pixels of the control image. */
-  get size(): Size {
-    return this.sizeSignal.value;
-  }
-
   get cursor() {
     return this.tool.value === "ring" ? undefined : this.keys.place.value;
-  }
-
-  /** Whether the keys' brush is down. */
-  get isDrawingByKeys(): boolean {
-    return this.keys.isDown.value;
-  }
-
-  get canUndo(): boolean {
-    return this.history.canUndo;
-  }
-
-  get canRedo(): boolean {
-    return this.history.canRedo;
-  }
-
-  /** Changes with every change of the shape. */
-  get changes(): ReadonlySignal<unknown> {
-    return this.history.changes;
   }
 
   /** Whether an annotator works. */
@@ -139,19 +112,9 @@ export class ControlDrawing implements Drawable {
     this.show(EMPTY);
   }
 
-  undo(): void {
-    this.keys.lift();
-    this.history.undo();
-  }
-
-  redo(): void {
-    this.keys.lift();
-    this.history.redo();
-  }
-
   /** Replace the shape by a ring, whose numbers are fractions of the board's width. */
   showRing(x: number, y: number, radius: number): void {
-    this.show(this.ringAt(x, y, radius));
+    this.show(ringShape(this.sizeSignal.peek(), x, y, radius));
   }
 
   /** Wait for the annotator, and return the control image. Throws what the annotator threw. */
@@ -173,15 +136,14 @@ export class ControlDrawing implements Drawable {
     return !this.image.value?.data.some((value, i) => i % 4 !== 3 && value > 0);
   }
 
-  startDrag(from: Touch): Drag {
-    this.keys.lift();
-    return this.tool.peek() === "ring" ? this.dragRing(from) : startStroke(this.paper(), this.ink(), from);
+  protected dragFrom(from: Touch): Drag {
+    return this.tool.peek() === "ring" ? this.dragRing(from) : startStroke(this.strokes(), this.ink(), from);
   }
 
   pressKey(key: string, isFast: boolean): boolean {
     if (this.tool.peek() !== "ring") {
       return this.keys.press(key, isFast, this.sizeSignal.peek(), (from) =>
-        startStroke(this.paper(), { ...this.ink(), needsMovement: false }, from),
+        startStroke(this.strokes(), { ...this.ink(), needsMovement: false }, from),
       );
     }
     const move = RING_KEYS[key];
@@ -207,12 +169,6 @@ export class ControlDrawing implements Drawable {
     }
   }
 
-  private ringAt(x: number, y: number, radius: number): Shape {
-    const { width, height } = this.sizeSignal.peek();
-    const ring = { center: { x: x * width, y: y * height }, radius: radius * width };
-    return { kind: "ring", ring, isExample: true };
-  }
-
   private ink(): Ink {
     const tool = this.tool.peek();
     const [line, { width }] = [this.lineWidth.peek(), this.sizeSignal.peek()];
@@ -221,15 +177,8 @@ export class ControlDrawing implements Drawable {
     return { width: line, erases: false, color, isStraight: tool === "line", needsMovement: line <= LINE_WIDTH };
   }
 
-  /** Strokes are added to what is on the board now. */
-  private paper(): Paper {
-    const before = this.history.peek();
-    return {
-      size: this.sizeSignal.peek(),
-      show: (stroke, gesture) => this.show(addStroke(before, stroke, this.isOneRing.peek()), gesture),
-      takeBack: (gesture) => this.history.takeBack(gesture),
-      isOf: (gesture) => this.history.isOf(gesture),
-    };
+  private strokes(): Paper {
+    return this.paper((before, stroke) => addStroke(before, stroke, this.isOneRing.peek()));
   }
 
   /** Draw a ring around the point at which the drag began. */
@@ -296,6 +245,12 @@ export class ControlDrawing implements Drawable {
       this.waiting.value = undefined;
     });
   }
+}
+
+/** A ring whose numbers are fractions of the board's width. */
+function ringShape({ width, height }: Size, x: number, y: number, radius: number): Shape {
+  const ring = { center: { x: x * width, y: y * height }, radius: radius * width };
+  return { kind: "ring", ring, isExample: true };
 }
 
 const RING_KEYS: Record<string, (ring: Ring, step: number) => Ring> = {

@@ -1,13 +1,12 @@
 /** The picture that a drawing starts from, and the mask of the part that is repainted. */
 
-import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { computed, type ReadonlySignal, signal } from "@preact/signals";
 import { type FittedImage, type Image, MASK_THRESHOLD } from "../../worker";
-import type { Drawable } from "./board";
-import { KeyBrush, type Paper, startStroke } from "./brush";
+import { startStroke } from "./brush";
+import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
 import type { Drag, Touch } from "./drag";
 import { type Fit, fitPicture } from "./fit";
-import { History } from "./history";
 import { blackImage, drawStroke, type Point, type Size, type Stroke } from "./marks";
 
 /** The mask's colour over the picture. Few photos contain it. */
@@ -22,7 +21,8 @@ interface State {
   readonly strokes: readonly Stroke[];
 }
 
-export class Photo implements Drawable {
+/** Its size is that of the model's pictures. */
+export class Photo extends BrushBoard<State> {
   /** Whether the brush removes the mask instead of adding to it. */
   readonly erases = signal(false);
   /** The brush's width as a fraction of the picture's width. */
@@ -31,22 +31,14 @@ export class Photo implements Drawable {
   readonly hasMask = signal(true);
   /** The picture at the model's size, as the engine reads it. */
   readonly fitted: ReadonlySignal<FittedImage | undefined>;
-  private readonly history = new History<State>({ source: undefined, fit: "crop", strokes: [] });
-  private readonly sizeSignal: Signal<Size>;
-  private readonly keys = new KeyBrush();
   private readonly canvas: ReadonlySignal<OffscreenCanvas | undefined>;
 
   constructor(size: Size) {
-    this.sizeSignal = signal(size);
+    super(size, { source: undefined, fit: "crop", strokes: [] });
     const opened = computed(() => this.state.source);
     const fit = computed(() => this.state.fit);
     this.fitted = computed(() => opened.value && fitPicture(opened.value, this.sizeSignal.value, fit.value, SUBJECT));
     this.canvas = computed(() => this.fitted.value && toCanvas(this.fitted.value.image));
-  }
-
-  /** The size of the model's pictures. */
-  get size(): Size {
-    return this.sizeSignal.value;
   }
 
   /** A change of size clears the mask. */
@@ -110,34 +102,6 @@ export class Photo implements Drawable {
     return this.hasMask.value && this.image !== undefined ? this.keys.place.value : undefined;
   }
 
-  /** Whether the keys' brush is down. */
-  get isDrawingByKeys(): boolean {
-    return this.keys.isDown.value;
-  }
-
-  get canUndo(): boolean {
-    return this.history.canUndo;
-  }
-
-  get canRedo(): boolean {
-    return this.history.canRedo;
-  }
-
-  /** Changes with every change of the picture or the mask. */
-  get changes(): ReadonlySignal<unknown> {
-    return this.history.changes;
-  }
-
-  undo(): void {
-    this.keys.lift();
-    this.history.undo();
-  }
-
-  redo(): void {
-    this.keys.lift();
-    this.history.redo();
-  }
-
   clearMask(): void {
     this.history.change({ ...this.history.peek(), strokes: [] });
   }
@@ -149,14 +113,9 @@ export class Photo implements Drawable {
     this.history.change({ ...this.history.peek(), strokes: [stroke] });
   }
 
-  startDrag(from: Touch): Drag {
-    this.keys.lift();
-    return this.startStroke(from);
-  }
-
   pressKey(key: string, isFast: boolean): boolean {
     if (!this.hasMask.peek() || this.history.peek().source === undefined) return false;
-    return this.keys.press(key, isFast, this.sizeSignal.peek(), (from) => this.startStroke(from));
+    return this.keys.press(key, isFast, this.sizeSignal.peek(), (from) => this.dragFrom(from));
   }
 
   paint(context: CanvasRenderingContext2D): void {
@@ -185,20 +144,11 @@ export class Photo implements Drawable {
     return this.history.present;
   }
 
-  private startStroke(from: Touch): Drag {
+  protected dragFrom(from: Touch): Drag {
     if (!this.hasMask.peek() || this.history.peek().source === undefined) return { move: () => {}, cancel: () => {} };
     const { width } = this.sizeSignal.peek();
     const ink = { width: this.brushWidth.peek() * width, erases: this.erases.peek() };
-    return startStroke(this.paper(), ink, from);
-  }
-
-  private paper(): Paper {
-    const before = this.history.peek();
-    return {
-      size: this.sizeSignal.peek(),
-      show: (stroke, gesture) => this.history.change({ ...before, strokes: [...before.strokes, stroke] }, gesture),
-      takeBack: (gesture) => this.history.takeBack(gesture),
-      isOf: (gesture) => this.history.isOf(gesture),
-    };
+    const paper = this.paper((before, stroke) => ({ ...before, strokes: [...before.strokes, stroke] }));
+    return startStroke(paper, ink, from);
   }
 }
