@@ -48,11 +48,11 @@ function relaxPolicyInDevelopment(): Plugin {
   };
 }
 
-/** OpenCV.js, of ten megabytes, which only some visits use; the service worker keeps it from its first use on. */
-const isOnDemand = (name: string) => name.includes("opencv_worker");
+/** OpenCV.js and ONNX Runtime, of ten megabytes and more, which few visits use; the service worker keeps them from then on. */
+const isOnDemand = (name: string) => /opencv_worker|onnx_worker|ort-wasm/.test(name);
 
 /** Files of public/ that a visit without a network needs. */
-const BESIDE_THE_PAGE = ["./favicon.svg", "./icon-192.png", "./manifest.webmanifest", "./models.json"];
+const BESIDE_THE_PAGE = ["./icon-192.png", "./manifest.webmanifest", "./models.json"];
 
 /** Puts src/page/offline.js beside the page, with the names of the page's files. */
 function emitServiceWorker(): Plugin {

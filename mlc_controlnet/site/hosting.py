@@ -28,6 +28,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # The camera is one of the sources of a control image; nothing else is asked for.
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 ASK_AGAIN = "no-cache"  # a new build must be seen
 FOR_EVER = "public, max-age=31536000, immutable"  # the names of these files change with their content

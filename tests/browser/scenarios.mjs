@@ -7,6 +7,8 @@ import { drawWith } from "./draw_with.mjs";
 import { Visitor } from "./visitor.mjs";
 
 export * from "./fault_scenarios.mjs";
+export * from "./accessibility_scenarios.mjs";
+export * from "./picture_scenarios.mjs";
 export * from "./studio_scenarios.mjs";
 
 /**
@@ -189,7 +191,7 @@ export async function outlineInEveryWay({ visitor, options }) {
   await save("not erased");
   await visitor.press("Clear");
   await save("cleared");
-  await visitor.press("Sample outline 2");
+  await visitor.press("Sample 2");
   await save("sample");
   await page.getByLabel("Ring", { exact: true }).check({ force: true });
   const board = page.getByRole("application", { name: "Drawing board" });

@@ -73,7 +73,7 @@ export async function keepAndShare({ visitor, host }) {
     sent: host.requests.filter((path) => path.includes("red")),
   };
   return {
-    firstPaintMs: Math.min(...paints),
+    firstPaintsMs: paints,
     end,
     drawn,
     facts,

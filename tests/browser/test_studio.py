@@ -67,12 +67,13 @@ def test_the_page_speaks_german(facts: dict[str, Any]):
 
 def test_nothing_leaves_the_browser(facts: dict[str, Any]):
     assert facts["foreign"] == []
-    assert set(facts["requestsAfterLoading"]) <= {"favicon.svg"}  # which browsers ask for when they please
+    assert facts["requestsAfterLoading"] == []
     assert facts["complaints"] == []
 
 
 def test_the_first_paint_comes_within_a_second(facts: dict[str, Any]):
-    assert facts["firstPaintMs"] <= FIRST_PAINT_MS
+    """The median of three visits."""
+    assert sorted(facts["firstPaintsMs"])[1] <= FIRST_PAINT_MS
 
 
 def test_the_page_is_small(site: Path):

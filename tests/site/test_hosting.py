@@ -23,7 +23,7 @@ def test_every_header_is_sent_for_every_address():
     locations = re.findall(r"location (\S+) \{(.*?)\n\}", nginx_file(), re.DOTALL)
     assert [address for address, _ in locations] == ["/", "/assets/"]
     for _, content in locations:
-        for name in ("Content-Security-Policy", "Cross-Origin-Embedder-Policy", "Cache-Control", "gzip_static on"):
+        for name in ("Content-Security-Policy", "Permissions-Policy", "Cache-Control", "gzip_static on"):
             assert name in content
 
 
@@ -37,3 +37,9 @@ def test_only_names_that_change_with_their_content_are_cached_for_ever():
     cached = {address for address, lines in rules.items() if any("immutable" in line for line in lines)}
     assert cached == {"/assets/*"}
     assert all("Cache-Control" not in line for line in rules["/*"])  # hosts join the values of several rules
+
+
+def test_the_camera_is_allowed_to_the_page_and_to_no_frame_of_another_origin():
+    (allowed,) = re.findall(r"Permissions-Policy: (.*)", headers_file())
+    assert "camera=(self)" in allowed.split(", ")
+    assert "microphone=()" in allowed.split(", ")

@@ -1,6 +1,9 @@
 /** The names of the annotators, their parameters, and which of them serve a kind of ControlNet. */
 
-/** The names are those of mlc_controlnet/images/annotators.py; `none` takes the picture as it is. */
+/**
+ * The names are those of mlc_controlnet/images/annotators.py; `none` takes the picture as it is, and `onnx` is a model of the
+ * visitor's own.
+ */
 export const ANNOTATOR_NAMES = [
   "none",
   "canny",
@@ -12,6 +15,7 @@ export const ANNOTATOR_NAMES = [
   "color",
   "threshold",
   "normal",
+  "onnx",
 ] as const;
 export type AnnotatorName = (typeof ANNOTATOR_NAMES)[number];
 
@@ -52,6 +56,11 @@ export const PARAMETERS: Readonly<Record<AnnotatorName, Readonly<Record<string, 
     background: { min: 0, max: 1, step: 0.05, default: 0.4 },
     depth: { min: 0.5, max: 16, step: 0.1, default: 6.3 },
   },
+  onnx: {
+    model: { min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, default: 0 }, // none
+    scaling: { min: 0, max: 3, step: 1, default: 0 },
+    side: { min: 128, max: 1024, step: 32, default: 512 }, // pixels, where the model leaves its size open
+  },
 };
 
 export const PASS_THROUGH: Annotation = { name: "none", parameters: {}, inverted: false };
@@ -64,18 +73,18 @@ export function parameterOf({ name, parameters }: Annotation, parameter: string)
 /** The first of a kind is the one for a photo. `none` is for maps that are ready. */
 const BY_KIND: Readonly<Record<string, readonly AnnotatorName[]>> = {
   canny: ["canny", "none"],
-  mlsd: ["canny", "none"],
+  mlsd: ["canny", "onnx", "none"],
   scribble: ["scribble", "canny", "threshold", "none"],
-  softedge: ["softedge", "none"],
-  lineart: ["lineart", "scribble", "threshold", "none"],
-  lineart_anime: ["lineart", "scribble", "threshold", "none"],
+  softedge: ["softedge", "onnx", "none"],
+  lineart: ["lineart", "scribble", "threshold", "onnx", "none"],
+  lineart_anime: ["lineart", "scribble", "threshold", "onnx", "none"],
   tile: ["tile", "blur", "none"],
   shuffle: ["color", "blur", "none"],
-  normal: ["normal", "none"],
+  normal: ["normal", "onnx", "none"],
   // Maps that only a model can make of a photo, or a person by painting.
-  depth: ["none", "blur"],
-  openpose: ["none"],
-  seg: ["none"],
+  depth: ["none", "onnx", "blur"],
+  openpose: ["none", "onnx"],
+  seg: ["none", "onnx"],
   ip2p: ["none"],
   inpaint: ["none"],
 };

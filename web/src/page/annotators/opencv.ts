@@ -20,7 +20,7 @@ type Read = (parameter: string) => number;
 type Annotator = (cv: OpenCv, picture: Mat, read: Read, keep: Keep) => ArrayLike<number>;
 type Keep = <T extends Mat>(mat: T) => T;
 
-const ANNOTATORS: Readonly<Record<Exclude<AnnotatorName, "none" | "tile">, Annotator>> = {
+const ANNOTATORS: Readonly<Record<Exclude<AnnotatorName, "none" | "tile" | "onnx">, Annotator>> = {
   canny: (cv, picture, read, keep) => {
     const edges = keep(new cv.Mat());
     cv.Canny(picture, edges, read("low"), read("high"));
@@ -104,7 +104,7 @@ export function whenReady(opencv: OpenCv): Promise<{ readonly cv: OpenCv }> {
 /** Apply an annotator to an opaque picture; the result has its size. */
 export function annotateWith(cv: OpenCv, image: Image, annotation: Annotation): Image {
   const { name } = annotation;
-  if (name === "none") return image;
+  if (name === "none" || name === "onnx") return image;
   const read: Read = (parameter) => parameterOf(annotation, parameter);
   if (name === "tile") return tile(image, read("factor"));
   const mats: Mat[] = [];

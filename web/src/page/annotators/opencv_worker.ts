@@ -4,28 +4,27 @@ import opencv from "@techstark/opencv-js";
 import type { Image } from "../../worker";
 import type { Annotation } from "./annotation";
 import { annotateWith, type OpenCv, whenReady } from "./opencv";
+import type { WorkerReply } from "./worker_calls";
 
 export interface AnnotateCall {
-  readonly id: number;
   readonly image: Image;
   readonly annotation: Annotation;
 }
 
-export type AnnotateReply =
-  | { readonly id: number; readonly image: Image }
-  | { readonly id: number; readonly error: string };
-
 const loading = whenReady(opencv as unknown as OpenCv);
 
-addEventListener("message", async ({ data: { id, image, annotation } }: MessageEvent<AnnotateCall>) => {
-  try {
-    const { cv } = await loading;
-    reply({ id, image: annotateWith(cv, image, annotation) });
-  } catch (error) {
-    reply({ id, error: String(error) });
-  }
-});
+addEventListener(
+  "message",
+  async ({ data: { id, image, annotation } }: MessageEvent<AnnotateCall & { id: number }>) => {
+    try {
+      const { cv } = await loading;
+      reply({ id, answer: annotateWith(cv, image, annotation) });
+    } catch (error) {
+      reply({ id, error: String(error) });
+    }
+  },
+);
 
-function reply(message: AnnotateReply): void {
+function reply(message: WorkerReply<Image>): void {
   postMessage(message);
 }

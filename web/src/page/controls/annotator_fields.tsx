@@ -4,10 +4,12 @@ import { type AnnotatorName, PARAMETERS, parameterOf } from "../annotators/annot
 import type { PictureShape } from "../drawing/control_shape";
 import { FITS } from "../drawing/fit";
 import type { ControlUnit } from "../state/control_unit";
+import type { Messages } from "../state/messages";
 import { t } from "../text";
 import { Checkbox, Segments, Select, Slider } from "../widgets/fields";
+import { OnnxFields } from "./onnx_fields";
 
-export function AnnotatorFields({ unit }: { unit: ControlUnit }) {
+export function AnnotatorFields({ unit, messages }: { unit: ControlUnit; messages: Messages }) {
   const { drawing } = unit;
   const { shape } = drawing;
   if (shape.kind !== "picture") return null;
@@ -24,22 +26,32 @@ export function AnnotatorFields({ unit }: { unit: ControlUnit }) {
         onChange={choose}
         help={t.value.annotatorHelp[annotation.name]}
       />
-      {Object.entries(PARAMETERS[annotation.name]).map(([name, { min, max, step }]) => (
-        <Slider
-          key={name}
-          label={t.value.parameters[name as keyof typeof t.value.parameters]}
-          min={min}
-          max={max}
-          step={step}
-          value={parameterOf(annotation, name)}
-          onInput={(value) =>
-            show(
-              { annotation: { ...annotation, parameters: { ...annotation.parameters, [name]: value } } },
-              `${annotation.name} ${name}`, // one drag of the slider is one change to undo
-            )
-          }
+      {annotation.name === "onnx" && (
+        <OnnxFields
+          unit={unit}
+          messages={messages}
+          annotation={annotation}
+          onChange={(annotation, gesture) => show({ annotation }, gesture)}
         />
-      ))}
+      )}
+      {Object.entries(annotation.name === "onnx" ? {} : PARAMETERS[annotation.name]).map(
+        ([name, { min, max, step }]) => (
+          <Slider
+            key={name}
+            label={t.value.parameters[name as keyof typeof t.value.parameters]}
+            min={min}
+            max={max}
+            step={step}
+            value={parameterOf(annotation, name)}
+            onInput={(value) =>
+              show(
+                { annotation: { ...annotation, parameters: { ...annotation.parameters, [name]: value } } },
+                `${annotation.name} ${name}`, // one drag of the slider is one change to undo
+              )
+            }
+          />
+        ),
+      )}
       <Checkbox
         label={t.value.invert}
         title={t.value.invertHelp}

@@ -1,22 +1,23 @@
 /** The tools of a board: what draws, and how wide. */
 
-import { type ControlDrawing, TOOLS } from "../drawing/control_drawing";
+import type { ControlUnit } from "../state/control_unit";
 import { t } from "../text";
 import { Segments, Slider } from "../widgets/fields";
 
-export function DrawingTools({ drawing }: { drawing: ControlDrawing }) {
+export function DrawingTools({ unit }: { unit: ControlUnit }) {
+  const { drawing, tools } = unit;
   const { tool, lineWidth } = drawing;
   return (
     <div class="tools">
       <Segments
         label={t.value.tool}
         hidesLabel
-        options={TOOLS}
+        options={tools}
         text={(name) => t.value.tools[name]}
         value={tool.value}
         onChange={(name) => drawing.setTool(name)}
       />
-      {tool.value !== "ring" && (
+      {tool.value !== "ring" && tool.value !== "area" && (
         <Slider
           label={t.value.lineWidth}
           min={0.5}

@@ -1,7 +1,8 @@
 /** The photo of img2img and inpainting, with the mask's brush. */
 
+import { CameraButton } from "../camera/camera_button";
 import { BoardView } from "../drawing/board_view";
-import { openPhoto, placeOnBoard } from "../state/files";
+import { openPhoto, placeOnBoard, takePicture } from "../state/files";
 import type { Mode, Studio } from "../state/studio";
 import { t } from "../text";
 import { Checkbox, NumberField, Segments, Select, Slider } from "../widgets/fields";
@@ -31,6 +32,10 @@ export function PhotoCard({ studio }: { studio: Studio }) {
       </div>
       <div class="buttons">
         <OpenFile label={t.value.openPhoto} onFile={(file) => void openPhoto(studio, file)} />
+        <CameraButton
+          onPicture={(picture) => takePicture(studio, "photo", picture)}
+          onError={(error) => studio.messages.error(error, "photo")}
+        />
         {firstUnit !== undefined && (
           <button
             type="button"

@@ -1,30 +1,32 @@
 /** Buttons that put a sample on the board. */
 
-import { drawShape } from "../drawing/control_shape";
+import { useMemo } from "preact/hooks";
 import { PictureView } from "../drawing/picture_view";
-import { SAMPLES } from "../drawing/samples";
+import { samplesFor } from "../samples/samples";
 import type { ControlUnit } from "../state/control_unit";
 import { t } from "../text";
 
 const SIDE = 48;
 
-const THUMBNAILS = SAMPLES.map(([x, y, radius]) => {
-  const ring = { center: { x: SIDE * x, y: SIDE * y }, radius: SIDE * radius };
-  return drawShape({ kind: "ring", ring }, { width: SIDE, height: SIDE });
-});
-
 export function SampleList({ unit }: { unit: ControlUnit }) {
+  const { drawing, kind, annotators } = unit;
+  const isOneRing = drawing.isOneRing.value;
+  const samples = samplesFor(kind.value, isOneRing);
+  const thumbnails = useMemo(
+    () => samples.map((sample) => sample.thumbnail({ width: SIDE, height: SIDE })),
+    [kind.value, isOneRing],
+  );
   return (
     <fieldset class="samples">
       <legend class="visually-hidden">{t.value.samples}</legend>
-      {SAMPLES.map((sample, i) => (
+      {samples.map((sample, i) => (
         <button
-          key={sample.join()}
+          key={`${kind.value} ${i}`}
           type="button"
           aria-label={t.value.sample(i + 1)}
-          onClick={() => unit.drawing.showRing(...sample)}
+          onClick={() => drawing.show(sample.shape(drawing.size, annotators[0]))}
         >
-          <PictureView image={THUMBNAILS[i]} label="" />
+          <PictureView image={thumbnails[i]} label="" />
         </button>
       ))}
     </fieldset>

@@ -2,11 +2,12 @@
 
 import { useSignalEffect } from "@preact/signals";
 import { encodePng } from "../../worker";
+import { CameraButton } from "../camera/camera_button";
 import { BoardView } from "../drawing/board_view";
 import { saveFile } from "../drawing/canvas";
 import { PictureView } from "../drawing/picture_view";
 import type { ControlUnit } from "../state/control_unit";
-import { openControl } from "../state/files";
+import { openControl, takePicture } from "../state/files";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { Checkbox, Select } from "../widgets/fields";
@@ -14,6 +15,7 @@ import { MessageList } from "../widgets/message_list";
 import { OpenFile } from "../widgets/open_file";
 import { UndoButtons } from "../widgets/undo_buttons";
 import { AnnotatorFields } from "./annotator_fields";
+import { ClassPalette } from "./class_palette";
 import { describeShape, kindName } from "./descriptions";
 import { DrawingTools } from "./drawing_tools";
 import { SampleList } from "./sample_list";
@@ -56,7 +58,8 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
         )}
       </div>
       <ControlNetChoice studio={studio} unit={unit} />
-      <DrawingTools drawing={drawing} />
+      <DrawingTools unit={unit} />
+      <ClassPalette unit={unit} />
       <BoardView
         drawing={drawing}
         id={`board-${unit.id}`}
@@ -68,6 +71,10 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
         <SampleList unit={unit} />
         <div class="buttons">
           <OpenFile label={t.value.open} onFile={(file) => void openControl(studio, unit, file)} />
+          <CameraButton
+            onPicture={(picture) => takePicture(studio, unit, picture)}
+            onError={(error) => studio.messages.error(error, unit.id)}
+          />
           <button type="button" onClick={() => void save(unit)}>
             {t.value.save}
           </button>
@@ -77,7 +84,7 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
         </div>
       </div>
       <MessageList messages={studio.messages} place={unit.id} />
-      {isPicture && <AnnotatorFields unit={unit} />}
+      {isPicture && <AnnotatorFields unit={unit} messages={studio.messages} />}
       <ModelGets unit={unit} />
       <StrengthFields unit={unit} />
     </section>

@@ -21,6 +21,8 @@ export interface Ink {
   readonly width: number;
   readonly erases: boolean;
   readonly color?: Color;
+  /** What the line encloses is painted, too. */
+  readonly isFilled?: boolean;
   /** Only its two ends count. */
   readonly isStraight?: boolean;
   /** A click without a movement draws nothing. */
@@ -39,14 +41,15 @@ export interface Paper {
 /** Draw a stroke that follows a drag. */
 export function startStroke(paper: Paper, ink: Ink, from: Touch): Drag {
   const gesture = Symbol("stroke");
-  const { width, erases, color, isStraight } = ink;
+  const { width, erases, color, isFilled, isStraight } = ink;
   const spacing = Math.max(SPACING, width / 16);
   const points: Point[] = [plain(from)];
   const pressures = from.pressure === undefined ? undefined : [thickness(from.pressure)];
   let isShown = false;
   const show = () => {
     isShown = true;
-    paper.show({ points: [...points], width, erases, color, pressures: pressures && [...pressures] }, gesture);
+    const stroke = { points: [...points], width, erases, color, isFilled };
+    paper.show({ ...stroke, pressures: pressures && [...pressures] }, gesture);
   };
   if (!ink.needsMovement) show();
   return {

@@ -1,23 +1,43 @@
 /** Read pixels from files and paint them on canvases. */
 
 import type { Image } from "../../worker";
-import { UserError } from "../../worker";
-import { type Stroke, widthAt } from "./marks";
+import { t } from "../text";
+import { PageError } from "../text/page_error";
+import { type Size, type Stroke, widthAt } from "./marks";
+import { readHeaderSize } from "./picture_header";
 
-/** Decode a picture's file. Throws UserError, which calls it `subject`, for a file that the browser cannot show. */
-export async function readPicture(file: File, subject: string): Promise<Image> {
+/** What a picture is for. */
+export type Subject = keyof ReturnType<typeof t.peek>["subjects"];
+
+/** A larger picture is not decoded: it would take four bytes a pixel, several times over, and the tab with it. */
+const MOST_MEGAPIXELS = 100;
+
+/** Decode a picture's file. Throws PageError for a file that the browser cannot show, and for one that is too large. */
+export async function readPicture(file: File, subject: Subject): Promise<Image> {
+  checkSize(await readHeaderSize(file), file, subject);
   let bitmap: ImageBitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    const got = file.type && !file.type.startsWith("image/") ? file.type : "a file that is no picture, or broken";
-    throw new UserError(`${subject} ${file.name}`, got, "a picture such as PNG or JPEG", "choose another file");
+    const complaint = t.peek().noPictureFile;
+    const got = file.type && !file.type.startsWith("image/") ? file.type : complaint.got;
+    throw new PageError(nameOf(file, subject), { ...complaint, got });
   }
+  checkSize(bitmap, file, subject); // of the formats whose headers are not read
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d") as OffscreenCanvasRenderingContext2D;
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return context.getImageData(0, 0, canvas.width, canvas.height) as Image;
+}
+
+function checkSize(size: Size | undefined, file: File, subject: Subject): void {
+  if (size === undefined || size.width * size.height <= 1e6 * MOST_MEGAPIXELS) return;
+  throw new PageError(nameOf(file, subject), t.peek().tooManyPixels(size.width, size.height, MOST_MEGAPIXELS));
+}
+
+function nameOf(file: File, subject: Subject): string {
+  return `${t.peek().subjects[subject]} ${file.name}`;
 }
 
 /** Paint `image` onto `canvas`, which takes its size. */
@@ -34,6 +54,12 @@ export function paintStroke(
   color: string,
 ): void {
   const { points, width, pressures } = stroke;
+  if (stroke.isFilled) {
+    context.fillStyle = color;
+    context.beginPath();
+    for (const { x, y } of points) context.lineTo(x, y);
+    context.fill("evenodd");
+  }
   context.strokeStyle = color;
   context.lineCap = "round";
   context.lineJoin = "round";

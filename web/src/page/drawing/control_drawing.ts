@@ -7,12 +7,12 @@ import { type Annotation, PASS_THROUGH } from "../annotators/annotation";
 import { type Ink, type Paper, startStroke } from "./brush";
 import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
-import { addStroke, drawShape, EMPTY, moveShape, type PictureShape, type Shape } from "./control_shape";
+import { addStroke, drawShape, EMPTY, moveShape, type PictureShape, ringShape, type Shape } from "./control_shape";
 import type { Drag, Touch } from "./drag";
 import { type Fit, fitPicture } from "./fit";
 import { type Color, LINE_WIDTH, type Ring, type Size, traceRing } from "./marks";
 
-export const TOOLS = ["ring", "pencil", "line", "eraser"] as const;
+export const TOOLS = ["ring", "pencil", "line", "area", "eraser"] as const;
 export type Tool = (typeof TOOLS)[number];
 
 /** Pixels of the control image. A shorter drag counts as a click and draws nothing. */
@@ -108,13 +108,22 @@ export class ControlDrawing extends BrushBoard<Shape> {
     this.show({ kind: "picture", source, fit, annotation, strokes: [] });
   }
 
+  /** Begin with nothing, unless the visitor has begun already: the example is for a model that follows lines. */
+  dropExample(): void {
+    const shape = this.history.peek();
+    if (shape.kind === "ring" && shape.isExample && !this.history.canUndo) this.history.reset(EMPTY);
+  }
+
   clear(): void {
     this.show(EMPTY);
   }
 
-  /** Replace the shape by a ring, whose numbers are fractions of the board's width. */
-  showRing(x: number, y: number, radius: number): void {
-    this.show(ringShape(this.sizeSignal.peek(), x, y, radius));
+  /** Paint the whole board with the colour of the brush, for a background. */
+  fill(): void {
+    const { width, height } = this.sizeSignal.peek();
+    const color = this.color.peek();
+    const stroke = { points: [{ x: width / 2, y: height / 2 }], width: 2 * (width + height), erases: false, color };
+    this.show({ kind: "strokes", strokes: [stroke] });
   }
 
   /** Wait for the annotator, and return the control image. Throws what the annotator threw. */
@@ -174,6 +183,7 @@ export class ControlDrawing extends BrushBoard<Shape> {
     const [line, { width }] = [this.lineWidth.peek(), this.sizeSignal.peek()];
     const color = this.color.peek();
     if (tool === "eraser") return { width: Math.max(ERASER_SHARE * width, line), erases: true, color };
+    if (tool === "area") return { width: 1, erases: false, color, isFilled: true, needsMovement: true };
     return { width: line, erases: false, color, isStraight: tool === "line", needsMovement: line <= LINE_WIDTH };
   }
 
@@ -245,12 +255,6 @@ export class ControlDrawing extends BrushBoard<Shape> {
       this.waiting.value = undefined;
     });
   }
-}
-
-/** A ring whose numbers are fractions of the board's width. */
-function ringShape({ width, height }: Size, x: number, y: number, radius: number): Shape {
-  const ring = { center: { x: x * width, y: y * height }, radius: radius * width };
-  return { kind: "ring", ring, isExample: true };
 }
 
 const RING_KEYS: Record<string, (ring: Ring, step: number) => Ring> = {

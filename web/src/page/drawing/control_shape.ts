@@ -42,6 +42,12 @@ export interface PictureShape {
   readonly strokes: readonly Stroke[];
 }
 
+/** A ring whose numbers are fractions of the board's width. */
+export function ringShape({ width, height }: Size, x: number, y: number, radius: number): RingShape {
+  const ring = { center: { x: x * width, y: y * height }, radius: radius * width };
+  return { kind: "ring", ring, isExample: true };
+}
+
 export const EMPTY: StrokeShape = { kind: "strokes", strokes: [] };
 
 /** Draw the control image of `size`. `picture` is what a picture's annotator made, of that size, if there is one. */

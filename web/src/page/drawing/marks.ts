@@ -27,6 +27,8 @@ export interface Stroke {
   readonly pressures?: readonly number[];
   /** Of a map whose colours have meanings: drawn with a hard edge, so that no colour in between arises. */
   readonly color?: Color;
+  /** What the line encloses is painted, too. */
+  readonly isFilled?: boolean;
 }
 
 /** Pixels. The lines of the training pictures are one to two pixels wide. */
@@ -54,6 +56,7 @@ export function drawRing(image: Image, { center, radius }: Ring, lineWidth = LIN
 export function drawStroke(image: Image, stroke: Stroke): void {
   const { points, width, erases, color } = stroke;
   const blend = color !== undefined ? paintHard(erases ? BLACK : color) : erases ? darken : lighten;
+  if (stroke.isFilled) fillOutline(image, points, blend);
   for (const [i, to] of points.entries()) {
     const from = points[Math.max(0, i - 1)];
     const [wide, wideTo] = [widthAt(stroke, Math.max(0, i - 1)), widthAt(stroke, i)];
@@ -115,6 +118,26 @@ const paintHard =
   (data, i, covered) => {
     if (covered >= 0.5) data.set(color, i);
   };
+
+/** Paint the pixels whose middles a closed line encloses: a ray to the left crosses it an odd number of times. */
+function fillOutline({ width, height, data }: Image, points: readonly Point[], blend: Blend): void {
+  for (let y = 0; y < height; y++) {
+    const crossings = points.flatMap((from, i) => {
+      const to = points[(i + 1) % points.length];
+      const middle = y + 0.5;
+      if (from.y <= middle === to.y <= middle) return [];
+      return [from.x + ((middle - from.y) * (to.x - from.x)) / (to.y - from.y)];
+    });
+    crossings.sort((a, b) => a - b);
+    for (let pair = 0; pair + 1 < crossings.length; pair += 2) {
+      const end = Math.min(width, Math.ceil(crossings[pair + 1] - 0.5));
+      for (let x = Math.max(0, Math.ceil(crossings[pair] - 0.5)); x < end; x++) {
+        blend(data, 4 * (y * width + x), 1);
+        data[4 * (y * width + x) + 3] = 255;
+      }
+    }
+  }
+}
 
 /**
  * Draw a mark that lies between two corners; `depth` returns how many pixels a place is inside of its edge. The edge is

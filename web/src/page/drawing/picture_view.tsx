@@ -6,6 +6,7 @@ import { paintImage } from "./canvas";
 
 interface PictureProps {
   readonly image: Image | undefined;
+  /** Empty: something beside it says the same. */
   readonly label: string;
   readonly id?: string;
   readonly class?: string;
@@ -18,5 +19,6 @@ export function PictureView({ image, label, id, class: name }: PictureProps) {
     if (image === undefined) canvas.current.getContext("2d")?.reset();
     else paintImage(canvas.current, image);
   }, [image]);
-  return <canvas ref={canvas} id={id} class={name} role="img" aria-label={label} />;
+  const spoken = label === "" ? ({ "aria-hidden": true } as const) : ({ role: "img", "aria-label": label } as const);
+  return <canvas ref={canvas} id={id} class={name} {...spoken} />;
 }

@@ -3,9 +3,10 @@
 import { type Signal, signal } from "@preact/signals";
 import type { Manifest, Settings } from "../../worker";
 import { annotatorsFor } from "../annotators/annotation";
-import { ControlDrawing } from "../drawing/control_drawing";
+import { classOf, type PaintClass } from "../classes/ade20k";
+import { ControlDrawing, TOOLS, type Tool } from "../drawing/control_drawing";
 import { LINE_WIDTH, type Size } from "../drawing/marks";
-import { SAMPLES } from "../drawing/samples";
+import { RINGS } from "../samples/rings";
 import { STRENGTHS, type StrengthName } from "./strength";
 
 /** The model that comes with the project. It knows one ring, in two colours. */
@@ -13,6 +14,17 @@ export const BUNDLED_MODEL = "circles";
 
 export type ControlMode = Exclude<Settings["controlMode"], readonly unknown[]>;
 export const CONTROL_MODES: readonly ControlMode[] = ["balanced", "prompt", "control"];
+
+/** Kinds whose control images are lines, white on black; "" is a kind that is not known. */
+const FOR_LINES: ReadonlySet<string> = new Set([
+  "",
+  "canny",
+  "scribble",
+  "softedge",
+  "lineart",
+  "lineart_anime",
+  "mlsd",
+]);
 
 export type ControlNetEntry = Manifest["controlnets"][number];
 
@@ -27,19 +39,25 @@ export class ControlUnit {
   readonly end: Signal<number | undefined> = signal(1);
   readonly mode: Signal<ControlMode> = signal("balanced");
   readonly drawing: ControlDrawing;
+  /** Of a map of classes: what the brush paints. */
+  readonly paintClass: Signal<PaintClass | undefined> = signal(undefined);
 
   constructor(
     /** Tells units apart; the first is 1. */
     readonly id: number,
     size: Size,
   ) {
-    this.drawing = new ControlDrawing(size, ...SAMPLES[0]);
+    this.drawing = new ControlDrawing(size, ...RINGS[0]);
   }
 
   /** Use a ControlNet of the bundle. */
   use({ name, kind }: ControlNetEntry): void {
     this.controlnet.value = name;
+    if (kind === this.kind.peek()) return;
     this.kind.value = kind;
+    this.paint(kind === "seg" ? classOf("sky") : undefined);
+    if (!FOR_LINES.has(kind)) this.drawing.dropExample();
+    if (!this.tools.includes(this.drawing.tool.peek())) this.drawing.setTool(this.tools[0]);
   }
 
   /** Let the board speak of any model: it draws with a brush, and begins empty. */
@@ -47,6 +65,18 @@ export class ControlUnit {
     const { drawing } = this;
     drawing.isOneRing.value = false;
     drawing.lineWidth.value = Math.max(LINE_WIDTH, Math.round(drawing.size.width / 128));
+  }
+
+  /** The tools that make sense for what its control images show; the first is the one to begin with. */
+  get tools(): readonly Tool[] {
+    if (this.kind.value === "seg") return ["area", "pencil", "line", "eraser"];
+    return TOOLS.filter((tool) => tool !== "area");
+  }
+
+  /** Paint with the colour of a class; undefined: with white. */
+  paint(paintClass: PaintClass | undefined): void {
+    this.paintClass.value = paintClass;
+    this.drawing.color.value = paintClass?.color;
   }
 
   setStrength(name: StrengthName): void {

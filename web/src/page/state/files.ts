@@ -3,7 +3,7 @@
 import { type Image, type RestoredSettings, readSettings } from "../../worker";
 import { PASS_THROUGH } from "../annotators/annotation";
 import { isOutline } from "../annotators/is_outline";
-import { readPicture } from "../drawing/canvas";
+import { readPicture, type Subject } from "../drawing/canvas";
 import { t } from "../text";
 import type { ControlUnit } from "./control_unit";
 import type { Place } from "./messages";
@@ -22,6 +22,18 @@ export function placeOnBoard(studio: Studio, unit: ControlUnit, source: Image, i
   unit.drawing.open(source, annotation);
 }
 
+/** Put a picture that has no file, such as one of the camera, where it was asked for. */
+export function takePicture(studio: Studio, place: ControlUnit | "photo", source: Image): void {
+  const { messages } = studio;
+  messages.clear();
+  try {
+    if (place === "photo") studio.photo.open(source);
+    else placeOnBoard(studio, place, source, true);
+  } catch (error) {
+    messages.error(error, place === "photo" ? place : place.id);
+  }
+}
+
 export async function openPhoto(studio: Studio, file: File): Promise<void> {
   await read(studio, file, "photo", "photo", (source) => studio.photo.open(source));
 }
@@ -29,7 +41,7 @@ export async function openPhoto(studio: Studio, file: File): Promise<void> {
 async function read(
   { messages }: Studio,
   file: File,
-  subject: string,
+  subject: Subject,
   place: Place,
   use: (source: Image) => void,
 ): Promise<void> {

@@ -3,6 +3,7 @@
 import { type Signal, signal } from "@preact/signals";
 import { UserError } from "../../worker";
 import { t } from "../text";
+import { PageError } from "../text/page_error";
 
 /** Where on the page a message is said: below the request, at the photo, in the list of models, or at a control unit, by its number. */
 export type Place = "request" | "photo" | "models" | number;
@@ -14,6 +15,8 @@ export interface Message {
   readonly subject?: string;
   /** One paragraph each. */
   readonly text: readonly string[];
+  /** The engine's own words, in English, where `text` says the same in the page's language. */
+  readonly original?: string;
 }
 
 export class Messages {
@@ -35,6 +38,13 @@ export class Messages {
 
   /** Tell what is wrong and what to do. For a bug of the page, tell the technical text, which helps in a report. */
   error(error: unknown, place: Place = "request"): void {
+    const isForeign = error instanceof UserError && !(error instanceof PageError);
+    const translated = isForeign ? t.value.errorsByCode[error.code] : undefined;
+    if (isForeign && translated !== undefined) {
+      const subject = capitalise(error.subject);
+      this.add({ kind: "error", place, subject, text: [translated], original: wordsOf(error) });
+      return;
+    }
     if (error instanceof UserError) {
       const fact = t.value.gotWanted(error.got, error.wanted);
       const text = [fact, `${capitalise(error.remedy)}.`];
@@ -49,6 +59,10 @@ export class Messages {
   private add(message: Message): void {
     this.list.value = [...this.list.peek(), message];
   }
+}
+
+function wordsOf({ got, wanted, remedy }: UserError): string {
+  return `got ${got}, wanted ${wanted}. ${capitalise(remedy)}.`;
 }
 
 /** Turn "steps" into "Steps". Addresses, and names such as maxBufferSize, do not change. */

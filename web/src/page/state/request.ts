@@ -3,6 +3,7 @@
 import { type GenerateRequest, OPTION_NAMES, optionWords, UserError } from "../../worker";
 import { blackImage } from "../drawing/marks";
 import { t } from "../text";
+import { PageError } from "../text/page_error";
 import type { Studio } from "./studio";
 
 /** The units that take part. */
@@ -48,7 +49,7 @@ function readPhoto({ photo, request, messages }: Studio): Partial<GenerateReques
   const mode = request.mode.peek();
   if (mode === "txt2img") return {};
   const image = photo.image;
-  if (image === undefined) throw new UserError("photo", "none", t.peek().photoWanted(mode), "open one");
+  if (image === undefined) throw new PageError(t.peek().subjects.photo, t.peek().photoWanted(mode));
   for (const notice of photo.notices) messages.notice(notice);
   const strength = request.strength.peek();
   if (mode === "img2img") return { image, strength };
@@ -70,5 +71,5 @@ export function labelled(error: unknown): unknown {
   const option = OPTION_NAMES.find((name) => optionWords(name) === error.subject);
   const label =
     option === undefined ? undefined : t.peek().options[option as keyof ReturnType<typeof t.peek>["options"]];
-  return label ? new UserError(label, error.got, error.wanted, error.remedy) : error;
+  return label ? new UserError(label, error.got, error.wanted, error.remedy, error.code) : error;
 }

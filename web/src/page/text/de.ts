@@ -23,8 +23,51 @@ export const de: Texts = {
   pageFailedRemedy: "Drücken Sie noch einmal auf Malen. Scheitert es wieder, melden Sie bitte diesen Text.",
   boardEmpty: "Die Zeichenfläche ist leer: Das Bild folgt nur der Beschreibung.",
   nothingBrushed: "Nichts ist übermalt: Nichts wird neu gemalt.",
-  photoWanted: (mode) =>
-    mode === "inpaint" ? "ein Bild, von dem ein Teil neu gemalt wird" : "ein Bild für den Anfang",
+  photoWanted: (mode) => ({
+    got: "keines",
+    wanted: mode === "inpaint" ? "ein Bild, von dem ein Teil neu gemalt wird" : "ein Bild für den Anfang",
+    remedy: "öffnen Sie eines",
+  }),
+  subjects: { "control image": "Steuerbild", photo: "Foto" },
+  noPictureFile: {
+    got: "eine Datei, die kein Bild oder beschädigt ist",
+    wanted: "ein Bild, etwa PNG oder JPEG",
+    remedy: "wählen Sie eine andere Datei",
+  },
+  tooManyPixels: (width, height, most) => ({
+    got: `${width}x${height} Pixel (${Math.round((width * height) / 1e6)} Megapixel)`,
+    wanted: `höchstens ${most} Megapixel`,
+    remedy: "verkleinern Sie das Bild zuerst: Das Modell liest viel weniger Pixel",
+  }),
+  annotatorScript: "das Skript der Annotatoren",
+  annotatorScriptMissing: (script) => ({
+    got: "keine Antwort",
+    wanted: `${script} vom Server dieser Seite`,
+    remedy: "prüfen Sie die Verbindung, und wählen Sie den Annotator noch einmal",
+  }),
+  errorsByCode: {
+    "bad-request": "Diese Angabe passt nicht. Ändern Sie sie, und malen Sie noch einmal.",
+    "bad-bundle":
+      "Unter dieser Adresse liegt kein Modell, das diese Seite lesen kann. Prüfen Sie die Adresse, oder laden Sie die Seite neu.",
+    "bundle-changed":
+      "Eine Datei des Modells ist nicht die, die sein Verzeichnis nennt: Sie ist beschädigt oder neuer. Laden Sie die Seite neu.",
+    "no-connection": "Der Server antwortet nicht. Prüfen Sie die Verbindung, und versuchen Sie es noch einmal.",
+    "insecure-page": "Die Seite kam über einfaches http. Öffnen Sie sie über https oder von localhost.",
+    "no-webgpu":
+      "Dieser Browser hat kein WebGPU. Nehmen Sie einen neueren, oder schalten Sie die Hardwarebeschleunigung ein.",
+    "no-adapter": "Der Browser findet keine Grafikkarte für WebGPU. Schalten Sie die Hardwarebeschleunigung ein.",
+    "gpu-lacks": "Der Grafikkarte fehlt etwas, das dieses Modell braucht. Wählen Sie ein anderes Modell oder Gerät.",
+    "no-simd":
+      "Dieser Browser kann auf dem Prozessor nicht rechnen, wie es das Modell braucht. Nehmen Sie einen neueren.",
+    "too-large": "Das Modell ist zu groß für den Prozessor, und es gibt keine Grafikkarte. Wählen Sie ein kleineres.",
+    "gpu-memory-full":
+      "Der Grafikspeicher reicht nicht. Schließen Sie andere Tabs und Programme, und versuchen Sie es noch einmal.",
+    "device-lost":
+      "Die Grafikkarte ging zweimal in einer Minute verloren. Warten Sie etwas, und malen Sie noch einmal.",
+    "not-finite": "Das Modell hat sich verrechnet. Ändern Sie Beschreibung oder Startwert, und malen Sie noch einmal.",
+    "no-worker":
+      "Das Skript, das malt, hat nicht begonnen. Prüfen Sie die Verbindung, und versuchen Sie es noch einmal.",
+  },
 
   // The status line.
   starting: "Es beginnt…",
@@ -128,6 +171,37 @@ export const de: Texts = {
     "latent nothing": "Nichts",
   },
 
+  // The camera.
+  camera: "Kamera",
+  takePhoto: "Kamera…",
+  cameraView: "Was die Kamera sieht",
+  cameraWaiting: "Die Kamera wird geöffnet. Vielleicht fragt der Browser, ob diese Seite sie benutzen darf.",
+  takeStill: "Aufnehmen",
+  cameraErrors: {
+    refused: {
+      got: "keine Erlaubnis",
+      wanted: "was die Kamera sieht",
+      remedy:
+        "erlauben Sie die Kamera neben der Adresse im Browser und versuchen Sie es noch einmal, oder öffnen Sie ein Bild",
+    },
+    missing: {
+      got: "keine Kamera",
+      wanted: "eine an diesem Gerät",
+      remedy: "schließen Sie eine an, oder öffnen Sie ein Bild",
+    },
+    busy: {
+      got: "eine Kamera, die kein Bild gibt",
+      wanted: "eine, die nichts anderes benutzt",
+      remedy:
+        "schließen Sie andere Programme, die sie benutzen, prüfen Sie das Kabel, und versuchen Sie es noch einmal",
+    },
+    insecure: {
+      got: "eine Seite, die nicht danach fragen darf",
+      wanted: "https oder localhost",
+      remedy: "öffnen Sie die Seite über https, oder öffnen Sie ein Bild",
+    },
+  },
+
   // Control units.
   controls: "Steuerung",
   addControl: "Steuerung hinzufügen",
@@ -177,11 +251,12 @@ export const de: Texts = {
   boardPicture: (annotator, width, height) => `${annotator ? `${annotator}: ` : ""}ein Bild von ${width} mal ${height}`,
   boardRole: "Zeichenfläche",
   tool: "Werkzeug",
-  tools: { ring: "Ring", pencil: "Stift", line: "Linie", eraser: "Radierer" },
+  tools: { ring: "Ring", pencil: "Stift", line: "Linie", area: "Fläche", eraser: "Radierer" },
   toolHints: {
     ring: "Von der Mitte nach außen ziehen",
     pencil: "Eine geschlossene Linie zeichnen",
     line: "Von einem Ende zum anderen ziehen",
+    area: "Um eine Fläche herum zeichnen: Sie wird gefüllt",
     eraser: "Wegradieren, was zu viel ist",
   },
   toolKeys: {
@@ -199,6 +274,11 @@ export const de: Texts = {
   clear: "Leeren",
   open: "Öffnen…",
   save: "Speichern",
+  classes: "Was der Pinsel malt",
+  findClass: "Klasse suchen",
+  noClass: "Keine Klasse heißt so.",
+  fillBoard: "Alles füllen",
+  fillBoardHelp: "Die ganze Fläche mit dieser Klasse malen, als Hintergrund",
   samples: "Beispiele",
   sample: (number) => `Beispiel ${number}`,
 
@@ -215,6 +295,7 @@ export const de: Texts = {
     color: "Farbraster",
     threshold: "Schwelle",
     normal: "Normalen eines Tiefenbildes",
+    onnx: "Ein eigenes Modell (ONNX)",
   },
   annotatorHelp: {
     none: "Das Bild ist schon, was das Modell braucht, etwa weiße Linien auf Schwarz.",
@@ -227,6 +308,34 @@ export const de: Texts = {
     color: "Ein Raster der Farben des Bildes.",
     threshold: "Weiß, wo das Bild heller ist als die Schwelle, sonst schwarz.",
     normal: "Neigungen als Farben. Öffnen Sie ein Tiefenbild: Nahes ist hell.",
+    onnx: "Ein Modell aus Ihrer Datei findet Tiefe, Linien oder eine Haltung. Es läuft in diesem Tab.",
+  },
+  openOnnx: "Modell öffnen…",
+  noOnnx: "Kein Modell ist offen: Das Bild bleibt, wie es ist.",
+  onnxScaling: "Es liest",
+  onnxScalings: {
+    imagenet: "Mittel und Streuung von ImageNet",
+    unit: "Zahlen von 0 bis 1",
+    signed: "Zahlen von −1 bis 1",
+    bytes: "Zahlen von 0 bis 255",
+  },
+  onnxSide: "Längere Seite",
+  onnxErrors: {
+    file: (got) => ({
+      got: `eine Datei, die sich nicht laden lässt (${got})`,
+      wanted: "ein ONNX-Modell",
+      remedy: "wählen Sie eine Datei, die auf .onnx endet und ihre Gewichte enthält",
+    }),
+    input: (got) => ({
+      got: got || "kein Eingang",
+      wanted: "ein Eingang für ein Bild, etwa [1, 3, Höhe, Breite] in float32 oder uint8",
+      remedy: "wählen Sie ein Modell, das ein Bild liest und sonst nichts",
+    }),
+    output: (got) => ({
+      got,
+      wanted: "Tiefe oder Linien [Höhe, Breite], Farben [3, Höhe, Breite], oder 17 bis 19 Punktkarten",
+      remedy: "wählen Sie ein Modell, das eines davon liefert",
+    }),
   },
   annotating: "Linien werden gesucht…",
   parameters: {

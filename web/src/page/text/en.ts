@@ -1,5 +1,7 @@
 /** Every text of the page, in English. Another language is another object of the type Texts. */
 
+import type { ErrorCode } from "../../worker";
+
 export const en = {
   // The page.
   titleRing: "Draw a ring, name its colours",
@@ -21,8 +23,30 @@ export const en = {
   pageFailedRemedy: "Press Generate to try again. If it fails again, please report this text.",
   boardEmpty: "The drawing board is empty: the picture will follow only the prompt.",
   nothingBrushed: "Nothing is brushed over: nothing will be repainted.",
-  photoWanted: (mode: "img2img" | "inpaint"): string =>
-    mode === "inpaint" ? "a picture of which a part is repainted" : "a picture to start from",
+  photoWanted: (mode: "img2img" | "inpaint") => ({
+    got: "none",
+    wanted: mode === "inpaint" ? "a picture of which a part is repainted" : "a picture to start from",
+    remedy: "open one",
+  }),
+  subjects: { "control image": "control image", photo: "photo" },
+  noPictureFile: {
+    got: "a file that is no picture, or broken",
+    wanted: "a picture such as PNG or JPEG",
+    remedy: "choose another file",
+  },
+  tooManyPixels: (width: number, height: number, most: number) => ({
+    got: `${width}x${height} pixels (${Math.round((width * height) / 1e6)} megapixels)`,
+    wanted: `${most} megapixels at most`,
+    remedy: "make the picture smaller first: the model reads far fewer pixels",
+  }),
+  annotatorScript: "the annotators' script",
+  annotatorScriptMissing: (script: string) => ({
+    got: "no answer",
+    wanted: `${script} from the page's host`,
+    remedy: "check the connection and choose the annotator again",
+  }),
+  /** What an error of the engine means, by its code, where its own words are in another language. */
+  errorsByCode: {} as Partial<Record<ErrorCode, string>>,
 
   // The status line.
   starting: "Starting…",
@@ -125,6 +149,31 @@ export const en = {
     "latent nothing": "Nothing",
   },
 
+  // The camera.
+  camera: "Camera",
+  takePhoto: "Camera…",
+  cameraView: "What the camera sees",
+  cameraWaiting: "Waiting for the camera. The browser may ask whether this page may use it.",
+  takeStill: "Take the picture",
+  cameraErrors: {
+    refused: {
+      got: "no permission",
+      wanted: "what the camera sees",
+      remedy: "allow the camera beside the browser's address, then try again, or open a picture",
+    },
+    missing: { got: "no camera", wanted: "one on this machine", remedy: "connect one, or open a picture" },
+    busy: {
+      got: "a camera that gives no picture",
+      wanted: "one that nothing else uses",
+      remedy: "close other programs that use it, check its cable, and try again",
+    },
+    insecure: {
+      got: "a page that may not ask for it",
+      wanted: "https or localhost",
+      remedy: "open the page over https, or open a picture",
+    },
+  },
+
   // Control units.
   controls: "Control",
   addControl: "Add a control",
@@ -175,11 +224,12 @@ export const en = {
     `${annotator ? `${annotator} of ` : ""}a picture of ${width} by ${height}`,
   boardRole: "drawing board",
   tool: "Drawing tool",
-  tools: { ring: "Ring", pencil: "Pencil", line: "Line", eraser: "Eraser" },
+  tools: { ring: "Ring", pencil: "Pencil", line: "Line", area: "Area", eraser: "Eraser" },
   toolHints: {
     ring: "Drag from the middle outwards",
     pencil: "Draw a closed line",
     line: "Drag from one end to the other",
+    area: "Draw around an area: it is filled",
     eraser: "Erase what is too much",
   },
   toolKeys: {
@@ -197,8 +247,13 @@ export const en = {
   clear: "Clear",
   open: "Open…",
   save: "Save",
-  samples: "Sample outlines",
-  sample: (number: number) => `Sample outline ${number}`,
+  classes: "What the brush paints",
+  findClass: "Find a class",
+  noClass: "No class has this in its name.",
+  fillBoard: "Fill the board",
+  fillBoardHelp: "Paint all of it with this class, as a background",
+  samples: "Samples",
+  sample: (number: number) => `Sample ${number}`,
 
   // Annotators.
   annotator: "Annotator",
@@ -213,6 +268,7 @@ export const en = {
     color: "Colour grid",
     threshold: "Threshold",
     normal: "Normals of a depth picture",
+    onnx: "A model of yours (ONNX)",
   },
   annotatorHelp: {
     none: "The picture already is what the model wants, such as white lines on black.",
@@ -225,6 +281,34 @@ export const en = {
     color: "A grid of the picture's colours.",
     threshold: "White where the picture is lighter than the level, black elsewhere.",
     normal: "Slopes as colours. Open a depth picture: near is light.",
+    onnx: "A model from a file of yours finds depth, lines or a pose. It runs in this tab.",
+  },
+  openOnnx: "Open a model…",
+  noOnnx: "No model is open: the picture stays as it is.",
+  onnxScaling: "It reads",
+  onnxScalings: {
+    imagenet: "ImageNet's mean and deviation",
+    unit: "Numbers from 0 to 1",
+    signed: "Numbers from −1 to 1",
+    bytes: "Numbers from 0 to 255",
+  },
+  onnxSide: "Longer side",
+  onnxErrors: {
+    file: (got: string) => ({
+      got: `a file that does not load (${got})`,
+      wanted: "an ONNX model",
+      remedy: "choose a file that ends in .onnx and holds its weights",
+    }),
+    input: (got: string) => ({
+      got: got || "no input",
+      wanted: "one input for one picture, such as [1, 3, height, width] of float32 or uint8",
+      remedy: "choose a model that reads a picture and nothing else",
+    }),
+    output: (got: string) => ({
+      got,
+      wanted: "depth or lines [height, width], colours [3, height, width], or heat maps of 17 to 19 points",
+      remedy: "choose a model that returns one of these",
+    }),
   },
   annotating: "Finding lines…",
   parameters: {

@@ -16,7 +16,7 @@ export function MessageList({ messages, place }: { messages: Messages; place: Pl
 
 function MessageBox({ message }: { message: Message }) {
   const box = useRef<HTMLDivElement>(null);
-  const { kind, subject, text } = message;
+  const { kind, subject, text, original } = message;
   useEffect(() => {
     if (kind !== "error") return;
     scrollTo({ top: scrollY, behavior: "instant" }); // stops a scroll to the picture that is under way
@@ -30,6 +30,11 @@ function MessageBox({ message }: { message: Message }) {
           {paragraph}
         </p>
       ))}
+      {original !== undefined && (
+        <p lang="en">
+          <small>{original}</small>
+        </p>
+      )}
     </div>
   );
 }

@@ -1,13 +1,15 @@
-/** A button that lets the visitor choose a picture's file. */
+/** A button that lets the visitor choose a file, most often a picture's. */
 
 import { useRef } from "preact/hooks";
 
 interface OpenFileProps {
   readonly label: string;
   readonly onFile: (file: File) => void;
+  /** Which files; pictures if it is not said. */
+  readonly accept?: string;
 }
 
-export function OpenFile({ label, onFile }: OpenFileProps) {
+export function OpenFile({ label, onFile, accept = "image/*" }: OpenFileProps) {
   const input = useRef<HTMLInputElement>(null);
   const take = ({ currentTarget }: { currentTarget: HTMLInputElement }) => {
     const file = currentTarget.files?.[0];
@@ -19,7 +21,7 @@ export function OpenFile({ label, onFile }: OpenFileProps) {
       <button type="button" onClick={() => input.current?.click()}>
         {label}
       </button>
-      <input ref={input} type="file" accept="image/*" hidden onChange={take} />
+      <input ref={input} type="file" accept={accept} hidden onChange={take} />
     </>
   );
 }

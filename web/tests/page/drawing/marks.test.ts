@@ -143,3 +143,19 @@ test("inverting exchanges black and white and keeps transparency", () => {
   const picture = { width: 1, height: 1, data: Uint8ClampedArray.of(0, 255, 100, 7) };
   expect([...invert(picture).data]).toEqual([255, 0, 155, 7]);
 });
+
+test("a filled line paints what it encloses, with hard edges, and leaves out a hole", () => {
+  const image = blackImage(16, 12);
+  const square = (from: number, to: number) => [
+    { x: from, y: from },
+    { x: to, y: from },
+    { x: to, y: to },
+    { x: from, y: to },
+    { x: from, y: from },
+  ];
+  const points = [...square(1, 11), ...square(4, 8), { x: 1, y: 1 }];
+  drawStroke(image, { points, width: 0.01, erases: false, isFilled: true, color: [6, 230, 230] });
+  const at = (x: number, y: number) => [...image.data.subarray(4 * (16 * y + x), 4 * (16 * y + x) + 3)];
+  expect([at(2, 2), at(10, 10), at(3, 7)]).toEqual(Array(3).fill([6, 230, 230]));
+  expect([at(5, 5), at(12, 5), at(0, 0), at(15, 11)]).toEqual(Array(4).fill([0, 0, 0]));
+});

@@ -1,0 +1,75 @@
+/** The page as axe judges it, in every state that a visitor can bring it to. */
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+/** @typedef {import("./scenarios.mjs").Stage} Stage */
+
+const require = createRequire(new URL("../../web/package.json", import.meta.url));
+
+/** Audit the page at rest, with each dialog, with each part unfolded, and after a result, in light and dark. @param {Stage} stage */
+export async function auditThePage({ visitor }) {
+  const { page } = visitor;
+  await page.emulateMedia({ reducedMotion: "reduce" });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await page.evaluate(readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
+  /** @type {Record<string, string[]>} */
+  const violations = {};
+  const audit = async (/** @type {string} */ state) => {
+    for (const colorScheme of /** @type {const} */ (["light", "dark"])) {
+      await page.emulateMedia({ colorScheme });
+      violations[`${state}, ${colorScheme}`] = await page.evaluate(async () => {
+        const { violations } = await /** @type {any} */ (window).axe.run({ resultTypes: ["violations"] });
+        return violations.flatMap((/** @type {any} */ { id, nodes }) =>
+          nodes.map((/** @type {any} */ { html, any }) => `${id}: ${html.slice(0, 160)} (${any[0]?.message ?? ""})`),
+        );
+      });
+    }
+  };
+  const close = () => page.keyboard.press("Escape");
+  await audit("at rest");
+  await page.getByRole("button", { name: /^Model:/ }).click();
+  await audit("models");
+  await close();
+  await visitor.press("Camera…");
+  await page.getByRole("button", { name: "Take the picture" }).and(page.locator(":enabled")).waitFor();
+  await audit("camera");
+  await visitor.press("Take the picture");
+  await page.getByLabel("Annotator").waitFor();
+  await page.getByText("Custom").click();
+  await page.getByText("Settings").click();
+  await page.getByRole("radio", { name: "A part of a picture" }).check({ force: true });
+  await page.getByLabel("Only the masked part").check();
+  await visitor.press("Generate"); // without a photo
+  await visitor.waitForMessage();
+  await audit("all unfolded, with an error");
+  await page.getByRole("radio", { name: "Nothing" }).check({ force: true });
+  await visitor.generate();
+  await audit("after a result");
+  await page.locator(".thumbnails button").first().click();
+  await audit("a picture");
+  await page.getByRole("button", { name: "Compare" }).click();
+  await audit("two pictures compared");
+  return { violations };
+}
+
+/** The same of a model of classes, and in German on a phone. @param {Stage} stage */
+export async function auditClassesOnAPhone({ visitor, host }) {
+  const { page } = visitor;
+  host.faults.set("bundle/manifest.json", (content) => {
+    const manifest = JSON.parse(content.toString());
+    manifest.controlnets[0].kind = "seg";
+    return Buffer.from(JSON.stringify(manifest));
+  });
+  await page.setViewportSize({ width: 360, height: 780 });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await page.getByLabel("Language").selectOption("de");
+  await page.evaluate(readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
+  const violations = await page.evaluate(async () => {
+    const { violations } = await /** @type {any} */ (window).axe.run({ resultTypes: ["violations"] });
+    return violations.map((/** @type {any} */ { id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`);
+  });
+  return { violations, width: await page.evaluate(() => document.documentElement.scrollWidth) };
+}

@@ -1,0 +1,17 @@
+"""The page for everyone: axe finds nothing to complain of, in any state of the page."""
+
+from mlc_controlnet.bundle.reader import Bundle
+from tests.browser.conftest import Visit
+from tests.browser.test_pictures_in import CAMERA
+
+
+def test_axe_finds_no_violation_in_any_state_of_the_page(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("auditThePage", linear_webgpu_bundle, flags=CAMERA)
+    assert len(facts["violations"]) == 14  # states, in light and dark
+    assert {state: found for state, found in facts["violations"].items() if found} == {}
+
+
+def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("auditClassesOnAPhone", linear_webgpu_bundle)
+    assert facts["violations"] == []
+    assert facts["width"] <= 360  # nothing to scroll sideways for

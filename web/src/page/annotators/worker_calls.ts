@@ -1,0 +1,47 @@
+/** Calls of a worker that is started for the first of them. */
+
+interface Waiting {
+  readonly resolve: (reply: never) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** What every worker of an annotator answers. */
+export type WorkerReply<Answer> = { readonly id: number } & ({ readonly answer: Answer } | { readonly error: string });
+
+export class WorkerCalls<Call extends object> {
+  private worker: Worker | undefined;
+  private readonly waiting = new Map<number, Waiting>();
+  private calls = 0;
+
+  constructor(
+    private readonly start: () => Worker,
+    /** Makes the error for a script that could not be fetched. */
+    private readonly notLoaded: () => Error,
+  ) {}
+
+  call<Answer>(call: Call, transfer: Transferable[] = []): Promise<Answer> {
+    this.worker ??= this.listen(this.start());
+    const id = ++this.calls;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.worker?.postMessage({ ...call, id }, transfer);
+    });
+  }
+
+  private listen(worker: Worker): Worker {
+    worker.onmessage = ({ data }: MessageEvent<WorkerReply<never>>) => {
+      const call = this.waiting.get(data.id);
+      this.waiting.delete(data.id);
+      if ("answer" in data) call?.resolve(data.answer);
+      else call?.reject(new Error(data.error));
+    };
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.worker = undefined; // the next annotator tries again
+      const error = event.message ? new Error(`the annotators' worker failed: ${event.message}`) : this.notLoaded();
+      for (const { reject } of this.waiting.values()) reject(error);
+      this.waiting.clear();
+    };
+    return worker;
+  }
+}

@@ -1,9 +1,0 @@
-/** Sample outlines. */
-
-/** Rings: centre and radius as fractions of the board. The page opens with the first. */
-export const SAMPLES: readonly (readonly [x: number, y: number, radius: number])[] = [
-  [0.5, 0.5, 0.28],
-  [0.34, 0.36, 0.19],
-  [0.62, 0.58, 0.34],
-  [0.7, 0.3, 0.14],
-];
