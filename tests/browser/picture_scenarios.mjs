@@ -120,7 +120,7 @@ export async function paintClasses({ visitor, host }) {
   for (const key of [" ", "Shift+ArrowRight", "Shift+ArrowRight", " "]) await board.press(key);
   const byKeys = await visitor.save("Save", "by_keys.png");
   await find.fill("nothing of this name");
-  const none = await page.locator(".class-list").innerText();
+  const none = await page.locator(".class-list p").innerText();
   await visitor.press("Sample 2");
   const sample = await visitor.save("Save", "sample.png");
   return { atFirst, tools, found, none, drawn, byKeys, sample, end: await visitor.generate() };

@@ -8,6 +8,7 @@ import { Visitor } from "./visitor.mjs";
 
 export * from "./fault_scenarios.mjs";
 export * from "./accessibility_scenarios.mjs";
+export * from "./every_control_scenario.mjs";
 export * from "./picture_scenarios.mjs";
 export * from "./studio_scenarios.mjs";
 
