@@ -56,7 +56,7 @@ export async function useFields(root) {
       element.closest(".class-list, .swatches") !== null,
     ]);
     if (isList || (await field.isDisabled())) continue;
-    if (type === "radio") await field.check({ force: true });
+    if (type === "radio") await field.click({ force: true });
     else if (type === "checkbox") for (const _ of ["on", "off"]) await field.click({ force: true });
     else if (type === "text" || type === "search") await field.pressSequentially("a");
     else for (const key of ["ArrowDown", "ArrowUp"]) await field.press(key);

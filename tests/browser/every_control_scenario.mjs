@@ -77,7 +77,8 @@ export async function useEveryControl({ visitor, host, options }) {
   await press("Open a model…");
   await (await chooser).setFiles({ ...options.model, buffer: Buffer.from(options.model.base64, "base64") });
   await page.locator(".onnx-name", { hasText: options.model.name }).waitFor();
-  await useFields(first.locator(".annotator"));
+  await page.getByLabel("It reads").press("ArrowDown");
+  await page.getByLabel("Longer side").press("ArrowUp");
   await annotator.selectOption("none");
   await first.getByText("Custom").click();
   await useFields(first.locator(".strength"));
@@ -95,8 +96,9 @@ export async function useEveryControl({ visitor, host, options }) {
   await first.getByRole("button", { name: "Clear" }).click();
   await second.getByLabel("ControlNet").press("ArrowDown");
   await second.getByRole("searchbox").pressSequentially("sk");
-  await second.getByRole("radio", { name: "sky", exact: true }).check({ force: true });
+  await second.getByRole("radio", { name: "skyscraper" }).check({ force: true });
   await useFields(second.locator(".tools"));
+  await second.getByRole("application").press("ArrowLeft");
   await second.getByRole("button", { name: "Fill the board" }).click();
   await second.getByText("On", { exact: true }).click();
   await second.getByText("On", { exact: true }).click();
@@ -115,6 +117,7 @@ export async function useEveryControl({ visitor, host, options }) {
   await visitor.set("Steps", "4");
   const end = await visitor.generate();
   await press("Copy link");
+  await page.getByRole("button", { name: "Copied" }).waitFor({ state: "detached" });
   await visitor.save("Download PNG", "picture.png");
   await press("Repaint it");
   const inDialog = async (/** @type {string} */ button) => {

@@ -21,7 +21,7 @@ export async function takeStills({ visitor }) {
   const control = await board.getAttribute("aria-label");
   await page.getByRole("radio", { name: "A picture", exact: true }).check({ force: true });
   const onAfterPhoto = await take(0); // the photo's card comes first
-  const photo = await page.getByRole("application", { name: "Picture to start from" }).getAttribute("aria-label");
+  const photo = await page.getByRole("img", { name: "Picture to start from" }).getAttribute("aria-label");
   await page.getByRole("button", { name: "Camera…" }).first().click();
   await page.getByRole("button", { name: "Take the picture" }).and(page.locator(":enabled")).waitFor();
   const onMeanwhile = await page.evaluate(() => /** @type {any} */ (window).camerasOn());

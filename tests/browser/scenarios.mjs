@@ -6,9 +6,9 @@ import { serveSite } from "../../web/browser/serve_site.mjs";
 import { drawWith } from "./draw_with.mjs";
 import { Visitor } from "./visitor.mjs";
 
-export * from "./fault_scenarios.mjs";
 export * from "./accessibility_scenarios.mjs";
 export * from "./every_control_scenario.mjs";
+export * from "./fault_scenarios.mjs";
 export * from "./picture_scenarios.mjs";
 export * from "./studio_scenarios.mjs";
 
@@ -192,9 +192,9 @@ export async function outlineInEveryWay({ visitor, options }) {
   await save("not erased");
   await visitor.press("Clear");
   await save("cleared");
-  await visitor.press("Sample 2");
-  await save("sample");
   await page.getByLabel("Ring", { exact: true }).check({ force: true });
+  await visitor.drag([0.4, 0.5], [0.6, 0.5]);
+  await save("sample");
   const board = page.getByRole("application", { name: "Drawing board" });
   for (const key of ["ArrowRight", "ArrowRight", "ArrowDown", "+"]) await board.press(key);
   await save("moved");

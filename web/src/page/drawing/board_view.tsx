@@ -19,15 +19,14 @@ export function BoardView({ drawing, id, label, describedBy, isIdle, onClick }: 
   useEffect(() => attachBoard(canvas.current as HTMLCanvasElement, drawing), [drawing]);
   const { width, height } = drawing.size;
   return (
-    // biome-ignore lint/a11y/noInteractiveElementToNoninteractiveRole: a screen reader passes keys on to an application
     <canvas
       ref={canvas}
       id={id}
       class={isIdle ? "board idle" : "board"}
       style={{ aspectRatio: `${width} / ${height}` }}
-      tabIndex={0}
-      role="application"
-      aria-roledescription={t.value.boardRole}
+      tabIndex={isIdle ? undefined : 0}
+      role={isIdle ? "img" : "application"}
+      aria-roledescription={isIdle ? undefined : t.value.boardRole}
       aria-label={label}
       aria-describedby={describedBy}
       onClick={onClick}
