@@ -3,6 +3,8 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
+import { spoilManifest } from "./manifest_faults.mjs";
+
 /** @typedef {import("./scenarios.mjs").Stage} Stage */
 
 const require = createRequire(new URL("../../web/package.json", import.meta.url));
@@ -57,10 +59,8 @@ export async function auditThePage({ visitor }) {
 /** The same of a model of classes, and in German on a phone. @param {Stage} stage */
 export async function auditClassesOnAPhone({ visitor, host }) {
   const { page } = visitor;
-  host.faults.set("bundle/manifest.json", (content) => {
-    const manifest = JSON.parse(content.toString());
+  spoilManifest(host, (manifest) => {
     manifest.controlnets[0].kind = "seg";
-    return Buffer.from(JSON.stringify(manifest));
   });
   await page.setViewportSize({ width: 360, height: 780 });
   await visitor.open();

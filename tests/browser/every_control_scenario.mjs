@@ -2,16 +2,16 @@
 
 import { keepLedger, useFields } from "./control_ledger.mjs";
 
+import { spoilManifest } from "./manifest_faults.mjs";
+
 /** @typedef {import("./scenarios.mjs").Stage} Stage */
 
 /** @param {Stage} stage */
 export async function useEveryControl({ visitor, host, options }) {
   const { page } = visitor;
-  host.faults.set("bundle/manifest.json", (content) => {
-    const manifest = JSON.parse(content.toString());
+  spoilManifest(host, (manifest) => {
     manifest.model.name = "circles"; // the model that has colours
     manifest.controlnets[1].kind = "seg";
-    return Buffer.from(JSON.stringify(manifest));
   });
   page.on("dialog", (dialog) => dialog.accept("my way"));
   host.url += "?memory=auto#prompt=gold&clip_skip=1";
@@ -96,7 +96,7 @@ export async function useEveryControl({ visitor, host, options }) {
   await first.getByRole("button", { name: "Clear" }).click();
   await second.getByLabel("ControlNet").press("ArrowDown");
   await second.getByRole("searchbox").pressSequentially("sk");
-  await second.getByRole("radio", { name: "skyscraper" }).check({ force: true });
+  await second.getByRole("radio", { name: "skyscraper" }).check();
   await useFields(second.locator(".tools"));
   await second.getByRole("application").press("ArrowLeft");
   await second.getByRole("button", { name: "Fill the board" }).click();

@@ -1,5 +1,7 @@
 /** How pictures come into the page: from the camera, from files, and painted by classes. */
 
+import { spoilManifest } from "./manifest_faults.mjs";
+
 /** @typedef {import("./scenarios.mjs").Stage} Stage */
 /** @typedef {import("playwright-core").Page} Page */
 
@@ -97,10 +99,8 @@ export async function openAHugePicture({ visitor, options }) {
 /** Paint a map of classes with pointer and keys: a background, an area, a line. @param {Stage} stage */
 export async function paintClasses({ visitor, host }) {
   const { page } = visitor;
-  host.faults.set("bundle/manifest.json", (content) => {
-    const manifest = JSON.parse(content.toString());
+  spoilManifest(host, (manifest) => {
     manifest.controlnets[0].kind = "seg";
-    return Buffer.from(JSON.stringify(manifest));
   });
   await visitor.open();
   await visitor.waitFor("Ready");

@@ -1,14 +1,16 @@
 /** What visitors do. Each scenario returns facts, which the Python tests judge. */
 
-import { cpSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { serveSite } from "../../web/browser/serve_site.mjs";
 import { drawWith } from "./draw_with.mjs";
+import { spoilManifest } from "./manifest_faults.mjs";
+import { publishNext, waitForVersion } from "./next_version.mjs";
 import { Visitor } from "./visitor.mjs";
 
 export * from "./accessibility_scenarios.mjs";
 export * from "./every_control_scenario.mjs";
 export * from "./fault_scenarios.mjs";
+export * from "./model_scenarios.mjs";
 export * from "./picture_scenarios.mjs";
 export * from "./studio_scenarios.mjs";
 
@@ -321,34 +323,6 @@ export async function loadWithoutANetwork({ visitor, host }) {
   await waitForVersion(page, "third");
   const newest = { description: await description(), caches: await cacheNames(page) };
   return { end, requests, kept, newer, earlierEntry, newest, requestsAgain: host.requests.slice(requestsBefore) };
-}
-
-/** Serve another version of the page from `folder`; returns the entry script that it no longer has. @param {Stage["host"]} host @param {string} folder @param {string} version */
-function publishNext(host, folder, version) {
-  cpSync(host.site, folder, { recursive: true });
-  const page = readFileSync(join(folder, "index.html"), "utf8");
-  const [entry] = /** @type {string[]} */ (page.match(/assets\/index-[\w-]+\.js/));
-  const next = `assets/index-${version}.js`;
-  renameSync(join(folder, entry), join(folder, next));
-  const description = /(?<=name="description"\s+content=")[^"]*/;
-  writeFileSync(join(folder, "index.html"), page.replaceAll(entry, next).replace(description, `The ${version} page`));
-  const worker = readFileSync(join(folder, "offline.js"), "utf8").replaceAll(entry, next);
-  writeFileSync(join(folder, "offline.js"), worker.replace(/(?<=VERSION = ")[^"]*/, version));
-  host.site = folder;
-  return entry;
-}
-
-/** Wait until the service worker of a version has taken over. @param {import("playwright-core").Page} page @param {string} version */
-async function waitForVersion(page, version) {
-  await page.evaluate(async (version) => {
-    const registration = await navigator.serviceWorker.ready;
-    for (let patience = 300; patience > 0; patience--) {
-      const { installing, waiting, active } = registration;
-      const isKept = (await caches.keys()).some((name) => name.endsWith(` ${version}`));
-      if (isKept && !installing && !waiting && active?.state === "activated") return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }, version);
 }
 
 /** @param {import("playwright-core").Page} page */
@@ -765,15 +739,6 @@ export async function drawManyInARow({ visitor, host, options }) {
 async function draw(visitor, options) {
   if (options.steps !== undefined) await visitor.set("Steps", String(options.steps));
   return visitor.generate();
-}
-
-/** Serve the manifest with a change. @param {Stage["host"]} host @param {(manifest: any) => void} change */
-function spoilManifest(host, change) {
-  host.faults.set("bundle/manifest.json", (content) => {
-    const manifest = JSON.parse(content.toString());
-    change(manifest);
-    return Buffer.from(JSON.stringify(manifest));
-  });
 }
 
 /** @param {Buffer} content */
