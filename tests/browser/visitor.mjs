@@ -29,15 +29,14 @@ export class Visitor {
   async open() {
     await this.page.exposeFunction("noteStatus", (/** @type {string} */ text) => this.statuses.push(text));
     await this.page.addInitScript(() => {
-      document.addEventListener("DOMContentLoaded", () => {
-        const status = document.querySelector("[role=status]");
-        const note = () => /** @type {any} */ (window).noteStatus(status?.textContent ?? "");
-        new MutationObserver(note).observe(/** @type {Node} */ (status), {
-          childList: true,
-          characterData: true,
-          subtree: true,
-        });
-      });
+      let last = "";
+      const note = () => {
+        const text = document.querySelector("[role=status]")?.textContent ?? "";
+        if (text === last) return;
+        last = text;
+        /** @type {any} */ (window).noteStatus(text);
+      };
+      new MutationObserver(note).observe(document, { childList: true, characterData: true, subtree: true });
     });
     await this.page.goto(this.host.url);
   }

@@ -185,6 +185,12 @@ export function lostDevice({ reason, message }: GPUDeviceLostInfo, memory: Memor
   return new UserError("GPU device", got, "a device until the picture is done", remedy, "device-lost");
 }
 
+/** What an error means that no scope caught: the picture would be silently wrong. Node's WebGPU may lack the class. */
+export function uncaughtError(error: GPUError, memory: Memory, askedBytes: number): Error {
+  const isFull = typeof GPUOutOfMemoryError !== "undefined" && error instanceof GPUOutOfMemoryError;
+  return isFull ? new MemoryFullError(memory, askedBytes) : new Error(`WebGPU: ${error.message}`);
+}
+
 /** Ask for the fastest adapter. Throws UserError if there is no WebGPU or no adapter. */
 export async function requestAdapter(gpu: GPU | undefined): Promise<GPUAdapter> {
   if (gpu === undefined) {

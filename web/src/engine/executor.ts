@@ -8,7 +8,7 @@ import * as tvmjs from "@mlc-ai/web-runtime";
 import type { CommandLists } from "./command_lists.ts";
 import type { Context, FloatArray, OnDevice, Residuals } from "./components.ts";
 import { COMPUTE } from "./constants.ts";
-import { type BufferBytes, lostDevice } from "./device.ts";
+import { type BufferBytes, lostDevice, uncaughtError } from "./device.ts";
 import { narrowFloat32 } from "./float16.ts";
 import type { Bundle } from "./load.ts";
 import { callMachine } from "./machine.ts";
@@ -75,9 +75,9 @@ export class Executor {
       };
       device?.lost.then((info) => this.stopped || fail(lostDevice(info, memory, gpuBytes.live)));
       device?.addEventListener("uncapturederror", ({ error }) => {
-        if (!isOutOfMemory(error)) return fail(new Error(`WebGPU: ${error.message}`));
-        fail(new MemoryFullError(memory, gpuBytes.live));
-        device.destroy(); // tvmjs then disposes itself
+        const uncaught = uncaughtError(error, memory, gpuBytes.live);
+        fail(uncaught);
+        if (uncaught instanceof MemoryFullError) device.destroy(); // tvmjs then disposes itself
       });
     });
     this.breaking.catch(() => {}); // a call that waits at that moment rejects; later calls find `broken`
@@ -224,9 +224,4 @@ export function tensorsOf(value: OnDevice): readonly tvmjs.Tensor[] {
 
 function shapeOf(input: Input) {
   return input instanceof tvmjs.Tensor ? input.shape : input.length;
-}
-
-/** Node's WebGPU and workers of old browsers may lack the class. */
-function isOutOfMemory(error: GPUError): boolean {
-  return typeof GPUOutOfMemoryError !== "undefined" && error instanceof GPUOutOfMemoryError;
 }

@@ -2,7 +2,7 @@
 
 import * as tvmjs from "@mlc-ai/web-runtime";
 import { CommandLists } from "./command_lists.ts";
-import { type BufferBytes, countBuffers, lostDevice, type OpenDevice } from "./device.ts";
+import { type BufferBytes, countBuffers, lostDevice, type OpenDevice, uncaughtError } from "./device.ts";
 import type { Started } from "./executor.ts";
 import type { Bundle } from "./load.ts";
 import { freePool } from "./machine.ts";
@@ -67,7 +67,7 @@ export async function startLibrary(
   }
 }
 
-/** Rejects when the device is lost or the signal aborts. Whoever has the device afterwards handles a later loss. */
+/** Rejects when the device is lost or in error, or the signal aborts. Whoever has the device afterwards handles a later loss. */
 function endOf(
   device: GPUDevice | undefined,
   memory: Memory,
@@ -76,6 +76,8 @@ function endOf(
 ): Promise<never> {
   const ended = new Promise<never>((_, reject) => {
     device?.lost.then((info) => reject(lostDevice(info, memory, gpuBytes.live)));
+    const listener = ({ error }: GPUUncapturedErrorEvent) => reject(uncaughtError(error, memory, gpuBytes.live));
+    device?.addEventListener("uncapturederror", listener, { once: true });
     signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
   });
   ended.catch(() => {});

@@ -20,14 +20,16 @@ readAddress();
 listenForFiles(studio);
 listenForUndo(studio);
 rememberSettings(studio);
-render(
-  <App studio={studio} run={run} gallery={gallery} models={models} />,
-  document.getElementById("app") as HTMLElement,
-);
-document.getElementById("not-started")?.remove();
-if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
-void gallery.open();
-void models.open().then(() => run.load());
+setTimeout(start); // a task of its own: the script and the first drawing of the page would be a long one together
+
+function start(): void {
+  const app = document.getElementById("app") as HTMLElement;
+  render(<App studio={studio} run={run} gallery={gallery} models={models} />, app);
+  document.getElementById("not-started")?.remove();
+  if (import.meta.env.PROD) void keepForOfflineUse(); // the development server has no such file
+  void gallery.open();
+  void models.open().then(() => run.load());
+}
 
 /** Apply `?memory=reduced` or `?memory=resident` of the page's address to the first load, and `?device=cpu` or `?device=gpu`. */
 function readAddress(): void {

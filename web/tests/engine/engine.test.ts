@@ -794,6 +794,14 @@ test("GPU memory that runs out in the middle ends the call with what it had, and
   vi.unstubAllGlobals();
 });
 
+test("a GPU error that nobody caught while the model loads ends the loading", async () => {
+  readFile = async (path) => (path === "params/00.bin" ? new Promise(() => {}) : FILES[path]);
+  const loading = load();
+  await new Promise((resolve) => setTimeout(resolve));
+  reportGpuError({ error: { message: "buffer too small" } });
+  await expect(loading).rejects.toThrow("WebGPU: buffer too small");
+});
+
 test("a GPU error that nobody caught fails the next call, where the picture would be silently wrong", async () => {
   const engine = await load();
   reportGpuError({ error: { message: "buffer too small" } });
