@@ -14,7 +14,6 @@ from fastapi_offline import FastAPIOffline
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from mlc_controlnet import __version__
 from mlc_controlnet.errors import UserError
@@ -28,6 +27,7 @@ from mlc_controlnet.serve.job_queue import JobQueue, QueueFull, Worker
 from mlc_controlnet.serve.limits import Limits
 from mlc_controlnet.serve.metrics import metrics_route
 from mlc_controlnet.serve.models import ServedModels
+from mlc_controlnet.serve.page import mount_page
 from mlc_controlnet.serve.webui_api import Webui, webui_routes
 from mlc_controlnet.serve.worker import WorkerOptions
 
@@ -80,7 +80,7 @@ def create_app(models: ServedModels, options: ServeOptions) -> FastAPI:
     app.include_router(metrics_route(queue))
     _answer_errors(app)
     if options.page is not None:
-        app.mount("/", StaticFiles(directory=options.page, html=True))
+        mount_page(app, options.page)
     app.add_middleware(CORSMiddleware, allow_origins=list(options.origins), allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Guard, limits=options.limits, token=options.token, hosts=options.hosts, origins=options.origins)
     return app

@@ -9,14 +9,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.answers import drawn_json, error_json, job_json, progress_json
 from mlc_controlnet.serve.generate_body import GenerateBody, parse_form, parse_json, to_requests
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.limits import Limits
-from mlc_controlnet.serve.models import ServedModels
+from mlc_controlnet.serve.models import ServedModel, ServedModels
 from mlc_controlnet.serve.waiting import wait_for
 from mlc_controlnet.serve.worker import Order, Stepped
 
@@ -65,8 +65,14 @@ def generate_routes(
     @routes.get("/models")
     async def list_models() -> dict[str, Any]:
         """List the models, the default one first."""
-        described = [_describe(model.name, model.manifest) for model in models.models]
+        described = [_describe(model) for model in models.models]
         return {"models": described, "annotators": list(annotators)}
+
+    @routes.get("/models/{name}/manifest", response_model=None)
+    async def show_manifest(name: str) -> Response:
+        """Return the manifest of a model's bundle, which says all that it can do."""
+        model = models.named(name)
+        return Response((model.bundle.path / MANIFEST_NAME).read_bytes(), media_type="application/json")
 
     @routes.get("/jobs/{id}", responses=_UNKNOWN, response_model=None)
     async def show_job(id: str) -> Response:
@@ -129,13 +135,16 @@ def _unknown(id: str) -> Response:
     return JSONResponse(error_json(error), HTTPStatus.NOT_FOUND)
 
 
-def _describe(name: str, manifest: Manifest) -> dict[str, Any]:
+def _describe(model: ServedModel) -> dict[str, Any]:
+    manifest = model.manifest
     own = (manifest.model.width, manifest.model.height)
     sizes = dict.fromkeys([own, *((variant.width, variant.height) for variant in manifest.variants)])
     return {
-        "name": name,
+        "name": model.name,
+        "bundle_sha256": model.bundle.sha256,
         "target": manifest.target,
         "sizes": [{"width": width, "height": height} for width, height in sizes],
         "controlnets": [{"name": one.name, "kind": one.kind} for one in manifest.controlnets],
+        "samplers": sorted(model.samplers.samplers),
         "defaults": {"num_inference_steps": manifest.defaults.steps, "sampler": manifest.samplers.default},
     }

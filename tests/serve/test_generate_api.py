@@ -10,7 +10,7 @@ import pytest
 
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.runtime.request import OPTIONS
-from tests.serve.conftest import open_picture, png, ring
+from tests.serve.conftest import open_picture, png, ring, serving
 
 LONG = {"prompt": "red", "control_image": ring(), "num_inference_steps": 150, "num_images_per_prompt": 1000}
 
@@ -110,6 +110,20 @@ def test_models_are_listed(service):
     assert model["name"] == "linear"
     assert model["sizes"] == [{"width": 24, "height": 16}]
     assert len(model["controlnets"]) == 1
+
+
+def test_the_manifest_of_a_model_is_the_bundles(service, linear_bundle):
+    answer = service.ask("GET", "/v1/models/linear/manifest")
+    assert answer.body == (linear_bundle.path / "manifest.json").read_bytes()
+    assert service.ask("GET", "/v1/models/..%2Flinear/manifest").status in (404, 422)
+
+
+def test_the_page_of_a_service_is_told_where_it_is(linear_bundle, tmp_path):
+    (tmp_path / "index.html").write_text("the page")
+    (tmp_path / "models.json").write_text('{"format": 1, "models": []}')
+    with serving(linear_bundle.path, page=tmp_path) as running:
+        assert running.ask("GET", "/models.json").json() == {"format": 1, "models": [], "service": "./v1/"}
+        assert running.ask("GET", "/").body == b"the page"
 
 
 def test_the_description_of_the_interface_needs_no_other_server(service):

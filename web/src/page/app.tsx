@@ -1,10 +1,12 @@
 /** The page: control units on one side, the picture and the request on the other. */
 
 import { useEffect } from "preact/hooks";
+import { isServiceModel } from "../remote/service";
 import { gigabytes } from "../worker";
 import { PhotoCard } from "./controls/photo_card";
 import { UnitList } from "./controls/unit_list";
 import { ModelsButton } from "./models/models_button";
+import { PlaceChoice } from "./models/place_choice";
 import { GalleryView } from "./results/gallery_view";
 import { PictureCard } from "./results/picture_card";
 import { LanguageChoice } from "./settings/language_choice";
@@ -31,6 +33,7 @@ export function App({ studio, run, gallery, models }: AppProps) {
       <Header studio={studio} models={models} />
       <main>
         <div class="inputs">
+          <PlaceChoice studio={studio} models={models} />
           <ModeChoice studio={studio} />
           {studio.request.mode.value !== "txt2img" && <PhotoCard studio={studio} />}
           <UnitList studio={studio} />
@@ -63,7 +66,10 @@ function NewVersion() {
 }
 
 function Header({ studio, models }: { studio: Studio; models: Models }) {
-  const { titleRing, titleDraw, titleRepaint, introBefore, introAfter } = t.value;
+  const { titleRing, titleDraw, titleRepaint } = t.value;
+  const isServed = isServiceModel(models.current.value?.url ?? "");
+  const introBefore = isServed ? t.value.introBeforeServed : t.value.introBefore;
+  const introAfter = isServed ? t.value.introAfterServed : t.value.introAfter;
   const { introRing, introDraw, introRepaint } = t.value;
   const repaints = studio.modes.value[0] === "inpaint";
   const title = studio.isBundledModel.value ? titleRing : repaints ? titleRepaint : titleDraw;

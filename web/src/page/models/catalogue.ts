@@ -1,5 +1,6 @@
 /** The models of this site, as models.json lists them, and those that the visitor has added. */
 
+import { listServiceModels, type ServiceModel, serviceModelUrl } from "../../remote/service";
 import { isObject, keep, readKept } from "../state/kept";
 
 /** One bundle that the page can open. */
@@ -34,7 +35,21 @@ export async function readCatalogue(): Promise<readonly Model[]> {
     .then((answer) => (answer.ok ? answer.json() : undefined))
     .catch(() => undefined);
   const models = modelsOf(listed);
-  return [...(models.length > 0 ? models : [nameless(ONLY_BUNDLE)]), ...ownModels()];
+  const isServed = isObject(listed) && typeof listed.service === "string";
+  const served = isServed ? await remoteModels(String(listed.service)) : [];
+  const here = models.length > 0 || served.length > 0 ? models : [nameless(ONLY_BUNDLE)];
+  return [...here, ...served, ...ownModels()];
+}
+
+/** The models of the service that brought this page. */
+async function remoteModels(address: string): Promise<readonly Model[]> {
+  const toModel = ({ name, sizes, controlnets }: ServiceModel): Model => ({
+    ...nameless(serviceModelUrl(address, name)),
+    name,
+    kinds: controlnets.map(({ kind }) => kind).filter((kind) => kind !== ""),
+    sizes: sizes.map(({ width, height }) => [width, height] as const),
+  });
+  return (await listServiceModels(address)).map(toModel);
 }
 
 /** The models of the list's content; none if it is of another format. */

@@ -1,7 +1,8 @@
 /** The picture: previews while it is made, then the finished one, with the progress of the present work below. */
 
 import { useEffect, useRef } from "preact/hooks";
-import { encodePng, type GeneratedImage } from "../../worker";
+import { pictureFile } from "../../remote/picture_file";
+import type { GeneratedImage } from "../../worker";
 import { saveFile } from "../drawing/canvas";
 import { PictureView } from "../drawing/picture_view";
 import type { Run } from "../state/run";
@@ -96,5 +97,5 @@ function ProgressBar({ studio, run }: { studio: Studio; run: Run }) {
 }
 
 async function download(picture: GeneratedImage): Promise<void> {
-  saveFile(await encodePng(picture, picture.metadata), fileName(picture.settings));
+  saveFile(await pictureFile(picture), fileName(picture.settings));
 }

@@ -1,6 +1,8 @@
 /** Load the engine, and draw pictures with it. */
 
 import { batch } from "@preact/signals";
+import { pictureFile } from "../../remote/picture_file";
+import { connectService, isServiceModel } from "../../remote/service";
 import {
   createEngine,
   type EngineInfo,
@@ -30,7 +32,9 @@ export class Run {
     private readonly gallery: Gallery,
   ) {
     models.onChosen = () => void this.openAnother();
-    this.session = new EngineSession((options) => createEngine({ ...options, device: studio.device }), ["./bundle/"], {
+    const open: typeof createEngine = (options) =>
+      isServiceModel(options.bundleUrl) ? connectService(options) : createEngine({ ...options, device: studio.device });
+    this.session = new EngineSession(open, ["./bundle/"], {
       onLoadStart: () => this.onLoadStart(),
       onManifest: (manifest) => adapt(studio, manifest),
       onProgress: (progress) => this.onProgress(progress),
@@ -140,7 +144,7 @@ export class Run {
     const images = controlImage === undefined ? [] : [controlImage].flat();
     await this.gallery.add({
       created: Date.now(),
-      png: await encodePng(picture, picture.metadata),
+      png: await pictureFile(picture),
       settings: picture.settings,
       model: this.studio.manifest.peek()?.model.name ?? "",
       controls: await Promise.all(images.map((image) => encodePng(image))),

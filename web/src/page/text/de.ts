@@ -13,6 +13,8 @@ export const de: Texts = {
   introRepaint: "malt einen Teil Ihres Fotos neu",
   introAfter:
     ". Es läuft in diesem Tab: Es gibt keinen Server, und nichts, was Sie zeichnen oder schreiben, verlässt Ihr Gerät.",
+  introBeforeServed: "Ein ControlNet, übersetzt für den Rechner, von dem diese Seite kommt,",
+  introAfterServed: ". Was Sie zeichnen und schreiben, geht an diesen Rechner und nicht weiter.",
   about: (model, size, dtype, device, reason) => `Modell ${model}, ${size}, ${dtype} auf ${device} (${reason})`,
   aboutMemory: (bytes, isGpu) => `${bytes} ${isGpu ? "Grafikspeicher" : "Speicher"}`,
   aboutBundle: (hash) => `Bundle ${hash}`,
@@ -360,6 +362,12 @@ export const de: Texts = {
   model: "Modell",
   models: "Modelle",
   close: "Schließen",
+  place: "Zeichnen",
+  places: { browser: "In diesem Browser", computer: "Auf diesem Rechner" },
+  placeHelp: {
+    browser: "Nichts verlässt diesen Tab.",
+    computer: "Der Dienst, von dem diese Seite kommt, zeichnet: auch Modelle, die für einen Browser zu groß sind.",
+  },
   modelOfThisSite: "Das Modell dieser Seite",
   useModel: "Öffnen",
   modelInUse: "Geöffnet",

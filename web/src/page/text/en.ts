@@ -12,6 +12,8 @@ export const en = {
   introDraw: "paints the picture",
   introRepaint: "repaints a part of your photo",
   introAfter: ". It runs in this tab: there is no server, and nothing that you draw or write leaves your machine.",
+  introBeforeServed: "A ControlNet, compiled for the computer that serves this page,",
+  introAfterServed: ". What you draw and write goes to that computer and no farther.",
   about: (model: string, size: string, dtype: string, device: string, reason: string) =>
     `Model ${model}, ${size}, ${dtype} on ${device} (${reason})`,
   aboutMemory: (bytes: string, isGpu: boolean) => `${bytes} of ${isGpu ? "GPU " : ""}memory`,
@@ -333,6 +335,12 @@ export const en = {
   model: "Model",
   models: "Models",
   close: "Close",
+  place: "Draw",
+  places: { browser: "In this browser", computer: "On this computer" },
+  placeHelp: {
+    browser: "Nothing leaves this tab.",
+    computer: "The service that brought this page draws: also models that are too large for a browser.",
+  },
   modelOfThisSite: "The model of this site",
   useModel: "Open",
   modelInUse: "Open now",
