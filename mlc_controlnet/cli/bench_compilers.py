@@ -1,8 +1,11 @@
 """`bench compilers`: judge kernels by the compilers of real GPUs; and `bench report`, which writes all tables."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import PERFORMANCE, README, SOFTWARE_ADAPTERS, check_checkout
 
 
@@ -54,11 +57,16 @@ def _bench_compilers(options: argparse.Namespace) -> None:
 
     check_checkout("bench compilers")
     on_intel = [name for name in options.chip if name in DEVICES]
-    for dtype in options.dtype or ("float16",):
-        for line in intel_lines(tuple(options.only), dtype, on_intel) if on_intel else ():
-            print(line, flush=True)
+    missing: list[UserError] = []  # of some chips: the rows of the others come first
+    try:
+        for dtype in options.dtype or ("float16",):
+            for line in intel_lines(tuple(options.only), dtype, on_intel) if on_intel else ():
+                print(line, flush=True)
+    except UserError as error:
+        missing.append(error)
     options.chip = [name for name in options.chip if name not in DEVICES]
     if on_intel and not options.chip:
+        _raise_last(missing)
         return
     settings = JudgeSettings(
         only=tuple(options.only),
@@ -78,11 +86,20 @@ def _bench_compilers(options: argparse.Namespace) -> None:
         print("\n".join(lines(chip, judgement, peer.row(judgement.name) if peer else None)), flush=True)
 
     print(f"{LEGEND}\n{HEAD}")
-    figures = measure(settings, show)
-    if options.keep:
+    figures = measure(settings, show, missing.append)
+    if options.keep and figures:
         for one in figures:
             print(write_figures(one, ORDER))
         report(options)
+    _raise_last(missing)
+
+
+def _raise_last(errors: Sequence[UserError]) -> None:
+    """Print all errors but the last and raise that one, if there are any."""
+    if errors:
+        for error in errors[:-1]:
+            print(f"error: {error}", file=sys.stderr)
+        raise errors[-1]
 
 
 def report(_options: argparse.Namespace) -> None:

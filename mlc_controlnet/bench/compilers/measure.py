@@ -12,6 +12,7 @@ from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
 from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures
 from mlc_controlnet.bench.compilers.full_size import NAME, judge_step
+from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
 from mlc_controlnet.bench.compilers.judgement import Judgement
 from mlc_controlnet.bench.compilers.nvidia import find_toolkit
@@ -19,9 +20,10 @@ from mlc_controlnet.bench.compilers.peer import record_peer
 from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.webgpu_contest import peer_version
-from mlc_controlnet.errors import check_one_of
+from mlc_controlnet.errors import UserError, check_one_of
 
 ORDER = (NAME, *(operation.name for operation in OPERATIONS))
+Miss = Callable[[UserError], None]  # takes what a chip lacks: the others are judged
 Show = Callable[[Chip, str, Judgement], None]  # takes a chip, a dtype and a judgement as soon as it is known
 
 
@@ -44,21 +46,24 @@ class JudgeSettings:
     command: str
 
     def __post_init__(self) -> None:
-        for name in self.chips:
-            check_one_of("--chip", name, CHIPS)
         for dtype in self.dtypes:
             check_one_of("--dtype", dtype, DTYPES)
 
 
-def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
-    """Judge everything on every chip, in every dtype.
+def measure(settings: JudgeSettings, show: Show, miss: Miss) -> list[CompilerFigures]:
+    """Judge everything on every chip that there is a compiler for, in every dtype.
 
-    Raises UserError if no operation matches, or a compiler is missing.
+    Raises UserError if no operation matches.
     """
-    chips = [CHIPS[name] for name in settings.chips]
-    versions = {chip.name: _versions(chip, settings.peer) for chip in chips}
+    versions = {}
+    for name in settings.chips:
+        try:
+            versions[name] = _versions(name, settings.peer)
+        except UserError as error:
+            miss(error)
+    chips = [CHIPS[name] for name in versions]
     figures = []
-    for dtype in settings.dtypes:
+    for dtype in settings.dtypes if chips else ():
         rows: dict[str, list[Judgement]] = {chip.name: [] for chip in chips}
         for chip, judgement in _judge(settings, dtype, chips):
             rows[chip.name].append(judgement)
@@ -71,7 +76,12 @@ def measure(settings: JudgeSettings, show: Show) -> list[CompilerFigures]:
     return figures
 
 
-def _versions(chip: Chip, peer: bool) -> dict[str, str]:
+def _versions(name: str, peer: bool) -> dict[str, str]:
+    """Return the versions of all that judges a chip. Raises UserError if it is unknown, or its compiler is missing."""
+    check_one_of("--chip", name, (*CHIPS, *DEVICES))
+    chip = CHIPS[name]
+    if peer and chip.maker != AMD:
+        raise UserError("--peer", name, "a chip of AMD's: the peer has no CUDA source", "leave out this chip")
     found = {"mlc-controlnet": __version__, "apache-tvm": version("apache-tvm")}
     if peer:
         found[PEER] = peer_version()

@@ -1,0 +1,53 @@
+"""A chip whose compiler is missing, or that nobody knows, costs one line: the other chips are judged."""
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from mlc_controlnet.bench.compilers import measure as measuring
+from mlc_controlnet.bench.compilers.chips import Chip
+from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.compilers.measure import JudgeSettings, measure
+from mlc_controlnet.cli.main import main
+from mlc_controlnet.errors import UserError
+
+ROW = Judgement("matmul", "matmul", 1e9, 1.0, (), {})
+
+
+@pytest.fixture(autouse=True)
+def _only_amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with Mesa 25 and no nvcc; what the compilers say is made up."""
+
+    def judge(_only: tuple[str, ...], _dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
+        yield from ((chip, ROW) for chip in chips)
+
+    def no_nvcc() -> None:
+        raise UserError("nvcc", "no such program", "NVIDIA's compiler", "pip install mlc-controlnet[compilers]")
+
+    monkeypatch.setattr(measuring, "judge_operations", judge)
+    monkeypatch.setattr(measuring, "mesa_version", lambda _chip: "25.0.7")
+    monkeypatch.setattr(measuring, "find_toolkit", no_nvcc)
+
+
+def test_rows_of_other_chips_are_made_and_each_missing_one_is_a_line() -> None:
+    missing: list[UserError] = []
+    settings = JudgeSettings((), False, False, ("float16",), ("sm_89", "navi31", "navi99", "navi21"), "")
+    figures = measure(settings, lambda *_: None, missing.append)
+    assert [(one.chip, one.rows) for one in figures] == [("navi31", (ROW,)), ("navi21", (ROW,))]
+    assert [error.subject for error in missing] == ["nvcc", "--chip"]
+    assert "navi99" in missing[1].got and "sm_90" in missing[1].wanted and "acm-g10" in missing[1].wanted
+
+
+def test_the_peer_has_no_source_for_nvidias_chips() -> None:
+    missing: list[UserError] = []
+    settings = JudgeSettings((), False, True, ("float16",), ("sm_89",), "")
+    assert measure(settings, lambda *_: None, missing.append) == []
+    assert missing[0].subject == "--peer" and missing[0].got == "sm_89"
+
+
+def test_the_command_ends_with_a_line_for_each_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "compilers", "--chip", "navi99", "--chip", "sm_89", "--chip", "navi31"]) == 2
+    told = capsys.readouterr()
+    assert told.out.count("matmul on Radeon Pro W7900") == 1
+    errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2 and "navi99" in errors[0] and "[compilers]" in errors[1]
