@@ -49,7 +49,7 @@ export class Engine implements Components {
     if (!missing.size) return;
     this.executor.guarded(() => {});
     const metered = withDownloadMeter(bundle, missing.keys(), options);
-    await Promise.race([weights.fetch(missing, metered), this.executor.breaking]);
+    await this.executor.unlessBroken(weights.fetch(missing, metered));
   }
 
   /** Free library and weights and destroy the device. The engine cannot be used afterwards. */

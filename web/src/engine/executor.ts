@@ -20,7 +20,7 @@ import type { Size } from "./size.ts";
 import { bytesOf, createTensor, createZeros, fillTensor, inScope, toFloats } from "./tensor.ts";
 import type { RunningLibrary } from "./threads.ts";
 import { type FunctionEntry, functionFor } from "./variant.ts";
-import { awaitWork, nextTask } from "./wait.ts";
+import { awaitWork, nextTask, untilAborted } from "./wait.ts";
 import type { Weights } from "./weights.ts";
 
 export type Input = FloatArray | Int32Array<ArrayBuffer> | tvmjs.Tensor;
@@ -52,8 +52,11 @@ export interface Started {
 }
 
 export class Executor {
-  /** Rejects when the library cannot be used any more, so that a call that waits for the device ends. */
-  readonly breaking: Promise<never>;
+  /**
+   * Aborts when the library cannot be used any more, so that a call that waits for the device ends. A promise would keep
+   * every wait that raced with it.
+   */
+  private readonly breaking = new AbortController();
   /** What the present picture's caller hears while a call waits for its kernels, and the signal that ends the wait. */
   caller: LoadOptions = {};
   /** The first error that made it unusable: a lost device, a GPU error, a trap in the library. */
@@ -68,19 +71,21 @@ export class Executor {
   constructor(private readonly started: Started) {
     const { bundle, device, memory, gpuBytes } = started;
     this.manifest = bundle.manifest;
-    this.breaking = new Promise((_, reject) => {
-      const fail = (error: Error) => {
-        this.broken ??= error;
-        reject(this.broken);
-      };
-      device?.lost.then((info) => this.stopped || fail(lostDevice(info, memory, gpuBytes.live)));
-      device?.addEventListener("uncapturederror", ({ error }) => {
-        const uncaught = uncaughtError(error, memory, gpuBytes.live);
-        fail(uncaught);
-        if (uncaught instanceof MemoryFullError) device.destroy(); // tvmjs then disposes itself
-      });
+    const fail = (error: Error) => {
+      this.broken ??= error; // later calls find it
+      this.breaking.abort(this.broken);
+    };
+    device?.lost.then((info) => this.stopped || fail(lostDevice(info, memory, gpuBytes.live)));
+    device?.addEventListener("uncapturederror", ({ error }) => {
+      const uncaught = uncaughtError(error, memory, gpuBytes.live);
+      fail(uncaught);
+      if (uncaught instanceof MemoryFullError) device.destroy(); // tvmjs then disposes itself
     });
-    this.breaking.catch(() => {}); // a call that waits at that moment rejects; later calls find `broken`
+  }
+
+  /** Wait for `work`. Throws what makes the library unusable meanwhile. */
+  unlessBroken<T>(work: Promise<T>): Promise<T> {
+    return untilAborted(work, this.breaking.signal);
   }
 
   /** Free library and weights and destroy the device. Nothing runs afterwards. */
@@ -104,7 +109,7 @@ export class Executor {
     const call = this.queued.then(async () => {
       this.guarded(() => {});
       const entry = functionFor(this.manifest, name, inputs.map(shapeOf), size);
-      await Promise.race([pipelines?.ready(entry.function, this.caller), this.breaking]);
+      if (pipelines !== undefined) await this.unlessBroken(pipelines.ready(entry.function, this.caller));
       const params = await weights.take(name, () => this.synced());
       return this.guarded(() => this.run(entry, inputs, params));
     });
@@ -181,7 +186,7 @@ export class Executor {
   private async synced(): Promise<void> {
     const { device, target } = this.started;
     if (device === undefined) return nextTask(); // the work is done; a message that cancels the picture is read now
-    await awaitWork(Promise.race([target.sync(), this.breaking]), device);
+    await awaitWork(this.unlessBroken(target.sync()), device);
   }
 
   /** Wait for the device and copy tensors to the host. */
