@@ -27,9 +27,16 @@ export function PhotoCard({ studio }: { studio: Studio }) {
       </div>
       {isMasked && <BrushTools studio={studio} />}
       <div class={hasPhoto ? "stage" : "stage vacant"}>
-        <BoardView drawing={photo} id="photo" label={describe(studio, mode)} isIdle={!hasPhoto || !isMasked} />
+        <BoardView
+          drawing={photo}
+          id="photo"
+          label={describe(studio, mode)}
+          describedBy={hasPhoto && isMasked ? "photo-hint" : undefined}
+          isIdle={!hasPhoto || !isMasked}
+        />
         {!hasPhoto && <p class="placeholder">{isMasked ? t.value.photoPlaceholderMask : t.value.photoPlaceholder}</p>}
       </div>
+      {hasPhoto && isMasked && <BrushHint studio={studio} />}
       <div class="buttons">
         <OpenFile label={t.value.openPhoto} onFile={(file) => void openPhoto(studio, file)} />
         <CameraButton
@@ -51,6 +58,18 @@ export function PhotoCard({ studio }: { studio: Studio }) {
       <MessageList messages={studio.messages} place="photo" />
       <PhotoFields studio={studio} />
     </section>
+  );
+}
+
+/** How to brush, with a pointer or, while the photo has the focus, with keys. */
+function BrushHint({ studio: { photo } }: { studio: Studio }) {
+  return (
+    <p class="hint" id="photo-hint">
+      <span class="mouse">{t.value.brushHint}</span>
+      <span class="keys">
+        {t.value.toolKeys.brush} <b aria-live="polite">{photo.isDrawingByKeys ? t.value.penDown : t.value.penUp}.</b>
+      </span>
+    </p>
   );
 }
 

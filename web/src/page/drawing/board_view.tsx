@@ -11,10 +11,9 @@ interface BoardProps {
   readonly describedBy?: string;
   /** Whether nothing can be drawn now: a finger then scrolls over it. */
   readonly isIdle?: boolean;
-  readonly onClick?: () => void;
 }
 
-export function BoardView({ drawing, id, label, describedBy, isIdle, onClick }: BoardProps) {
+export function BoardView({ drawing, id, label, describedBy, isIdle }: BoardProps) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => attachBoard(canvas.current as HTMLCanvasElement, drawing), [drawing]);
   const { width, height } = drawing.size;
@@ -29,7 +28,6 @@ export function BoardView({ drawing, id, label, describedBy, isIdle, onClick }: 
       aria-roledescription={isIdle ? undefined : t.value.boardRole}
       aria-label={label}
       aria-describedby={describedBy}
-      onClick={onClick}
     />
   );
 }

@@ -1,12 +1,11 @@
 /** The picture that a drawing starts from, and the mask of the part that is repainted. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
-import { type FittedImage, type Image, MASK_THRESHOLD } from "../../worker";
+import { type FittedImage, fitImage, type Image, MASK_THRESHOLD } from "../../worker";
 import { startStroke } from "./brush";
 import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
 import type { Drag, Touch } from "./drag";
-import { type Fit, fitPicture } from "./fit";
 import { blackImage, drawStroke, type Point, type Size, type Stroke } from "./marks";
 
 /** The mask's colour over the picture. Few photos contain it. */
@@ -17,7 +16,6 @@ const SUBJECT = "photo";
 
 interface State {
   readonly source: Image | undefined;
-  readonly fit: Fit;
   readonly strokes: readonly Stroke[];
 }
 
@@ -34,10 +32,11 @@ export class Photo extends BrushBoard<State> {
   private readonly canvas: ReadonlySignal<OffscreenCanvas | undefined>;
 
   constructor(size: Size) {
-    super(size, { source: undefined, fit: "crop", strokes: [] });
+    super(size, { source: undefined, strokes: [] });
     const opened = computed(() => this.state.source);
-    const fit = computed(() => this.state.fit);
-    this.fitted = computed(() => opened.value && fitPicture(opened.value, this.sizeSignal.value, fit.value, SUBJECT));
+    this.fitted = computed(
+      () => opened.value && fitImage(opened.value, this.sizeSignal.value.height, this.sizeSignal.value.width, SUBJECT),
+    );
     this.canvas = computed(() => this.fitted.value && toCanvas(this.fitted.value.image));
   }
 
@@ -51,23 +50,10 @@ export class Photo extends BrushBoard<State> {
 
   /** Open a picture, without a mask. Throws UserError if it is too small. */
   open(source: Image): void {
-    const { fit } = this.history.peek();
-    fitPicture(source, this.sizeSignal.peek(), fit, SUBJECT);
+    const { width, height } = this.sizeSignal.peek();
+    fitImage(source, height, width, SUBJECT); // a picture that cannot be used is told at once
     this.keys.lift();
-    this.history.change({ source, fit, strokes: [] });
-  }
-
-  remove(): void {
-    this.history.change({ ...this.history.peek(), source: undefined, strokes: [] });
-  }
-
-  /** Another fit moves the picture below the mask: the mask begins anew. */
-  setFit(fit: Fit): void {
-    this.history.change({ ...this.history.peek(), fit, strokes: [] });
-  }
-
-  get fit(): Fit {
-    return this.state.fit;
+    this.history.change({ source, strokes: [] });
   }
 
   /** The picture as it was opened. */

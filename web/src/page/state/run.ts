@@ -210,7 +210,8 @@ function adapt(studio: Studio, manifest: Manifest): void {
     const [entry] = others.splice(Math.max(0, place), 1);
     unit.use(entry);
     unit.weight.value ??= defaults.conditioning_scale;
-    if (!studio.isBundledModel.peek()) unit.drawFreely();
+    if (studio.isBundledModel.peek()) unit.drawing.isOneRing.value = true;
+    else unit.drawFreely();
   }
   if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
 }

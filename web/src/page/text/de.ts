@@ -151,6 +151,7 @@ export const de: Texts = {
   photoBrushed: "übermalt",
   photoNotBrushed: "nichts übermalt",
   brush: "Pinsel",
+  brushHint: "Übermalen Sie, was neu werden soll.",
   rubOut: "Wegnehmen",
   brushSize: "Größe",
   openPhoto: "Foto öffnen…",

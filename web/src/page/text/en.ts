@@ -130,6 +130,7 @@ export const en = {
   photoBrushed: "brushed over",
   photoNotBrushed: "nothing brushed over",
   brush: "Brush",
+  brushHint: "Brush over what is to be drawn anew.",
   rubOut: "Rub out",
   brushSize: "Size",
   openPhoto: "Open photo…",
