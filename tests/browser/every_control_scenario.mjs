@@ -90,7 +90,8 @@ export async function useEveryControl({ visitor, host, options }) {
   await first.getByRole("button", { name: "Sample 2" }).click();
   await first.getByRole("application").press("ArrowRight");
   for (const button of ["Undo", "Redo", "Camera…"]) await first.getByRole("button", { name: button }).click();
-  await press("Close");
+  await press("Take the picture");
+  await page.locator("dialog.camera").waitFor({ state: "detached" });
   await open("Open…");
   await visitor.save("Save", "control.png").catch(() => press("Save")); // two units: the first of both
   await first.getByRole("button", { name: "Clear" }).click();
