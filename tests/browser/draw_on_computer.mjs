@@ -26,8 +26,11 @@ try {
   await download.saveAs(join(folder, "saved.png"));
   await page.screenshot({ path: join(folder, "computer.png"), fullPage: true });
   const described = await page.locator("#about").textContent();
-  await visitor.set("Steps", "150");
+  await visitor.set("Steps", "100");
+  await visitor.set("Pictures", "500");
+  const begun = page.waitForRequest((request) => request.url().endsWith("/v1/generate"));
   await page.locator("#generate").click();
+  await begun;
   await page.locator("#cancel").click();
   const cancelled = await visitor.waitFor("Cancelled", "Done", "Stopped");
   const [controlImage] = JSON.parse((await asked).postData() ?? "{}").control_image;

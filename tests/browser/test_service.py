@@ -28,7 +28,7 @@ def test_the_page_draws_on_the_computer_that_serves_it(site, linear_bundle, tmp_
     assert main(["generate", "--bundle", str(linear_bundle.path), *files, "--output", str(tmp_path / "own.png")]) == 0
     assert (tmp_path / "saved.png").read_bytes() == (tmp_path / "own.png").read_bytes()
     assert json.loads(read_texts((tmp_path / "saved.png").read_bytes())["mlc-controlnet"])["seed"] == "7"
-    assert facts["cancelled"].startswith(("Cancelled", "Done"))
-    assert sum(ended.values()) == 2
+    assert facts["cancelled"] == "Cancelled"
+    assert 1 <= ended["linear", "done"] < 500
     assert facts["csp"] == "connect-src 'self'"
     assert "linear" in facts["described"]

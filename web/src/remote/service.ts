@@ -98,6 +98,7 @@ class ServiceEngine implements ControlNetEngine {
     const body = JSON.stringify({ ...(await bodyOf(request)), model: this.model, previews: true });
     const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
     const answer = await ask(`${this.address}generate`, { method: "POST", body, headers, signal });
+    let picture: Promise<GeneratedImage> | undefined;
     for await (const { name, data } of readEvents(answer)) {
       if (name === "job") onQueue?.(data.place as number);
       if (name === "progress" && data.preview) {
@@ -110,10 +111,11 @@ class ServiceEngine implements ControlNetEngine {
       if (name === "image") {
         const drawn = data as unknown as DrawnJson;
         for (const notice of drawn.notices) onNotice?.(notice);
-        return pictureOf(drawn);
+        picture = pictureOf(drawn); // and read on: the service takes a closed connection for a cancel
       }
     }
     signal?.throwIfAborted();
+    if (picture !== undefined) return picture;
     throw new UserError("service", "no picture", "one", "try again", "no-connection");
   }
 
