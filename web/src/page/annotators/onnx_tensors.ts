@@ -79,7 +79,8 @@ export function readOutput({ dims, data }: Tensor, size: Size): OnnxOutput | und
   if (inner.length === 3 && inner[0] === 3) return picture(inner[2], inner[1], 3, data, true, size);
   if (inner.length === 3 && last === 3) return picture(inner[1], inner[0], 3, data, false, size);
   if (inner.length === 3 && last === 1) return picture(inner[1], inner[0], 1, data, true, size);
-  return inner.length === 2 ? picture(inner[1], inner[0], 1, data, true, size) : undefined;
+  const isPlane = inner.length === 2 && inner.every((side) => side > 1); // a list of numbers is no picture
+  return isPlane ? picture(inner[1], inner[0], 1, data, true, size) : undefined;
 }
 
 function picture(
