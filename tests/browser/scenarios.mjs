@@ -714,25 +714,65 @@ export async function countGpuMemory({ visitor, host, options }) {
   }, options);
 }
 
-/** A script without worker makes picture after picture; what they leave is measured after each. @param {Stage} stage */
+/**
+ * A script without worker makes picture after picture. GPU memory is told after each, and the heap after those that `heapAfter`
+ * lists. @param {Stage} stage
+ */
 export async function drawManyInARow({ visitor, host, options }) {
-  await visitor.page.goto(host.url);
-  return visitor.page.evaluate(async (count) => {
+  const { page } = visitor;
+  await page.goto(host.url);
+  const session = await page.context().newCDPSession(page);
+  await page.evaluate(async () => {
     const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
-    const engine = await createEngine({ bundleUrl: "./bundle/" });
-    const { width, height } = engine.info.manifest.model;
-    const gpuBytes = [];
-    const heapBytes = [];
-    for (let seed = 0; seed < count; seed++) {
-      const controlImage = new ImageData(width, height);
-      await engine.generate({ prompt: "gold", controlImage, seed, numInferenceSteps: 1 });
-      gpuBytes.push((await engine.stats()).gpuBytes);
-      /** @type {any} */ (globalThis).gc();
-      heapBytes.push(/** @type {any} */ (performance).memory.usedJSHeapSize);
-    }
-    await engine.unload();
-    return { gpuBytes, heapBytes };
-  }, options.count);
+    Object.assign(window, { engine: await createEngine({ bundleUrl: "./bundle/", device: "gpu" }) });
+  });
+  const gpuBytes = [];
+  const heaps = [];
+  for (const count of options.heapAfter) {
+    gpuBytes.push(
+      ...(await page.evaluate(
+        async ({ from, to }) => {
+          const { engine } = /** @type {any} */ (window);
+          const { width, height } = engine.info.manifest.model;
+          const bytes = [];
+          for (let seed = from; seed < to; seed++) {
+            const controlImage = new ImageData(width, height);
+            await engine.generate({ prompt: "gold", controlImage, seed, numInferenceSteps: 1 });
+            bytes.push((await engine.stats()).gpuBytes);
+          }
+          return bytes;
+        },
+        { from: gpuBytes.length, to: count },
+      )),
+    );
+    heaps.push(await measureHeap(session));
+  }
+  return { gpuBytes, heaps };
+}
+
+/**
+ * The bytes that are used of V8's heap after its garbage is collected, and what they are: data, or code, of which V8 makes more
+ * for what runs often. @param {import("playwright-core").CDPSession} session
+ */
+async function measureHeap(session) {
+  for (let round = 0; round < 3; round++) await session.send("HeapProfiler.collectGarbage");
+  const { usedSize } = await session.send("Runtime.getHeapUsage");
+  let text = "";
+  const add = (/** @type {{ chunk: string }} */ { chunk }) => {
+    text += chunk;
+  };
+  session.on("HeapProfiler.addHeapSnapshotChunk", add);
+  await session.send("HeapProfiler.takeHeapSnapshot", { reportProgress: false });
+  session.off("HeapProfiler.addHeapSnapshotChunk", add);
+  const { snapshot, nodes } = JSON.parse(text);
+  const { node_fields: fields, node_types: types } = snapshot.meta;
+  const [type, size] = [fields.indexOf("type"), fields.indexOf("self_size")];
+  const bytes = { code: 0, data: 0 };
+  for (let node = 0; node < nodes.length; node += fields.length) {
+    const kind = types[type][nodes[node + type]];
+    if (kind !== "native") bytes[kind === "code" ? "code" : "data"] += nodes[node + size]; // native: the browser's, not V8's
+  }
+  return { used: usedSize, ...bytes };
 }
 
 /** @param {Visitor} visitor @param {any} options */
