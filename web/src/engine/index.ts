@@ -34,7 +34,7 @@ export type { Manifest } from "./manifest_schema.ts";
 export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
 export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
 export { inpaints } from "./model_traits.ts";
-export type { OneOrEach } from "./option_checks.ts";
+export type { OneOrEach, Pair } from "./option_checks.ts";
 export { words as optionWords } from "./option_text.ts";
 export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";
 export type { Image } from "./picture.ts";
