@@ -1,6 +1,7 @@
 """The colours of the 150 classes of ADE20K, in the order of its labels: wall, building, sky, floor, tree, ...
 
-ControlNets for segmentation were trained on maps in these colours.
+ControlNets for segmentation were trained on maps in these colours, which are those of the MIT scene parsing benchmark
+(Zhou et al., "Scene parsing through ADE20K dataset", arXiv:1608.05442).
 """
 
 import numpy as np
