@@ -38,6 +38,7 @@ from tests.kernels.webgpu_device import run_on_webgpu
 
 ANY_LENGTH = 40960  # of a row of which a kernel that others share reads a part
 TOKENS = 500  # ids that are drawn, as in parity
+PLACES = 12  # of a vector of which a kernel reads one number: the text encoder's gates, the ControlNet's 13 residuals
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _draw(tensor: tirx.Buffer, rng: np.random.Generator) -> np.ndarray:
     if dtype == "uint32":  # words of codes
         return rng.integers(0, 2**32, shape, np.uint32)
     if dtype.startswith("int"):
-        return rng.integers(0, TOKENS, shape).astype(dtype)
+        return rng.integers(0, PLACES if shape == [1] else TOKENS, shape).astype(dtype)
     return (rng.uniform(0.1, 1.0, shape) * rng.choice((-1, 1), shape)).astype(dtype)
 
 

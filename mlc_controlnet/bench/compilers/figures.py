@@ -12,6 +12,7 @@ from mlc_controlnet.files import write_text
 
 FOLDER = Path(__file__).parents[1] / "figures" / "compilers"
 OURS, PEER = "ours", "onnxruntime-web"
+AND = "; "  # between the commands of a file
 DIGITS = 6  # of a kept number
 
 
@@ -22,6 +23,7 @@ class CompilerFigures:
     Attributes:
         contestant: OURS or PEER.
         chip: a name of chips.CHIPS.
+        command: what made the rows; two with "; " between them, if some were made later.
         versions: of this project, TVM, the peer, Mesa.
     """
 
@@ -46,12 +48,17 @@ class CompilerFigures:
 def write_figures(figures: CompilerFigures, order: Sequence[str], folder: Path = FOLDER) -> Path:
     """Write `figures` into `folder`, a row a line; rows of the same file that were not judged again stay.
 
+    The command that made those stays with them.
+
     order: names of rows in the order to write them; others come first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / figures.file_name
-    before = read_file(path).rows if path.exists() else ()
-    rows = {row.name: row for row in (*before, *figures.rows)}
+    before = read_file(path) if path.exists() else figures
+    rows = {row.name: row for row in (*before.rows, *figures.rows)}
+    if len(rows) > len(figures.rows):
+        commands = dict.fromkeys([*before.command.split(AND), figures.command])
+        figures = dataclasses.replace(figures, command=AND.join(commands))
     place = {name: number for number, name in enumerate(order)}
     ordered = sorted(rows.values(), key=lambda row: place.get(row.name, -1))
     record = to_json(dataclasses.replace(figures, rows=()))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlc_controlnet.bench.compilers.chips import CHIPS, Chip
-from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures, find
+from mlc_controlnet.bench.compilers.figures import AND, OURS, PEER, CompilerFigures, find
 from mlc_controlnet.bench.compilers.full_size import NAME as STEP
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
 from mlc_controlnet.bench.compilers.plot import plot
@@ -90,6 +90,8 @@ def _summary(kept: Sequence[CompilerFigures]) -> Iterator[str]:
         step = ours.row(STEP)
         cells = [f"{step.microseconds / 1000:.1f} ms", f"{step.share_of_limit:.0%}"] if step else ["", ""]
         values = [ratio for _, ratio in ratios]
+        if step is None and not values:
+            continue  # its rows are in the folder's page
         if values:
             mean = statistics.geometric_mean(values)
             faster = f"{sum(value > 1 for value in values)} of {len(values)}"
@@ -139,10 +141,10 @@ def _all_tables(kept: Sequence[CompilerFigures]) -> Iterator[str]:
         yield ""
         yield f"## {chip.title}, {ours.dtype}"
         yield ""
-        yield f"{chip.source}. {ours.date}; {versions}. `{ours.command}`"
+        yield f"{chip.source}. {ours.date}; {versions}. {_commands(ours)}"
         theirs = find(kept, PEER, chip.name, ours.dtype)
         if theirs is not None:
-            yield f"The peer: {theirs.date}; {PEER} {theirs.versions[PEER]}. `{theirs.command}`"
+            yield f"The peer: {theirs.date}; {PEER} {theirs.versions[PEER]}. {_commands(theirs)}"
         yield ""
         yield _line(heads)
         yield _line(["---"] + ["---:"] * 4 + ["---"] + ["---:"] * 6)
@@ -158,6 +160,10 @@ def _all_tables(kept: Sequence[CompilerFigures]) -> Iterator[str]:
         for row in ours.rows:
             for name, error in row.errors.items():
                 yield f"\n{row.title}, {name}: {error}"
+
+
+def _commands(figures: CompilerFigures) -> str:
+    return " and ".join(f"`{command}`" for command in figures.command.split(AND))
 
 
 def _facts(kernel: KernelJudgement) -> list[str]:

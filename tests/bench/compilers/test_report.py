@@ -54,10 +54,13 @@ def test_kept_figures_are_read_again_and_rows_are_replaced_one_by_one(tmp_path: 
     for one in (ours, theirs):
         write_figures(one, ("matmul", "norm"), tmp_path)
     assert find(read_figures(tmp_path), PEER, "navi31", "float16") == theirs
-    write_figures(figures(OURS, judgement("norm", kernel("b", 80.0))), ("matmul", "norm"), tmp_path)
+    later = dataclasses.replace(figures(OURS, judgement("norm", kernel("b", 80.0))), command="bench --only norm")
+    for _ in range(2):
+        write_figures(later, ("matmul", "norm"), tmp_path)
     again = find(read_figures(tmp_path), OURS, "navi31", "float16")
     assert again is not None
     assert [(row.name, row.microseconds) for row in again.rows[1:]] == [("matmul", 20.0), ("norm", 80.0)]
+    assert again.command == f"{ours.command}; bench --only norm"
 
 
 def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path) -> None:
@@ -71,3 +74,12 @@ def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path) -> None:
     for copy, page in zip(copies, (README, PERFORMANCE), strict=True):
         assert copy.read_text() == page.read_text(), "run python -m mlc_controlnet bench report"
     assert (folder / "README.md").read_text() == (FOLDER / "README.md").read_text()
+
+
+def test_a_chip_without_a_step_and_without_the_peer_has_rows_but_no_line_of_the_summary(
+    tmp_path: Path, pages: list[Path]
+) -> None:
+    alone = dataclasses.replace(figures(OURS, judgement("norm", kernel("b", 80.0))), chip="sm_89")
+    write_report([*made_up_judgements(), alone], pages, tmp_path / "figures")
+    assert "RTX 4090" not in pages[0].read_text()
+    assert "## GeForce RTX 4090, float16" in (tmp_path / "figures" / "README.md").read_text()
