@@ -52,7 +52,7 @@ def sum_in_runs(schedule: Schedule, product: Block, run: int) -> tuple[Schedule,
     Returns a new schedule, in which handles of the old one mean nothing, and the names of the blocks of `runs` and of
     `sum`. The block of `scaled` is a producer of runs, to be inlined.
     """
-    left = schedule.cache_read(product, 0, "global")
+    left = schedule.cache_read(product, 0, "global", [product])
     outer, _ = schedule.split(schedule.get_loops(product)[-1], [None, run])
     partial = schedule.rfactor(outer, 0)
     scaled, sums = (schedule.get(block).writes[0].source for block in (left, partial))

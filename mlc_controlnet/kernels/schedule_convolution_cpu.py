@@ -142,7 +142,7 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
 
     product = schedule.get(found.reduction)
     channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
-    weights = schedule.cache_read(found.reduction, 1, "global")
+    weights = schedule.cache_read(found.reduction, 1, "global", [found.reduction])
     decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
     inline_weights(schedule, found)
     schedule.set_scope(found.reduction, 0, "global")
@@ -179,7 +179,7 @@ def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, re
     schedule.parallel(panel)
     in_vectors(schedule, tile_x, registers)
 
-    pixels = schedule.cache_read(found.reduction, 0, "global")
+    pixels = schedule.cache_read(found.reduction, 0, "global", [found.reduction])
     schedule.compute_at(found.reduction, channel, preserve_unit_loops=True)
     *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
     schedule.reorder(into, kernel_y, kernel_x, out, row, column)

@@ -85,7 +85,7 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     schedule.parallel(panel)
     in_vectors(schedule, tile_n, registers)
 
-    weights = schedule.cache_read(found.reduction, 1, "global")
+    weights = schedule.cache_read(found.reduction, 1, "global", [found.reduction])
     inline_weights(schedule, found)
     schedule.compute_at(found.reduction, m, preserve_unit_loops=True)
     *_, row, column, k = schedule.get_loops(found.reduction)

@@ -89,8 +89,9 @@ def _schedule(
         last = schedule.get(epilogue).name_hint
         schedule, *names = sum_in_runs(schedule, product, tile.run)
         product, sums, epilogue = (schedule.get_sblock(name) for name in (*names, last))
-    operands = [schedule.cache_read(product, index, "shared") for index in (0, 1)]
-    registers = [schedule.cache_read(product, index, "local") for index in (0, 1)]
+    # Of the product alone: an epilogue may add its left operand.
+    operands = [schedule.cache_read(product, index, "shared", [product]) for index in (0, 1)]
+    registers = [schedule.cache_read(product, index, "local", [product]) for index in (0, 1)]
     for block in operands:
         _inline_producers(schedule, block)
     if tile.run is None:
@@ -317,7 +318,7 @@ def _pad_rows(schedule: Schedule, product: Block, tile: MatmulTile, gates: int) 
     multiples = [1] * len(sizes)
     multiples[-3 - gates] = tile.shape[0]
     for index in (0, 1):
-        schedule.cache_read(product, index, "global")
+        schedule.cache_read(product, index, "global", [product])
     schedule.pad_einsum(product, multiples)
     for consumer in schedule.get_consumers(product):
         try_inline(schedule, consumer)  # the crop, if rows were added; the epilogue stays, as the output

@@ -61,6 +61,10 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
                 y = builder.emit(relax.op.add(relax.op.nn.silu(relax.op.add(y, b)), r))
             out = builder.emit_output(y)
         builder.emit_func_output(out)
+    return _lowered(builder.get())
+
+
+def _lowered(mod: tvm.IRModule) -> tirx.PrimFunc:
     passes = [
         transform.Normalize(),
         transform.LegalizeOps(),
@@ -70,7 +74,7 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
         transform.DeadCodeElimination(),
     ]
     with WEBGPU:
-        return _product_of(tvm.transform.Sequential(passes)(builder.get()))
+        return _product_of(tvm.transform.Sequential(passes)(mod))
 
 
 def _product_of(mod: tvm.IRModule) -> tirx.PrimFunc:
@@ -103,6 +107,27 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     values = {"x": x, "w": w, "b": b, "r": r}
     run_on_webgpu([func], {name: values[name] for name in inputs}, {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("rows", [32, 77])
+def test_what_is_multiplied_may_be_added_to_the_product(rows: int, dtype: str, tmp_path: Path) -> None:
+    builder = relax.BlockBuilder()
+    x, w = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in (("x", (1, rows, 64)), ("w", (64, 64))))
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            y = builder.emit(relax.op.astype(relax.op.matmul(x, w, out_dtype="float32"), dtype))
+            out = builder.emit_output(relax.op.add(y, x))
+        builder.emit_func_output(out)
+    func = schedule(_lowered(builder.get()))
+    assert func is not None
+    rng = np.random.default_rng(0)
+    values = {"x": rng.standard_normal((1, rows, 64)).astype(dtype), "w": rng.standard_normal((64, 64)).astype(dtype)}
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.zeros((1, rows, 64), dtype)
+    run_on_webgpu([func], {name: values[name] for name in inputs}, {output: got}, tmp_path)
+    left, right = (value.astype(np.float64) for value in values.values())
+    assert signal_to_noise_db(left @ right + left, got) > GATE_DB[dtype]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -145,6 +145,18 @@ def test_linear_with_bias(rows, depth, columns) -> None:
     assert close(run(mod, x, weight, bias), functional.linear(x, weight, bias))
 
 
+def test_what_is_convolved_may_be_added_to_the_result() -> None:
+    x, weight = random(1, 32, 8, 16), random(32, 32, 1, 1)
+    builder = relax.BlockBuilder()
+    a = relax.Var("x", relax.TensorType(tuple(x.shape), "float32"))
+    b = relax.Var("weight", relax.TensorType(tuple(weight.shape), "float32"))
+    with builder.function("main", [a, b]):
+        with builder.dataflow():
+            y = builder.emit_output(relax.op.add(relax.op.nn.conv2d(a, b), a))
+        builder.emit_func_output(y)
+    assert close(run(lower_and_schedule(builder.get()), x, weight), functional.conv2d(x, weight) + x)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_matmul_of_two_activations(batch) -> None:
     x, y = random(batch, 20, 12), random(batch, 12, 18)
