@@ -12,27 +12,28 @@ export async function takeStills({ visitor }) {
   await visitor.open();
   await visitor.waitFor("Ready");
   const board = page.getByRole("application", { name: "Drawing board" });
+  const switchedOff = () => page.waitForFunction(() => /** @type {any} */ (window).camerasOn() === 0);
   const take = async (/** @type {number} */ place) => {
     await page.getByRole("button", { name: "Camera…" }).nth(place).click();
     await page.getByRole("button", { name: "Take the picture" }).click();
     await page.locator("dialog.camera").waitFor({ state: "detached" });
-    return page.evaluate(() => /** @type {any} */ (window).camerasOn());
+    await switchedOff();
   };
-  const onAfterControl = await take(0);
+  await take(0);
   await page.waitForFunction(() => document.querySelector("canvas[id^=board]")?.ariaLabel?.includes("picture"));
   const control = await board.getAttribute("aria-label");
   await page.getByRole("radio", { name: "A picture", exact: true }).check({ force: true });
-  const onAfterPhoto = await take(0); // the photo's card comes first
+  await take(0); // the photo's card comes first
   const photo = await page.getByRole("img", { name: "Picture to start from" }).getAttribute("aria-label");
   await page.getByRole("button", { name: "Camera…" }).first().click();
   await page.getByRole("button", { name: "Take the picture" }).and(page.locator(":enabled")).waitFor();
   const onMeanwhile = await page.evaluate(() => /** @type {any} */ (window).camerasOn());
   await page.keyboard.press("Escape");
   await page.locator("dialog.camera").waitFor({ state: "detached" });
-  const onAfterEscape = await page.evaluate(() => /** @type {any} */ (window).camerasOn());
+  await switchedOff();
   const focused = await page.evaluate(() => document.activeElement?.textContent);
   const end = await visitor.generate();
-  return { control, photo, onAfterControl, onAfterPhoto, onMeanwhile, onAfterEscape, focused, end };
+  return { control, photo, onMeanwhile, focused, end };
 }
 
 /** Ask for a camera that is refused, or that is not there; then draw. @param {Stage} stage */
@@ -124,6 +125,81 @@ export async function paintClasses({ visitor, host }) {
   await visitor.press("Sample 2");
   const sample = await visitor.save("Save", "sample.png");
   return { atFirst, tools, found, none, drawn, byKeys, sample, end: await visitor.generate() };
+}
+
+/** Draw with a pen that presses lightly and firmly, and with a finger. @param {Stage} stage */
+export async function drawWithPenAndFinger({ visitor }) {
+  const { page } = visitor;
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await page.getByRole("radio", { name: "Pencil" }).check({ force: true });
+  const board = page.getByRole("application", { name: "Drawing board" });
+  await board.scrollIntoViewIfNeeded();
+  const box = /** @type {{ x: number, y: number, width: number, height: number }} */ (await board.boundingBox());
+  const devtools = await page.context().newCDPSession(page);
+  const places = [0.2, 0.4, 0.6, 0.8].map((part) => ({
+    x: box.x + part * box.width,
+    y: box.y + box.height / 2,
+  }));
+  const pen = async (/** @type {number} */ force) => {
+    const hold = /** @type {const} */ ({
+      button: "left",
+      buttons: 1,
+      clickCount: 1,
+      pointerType: "pen",
+      force,
+    });
+    await devtools.send("Input.dispatchMouseEvent", {
+      type: "mousePressed",
+      ...places[0],
+      ...hold,
+    });
+    for (const place of places)
+      await devtools.send("Input.dispatchMouseEvent", {
+        type: "mouseMoved",
+        ...place,
+        ...hold,
+      });
+    await devtools.send("Input.dispatchMouseEvent", {
+      type: "mouseReleased",
+      ...places[3],
+      ...hold,
+      buttons: 0,
+    });
+  };
+  const finger = async () => {
+    await devtools.send("Input.dispatchTouchEvent", {
+      type: "touchStart",
+      touchPoints: [places[0]],
+    });
+    for (const place of places)
+      await devtools.send("Input.dispatchTouchEvent", {
+        type: "touchMove",
+        touchPoints: [place],
+      });
+    await devtools.send("Input.dispatchTouchEvent", {
+      type: "touchEnd",
+      touchPoints: [],
+    });
+  };
+  const lit = () =>
+    board.evaluate((canvas) => {
+      const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
+      const pixels = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d")?.getImageData(0, 0, width, height).data;
+      return (pixels ?? []).reduce((sum, value, at) => (at % 4 ? sum : sum + value / 255), 0);
+    });
+  /** @type {Record<string, number>} */
+  const light = {};
+  for (const [name, draw] of Object.entries({
+    lightly: () => pen(0.1),
+    firmly: () => pen(0.5),
+    finger,
+  })) {
+    await visitor.press("Clear");
+    await draw();
+    light[name] = await lit();
+  }
+  return { light };
 }
 
 /** Let a model of the visitor's own, in an ONNX file, make the control image; before it, files that are none. @param {Stage} stage */

@@ -45,9 +45,15 @@ def test_a_still_of_the_camera_is_a_control_image_or_the_photo(stills: dict[str,
     assert stills["complaints"] == []
 
 
+def test_a_pen_draws_as_hard_as_it_presses_and_a_finger_draws(visit: Visit, linear_webgpu_bundle: Bundle):
+    light = visit("drawWithPenAndFinger", linear_webgpu_bundle)["light"]
+    assert 0 < light["lightly"] < 0.7 * light["firmly"]
+    assert light["finger"] == pytest.approx(light["firmly"], rel=0.01)  # half of the pressure is that of a normal hand
+
+
 def test_the_camera_is_on_only_while_its_dialog_is_open(stills: dict[str, Any]):
+    """The scenario waits for it to go out, after each still and after Escape."""
     assert stills["onMeanwhile"] == 1
-    assert [stills[name] for name in ("onAfterControl", "onAfterPhoto", "onAfterEscape")] == [0, 0, 0]
     assert stills["focused"] == "Camera…"  # where it was before the dialog
 
 
