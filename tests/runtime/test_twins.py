@@ -45,7 +45,8 @@ TWINS = (
     ("runtime/png.py", "png.ts", 3),
     ("runtime/infotext.py", "infotext.ts", 14),
     ("runtime/metadata.py", "metadata.ts", 5),
-    ("bundle/manifest.py", "manifest.ts", 8),
+    ("bundle/manifest.py", "model_traits.ts", 11),
+    ("bundle/manifest.py", "manifest_faults.ts", 3),
 )
 # A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.
 TYPESCRIPT_FUNCTION = re.compile(
