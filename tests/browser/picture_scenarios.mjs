@@ -186,7 +186,9 @@ export async function drawWithPenAndFinger({ visitor }) {
     board.evaluate((canvas) => {
       const { width, height } = /** @type {HTMLCanvasElement} */ (canvas);
       const pixels = /** @type {HTMLCanvasElement} */ (canvas).getContext("2d")?.getImageData(0, 0, width, height).data;
-      return (pixels ?? []).reduce((sum, value, at) => (at % 4 ? sum : sum + value / 255), 0);
+      let sum = 0;
+      for (let at = 0; at < (pixels?.length ?? 0); at += 4) sum += (pixels?.[at] ?? 0) / 255;
+      return sum;
     });
   /** @type {Record<string, number>} */
   const light = {};
