@@ -12,7 +12,8 @@ export async function takeStills({ visitor }) {
   await visitor.open();
   await visitor.waitFor("Ready");
   const board = page.getByRole("application", { name: "Drawing board" });
-  const switchedOff = () => page.waitForFunction(() => /** @type {any} */ (window).camerasOn() === 0);
+  const switchedOff = () =>
+    page.waitForFunction(() => /** @type {any} */ (window).camerasOn() === 0, null, { timeout: 2000 });
   const take = async (/** @type {number} */ place) => {
     await page.getByRole("button", { name: "Camera…" }).nth(place).click();
     await page.getByRole("button", { name: "Take the picture" }).click();

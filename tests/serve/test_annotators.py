@@ -131,7 +131,24 @@ def test_weights_alone_are_no_program(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "weights.pt")
     with pytest.raises(UserError, match="no program: weights alone"):
         name_annotators([f"depth={tmp_path / 'weights.pt'}"])
-    (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04 cut off")
+
+
+def deflated_program(damage: bytes) -> bytes:
+    """An archive whose program is deflated and begins with `damage`."""
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/code/net.py", "def forward(self, x):\n    return x\n" * 9)
+    content = bytearray(written.getvalue())
+    start = content.index(b"net/code/net.py") + len(b"net/code/net.py")
+    content[start : start + len(damage)] = damage
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\x03\x04 cut off", deflated_program(b"\xff\xff\xff\xff")], ids=["cut", "spoilt"]
+)
+def test_a_damaged_torchscript_file_is_one_clear_line(tmp_path, content):
+    (tmp_path / "bad.pt").write_bytes(content)
     with pytest.raises(UserError, match="a damaged file, or another kind"):
         name_annotators([f"depth={tmp_path / 'bad.pt'}"])
 

@@ -8,6 +8,7 @@ but the language has operators that write and map files, so a file that names on
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def _check_program(path: Path, content: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [name for name in archive.namelist() if re.search(r"(^|/)code/.*\.py$", name)]
             sources = [archive.read(name) for name in names]
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError):  # RuntimeError: encrypted
         raise UserError(str(path), "a damaged file, or another kind", wanted, "export it again, or as ONNX") from None
     if not sources:
         raise UserError(str(path), "no program: weights alone, or another kind", wanted, "export the network as ONNX")

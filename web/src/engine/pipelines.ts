@@ -46,6 +46,7 @@ export class Pipelines {
     const pipelines = new Pipelines(library, Object.keys(facts));
     pipelines.onProgress = onProgress;
     watchPipelines(device, (progress) => pipelines.onProgress?.(progress));
+    onProgress?.({ phase: "compile", done: 0, total: pipelines.all.length }); // the load may end before the first is there
     const inOrder = [...functionsInOrder(manifest).map((name) => pipelines.kernelsOf.get(name) ?? []), pipelines.all];
     for (const kernels of inOrder) {
       const others = kernels.filter((kernel) => !pipelines.compiled.has(kernel));

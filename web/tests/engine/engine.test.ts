@@ -892,6 +892,7 @@ describe("loading", () => {
     await load({ onProgress: (progress) => seen.push(progress) });
     expect(seen).toEqual([
       { phase: "download", done: 8, total: 16 },
+      { phase: "compile", done: 0, total: 4 }, // its kernels, which are compiled meanwhile and afterwards
       { phase: "download", done: 16, total: 16 },
     ]);
   });
