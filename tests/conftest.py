@@ -17,6 +17,8 @@ import pytest
 from tests.fixtures.shared_build import shared_builds
 
 if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
     from mlc_controlnet.bundle.reader import Bundle
     from mlc_controlnet.capture import CapturedModel
     from mlc_controlnet.checkpoint import Checkpoint
@@ -50,6 +52,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
         item.add_marker(pytest.mark.xdist_group("browser" if in_browser else str(item.path.relative_to(ROOT))))
     items.sort(key=lambda item: BROWSER_TESTS not in item.path.parents)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: WorkerController, ids: list[str]) -> None:
+    """Stop where pytest and pytest-xdist disagree about groups: fixtures would be built twice, browsers start twice."""
+    alone = [name for name in ids if "@" not in name]
+    if alone and node.config.getoption("dist") == "loadgroup":
+        pytest.exit(
+            f"Groups of tests: got {len(alone)} tests without one (the first: {alone[0]}), wanted none. "
+            "This release of pytest does not fit pytest-xdist; install the one that pyproject.toml names.",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 @pytest.fixture(scope="session")
