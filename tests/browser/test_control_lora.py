@@ -12,6 +12,7 @@ from mlc_controlnet.config import BuildConfig, ControlNetOption
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.browser.conftest import ROOT, Visit
 from tests.browser.test_covering_set import MIN_PSNR_DB, as_request
+from tests.fixtures.build_for_browsers import build_for_browsers
 from tests.fixtures.control_lora import save_control_lora
 from tests.fixtures.random_model import save_random_model
 from tests.runtime.test_circles import psnr_db
@@ -30,10 +31,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
         save_control_lora(folder / f"{name}.safetensors", model, 4, seed)
         options.append(ControlNetOption(str(folder / f"{name}.safetensors"), name))
     size = {"height": HEIGHT, "width": WIDTH, "controlnets": tuple(options)}
-    return {
-        target: build(BuildConfig(str(model), target, ("float32",), folder / target, ROOT / "tuning_db", **size))
+    native, web = (
+        BuildConfig(str(model), target, ("float32",), folder / target, ROOT / "tuning_db", **size)
         for target in ("llvm", "webgpu")
-    }
+    )
+    built = build(native)
+    return {"llvm": built, "webgpu": build_for_browsers(web, built)}
 
 
 def test_the_browser_draws_what_the_native_library_draws(

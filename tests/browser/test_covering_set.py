@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import read_bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.browser.conftest import ROOT, Visit
+from tests.fixtures.build_for_browsers import build_for_browsers
 from tests.fixtures.drawings import FACTORS, HEIGHT, WIDTH, arguments_of, build_model, channels_of, drawing_of
 from tests.fixtures.pairwise import random_cases
 from tests.fixtures.shared_build import BuildOnce
@@ -39,7 +39,7 @@ def test_the_browser_draws_what_the_native_library_draws(
     config = BuildConfig(
         str(folder / "model"), "webgpu", ("float32",), tmp_path / "web", ROOT / "tuning_db", height=HEIGHT, width=WIDTH
     )
-    web, pipeline = build(config), ControlNetPipeline.from_bundle(native)
+    web, pipeline = build_for_browsers(config, native), ControlNetPipeline.from_bundle(native)
     drawings = [drawing_of(case, seed=i) for i, case in enumerate(CASES) if channels_of(case) == channels]
     calls = [arguments_of(drawing, native) for drawing in drawings]
     wanted = [np.asarray(pipeline(**call).images[0]) for call in calls]
