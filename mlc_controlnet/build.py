@@ -34,6 +34,7 @@ from mlc_controlnet.compile.library import (
     OverLimits,
     PlannedLibrary,
     compile_library,
+    find_records,
     for_instruction_set,
     plan_library,
     write_library,
@@ -81,6 +82,7 @@ def build(config: BuildConfig) -> Bundle:
     """
     set_thread_count()  # TVM would use half of a virtual machine's processors
     check_device(config.target)
+    find_records(config, None)
     stage = StageLog(config)
     with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder, Background() as background:
         with stage("load the model"):
@@ -189,6 +191,8 @@ def plan_libraries(
     if config.target == "webgpu" and config.instruction_sets:
         (model,) = (one for one in models if one.dtype in BROWSER_PROCESSOR.dtypes)
         planned += _plan_for_browser_processors(model, config)
+    for model, library in planned:
+        print(f"  {' '.join(filter(None, (model.dtype, library.instruction_set)))}: {library.tuned}", flush=True)
     return planned
 
 

@@ -247,6 +247,7 @@ class BuildConfig:
         tiles_vae: whether pictures larger than the first size go through its VAE in tiles, without one of their own.
         out: the bundle's folder.
         tuning_db: the folder with a subfolder of records for each target.
+        tuning_family: the family of GPUs whose records count; None: those that win over all families.
         dump_ir: the folder to write the IRModule to after each phase; None: do not write it.
         controlnets: several share the base model; none: the model's own.
         vae: a folder, a file or a hub id; None: the model's own.
@@ -283,6 +284,7 @@ class BuildConfig:
     tokenizer: Path | None = None
     prediction_type: str | None = None
     weights: tuple[WeightsOption, ...] = ()
+    tuning_family: str | None = None
 
     def __post_init__(self) -> None:
         check_one_of("--target", self.target, TARGETS)

@@ -47,6 +47,28 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line, which ends with a newline, to the file `path` as UTF-8, and wait until it is on the disk.
+
+    If the last program stopped within a line, the new one begins below it. If the disk is full, the file keeps the
+    lines that it had, and OSError is raised.
+    """
+    with path.open("ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                line = f"\n{line}"
+        try:
+            file.write(line.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, end)
+            raise
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a new empty folder; when the block ends without an error, that folder replaces `path`.

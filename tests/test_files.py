@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.files import remove, whole_file, whole_folder, write_bytes, write_text
+from mlc_controlnet.files import append_line, remove, whole_file, whole_folder, write_bytes, write_text
 
 CHANGES = ("mkdir", "rename", "replace", "rmdir", "unlink", "fsync", "open")  # calls that change the disk
 
@@ -116,3 +116,25 @@ def test_removing_a_link_keeps_what_it_points_to(tmp_path: Path) -> None:
     remove(tmp_path / "link")
     remove(tmp_path / "nothing")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+def test_a_line_is_appended_below_one_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_line(path, "one\n")
+    with path.open("ab") as file:
+        file.write(b"tw")
+    append_line(path, "three\n")
+    assert path.read_text() == "one\ntw\nthree\n"
+
+
+def test_a_full_disk_leaves_the_lines_that_were_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lines"
+    append_line(path, "one\n")
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, "two\n")
+    assert path.read_text() == "one\n"

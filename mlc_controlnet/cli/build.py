@@ -180,6 +180,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tuning records, with one folder for each target; default: the records that come with this program",
     )
     parser.add_argument(
+        "--tuning-family",
+        metavar="NAME",
+        help="use only the records of this family of GPUs, such as rdna3; default: what wins over all families",
+    )
+    parser.add_argument(
         "--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase into FOLDER"
     )
     site = parser.add_argument_group("the site's list of models")
@@ -295,6 +300,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         every_dtype=options.dtype is not None,
         out=out,
         tuning_db=options.tuning_db,
+        tuning_family=options.tuning_family,
         instruction_sets=_instruction_sets(options.target, options.cpu),
         height=sizes[0][0],
         width=sizes[0][1],

@@ -1,40 +1,175 @@
-"""`tune`: search for faster schedules of a model's heaviest tasks and write them as tuning records."""
+"""`tune`: search for faster schedules of a model's heaviest operations and keep them as tuning records."""
 
 import argparse
+import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlc_controlnet.errors import UserError
+from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.instruction_sets import best_of_host, without_any
+from mlc_controlnet.locations import DIST
+
+if TYPE_CHECKING:
+    from mlc_controlnet.tuning.judge import Judge
+    from mlc_controlnet.tuning.tasks import Task
 
 DEFAULT_RECORDS = Path("tuning_db")
-TUNABLE = ("llvm",)
+LOCAL, COMPILERS = "local", "compilers"
+RUNNERS = {"llvm": (LOCAL,), "webgpu": (COMPILERS,)}  # the first is the default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", default="llvm", help=f"what to tune for: {', '.join(TUNABLE)}; default: llvm")
+    parser.add_argument("--target", default="llvm", help=f"what to tune for: {', '.join(RUNNERS)}; default: llvm")
+    parser.add_argument(
+        "--runner",
+        help="what judges candidates: local, this machine's processor; compilers, which predict times on GPUs that are "
+        "not there; default: what the target has",
+    )
+    parser.add_argument(
+        "--chip",
+        action="append",
+        default=[],
+        help="of --runner compilers, as for `bench compilers`; of several, what wins on the geometric mean and loses "
+        "nowhere; can be repeated; default: navi31",
+    )
     parser.add_argument("--model", default="circles", help="a bundled model or a diffusers folder; default: circles")
-    parser.add_argument("--tasks", type=int, default=16, help="how many of the heaviest tasks to tune; default: 16")
+    parser.add_argument(
+        "--step",
+        action="store_true",
+        help="instead of a model, a step of Stable Diffusion 1.5 with a ControlNet at 512x512, without values",
+    )
+    parser.add_argument("--dtype", default="float32", help="of weights and activations; default: float32")
+    parser.add_argument("--tasks", type=int, default=16, help="how many of the heaviest operations; default: 16")
+    parser.add_argument("--trials", type=int, default=64, help="of each operation; default: 64")
+    parser.add_argument("--time-limit", type=float, default=math.inf, metavar="SECONDS", help="begin no trial after it")
+    parser.add_argument("--seed", type=int, default=0, help="of the search; default: 0")
     parser.add_argument(
         "--out",
         type=Path,
         default=DEFAULT_RECORDS,
         metavar="FOLDER",
-        help=f"where to write the records, in a folder named after the target; default: {DEFAULT_RECORDS}",
+        help=f"where to add the records, in folders of targets and families; default: {DEFAULT_RECORDS}",
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        metavar="FOLDER",
+        help="only add the records of another such folder: the faster for each device, measured before predicted",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="only show the records: before and after, and what is skipped"
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Replace the target's tuning records. Only schedules that are faster than those of the rules are kept.
+    """Search and add records, or merge or show those that there are.
 
     Raises:
-        UserError: the target has no tuner, the count is below 1, or there is no such model.
+        UserError: an option has a value that cannot be, there is no such model, or a compiler is missing.
     """
-    if options.target not in TUNABLE:
-        raise UserError("--target", repr(options.target), f"one of {', '.join(TUNABLE)}", "tune for one of these")
-    if options.tasks < 1:
-        raise UserError("--tasks", str(options.tasks), "1 or more", "leave it out for the default")
+    if options.report:
+        from mlc_controlnet.bench.compilers.chips import CHIPS
+        from mlc_controlnet.tuning.report import report_lines
 
-    from mlc_controlnet.tuning.tune import tune
+        check_folder("--out", options.out)
+        print("\n".join(report_lines(options.out, {name: chip.teraflops for name, chip in CHIPS.items()})))
+        return
+    if options.merge is not None:
+        from mlc_controlnet.tuning.records import merge_all
 
-    for line in tune(options.target, options.model, options.tasks, options.out, options.command_line):
+        check_folder("--merge", options.merge)
+        print("\n".join(merge_all(options.merge, options.out, options.command_line)))
+        return
+    runner = check_options(options)
+
+    from mlc_controlnet.tuning.tune import TuneSettings, tune
+
+    judge, tasks = _by_compilers(options) if runner == COMPILERS else _on_processor(options)
+    families = "-".join(judge.families.values())
+    settings = TuneSettings(
+        tasks=options.tasks,
+        trials=options.trials,
+        seconds=options.time_limit,
+        seed=options.seed,
+        folder=options.out / options.target,
+        journal=DIST / "tuning" / f"{options.target}-{families}.jsonl",
+        command=options.command_line,
+    )
+    for line in tune(tasks, judge, settings):
         print(line, flush=True)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raise UserError unless `folder` is one."""
+    if not folder.is_dir():
+        raise UserError(option, f"{folder}, which is no folder", "a folder of tuning records", "name one that exists")
+
+
+def check_options(options: argparse.Namespace) -> str:
+    """Return the runner. Raises UserError for a value that cannot be."""
+    if options.target not in RUNNERS:
+        raise UserError("--target", repr(options.target), f"one of {', '.join(RUNNERS)}", "tune for one of these")
+    runner: str = options.runner or RUNNERS[options.target][0]
+    if runner not in RUNNERS[options.target]:
+        known = ", ".join(RUNNERS[options.target])
+        raise UserError("--runner", repr(runner), f"one for {options.target}: {known}", "choose one of these")
+    check_one_of("--dtype", options.dtype, ("float32", "float16"))
+    if runner != COMPILERS and (options.chip or options.dtype != "float32"):
+        raise UserError("--target llvm", "--chip or --dtype float16 beside it", "neither", "leave it out")
+    for name in ("tasks", "trials", "time_limit"):
+        if not getattr(options, name) >= 1:
+            got, option = str(getattr(options, name)), f"--{name.replace('_', '-')}"
+            raise UserError(option, got, "1 or more", "leave it out for the default")
+    return runner
+
+
+def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
+    from mlc_controlnet.compile.library import tvm_target
+    from mlc_controlnet.config import TARGETS
+    from mlc_controlnet.machine import set_thread_count
+    from mlc_controlnet.tuning.processor import ProcessorJudge
+
+    set_thread_count()
+    instruction_set = best_of_host()
+    if instruction_set is None:
+        raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")
+    target = tvm_target(TARGETS["llvm"], instruction_set)
+    return ProcessorJudge(target, instruction_set), _tasks(options, target)
+
+
+def _by_compilers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
+    from mlc_controlnet.bench.compilers.chips import AMD, CHIPS
+    from mlc_controlnet.locations import check_checkout
+
+    check_checkout("tune --runner compilers")
+    names = tuple(dict.fromkeys(options.chip)) or ("navi31",)
+    for name in names:
+        check_one_of("--chip", name, CHIPS)
+
+    from mlc_controlnet.bench.compilers.amd import mesa_version
+    from mlc_controlnet.bench.compilers.candidates import CompilerJudge
+    from mlc_controlnet.bench.compilers.nvidia import find_toolkit
+    from mlc_controlnet.compile.library import tvm_target
+    from mlc_controlnet.config import TARGETS
+
+    chips = [CHIPS[name] for name in names]
+    for chip in chips:  # before the model is captured, which takes minutes
+        mesa_version(chip) if chip.maker == AMD else find_toolkit()
+    return CompilerJudge(chips), _tasks(options, tvm_target(TARGETS["webgpu"]))
+
+
+def _tasks(options: argparse.Namespace, target: object) -> "list[Task]":
+    from mlc_controlnet.capture import capture
+    from mlc_controlnet.checkpoint import find_model, load_checkpoint
+    from mlc_controlnet.passes.pipeline import Pipeline, clean
+    from mlc_controlnet.tuning.tasks import find_tasks
+
+    if options.step:
+        from mlc_controlnet.bench.compilers.full_size import stable_diffusion
+
+        checkpoint = stable_diffusion()
+    else:
+        checkpoint = load_checkpoint(find_model(options.model))
+    cleaned = clean(capture(checkpoint, options.dtype)).module
+    return find_tasks(Pipeline(target).run(cleaned, until="lower"), target)

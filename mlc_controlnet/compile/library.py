@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from mlc_controlnet.instruction_sets import (
     best_of_host,
     is_foreign,
 )
+from mlc_controlnet.kernels.marks import tuned_from
 from mlc_controlnet.passes.check.check_webgpu_limits import Requirements, measure_kernels, measure_requirements
 from mlc_controlnet.passes.generate import opencl_code as _opencl_code  # noqa: F401  TVM finds what it registers
 from mlc_controlnet.passes.generate import webgpu_code
 from mlc_controlnet.passes.pipeline import Pipeline
+from mlc_controlnet.passes.schedule.tuning_records import TuningRecords, families_of
 
 ROOM_BYTES = 256 * 10**6  # several times what compilers and linkers write for one library
 POOL_PAGE_BYTES = 4096  # TVM's pooled allocator, which the virtual machine uses, allocates whole pages
@@ -84,6 +87,7 @@ class PlannedLibrary:
         launches, activation_bytes: kernel launches per call, and planned bytes of activations, by component.
         kernels: what each function launches; empty where nothing measures kernels.
         instruction_set: a key of ALL_INSTRUCTION_SETS; "" for a target that is no processor.
+        tuned: how many of its kernels have a schedule from tuning records, and from which, for readers.
     """
 
     module: tvm.IRModule
@@ -95,6 +99,7 @@ class PlannedLibrary:
     activation_bytes: dict[str, int]
     kernels: tuple[manifest.FunctionKernels, ...]
     instruction_set: str
+    tuned: str
 
 
 def compile_library(
@@ -141,7 +146,19 @@ def plan_library(
         activation_bytes,
         list_kernels(after["plan"], requirements, pipeline.target),
         instruction_set or "",
+        describe_tuned(after["schedule"], pipeline.tuning_records),
     )
+
+
+def describe_tuned(scheduled: tvm.IRModule, records: TuningRecords | None) -> str:
+    """Say how many kernels of a module after phase schedule are tuned, from what, and how many records are skipped."""
+    kernels = [function for _, function in scheduled.functions_items() if isinstance(function, tvm.tirx.PrimFunc)]
+    sources = Counter(source for kernel in kernels if (source := tuned_from(kernel)) is not None)
+    text = f"{sources.total()} of {len(kernels)} kernels tuned"
+    if sources:
+        text += f" ({', '.join(f'{count} {source}' for source, count in sorted(sources.items()))})"
+    skipped = "" if records is None else records.count_skipped()
+    return f"{text}; records skipped: {skipped}, `tune --report` names them" if skipped else text
 
 
 def for_instruction_set(planned: PlannedLibrary, name: str) -> PlannedLibrary:
@@ -159,8 +176,29 @@ def pipeline_of(config: BuildConfig, instruction_set: str | None = None, shipped
     target = tvm_target(preset_of(config, instruction_set), instruction_set)
     if not shipped:
         target = tvm.target.Target({**json.loads(str(target)), "opt-level": 1})
-    records = config.tuning_db / config.target / (instruction_set or "")
-    return Pipeline(target, records if records.is_dir() else None, config.dump_ir)
+    return Pipeline(target, find_records(config, instruction_set), config.dump_ir)
+
+
+def find_records(config: BuildConfig, instruction_set: str | None) -> TuningRecords:
+    """Read the tuning records of a library: those of its instruction set, or of all families of GPUs of its target.
+
+    Raises UserError if there is no family of the name that the build asks for.
+    """
+    if config.target == "llvm" or instruction_set is not None:  # a browser's processor too
+        folders = [config.tuning_db / "llvm" / instruction_set] if instruction_set else []
+        if config.tuning_family is not None and config.target == "llvm":
+            remedy = "leave it out: a processor's records go by its instruction set"
+            raise UserError("--tuning-family", repr(config.tuning_family), "a target with GPUs", remedy)
+        return TuningRecords(folders)
+    families = {family.name: family for family in families_of(config.tuning_db / config.target)}
+    if config.tuning_family is None:
+        return TuningRecords(families.values())
+    if config.tuning_family not in families:
+        wanted = (
+            f"one of {', '.join(families)}" if families else f"records for {config.target}, of which there are none"
+        )
+        raise UserError("--tuning-family", repr(config.tuning_family), wanted, "leave it out")
+    return TuningRecords([families[config.tuning_family]])
 
 
 def _callers_over_limits(scheduled: tvm.IRModule, target: tvm.target.Target) -> list[str]:

@@ -9,6 +9,7 @@ _OP_PATTERN = "op_pattern"  # TVM's: how FuseOps may fuse the function
 _OVERWRITABLE = "overwritable"  # ours, see `mark_overwritable`
 _NAMED = "named"  # ours, see `mark_named`
 _COMPUTES = "computes"  # ours, see `mark_finished`
+_TUNED = "tuned"  # ours, see `mark_tuned`
 
 BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes the function into the kernel of its reader
 OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps fuses the function with nothing
@@ -22,6 +23,16 @@ def mark_scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
 def is_scheduled(function: tirx.PrimFunc) -> bool:
     """Return whether a schedule, a tuning record or a kernel's author decided how the function runs."""
     return bool((function.attrs or {}).get(_IS_SCHEDULED, False))
+
+
+def mark_tuned(function: tirx.PrimFunc, source: str) -> tirx.PrimFunc:
+    """Mark a function that a tuning record scheduled. source: where the record's figures are from, for readers."""
+    return function.with_attr(_TUNED, source)
+
+
+def tuned_from(function: tirx.PrimFunc) -> str | None:
+    """Return where the figures are from by which the function was tuned; None if the rules scheduled it."""
+    return (function.attrs or {}).get(_TUNED)
 
 
 def mark_finished(kernel: tirx.PrimFunc, computes: object) -> tirx.PrimFunc:

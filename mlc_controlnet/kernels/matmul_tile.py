@@ -22,7 +22,8 @@ are 85 % of the two that are possible; the others add runs to float32, read work
 size fill it better and lose as much to loads: 19.6 us, and 83.0 instead of 77.1 for 1024x2560 by 2560x640.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 from mlc_controlnet.kernels.float16_sums import run_length
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
@@ -36,6 +37,11 @@ NARROWEST = 16  # columns of a tile
 PADDING_BYTES = 1024  # between rows in workgroup memory, at most
 MANY_WORKGROUPS = 240  # two for each of 120 compute units
 FEWEST_WORKGROUPS = 120  # two for each of 60
+
+# What a search tries.
+POWERS = (1, 2, 4, 8, 16, 32)  # threads down and across a tile
+SLICES = (1, 2, 4)
+LEAST_THREADS, MOST_THREADS = 16, 256
 
 
 @dataclass(frozen=True)
@@ -160,3 +166,40 @@ def choose_step(product: Product, tile: MatmulTile) -> int | None:
     fits = room // ((rows + (1 + product.is_gated) * columns) * product.item_bytes)
     steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
     return next((step for step in steps if step >= LANES and product.depth % step == 0), None)
+
+
+def list_tiles(product: Product) -> list[MatmulTile]:
+    """List the search space of a product: every tile that a workgroup can hold, with its longest three steps.
+
+    A micro-tile has 4 or 8 rows and, unless it is gated, 4 or 8 columns. At most a quarter of the rows are idle.
+    """
+    found = []
+    sizes = [(y, x, rows, columns) for y in POWERS for x in POWERS for rows in (4, 8) for columns in (4, 8)]
+    for threads_y, threads_x, rows, columns in sizes:
+        tile = MatmulTile(threads_y, threads_x, rows, columns)
+        high, wide = tile.shape
+        if product.columns % wide or (product.is_gated and columns != LANES):
+            continue
+        if round_up(product.rows, high) * 3 > product.rows * 4:
+            continue
+        for slices in SLICES if product.dtype == "float16" else (1,):
+            if not LEAST_THREADS <= threads_y * threads_x * slices <= MOST_THREADS:
+                continue
+            room = WORKGROUP_BYTES - PADDING_BYTES - (4 * slices * high * wide if slices > 1 else 0)
+            fits = room // ((high + (1 + product.is_gated) * wide) * product.item_bytes)
+            steps = [step for exponent in range(2, 8) if (step := 1 << exponent) <= fits and product.depth % step == 0]
+            for step in steps[-3:]:
+                run = run_length(product.dtype, step)
+                if slices == 1 or (run is not None and step % (run * slices) == 0):
+                    found.append(replace(tile, slices=slices, step=step, run=run))
+    return found
+
+
+def decisions_of(tile: MatmulTile) -> dict[str, int]:
+    """Return what a search decides about a tile: all but the runs, which follow from the step."""
+    return {name: size for name, size in asdict(tile).items() if name != "run"}
+
+
+def tile_of(product: Product, decisions: Mapping[str, int]) -> MatmulTile:
+    """Return the tile of a search's decisions."""
+    return MatmulTile(**decisions, run=run_length(product.dtype, decisions["step"]))

@@ -12,17 +12,20 @@ A 1x1 convolution has few steps to repay that turn: where the rows are long, its
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
 from mlc_controlnet.kernels.decoding import is_decoding, reads_words
 from mlc_controlnet.kernels.doubled_convolution import PHASES, SUMMED
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words
+from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words, registers_of
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_in_place, params_of
 
+VERSION = 1  # of what the decisions mean
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 PANEL = 192 * 1024  # numbers: what of the weights a task reads again and again, three eighths of a second-level cache
 VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
@@ -38,12 +41,16 @@ class ConvolutionTile:
 
     Attributes:
         along_pixels: vectors are neighbours of a row, else channels.
+        task_rows: rows of the picture that share a panel of weights; not along pixels.
+        step: input channels whose weights are read again and again; not along pixels.
     """
 
     channels: int
     height: int
     width: int
     along_pixels: bool = False
+    task_rows: int = 0
+    step: int = 0
 
     def accumulators(self, registers: Registers) -> int:
         """Count the vector registers that hold the tile's sums."""
@@ -64,7 +71,8 @@ class ConvolutionTile:
 
 def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTile:
     """Return the tile with full vectors and the most multiply-adds per read."""
-    _, channels, height, width, depth, *taps = _shape(function)
+    shape = _shape(function)
+    _, channels, height, width, depth, *taps = shape
     steps = math.prod(taps)
     most = registers.accumulators + registers.count // 16
     long_rows = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
@@ -80,7 +88,7 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
         and (tile_height == 1 or tile_width == width)
         and (not along_pixels or tile_height * registers.filled_by(tile_width) <= 2)  # the panel stays small
     ]
-    return max(
+    best = max(
         found,
         key=lambda tile: (
             tile.fullness(registers),
@@ -88,16 +96,34 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
             tile.accumulators(registers) / tile.loads(registers),
         ),
     )
+    return best if along_pixels else replace(best, task_rows=_task_rows(shape, best), step=_step(shape, best))
+
+
+def _task_rows(shape: list[int], tile: ConvolutionTile) -> int:
+    """Return as few rows as repay packing the weights."""
+    height, width = shape[2:4]
+    rows = next(rows for rows in divisors(height, height) if rows * width >= PIXELS_OF_A_TASK or rows == height)
+    return math.lcm(rows, tile.height)
+
+
+def _step(shape: list[int], tile: ConvolutionTile) -> int:
+    """Return as many input channels as have their weights in the first-level cache."""
+    depth, kernel_y, kernel_x = shape[4:]
+    return divisors(depth, max(1, BLOCK // (tile.channels * kernel_y * kernel_x)))[-1]
 
 
 def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile]:
-    """List the search space: every tile that the registers hold and that has work for at least a quarter of them."""
-    _, channels, height, width, _, *taps = _shape(function)
+    """List the search space: every tile that the registers hold and that has work for at least a quarter of them.
+
+    Along channels each comes with the rules' rows of a task and step, and with the neighbours of both among divisors.
+    """
+    shape = _shape(function)
+    _, channels, height, width, depth, *taps = shape
     steps = math.prod(taps)
     least, most = registers.count // 4, registers.count - 2
-    return [
+    found = [
         tile
-        for along_pixels in ((False, True) if steps == 1 else (False,))
+        for along_pixels in ((False, True) if steps == 1 and not reads_words(function) else (False,))
         for tile_channels in divisors(channels, registers.count if along_pixels else 6 * registers.lanes)
         for tile_height in divisors(height, 4)
         for tile_width in divisors(width, 4 * registers.lanes if along_pixels else registers.count)
@@ -105,6 +131,47 @@ def tiles(function: tirx.PrimFunc, registers: Registers) -> list[ConvolutionTile
         <= (tile := ConvolutionTile(tile_channels, tile_height, tile_width, along_pixels)).accumulators(registers)
         <= most
     ]
+    return [
+        replace(tile, task_rows=rows, step=step)
+        for tile in found
+        for rows in ((0,) if tile.along_pixels else _around(height, _task_rows(shape, tile), tile.height))
+        for step in ((0,) if tile.along_pixels else _around(depth, _step(shape, tile), 1))
+    ]
+
+
+def _around(whole: int, chosen: int, multiple: int) -> list[int]:
+    """Return the divisors of `whole` next to `chosen`, and itself, of those that are multiples of a number."""
+    fitting = [divisor for divisor in divisors(whole, whole) if divisor % multiple == 0]
+    at = fitting.index(chosen)
+    return fitting[max(0, at - 1) : at + 2]
+
+
+def tile_of(decisions: Decisions) -> ConvolutionTile:
+    """Return the tile of a search's decisions."""
+    sizes = {name: int(value) for name, value in decisions.items() if name != "along_pixels"}
+    return ConvolutionTile(**sizes, along_pixels=bool(decisions["along_pixels"]))
+
+
+def tunable_convolution(function: tirx.PrimFunc, target: Target) -> Tunable | None:
+    """Return what there is to decide about a convolution; None if the function is none."""
+    schedule = Schedule(function)
+    found = anchor(schedule, KINDS, kept=SUMMED)
+    if found is None:
+        return None
+    registers = registers_of(target)
+    axes = extents(schedule, schedule.get_loops(found.reduction))
+
+    def apply(decisions: Decisions) -> tirx.PrimFunc:
+        tile = tile_of(decisions)
+        return apply_in_place(function, lambda schedule: schedule_convolution(schedule, registers, tile))
+
+    return Tunable(
+        Operation("convolution_cpu", VERSION, tuple(axes), (), params_of(function)),
+        asdict(default_tile(function, registers)),
+        lambda: [asdict(tile) for tile in tiles(function, registers)],
+        apply,
+        math.prod(axes),
+    )
 
 
 def schedule_convolution(schedule: Schedule, registers: Registers, tile: ConvolutionTile | None = None) -> bool:
@@ -116,7 +183,7 @@ def schedule_convolution(schedule: Schedule, registers: Registers, tile: Convolu
     _split_phases(schedule, found)
     if tile is None:
         tile = default_tile(function, registers)
-    if tile.along_pixels and not found.weights:
+    if tile.along_pixels:
         _along_pixels(schedule, found, tile, registers)
     else:
         _along_channels(schedule, found, tile, registers)
@@ -127,13 +194,10 @@ def schedule_convolution(schedule: Schedule, registers: Registers, tile: Convolu
 
 
 def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
-    *_, height, width = extents(schedule, schedule.get_loops(found.epilogue))
-    *_, depth, kernel_y, kernel_x = extents(schedule, schedule.get_loops(found.reduction))
-    rows = next(rows for rows in divisors(height, height) if rows * width >= PIXELS_OF_A_TASK or rows == height)
-    rows = math.lcm(rows, tile.height)
+    *_, width = extents(schedule, schedule.get_loops(found.epilogue))
     batch, channel, y, x = schedule.get_loops(found.epilogue)
     channel, tile_channel = schedule.split(channel, [None, tile.channels])
-    task, y = schedule.split(y, [None, rows])
+    task, y = schedule.split(y, [None, tile.task_rows])
     schedule.reorder(batch, channel, task, y, tile_channel, x)
     panel = schedule.fuse(batch, channel, task)
     schedule.parallel(panel)
@@ -151,8 +215,7 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     *_, out, row, column, into, kernel_y_loop, kernel_x_loop = schedule.get_loops(found.reduction)
     row, tile_row = schedule.split(row, [None, tile.height])
     column, tile_column = schedule.split(column, [None, tile.width])
-    step = divisors(depth, max(1, BLOCK // (tile.channels * kernel_y * kernel_x)))[-1]
-    block, into = schedule.split(into, [None, step])
+    block, into = schedule.split(into, [None, tile.step])
     schedule.reorder(block, row, column, into, kernel_y_loop, kernel_x_loop, tile_row, tile_column, out)
     for loop in (kernel_x_loop, tile_row, tile_column):
         schedule.unroll(loop)

@@ -11,8 +11,9 @@ hide behind the arithmetic already, and transforms and barriers take much of the
 forerunner it was 1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times on SwiftShader.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import tvm
@@ -29,12 +30,17 @@ from mlc_controlnet.kernels.anchored import Anchored, anchor
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.doubled_convolution import PHASES
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
+from mlc_controlnet.kernels.tunable import Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
+
+VERSION = 1  # of what a search's decisions mean
 
 CHANNELS = 64  # output channels a workgroup, and
 ROWS = COLUMNS = 8  # pixels; with fewer channels up to MOST_ROWS x MOST_COLUMNS
 MOST_ROWS, MOST_COLUMNS = 16, 32
+LEAST_THREADS, MOST_THREADS = 16, 256  # of a workgroup that a search tries
+MOST_VECTORS = 4  # of a thread's channels, or its rows, likewise
 LEAST_PRODUCTS = 128 * 9  # a sum of a part: with fewer, a launch more takes as long
 POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 
@@ -95,15 +101,67 @@ class Convolution(GPUScheduleRule):
         if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
             return None
         schedule = Schedule(func)
-        found = anchor(schedule, "SSSSRRR")
-        if found is None or not _is_convolution(schedule, found.reduction) or len(found.pads) > 1:
+        found = _find(schedule)
+        if found is None:
             return None
-        if _shape(schedule, found.epilogue)[:4] not in _outputs(_shape(schedule, found.reduction)):
-            return None
-        shape = _describe(schedule, found.reduction)
-        body = build(shape, choose_tiling(shape), _elementwise(schedule, found, shape))
-        kernel = tirx.PrimFunc(func.params, body, func.ret_type, func.attrs)
-        return Schedule(tvm.IRModule({"main": kernel}), enable_check=False)
+        tiling = choose_tiling(_describe(schedule, found.reduction))
+        return Schedule(tvm.IRModule({"main": _build(func, schedule, found, tiling)}), enable_check=False)
+
+
+def list_tilings(shape: ConvolutionShape) -> list[Tiling]:
+    """List the search space: every tiling that fits the workgroup memory and has 16 to 256 threads."""
+
+    def up_to(most: int, least: int = 1) -> list[int]:
+        return [size for exponent in range(9) if least <= (size := 1 << exponent) <= most]
+
+    return [
+        tiling
+        for channels in up_to(max(LANES, min(2 * CHANNELS, next_power_of_two(shape.channels))), LANES)
+        for rows in up_to(min(MOST_ROWS, next_power_of_two(shape.height)))
+        for columns in up_to(max(LANES, min(MOST_COLUMNS, next_power_of_two(shape.width))), LANES)
+        for channel_vectors in up_to(min(MOST_VECTORS, channels // LANES))
+        for rows_a_thread in up_to(min(MOST_VECTORS, rows))
+        for depth_vectors in up_to(min(POINTWISE_VECTORS, next_power_of_two(ceil_div(shape.depth, LANES))))
+        if rows_a_thread * channel_vectors <= 2 * MOST_VECTORS
+        and LEAST_THREADS
+        <= math.prod((tiling := Tiling(channels, rows, columns, channel_vectors, rows_a_thread, depth_vectors)).threads)
+        <= MOST_THREADS
+        and _workgroup_bytes(tiling, shape) <= WORKGROUP_BYTES
+        and tiling.sums_in_float16(shape) == choose_tiling(shape).sums_in_float16(shape)  # else as accurate, or less
+    ]
+
+
+def tunable_convolution(function: tirx.PrimFunc, _target: Target) -> Tunable | None:
+    """Return what there is to decide about a convolution; None if the function is none."""
+    schedule = Schedule(function)
+    found = _find(schedule)
+    if found is None:
+        return None
+    shape = _describe(schedule, found.reduction)
+    axes = _shape(schedule, found.reduction)
+    form = (f"strides {shape.strides[0]} {shape.strides[1]}", shape.dtype)
+    return Tunable(
+        Operation("convolution_gpu", VERSION, axes, form, params_of(function)),
+        asdict(choose_tiling(shape)),
+        lambda: [asdict(tiling) for tiling in list_tilings(shape)],
+        lambda decisions: _build(function, schedule, found, Tiling(**decisions)),
+        math.prod(axes),
+    )
+
+
+def _find(schedule: Schedule) -> Anchored | None:
+    found = anchor(schedule, "SSSSRRR")
+    if found is None or not _is_convolution(schedule, found.reduction) or len(found.pads) > 1:
+        return None
+    if _shape(schedule, found.epilogue)[:4] not in _outputs(_shape(schedule, found.reduction)):
+        return None
+    return found
+
+
+def _build(function: tirx.PrimFunc, schedule: Schedule, found: Anchored, tiling: Tiling) -> tirx.PrimFunc:
+    shape = _describe(schedule, found.reduction)
+    body = build(shape, tiling, _elementwise(schedule, found, shape))
+    return tirx.PrimFunc(function.params, body, function.ret_type, function.attrs)
 
 
 def _describe(schedule: Schedule, convolution: SBlockRV) -> ConvolutionShape:

@@ -6,15 +6,19 @@ neighbouring columns, lie K apart. With too few rows to repay the packing, weigh
 and its lanes are added at the end.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
 from mlc_controlnet.kernels.integers import divisors
-from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words
+from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words, registers_of
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_in_place, params_of
 
+VERSION = 1  # of what the decisions mean
 ROWS_THAT_REPAY_PACKING = 4
 
 
@@ -58,14 +62,34 @@ def tiles(function: tirx.PrimFunc, registers: Registers) -> list[MatmulTile]:
     ]
 
 
+def tunable_matmul(function: tirx.PrimFunc, target: Target) -> Tunable | None:
+    """Return what there is to decide about a product; None if the function is none, or has too few rows for tiles."""
+    schedule = Schedule(function)
+    found = _find(schedule, function)
+    if found is None or _output_shape(function)[0] < ROWS_THAT_REPAY_PACKING:
+        return None
+    registers = registers_of(target)
+    axes = extents(schedule, schedule.get_loops(found.reduction))
+    layout = "weights [N, K]" if _k_is_last(schedule, found) else "weights [K, N]"
+
+    def apply(decisions: Decisions) -> tirx.PrimFunc:
+        tile = MatmulTile(**decisions)
+        return apply_in_place(function, lambda schedule: schedule_matmul(schedule, registers, tile))
+
+    return Tunable(
+        Operation("matmul_cpu", VERSION, tuple(axes), (layout,), params_of(function)),
+        asdict(default_tile(function, registers)),
+        lambda: [asdict(tile) for tile in tiles(function, registers)],
+        apply,
+        math.prod(axes),
+    )
+
+
 def schedule_matmul(schedule: Schedule, registers: Registers, tile: MatmulTile | None = None) -> bool:
     """Schedule in place. If the function is no product of two matrices, return False; the schedule is unusable then."""
     function = schedule.mod["main"]
-    rank = len(function.params[-1].ty.shape)
-    if rank not in (2, 3):
-        return False
-    found = anchor(schedule, "S" * rank + "R")
-    if found is None or found.pads or len(schedule.get(found.reduction).reads) != 2:
+    found = _find(schedule, function)
+    if found is None:
         return False
     if _output_shape(function)[0] < ROWS_THAT_REPAY_PACKING:
         _along_k(schedule, found, registers)
@@ -74,9 +98,21 @@ def schedule_matmul(schedule: Schedule, registers: Registers, tile: MatmulTile |
     return True
 
 
-def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Registers) -> None:
+def _find(schedule: Schedule, function: tirx.PrimFunc) -> Anchored | None:
+    rank = len(function.params[-1].ty.shape)
+    found = anchor(schedule, "S" * rank + "R") if rank in (2, 3) else None
+    if found is None or found.pads or len(schedule.get(found.reduction).reads) != 2:
+        return None
+    return found
+
+
+def _k_is_last(schedule: Schedule, found: Anchored) -> bool:
     product = schedule.get(found.reduction)
-    k_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[-1].var)
+    return bool(product.reads[1].region[-1].min.same_as(product.iter_vars[-1].var))
+
+
+def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Registers) -> None:
+    k_is_last = _k_is_last(schedule, found)
     *batch, m, n = schedule.get_loops(found.epilogue)
     n, tile_n = schedule.split(n, [None, tile.columns])
     m, tile_m = schedule.split(m, [None, tile.rows])

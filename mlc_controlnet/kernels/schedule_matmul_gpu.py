@@ -36,6 +36,7 @@ every store, and steps 8 numbers of k.
 """
 
 import math
+from dataclasses import dataclass
 
 import tvm
 import tvm_ffi
@@ -47,8 +48,19 @@ from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
 from mlc_controlnet.kernels.float16_sums import sum_in_runs
-from mlc_controlnet.kernels.matmul_tile import MatmulTile, Product, choose_tile, has_tile
+from mlc_controlnet.kernels.matmul_tile import (
+    MatmulTile,
+    Product,
+    choose_tile,
+    decisions_of,
+    has_tile,
+    list_tiles,
+    tile_of,
+)
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import LANES
+
+VERSION = 1  # of what a search's decisions mean
 
 
 class MatrixProduct(GPUScheduleRule):
@@ -57,32 +69,68 @@ class MatrixProduct(GPUScheduleRule):
     def apply(self, func: tirx.PrimFunc, target: Target, _tunable: bool) -> Schedule | None:
         if not isinstance(func, tirx.PrimFunc) or not self.is_target_available(target):
             return None
-        shape = [int(size) for size in func.params[-1].ty.shape]
-        if len(shape) not in (2, 3) or not has_tile(*shape[-2:]):
-            return None
-        *batch, rows, columns = shape
-        for gates in (0, 1):
-            schedule = Schedule(func)
-            found = anchor(schedule, "S" * (len(batch) + 2 + gates) + "R")
-            if found is None or found.pads:
-                continue
-            k_is_last = _k_is_last(schedule, found.reduction, gates)
-            if k_is_last is None:
-                continue
-            (depth,) = extents(schedule, schedule.get_loops(found.reduction)[-1:])
-            dtype = str(schedule.get(found.reduction).reads[0].source.dtype)
-            product = Product(math.prod(batch), rows, columns, depth, dtype, is_gated=bool(gates))
-            tile = choose_tile(product)
-            if tile is not None:
-                return _schedule(schedule, found, tile, k_is_last, gates)
+        found = _find(func)
+        tile = None if found is None else choose_tile(found.product)
+        return None if found is None or tile is None else _schedule(found, tile)
+
+
+def tunable_matmul(function: tirx.PrimFunc, _target: Target) -> Tunable | None:
+    """Return what there is to decide about a product; None if the function is none that a tile fits."""
+    found = _find(function)
+    chosen = None if found is None else choose_tile(found.product)
+    if found is None or chosen is None:
         return None
+    product = found.product
+    layouts = tuple("k is last" if last else "k is first" for last in found.k_is_last)
+
+    def apply(decisions: Decisions) -> tirx.PrimFunc:
+        again = _find(function)
+        assert again is not None, "it was found before"
+        return _schedule(again, tile_of(product, decisions)).mod["main"]
+
+    axes = (product.batch, product.rows, 1 + product.is_gated, product.columns, product.depth)
+    return Tunable(
+        Operation("matmul_gpu", VERSION, axes, (*layouts, product.dtype), params_of(function)),
+        decisions_of(chosen),
+        lambda: [decisions_of(tile) for tile in list_tiles(product)],
+        apply,
+        math.prod(axes),
+    )
 
 
-def _schedule(
-    schedule: Schedule, found: Anchored, tile: MatmulTile, k_is_last: tuple[bool, bool], gates: int
-) -> Schedule:
+@dataclass(frozen=True)
+class _Found:
+    """A product in a schedule: its anchored form, whether k is the last axis of each operand, and its sizes."""
+
+    schedule: Schedule
+    anchored: Anchored
+    k_is_last: tuple[bool, bool]
+    product: Product
+
+
+def _find(function: tirx.PrimFunc) -> _Found | None:
+    shape = [int(size) for size in function.params[-1].ty.shape]
+    if len(shape) not in (2, 3) or not has_tile(*shape[-2:]):
+        return None
+    *batch, rows, columns = shape
+    for gates in (0, 1):
+        schedule = Schedule(function)
+        found = anchor(schedule, "S" * (len(batch) + 2 + gates) + "R")
+        if found is None or found.pads:
+            continue
+        k_is_last = _k_is_last(schedule, found.reduction, gates)
+        if k_is_last is None:
+            continue
+        (depth,) = extents(schedule, schedule.get_loops(found.reduction)[-1:])
+        dtype = str(schedule.get(found.reduction).reads[0].source.dtype)
+        return _Found(schedule, found, k_is_last, Product(math.prod(batch), rows, columns, depth, dtype, bool(gates)))
+    return None
+
+
+def _schedule(found: _Found, tile: MatmulTile) -> Schedule:
     """Schedule a product with the axes [batch.., m, n, k], or with a gate [batch.., m, gate, n, k]."""
-    product, epilogue = found.reduction, found.epilogue
+    schedule, k_is_last, gates = found.schedule, found.k_is_last, int(found.product.is_gated)
+    product, epilogue = found.anchored.reduction, found.anchored.epilogue
     _pad_rows(schedule, product, tile, gates)
     sums = product
     if tile.run is not None:

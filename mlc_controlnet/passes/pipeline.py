@@ -51,6 +51,7 @@ from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 from mlc_controlnet.passes.schedule.schedule_for_gpu import ScheduleForGPU
 from mlc_controlnet.passes.schedule.share_kernels import ShareKernels
 from mlc_controlnet.passes.schedule.shorten_names import ShortenNames
+from mlc_controlnet.passes.schedule.tuning_records import TuningRecords
 from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
 
 CLEAN = (
@@ -115,14 +116,15 @@ class Pipeline:
 
     Args:
         target: the device that the kernels run on.
-        tuning_records: a folder with a MetaSchedule database; None to schedule only by rules.
+        tuning_records: what searches decided; None to schedule only by rules.
         dump_ir: a folder that gets `0-clean.py`, `1-replace.py`, ...: the module as TVMScript after each phase.
     """
 
     def __init__(
-        self, target: tvm.target.Target, tuning_records: Path | None = None, dump_ir: Path | None = None
+        self, target: tvm.target.Target, tuning_records: TuningRecords | None = None, dump_ir: Path | None = None
     ) -> None:
         self.target = target
+        self.tuning_records = tuning_records
         self.phases = _phases(target, tuning_records)
         self.dump_ir = dump_ir
 
@@ -151,7 +153,7 @@ class Pipeline:
         raise KeyError(until)
 
 
-def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phase]:
+def _phases(target: tvm.target.Target, tuning_records: TuningRecords | None) -> list[Phase]:
     """List the phases after clean for `target`."""
     transform = relax.transform
     on_gpu = "gpu" in target.keys
@@ -203,7 +205,7 @@ def _phases(target: tvm.target.Target, tuning_records: Path | None) -> list[Phas
     ]
 
 
-def _schedule(on_gpu: bool, tuning_records: Path | None) -> tuple[tvm.transform.Pass, ...]:
+def _schedule(on_gpu: bool, tuning_records: TuningRecords | None) -> tuple[tvm.transform.Pass, ...]:
     tuned = () if tuning_records is None else (ApplyTuningRecords(tuning_records),)
     if not on_gpu:
         return (*tuned, ScheduleForCPU(), UseVectorExponentials())

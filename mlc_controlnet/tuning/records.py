@@ -1,53 +1,98 @@
-"""Writes a set of tuning records: MetaSchedule's two files, and about.json with the set's origin."""
+"""Writes tuning records, what about.json says of them, and merges sets of records."""
 
 import datetime
 import json
-import shutil
-import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tvm
-from tvm.s_tir import meta_schedule
-from tvm.target import Target
 
-from mlc_controlnet.machine import describe_processor
-from mlc_controlnet.passes.schedule.apply_tuning_records import as_workload
-from mlc_controlnet.tuning.search import Found
-
-
-def write_records(folder: Path, found: list[Found], target: Target, command: str) -> None:
-    """Replace the set in `folder`, with one record per workload. The next search starts from nothing."""
-    with tempfile.TemporaryDirectory() as scratch:
-        database = meta_schedule.database.JSONDatabase(work_dir=scratch, allow_missing=True)
-        for item in found:
-            workload = database.commit_workload(as_workload(item.task.function))
-            arguments = meta_schedule.arg_info.ArgInfo.from_entry_func(workload.mod, remove_preproc=True)
-            database.commit_tuning_record(
-                meta_schedule.database.TuningRecord(item.schedule.trace, workload, [item.seconds], target, arguments)
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in Path(scratch).glob("database_*.json"):
-            shutil.copyfile(file, folder / file.name)
-    about = json.dumps(describe_records(found, target, command), indent=1)
-    (folder / "about.json").write_text(about + "\n", encoding="utf-8")
+from mlc_controlnet.files import append_line, write_text
+from mlc_controlnet.passes.schedule.tuning_records import (
+    ABOUT_FILE,
+    RECORDS_FILE,
+    Record,
+    families_of,
+    keep_fastest,
+    read_file,
+)
+from mlc_controlnet.tuning.judge import Comparison
+from mlc_controlnet.tuning.tasks import Task
 
 
-def describe_records(found: list[Found], target: Target, command: str) -> dict[str, object]:
-    """Collect what about.json says: command, device, target, TVM version, date and the gain of each record."""
-    return {
-        "command": command,
-        "device": describe_processor(),
-        "target": json.loads(str(target)),
-        "apache_tvm": tvm.__version__,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+def record_of(task: Task, compared: Comparison, device: str, how: str) -> Record:
+    """Describe a comparison on one device."""
+    return Record(
+        operation=task.tunable.operation,
+        decisions={name: int(value) for name, value in compared.decisions.items()},
+        seconds=compared.seconds[device],
+        rules_seconds=compared.rules_seconds[device],
+        how=how,
+        device=device,
+        decibels=round(compared.decibels, 1),
+        tvm=tvm.__version__,
+    )
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Append a record to a family's folder, and wait until it is on the disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    append_line(folder / RECORDS_FILE, record.to_line())
+
+
+def write_about(folder: Path, command: str) -> None:
+    """Write about.json beside a family's records: the runs that made them, and before and after of each operation."""
+    records, _ = read_file(folder / RECORDS_FILE)
+    file = folder / ABOUT_FILE
+    try:
+        runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        runs = []
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    run = {"command": command, "date": today, "apache_tvm": tvm.__version__}
+    about = {
+        "family": folder.name,
+        "runs": [*(one for one in runs if one != run), run],
         "records": [
             {
-                "name": item.task.name,
-                "shapes": item.task.shapes,
-                "calls_a_picture": item.task.calls,
-                "rules_us": round(item.seconds_by_rules * 1e6, 1),
-                "tuned_us": round(item.seconds * 1e6, 1),
+                "operation": record.operation.title,
+                "before_us": round(record.rules_seconds * 1e6, 2),
+                "after_us": round(record.seconds * 1e6, 2),
+                "from": record.source,
             }
-            for item in found
+            for record in keep_fastest(records)
         ],
     }
+    write_text(file, json.dumps(about, indent=1) + "\n")
+
+
+def merge(sources: Sequence[Path], folder: Path) -> tuple[int, int]:
+    """Add the records of other folders to a family's: the faster ones for each device, measured before predicted.
+
+    Returns:
+        How many records the folder holds now, and how many lines were no records that apply, and are left out.
+    """
+    records: list[Record] = []
+    skipped = 0
+    for source in (folder, *sources):
+        found, lines = read_file(source / RECORDS_FILE)
+        records += found
+        skipped += len(lines)
+    best: dict[tuple[str, str], Record] = {}  # of each operation and device
+    for record in keep_fastest(records):
+        place = record.operation.key, record.device
+        if place not in best or record.ratio < best[place].ratio:
+            best[place] = record
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RECORDS_FILE, "".join(record.to_line() for record in best.values()))
+    return len(best), skipped
+
+
+def merge_all(source: Path, folder: Path, command: str) -> Iterator[str]:
+    """Merge every family below `source`, a folder like tuning_db/, into `folder`; yield a line for each."""
+    for target in families_of(source):
+        for family in families_of(target):
+            into = folder / target.name / family.name
+            held, skipped = merge([family], into)
+            write_about(into, command)
+            yield f"{target.name}/{family.name}: {held} records, {skipped} lines that are no records left out"

@@ -1,50 +1,153 @@
-"""Tunes the heaviest tasks of a model and writes the results as records."""
+"""Tunes the heaviest operations of a model and writes what wins as records."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlc_controlnet.capture import capture
-from mlc_controlnet.checkpoint import find_model, load_checkpoint
-from mlc_controlnet.compile.library import tvm_target
-from mlc_controlnet.config import TARGETS
-from mlc_controlnet.errors import UserError
-from mlc_controlnet.instruction_sets import best_of_host, without_any
-from mlc_controlnet.passes.pipeline import Pipeline, clean
-from mlc_controlnet.tuning.measure import Stopwatch
-from mlc_controlnet.tuning.records import write_records
-from mlc_controlnet.tuning.search import search
-from mlc_controlnet.tuning.tasks import find_tasks, schedule_by_rules
+from mlc_controlnet.kernels.tunable import Decisions
+from mlc_controlnet.passes.schedule.tuning_records import WORST_LOSS, WORTH_A_RECORD, geometric_mean, write_decisions
+from mlc_controlnet.tuning.journal import Journal
+from mlc_controlnet.tuning.judge import Comparison, Judge, Trial
+from mlc_controlnet.tuning.records import append_record, record_of, write_about
+from mlc_controlnet.tuning.search import Search
+from mlc_controlnet.tuning.tasks import Task
+
+FINALISTS = 3
+CHUNK = 16  # tasks
 
 
-def tune(target_name: str, model: str, count: int, folder: Path, command: str) -> Iterator[str]:
-    """Tune the `count` heaviest tasks, yield a line for each, and replace the records in `folder`.
+@dataclass(frozen=True)
+class TuneSettings:
+    """What a run of `tune` is allowed.
 
-    They are of the best instruction set that this machine's processor has.
-
-    Args:
-        target_name: a key of TARGETS whose device is this machine's.
-        model: as for `build --model`.
-        command: how to search again; it is kept with the records.
+    Attributes:
+        tasks: how many of the heaviest operations to tune.
+        trials: of each operation, those of earlier runs included.
+        seconds: after which no new trial begins.
+        folder: below which the families' folders lie.
+        journal: the file of trials.
+        command: how to run it again; it is kept with the records.
     """
-    instruction_set = best_of_host()
-    if instruction_set is None:
-        raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")
-    target = tvm_target(TARGETS[target_name], instruction_set)
-    captured = clean(capture(load_checkpoint(find_model(model))))
-    tasks = find_tasks(Pipeline(target).run(captured.module, until="lower"))
-    weights = {
-        task.name: task.calls * Stopwatch(schedule_by_rules(task.function, target), target).seconds() for task in tasks
-    }
-    tasks.sort(key=lambda task: -weights[task.name])
-    total_ms = 1e3 * sum(weights.values())
-    yield f"{len(tasks)} tasks take {total_ms:.0f} ms per picture under the rules; tuning the heaviest {count}"
-    found = []
-    for task in tasks[:count]:
-        best = search(task, target)
-        outcome = "no better" if best is None else f"{best.seconds_by_rules * 1e6:.1f} -> {best.seconds * 1e6:.1f} us"
-        yield f"  {task.name}, {task.calls} calls: {outcome}"
-        if best is not None:
-            found.append(best)
-    saved_ms = 1e3 * sum((best.seconds_by_rules - best.seconds) * best.task.calls for best in found)
-    yield f"{len(found)} records save {saved_ms:.0f} ms per picture"
-    write_records(folder / target_name / instruction_set, found, target, command)
+
+    tasks: int
+    trials: int
+    seconds: float
+    seed: int
+    folder: Path
+    journal: Path
+    command: str
+
+
+class OutOfTime(Exception):
+    """The time limit has passed; what was tried is in the journal."""
+
+
+def tune(tasks: Sequence[Task], judge: Judge, settings: TuneSettings) -> Iterator[str]:
+    """Tune the heaviest of `tasks`, append records to the families' folders, and yield lines of progress."""
+    ends = time.monotonic() + settings.seconds
+    journal = Journal(settings.journal, judge.devices)
+    before: dict[str, float] = {}  # seconds per picture under the rules
+    wrong = 0
+    try:
+        for task, trial in zip(tasks, _try_rules(tasks, judge, journal, ends), strict=True):
+            if trial.seconds:
+                before[task.key] = task.calls * geometric_mean(list(trial.seconds.values()))
+            else:
+                yield f"left out {task.title}: {trial.problem}"
+        order = sorted((task for task in tasks if task.key in before), key=lambda task: -before[task.key])
+        total = sum(before.values())
+        chosen = order[: settings.tasks]
+        share = sum(before[task.key] for task in chosen) / total if total else 0.0
+        yield (
+            f"{len(order)} operations take {1e3 * total:.1f} ms under the rules; "
+            f"tuning the heaviest {len(chosen)}, {share:.0%} of the time"
+        )
+        saved = 0.0
+        for number, task in enumerate(chosen, 1):
+            heading = f"[{number}/{len(chosen)}] {task.title}, {before[task.key] / total:.1%} of the time"
+            if journal.finished(task.key) >= settings.trials:
+                yield f"{heading}: done before"
+                continue
+            best, problems = _search(task, judge, journal, settings, ends)
+            wrong += problems
+            for device, family in judge.families.items() if best is not None else ():
+                assert best is not None
+                append_record(settings.folder / family, record_of(task, best, device, judge.how))
+            journal.finish(task.key, settings.trials)
+            ratio = 1.0 if best is None else _mean_ratio(best)
+            saved += (1 - ratio) * before[task.key]
+            outcome = "the rules are as good" if best is None else f"{ratio:.3f} of the rules' time"
+            yield f"{heading}: {outcome}; the whole so far: {1 - saved / total:.3f}"
+    except OutOfTime:
+        yield "the time limit has passed: the same command goes on from here"
+    for family in dict.fromkeys(judge.families.values()):
+        if (settings.folder / family).is_dir():
+            write_about(settings.folder / family, settings.command)
+    yield f"{wrong} candidates discarded: refused, or different from the reference"
+
+
+def _search(
+    task: Task, judge: Judge, journal: Journal, settings: TuneSettings, ends: float
+) -> tuple[Comparison | None, int]:
+    """Search one task; return the winner, None for the rules, and how many candidates were discarded."""
+    search = Search(task.tunable.space(), task.tunable.chosen, settings.seed)
+    rules = journal.find(task.key, task.tunable.chosen)
+    assert rules is not None, "the rules were tried first"
+    for trial in journal.trials_of(task.key):
+        search.tell(trial.decisions, _figure(trial, rules))
+    while len(search.times) < settings.trials:
+        candidates = search.ask(min(judge.batch, settings.trials - len(search.times)))
+        if not candidates:
+            break
+        for trial in _try(task, candidates, judge, journal, ends):
+            search.tell(trial.decisions, _figure(trial, rules))
+    discarded = sum(1 for trial in journal.trials_of(task.key) if trial.problem)
+    finalists = [one for one in search.best(FINALISTS) if search.times[write_decisions(one)] < 1]  # type: ignore[operator]
+    compared = judge.compare(task, finalists) if finalists else []
+    winners = [one for one in compared if not one.problem and max(_ratios(one)) <= WORST_LOSS]
+    best = min(winners, key=_mean_ratio, default=None)
+    discarded += sum(1 for one in compared if one.problem)
+    return (best if best is not None and _mean_ratio(best) <= WORTH_A_RECORD else None), discarded
+
+
+def _try_rules(tasks: Sequence[Task], judge: Judge, journal: Journal, ends: float) -> list[Trial]:
+    """Return the trials of all tasks' choices by the rules, CHUNK tasks at a time."""
+    new = [task for task in tasks if journal.find(task.key, task.tunable.chosen) is None]
+    while new:
+        if time.monotonic() > ends:
+            raise OutOfTime
+        some, new = new[:CHUNK], new[CHUNK:]
+        trials = judge.judge([(task, task.tunable.chosen) for task in some])
+        for task, trial in zip(some, trials, strict=True):
+            journal.add(task.key, trial)
+    found = [journal.find(task.key, task.tunable.chosen) for task in tasks]
+    return [trial for trial in found if trial is not None]
+
+
+def _try(task: Task, candidates: Sequence[Decisions], judge: Judge, journal: Journal, ends: float) -> list[Trial]:
+    """Return the candidates' trials, from the journal where they were made before."""
+    new = [one for one in candidates if journal.find(task.key, one) is None]
+    if new:
+        if time.monotonic() > ends:
+            raise OutOfTime
+        for trial in judge.judge([(task, one) for one in new]):
+            journal.add(task.key, trial)
+    found = [journal.find(task.key, one) for one in candidates]
+    return [trial for trial in found if trial is not None]
+
+
+def _figure(trial: Trial, rules: Trial) -> float | None:
+    """Return the mean of a trial's times over the rules', with a loss on one device counted once more."""
+    if not trial.seconds:
+        return None
+    ratios = [seconds / rules.seconds[device] for device, seconds in trial.seconds.items()]
+    return geometric_mean(ratios) * max(1.0, max(ratios) / WORST_LOSS)
+
+
+def _ratios(compared: Comparison) -> list[float]:
+    return [seconds / compared.rules_seconds[device] for device, seconds in compared.seconds.items()]
+
+
+def _mean_ratio(compared: Comparison) -> float:
+    return geometric_mean(_ratios(compared))

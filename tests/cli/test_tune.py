@@ -21,13 +21,24 @@ def test_defaults_are_the_bundled_model_on_llvm() -> None:
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        (("--target", "webgpu"), "--target: got 'webgpu', wanted one of llvm"),
+        (("--target", "metal"), "--target: got 'metal', wanted one of llvm, webgpu"),
+        (("--target", "webgpu", "--runner", "local"), "--runner: got 'local', wanted one for webgpu: compilers"),
+        (("--target", "webgpu", "--chip", "navi99"), "--chip: got 'navi99'"),
+        (("--chip", "navi31"), "--target llvm: got --chip or --dtype float16 beside it"),
+        (("--trials", "0"), "--trials: got 0, wanted 1 or more"),
+        (("--time-limit", "nan"), "--time-limit: got nan, wanted 1 or more"),
+        (("--merge", "nowhere"), "--merge: got nowhere, which is no folder"),
         (("--tasks", "0"), "--tasks: got 0, wanted 1 or more"),
         (("--model", "no-such-model"), "no-such-model"),
     ],
-    ids=["target", "tasks", "model"],
+    ids=lambda value: "" if isinstance(value, str) else value[0],
 )
 def test_a_mistake_writes_nothing(arguments, words, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", *arguments, "--out", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_report_of_a_folder_without_records_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tune", "--report", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == ""

@@ -70,7 +70,7 @@ def run_on_webgpu(
     # llvmpipe writes a read of workgroup memory out lane by lane: with four lanes, kernels compile in half the time.
     defaults = {"VK_ICD_FILENAMES": str(driver), "LP_NATIVE_VECTOR_WIDTH": "128"}
     environment = defaults | os.environ | {"LD_LIBRARY_PATH": libraries}
-    command = ["node", str(TESTS / "run_wgsl.mjs"), str(WEB), str(job)]
+    command = ["node", str(WEB / "bench" / "compilers" / "run_wgsl.mjs"), str(WEB), str(job)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if process.returncode == 3:
         pytest.skip("the WebGPU adapter has no shader-f16")

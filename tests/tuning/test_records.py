@@ -1,44 +1,55 @@
 import json
 from pathlib import Path
 
-import tvm
-from tvm.target import Target
+from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, RECORDS_FILE, read_file
+from mlc_controlnet.tuning.records import append_record, merge, merge_all, write_about
+from mlc_controlnet.tuning.report import report_lines
+from tests.tuning.operations import RECORD, changed
 
-from mlc_controlnet.passes.schedule.apply_tuning_records import open_database
-from mlc_controlnet.tuning.records import write_records
-from mlc_controlnet.tuning.search import Found
-from mlc_controlnet.tuning.tasks import Task, list_candidates
-from tests.tuning.test_search import Product
-
-LLVM = Target({"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2})
+SLOW = changed(seconds=1.8e-6, decisions={"rows": 2, "columns": 16})
+ELSEWHERE = changed(device="Xeon", seconds=1.5e-6)
 
 
-def find(count: int) -> list[Found]:
-    schedule = next(iter(list_candidates(Product["main"], LLVM)))
-    return [Found(Task("product", Product["main"], 40), schedule, 2e-6, 1.5e-6)] * count
-
-
-def test_set_says_where_it_is_from(tmp_path: Path) -> None:
-    write_records(tmp_path, find(1), LLVM, "python -m mlc_controlnet tune --tasks 1")
-    about = json.loads((tmp_path / "about.json").read_text())
-    assert about["command"] == "python -m mlc_controlnet tune --tasks 1"
-    assert about["apache_tvm"] == tvm.__version__
-    assert about["target"]["mcpu"] == "x86-64-v3"
-    assert about["device"] and about["date"]
+def test_about_says_where_records_are_from(tmp_path: Path) -> None:
+    append_record(tmp_path / "v3", RECORD)
+    write_about(tmp_path / "v3", "tune --tasks 1")
+    write_about(tmp_path / "v3", "tune --tasks 2")
+    about = json.loads((tmp_path / "v3" / "about.json").read_text())
+    assert about["family"] == "v3"
+    assert [run["command"] for run in about["runs"]] == ["tune --tasks 1", "tune --tasks 2"]
+    assert all(run["date"] and run["apache_tvm"] for run in about["runs"])
     assert about["records"] == [
-        {
-            "name": "product",
-            "shapes": [[16, 8], [24, 8], [16, 24]],
-            "calls_a_picture": 40,
-            "rules_us": 2.0,
-            "tuned_us": 1.5,
-        }
+        {"operation": RECORD.operation.title, "before_us": 2.0, "after_us": 1.0, "from": "measured on EPYC"}
     ]
 
 
-def test_new_set_replaces_the_old_one(tmp_path: Path) -> None:
-    write_records(tmp_path, find(1), LLVM, "tune")
-    write_records(tmp_path, find(1), LLVM, "tune")
-    assert len(open_database(tmp_path)) == 1
-    write_records(tmp_path, [], LLVM, "tune")
-    assert len(open_database(tmp_path)) == 0
+def test_merging_keeps_the_faster_of_each_device(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    append_record(ours / "llvm" / "v3", SLOW)
+    append_record(theirs / "llvm" / "v3", RECORD)
+    append_record(theirs / "llvm" / "v3", ELSEWHERE)
+    with (theirs / "llvm" / "v3" / RECORDS_FILE).open("ab") as file:
+        file.write(b'{"key": "cut o')
+    lines = list(merge_all(theirs, ours, "tune --merge"))
+    assert lines == ["llvm/v3: 2 records, 1 lines that are no records left out"]
+    assert read_file(ours / "llvm" / "v3" / RECORDS_FILE) == ([RECORD, ELSEWHERE], [])
+
+
+def test_merging_a_measurement_removes_the_prediction_of_its_device(tmp_path: Path) -> None:
+    append_record(tmp_path / "a", changed(how=PREDICTED, seconds=1e-7))
+    append_record(tmp_path / "b", SLOW)
+    assert merge([tmp_path / "b"], tmp_path / "a") == (1, 0)
+    assert read_file(tmp_path / "a" / RECORDS_FILE)[0] == [SLOW]
+
+
+def test_the_report_shows_before_and_after_and_names_what_is_skipped(tmp_path: Path) -> None:
+    append_record(tmp_path / "llvm" / "v3", RECORD)
+    with (tmp_path / "llvm" / "v3" / RECORDS_FILE).open("ab") as file:
+        file.write(b"\x80\n")
+    append_record(tmp_path / "webgpu" / "rdna3", changed(how=PREDICTED, device="navi31"))
+    lines = list(report_lines(tmp_path, {"navi31": {"float32": 0.1, "float16": 0.2}}))
+    assert lines[0] == "llvm/v3: 1 records, 1 lines skipped"
+    assert lines[1] == "  measured on EPYC: 0.500 of the rules' time, geometric mean of 1"
+    assert lines[3].split()[:4] == ["2.0", "1.0", "0.500", "49"]
+    assert lines[4].startswith("  skipped ") and lines[4].endswith("records.jsonl:2: no text")
+    assert lines[8].split()[4:6] == ["49", "%"]

@@ -46,7 +46,7 @@ def compile_kernels(module: tvm.IRModule, dtype: str) -> list[Kernel]:
     """Compile a module after phase clean for WebGPU; list its kernels by name."""
     config = BuildConfig(model="bench", target="webgpu", dtypes=(dtype,), out=TUNING_DB, tuning_db=TUNING_DB)
     planned = plan_library(module, dtype, config)
-    shaders = dict(_shaders(generate_code(planned.module, planned.target).mod))
+    shaders = dict(shaders_of(generate_code(planned.module, planned.target).mod))
     return list(_kernels(planned.module, planned.target, shaders))
 
 
@@ -64,22 +64,23 @@ def _kernels(planned: tvm.IRModule, target: tvm.target.Target, shaders: dict[str
     launches = _count_launches(planned)
     # Measured here: phase plan gives some kernels an operand to write over, and replaces reshapes by views.
     called = tvm.IRModule({v: f for v, f in planned.functions_items() if v.name_hint in launches})
-    sizes = {v.name_hint: sum(_bytes(parameter.ty) for parameter in f.params) for v, f in called.functions_items()}
+    sizes = {v.name_hint: sum(bytes_of(parameter.ty) for parameter in f.params) for v, f in called.functions_items()}
     for facts in measure_kernels(called, target):
         yield Kernel(facts, launches[facts.prim_func], shaders.get(facts.name, ""), sizes[facts.prim_func])
 
 
-def _shaders(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:
+def shaders_of(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:
+    """Yield the name and the WGSL of each kernel of a compiled module."""
     if module.kind == "webgpu":
         for source in re.split(r"(?=//-+\n// Function: )", module.inspect_source()):
             if found := re.search(r"// Function: (\w+)", source):
                 yield found[1], source
     for imported in module.imports:
-        yield from _shaders(imported)
+        yield from shaders_of(imported)
 
 
-def _bytes(tensor: object) -> int:
-    """Return 0 for a tensor of any size."""
+def bytes_of(tensor: object) -> int:
+    """Return the bytes of a tensor; 0 if it is of any size."""
     shape = getattr(tensor, "shape", ())
     if not shape or not all(isinstance(size, tirx.IntImm) for size in shape):
         return 0

@@ -1,61 +1,41 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tvm
 from tvm import relax
-from tvm.target import Target
 
+from mlc_controlnet.compile.library import describe_tuned
+from mlc_controlnet.kernels.marks import mark_scheduled, tuned_from
+from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
-from mlc_controlnet.tuning.records import write_records
-from mlc_controlnet.tuning.search import Found
-from mlc_controlnet.tuning.tasks import Task, list_candidates
-
-LLVM = Target({"kind": "llvm", "num-cores": 2})
-
-
-def make_linear(rows: int) -> tvm.IRModule:
-    """x @ w.T as a fused but unscheduled PrimFunc named NT_matmul."""
-    builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((rows, 32), "float32"))
-    weight = relax.Var("weight", relax.TensorType((48, 32), "float32"))
-    with builder.function("main", [x, weight]):
-        with builder.dataflow():
-            transposed = builder.emit(relax.op.permute_dims(weight))
-            y = builder.emit_output(relax.op.matmul(x, transposed))
-        builder.emit_func_output(y)
-    transform = relax.transform
-    with LLVM:
-        return tvm.transform.Sequential(
-            [
-                transform.FuseTransposeMatmul(),
-                transform.LegalizeOps(),
-                transform.AnnotateTIROpPattern(),
-                transform.FuseOps(),
-                transform.FuseTIR(),
-                transform.DeadCodeElimination(),
-            ]
-        )(builder.get())
+from mlc_controlnet.passes.schedule.tuning_records import RECORDS_FILE, TuningRecords
+from tests.tuning.operations import LLVM, RECORD, make_linear
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Path:
-    """One record, for 16 rows."""
-    function = make_linear(16)["NT_matmul"]
-    schedule = next(iter(list_candidates(function, LLVM)))
-    write_records(tmp_path, [Found(Task("NT_matmul", function, 40), schedule, 2e-6, 1e-6)], LLVM, "tune")
-    return tmp_path
+def records(tmp_path: Path) -> TuningRecords:
+    """One record, for 16 rows, and two lines that are none."""
+    tunable = tunable_of(make_linear(16)["NT_matmul"], LLVM)
+    decisions = next(one for one in tunable.space() if one != tunable.chosen)
+    record = dataclasses.replace(RECORD, operation=tunable.operation, decisions=decisions)
+    (tmp_path / RECORDS_FILE).write_bytes(record.to_line().encode() + b"\x80\n{")
+    return TuningRecords([tmp_path])
 
 
-def apply(mod: tvm.IRModule, folder: Path) -> tvm.IRModule:
+def apply(mod: tvm.IRModule, records: TuningRecords) -> tvm.IRModule:
     with LLVM:
-        return ApplyTuningRecords(folder)(mod)
+        return ApplyTuningRecords(records)(mod)
 
 
-def test_recorded_workload_is_scheduled_as_recorded_and_computes_the_same(records: Path) -> None:
+def test_recorded_operation_is_scheduled_as_recorded_and_computes_the_same(records: TuningRecords) -> None:
     after = apply(make_linear(16), records)
     function = after["NT_matmul"]
     assert function.attrs["tirx.is_scheduled"] and "T.parallel" in function.script()
+    assert tuned_from(function) == "measured on EPYC"
+    tunable = tunable_of(make_linear(16)["NT_matmul"], LLVM)
+    assert function.script() != mark_scheduled(tunable.schedule(tunable.chosen)).script()
     random = np.random.default_rng(0)
     x, weight = random.standard_normal((16, 32), "float32"), random.standard_normal((48, 32), "float32")
     machine = relax.VirtualMachine(tvm.compile(after, LLVM), tvm.cpu())
@@ -63,23 +43,24 @@ def test_recorded_workload_is_scheduled_as_recorded_and_computes_the_same(record
     np.testing.assert_allclose(y, x @ weight.T, rtol=1e-5, atol=1e-5)
 
 
-def test_record_is_found_under_another_name(records: Path) -> None:
-    mod = make_linear(16)
-    renamed = tvm.IRModule({"something_else": mod["NT_matmul"]})
+def test_record_is_found_under_another_name(records: TuningRecords) -> None:
+    renamed = tvm.IRModule({"something_else": make_linear(16)["NT_matmul"]})
     assert apply(renamed, records)["something_else"].attrs["tirx.is_scheduled"]
 
 
-def test_another_shape_is_left_alone(records: Path) -> None:
+def test_another_shape_is_left_alone(records: TuningRecords) -> None:
     before = make_linear(8)
     tvm.ir.assert_structural_equal(apply(before, records), before)
 
 
-def test_scheduled_function_is_left_alone(records: Path) -> None:
-    mod = make_linear(16)
-    before = tvm.IRModule({"NT_matmul": mod["NT_matmul"].with_attr("tirx.is_scheduled", True)})
+def test_scheduled_function_is_left_alone(records: TuningRecords) -> None:
+    before = tvm.IRModule({"NT_matmul": mark_scheduled(make_linear(16)["NT_matmul"])})
     tvm.ir.assert_structural_equal(apply(before, records), before)
 
 
-def test_folder_without_records_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match=r"database_workload\.json"):
-        apply(make_linear(16), tmp_path)
+def test_a_build_says_how_many_kernels_are_tuned_and_what_was_skipped(records: TuningRecords) -> None:
+    said = describe_tuned(apply(make_linear(16), records), records)
+    assert said == (
+        "1 of 1 kernels tuned (1 measured on EPYC); records skipped: 1 cut off, 1 no text, `tune --report` names them"
+    )
+    assert describe_tuned(make_linear(16), None) == "0 of 1 kernels tuned"

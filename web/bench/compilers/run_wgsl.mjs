@@ -10,6 +10,7 @@ const [folder, jobFile] = process.argv.slice(2);
 const { create, globals } = await import(createRequire(join(folder, "package.json")).resolve("webgpu"));
 Object.assign(globalThis, globals);
 
+/** @type {{buffers: Record<string, string>, kernels: {wgsl: string, grid: number[]}[], outputs: string[]}} */
 const job = JSON.parse(readFileSync(jobFile, "utf8"));
 const gpu = create([]); // kept: Dawn crashes when its instance is collected
 const adapter = await gpu.requestAdapter();
@@ -23,7 +24,7 @@ const device = await adapter.requestDevice({
   requiredFeatures: wantsHalf ? ["shader-f16"] : [],
   requiredLimits: { maxComputeWorkgroupStorageSize: 32768 },
 });
-device.addEventListener("uncapturederror", (event) => {
+device.addEventListener("uncapturederror", (/** @type {GPUUncapturedErrorEvent} */ event) => {
   console.error(event.error.message);
   process.exit(1);
 });
@@ -50,6 +51,7 @@ for (const { wgsl, grid } of job.kernels) {
     entries.push({ binding: Number(binding), resource: { buffer: buffers.get(name).buffer } });
   }
   const pod = wgsl.match(/@binding\((\d+)\) var<uniform> podArgs/);
+  if (!pod) throw new Error("the shader has no podArgs");
   const uniform = device.createBuffer({ size: 16, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
   device.queue.writeBuffer(uniform, 0, new Uint32Array([grid[0] - 1]));
   entries.push({ binding: Number(pod[1]), resource: { buffer: uniform } });

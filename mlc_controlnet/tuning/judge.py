@@ -1,0 +1,62 @@
+"""What a search asks of a device: the times of candidates, and a last comparison of the best with the rules."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlc_controlnet.kernels.tunable import Decisions
+from mlc_controlnet.tuning.tasks import Task
+
+Candidate = tuple[Task, Decisions]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate.
+
+    Attributes:
+        seconds: of a call, by device; none if it failed.
+        problem: why it failed.
+    """
+
+    decisions: Decisions
+    seconds: Mapping[str, float]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate beside the rules' choice, by device.
+
+    Attributes:
+        decibels: agreement with the reference on random inputs.
+        problem: why it may not be used; empty if it may.
+    """
+
+    decisions: Decisions
+    seconds: Mapping[str, float]
+    rules_seconds: Mapping[str, float]
+    decibels: float
+    problem: str = ""
+
+
+class Judge(Protocol):
+    """Measures candidates, or predicts them.
+
+    Attributes:
+        how: MEASURED or PREDICTED.
+        devices: what a trial has times of.
+        families: device -> the folder of its records, below the target's; all that a comparison has times of.
+        batch: how many candidates of a task to hand over at once.
+    """
+
+    how: str
+    devices: Collection[str]
+    families: Mapping[str, str]
+    batch: int
+
+    def judge(self, candidates: Sequence[Candidate]) -> list[Trial]:
+        """Return a trial for each candidate, in order. They may be of several tasks."""
+
+    def compare(self, task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
+        """Compare the finalists with the rules and with the reference."""

@@ -1,0 +1,87 @@
+"""What a kernel should compute: its loops as they were fused, without any schedule of ours, over some of its rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.target import Target
+
+from mlc_controlnet.kernels.anchored import anchor, axis_kinds, inline_weights
+
+ROWS = 16  # of the output, about: all of a convolution would take minutes without a schedule
+LEAST_DB = {"float32": 80.0, "float16": 50.0}  # a wrong index is at 30 dB or less
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Random arguments, the last one of zeros for the output, and what it should hold; NaN where nobody computed it."""
+
+    arguments: tuple[np.ndarray, ...]
+    want: np.ndarray
+
+    @property
+    def least_decibels(self) -> float:
+        """The agreement that a kernel must reach."""
+        return LEAST_DB[str(self.want.dtype)]
+
+    def decibels(self, got: np.ndarray) -> float:
+        """Return the agreement of an output, as a signal-to-noise ratio."""
+        known = ~np.isnan(self.want)
+        want, values = self.want[known].astype(np.float64), got[known].astype(np.float64)
+        noise = float(np.square(want - values).sum())
+        if not np.isfinite(noise):
+            return -np.inf
+        return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(want).sum() / noise), 200.0))
+
+
+def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:
+    """Draw arguments and compute some rows of the output on this machine's processor.
+
+    target: of this machine; its vectors are not used.
+    """
+    random = np.random.default_rng(0)
+    arguments = [_draw(parameter.ty, random) for parameter in function.params]
+    output = arguments[-1]
+    library = tvm.compile(tvm.IRModule({"main": _some_rows(function)}), target=target)
+    tensors = [tvm.runtime.tensor(value) for value in (*arguments[:-1], np.full_like(output, np.nan))]
+    library["main"](*tensors)
+    output[...] = 0
+    return Reference(tuple(arguments), tensors[-1].numpy())
+
+
+def _draw(tensor: tirx.Buffer, random: np.random.Generator) -> np.ndarray:
+    shape, dtype = [int(size) for size in tensor.shape], str(tensor.dtype)
+    if dtype == "uint32":  # words of codes
+        return random.integers(0, 2**32, shape, np.uint32)
+    if dtype.startswith("int"):
+        return np.zeros(shape, dtype)
+    return (random.uniform(0.1, 1.0, shape) * random.choice((-1, 1), shape)).astype(dtype)
+
+
+def _some_rows(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Restrict a function to some rows of its output, evenly distributed: its other work is done for them alone."""
+    schedule = Schedule(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
+    blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
+    (kinds,) = (kinds for block in blocks if "R" in (kinds := axis_kinds(schedule, block)))
+    found = anchor(schedule, kinds)
+    assert found is not None, "tasks have one reduction"
+    inline_weights(schedule, found)
+    *outer, _ = schedule.get_loops(found.epilogue)
+    rows = schedule.fuse(*outer)
+    schedule.compute_at(found.reduction, rows, preserve_unit_loops=True)
+    loop = schedule.get(rows)
+    count = int(loop.extent)
+    step = -(-count // ROWS)
+
+    def restrict(node: tirx.For) -> tirx.For:
+        if not node.loop_var.same_as(loop.loop_var):
+            return node
+        number = tirx.Var(node.loop_var.name, node.loop_var.ty)
+        row = number * step
+        body = tvm_ffi.structural_map(node.body, (tirx.Var, lambda var: row if var.same_as(node.loop_var) else var))
+        return tirx.For(number, node.min, tirx.const(-(-count // step), str(number.ty.dtype)), node.kind, body)
+
+    return tvm_ffi.structural_map(schedule.mod["main"], (tirx.For, restrict))

@@ -1,0 +1,72 @@
+"""A search's candidates, judged by AMD's compiler; skipped where Mesa is missing."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from mlc_controlnet.bench.compilers import candidates
+from mlc_controlnet.bench.compilers.amd import mesa_version
+from mlc_controlnet.bench.compilers.candidates import FAMILIES, CompilerJudge
+from mlc_controlnet.bench.compilers.chips import CHIPS, W7900
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.kernels.tunable_kernels import tunable_of
+from mlc_controlnet.tuning.tasks import Task
+from tests.bench.compilers.made_up_judgements import kernel
+from tests.tuning.operations import WEBGPU, make_linear
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    function = make_linear(64, columns=128)["NT_matmul"]
+    tunable = tunable_of(function, WEBGPU)
+    assert tunable is not None
+    return Task(function, tunable, 1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mesa() -> None:
+    try:
+        mesa_version(W7900)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_every_chip_has_a_family() -> None:
+    assert set(FAMILIES) == set(CHIPS)
+
+
+@pytest.mark.parametrize(
+    "changes,reason",
+    [
+        ({}, ""),
+        ({"spilled": 3}, "navi31: spills 3 registers"),
+        ({"occupancy": 7}, "navi31: room for 7 waves a SIMD, the rules' choice has 12"),
+        ({"occupancy": 8}, ""),  # enough to hide latency
+        ({"workgroups": 48}, "navi31: 48 waves in all, the rules' choice has 96"),
+    ],
+)
+def test_a_candidate_that_would_wait_is_refused(changes: dict[str, int], reason: str) -> None:
+    rules = kernel("rules", 10.0)
+    assert candidates._waits(dataclasses.replace(rules, **changes), rules, W7900) == reason
+
+
+def test_times_are_predicted_for_each_chip_and_a_winner_is_run_on_a_software_adapter(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = CompilerJudge([W7900])
+    rules, impossible = task.tunable.chosen, dict(task.tunable.chosen) | {"threads_y": 64}
+    first, refused = judge.judge([(task, rules), (task, impossible)])
+    assert not first.problem and 0 < first.seconds["navi31"] < 1e-3
+    assert not refused.seconds and refused.problem
+    (compared,) = judge.compare(task, [rules])
+    assert not compared.problem and compared.decibels > 100 and compared.seconds == compared.rules_seconds
+
+    def wrong(*given: object) -> np.ndarray:
+        arguments: Sequence[np.ndarray] = given[-1]  # type: ignore[assignment]
+        return np.ones_like(arguments[-1])
+
+    monkeypatch.setattr(candidates, "run_on_adapter", wrong)
+    (compared,) = judge.compare(task, [rules])
+    assert compared.problem.startswith("differs from the reference")

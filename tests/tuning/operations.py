@@ -1,0 +1,68 @@
+"""Small PrimFuncs that can be tuned, and records of them."""
+
+import dataclasses
+
+import tvm
+from tvm import relax, tirx
+from tvm.target import Target
+
+from mlc_controlnet.kernels.tunable import Operation
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
+from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
+from mlc_controlnet.passes.schedule.tuning_records import MEASURED, Record
+
+LLVM = Target({"kind": "llvm", "num-cores": 2})
+WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"})
+OPERATION = Operation("matmul_cpu", 1, (1, 16, 48, 32), ("weights [N, K]",), ("float32[16, 32]", "float32[16, 48]"))
+RECORD = Record(OPERATION, {"rows": 4, "columns": 16}, 1e-6, 2e-6, MEASURED, "EPYC", 120.0, "0.27.0")
+
+
+def lower(builder: relax.BlockBuilder, target: Target = LLVM) -> tvm.IRModule:
+    """Fuse the functions of a builder, without a schedule."""
+    transform = relax.transform
+    with target:
+        return tvm.transform.Sequential(
+            [
+                UseDirectConv2d(),
+                transform.FuseTransposeMatmul(),
+                transform.LegalizeOps(),
+                transform.AnnotateTIROpPattern(),
+                transform.FuseOps(),
+                transform.FuseTIR(),
+                transform.DeadCodeElimination(),
+            ]
+        )(builder.get())
+
+
+def make_linear(rows: int, columns: int = 48, depth: int = 32) -> tvm.IRModule:
+    """x @ w.T as a fused but unscheduled PrimFunc named NT_matmul."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((rows, depth), "float32"))
+    weight = relax.Var("weight", relax.TensorType((columns, depth), "float32"))
+    with builder.function("main", [x, weight]):
+        with builder.dataflow():
+            transposed = builder.emit(relax.op.permute_dims(weight))
+            y = builder.emit_output(relax.op.matmul(x, transposed))
+        builder.emit_func_output(y)
+    return lower(builder)
+
+
+def make_convolution() -> tirx.PrimFunc:
+    """A 3x3 convolution of [1, 8, 6, 16] with a bias."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 8, 6, 16), "float32"))
+    weight = relax.Var("weight", relax.TensorType((8, 3, 3, 16), "float32"))  # as kernels read it
+    bias = relax.Var("bias", relax.TensorType((1, 16, 1, 1), "float32"))
+    with builder.function("main", [x, weight, bias]):
+        with builder.dataflow():
+            as_torch = builder.emit(relax.op.permute_dims(weight, AS_TORCH))
+            y = builder.emit(relax.op.nn.conv2d(x, as_torch, padding=1))
+            y = builder.emit_output(relax.op.add(y, bias))
+        builder.emit_func_output(y)
+    (function,) = (f for _, f in lower(builder).functions_items() if isinstance(f, tirx.PrimFunc))
+    return function
+
+
+def changed(**fields: object) -> Record:
+    """Return RECORD with other fields."""
+    return dataclasses.replace(RECORD, **fields)  # type: ignore[arg-type]

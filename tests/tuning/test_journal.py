@@ -1,0 +1,36 @@
+from pathlib import Path
+
+from mlc_controlnet.tuning.journal import Journal
+from mlc_controlnet.tuning.judge import Trial
+
+FAST, WRONG = Trial({"rows": 4}, {"EPYC": 1e-6}), Trial({"rows": 8}, {}, "differs from the reference: 3 dB")
+
+
+def test_trials_are_there_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "below" / "trials.jsonl"
+    journal = Journal(file, ["EPYC"])
+    journal.add("k", FAST)
+    journal.add("k", WRONG)
+    journal.add("other", FAST)
+    journal.finish("other", 64)
+    again = Journal(file, ["EPYC"])
+    assert again.trials_of("k") == [FAST, WRONG]
+    assert again.find("k", {"rows": 4}) == FAST and again.find("k", {"rows": 2}) is None
+    assert (again.finished("k"), again.finished("other")) == (0, 64)
+
+
+def test_a_line_that_was_cut_off_costs_one_trial(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    Journal(file, ["EPYC"]).add("k", FAST)
+    Journal(file, ["EPYC"]).add("k", WRONG)
+    file.write_bytes(file.read_bytes()[:-20])
+    journal = Journal(file, ["EPYC"])
+    assert journal.trials_of("k") == [FAST]
+    journal.add("k", WRONG)
+    assert Journal(file, ["EPYC"]).trials_of("k") == [FAST, WRONG]
+
+
+def test_times_of_another_device_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "trials.jsonl"
+    Journal(file, ["EPYC"]).add("k", FAST)
+    assert Journal(file, ["EPYC", "Xeon"]).trials_of("k") == []
