@@ -11,7 +11,7 @@ from mlc_controlnet.bench.compilers.amd_isa import Cost, cost_of, parse
 from mlc_controlnet.bench.compilers.amd_loops import find_loops, trips_of
 from mlc_controlnet.bench.compilers.chips import Chip
 from mlc_controlnet.bench.compilers.code import Code
-from mlc_controlnet.bench.compilers.spirv import INSTALL, Spirv, driver_manifest
+from mlc_controlnet.bench.compilers.spirv import INSTALL, Spirv, check_programs, driver_manifest
 from mlc_controlnet.errors import UserError
 
 PROCESS = Path(__file__).with_name("radv_process.py")
@@ -54,7 +54,8 @@ def compile_for_amd(
 
 
 def mesa_version(chip: Chip) -> str:
-    """Return Mesa's version. Raises UserError if it is missing or too old."""
+    """Return Mesa's version. Raises UserError if it is missing or too old, or what it needs is missing."""
+    check_programs()
     return ".".join(map(str, _start([], chip)[0]))
 
 

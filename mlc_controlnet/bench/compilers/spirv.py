@@ -15,7 +15,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import WEB
 
 ICD = Path("/usr/share/vulkan/icd.d")
-INSTALL = "run tests/bench/install_mesa.sh, which takes it from bookworm-backports on Debian 12"
+INSTALL = "install mesa-vulkan-drivers: tests/bench/install_mesa.sh takes it from bookworm-backports on Debian 12"
 TARGET = ("--target-env", "vulkan1.3")
 
 
@@ -37,6 +37,15 @@ def driver_manifest(driver: str) -> Path:
     return found[0]
 
 
+def check_programs() -> None:
+    """Raise UserError if a program or package is missing that WGSL is compiled with."""
+    if shutil.which("spirv-as") is None:
+        raise UserError("spirv-as", "no such program", "spirv-tools", "apt install spirv-tools")
+    if not (WEB / "node_modules" / "webgpu").is_dir():
+        raise UserError("web/node_modules", "no webgpu", "npm's packages", "run npm --prefix web ci")
+    driver_manifest("lvp")
+
+
 def to_spirv(shaders: Mapping[str, str], folder: Path) -> tuple[dict[str, Spirv], dict[str, str]]:
     """Compile WGSL, by name, into `folder`.
 
@@ -46,10 +55,7 @@ def to_spirv(shaders: Mapping[str, str], folder: Path) -> tuple[dict[str, Spirv]
     Raises:
         UserError: a program or package is missing.
     """
-    if shutil.which("spirv-as") is None:
-        raise UserError("spirv-as", "no such program", "spirv-tools", "apt install spirv-tools")
-    if not (WEB / "node_modules" / "webgpu").is_dir():
-        raise UserError("web/node_modules", "no webgpu", "npm's packages", "run npm --prefix web ci")
+    check_programs()
     for name, wgsl in shaders.items():
         (folder / f"{name}.wgsl").write_text(wgsl, encoding="utf-8")
     environment = {**os.environ, "VK_DRIVER_FILES": str(driver_manifest("lvp")), "GALLIVM_PERF": "nopt"}

@@ -1,17 +1,22 @@
 """A chip whose compiler is missing, or that nobody knows, costs one line: the other chips are judged."""
 
+import shutil
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
+from mlc_controlnet.bench.compilers import amd, spirv
 from mlc_controlnet.bench.compilers import measure as measuring
 from mlc_controlnet.bench.compilers.chips import Chip
 from mlc_controlnet.bench.compilers.judgement import Judgement
 from mlc_controlnet.bench.compilers.measure import JudgeSettings, measure
+from mlc_controlnet.bench.compilers.nvidia import Toolkit
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 
 ROW = Judgement("matmul", "matmul", 1e9, 1.0, (), {})
+CUDA = Toolkit(Path("nvcc"), Path("nvdisasm"), (), "13.0")
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +41,44 @@ def test_rows_of_other_chips_are_made_and_each_missing_one_is_a_line() -> None:
     assert [(one.chip, one.rows) for one in figures] == [("navi31", (ROW,)), ("navi21", (ROW,))]
     assert [error.subject for error in missing] == ["nvcc", "--chip"]
     assert "navi99" in missing[1].got and "sm_90" in missing[1].wanted and "acm-g10" in missing[1].wanted
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [  # what radv_process.py answers over Debian 12's own Mesa
+        ("""print('{"device": "RADV NAVI21", "mesa": [22, 3, 6]}')""", "Mesa: got 22.3.6, wanted 25 or newer; "),
+        ("import sys; sys.exit('radv: Unknown family: navi31')", "RADV: got radv: Unknown family: navi31, wanted Mesa"),
+    ],
+)
+def test_a_mesa_older_than_25_costs_a_line_that_names_its_package(
+    answer: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = tmp_path / "radv_process.py"
+    process.write_text(answer)
+    monkeypatch.setattr(amd, "PROCESS", process)
+    monkeypatch.setattr(amd, "check_programs", lambda: None)
+    monkeypatch.setattr(amd, "driver_manifest", lambda driver: tmp_path / f"{driver}_icd.json")
+    monkeypatch.setattr(measuring, "mesa_version", amd.mesa_version)
+    monkeypatch.setattr(measuring, "find_toolkit", lambda: CUDA)
+    missing: list[UserError] = []
+    settings = JudgeSettings((), False, False, ("float16",), ("navi31", "sm_89"), "")
+    figures = measure(settings, lambda *_: None, missing.append)
+    assert [(one.chip, one.rows) for one in figures] == [("sm_89", (ROW,))]
+    (error,) = missing
+    assert str(error).startswith(told) and "install mesa-vulkan-drivers" in str(error) and "\n" not in str(error)
+
+
+def test_a_program_that_only_amds_chips_need_costs_nvidias_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match=r"spirv-as: got no such program.*apt install spirv-tools"):
+        spirv.check_programs()
+    monkeypatch.setattr(measuring, "mesa_version", amd.mesa_version)
+    monkeypatch.setattr(measuring, "find_toolkit", lambda: CUDA)
+    missing: list[UserError] = []
+    figures = measure(
+        JudgeSettings((), False, False, ("float16",), ("navi31", "sm_89"), ""), lambda *_: None, missing.append
+    )
+    assert [one.chip for one in figures] == ["sm_89"] and [error.subject for error in missing] == ["spirv-as"]
 
 
 def test_the_peer_has_no_source_for_nvidias_chips() -> None:
