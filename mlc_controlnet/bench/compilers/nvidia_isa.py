@@ -6,7 +6,7 @@ the scheduler, one for every instruction.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -52,6 +52,7 @@ def parse(assembly: str) -> dict[str, list[Block]]:
             close(found[1])
         elif found := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?(.*?)\s*;", line):
             opcode, _, operands = found[1].partition(" ")
+            operands = operands.partition("(*")[0]  # a remark: what is spilled
             instructions.append(Instruction(opcode, tuple(o.strip() for o in operands.split(",") if o.strip())))
             if opcode.startswith("BRA"):
                 close("")
@@ -93,51 +94,75 @@ def _trips(blocks: Sequence[Block], first: int, last: int, spans: Sequence[tuple
 
 
 def _run(before: Sequence[Instruction], own: Sequence[Instruction], test: int, kind: str) -> int | None:
-    register, bound = own[test].operands[2:4]
-    limit, value = _number(bound), _constant(before, register.removesuffix(".reuse"))
-    register = register.removesuffix(".reuse")
-    steps = [(place, _step(i, register)) for place, i in enumerate(own) if i.operands[:1] == (register,)]
-    if limit is None or value is None or len(steps) != 1 or steps[0][1] is None:
-        return None
-    where, step = steps[0]
-    assert step is not None
+    """Run the loop's integers until the compare at place `test` of `own` changes; None if they are not constant."""
+    sides = [side.removesuffix(".reuse") for side in own[test].operands[2:4]]
+    values: dict[str, int | None] = {}
+    for instruction in before:
+        _evaluate(instruction, values)
+    deciding = _deciding(own, sides)
     initially = None
     for trips in range(1, MOST_TRIPS):
-        value += step if where < test else 0
-        result = COMPARISONS[kind](value, limit)
-        if initially is None:
-            initially = result
+        result = None
+        for place, instruction in deciding:
+            if place > test and result is None:
+                result = _compare(kind, sides, values)
+            _evaluate(instruction, values)
+        result = _compare(kind, sides, values) if result is None else result
+        if result is None:
+            return None
+        initially = result if initially is None else initially
         if result != initially:
             return trips
-        value += step if where > test else 0
     return None
 
 
-def _step(instruction: Instruction, register: str) -> int | None:
-    """The constant that an addition adds to the register."""
-    sources = [o.removesuffix(".reuse") for o in instruction.operands[1:] if o not in ("RZ", "URZ")]
-    if instruction.opcode not in ("IADD3", "UIADD3", "VIADD") or register not in sources or len(sources) != 2:
-        return None
-    sources.remove(register)
-    return _number(sources[0])
+def _compare(kind: str, sides: Sequence[str], values: Mapping[str, int | None]) -> bool | None:
+    left, right = (_read(side, values) for side in sides)
+    return None if left is None or right is None else COMPARISONS[kind](left, right)
 
 
-def _constant(before: Sequence[Instruction], register: str) -> int | None:
-    """The constant that a register holds, as its last write in program order says."""
-    lower = re.sub(r"\d+", lambda found: str(int(found[0]) - 1), register)
-    for instruction in reversed(before):
-        target, *sources = instruction.operands or ("",)
-        if instruction.opcode.startswith("CS2R") and target in (register, lower):
-            return 0 if sources == ["SRZ"] else None
-        if target != register:
-            continue
-        if re.match(r"U?MOV$|IMAD\.MOV|U?IMAD\.U32", instruction.opcode):
-            return 0 if sources[-1] in ("RZ", "URZ") else _number(sources[-1])
-        if instruction.opcode.startswith("HFMA2") and sources[:2] == ["-RZ", "RZ"]:  # a constant as two halves
-            high, low = (int(np.float16(float(source)).view(np.uint16)) for source in sources[2:4])
-            return high << 16 | low
-        return None
-    return None
+def _deciding(own: Sequence[Instruction], sides: Sequence[str]) -> list[tuple[int, Instruction]]:
+    """The instructions on which the compared numbers depend, with their places."""
+    wanted = set(sides)
+    found: dict[int, Instruction] = {}
+    while True:
+        new = {p: i for p, i in enumerate(own) if p not in found and wanted & set(_targets(i))}
+        if not new:
+            return sorted(found.items())
+        found |= new
+        wanted |= {operand.removesuffix(".reuse") for i in new.values() for operand in i.operands}
+
+
+def _targets(instruction: Instruction) -> tuple[str, ...]:
+    """What an instruction writes: registers, or a number of the stack, as in [R1+0x8]."""
+    target = instruction.operands[0] if instruction.operands else ""
+    if instruction.opcode == "CS2R":  # a pair
+        return target, re.sub(r"\d+", lambda found: str(int(found[0]) + 1), target)
+    return (target,)
+
+
+def _evaluate(instruction: Instruction, values: dict[str, int | None]) -> None:
+    """Write into `values` what an instruction writes: None where it is not known before the kernel runs."""
+    _, *sources = instruction.operands or ("",)
+    read = [_read(source, values) for source in sources]
+    result: int | None = None
+    if re.match(r"U?MOV$|IMAD\.MOV|U?IMAD\.U32|CS2R", instruction.opcode):
+        result = read[-1]
+    elif re.fullmatch(r"(LDL|STL)(\.LU)?", instruction.opcode):  # a counter that is spilled
+        result = read[0]
+    elif instruction.opcode.startswith("HFMA2") and sources[:2] == ["-RZ", "RZ"]:  # a constant as two halves
+        high, low = (int(np.float16(float(source)).view(np.uint16)) for source in sources[2:4])
+        result = high << 16 | low
+    elif instruction.opcode in ("IADD3", "UIADD3", "VIADD"):
+        known = [number for number in read if number is not None]
+        result = sum(known) if len(known) == len(read) else None
+    values |= dict.fromkeys(_targets(instruction), result)
+
+
+def _read(text: str, values: Mapping[str, int | None]) -> int | None:
+    """The number that an operand stands for."""
+    place = text.removesuffix(".reuse")
+    return 0 if place in ("RZ", "URZ", "SRZ") else values.get(place, _number(place))
 
 
 def _number(text: str) -> int | None:

@@ -43,6 +43,28 @@ def test_a_counter_that_is_not_constant_gives_no_count():
     assert [loop.trips for loop in find_loops(blocks)] == [None, 8]
 
 
+def test_a_counter_that_is_spilled_to_the_stack_is_followed():
+    text = NESTED.replace("MOV R98, RZ ;", 'STL [R1+0x8], RZ     (*"SpillRefill"*);').replace(
+        "        /*04e0*/                   IADD3 R98, R98, 0x1, RZ ;",
+        "        /*04d0*/                   LDS.128 R98, [R3] ;\n"
+        '        /*04d8*/                   LDL.LU R98, [R1+0x8]     (*"SpillRefill"*);\n'
+        "        /*04e0*/                   IADD3 R98, R98, 0x1, RZ ;\n"
+        '        /*04e8*/                   STL [R1+0x8], R98     (*"SpillRefill"*);',
+    )
+    (blocks,) = parse(text).values()
+    assert [loop.trips for loop in find_loops(blocks)] == [10, 8]
+    (blocks,) = parse(text.replace("STL [R1+0x8], R98", "STL.64 [R1+0x8], R98")).values()
+    assert [loop.trips for loop in find_loops(blocks)] == [None, 8]
+
+
+def test_a_counter_of_two_trips_becomes_a_constant():
+    two = NESTED.replace("R98, 0xa, PT", "R98, 0x2, PT").replace(
+        "@P1 CALL", "MOV R98, 0x1 ;\n        /*1bc8*/              @P1 CALL"
+    )
+    (blocks,) = parse(two).values()
+    assert [loop.trips for loop in find_loops(blocks)] == [2, 8]
+
+
 def cost(opcode: str, *operands: str, architecture: str = "sm_89"):
     return cost_of(Instruction(opcode, operands), architecture)
 
