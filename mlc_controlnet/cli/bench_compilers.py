@@ -48,9 +48,8 @@ def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 def _bench_compilers(options: argparse.Namespace) -> None:
     from mlc_controlnet.bench.compilers.chips import Chip
     from mlc_controlnet.bench.compilers.correlation import correlate
-    from mlc_controlnet.bench.compilers.figures import PEER, find, read_figures, write_figures
+    from mlc_controlnet.bench.compilers.figures import FOLDER, PEER, find, read_figures, write_figures
     from mlc_controlnet.bench.compilers.intel import DEVICES
-    from mlc_controlnet.bench.compilers.judge_intel import intel_lines
     from mlc_controlnet.bench.compilers.judgement import Judgement
     from mlc_controlnet.bench.compilers.measure import ORDER, JudgeSettings, measure
     from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
@@ -58,12 +57,11 @@ def _bench_compilers(options: argparse.Namespace) -> None:
     check_checkout("bench compilers")
     on_intel = [name for name in options.chip if name in DEVICES]
     missing: list[UserError] = []  # of some chips: the rows of the others come first
-    try:
-        for dtype in options.dtype or ("float16",):
-            for line in intel_lines(tuple(options.only), dtype, on_intel) if on_intel else ():
-                print(line, flush=True)
-    except UserError as error:
-        missing.append(error)
+    if on_intel:
+        try:
+            _on_intel(options, on_intel)
+        except UserError as error:
+            missing.append(error)
     options.chip = [name for name in options.chip if name not in DEVICES]
     if on_intel and not options.chip:
         _raise_last(missing)
@@ -89,9 +87,27 @@ def _bench_compilers(options: argparse.Namespace) -> None:
     figures = measure(settings, show, missing.append)
     if options.keep and figures:
         for one in figures:
-            print(write_figures(one, ORDER))
+            print(write_figures(one, ORDER, FOLDER))
         report(options)
     _raise_last(missing)
+
+
+def _on_intel(options: argparse.Namespace, devices: Sequence[str]) -> None:
+    """Print, and keep if asked, what Intel's compiler says."""
+    from mlc_controlnet.bench.compilers.figures import INTEL_FOLDER, write_figures
+    from mlc_controlnet.bench.compilers.intel import IntelJudgement
+    from mlc_controlnet.bench.compilers.judge_intel import intel_lines, measure_on_intel
+    from mlc_controlnet.bench.compilers.measure import ORDER
+
+    def show(device: str, judgement: IntelJudgement) -> None:
+        print("\n".join(intel_lines(device, judgement)), flush=True)
+
+    dtypes = options.dtype or ("float16",)
+    figures = measure_on_intel(tuple(options.only), dtypes, devices, options.command_line, show)
+    if options.keep:
+        for one in figures:
+            print(write_figures(one, ORDER, INTEL_FOLDER))
+        report(options)
 
 
 def _raise_last(errors: Sequence[UserError]) -> None:
@@ -112,6 +128,6 @@ def report(_options: argparse.Namespace) -> None:
     check_checkout("bench report")
     for path in write_report(of_operations.read_figures(), SOFTWARE_ADAPTERS, of_operations.FOLDER):
         print(path)
-    kept = of_compilers.read_figures()
-    for path in write_compilers(kept, (README, PERFORMANCE), of_compilers.FOLDER):
+    kept, intel = of_compilers.read_figures(), of_compilers.read_intel_figures()
+    for path in write_compilers(kept, intel, (README, PERFORMANCE), of_compilers.FOLDER):
         print(path)

@@ -5,12 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from mlc_controlnet.bench.compilers.intel import IntelJudgement
 from mlc_controlnet.bench.compilers.judgement import Judgement
 from mlc_controlnet.bundle.json_record import from_json, to_json
 from mlc_controlnet.files import write_text
 
 FOLDER = Path(__file__).parents[1] / "figures" / "compilers"
+INTEL_FOLDER = FOLDER / "intel"
 OURS, PEER = "ours", "onnxruntime-web"
 AND = "; "  # between the commands of a file
 DIGITS = 6  # of a kept number
@@ -45,7 +48,32 @@ class CompilerFigures:
         return next((row for row in self.rows if row.name == name), None)
 
 
-def write_figures(figures: CompilerFigures, order: Sequence[str], folder: Path = FOLDER) -> Path:
+@dataclass(frozen=True)
+class IntelFigures:
+    """The judgements of our kernels on one of Intel's chips in one dtype: a file. No time is predicted from them.
+
+    Attributes:
+        device: a key of intel.DEVICES.
+        command, versions: as in CompilerFigures.
+    """
+
+    device: str
+    dtype: str
+    command: str
+    date: str
+    versions: Mapping[str, str]
+    rows: tuple[IntelJudgement, ...]
+
+    @property
+    def file_name(self) -> str:
+        """`acm-g10-float16-ours.json`."""
+        return f"{self.device}-{self.dtype}-{OURS}.json"
+
+
+Kept = TypeVar("Kept", CompilerFigures, IntelFigures)
+
+
+def write_figures(figures: Kept, order: Sequence[str], folder: Path) -> Path:
     """Write `figures` into `folder`, a row a line; rows of the same file that were not judged again stay.
 
     The command that made those stays with them.
@@ -54,7 +82,7 @@ def write_figures(figures: CompilerFigures, order: Sequence[str], folder: Path =
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / figures.file_name
-    before = read_file(path) if path.exists() else figures
+    before: Kept = _read(type(figures), path) if path.exists() else figures
     rows = {row.name: row for row in (*before.rows, *figures.rows)}
     if len(rows) > len(figures.rows):
         commands = dict.fromkeys([*before.command.split(AND), figures.command])
@@ -69,14 +97,18 @@ def write_figures(figures: CompilerFigures, order: Sequence[str], folder: Path =
     return path
 
 
-def read_file(path: Path) -> CompilerFigures:
-    """Read one file. Raises UserError if it is damaged."""
-    return from_json(CompilerFigures, json.loads(path.read_bytes()), path.name)
-
-
 def read_figures(folder: Path = FOLDER) -> list[CompilerFigures]:
-    """Read every file of `folder`."""
-    return [read_file(path) for path in sorted(folder.glob("*.json"))]
+    """Read every file of `folder`. Raises UserError if one is damaged."""
+    return [_read(CompilerFigures, path) for path in sorted(folder.glob("*.json"))]
+
+
+def read_intel_figures(folder: Path = INTEL_FOLDER) -> list[IntelFigures]:
+    """Read every file of `folder`. Raises UserError if one is damaged."""
+    return [_read(IntelFigures, path) for path in sorted(folder.glob("*.json"))]
+
+
+def _read(kind: type[Kept], path: Path) -> Kept:
+    return from_json(kind, json.loads(path.read_bytes()), path.name)
 
 
 def find(kept: Sequence[CompilerFigures], contestant: str, chip: str, dtype: str) -> CompilerFigures | None:

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,36 @@ class IntelKernel:
     workgroup_bytes: int
 
 
+@dataclass(frozen=True)
+class IntelJudgement:
+    """What the compiler says of an operation.
+
+    Attributes:
+        name, title: the operation's.
+        kernels: as the library has them.
+        error: the compiler's first one if it rejects the source; else empty.
+    """
+
+    name: str
+    title: str
+    kernels: tuple[IntelKernel, ...]
+    error: str
+
+
+def compiler_version() -> str:
+    """Return the version of ocloc's package. Raises UserError if it is missing."""
+    _check_compiler()
+    with tempfile.TemporaryDirectory() as folder:  # the answer is a file
+        subprocess.run(["ocloc", "query", "OCL_DRIVER_VERSION"], cwd=folder, capture_output=True, check=False)
+        answer = Path(folder) / "OCL_DRIVER_VERSION"
+        return answer.read_text(encoding="utf-8").strip() if answer.exists() else "unknown"
+
+
+def _check_compiler() -> None:
+    if shutil.which("ocloc") is None:
+        raise UserError("ocloc", "no such program", "Intel's offline compiler", "apt install intel-opencl-icd")
+
+
 def compile_for_intel(source: str, device: str, folder: Path) -> list[IntelKernel]:
     """Compile OpenCL C in `folder` for a key of DEVICES.
 
@@ -36,8 +67,7 @@ def compile_for_intel(source: str, device: str, folder: Path) -> list[IntelKerne
         UserError: ocloc is missing.
         ValueError: the compiler rejects the source; the message is its first error.
     """
-    if shutil.which("ocloc") is None:
-        raise UserError("ocloc", "no such program", "Intel's offline compiler", "apt install intel-opencl-icd")
+    _check_compiler()
     file, binary = folder / "kernels.cl", folder / "kernels"
     file.write_text(source, encoding="utf-8")
     binary.unlink(missing_ok=True)

@@ -100,19 +100,19 @@ def _run(before: Sequence[Instruction], own: Sequence[Instruction], test: int, k
     for instruction in before:
         _evaluate(instruction, values)
     deciding = _deciding(own, sides)
-    initially = None
+    initially, written = None, {target for _, i in deciding for target in _targets(i)}
     for trips in range(1, MOST_TRIPS):
-        result = None
+        result, entered = None, [values.get(target) for target in written]
         for place, instruction in deciding:
             if place > test and result is None:
                 result = _compare(kind, sides, values)
             _evaluate(instruction, values)
         result = _compare(kind, sides, values) if result is None else result
-        if result is None:
-            return None
         initially = result if initially is None else initially
         if result != initially:
-            return trips
+            return trips if result is not None else None
+        if result is None or entered == [values.get(target) for target in written]:  # unknown, or it never changes
+            return None
     return None
 
 
@@ -130,7 +130,8 @@ def _deciding(own: Sequence[Instruction], sides: Sequence[str]) -> list[tuple[in
         if not new:
             return sorted(found.items())
         found |= new
-        wanted |= {operand.removesuffix(".reuse") for i in new.values() for operand in i.operands}
+        operands = {operand.removesuffix(".reuse") for i in new.values() for operand in i.operands}
+        wanted |= {operand for operand in operands if re.match(r"U?R\d|\[", operand)}
 
 
 def _targets(instruction: Instruction) -> tuple[str, ...]:

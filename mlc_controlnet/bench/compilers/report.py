@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlc_controlnet.bench.compilers.chips import CHIPS, Chip
-from mlc_controlnet.bench.compilers.figures import AND, OURS, PEER, CompilerFigures, find
+from mlc_controlnet.bench.compilers.figures import AND, OURS, PEER, CompilerFigures, IntelFigures, find
 from mlc_controlnet.bench.compilers.full_size import NAME as STEP
+from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
 from mlc_controlnet.bench.compilers.plot import plot
 from mlc_controlnet.errors import UserError
@@ -26,10 +27,12 @@ How to read a table: registers of a thread, values spilled to memory, bytes of w
 holds are those of the operation's heaviest kernel, and so are the multiply-adds a vector instruction and a load of
 workgroup memory, over the whole step of k with its loads. *Limit*: share of the chip's published rates, which a kernel
 exceeds that saves multiplications. *Against*: predicted times as fast as onnxruntime-web, by the same compiler and the
-same roofline."""
+same roofline. Intel's chips come last, without times."""
 
 
-def write_report(kept: Sequence[CompilerFigures], pages: Sequence[Path], folder: Path) -> list[Path]:
+def write_report(
+    kept: Sequence[CompilerFigures], intel: Sequence[IntelFigures], pages: Sequence[Path], folder: Path
+) -> list[Path]:
     """Write the plots and README.md into `folder`, and the summary between BEGIN and END of each page.
 
     pages: the first gets the short summary, the others all of it.
@@ -41,7 +44,7 @@ def write_report(kept: Sequence[CompilerFigures], pages: Sequence[Path], folder:
         UserError: a page lacks the marks.
     """
     content = {folder / f"compilers-{theme}.svg": plot(kept, theme) for theme in THEMES}
-    content[folder / "README.md"] = "\n".join([PREFACE, *_all_tables(kept)]) + "\n"
+    content[folder / "README.md"] = "\n".join([PREFACE, *_all_tables(kept), *_intel_tables(intel)]) + "\n"
     for number, page in enumerate(pages):
         text = page.read_text(encoding="utf-8")
         if text.count(BEGIN) != 1 or text.count(END) != 1:
@@ -162,7 +165,26 @@ def _all_tables(kept: Sequence[CompilerFigures]) -> Iterator[str]:
                 yield f"\n{row.title}, {name}: {error}"
 
 
-def _commands(figures: CompilerFigures) -> str:
+def _intel_tables(kept: Sequence[IntelFigures]) -> Iterator[str]:
+    for figures in kept:
+        versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items())
+        yield ""
+        yield f"## {DEVICES[figures.device]}, {figures.dtype}"
+        yield ""
+        yield f"{figures.date}; {versions}. {_commands(figures)}"
+        yield ""
+        yield _line(["", "kernel", "SIMD", "registers of 32 bytes", "bytes spilled", "bytes of workgroup memory"])
+        yield _line(["---"] * 2 + ["---:"] * 4)
+        for row in figures.rows:
+            for kernel in row.kernels:
+                numbers = (kernel.simd, kernel.registers, kernel.spilled_bytes, kernel.workgroup_bytes)
+                yield _line([row.title, f"`{kernel.name.removesuffix('_kernel')}`", *map(str, numbers)])
+        for row in figures.rows:
+            if row.error:
+                yield f"\n{row.title}: {row.error}"
+
+
+def _commands(figures: CompilerFigures | IntelFigures) -> str:
     return " and ".join(f"`{command}`" for command in figures.command.split(AND))
 
 

@@ -3,7 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.bench.compilers.figures import FOLDER, OURS, PEER, find, read_figures, write_figures
+from mlc_controlnet.bench.compilers.figures import (
+    FOLDER,
+    OURS,
+    PEER,
+    IntelFigures,
+    find,
+    read_figures,
+    read_intel_figures,
+    write_figures,
+)
+from mlc_controlnet.bench.compilers.intel import IntelJudgement, IntelKernel
 from mlc_controlnet.bench.compilers.report import BEGIN, END, write_report
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import PERFORMANCE, README
@@ -19,7 +29,7 @@ def pages(tmp_path: Path) -> list[Path]:
 
 
 def test_a_summary_has_the_step_and_the_ratios_to_the_peer(tmp_path: Path, pages: list[Path]) -> None:
-    write_report(made_up_judgements(), pages, tmp_path / "figures")
+    write_report(made_up_judgements(), [], pages, tmp_path / "figures")
     row = "| Radeon Pro W7900, float16 | 30.0 ms | 0% | **1.00x** | 0.50x | 2.00x | 1 of 2 |"
     for page in pages:
         text = page.read_text()
@@ -28,7 +38,7 @@ def test_a_summary_has_the_step_and_the_ratios_to_the_peer(tmp_path: Path, pages
 
 
 def test_only_the_second_page_lists_the_heaviest_kernels(tmp_path: Path, pages: list[Path]) -> None:
-    write_report(made_up_judgements(), pages, tmp_path / "figures")
+    write_report(made_up_judgements(), [], pages, tmp_path / "figures")
     row = "| `heavy` | 10 | 30.00 | 100% | vector | 1.50 |"
     assert [row in page.read_text() for page in pages] == [False, True]
 
@@ -36,7 +46,7 @@ def test_only_the_second_page_lists_the_heaviest_kernels(tmp_path: Path, pages: 
 def test_every_row_is_listed_and_so_are_rejected_shaders(tmp_path: Path, pages: list[Path]) -> None:
     ours, theirs = made_up_judgements()
     broken = judgement("broken", errors={"c_kernel": "wrong type"})
-    write_report([dataclasses.replace(ours, rows=(*ours.rows, broken)), theirs], pages, tmp_path / "figures")
+    write_report([dataclasses.replace(ours, rows=(*ours.rows, broken)), theirs], [], pages, tmp_path / "figures")
     text = (tmp_path / "figures" / "README.md").read_text()
     assert "| the matmul | 20.0 | 40.0 | 2.00x | 50% | vector | 128 | 0 | 8192 | 12 | 1.50 | 16.0 |" in text
     assert "the broken, c_kernel: wrong type" in text
@@ -46,7 +56,7 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("no marks")
     with pytest.raises(UserError, match="bench compilers: begin"):
-        write_report(made_up_judgements(), [page], tmp_path)
+        write_report(made_up_judgements(), [], [page], tmp_path)
 
 
 def test_kept_figures_are_read_again_and_rows_are_replaced_one_by_one(tmp_path: Path) -> None:
@@ -70,7 +80,7 @@ def test_the_repositorys_report_is_that_of_its_figures(tmp_path: Path) -> None:
         parent.mkdir(parents=True, exist_ok=True)
     for copy, page in zip(copies, (README, PERFORMANCE), strict=True):
         copy.write_text(page.read_text(encoding="utf-8"), encoding="utf-8")
-    write_report(read_figures(), copies, folder)
+    write_report(read_figures(), read_intel_figures(), copies, folder)
     for copy, page in zip(copies, (README, PERFORMANCE), strict=True):
         assert copy.read_text() == page.read_text(), "run python -m mlc_controlnet bench report"
     assert (folder / "README.md").read_text() == (FOLDER / "README.md").read_text()
@@ -80,6 +90,31 @@ def test_a_chip_without_a_step_and_without_the_peer_has_rows_but_no_line_of_the_
     tmp_path: Path, pages: list[Path]
 ) -> None:
     alone = dataclasses.replace(figures(OURS, judgement("norm", kernel("b", 80.0))), chip="sm_89")
-    write_report([*made_up_judgements(), alone], pages, tmp_path / "figures")
+    write_report([*made_up_judgements(), alone], [], pages, tmp_path / "figures")
     assert "RTX 4090" not in pages[0].read_text()
     assert "## GeForce RTX 4090, float16" in (tmp_path / "figures" / "README.md").read_text()
+
+
+def test_what_intels_compiler_says_is_kept_and_listed_without_times(tmp_path: Path, pages: list[Path]) -> None:
+    norm = IntelJudgement("norm", "the norm", (IntelKernel("norm_kernel", 16, 128, 64, 8192),), "")
+    first = IntelFigures("acm-g10", "float16", "bench", "2026-01-31", {"intel-opencl-icd": "22.43"}, (norm,))
+    broken = dataclasses.replace(first, command="later", rows=(IntelJudgement("matmul", "the matmul", (), "no"),))
+    for one in (first, broken):
+        write_figures(one, ("matmul", "norm"), tmp_path / "intel")
+    (kept,) = read_intel_figures(tmp_path / "intel")
+    assert kept == dataclasses.replace(first, command="bench; later", rows=(*broken.rows, norm))
+    write_report(made_up_judgements(), [kept], pages, tmp_path / "figures")
+    text = (tmp_path / "figures" / "README.md").read_text()
+    assert "## Arc A770, float16\n\n2026-01-31; intel-opencl-icd 22.43. `bench` and `later`" in text
+    assert "| the norm | `norm` | 16 | 128 | 64 | 8192 |" in text and "\nthe matmul: no\n" in text
+
+
+def test_kept_kernels_execute_the_multiply_adds_that_their_operation_needs() -> None:
+    """A loop whose counter is not understood counts once, and would make a kernel look fast."""
+    for kept in read_figures():
+        for row in kept.rows:
+            if row.kernels and row.multiply_adds:
+                done = sum(kernel.launches * kernel.multiply_adds for kernel in row.kernels) / row.multiply_adds
+                doubled = kept.contestant == OURS and row.name.startswith("upsample")  # four taps do what nine would
+                least, most = (4 / 9, 5 / 9) if doubled and done < 0.9 else (0.95, 2.2)
+                assert least <= done <= most, f"{kept.file_name}, {row.name}: {done:.3f} of what it needs"
