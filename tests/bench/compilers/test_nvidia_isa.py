@@ -65,6 +65,11 @@ def test_a_counter_of_two_trips_becomes_a_constant():
     assert [loop.trips for loop in find_loops(blocks)] == [2, 8]
 
 
+def test_a_compare_that_never_changes_gives_no_count():
+    (blocks,) = parse(NESTED.replace("IADD3 R98, R98, 0x1, RZ", "IADD3 R98, RZ, 0x1, RZ")).values()
+    assert [loop.trips for loop in find_loops(blocks)] == [None, 8]
+
+
 def cost(opcode: str, *operands: str, architecture: str = "sm_89"):
     return cost_of(Instruction(opcode, operands), architecture)
 
