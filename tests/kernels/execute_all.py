@@ -69,7 +69,7 @@ def schedule(cleaned: tvm.IRModule) -> Scheduled:
     """Take a module that has been through phase clean to where its kernels are scheduled."""
     after = {}
     for phase, module in Pipeline(tvm_target(TARGETS["webgpu"])).walk(cleaned):
-        after[phase] = _prim_funcs(module)  # now: the next phase schedules in place
+        after[phase] = prim_funcs(module)  # now: the next phase schedules in place
         if phase == "schedule":
             break
     return Scheduled(after["lower"], after["schedule"])
@@ -82,7 +82,14 @@ def execute_all(
     originals = {v.name_hint: f for v, f in scheduled.originals.functions_items()}
     kernels = {v.name_hint: f for v, f in scheduled.kernels.functions_items()}
     for name in sorted(name for name in kernels.keys() - set(known) if any(part in name for part in only)):
-        yield _execute(name, kernels[name], originals.get(name), folder)
+        yield _execute(name, kernels[name], _original_of(name, originals), folder)
+
+
+def _original_of(name: str, originals: dict[str, tirx.PrimFunc]) -> tirx.PrimFunc | None:
+    """A kernel that replaces several is called as the first of them, with a number behind."""
+    same = [original for original in originals if name.startswith(original)]
+    longest = max((original for original in same if name[len(original) :].isdecimal()), key=len, default="")
+    return originals.get(name, originals.get(longest))
 
 
 def _execute(name: str, kernel: tirx.PrimFunc, original: tirx.PrimFunc | None, folder: Path) -> Outcome:
@@ -111,7 +118,7 @@ def _least_decibels(want: np.ndarray, got: np.ndarray) -> float:
     return min(signal_to_noise_db(w.astype(np.float32), g.astype(np.float32)) for w, g in parts)
 
 
-def _prim_funcs(module: tvm.IRModule) -> tvm.IRModule:
+def prim_funcs(module: tvm.IRModule) -> tvm.IRModule:
     return tvm.IRModule({v: f for v, f in module.functions_items() if isinstance(f, tirx.PrimFunc)})
 
 
@@ -123,8 +130,15 @@ def _run_on_processor(
         module = ScheduleForCPU()(tvm.IRModule({name: function.with_attr("global_symbol", name)}))
         library = tvm.compile(module, target=target)
     output = tvm.runtime.tensor(np.zeros_like(like))
-    library[name](*map(tvm.runtime.tensor, arguments), output)
+    parts = map(_part, arguments, function.params)
+    library[name](*map(tvm.runtime.tensor, parts), output)
     return output.numpy()
+
+
+def _part(argument: np.ndarray, param: tirx.Var) -> np.ndarray:
+    """As much of a row as this function has: a kernel that others share takes one of any length."""
+    shape = tuple(int(size) for size in param.ty.shape)
+    return argument if argument.shape == shape else np.ascontiguousarray(argument[:, : shape[1]])
 
 
 def _draw_all(kernel: tirx.PrimFunc) -> list[np.ndarray]:

@@ -13,8 +13,11 @@ from mlc_controlnet.kernels.layer_norm import layer_norm
 from mlc_controlnet.kernels.normalization import GroupNorm, LayerNorm
 from mlc_controlnet.kernels.softmax_gpu import softmax
 from mlc_controlnet.passes.pipeline import clean
-from tests.kernels.execute_all import Outcome, Scheduled, execute_all, schedule
+from mlc_controlnet.passes.schedule.schedule_for_gpu import ScheduleForGPU
+from mlc_controlnet.passes.schedule.share_kernels import ShareKernels
+from tests.kernels.execute_all import Outcome, Scheduled, execute_all, prim_funcs, schedule
 from tests.kernels.webgpu_device import WEBGPU
+from tests.passes.schedule.test_share_kernels import TwoRows
 
 
 def test_every_kernel_of_a_component_computes_what_its_definition_says(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -24,6 +27,14 @@ def test_every_kernel_of_a_component_computes_what_its_definition_says(checkpoin
     assert len(outcomes) > 4
     assert not list(execute_all(scheduled, tmp_path, known=[outcome.name for outcome in outcomes]))
     assert all(outcome.passes("float32") for outcome in outcomes), "\n".join(map(str, outcomes))
+
+
+def test_a_kernel_that_replaces_several_is_compared_with_the_first_of_them(tmp_path: Path) -> None:
+    with WEBGPU:
+        kernels = prim_funcs(ShareKernels()(ScheduleForGPU()(TwoRows.clone())))
+    outcomes = list(execute_all(Scheduled(prim_funcs(TwoRows), kernels), tmp_path))
+    assert [outcome.name for outcome in outcomes] in (["add_of_241", "elsewhere"], ["add_of_401", "elsewhere"])
+    assert all(outcome.decibels > 120 for outcome in outcomes)
 
 
 def test_a_kernel_that_differs_or_is_not_finite_fails() -> None:
