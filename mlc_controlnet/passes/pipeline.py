@@ -28,6 +28,7 @@ from mlc_controlnet.passes.clean.lay_out_weights import LayOutWeights
 from mlc_controlnet.passes.clean.pack_params import PackParams
 from mlc_controlnet.passes.clean.param_sources import ParamSource, param_sources
 from mlc_controlnet.passes.clean.split_large_tables import SplitLargeTables
+from mlc_controlnet.passes.lower.end_wide_kernels import EndWideKernels
 from mlc_controlnet.passes.lower.fuse_decoding import FuseDecoding
 from mlc_controlnet.passes.plan.plan_memory import PlanMemory
 from mlc_controlnet.passes.plan.write_over_operands import MarkOverwritable, WriteOverOperands
@@ -177,6 +178,7 @@ def _phases(target: tvm.target.Target, tuning_records: TuningRecords | None) -> 
                 transform.AnnotateTIROpPattern(),
                 FuseDecoding(),
                 transform.FoldConstant(),
+                *((EndWideKernels(),) if on_gpu else ()),
                 transform.FuseOps(),
                 transform.FuseTIR(),
                 transform.DeadCodeElimination(),

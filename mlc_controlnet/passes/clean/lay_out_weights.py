@@ -39,10 +39,11 @@ class LayOutWeights:
         functions = {v: function for v, function in mod.functions_items() if isinstance(function, relax.Function)}
         weights = {global_var: _weights(function) for global_var, function in functions.items()}
         refused: set[tuple[str, ...]] = set()  # the weights that a function cannot read so, by their tensors
+        tensors_of_function = {global_var: _tensors(function) for global_var, function in functions.items()}
+        for global_var, tensors in tensors_of_function.items():
+            refused |= set(tensors.values()) - {tensors[weight] for weight in weights[global_var]}
         for global_var, function in functions.items():
-            refused |= set(_tensors(function).values()) - {_tensors(function)[w] for w in weights[global_var]}
-        for global_var, function in functions.items():
-            tensors = _tensors(function)
+            tensors = tensors_of_function[global_var]
             axes = {weight: axes for weight, axes in weights[global_var].items() if tensors[weight] not in refused}
             mod.update_func(global_var, _lay_out(function, axes))
         return mod

@@ -52,9 +52,11 @@ def _split(function: relax.Function, largest_table: int) -> relax.Function:
 
 def _is_large(function: relax.Function, param: relax.Var, largest_table: int) -> bool:
     """Return whether the param is over the limit and only rows of it are read."""
+    if math.prod(shape_of(param)) <= largest_table:  # first: looking for readers takes as long as the function is
+        return False
     values = [binding.value for block in function.body.blocks for binding in block.bindings]
     reading = [value for value in values if param in relax.analysis.free_vars(value)]
-    return math.prod(shape_of(param)) > largest_table and all(
+    return all(
         is_call(value, "relax.take") and value.args[0] == param and value.attrs.axis == 0 and value.attrs.mode == "clip"
         for value in reading
     )
