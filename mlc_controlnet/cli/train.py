@@ -64,6 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     circles.add_argument("--data-only", action="store_true", help="write only the data set, in fill50k's format")
     circles.set_defaults(run=_circles)
 
+    doodle = commands.add_parser("doodle", help="train a model that turns scribbles into pictures, in hours; resumable")
+    doodle.add_argument("--out", type=Path, required=True, help="folder for the data, the stages and the model")
+    doodle.add_argument("--packages", type=Path, help="folder with the packages' archives; default: OUT/packages")
+    doodle.add_argument(
+        "--share", type=float, default=1.0, help="share of every stage's steps, to try the recipe out; default: 1"
+    )
+    doodle.add_argument("--data-only", action="store_true", help="only fetch and render the drawings")
+    doodle.add_argument("--judge", action="store_true", help="only judge the finished model, and draw its sheet")
+    doodle.set_defaults(run=_doodle)
+
 
 def _train(options: argparse.Namespace) -> None:
     from mlc_controlnet.errors import UserError
@@ -137,6 +147,35 @@ def _circles(options: argparse.Namespace) -> None:
     for scale in (1.0, 0.0):
         quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
         _log(f"64 unseen circles, conditioning scale {scale:g}: {quality}")
+    command = shlex.join(["build", "--model", str(model), "--target", "llvm"])
+    _log(f"{model}: build it with python -m mlc_controlnet {command}")
+
+
+def _doodle(options: argparse.Namespace) -> None:
+    from mlc_controlnet.errors import UserError
+    from mlc_controlnet.train.circles.loop import Stopped
+    from mlc_controlnet.train.circles.recipe import load_model
+    from mlc_controlnet.train.doodle import recipe
+    from mlc_controlnet.train.process import termination
+
+    if not 0 < options.share <= 1:
+        raise UserError("--share", str(options.share), "more than 0 and at most 1", "leave it out for the whole recipe")
+    model = options.out / "doodle"
+    if options.judge and not model.is_dir():
+        raise UserError(str(model), "no model", "a finished run", "run the same command without --judge first")
+    plan = recipe.Recipe() if options.share == 1 else recipe.Recipe().shortened(options.share)
+    recipe.echo(plan, _log)
+    with termination() as asked_to_stop:
+        try:
+            run = recipe.Run(options.out, plan, _log, options.packages, asked_to_stop)
+            if options.data_only:
+                return
+            if not options.judge:
+                run.train()
+            run.judge(load_model(model))
+        except Stopped as stopped:
+            _log(str(stopped))
+            return
     command = shlex.join(["build", "--model", str(model), "--target", "llvm"])
     _log(f"{model}: build it with python -m mlc_controlnet {command}")
 

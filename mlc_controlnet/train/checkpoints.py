@@ -98,11 +98,19 @@ def write_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def read_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the state that `write_optimizer` wrote. The optimizer keeps its own learning rate and betas."""
+    """Restore the state that `write_optimizer` wrote. The optimizer keeps its own learning rate and betas.
+
+    State that has the shape of its weight also gets its memory order: torch's fused AdamW pairs the two by their place
+    in memory, so that in channels-last order it would give weights the state of others.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     values: dict[str, Any] = dict(load_file(folder / "optimizer.safetensors"))
     values |= json.loads((folder / "optimizer.json").read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = {}
     for name, value in values.items():
         index, _, key = name.partition(".")
+        weight = weights[int(index)]
+        if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+            value = torch.empty_like(weight, dtype=value.dtype, requires_grad=False).copy_(value)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -112,21 +112,26 @@ def test_an_earlier_runs_checkpoints_are_set_aside_and_not_deleted(tmp_path: Pat
         assert is_whole(tmp_path / name / "step-00000005") and not folder.exists()
 
 
-def test_an_optimizer_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_an_optimizer_goes_on_as_if_never_stopped(order: torch.memory_format, tmp_path: Path) -> None:
+    """The fused kernel pairs a weight and its state by their place in memory, so the order matters to it."""
+
+    def make() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        weight = torch.nn.Parameter(torch.linspace(0, 1, 24).view(1, 2, 3, 4).to(memory_format=order))
+        return weight, torch.optim.AdamW([weight], lr=0.1, fused=True)
+
     def steps(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer, count: int) -> None:
         for _ in range(count):
             optimizer.zero_grad()
             (weight - 2.0).square().sum().backward()
             optimizer.step()
 
-    whole = torch.nn.Parameter(torch.linspace(0, 1, 6).view(2, 3))
-    optimizer = torch.optim.AdamW([whole], lr=0.1)
+    whole, optimizer = make()
     steps(whole, optimizer, 6)
-    half = torch.nn.Parameter(torch.linspace(0, 1, 6).view(2, 3))
-    first = torch.optim.AdamW([half], lr=0.1)
+    half, first = make()
     steps(half, first, 3)
     checkpoints.write_optimizer(tmp_path, first)
-    second = torch.optim.AdamW([half], lr=0.1)
+    second = torch.optim.AdamW([half], lr=0.1, fused=True)
     checkpoints.read_optimizer(tmp_path, second)
     steps(half, second, 3)
     assert torch.equal(whole, half)

@@ -27,6 +27,12 @@ def build_vae() -> AutoencoderKL:
         norm_num_groups=2,
         sample_size=128,
     )
+    start_as_copy(vae)
+    return vae
+
+
+def start_as_copy(vae: AutoencoderKL) -> None:
+    """Let an untrained autoencoder pass colours through, see `build_vae`."""
     for name, module in vae.named_modules():
         if name.endswith(("conv2", "to_out.0")):
             nn.init.zeros_(module.weight)
@@ -36,7 +42,6 @@ def build_vae() -> AutoencoderKL:
         elif name.endswith("upsamplers.0.conv"):
             _start_as_stencil(module, torch.tensor([[0.0, 0.0], [0.0, 1.0]]))  # the middle of 3x3: copies a pixel
     nn.init.constant_(vae.quant_conv.bias[vae.config.latent_channels :], -6.0)
-    return vae
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@
 Each stage saves its result below `--out`. If the command is started again, it continues after the last finished stage.
 """
 
-import copy
 import json
 import time
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from mlc_controlnet.train.circles.text_to_image import train_text_to_image
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
 from mlc_controlnet.train.circles.vae import latent_scale, train_vae
 from mlc_controlnet.train.data import fill50k
+from mlc_controlnet.train.model_folder import save_pipeline
 
 GUIDANCE_SCALE = 2.0  # what the model card recommends; flat colours need little
 VAE_SMALL = one_cycle(1600, 1e-3)  # on pictures of half the size
@@ -105,31 +105,9 @@ def write_model(pipeline: StableDiffusionControlNetPipeline, folder: Path) -> No
 
     Two more files list the colours that the model knows and the settings that it recommends.
     """
-    recommended = {
-        "num_inference_steps": 20,
-        "guidance_scale": GUIDANCE_SCALE,
-        "controlnet_conditioning_scale": 1.0,
-    }
     with whole_folder(folder) as partial:
-        copy.deepcopy(pipeline).to(torch.float16).save_pretrained(partial)
-        for file in partial.rglob("*config.json"):
-            _clean_config(file)
-        _clean_config(partial / "model_index.json")
+        save_pipeline(pipeline, partial, steps=20, guidance_scale=GUIDANCE_SCALE)
         (partial / "colors.json").write_text(json.dumps(COLORS, indent=1) + "\n", encoding="utf-8")
-        (partial / "generation_config.json").write_text(json.dumps(recommended, indent=1) + "\n", encoding="utf-8")
-
-
-def _clean_config(file: Path) -> None:
-    """Remove the path that a part was loaded from, and name float32 as the dtype to load it in.
-
-    diffusers loads its parts in float32 unless the caller names a dtype. transformers loads the text encoder in the
-    dtype that its configuration names, and a pipeline runs only if all its parts have one dtype.
-    """
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)
-    if "dtype" in config:
-        config["dtype"] = "float32"
-    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path) -> StableDiffusionControlNetPipeline:

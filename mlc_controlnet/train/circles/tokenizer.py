@@ -12,13 +12,14 @@ from mlc_controlnet.checkpoint.tokenizer import BEGIN, END
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) -> CLIPTokenizer:
+def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768, length: int = 77) -> CLIPTokenizer:
     """Learn merges from `prompts`, write CLIPTokenizer's files into `directory` and load the tokenizer from there.
 
     Args:
         prompts: the texts to learn from.
         directory: the folder to write; created if it does not exist.
         vocabulary: the number of tokens at most, with the two special ones.
+        length: tokens of a prompt at most, with the two special ones.
     """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -49,7 +50,7 @@ def train_tokenizer(prompts: list[str], directory: Path, vocabulary: int = 768) 
     (directory / "merges.txt").write_text(
         "#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n", encoding="utf-8"
     )
-    return CLIPTokenizer.from_pretrained(_write_config(directory))
+    return CLIPTokenizer.from_pretrained(_write_config(directory, length))
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
@@ -61,10 +62,10 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _write_config(directory: Path) -> Path:
+def _write_config(directory: Path, length: int) -> Path:
     config = {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": 77,
+        "model_max_length": length,
         "bos_token": BEGIN,
         "eos_token": END,
         "unk_token": END,

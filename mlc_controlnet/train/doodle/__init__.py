@@ -1,0 +1,1 @@
+"""`doodle`, a second bundled model: scribbles become pictures in the manner of emoji."""

@@ -1,0 +1,304 @@
+"""Train `doodle` from nothing: drawings, autoencoder, latents, the model with its two ControlNets, and its judgement.
+
+    python -m mlc_controlnet train doodle --out runs/doodle
+
+Each stage keeps its result below `--out`, and the long ones keep checkpoints: the same command goes on where it
+stopped.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import whole_file, whole_folder
+from mlc_controlnet.train.base import Base
+from mlc_controlnet.train.circles.architecture import build_scheduler
+from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, Stopped, one_cycle
+from mlc_controlnet.train.circles.tokenizer import train_tokenizer
+from mlc_controlnet.train.doodle import architecture, artworks
+from mlc_controlnet.train.doodle.artworks import Split
+from mlc_controlnet.train.doodle.autoencoder import VaeConfig, reconstruction, train_vae
+from mlc_controlnet.train.doodle.cases import Judged, draw_cases, judged_cases
+from mlc_controlnet.train.doodle.denoiser import DenoiserConfig, Samples, train_with_colors, train_with_scribbles
+from mlc_controlnet.train.doodle.judge import Judge, train_judge
+from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, encode
+from mlc_controlnet.train.doodle.quality import measure
+from mlc_controlnet.train.doodle.sheet import contact_sheet, reconstruction_sheet
+from mlc_controlnet.train.memory import keep_freed_memory
+from mlc_controlnet.train.model_folder import save_part, save_pipeline
+
+Log = Callable[[str], None]
+STEPS, GUIDANCE_SCALE = 20, 3.0
+SHEET_CASES = 64  # half of them unknown things, half unknown pictures of known things
+
+SIZES = architecture.Sizes()
+VAE = VaeConfig(
+    crops=one_cycle(2400, 1.5e-3, ema_decay=0.99, log_every=50),
+    whole=one_cycle(600, 4e-4, ema_decay=0.99, log_every=50),
+)
+SCRIBBLES = DenoiserConfig(one_cycle(8000, 1.2e-3, beta2=0.99, ema_decay=0.9995, log_every=50))
+COLORS = DenoiserConfig(one_cycle(1200, 1e-3, beta2=0.99, ema_decay=0.998, log_every=50))
+JUDGE = one_cycle(2400, 1.5e-3, ema_decay=0.995, weight_decay=0.05)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The data, the model and its stages.
+
+    The numbers of steps fill three hours of two cores with AVX-512; see the package's README for what each stage takes.
+
+    Attributes:
+        variants: pictures made of each artwork.
+        held_out_things: things that the model never sees in any style.
+        held_out_pictures: single artworks of other things that it never sees.
+        judge_batch: pictures of a step of the judge.
+    """
+
+    seed: int = 0
+    variants: int = 8
+    held_out_things: int = 100
+    held_out_pictures: int = 100
+    sizes: architecture.Sizes = SIZES
+    vae: VaeConfig = VAE
+    scribbles: DenoiserConfig = SCRIBBLES
+    colors: DenoiserConfig = COLORS
+    judge: LoopConfig = JUDGE
+    judge_batch: int = 64
+
+    def shortened(self, share: float) -> "Recipe":
+        """Return the recipe with `share` of the steps of every stage, 0 to 1, and at least ten."""
+
+        def short(loop: LoopConfig) -> LoopConfig:
+            steps = max(10, round(loop.steps * share))
+            horizon = 1 - min(1.0, (1 - loop.optim.ema_decay) / share)  # an average over as large a part of the stage
+            optim = replace(loop.optim, lr_warmup_steps=steps // 10, ema_decay=horizon)
+            return replace(loop, steps=steps, optim=optim)
+
+        return replace(
+            self,
+            vae=replace(self.vae, crops=short(self.vae.crops), whole=short(self.vae.whole)),
+            scribbles=replace(self.scribbles, loop=short(self.scribbles.loop)),
+            colors=replace(self.colors, loop=short(self.colors.loop)),
+            judge=short(self.judge),
+        )
+
+
+class Run:
+    """A run in the folder `out`, which stages below fill one after the other.
+
+    Args:
+        archives: folder with the packages' archives; None: `out`/packages, where npm puts them.
+        asked_to_stop: set by another thread or a signal: the run saves its step and raises `Stopped`.
+
+    Raises:
+        UserError: `out` has a run of another recipe, or the packages cannot be had.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: Recipe,
+        log: Log = print,
+        archives: Path | None = None,
+        asked_to_stop: threading.Event | None = None,
+    ) -> None:
+        self.out, self.recipe, self.log = out, recipe, log
+        self._stop = threading.Event() if asked_to_stop is None else asked_to_stop
+        _check_recipe(out / "recipe.json", recipe)
+        keep_freed_memory()
+        self.artworks = artworks.prepare(out / "artworks", out / "packages" if archives is None else archives, log)
+        self.split: Split = artworks.split(self.artworks, recipe.held_out_things, recipe.held_out_pictures, recipe.seed)
+        self.pictures = Pictures(self.artworks, self.split.train, recipe.variants, recipe.seed)
+        self.judged: Judged = judged_cases(self.artworks, self.split, recipe.seed)
+        log(
+            f"{len(self.artworks.artworks)} drawings of {len(self.artworks.things())} things; "
+            f"{len(self.split.train)} to train on, {recipe.variants} variants each"
+        )
+
+    def train(self) -> StableDiffusionControlNetPipeline:
+        """Run every stage that is not finished yet, and write the model to `out`/doodle.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
+        vae = self._vae()
+        encoded = encode(self.out / "latents", self.pictures, vae, self._check_stop, self.log)
+        tokenizer = self._tokenizer(encoded)
+        samples = Samples(self.pictures, encoded, _token_ids(tokenizer, encoded.captions), _token_ids(tokenizer, [""]))
+        text_encoder, unet, scribbles = self._scribbles(vae, tokenizer, samples)
+        colors = self._colors(text_encoder, unet, scribbles, samples)
+        pipeline = Base(tokenizer, text_encoder, vae, unet, build_scheduler()).pipeline(unet, scribbles)
+        self._write_model(pipeline, colors)
+        return pipeline
+
+    def judge(self, pipeline: StableDiffusionControlNetPipeline) -> dict[str, Any]:
+        """Judge a model on what it was not trained on. Return the figures, and write quality.json and sheet.png."""
+        judge = self._judge()
+        figures: dict[str, Any] = {}
+        shown: list[Any] = []
+        for name, cases in (("unknown things", self.judged.things), ("unknown pictures", self.judged.pictures)):
+            for scale in (1.0, 0.0):
+                drawn = draw_cases(pipeline, cases, STEPS, GUIDANCE_SCALE, scale)
+                quality = measure(drawn, cases, judge)
+                self.log(f"{len(cases)} {name}, conditioning scale {scale:g}: {quality}")
+                figures[f"{name}, scale {scale:g}"] = quality.as_dict()
+                if scale:
+                    shown += list(zip(cases, drawn, strict=True))[: SHEET_CASES // 2]
+        self._save_sheet("sheet.png", [case for case, _ in shown], [picture for _, picture in shown])
+        with whole_file(self.out / "quality.json") as partial:
+            partial.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        return figures
+
+    def _vae(self) -> AutoencoderKL:
+        folder = self.out / "vae"
+        if not folder.is_dir():
+            torch.manual_seed(self.recipe.seed)
+            vae = architecture.build_vae(self.recipe.sizes)
+            train_vae(vae, self.pictures, self.recipe.vae, self._checkpointing, self.log)
+            _save(folder, vae)
+        vae = AutoencoderKL.from_pretrained(folder).eval().to(memory_format=torch.channels_last)
+        pixels = self.judged.pixels()[:32]
+        decoded, error = reconstruction(vae, pixels)
+        with whole_file(self.out / "reconstruction.png") as partial:
+            reconstruction_sheet(pixels[:12], decoded[:12]).save(partial, format="PNG")
+        self.log(f"vae: mean absolute error {error:.4f} of 1 on held-out pictures, see reconstruction.png")
+        return vae
+
+    def _tokenizer(self, encoded: Encoded) -> CLIPTokenizer:
+        folder = self.out / "tokenizer"
+        if not folder.is_dir():
+            with whole_folder(folder) as partial:
+                train_tokenizer(encoded.captions, partial, self.recipe.sizes.vocabulary, architecture.TOKENS)
+        return CLIPTokenizer.from_pretrained(folder)
+
+    def _scribbles(
+        self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, samples: Samples
+    ) -> tuple[CLIPTextModel, UNet2DConditionModel, ControlNetModel]:
+        folder = self.out / "scribbles"
+        if not folder.is_dir():
+            self._train_scribbles(folder, vae, tokenizer, samples)
+        # Read also after training: a run that stops later and goes on has to compute with the same memory order.
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
+        for part in (unet, controlnet):
+            part.to(memory_format=torch.channels_last)
+        return CLIPTextModel.from_pretrained(folder / "text_encoder"), unet, controlnet
+
+    def _train_scribbles(self, folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, samples: Samples) -> None:
+        torch.manual_seed(self.recipe.seed)
+        text_encoder = architecture.build_text_encoder(self.recipe.sizes, tokenizer)
+        unet = architecture.build_unet(self.recipe.sizes)
+        controlnet = architecture.build_controlnet(self.recipe.sizes, unet)
+        scheduler = build_scheduler()
+        cases = [*self.judged.things[:16], *self.judged.pictures[:16]]
+
+        def show(steps: int) -> None:
+            parts = (unet, text_encoder, controlnet)
+            for part in parts:
+                part.eval()
+            pipeline = Base(tokenizer, text_encoder, vae, unet, scheduler).pipeline(unet, controlnet)
+            self._save_sheet(f"progress-{steps:06d}.png", cases, draw_cases(pipeline, cases, STEPS, GUIDANCE_SCALE))
+            for part in parts:
+                part.train()
+
+        checkpointing = replace(self._checkpointing("scribbles"), show=show)
+        train_with_scribbles(
+            unet, text_encoder, controlnet, scheduler, samples, self.recipe.scribbles, checkpointing, self.log
+        )
+        with whole_folder(folder) as partial:
+            text_encoder.save_pretrained(partial / "text_encoder")
+            unet.save_pretrained(partial / "unet")
+            controlnet.save_pretrained(partial / "controlnet")
+
+    def _colors(
+        self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, scribbles: ControlNetModel, samples: Samples
+    ) -> ControlNetModel:
+        folder = self.out / "colors"
+        if not folder.is_dir():
+            torch.manual_seed(self.recipe.seed)
+            colors = architecture.build_controlnet(self.recipe.sizes, unet)
+            train_with_colors(
+                colors,
+                unet,
+                text_encoder,
+                scribbles,
+                build_scheduler(),
+                samples,
+                self.recipe.colors,
+                self._checkpointing("colors"),
+                self.log,
+            )
+            _save(folder, colors)
+        return ControlNetModel.from_pretrained(folder)
+
+    def _judge(self) -> Judge:
+        return train_judge(
+            self.out / "judge",
+            self.artworks,
+            self.judged.rows,
+            self.recipe.judge,
+            self.recipe.judge_batch,
+            self._checkpointing("judge"),
+            self.log,
+        )
+
+    def _write_model(self, pipeline: StableDiffusionControlNetPipeline, colors: ControlNetModel) -> None:
+        with whole_folder(self.out / "doodle") as partial:
+            save_pipeline(pipeline, partial, STEPS, GUIDANCE_SCALE)
+            save_part(colors, partial / "controlnet_color")
+        size = sum(file.stat().st_size for file in (self.out / "doodle").rglob("*") if file.is_file())
+        self.log(f"{self.out / 'doodle'}: {size / 1e6:.1f} MB in float16")
+
+    def _save_sheet(self, name: str, cases: list[Any], drawn: list[Any]) -> None:
+        with whole_file(self.out / name) as partial:
+            contact_sheet(cases, drawn).save(partial, format="PNG")
+        self.log(f"{self.out / name}")
+
+    def _checkpointing(self, name: str) -> Checkpointing:
+        folder = self.out / "checkpoints" / name.replace(" ", "-")
+        return Checkpointing(folder, self.recipe.seed, asked_to_stop=self._stop)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("stopped between two parts of the latents; the same command goes on from there")
+
+
+def echo(recipe: Recipe, log: Log) -> None:
+    """Print every value of a recipe."""
+    for name, value in asdict(recipe).items():
+        log(f"{name}: {value}")
+
+
+def _check_recipe(file: Path, recipe: Recipe) -> None:
+    """Refuse to go on with a run of another recipe; note this one if there is none."""
+    ours = json.loads(json.dumps(asdict(recipe)))
+    if file.is_file():
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        if theirs != ours:
+            differing = ", ".join(name for name in ours if ours[name] != theirs.get(name))
+            remedy = "repeat the options that the run began with, or choose another --out"
+            raise UserError(str(file), f"a run whose {differing} differ", "a run of this recipe", remedy)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(ours, indent=1) + "\n", encoding="utf-8")
+
+
+def _token_ids(tokenizer: CLIPTokenizer, captions: Iterable[str]) -> torch.Tensor:
+    """[N, T] int64, padded to the tokenizer's full length."""
+    return tokenizer(
+        list(captions), padding="max_length", max_length=architecture.TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def _save(folder: Path, part: AutoencoderKL | ControlNetModel) -> None:
+    with whole_folder(folder) as partial:
+        part.save_pretrained(partial)
