@@ -18,7 +18,7 @@ import {
   type GenerateCallbacks,
 } from "./interface.ts";
 import { type Bundle, openBundle } from "./load.ts";
-import { chooseMemory } from "./memory.ts";
+import { chooseMemory, noticeOfMemory } from "./memory.ts";
 import { checkCanDraw } from "./model_traits.ts";
 import { isOfOneColour } from "./picture.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
@@ -71,15 +71,20 @@ async function bytesToKeep(bundle: Bundle): Promise<number> {
 /** Load the engine. If the GPU's memory is full and the caller chose no memory mode, this tries again with "reduced". */
 async function loadEngine(bundle: Bundle, options: EngineOptions): Promise<SurvivingEngine> {
   const { manifest } = bundle;
+  const { onNotice, onProgress, signal } = options;
+  let isTold = false;
   const loadOnce = async ({ memory: choice, dtype }: LoadPlan, loading: LoadOptions) => {
     const libraries = manifest.libraries.filter((library) => dtype === undefined || library.dtype === dtype);
     // Before anything large is fetched.
     const chosen = await chooseDevice({ ...manifest, libraries }, options.device ?? "auto", navigator.gpu);
     const { opened } = chosen;
-    const memory = chooseMemory(choice, manifest.memory[opened.library.file], opened.maxBufferBytes);
+    const plan = manifest.memory[opened.library.file];
+    const memory = chooseMemory(choice, plan, opened.maxBufferBytes);
+    const doubt = isTold ? undefined : noticeOfMemory(plan, opened.maxBufferBytes);
+    if (doubt !== undefined) onNotice?.(doubt);
+    isTold = true; // an engine that replaces a lost one has been downloaded
     return { engine: await Engine.load(bundle, opened, memory, loading), chosen, memory };
   };
-  const { onNotice, onProgress, signal } = options;
   return SurvivingEngine.load(loadOnce, options.memory ?? "auto", { onNotice, onProgress, signal });
 }
 

@@ -31,6 +31,17 @@ export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBy
   return { name, ...plan[name] };
 }
 
+/** What to tell before a download about a GPU that looks too small for the model in any mode; undefined for others. */
+export function noticeOfMemory(plan: MemoryPlan, maxBufferBytes: number): string | undefined {
+  const needed = Math.min(plan.resident.peak_bytes, plan.reduced.peak_bytes);
+  const estimated = BUFFERS_PER_HEAP * maxBufferBytes;
+  if (needed <= estimated) return undefined;
+  return (
+    `GPU memory: got about ${gigabytes(estimated)}, by the browser's hints, wanted ${gigabytes(needed)} for the model. ` +
+    "It is downloaded and tried all the same; take a bundle with weights of fewer bits if drawing fails."
+  );
+}
+
 /** The error for a GPU whose memory is full. */
 export class MemoryFullError extends UserError {
   /** `askedBytes` are those that did not fit, if they are known. */

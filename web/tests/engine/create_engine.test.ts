@@ -43,6 +43,19 @@ test("a GPU that is large enough holds all weights, and the engine says how much
   expect(info.memoryPlan).toEqual(MEMORY);
 });
 
+test("a GPU that looks too small is told so before the model is loaded", async () => {
+  const order: string[] = [];
+  const [library] = makeManifest().libraries;
+  const small = { device: {} as GPUDevice, library, description: "acme", maxBufferBytes: 1 };
+  vi.mocked(openDevice).mockResolvedValue(small);
+  vi.mocked(Engine.load).mockImplementation(async () => {
+    order.push("load");
+    return {} as Engine;
+  });
+  await createEngine({ bundleUrl: "./", onNotice: (notice) => order.push(notice) });
+  expect(order).toEqual([expect.stringContaining("GPU memory: got about 1 MB"), "load"]);
+});
+
 test("a GPU that is full while weights come gets a second try with fewer, on a new device", async () => {
   vi.mocked(Engine.load).mockRejectedValueOnce(full);
   const { info } = await createEngine({ bundleUrl: "./" });

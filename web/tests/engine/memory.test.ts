@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { chooseMemory, gigabytes, MemoryFullError } from "../../src/engine/memory";
+import { chooseMemory, gigabytes, MemoryFullError, noticeOfMemory } from "../../src/engine/memory";
 import { MEMORY } from "./sample_bundle";
 
 const GIB = 2 ** 30;
@@ -20,6 +20,16 @@ test("a GPU that grants WebGPU's smallest buffers only gets the reduced mode for
 test("a choice is kept, whatever the GPU grants", () => {
   expect(chooseMemory("resident", plan, GIB / 4)).toEqual({ name: "resident", ...plan.resident });
   expect(chooseMemory("reduced", plan, 4 * GIB)).toEqual({ name: "reduced", ...plan.reduced });
+});
+
+test("before the download, a GPU that looks too small for the reduced mode too is told so, and no other", () => {
+  const large = { resident: { ...plan.resident, peak_bytes: 9.8e9 }, reduced: { ...plan.reduced, peak_bytes: 6.64e9 } };
+  expect(noticeOfMemory(large, GIB / 4)).toBe(
+    "GPU memory: got about 2.2 GB, by the browser's hints, wanted 6.7 GB for the model. " +
+      "It is downloaded and tried all the same; take a bundle with weights of fewer bits if drawing fails.",
+  );
+  expect(noticeOfMemory(large, GIB)).toBeUndefined();
+  expect(noticeOfMemory(MEMORY, GIB / 4)).toBeUndefined();
 });
 
 test("a full GPU is told how much the model takes, and of the reduced mode where that is left", () => {
