@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.passes.schedule.tuning_records import ABOUT_FILE, RECORDS_FILE, read_file
+from mlc_controlnet.kernels.tunable import Tunable
+from mlc_controlnet.passes.schedule.tuning_records import (
+    ABOUT_FILE,
+    RECORDS_FILE,
+    WORST_LOSS,
+    TuningRecords,
+    families_of,
+    read_file,
+)
 
 FAMILIES = sorted(file.parent for file in (Path(__file__).parents[2] / "tuning_db").glob("*/*/records.jsonl"))
 
@@ -18,3 +26,16 @@ def test_every_record_applies_to_the_kernels_as_they_are(family: Path) -> None:
     about = json.loads((family / ABOUT_FILE).read_text())
     assert about["family"] == family.name and about["runs"]
     assert len(about["records"]) == len(records)
+
+
+@pytest.mark.parametrize("target", sorted({family.parent for family in FAMILIES}), ids=lambda folder: folder.name)
+def test_every_record_is_used_where_its_families_are_served_together(target: Path) -> None:
+    """A winner in one family that another has no figure for, or that loses there, would never be used."""
+    gpus = target.name != "llvm"
+    for families in [families_of(target)] if gpus else [[family] for family in families_of(target)]:
+        together = TuningRecords(families)
+        for record in (record for records in together.families.values() for record in records):
+            decisions = [record.decisions]
+            tunable = Tunable(record.operation, {}, lambda decisions=decisions: decisions, lambda _: None, 1)  # type: ignore[misc, arg-type, return-value]
+            best = together.best(tunable)
+            assert best is not None and best.ratio <= WORST_LOSS, record.operation.title

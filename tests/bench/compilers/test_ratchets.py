@@ -4,9 +4,11 @@ Skipped where Mesa 25, spirv-tools or npm's packages are missing: tests/bench/in
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from mlc_controlnet.bench.compilers import kernels
 from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.chips import W7900
 from mlc_controlnet.bench.compilers.judge import judge_operations
@@ -52,6 +54,12 @@ def _compiler() -> None:
         mesa_version(W7900)
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def _rules_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The bounds are of what the rules choose: a tuning record may trade one figure for another."""
+    monkeypatch.setattr(kernels, "TUNING_DB", tmp_path)
 
 
 @pytest.mark.parametrize("name", RATCHETS)
