@@ -7,9 +7,9 @@ The reference is the PrimFunc before it was scheduled for GPUs, scheduled for pr
 written by hand, attention and norms, have no such form: their reference is torch, in float64. Prints a line a kernel
 and ends with exit code 1 where one differs.
 
-Stable Diffusion takes a quarter of an hour: compiling for the adapter is most of it. Attention compiles in a fifth of the
-time on SwiftShader, in float32: `--only flash_attention` without the two variables. `--keep` writes the kernels and each
-outcome into a folder: a run that was stopped goes on there.
+Stable Diffusion takes a quarter of an hour, of which most is compiling for the adapter. In float32 attention compiles
+in a fifth of the time on SwiftShader: `--only flash_attention` without the two variables. `--keep` writes the kernels
+and each outcome into a folder: a run that was stopped goes on there.
 """
 
 import argparse
