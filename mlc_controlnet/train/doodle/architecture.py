@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mlc_controlnet.train.circles.architecture import start_as_copy
 from mlc_controlnet.train.doodle.artworks import SIZE
 
-TOKENS = 32  # of a caption, with begin and end; the longest has 30
+TOKENS = 32  # of a caption, with begin and end; the longest of 1,500 captions had 20
 
 
 @dataclass(frozen=True)

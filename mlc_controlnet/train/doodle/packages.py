@@ -105,6 +105,14 @@ NAMES = Package(
 )
 
 
+def credits_of_drawings() -> str:
+    """Return the list of authors and licences that travels with weights trained on the drawings, as Markdown."""
+    lines = [
+        f"- {package.name} {package.version}: {package.author}, {package.licence}" for package in (*DRAWINGS, NAMES)
+    ]
+    return "\n".join(["# Trained on", "", *lines, "", "The drawings were recoloured, mirrored, moved and scaled.", ""])
+
+
 def fetch(package: Package, folder: Path, log: Callable[[str], None] = print) -> Path:
     """Return the archive of `package` in `folder`, fetched by `npm pack` if it is not there yet.
 

@@ -29,6 +29,7 @@ from mlc_controlnet.train.doodle.autoencoder import VaeConfig, reconstruction, t
 from mlc_controlnet.train.doodle.cases import Judged, draw_cases, judged_cases
 from mlc_controlnet.train.doodle.denoiser import DenoiserConfig, Samples, train_with_colors, train_with_scribbles
 from mlc_controlnet.train.doodle.judge import Judge, train_judge
+from mlc_controlnet.train.doodle.packages import credits_of_drawings
 from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, encode
 from mlc_controlnet.train.doodle.quality import measure
 from mlc_controlnet.train.doodle.sheet import contact_sheet, reconstruction_sheet
@@ -175,8 +176,10 @@ class Run:
     def _tokenizer(self, encoded: Encoded) -> CLIPTokenizer:
         folder = self.out / "tokenizer"
         if not folder.is_dir():
+            # Each word once more, also those of held-out things: what it means is still to be learned from pictures.
+            words = [text for artwork in self.artworks.artworks for text in (artwork.thing, *artwork.keywords)]
             with whole_folder(folder) as partial:
-                train_tokenizer(encoded.captions, partial, self.recipe.sizes.vocabulary, architecture.TOKENS)
+                train_tokenizer([*encoded.captions, *words], partial, self.recipe.sizes.vocabulary, architecture.TOKENS)
         return CLIPTokenizer.from_pretrained(folder)
 
     def _scribbles(
@@ -254,6 +257,7 @@ class Run:
         with whole_folder(self.out / "doodle") as partial:
             save_pipeline(pipeline, partial, STEPS, GUIDANCE_SCALE)
             save_part(colors, partial / "controlnet_color")
+            (partial / "CREDITS.md").write_text(credits_of_drawings(), encoding="utf-8")
         size = sum(file.stat().st_size for file in (self.out / "doodle").rglob("*") if file.is_file())
         self.log(f"{self.out / 'doodle'}: {size / 1e6:.1f} MB in float16")
 

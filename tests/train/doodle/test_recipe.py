@@ -76,6 +76,11 @@ def test_a_saved_model_draws_a_doodle(finished: tuple[Path, list[str]]) -> None:
     assert drawn.shape == (1, 128, 128, 3) and np.isfinite(drawn).all()
 
 
+def test_the_model_names_the_authors_of_its_drawings(finished: tuple[Path, list[str]]) -> None:
+    credits = (finished[0] / "doodle" / "CREDITS.md").read_text(encoding="utf-8")
+    assert "- @shapes/glossy 1.0.0: this test, CC0-1.0" in credits and "- names 1.0.0" in credits
+
+
 def test_judging_writes_figures_and_a_sheet(finished: tuple[Path, list[str]]) -> None:
     out, said = finished
     assert sum("edge recall" in line for line in said) == 4  # things and pictures, with and without the control
