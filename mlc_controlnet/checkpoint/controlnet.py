@@ -12,6 +12,7 @@ from mlc_controlnet.checkpoint.controlnet_names import kind_of_control, short_na
 from mlc_controlnet.checkpoint.diffusers_folder import controlnet_folders, read_part_folder
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import CONTROLNET_PREFIX
+from mlc_controlnet.checkpoint.options import union_refused
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
 from mlc_controlnet.components import CONTROLNET, kind_of, numbered
@@ -92,8 +93,7 @@ def controlnet_of(file: WeightFile) -> PartSource:
         UserError: there is no ControlNet in it.
     """
     if _UNION in file.tensors:
-        got, wanted = "a union ControlNet (union, promax)", "a ControlNet of one kind of control image"
-        raise UserError(f"controlnet {file.path}", got, wanted, "take one for each kind of control image")
+        raise union_refused(str(file.path))
     if CONTROLNET_PREFIX + _ORIGINAL in file.tensors:
         return _read_original(file, CONTROLNET_PREFIX)
     if _ORIGINAL in file.tensors:

@@ -268,6 +268,7 @@ _SCHEDULER: Mapping[str, Verdict] = {
 }
 
 TINY_VAE = "AutoencoderTiny"
+UNION_CLASS = "ControlNetUnionModel"
 
 # Part, or the class of a VAE that is no AutoencoderKL -> option -> verdict.
 OPTIONS: Mapping[str, Mapping[str, Verdict]] = MappingProxyType(
@@ -322,6 +323,20 @@ def is_tiny(config: Mapping[str, Any]) -> bool:
     return config.get("_class_name") == TINY_VAE
 
 
+def union_refused(where: str) -> UserError:
+    """Return the error for a ControlNet that reads many kinds of control image, as ControlNet++'s union and promax do.
+
+    Args:
+        where: its file or folder.
+    """
+    return UserError(
+        f"controlnet {where}",
+        f"a union ControlNet (union or promax, {UNION_CLASS})",
+        "a ControlNet of one kind of control image",
+        "take one for each kind, such as diffusers/controlnet-canny-sdxl-1.0 and diffusers/controlnet-depth-sdxl-1.0",
+    )
+
+
 def check_class(part: str, config: Mapping[str, Any], where: str) -> None:
     """Refuse the configuration of a class that a build does not accept.
 
@@ -334,6 +349,8 @@ def check_class(part: str, config: Mapping[str, Any], where: str) -> None:
     """
     key, names = CLASSES[part]
     name = config.get(key, names[0])
+    if part == "controlnet" and name == UNION_CLASS:
+        raise union_refused(where)
     if name not in names:
         wanted = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
         raise UserError(f"{part} {where}: {key}", repr(name), wanted, _REMEDY)

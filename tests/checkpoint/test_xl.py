@@ -89,13 +89,14 @@ def test_a_controlnet_of_another_family_is_refused_with_both_widths(copied: Path
         load_checkpoint(copied, controlnets={"other": copied / "other"})
 
 
-def test_a_union_controlnet_is_refused_by_name(copied: Path, tmp_path: Path) -> None:
+def test_a_union_controlnet_is_refused_by_name_with_what_to_take_instead(copied: Path, tmp_path: Path) -> None:
+    told = "a union ControlNet .*promax.*; take one for each kind, such as diffusers/controlnet-canny-sdxl-1.0"
     edit(copied / "controlnet" / "config.json", _class_name="ControlNetUnionModel")
-    with pytest.raises(UserError, match="ControlNetUnionModel"):
+    with pytest.raises(UserError, match=told):
         load_checkpoint(copied)
     file = tmp_path / "union.safetensors"
     save_file({"task_embedding": torch.zeros(6, 32)}, file)
-    with pytest.raises(UserError, match="union"):
+    with pytest.raises(UserError, match=told):
         read_controlnet(file)
 
 
