@@ -163,15 +163,22 @@ class Run:
         if not folder.is_dir():
             torch.manual_seed(self.recipe.seed)
             vae = architecture.build_vae(self.recipe.sizes)
-            train_vae(vae, self.pictures, self.recipe.vae, self._checkpointing, self.log)
+
+            def checkpointing(name: str) -> Checkpointing:
+                return replace(self._checkpointing(name), show=lambda steps: self._show_reconstruction(vae))
+
+            train_vae(vae, self.pictures, self.recipe.vae, checkpointing, self.log)
             _save(folder, vae)
         vae = AutoencoderKL.from_pretrained(folder).eval().to(memory_format=torch.channels_last)
+        self._show_reconstruction(vae)
+        return vae
+
+    def _show_reconstruction(self, vae: AutoencoderKL) -> None:
         pixels = self.judged.pixels()[:32]
         decoded, error = reconstruction(vae, pixels)
         with whole_file(self.out / "reconstruction.png") as partial:
             reconstruction_sheet(pixels[:12], decoded[:12]).save(partial, format="PNG")
         self.log(f"vae: mean absolute error {error:.4f} of 1 on held-out pictures, see reconstruction.png")
-        return vae
 
     def _tokenizer(self, encoded: Encoded) -> CLIPTokenizer:
         folder = self.out / "tokenizer"
