@@ -151,6 +151,12 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
         help="with --host native, only this peer; can be repeated; default: torch eager, torch.compile and, where they "
         "are installed, onnxruntime and OpenVINO",
     )
+    parser.add_argument(
+        "--cpu",
+        metavar="NAME",
+        help="with --host native, the instruction set of our library, such as x86-64-v3; default: the best that this "
+        "processor has",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_bench_operations, needs_torch=True)
 
@@ -173,6 +179,7 @@ def _bench_operations(options: argparse.Namespace) -> None:
         rounds=options.rounds,
         only=tuple(options.only),
         peers=tuple(options.peer),
+        cpu=options.cpu,
         model=options.model,
         components=tuple(options.component) or (UNET,),
         command=options.command_line,

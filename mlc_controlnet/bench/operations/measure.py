@@ -33,6 +33,7 @@ from mlc_controlnet.bench.operations.webgpu_contest import (
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import TARGETS
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.machine import describe_processor
 
 PEER = "onnxruntime-web"
@@ -54,6 +55,7 @@ class ContestSettings:
         rounds: turns of each contestant.
         only: parts of operations' names; empty: all operations.
         peers: of native_contest.native_peers(); empty: all of them. For the host native only.
+        cpu: instruction set of the library for llvm; None: the best of this machine's processor.
         model, components: the model and the components that MODEL measures.
         command: the command line that produces the same figures again.
     """
@@ -66,6 +68,7 @@ class ContestSettings:
     rounds: int
     only: tuple[str, ...]
     peers: tuple[str, ...]
+    cpu: str | None
     model: str
     components: tuple[str, ...]
     command: str
@@ -80,6 +83,14 @@ class ContestSettings:
             check_one_of("--component", name, COMPONENTS)
         if self.peers and self.host != "native":
             raise UserError("--peer", f"with --host {self.host}", "--host native", "leave --peer out")
+        if self.cpu is not None:
+            self._check_cpu(self.cpu)
+
+    def _check_cpu(self, cpu: str) -> None:
+        if self.host != "native" or TARGETS[self.target].device != "llvm":
+            got = f"with --host {self.host} --target {self.target}"
+            raise UserError("--cpu", got, "--host native --target llvm", "leave --cpu out")
+        check_one_of("--cpu", cpu, host_instruction_sets())
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
         """Return the computations to measure. reduced: at the smaller sizes for slow devices."""
@@ -138,7 +149,7 @@ def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figur
         check_one_of("--peer", name, possible)
     peers = [name for name in possible if name in settings.peers or not settings.peers]
     cases = settings.cases(False, dtype)
-    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log, peers)
+    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log, peers, settings.cpu)
     device = Device(
         kind="GPU" if on_gpu else "processor",
         name=outcome.device,

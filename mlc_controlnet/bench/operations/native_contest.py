@@ -20,7 +20,7 @@ from mlc_controlnet.bench.operations.figures import OURS, Timing
 from mlc_controlnet.bench.operations.onnx_peer import export_onnx
 from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, load_runtime
 from mlc_controlnet.bench.torch_device import synchronize
-from mlc_controlnet.compile.library import compile_library
+from mlc_controlnet.compile.library import plan_library, write_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.machine import processor_name, set_thread_count
@@ -54,17 +54,25 @@ def native_peers(target: str) -> tuple[str, ...]:
 
 
 def run_native_contest(
-    cases: Cases, target: str, dtype: str, rounds: int, folder: Path, log: Log, peers: Sequence[str]
+    cases: Cases,
+    target: str,
+    dtype: str,
+    rounds: int,
+    folder: Path,
+    log: Log,
+    peers: Sequence[str],
+    instruction_set: str | None = None,
 ) -> NativeOutcome:
     """Compile the cases into `folder` for `target`, a native key of config.TARGETS, and time them.
 
     peers: of `native_peers(target)`. torch.compile compiles C++ code for every case.
+    instruction_set: of the library for llvm, as in `plan_library`; the peers choose theirs.
     """
     log(f"compiling {len(cases.cases)} cases for {target}")
     threads = _same_threads()
     kind = TARGETS[target].device
     config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
-    library, _ = compile_library(cases.module, "bench", dtype, config, folder)
+    library, _ = write_library(plan_library(cases.module, dtype, config, instruction_set), "bench", folder)
     device = tvm.device("cpu" if kind == "llvm" else kind)
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
     # torch calls GPUs of both vendors cuda. It has neither Vulkan nor OpenCL: for these it runs on the processor, and

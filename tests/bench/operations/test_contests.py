@@ -15,6 +15,7 @@ from mlc_controlnet.bench.operations.onnx_runtimes import ONNXRUNTIME, OPENVINO
 from mlc_controlnet.bench.operations.operations import matmul
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.instruction_sets import host_instruction_sets
 from tests.bench.made_up_figures import made_up_figures, timing
 from tests.conftest import ROOT
 
@@ -28,6 +29,7 @@ SETTINGS = {
     "rounds": 2,
     "only": ("group_norm_silu_1280_8",),
     "peers": (),
+    "cpu": None,
     "model": "",
     "components": (),
     "command": "",
@@ -73,7 +75,9 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
 def test_an_operation_runs_against_native_peers(tmp_path: Path, peers: tuple[str, ...]) -> None:
     cases = operation_cases(("layer_norm",), reduced=True, dtype="float32")
     log: list[str] = []
-    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, peers)
+    least = host_instruction_sets()[-1]
+    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, peers, least)
+    assert [file.name for file in tmp_path.glob("*.so")] == [f"bench-float32-{least}.so"]
     assert log[-1].endswith("(2 of 2)")
     assert min(outcome.ours_db) > 80
     assert outcome.copy_gigabytes_per_second > 0
@@ -101,6 +105,9 @@ def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:
         ({"target": "abacus"}, "--target"),
         ({"components": ("brain",)}, "--component"),
         ({"peers": (EAGER,)}, "--peer"),
+        ({"cpu": "x86-64-v3"}, "--cpu"),
+        ({"cpu": "abacus", "host": "native"}, "--cpu"),
+        ({"cpu": "x86-64-v3", "host": "native", "target": "cuda"}, "--cpu"),
     ],
 )
 def test_settings_that_nothing_can_measure_are_refused_before_any_work(change: dict, option: str) -> None:
