@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
-from mlc_controlnet.bundle.params import ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.params import DTYPE_BYTES, ParamRecord, ParamsSpec
 from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
@@ -177,7 +177,8 @@ def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_byte
         components[name] = ComponentEntry(name, spec.inputs, spec.outputs, names)
         for param, ty in zip(names, weights, strict=True):
             shape = tuple(map(int, ty.shape))
-            records.append(ParamRecord(param, shape, "float16", 0, 0, 2 * math.prod(shape)))
+            dtype = "uint32" if ty.dtype == "uint32" else "float16"  # the codes of a quantized weight, or any other
+            records.append(ParamRecord(param, shape, dtype, 0, 0, DTYPE_BYTES[dtype] * math.prod(shape)))
     library = Library("sd15.wasm", "webgpu", captured.dtype, (), {}, activation_bytes, {}, 0)
     params = ParamsSpec("float16", sum(record.bytes for record in records), (), tuple(records))
     return plan_residency([library], components, params)[library.file]

@@ -100,6 +100,17 @@ def test_a_union_controlnet_is_refused_by_name_with_what_to_take_instead(copied:
         read_controlnet(file)
 
 
+def test_an_inpainting_unet_reads_nine_channels_and_its_controlnet_four(copied: Path) -> None:
+    file = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    latents = tensors["conv_in.weight"]
+    save_file({**tensors, "conv_in.weight": torch.cat([latents, latents, latents[:, :1]], dim=1)}, file)
+    edit(copied / "unet" / "config.json", in_channels=9)
+    specs = load_checkpoint(copied).specs
+    (sample, *_), (own, *_) = specs["unet"].inputs, specs["controlnet"].inputs
+    assert (sample.shape[1], own.shape[1]) == (9, 4)
+
+
 def test_a_single_file_has_the_modules_it_was_written_from(tmp_path: Path) -> None:
     parts = build_published_modules()
     file = tmp_path / "sd_xl_tiny.safetensors"
