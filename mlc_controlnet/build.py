@@ -41,7 +41,7 @@ from mlc_controlnet.compile.library import (
 )
 from mlc_controlnet.compile.stage_log import StageLog
 from mlc_controlnet.components import CONTROLNET, numbered
-from mlc_controlnet.config import BROWSER_PROCESSOR, BuildConfig, ControlNetOption
+from mlc_controlnet.config import BROWSER_PROCESSOR, Budget, BuildConfig, ControlNetOption
 from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
 from mlc_controlnet.export.latent_preview import fit_latent_preview
@@ -51,9 +51,12 @@ from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.parity.mixed_bits import mix_bits
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
-from mlc_controlnet.passes.quantize.quantize_model import quantize_model
+from mlc_controlnet.passes.quantize.find_weights import find_weights as find_places
+from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
+from mlc_controlnet.quantize.formats import FLOAT16, MIXED
 from mlc_controlnet.toolchain.gpu_compilers import check_device
 from mlc_controlnet.toolchain.link_wasm import MAX_MEMORY_BYTES
 
@@ -91,8 +94,9 @@ def build(config: BuildConfig) -> Bundle:
         with stage("capture its components"):
             models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
-            quantizer = Quantizer()
-            models = [quantize_model(model, config.weights_of, quantizer) for model in models]
+        if any(config.weights_of(name) != FLOAT16 for name in config.components):
+            with stage("quantize its weights"):
+                models = quantize_models(models, checkpoint, config)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
         references = background.start(run_references, checkpoint)
@@ -163,6 +167,22 @@ def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint) -> None:
                 print(f"  {names[part]}: {stored:.1f} MB instead of {alone:.1f}, by the UNet's weights", flush=True)
             else:
                 print(f"  {names[part]}: {alone:.1f} MB, merged: it shares nothing with the UNet's weights", flush=True)
+
+
+def quantize_models(
+    models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig
+) -> list[CapturedModel]:
+    """Pack the weights of the models of all dtypes in the formats that the build asks for.
+
+    Raises:
+        UserError: no choice of formats is within the budget.
+    """
+    first, quantizer = models[0], Quantizer()
+    places = find_places(first)  # the same for every dtype
+    formats = formats_of_components(first, config.weights_of, places)
+    if MIXED in formats.values():
+        formats = mix_bits(first, checkpoint, places, formats, config.budget or Budget())
+    return [quantize_model(model, formats, places, quantizer) for model in models]
 
 
 def plan_libraries(

@@ -94,7 +94,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 # What weights are stored in, and how many bits a number takes. Kernels decode them as they read them.
-WEIGHTS = ("float16", "int8", "int4", "palette6", "palette4")
+WEIGHTS = ("float16", "int8", "int4", "palette6", "palette4", "mixed")
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,40 @@ class WeightsOption:
 
     def __str__(self) -> str:
         return self.format if self.component is None else f"{self.component}={self.format}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What `--weights mixed` may take: `850MB`, `0.85GB` or `4.5bits` of the command line.
+
+    Attributes:
+        bytes: of all weights of the bundle; None: `bits` counts.
+        bits: of each number of the weights that are mixed, on average, with their tables.
+    """
+
+    bytes: int | None = None
+    bits: float = 4.5
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read a number and its unit, decimal megabytes or gigabytes, or bits.
+
+        Raises:
+            UserError: the text is not of this form, or the number is not above 0.
+        """
+        found = _BUDGET.fullmatch(text.strip().lower())
+        number = float(found["number"]) if found else 0.0
+        if found is None or number <= 0:
+            raise UserError("--budget", repr(text), "850MB, 0.85GB or 4.5bits", "write it so")
+        if found["unit"].startswith("bit"):
+            return cls(bits=number)
+        return cls(round(number * {"mb": 10**6, "gb": 10**9}[found["unit"]]))
+
+    def __str__(self) -> str:
+        return f"{self.bits:g}bits" if self.bytes is None else f"{self.bytes / 1e6:g}MB"
+
+
+_BUDGET = re.compile(r"(?P<number>[0-9]{1,6}(\.[0-9]{1,6})?) ?(?P<unit>mb|gb|bits?)")
 
 
 @dataclass(frozen=True)
@@ -258,6 +292,7 @@ class BuildConfig:
         tokenizer: a folder with the tokenizer; None: the model's own, or CLIP's for a single file.
         prediction_type: one of PREDICTION_TYPES; None for the model's own.
         weights: what weights are stored in; the last option that names a component counts, and float16 if none does.
+        budget: of weights that are mixed; None: `Budget()`'s.
     """
 
     model: str
@@ -285,6 +320,7 @@ class BuildConfig:
     prediction_type: str | None = None
     weights: tuple[WeightsOption, ...] = ()
     tuning_family: str | None = None
+    budget: Budget | None = None
 
     def __post_init__(self) -> None:
         check_one_of("--target", self.target, TARGETS)
@@ -298,6 +334,9 @@ class BuildConfig:
             raise UserError("--prompt-chunks", str(self.prompt_chunks), "1 or more", "leave it out for one")
         if self.prediction_type is not None:
             check_one_of("--prediction-type", self.prediction_type, PREDICTION_TYPES)
+        if self.budget is not None and not any(self.weights_of(name) == "mixed" for name in self.components):
+            given = ", ".join(map(str, self.weights)) or "float16"
+            raise UserError(f"--budget {self.budget}", f"--weights {given}", "--weights mixed", "pass it, or no budget")
 
     def weights_of(self, component: str) -> str:
         """Return what a component's weights are stored in, one of WEIGHTS."""

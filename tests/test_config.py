@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.config import LORA_PARTS, WEIGHTS, BuildConfig, LoraOption, WeightsOption
+from mlc_controlnet.config import LORA_PARTS, WEIGHTS, Budget, BuildConfig, LoraOption, WeightsOption
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.quantize.formats import FLOAT16, FORMATS, LEAST_DB
+from mlc_controlnet.quantize.formats import FLOAT16, FORMATS, LEAST_DB, MIXED
 
 
 @pytest.mark.parametrize(
@@ -107,5 +107,26 @@ def test_unknown_weights_are_a_users_error(text: str, message: str) -> None:
 
 
 def test_every_format_of_weights_is_known() -> None:
-    assert (FLOAT16, *FORMATS) == WEIGHTS
-    assert FORMATS.keys() == LEAST_DB.keys()
+    assert (FLOAT16, *(name for name in FORMATS if name != "palette2"), MIXED) == WEIGHTS
+    assert {FLOAT16, *LEAST_DB} == set(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [("850MB", Budget(850_000_000)), ("0.85 gb", Budget(850_000_000)), ("4.5bits", Budget(bits=4.5))],
+)
+def test_a_budget_has_a_unit(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize("text", ["850", "0MB", "-1MB", "4.5", "much", "1TB", "0.0bits"])
+def test_a_budget_of_another_form_is_a_users_error(text: str) -> None:
+    with pytest.raises(UserError, match=r"--budget: got '.*', wanted 850MB, 0.85GB or 4.5bits"):
+        Budget.parse(text)
+
+
+def test_a_budget_without_mixed_weights_is_a_users_error() -> None:
+    options = (WeightsOption.parse("int8"),)
+    with pytest.raises(UserError, match=r"--budget 4.5bits: got --weights int8, wanted --weights mixed"):
+        BuildConfig("circles", "llvm", ("float32",), Path("a"), Path("b"), weights=options, budget=Budget())

@@ -19,7 +19,8 @@ from mlc_controlnet.components import COMPONENTS, TEXT_ENCODER_2, ModelShape, co
 from mlc_controlnet.config import TARGETS, Defaults
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
-from mlc_controlnet.passes.quantize.quantize_model import quantize_model
+from mlc_controlnet.passes.quantize.find_weights import find_weights
+from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
 from tests.test_full_size import MEGA, Budget, memory_plan, wgsl, without_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -163,4 +164,5 @@ def test_the_whole_set_keeps_its_budget(size: int) -> None:
 
 def quantized_to_four_bits(captured: CapturedModel) -> CapturedModel:
     """Every component's weights as int4, whose sizes need no values."""
-    return quantize_model(captured, lambda _: "int4", Quantizer())
+    places = find_weights(captured)
+    return quantize_model(captured, formats_of_components(captured, lambda _: "int4", places), places, Quantizer())

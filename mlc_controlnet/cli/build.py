@@ -12,6 +12,7 @@ from mlc_controlnet.config import (
     PREDICTION_TYPES,
     TARGETS,
     WEIGHTS,
+    Budget,
     BuildConfig,
     ControlNetOption,
     EmbeddingOption,
@@ -126,8 +127,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="[COMPONENT=]FORMAT",
         help=f"what the weights of matrix products and convolutions are stored in: {', '.join(WEIGHTS)}; can be "
-        "repeated, for one component each. The bundle and its memory shrink, and the pictures change a little; "
-        "default: float16",
+        "repeated, for one component each. The bundle and its memory shrink, and the pictures change a little; mixed "
+        "gives each layer 2 to 8 bits, within --budget; default: float16",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="SIZE",
+        help="for --weights mixed: what all weights of the bundle take, as 850MB or 0.85GB, or the bits of a mixed "
+        f"weight on average, as 4.5bits; default: {Budget()}",
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
@@ -319,6 +326,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         tokenizer=options.tokenizer,
         prediction_type=options.prediction_type,
         weights=tuple(WeightsOption.parse(text) for text in options.weights),
+        budget=None if options.budget is None else Budget.parse(options.budget),
     )
 
 

@@ -1,0 +1,113 @@
+"""Give each weight of `--weights mixed` the bits that it needs: few where the outputs hardly change.
+
+Apple's mixed-bit palettes run a model once for each layer and number of bits (apple/ml-stable-diffusion). Here two
+gradients say the same of all of them: see `sensitivity.py`.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mlc_controlnet.capture import CapturedModel, Param
+from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import OF_WEIGHTS_OF
+from mlc_controlnet.config import Budget
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.parity.sensitivity import Inputs, expected_error, measure_sensitivities
+from mlc_controlnet.passes.quantize.find_weights import Place
+from mlc_controlnet.quantize.allocation import Option, allocate, least_bytes
+from mlc_controlnet.quantize.formats import FORMATS, MIXED, MIXED_FORMATS
+from mlc_controlnet.quantize.scheme import Scheme, choose_scheme
+
+
+def mix_bits(
+    captured: CapturedModel,
+    checkpoint: Checkpoint,
+    places: Mapping[Param, Place],
+    formats: Mapping[Param, str],
+    budget: Budget,
+    inputs: Mapping[str, Sequence[Inputs]] | None = None,
+) -> dict[Param, str]:
+    """Return `formats` with one of MIXED_FORMATS in the place of each MIXED, and print what was chosen.
+
+    Args:
+        places: of all weights that can be packed.
+        formats: of the weights to pack.
+        budget: of everything that the bundle stores as weights, or of each number that MIXED stands for.
+        inputs: see `measure_sensitivities`.
+
+    Raises:
+        UserError: the budget is too small.
+    """
+    tensors = checkpoint.stored_tensors()
+    groups = [group for group in _sharing(captured) if formats.get(group[0]) == MIXED]
+    mixed = {param for group in groups for param in group}
+    components = [
+        name for name, own in captured.params.items() if name not in OF_WEIGHTS_OF and not mixed.isdisjoint(own)
+    ]
+    squares = measure_sensitivities(checkpoint, components, inputs)
+
+    def scheme(param: Param, name: str) -> Scheme:
+        return choose_scheme(*FORMATS[name], places[param].rows, places[param].columns)
+
+    options = [
+        [
+            Option(
+                name,
+                sum(scheme(param, name).bytes for param in group),
+                sum(expected_error(squares, param, scheme(param, name), tensors) for param in group),
+            )
+            for name in MIXED_FORMATS
+        ]
+        for group in groups
+    ]
+    stored = {param for own in captured.stored.values() for param in own} - mixed
+    others = sum(scheme(param, formats[param]).bytes if param in formats else param.bytes(tensors) for param in stored)
+    numbers = sum(places[param].rows * places[param].columns for param in mixed)
+    chosen = _within(budget, options, others, numbers)
+    _report(groups, chosen, places, others)
+    return {**formats, **{p: option.format for group, option in zip(groups, chosen, strict=True) for p in group}}
+
+
+def _within(budget: Budget, options: Sequence[Sequence[Option]], others: int, numbers: int) -> list[Option]:
+    least = least_bytes(options)
+    room = int(budget.bits * numbers / 8) if budget.bytes is None else budget.bytes - others
+    if room >= least:
+        return allocate(options, room)
+    rest = f"{others / 1e6:.1f} MB of what stays as it is"
+    if budget.bytes is None:
+        got, wanted = f"{budget.bits:g} bits a weight", f"{8 * least / numbers:.2f} at least: 2 bits, and their tables"
+    else:
+        got = f"{budget.bytes / 1e6:.1f} MB"
+        wanted = f"{(others + least) / 1e6:.1f} MB at least: {least / 1e6:.1f} MB with 2 bits a weight, and {rest}"
+    raise UserError(f"--budget {budget}", got, wanted, "raise it, or give components a format of their own")
+
+
+def _report(
+    groups: Sequence[Sequence[Param]], chosen: Sequence[Option], places: Mapping[Param, Place], others: int
+) -> None:
+    numbers: Counter[str] = Counter()
+    for group, option in zip(groups, chosen, strict=True):
+        numbers[option.format] += sum(places[param].rows * places[param].columns for param in group)
+    total, stored = numbers.total(), sum(option.bytes for option in chosen)
+    shares = ", ".join(f"{numbers[name] / total:.0%} {name}" for name in MIXED_FORMATS if numbers[name])
+    print(f"  mixed: {8 * stored / total:.2f} bits a weight ({shares}); ", end="")
+    print(f"{(stored + others) / 1e6:.1f} MB of weights in all", flush=True)
+
+
+def _sharing(captured: CapturedModel) -> list[tuple[Param, ...]]:
+    """Return all params in groups of those that one function reads in one place: they have one scheme."""
+    of_function: dict[str, list[tuple[Param, ...]]] = {}
+    for component, own in captured.params.items():
+        of_function.setdefault(captured.function_of(component), []).append(own)
+    group_of: dict[Param, set[Param]] = {}
+    for sharing in of_function.values():
+        for same in zip(*sharing, strict=True):
+            joined = set(same).union(*(group_of.get(param, ()) for param in same))
+            group_of.update(dict.fromkeys(joined, joined))
+    seen: set[Param] = set()
+    groups = []
+    for param, group in group_of.items():
+        if param not in seen:
+            groups.append(tuple(sorted(group, key=lambda p: p.name)))
+            seen |= group
+    return groups
