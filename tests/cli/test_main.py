@@ -325,11 +325,6 @@ def test_train_can_write_its_data_set_only(tmp_path, monkeypatch, capsys):
     assert "3 circles" in capsys.readouterr().out
 
 
-def test_tune_refuses_a_target_without_a_tuner(capsys):
-    assert main(["tune", "--target", "webgpu"]) == 2
-    assert "error: --target: got 'webgpu', wanted one of llvm; " in capsys.readouterr().err
-
-
 def test_an_unknown_command_exits_with_two(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["draw"])
