@@ -21,7 +21,7 @@ export const de: Texts = {
 
   // Messages.
   gotWanted: (got, wanted) => `gefunden: ${got}; gebraucht: ${wanted}.`,
-  pageFailed: "Die Seite ist gescheitert",
+  pageFailed: "Auf der Seite ist ein Fehler aufgetreten",
   pageFailedRemedy: "Drücken Sie noch einmal auf Malen. Scheitert es wieder, melden Sie bitte diesen Text.",
   boardEmpty: "Die Zeichenfläche ist leer: Das Bild folgt nur der Beschreibung.",
   nothingBrushed: "Nichts ist übermalt: Nichts wird neu gemalt.",
@@ -88,7 +88,7 @@ export const de: Texts = {
   firstPrompt: "gold circle with navy background",
   promptPlaceholder: "Was das Bild zeigt",
   promptPlaceholderRepaint: "Was dorthin gehört",
-  negativePrompt: "Was das Bild nicht zeigt",
+  negativePrompt: "Was nicht ins Bild soll",
   generate: "Malen",
   cancel: "Abbrechen",
   circleColor: "Kreis",
@@ -105,7 +105,7 @@ export const de: Texts = {
   // Options of the request, by the engine's names: the labels of their fields.
   options: {
     prompt: "Beschreibung",
-    negativePrompt: "Was das Bild nicht zeigt",
+    negativePrompt: "Was nicht ins Bild soll",
     numInferenceSteps: "Schritte",
     guidanceScale: "Prompt-Gewicht",
     sampler: "Sampler",
@@ -237,7 +237,7 @@ export const de: Texts = {
     prompt: "Das Steuerbild führt den Aufbau und lässt bei Einzelheiten nach: Die darf die Beschreibung ändern.",
     control: "Nur die Hälfte mit Beschreibung folgt dem Steuerbild; es wiegt darum so viel wie die Beschreibung.",
   },
-  fit: "Einpassen",
+  fit: "Anpassung",
   fits: { crop: "Zuschneiden", fit: "Einpassen", fill: "Strecken" },
   fitHelp: {
     crop: "Füllt den Rahmen; was übersteht, fällt weg.",
@@ -363,11 +363,11 @@ export const de: Texts = {
   model: "Modell",
   models: "Modelle",
   close: "Schließen",
-  place: "Zeichnen",
+  place: "Malen",
   places: { browser: "In diesem Browser", computer: "Auf diesem Rechner" },
   placeHelp: {
     browser: "Nichts verlässt diesen Tab.",
-    computer: "Der Dienst, von dem diese Seite kommt, zeichnet: auch Modelle, die für einen Browser zu groß sind.",
+    computer: "Der Dienst, von dem diese Seite kommt, malt: auch Modelle, die für einen Browser zu groß sind.",
   },
   modelOfThisSite: "Das Modell dieser Seite",
   useModel: "Öffnen",
@@ -377,7 +377,7 @@ export const de: Texts = {
   modelToFetch: (bytes) => `${bytes} zu laden`,
   modelMemory: (bytes) => `braucht ${bytes} Grafikspeicher`,
   modelTime: (seconds, steps) => `hier etwa ${seconds} s für ${steps} Schritte`,
-  modelNeeds: (features) => `Dieser GPU fehlt ${features}.`,
+  modelNeeds: (features) => `Dieser Grafikkarte fehlt ${features}.`,
   ownModel: "Ihr eigenes Modell",
   ownModelHelp:
     "Die Adresse eines Bundles auf dieser Website, oder der Ordner eines Bundles: Wählen Sie ihn, oder ziehen Sie ihn hierher.",
