@@ -27,6 +27,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT, is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call, readers, shape_of
+from mlc_controlnet.passes.quantize.decoding_calls import decoding
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class SplitLargePlanes:
         for global_var, function in mod.functions_items():
             if isinstance(function, relax.Function):
                 finder = _Finder(function, self.large_plane)
-                splitter.planes, splitter.value_of = finder.planes(), finder.value_of
+                splitter.planes, splitter.value_of, splitter.decoded = finder.planes(), finder.value_of, {}
                 rewritten = relax.analysis.remove_all_unused(splitter.visit_expr(function))
                 splitter.builder_.update_func(global_var, rewritten)
         log.info("split %d large planes", splitter.fired)
@@ -135,8 +136,10 @@ class _Finder:
 class _Splitter(PyExprMutator):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
+        self.mod = mod
         self.planes: dict[relax.Var, Plane] = {}
         self.value_of: dict[relax.Var, relax.Expr] = {}
+        self.decoded: dict[relax.Var, relax.Var] = {}  # a packed weight -> its numbers, before the plane
         self.totals: dict[relax.Var, relax.Var] = {}
         self.fired = 0
 
@@ -191,8 +194,17 @@ class _Splitter(PyExprMutator):
         return self.builder_.emit_te(_channels_of, x, begin, axis, stop - start, primfunc_name_hint="slice")
 
     def _at_hand(self, x: relax.Expr) -> relax.Expr:
-        """Return a value computed before the plane; a param is read from the tuple of params, which may come later."""
+        """Return a value computed before the plane.
+
+        A param is read from the tuple of params, and a packed weight decoded, which may come later.
+        """
         value = self.value_of.get(x)
+        packed = decoding(value, self.mod)
+        if packed is not None:  # from params, into memory, once for all pieces
+            if x not in self.decoded:
+                operands = [self._at_hand(operand) for operand in packed.operands]
+                self.decoded[x] = self._emit(relax.call_tir(packed.call.args[0], operands, packed.call.ty))
+            return self.decoded[x]
         if isinstance(x, relax.Var) and not isinstance(value, relax.TupleGetItem):
             return self.visit_expr(x)
         return self._emit(x if value is None else value)

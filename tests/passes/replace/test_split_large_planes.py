@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
+import torch
 import tvm
 from tvm import relax
 
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
+from mlc_controlnet.passes.quantize.decoding_calls import emit_decoding
 from mlc_controlnet.passes.replace.split_large_planes import PIECES, SplitLargePlanes
+from mlc_controlnet.quantize.scheme import choose_scheme
+from mlc_controlnet.quantize.weight import quantize
 from tests.passes.evaluate import evaluate
 
 EVERY_PLANE = SplitLargePlanes(large_plane=0)
@@ -104,3 +109,32 @@ def test_what_does_not_fall_into_pieces_stays(before: tvm.IRModule) -> None:
 def test_a_plane_that_can_be_bound_stays() -> None:
     before = two_readers()
     tvm.ir.assert_structural_equal(SplitLargePlanes()(before), before)
+
+
+def test_a_packed_weight_that_is_read_after_the_plane_is_decoded_before_it() -> None:
+    """As in a whole decoder, whose weights are read from a tuple and decoded where they are used."""
+    rng = np.random.default_rng(0)
+    scheme = choose_scheme("palette", 6, 32 * 3 * 3, 6)
+    quantized = quantize(torch.from_numpy(rng.standard_normal((32, 3, 3, 6)).astype("float32")), scheme)
+    builder = relax.BlockBuilder()
+    shapes = {name: SHAPES[name] for name in ("y", "weight", "bias")}
+    params = {name: relax.Var(name, relax.TensorType(shape, "float32")) for name, shape in shapes.items()}
+    words = relax.Var("words", relax.TensorType(quantized.words.shape, "uint32"))
+    table = relax.Var("table", relax.TensorType(quantized.table.shape, "float32"))
+    y, weight, bias = params.values()
+    with builder.function("main", [y, weight, bias, words, table]):
+        with builder.dataflow():
+            bundled = builder.emit(relax.Tuple([words, table]))
+            added = builder.emit(relax.op.reshape(bias, (1, 32, 1, 1)))
+            x = builder.emit(relax.op.add(builder.emit(relax.op.nn.conv2d(y, weight, padding=1)), added))
+            parts = [builder.emit(relax.TupleGetItem(bundled, i)) for i in range(2)]
+            decoded = builder.emit(emit_decoding(builder, *parts, scheme, (32, 3, 3, 6)))
+            read = builder.emit(relax.op.permute_dims(decoded, AS_TORCH))
+            result = builder.emit_output(relax.op.nn.conv2d(x, read, padding=1))
+        builder.emit_func_output(result)
+    before = builder.get()
+    after = EVERY_PLANE(before)
+    inputs = [(rng.standard_normal(shape) / 2).astype("float32") for shape in shapes.values()]
+    inputs += [quantized.words, quantized.table.astype("float32")]
+    assert calls(after).count("relax.nn.conv2d") == 2 * PIECES
+    np.testing.assert_allclose(evaluate(after, *inputs), evaluate(before, *inputs), rtol=1e-4, atol=1e-4)
