@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 WORKERS ?= 2  # test processes; tests/conftest.py divides the cores among them
-PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup
+PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup --max-worker-restart 0
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 

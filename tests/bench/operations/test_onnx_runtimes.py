@@ -11,6 +11,8 @@ from mlc_controlnet.bench.operations.onnx_runtimes import ONNXRUNTIME, OPENVINO,
 from mlc_controlnet.bench.operations.operations import Geglu
 from mlc_controlnet.parity.parity import signal_to_noise_db
 
+pytestmark = pytest.mark.slow  # they stay in the process, see test_contests.py
+
 
 @pytest.fixture(scope="module")
 def gated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Geglu, torch.Tensor, Path]:
