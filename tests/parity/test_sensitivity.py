@@ -66,7 +66,10 @@ def test_two_gradients_say_what_a_run_for_each_weight_measures(
         expected = expected_error(squares, weight, scheme, tensors)
         ratios.append(10 * np.log10(expected / measured_error(one_component, weight, scheme, wanted)))
     assert len(ratios) >= 8
-    assert abs(np.mean(ratios)) < 1  # formats differ by 12 dB and more
+    assert abs(np.mean(ratios)) < 1
+    assert np.median(np.abs(ratios)) < 1
+    # One weight is 3.3 dB off, with more probes too: its errors of rounding are correlated, which the diagonal leaves
+    # out. Formats differ by 12 dB and more.
     assert np.max(np.abs(ratios)) < 4
 
 
