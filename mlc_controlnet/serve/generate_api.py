@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME
 from mlc_controlnet.errors import UserError
@@ -55,7 +56,7 @@ def generate_routes(
             headers = {"Location": f"/v1/jobs/{job.id}", "Preference-Applied": "respond-async"}
             return JSONResponse(job_json(job, queue), HTTPStatus.ACCEPTED, headers)
         if tells_steps:
-            return StreamingResponse(_events(job, queue), media_type="text/event-stream")
+            return _EventStream(job, queue)
         await wait_for(job, queue, request)
         headers = {"X-Job": job.id, "Server-Timing": f"draw;dur={1000 * sum(one.seconds for one in job.drawn):.1f}"}
         if job.state is State.DONE and accepted.startswith("image/png") and len(job.drawn) == 1:
@@ -105,19 +106,28 @@ async def _parse(request: Request) -> Any:
     return parse_json(data)
 
 
+class _EventStream(StreamingResponse):
+    """Tells a job as server-sent events. A client that goes away cancels it, also before the first event."""
+
+    def __init__(self, job: Job, queue: JobQueue) -> None:
+        super().__init__(_events(job, queue), media_type="text/event-stream")
+        self._job, self._queue = job, queue
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._queue.cancel(self._job)
+
+
 async def _events(job: Job, queue: JobQueue) -> AsyncIterator[str]:
-    """Tell a job as server-sent events. A client that goes away cancels it."""
-    try:
-        yield _event("job", {"id": job.id, "place": queue.place(job)})
-        async for change in job.follow():
-            if isinstance(change, Stepped):
-                yield _event("progress", progress_json(change))
-            else:
-                yield _event("image", drawn_json(change))
-        yield _event("error", error_json(job.error)) if job.error else _event("end", {"state": job.state})
-    finally:
-        if not job.is_over:
-            queue.cancel(job)
+    yield _event("job", {"id": job.id, "place": queue.place(job)})
+    async for change in job.follow():
+        if isinstance(change, Stepped):
+            yield _event("progress", progress_json(change))
+        else:
+            yield _event("image", drawn_json(change))
+    yield _event("error", error_json(job.error)) if job.error else _event("end", {"state": job.state})
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import pytest
 
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.runtime.request import OPTIONS
+from mlc_controlnet.serve.app import ServeOptions, create_app
+from mlc_controlnet.serve.models import read_models
 from tests.serve.conftest import open_picture, png, ring, serving
 
 LONG = {"prompt": "red", "control_image": ring(), "num_inference_steps": 150, "num_images_per_prompt": 1000}
@@ -197,6 +200,25 @@ def test_a_client_that_goes_away_frees_its_place(patient, accept):
         until(lambda: patient.queue.current is not None)
     until(lambda: patient.queue.current is None)
     assert patient.queue.ended["linear", "cancelled"] == before + 1
+
+
+def test_a_client_that_is_gone_before_its_first_event_leaves_no_job(linear_bundle):
+    app = create_app(read_models([linear_bundle.path]), ServeOptions())
+    body = json.dumps({"prompt": "red", "control_image": ring()}).encode()
+    headers = [(b"accept", b"text/event-stream"), (b"content-type", b"application/json")]
+    path = {"path": "/v1/generate", "raw_path": b"/v1/generate", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "scheme": "http", **path}
+    arriving = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive():
+        return next(arriving, {"type": "http.disconnect"})
+
+    async def send(message):
+        await asyncio.sleep(60)  # as where the connection takes no more
+
+    asyncio.run(app(scope, receive, send))
+    assert app.state.queue.waiting == 0
+    assert app.state.queue.ended["linear", "cancelled"] == 1
 
 
 def test_a_drawing_process_that_is_killed_costs_one_answer(patient):

@@ -21,6 +21,7 @@ export interface LoadListener {
   onManifest(manifest: Manifest): void;
   onProgress(progress: Progress): void;
   onLoaded(info: EngineInfo): void;
+  onFailed(error: unknown): void;
 }
 
 export class EngineSession {
@@ -41,9 +42,11 @@ export class EngineSession {
   load(): Promise<ControlNetEngine> {
     if (this.engine !== undefined) return this.engine;
     const engine = this.start();
+    const load = this.loads;
     this.engine = engine;
-    engine.catch(() => {
+    engine.catch((error) => {
       if (this.engine === engine) this.engine = undefined;
+      if (load === this.loads) this.listener.onFailed(error);
     });
     return engine;
   }

@@ -31,7 +31,7 @@ export class Run {
     private readonly models: Models,
     private readonly gallery: Gallery,
   ) {
-    models.onChosen = () => void this.openAnother();
+    models.onChosen = () => this.openAnother();
     const open: typeof createEngine = (options) =>
       isServiceModel(options.bundleUrl) ? connectService(options) : createEngine({ ...options, device: studio.device });
     this.session = new EngineSession(open, ["./bundle/"], {
@@ -39,20 +39,14 @@ export class Run {
       onManifest: (manifest) => adapt(studio, manifest),
       onProgress: (progress) => this.onProgress(progress),
       onLoaded: (info) => this.onLoaded(info),
+      onFailed: (error) => this.onFailed(error),
     });
   }
 
-  /** Load the engine, and say so where it fails. */
-  async load(): Promise<void> {
-    const { messages, running } = this.studio;
-    try {
-      this.useModel();
-      await this.session.load();
-    } catch (error) {
-      if (running.peek() !== undefined) return; // the run that waits for the engine reports the error
-      messages.error(error);
-      this.studio.endStatus(t.peek().notLoaded);
-    }
+  /** Load the engine. What becomes of it is told to the studio. */
+  load(): void {
+    this.useModel();
+    this.session.load().catch(() => {}); // `onFailed` tells it
   }
 
   /** Draw a picture of the present request. */
@@ -152,7 +146,7 @@ export class Run {
   }
 
   /** Free the engine, and load that of another model. */
-  private async openAnother(): Promise<void> {
+  private openAnother(): void {
     const { studio } = this;
     studio.messages.clear();
     batch(() => {
@@ -163,7 +157,7 @@ export class Run {
       studio.request.guidance.value = undefined;
       studio.request.sampler.value = undefined;
     });
-    await this.load();
+    this.load();
   }
 
   /** Cancel the run under way after its present step. */
@@ -181,6 +175,13 @@ export class Run {
   private onProgress(progress: Progress): void {
     this.loading.add(progress);
     this.studio.setStatus(this.loading.text, this.loading.fraction);
+  }
+
+  private onFailed(error: unknown): void {
+    const { studio } = this;
+    if (studio.running.peek() !== undefined) return; // the run that waits for the engine reports the error
+    studio.messages.error(error);
+    studio.endStatus(t.peek().notLoaded);
   }
 
   private onLoaded(info: EngineInfo): void {

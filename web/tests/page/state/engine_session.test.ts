@@ -3,7 +3,13 @@ import { EngineSession } from "../../../src/page/state/engine_session";
 import { type ControlNetEngine, type EngineOptions, type GenerateRequest, UserError } from "../../../src/worker";
 
 const request = { prompt: "gold" } as GenerateRequest;
-const listener = { onLoadStart: vi.fn(), onManifest: vi.fn(), onProgress: vi.fn(), onLoaded: vi.fn() };
+const listener = {
+  onLoadStart: vi.fn(),
+  onManifest: vi.fn(),
+  onProgress: vi.fn(),
+  onLoaded: vi.fn(),
+  onFailed: vi.fn(),
+};
 const engine = { info: { dtype: "float32" }, generate: vi.fn(), unload: vi.fn(async () => {}) };
 const create = vi.fn(async (_: EngineOptions) => engine as unknown as ControlNetEngine);
 /** The use of memory with which each engine was created. */
@@ -29,6 +35,23 @@ test("a load that failed is tried again at the next call", async () => {
   await expect(session.load()).rejects.toThrow("offline");
   await session.load();
   expect(create).toHaveBeenCalledTimes(2);
+});
+
+test("the page hears of a failure, but not of one of a bundle that it no longer opens", async () => {
+  let fail: (error: Error) => void = () => {};
+  create.mockImplementationOnce(() => new Promise((_, reject) => (fail = reject)));
+  const first = session.load();
+  session.useBundle(["./other/"]);
+  await session.load();
+  fail(new Error("no WebGPU"));
+  await expect(first).rejects.toThrow("no WebGPU");
+  expect(listener.onLoaded).toHaveBeenCalledTimes(1);
+  expect(listener.onFailed).not.toHaveBeenCalled();
+
+  session.useBundle(["./third/"]);
+  create.mockRejectedValueOnce(new Error("offline"));
+  await expect(session.load()).rejects.toThrow("offline");
+  expect(listener.onFailed).toHaveBeenCalledExactlyOnceWith(new Error("offline"));
 });
 
 test("a cancel ends the waiting for the engine and lets it load on", async () => {
