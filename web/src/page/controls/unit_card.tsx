@@ -68,7 +68,7 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
       />
       <Hint unit={unit} id={hint} />
       <div class="row">
-        <SampleList unit={unit} />
+        <SampleList studio={studio} unit={unit} />
         <div class="buttons">
           <OpenFile label={t.value.open} onFile={(file) => void openControl(studio, unit, file)} />
           <CameraButton

@@ -7,7 +7,16 @@ import { type Annotation, PASS_THROUGH } from "../annotators/annotation";
 import { type Ink, type Paper, startStroke } from "./brush";
 import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
-import { addStroke, drawShape, EMPTY, moveShape, type PictureShape, ringShape, type Shape } from "./control_shape";
+import {
+  addStroke,
+  drawShape,
+  EMPTY,
+  moveShape,
+  type PictureShape,
+  ringShape,
+  type Shape,
+  type StrokeShape,
+} from "./control_shape";
 import type { Drag, Touch } from "./drag";
 import { type Fit, fitPicture } from "./fit";
 import { type Color, LINE_WIDTH, type Ring, type Size, traceRing } from "./marks";
@@ -108,10 +117,12 @@ export class ControlDrawing extends BrushBoard<Shape> {
     this.show({ kind: "picture", source, fit, annotation, strokes: [] });
   }
 
-  /** Begin with nothing, unless the visitor has begun already: the example is for a model that follows lines. */
-  dropExample(): void {
-    const shape = this.history.peek();
-    if (shape.kind === "ring" && shape.isExample && !this.history.canUndo) this.history.reset(EMPTY);
+  /** Begin with another shape than the ring, unless the visitor has begun already. Returns whether it does. */
+  beginWith(shape: StrokeShape): boolean {
+    const present = this.history.peek();
+    if (present.kind !== "ring" || !present.isExample || this.history.canUndo) return false;
+    this.history.reset(shape);
+    return true;
   }
 
   clear(): void {

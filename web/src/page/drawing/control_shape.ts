@@ -29,6 +29,8 @@ export interface RingShape {
 export interface StrokeShape {
   readonly kind: "strokes";
   readonly strokes: readonly Stroke[];
+  /** Until the visitor draws. */
+  readonly isExample?: boolean;
 }
 
 export interface PictureShape {
@@ -68,7 +70,11 @@ export function moveShape(shape: Shape, from: Size, to: Size): Shape {
 
 /** Add a stroke. It takes the place of an example, and of any ring for a model that expects a single outline. */
 export function addStroke(shape: Shape, stroke: Stroke, isOneRing: boolean): Shape {
-  if (shape.kind !== "ring") return { ...shape, strokes: [...shape.strokes, stroke] };
+  if (shape.kind === "picture") return { ...shape, strokes: [...shape.strokes, stroke] };
+  if (shape.kind === "strokes") {
+    const kept = shape.isExample && !stroke.erases ? [] : shape.strokes;
+    return { kind: "strokes", strokes: [...kept, stroke] };
+  }
   const replacesRing = isOneRing || shape.isExample;
   return { kind: "strokes", strokes: replacesRing && !stroke.erases ? [stroke] : [traceRing(shape.ring), stroke] };
 }

@@ -4,12 +4,14 @@ import type { Image } from "../../worker";
 import { type AnnotatorName, PASS_THROUGH } from "../annotators/annotation";
 import { drawShape, ringShape, type Shape } from "../drawing/control_shape";
 import type { Size } from "../drawing/marks";
-import { DRAWINGS, STRAIGHT_DRAWINGS, strokesOf } from "./outlines";
+import { DRAWINGS, type LineDrawing, SCRIBBLES, STRAIGHT_DRAWINGS, type Subject, strokesOf } from "./outlines";
 import { POSES, poseStrokes } from "./pose";
 import { RINGS } from "./rings";
 import { MEADOW, ROOM, renderScene, type Scene, type View } from "./scene";
 
 export interface Sample {
+  /** What it shows, if the lines alone do not tell a model. */
+  readonly subject?: Subject;
   /** What the board shows. `annotator` is the one for a photo. */
   shape(board: Size, annotator: AnnotatorName): Shape;
   /** A small picture of it. */
@@ -22,8 +24,11 @@ const BOLD = 1 / 64;
 
 const rings: readonly Sample[] = RINGS.map((numbers) => drawn((board) => ringShape(board, ...numbers)));
 
-const lines = (drawings: typeof DRAWINGS, width: number): readonly Sample[] =>
-  drawings.map((drawing) => drawn((board) => ({ kind: "strokes", strokes: strokesOf(drawing, board, width) })));
+const lines = (drawings: readonly LineDrawing[], width: number): readonly Sample[] =>
+  drawings.map(({ subject, lines }) => ({
+    ...drawn((board) => ({ kind: "strokes", strokes: strokesOf(lines, board, width) })),
+    subject,
+  }));
 
 const poses: readonly Sample[] = POSES.map((pose) =>
   drawn((board) => {
@@ -43,7 +48,7 @@ const BY_KIND: Readonly<Record<string, readonly Sample[]>> = {
   mlsd: [...lines(STRAIGHT_DRAWINGS, THIN), ...photos],
   lineart: lines(DRAWINGS, THIN),
   lineart_anime: lines(DRAWINGS, THIN),
-  scribble: lines(DRAWINGS, BOLD),
+  scribble: lines(SCRIBBLES, BOLD),
   depth: depths,
   normal: depths,
   openpose: poses,

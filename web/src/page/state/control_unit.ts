@@ -5,6 +5,7 @@ import type { Manifest, Settings } from "../../worker";
 import { annotatorsFor } from "../annotators/annotation";
 import { classOf, type PaintClass } from "../classes/ade20k";
 import { ControlDrawing, TOOLS, type Tool } from "../drawing/control_drawing";
+import { EMPTY } from "../drawing/control_shape";
 import { LINE_WIDTH, type Size } from "../drawing/marks";
 import { RINGS } from "../samples/rings";
 import { STRENGTHS, type StrengthName } from "./strength";
@@ -56,7 +57,7 @@ export class ControlUnit {
     if (kind === this.kind.peek()) return;
     this.kind.value = kind;
     this.paint(kind === "seg" ? classOf("sky") : undefined);
-    if (!FOR_LINES.has(kind)) this.drawing.dropExample();
+    if (!FOR_LINES.has(kind)) this.drawing.beginWith(EMPTY); // the ring is for a model that follows lines
     if (!this.tools.includes(this.drawing.tool.peek())) this.drawing.setTool(this.tools[0]);
   }
 

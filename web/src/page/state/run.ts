@@ -14,7 +14,9 @@ import {
   type Progress,
 } from "../../worker";
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
+import { samplesFor } from "../samples/samples";
 import { t } from "../text";
+import type { ControlUnit } from "./control_unit";
 import { EngineSession } from "./engine_session";
 import type { Gallery } from "./gallery";
 import type { Models } from "./models";
@@ -215,4 +217,13 @@ function adapt(studio: Studio, manifest: Manifest): void {
     else unit.drawFreely();
   }
   if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
+  if (units[0]?.kind.peek() === "scribble") beginWithScribble(studio, units[0]);
+}
+
+/** Put the first sample on the board, and its name into the prompt: one press draws, and the first own line replaces it. */
+function beginWithScribble(studio: Studio, { drawing, kind }: ControlUnit): void {
+  const [{ shape, subject }] = samplesFor(kind.peek(), false);
+  const example = shape(drawing.size, "none");
+  if (example.kind !== "strokes" || !drawing.beginWith({ ...example, isExample: true })) return;
+  studio.suggestPrompt(subject);
 }

@@ -9,6 +9,7 @@ import { computed, type ReadonlySignal, type Signal, signal } from "@preact/sign
 import type { DeviceChoice, EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
 import type { Size } from "../drawing/marks";
 import { Photo } from "../drawing/photo";
+import { isSubject, type Subject } from "../samples/outlines";
 import { t } from "../text";
 import { BUNDLED_MODEL, ControlUnit } from "./control_unit";
 import { Messages } from "./messages";
@@ -111,6 +112,13 @@ export class Studio {
   removeControl(unit: ControlUnit): void {
     this.messages.clearAt(unit.id);
     this.controls.value = this.controls.peek().filter((other) => other !== unit);
+  }
+
+  /** Ask for what a sample shows, unless the visitor has written a prompt. */
+  suggestPrompt(subject: Subject | undefined): void {
+    const { prompt } = this.request;
+    const isTheirs = prompt.peek().trim() !== "" && !isSubject(prompt.peek());
+    if (subject !== undefined && !isTheirs) prompt.value = subject;
   }
 
   /** Set the size of the pictures, and of every board. */

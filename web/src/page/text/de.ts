@@ -1,6 +1,17 @@
 /** Every text of the page, in German. */
 
+import type { Subject } from "../samples/outlines";
 import type { Texts } from "./en";
+
+const subjects: Record<Subject, string> = {
+  cat: "Katze",
+  cup: "Tasse",
+  fish: "Fisch",
+  house: "Haus",
+  mountains: "Berge",
+  room: "Zimmer",
+  star: "Stern",
+};
 
 export const de: Texts = {
   // The page.
@@ -283,7 +294,7 @@ export const de: Texts = {
   fillBoard: "Alles füllen",
   fillBoardHelp: "Die ganze Fläche mit dieser Klasse malen, als Hintergrund",
   samples: "Beispiele",
-  sample: (number) => `Beispiel ${number}`,
+  sample: (number, subject) => `Beispiel ${number}${subject ? `: ${subjects[subject]}` : ""}`,
 
   // Annotators.
   annotator: "Annotator",

@@ -1,6 +1,7 @@
 /** Every text of the page, in English. Another language is another object of the type Texts. */
 
 import type { ErrorCode } from "../../worker";
+import type { Subject } from "../samples/outlines";
 
 export const en = {
   // The page.
@@ -256,7 +257,7 @@ export const en = {
   fillBoard: "Fill the board",
   fillBoardHelp: "Paint all of it with this class, as a background",
   samples: "Samples",
-  sample: (number: number) => `Sample ${number}`,
+  sample: (number: number, subject?: Subject) => `Sample ${number}${subject ? `: ${subject}` : ""}`,
 
   // Annotators.
   annotator: "Annotator",

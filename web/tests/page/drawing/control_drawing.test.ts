@@ -172,3 +172,15 @@ test("a model of many lines keeps what was drawn when a ring is added", () => {
   canvas.point("pointerup", 1, 42, 24);
   expect(board.shape).toMatchObject({ kind: "strokes", strokes: [{ points: [{ x: 5 }, { x: 50 }] }, { width: 1.5 }] });
 });
+
+test("a board begins with a sample's lines until something was drawn, and the first line takes their place", () => {
+  const line = { points: [{ x: 1, y: 1 }], width: 2, erases: false };
+  expect(board.beginWith({ kind: "strokes", strokes: [line], isExample: true })).toBe(true);
+  expect(board.beginWith(EMPTY)).toBe(false);
+  board.setTool("pencil");
+  canvas.point("pointerdown", 1, 10, 10);
+  canvas.point("pointermove", 1, 20, 10);
+  canvas.point("pointerup", 1, 20, 10);
+  const points = [10, 20].map((x) => ({ x, y: 10 }));
+  expect(board.shape).toEqual({ kind: "strokes", strokes: [{ points, width: 1.5, erases: false }] });
+});

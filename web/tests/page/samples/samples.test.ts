@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { annotatorsFor } from "../../../src/page/annotators/annotation";
 import { ADE20K } from "../../../src/page/classes/ade20k";
 import { drawShape } from "../../../src/page/drawing/control_shape";
+import { isSubject } from "../../../src/page/samples/outlines";
 import { fromCoco, poseStrokes } from "../../../src/page/samples/pose";
 import { samplesFor } from "../../../src/page/samples/samples";
 import { MEADOW, ROOM, renderScene } from "../../../src/page/samples/scene";
@@ -33,6 +34,13 @@ test.each(KINDS)(
     expect(new Set(pictures).size).toBe(samples.length);
   },
 );
+
+test("a scribble's samples are things that people draw, each with the word for it", () => {
+  const subjects = samplesFor("scribble", false).map(({ subject }) => subject);
+  expect(subjects).toEqual(["cat", "cup", "house", "star", "fish"]);
+  expect(isSubject("star")).toBe(true);
+  expect(isSubject("blue star")).toBe(false);
+});
 
 test("a photo gets the annotator of its kind, and a map that is ready none", () => {
   const nameOf = (kind: string) => {
