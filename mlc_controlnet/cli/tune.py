@@ -128,14 +128,15 @@ def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
     from mlc_controlnet.compile.library import tvm_target
     from mlc_controlnet.config import TARGETS
     from mlc_controlnet.machine import set_thread_count
-    from mlc_controlnet.tuning.processor import ProcessorJudge
+    from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
+    from mlc_controlnet.tuning.processor import ProcessorRunner
 
     set_thread_count()
     instruction_set = best_of_host()
     if instruction_set is None:
         raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")
     target = tvm_target(TARGETS["llvm"], instruction_set)
-    return ProcessorJudge(target, instruction_set), _tasks(options, target)
+    return MeasuringJudge(ProcessorRunner(target, instruction_set)), _tasks(options, target)
 
 
 def _by_compilers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":

@@ -1,6 +1,6 @@
 """What a search asks of a device: the times of candidates, and a last comparison of the best with the rules."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,16 +47,18 @@ class Judge(Protocol):
         how: MEASURED or PREDICTED.
         devices: what a trial has times of.
         families: device -> the folder of its records, below the target's; all that a comparison has times of.
-        batch: how many candidates of a task to hand over at once.
     """
 
     how: str
     devices: Collection[str]
     families: Mapping[str, str]
-    batch: int
 
-    def judge(self, candidates: Sequence[Candidate]) -> list[Trial]:
-        """Return a trial for each candidate, in order. They may be of several tasks."""
+    @property
+    def batch(self) -> int:
+        """How many candidates of a task to hand over at once."""
+
+    def judge(self, candidates: Sequence[Candidate]) -> Iterable[Trial]:
+        """Return a trial for each candidate, in order, each as soon as it is made. They may be of several tasks."""
 
     def compare(self, task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
         """Compare the finalists with the rules and with the reference."""

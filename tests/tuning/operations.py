@@ -7,9 +7,11 @@ from tvm import relax, tirx
 from tvm.target import Target
 
 from mlc_controlnet.kernels.tunable import Operation
+from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
 from mlc_controlnet.passes.schedule.tuning_records import MEASURED, Record
+from mlc_controlnet.tuning.tasks import Task
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
 WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"})
@@ -45,6 +47,14 @@ def make_linear(rows: int, columns: int = 48, depth: int = 32) -> tvm.IRModule:
             y = builder.emit_output(relax.op.matmul(x, transposed))
         builder.emit_func_output(y)
     return lower(builder)
+
+
+def make_task() -> Task:
+    """make_linear(16) as a task."""
+    function = make_linear(16)["NT_matmul"]
+    tunable = tunable_of(function, LLVM)
+    assert tunable is not None
+    return Task(function, tunable, 40)
 
 
 def make_convolution() -> tirx.PrimFunc:

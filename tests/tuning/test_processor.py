@@ -1,21 +1,12 @@
+import numpy as np
 import pytest
-import tvm
-from tvm import relax
 
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.tuning import processor
-from mlc_controlnet.tuning.processor import ProcessorJudge, Stopwatch
-from mlc_controlnet.tuning.tasks import Task
-from tests.tuning.operations import LLVM, lower, make_linear
-
-
-@pytest.fixture
-def task(monkeypatch: pytest.MonkeyPatch) -> Task:
-    monkeypatch.setattr(processor, "MIN_REPEAT_MS", 1)
-    function = make_linear(16)["NT_matmul"]
-    tunable = tunable_of(function, LLVM)
-    assert tunable is not None
-    return Task(function, tunable, 40)
+from mlc_controlnet.tuning.processor import ProcessorRunner, Stopwatch
+from mlc_controlnet.tuning.reference import make_reference
+from mlc_controlnet.tuning.runner import Job
+from tests.tuning.operations import LLVM, make_linear, make_task
 
 
 def test_a_hundred_times_the_work_takes_longer() -> None:
@@ -23,39 +14,20 @@ def test_a_hundred_times_the_work_takes_longer() -> None:
         function = make_linear(rows)["NT_matmul"]
         tunable = tunable_of(function, LLVM)
         assert tunable is not None
-        arguments = processor.make_reference(function, LLVM).arguments
+        arguments = make_reference(function, LLVM).arguments
         return Stopwatch(tunable.schedule(tunable.chosen), LLVM, arguments).seconds()
 
     assert 0 < seconds(16) < seconds(1600) < 1
 
 
-def test_right_candidates_have_times_and_are_compared_with_the_rules(task: Task) -> None:
-    judge = ProcessorJudge(LLVM, "v3")
-    other = next(one for one in task.tunable.space() if one != task.tunable.chosen)
-    (trial,) = judge.judge([(task, other)])
-    assert not trial.problem and 0 < trial.seconds[judge.device] < 1
-    (compared,) = judge.compare(task, [other])
-    assert not compared.problem and compared.decibels > 100
-    assert compared.seconds[judge.device] > 0 and compared.rules_seconds[judge.device] > 0
-
-
-def test_a_wrong_candidate_and_one_that_tvm_refuses_have_no_time(task: Task) -> None:
-    judge = ProcessorJudge(LLVM, "v3")
-    wrong = Task(task.function, tunable_of(make_scaled(), LLVM), 40)  # type: ignore[arg-type]
-    (trial,) = judge.judge([(wrong, wrong.tunable.chosen)])
-    assert not trial.seconds and trial.problem.startswith("differs from the reference")
-    (refused,) = judge.judge([(task, {"rows": 0, "columns": 16})])
-    assert not refused.seconds and refused.problem.startswith("TVM refuses it")
-
-
-def make_scaled() -> tvm.tirx.PrimFunc:
-    """make_linear(16) with an output that is too large by a tenth: what a wrong schedule might compute."""
-    builder = relax.BlockBuilder()
-    x, weight = (relax.Var(name, relax.TensorType((rows, 32), "float32")) for name, rows in (("x", 16), ("w", 48)))
-    with builder.function("main", [x, weight]):
-        with builder.dataflow():
-            y = builder.emit(relax.op.matmul(x, builder.emit(relax.op.permute_dims(weight))))
-            y = builder.emit_output(relax.op.multiply(y, relax.const(1.1, "float32")))
-        builder.emit_func_output(y)
-    (function,) = (f for _, f in lower(builder).functions_items() if isinstance(f, tvm.tirx.PrimFunc))
-    return function
+def test_kernels_of_a_job_take_turns_and_all_outputs_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "MIN_REPEAT_MS", 1)
+    task = make_task()
+    kernels = tuple(task.tunable.schedule(one) for one in (task.tunable.chosen, *task.tunable.space()[:1]))
+    x, weight, output = make_reference(task.function, LLVM).arguments
+    (measured,) = ProcessorRunner(LLVM, "v3").run([Job(kernels, (x, weight, output), rounds=3)])
+    assert [len(times) for times in measured.rounds] == [2, 2, 2] and not measured.problem
+    assert all(0 < seconds < 1 for times in measured.rounds for seconds in times)
+    for found in measured.outputs:
+        np.testing.assert_allclose(found, x @ weight.T, rtol=1e-4, atol=1e-5)
+    assert not output.any()
