@@ -10,6 +10,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import anchor, axis_kinds, inline_weights
+from mlc_controlnet.tuning.values import draw_values
 
 ROWS = 16  # of the output, about: all of a convolution would take minutes without a schedule
 LEAST_DB = {"float32": 80.0, "float16": 50.0}  # a wrong index is at 30 dB or less
@@ -30,11 +31,16 @@ class Reference:
     def decibels(self, got: np.ndarray) -> float:
         """Return the agreement of an output, as a signal-to-noise ratio."""
         known = ~np.isnan(self.want)
-        want, values = self.want[known].astype(np.float64), got[known].astype(np.float64)
-        noise = float(np.square(want - values).sum())
-        if not np.isfinite(noise):
-            return -np.inf
-        return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(want).sum() / noise), 200.0))
+        return decibels(self.want[known], got[known])
+
+
+def decibels(want: np.ndarray, got: np.ndarray) -> float:
+    """Return the agreement of values with those wanted, as a signal-to-noise ratio; -inf if one is not finite."""
+    exact = want.astype(np.float64)
+    noise = float(np.square(exact - got.astype(np.float64)).sum())
+    if not np.isfinite(noise):
+        return -np.inf
+    return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(exact).sum() / noise), 200.0))
 
 
 def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:
@@ -42,23 +48,17 @@ def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:
 
     target: of this machine; its vectors are not used.
     """
-    random = np.random.default_rng(0)
-    arguments = [_draw(parameter.ty, random) for parameter in function.params]
+    shapes = [[int(size) for size in parameter.ty.shape] for parameter in function.params]
+    dtypes = [str(parameter.ty.dtype) for parameter in function.params]
+    arguments = [
+        draw_values(dtype, shape, seed) for seed, (dtype, shape) in enumerate(zip(dtypes, shapes, strict=True))
+    ]
     output = arguments[-1]
     library = tvm.compile(tvm.IRModule({"main": _some_rows(function)}), target=target)
     tensors = [tvm.runtime.tensor(value) for value in (*arguments[:-1], np.full_like(output, np.nan))]
     library["main"](*tensors)
     output[...] = 0
     return Reference(tuple(arguments), tensors[-1].numpy())
-
-
-def _draw(tensor: tirx.Buffer, random: np.random.Generator) -> np.ndarray:
-    shape, dtype = [int(size) for size in tensor.shape], str(tensor.dtype)
-    if dtype == "uint32":  # words of codes
-        return random.integers(0, 2**32, shape, np.uint32)
-    if dtype.startswith("int"):
-        return np.zeros(shape, dtype)
-    return (random.uniform(0.1, 1.0, shape) * random.choice((-1, 1), shape)).astype(dtype)
 
 
 def _some_rows(function: tirx.PrimFunc) -> tirx.PrimFunc:

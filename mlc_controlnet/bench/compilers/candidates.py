@@ -11,7 +11,6 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from tvm.s_tir import ScheduleError
 from mlc_controlnet.bench.compilers.amd import compile_for_amd
 from mlc_controlnet.bench.compilers.chips import AMD, Chip
 from mlc_controlnet.bench.compilers.judgement import KernelJudgement, judge_kernel
-from mlc_controlnet.bench.compilers.kernels import bytes_of, shaders_of
+from mlc_controlnet.bench.compilers.kernels import bytes_of
 from mlc_controlnet.bench.compilers.nvidia import compile_for_nvidia
 from mlc_controlnet.bench.compilers.spirv import driver_manifest, to_spirv
 from mlc_controlnet.compile.library import tvm_target
@@ -31,29 +30,15 @@ from mlc_controlnet.config import TARGETS
 from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.locations import WEB
-from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
-from mlc_controlnet.passes.generate import webgpu_code
+from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
 from mlc_controlnet.passes.schedule.tuning_records import PREDICTED
 from mlc_controlnet.tuning.judge import Candidate, Comparison, Trial
 from mlc_controlnet.tuning.reference import make_reference
+from mlc_controlnet.tuning.shader import Shader, compile_shader
 from mlc_controlnet.tuning.tasks import Task
 
 FAMILIES = {"navi31": "rdna3", "navi21": "rdna2", "sm_80": "ampere", "sm_89": "ada", "sm_90": "hopper"}
 ENOUGH_WAVES = 8  # of a SIMD: they hide the latency of workgroup memory
-
-
-@dataclass(frozen=True)
-class _Shader:
-    """A candidate compiled to WGSL, with the function that it was compiled from."""
-
-    function: tirx.PrimFunc
-    wgsl: str
-    facts: KernelFacts
-
-    @property
-    def workgroups(self) -> int:
-        x, y, z = self.facts.grid
-        return x * y * z
 
 
 class CompilerJudge:
@@ -91,7 +76,7 @@ class CompilerJudge:
             if trial.problem:
                 compared.append(Comparison(trial.decisions, trial.seconds, rules, 0.0, trial.problem))
                 continue
-            shader = self._compile(task, trial.decisions)
+            shader = compile_shader(task, trial.decisions, self._target)
             decibels = reference.decibels(
                 run_on_adapter(shader.function, shader.wgsl, shader.facts, reference.arguments)
             )
@@ -107,27 +92,16 @@ class CompilerJudge:
             self._judge([(task, task.tunable.chosen)], [chip])
         return self._rules[task.key, chip.name]
 
-    def _compile(self, task: Task, decisions: Decisions) -> _Shader:
-        """Compile a candidate. Raises ScheduleError or ValueError if it cannot be, or if it is over a limit."""
-        function = task.tunable.schedule(decisions).with_attr("global_symbol", "candidate")
-        module = tvm.IRModule({"candidate": function})
-        (facts,) = measure_kernels(module, self._target)
-        if violations := list(facts.violations()):
-            raise ValueError(violations[0])
-        library = tvm.tirx.build(module, target=self._target, pipeline=webgpu_code.PIPELINE)
-        (wgsl,) = dict(shaders_of(library)).values()
-        return _Shader(function, wgsl, facts)
-
     def _judge(
         self, candidates: Sequence[Candidate], chips: Sequence[Chip]
     ) -> tuple[list[dict[str, KernelJudgement]], list[str]]:
         """Return what the chips' compilers said of each candidate, by chip, and why each may not be used."""
         problems = [""] * len(candidates)
         judged: list[dict[str, KernelJudgement]] = [{} for _ in candidates]
-        shaders: dict[str, _Shader] = {}
+        shaders: dict[str, Shader] = {}
         for number, (task, decisions) in enumerate(candidates):
             try:
-                shaders[str(number)] = self._compile(task, decisions)
+                shaders[str(number)] = compile_shader(task, decisions, self._target)
             except (ScheduleError, ValueError) as error:
                 problems[number] = f"TVM refuses it: {str(error).strip().splitlines()[-1]}"
         with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +124,7 @@ class CompilerJudge:
         return judged, problems
 
     def _on_amd(
-        self, shaders: Mapping[str, _Shader], chip: Chip, folder: Path
+        self, shaders: Mapping[str, Shader], chip: Chip, folder: Path
     ) -> tuple[dict[str, KernelJudgement], dict[str, str]]:
         compiled, rejected = to_spirv({name: shader.wgsl for name, shader in shaders.items()}, folder)
         codes, failed = compile_for_amd(compiled, chip)
@@ -163,7 +137,7 @@ class CompilerJudge:
         return judged, rejected | failed
 
     def _on_nvidia(
-        self, shaders: Mapping[str, _Shader], chip: Chip, folder: Path
+        self, shaders: Mapping[str, Shader], chip: Chip, folder: Path
     ) -> tuple[dict[str, KernelJudgement], dict[str, str]]:
         if not shaders:
             return {}, {}
@@ -180,7 +154,7 @@ class CompilerJudge:
         return judged, {names[kernel.removesuffix("_kernel")]: error for kernel, error in errors.items()}
 
 
-def _operand_bytes(shader: _Shader) -> int:
+def _operand_bytes(shader: Shader) -> int:
     return sum(bytes_of(parameter.ty) for parameter in shader.function.params)
 
 

@@ -1,6 +1,5 @@
 """The launches of a function and the WGSL of each kernel."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from mlc_controlnet.compile.sources import generate_source
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
+from mlc_controlnet.passes.generate.webgpu_code import shaders_of
 from mlc_controlnet.passes.pipeline import Pipeline
 
 
@@ -67,16 +67,6 @@ def _kernels(planned: tvm.IRModule, target: tvm.target.Target, shaders: dict[str
     sizes = {v.name_hint: sum(bytes_of(parameter.ty) for parameter in f.params) for v, f in called.functions_items()}
     for facts in measure_kernels(called, target):
         yield Kernel(facts, launches[facts.prim_func], shaders.get(facts.name, ""), sizes[facts.prim_func])
-
-
-def shaders_of(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:
-    """Yield the name and the WGSL of each kernel of a compiled module."""
-    if module.kind == "webgpu":
-        for source in re.split(r"(?=//-+\n// Function: )", module.inspect_source()):
-            if found := re.search(r"// Function: (\w+)", source):
-                yield found[1], source
-    for imported in module.imports:
-        yield from shaders_of(imported)
 
 
 def bytes_of(tensor: object) -> int:

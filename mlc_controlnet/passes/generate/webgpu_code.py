@@ -4,6 +4,9 @@ TVM eliminates common subexpressions before it splits kernels from their host, a
 which writes every subexpression out again: a quarter of the text. Here they are eliminated at the end.
 """
 
+import re
+from collections.abc import Iterator
+
 import tvm
 from tvm import tirx
 
@@ -31,3 +34,13 @@ def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
 
 
 tirx.register_tir_pipeline(PIPELINE, _pipeline)
+
+
+def shaders_of(module: tvm.runtime.Module) -> Iterator[tuple[str, str]]:
+    """Yield the name and the WGSL of each kernel of a compiled module."""
+    if module.kind == "webgpu":
+        for source in re.split(r"(?=//-+\n// Function: )", module.inspect_source()):
+            if found := re.search(r"// Function: (\w+)", source):
+                yield found[1], source
+    for imported in module.imports:
+        yield from shaders_of(imported)

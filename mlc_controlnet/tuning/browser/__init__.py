@@ -1,0 +1,1 @@
+"""Measures candidates on the GPUs of browsers' tabs: `tune --runner browser`."""
