@@ -13,14 +13,33 @@ import { openProcessor } from "./processor.ts";
 /** `auto`: the GPU, or the processor if there is no real GPU that can run the bundle. */
 export type DeviceChoice = "gpu" | "cpu" | "auto";
 
+/**
+ * Why a device was chosen.
+ *
+ * - `asked`: the caller's choice.
+ * - `gpu`: a GPU that runs the bundle.
+ * - `no-webgpu`: the browser has no WebGPU.
+ * - `no-adapter`: it has WebGPU and no GPU for it.
+ * - `imitated`: it has only a software adapter.
+ * - `gpu-lacks`: the GPU cannot run the bundle.
+ */
+export type DeviceReason = "asked" | "gpu" | "no-webgpu" | "no-adapter" | "imitated" | "gpu-lacks";
+
+/** A reason with its text. */
+interface Why {
+  readonly reasonCode: DeviceReason;
+  /** For readers: "no WebGPU in this browser". */
+  readonly reason: string;
+}
+
 /** A device, and why it was chosen. */
-export interface ChosenDevice {
+export interface ChosenDevice extends Why {
   readonly opened: OpenDevice;
   /** What runs the kernels. */
   readonly runsOn: "gpu" | "cpu";
-  /** For readers: "a browser without WebGPU". */
-  readonly reason: string;
 }
+
+const ASKED: Why = { reasonCode: "asked", reason: "as asked" };
 
 /** Opens the GPU for one of the libraries. */
 export type OpenGpu = typeof openDevice;
@@ -36,35 +55,42 @@ export async function chooseDevice(
   gpu: GPU | undefined,
   open: OpenGpu = openDevice,
 ): Promise<ChosenDevice> {
-  const onGpu = async (reason?: string): Promise<ChosenDevice> => {
+  const onGpu = async (why?: Why): Promise<ChosenDevice> => {
     const opened = await open(manifest.libraries, gpu);
-    return { opened, runsOn: "gpu", reason: reason ?? `a GPU that computes in ${opened.library.dtype}` };
+    const usual: Why = { reasonCode: "gpu", reason: `a GPU that computes in ${opened.library.dtype}` };
+    return { opened, runsOn: "gpu", ...(why ?? usual) };
   };
   checkOneOf("device", choice, ["gpu", "cpu", "auto"]);
-  if (choice === "cpu") return onProcessor(manifest, "as asked");
-  if (choice === "gpu") return onGpu("as asked");
+  if (choice === "cpu") return onProcessor(manifest, ASKED);
+  if (choice === "gpu") return onGpu(ASKED);
   const hindrance = await hindranceOf(gpu);
   if (hindrance === undefined) {
     try {
       return await onGpu();
     } catch (error) {
       if (!(error instanceof UserError) || !runsOnProcessor(manifest)) throw error;
-      return onProcessor(manifest, `${error.subject}: ${error.got}`);
+      return onProcessor(manifest, { reasonCode: "gpu-lacks", reason: `${error.subject}: ${error.got}` });
     }
   }
-  if (runsOnProcessor(manifest)) return onProcessor(manifest, hindrance.reason);
-  if (hindrance.hasAdapter) return onGpu(hindrance.reason);
+  if (runsOnProcessor(manifest)) return onProcessor(manifest, hindrance.why);
+  if (hindrance.hasAdapter) return onGpu(hindrance.why);
   // Both are missing. A bundle without a library for processors is told what WebGPU needs; else, what the processor lacks.
   const isForProcessors = manifest.libraries.some(({ device }) => device === "wasm");
-  return isForProcessors ? onProcessor(manifest, hindrance.reason) : onGpu();
+  return isForProcessors ? onProcessor(manifest, hindrance.why) : onGpu();
 }
 
 /** Say why the GPU is not the first choice; undefined if it is. */
-async function hindranceOf(gpu: GPU | undefined): Promise<{ reason: string; hasAdapter: boolean } | undefined> {
-  if (gpu === undefined) return { reason: "no WebGPU in this browser", hasAdapter: false };
+async function hindranceOf(gpu: GPU | undefined): Promise<{ why: Why; hasAdapter: boolean } | undefined> {
+  if (gpu === undefined) {
+    return { why: { reasonCode: "no-webgpu", reason: "no WebGPU in this browser" }, hasAdapter: false };
+  }
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter === null) return { reason: "no GPU that the browser may use", hasAdapter: false };
-  if (isSoftware(adapter.info)) return { reason: "no GPU: the browser imitates one, slowly", hasAdapter: true };
+  if (adapter === null) {
+    return { why: { reasonCode: "no-adapter", reason: "no GPU that the browser may use" }, hasAdapter: false };
+  }
+  if (isSoftware(adapter.info)) {
+    return { why: { reasonCode: "imitated", reason: "no GPU: the browser imitates one, slowly" }, hasAdapter: true };
+  }
   return undefined;
 }
 
@@ -78,6 +104,6 @@ function runsOnProcessor(manifest: Manifest): boolean {
   }
 }
 
-function onProcessor(manifest: Manifest, reason: string): ChosenDevice {
-  return { opened: openProcessor(manifest), runsOn: "cpu", reason };
+function onProcessor(manifest: Manifest, why: Why): ChosenDevice {
+  return { opened: openProcessor(manifest), runsOn: "cpu", ...why };
 }

@@ -20,6 +20,7 @@ import {
 import { type Bundle, openBundle } from "./load.ts";
 import { chooseMemory, noticeOfMemory } from "./memory.ts";
 import { checkCanDraw } from "./model_traits.ts";
+import { noticeOf } from "./notices.ts";
 import { isOfOneColour } from "./picture.ts";
 import { ControlNetPipeline, type GeneratedImage, type Model } from "./pipeline.ts";
 import type { LoadOptions } from "./progress.ts";
@@ -44,7 +45,7 @@ export async function createEngine(options: EngineOptions): Promise<ControlNetEn
   options.onManifest?.(bundle.manifest);
   await persists; // it may enlarge the room
   const notice = await noticeOfRoom(await bytesToKeep(bundle));
-  if (notice !== undefined) options.onNotice?.(notice);
+  if (notice !== undefined) options.onNotice?.(notice.text, notice);
   const engine = await loadEngine(bundle, options);
   try {
     const model = await loadModel(bundle, engine, options.signal);
@@ -81,7 +82,7 @@ async function loadEngine(bundle: Bundle, options: EngineOptions): Promise<Survi
     const plan = manifest.memory[opened.library.file];
     const memory = chooseMemory(choice, plan, opened.maxBufferBytes);
     const doubt = isTold ? undefined : noticeOfMemory(plan, opened.maxBufferBytes);
-    if (doubt !== undefined) onNotice?.(doubt);
+    if (doubt !== undefined) onNotice?.(doubt.text, doubt);
     isTold = true; // an engine that replaces a lost one has been downloaded
     return { engine: await Engine.load(bundle, opened, memory, loading), chosen, memory };
   };
@@ -168,13 +169,14 @@ class PipelineEngine implements ControlNetEngine {
 
   private describe({ chosen, engine, memory }: Loaded): EngineInfo {
     const { manifest, sha256: bundleSha256 } = this.bundle;
-    const { opened, runsOn, reason } = chosen;
+    const { opened, runsOn, reason, reasonCode } = chosen;
     return {
       manifest,
       bundleSha256,
       device: opened.description + threadsText(engine.threads),
       runsOn,
       reason,
+      reasonCode,
       threads: engine.threads,
       dtype: opened.library.dtype,
       memory,
@@ -190,18 +192,17 @@ class PipelineEngine implements ControlNetEngine {
     const hasOther = libraries.some(({ device, dtype }) => device === library.device && dtype === "float32");
     if (library.dtype !== "float16" || !hasOther) return this.draw(request, callbacks);
     const seeded = { ...request, seed: request.seed ?? randomInteger(MAX_SEED) };
-    let spoilt: string;
+    let spoilt: "one-colour" | "not-finite";
     try {
       const image = await this.draw(seeded, callbacks);
       if (!isOfOneColour(image)) return image;
-      spoilt = "a picture of one colour";
+      spoilt = "one-colour";
     } catch (error) {
       if (codeOf(error) !== "not-finite") throw error;
-      spoilt = "numbers that are not finite";
+      spoilt = "not-finite";
     }
-    callbacks.onNotice?.(
-      `float16 arithmetic of this GPU made ${spoilt}: it is drawn again in float32, which is slower`,
-    );
+    const notice = noticeOf("drawn-again", { spoilt });
+    callbacks.onNotice?.(notice.text, notice);
     await this.engine.useDtype("float32");
     return this.draw(seeded, callbacks);
   }

@@ -7,7 +7,8 @@
  */
 
 export type { BatchRequest } from "./batch.ts";
-export type { DeviceChoice } from "./choose_device.ts";
+export { gigabytes } from "./byte_text.ts";
+export type { DeviceChoice, DeviceReason } from "./choose_device.ts";
 export type { FloatArray } from "./components.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "./constants.ts";
 export { createEngine } from "./create_engine.ts";
@@ -31,9 +32,17 @@ export type {
 } from "./interface.ts";
 export { purgeBundle } from "./load.ts";
 export type { Manifest } from "./manifest_schema.ts";
-export { gigabytes, type Memory, type MemoryChoice, type MemoryName, type MemoryPlan } from "./memory.ts";
+export type { Memory, MemoryChoice, MemoryName, MemoryPlan } from "./memory.ts";
 export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
 export { inpaints } from "./model_traits.ts";
+export {
+  type Notice,
+  type NoticeCode,
+  type NoticeListener,
+  type NoticeTexts,
+  type NoticeValues,
+  sayNotice,
+} from "./notices.ts";
 export type { OneOrEach, Pair } from "./option_checks.ts";
 export { words as optionWords } from "./option_text.ts";
 export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";

@@ -6,6 +6,7 @@
  */
 
 import { WEBUI_CONTROL_MODES, WEBUI_SAMPLERS, WEBUI_SCHEDULERS, WEBUI_UPSCALERS } from "./constants.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 import { separated } from "./option_text.ts";
 import { perControlnet, type Settings } from "./request.ts";
 
@@ -52,7 +53,7 @@ export function writeInfotext(settings: Settings, model: string, sha256: string)
  * The options that the text names, with values to check, and what could not be read. Both are empty if it is no such text.
  * An option whose entry is missing or cannot be read is left out.
  */
-export function readInfotext(text: string): { options: Options; notices: string[] } {
+export function readInfotext(text: string): { options: Options; notices: Notice[] } {
   const lines = text.trim().split("\n");
   const entries = entriesOf(lines[lines.length - 1]);
   if (Object.keys(entries).length < LEAST_ENTRIES || !("Steps" in entries)) return { options: {}, notices: [] };
@@ -80,7 +81,7 @@ export function readInfotext(text: string): { options: Options; notices: string[
   if (entries["Inpaint area"] === "Only masked") {
     options.paddingMaskCrop = number(entries["Masked area padding"] ?? "32");
   }
-  const notices: string[] = [];
+  const notices: Notice[] = [];
   Object.assign(options, samplerOf(entries, notices), hiresOf(entries, notices), controlnetsOf(entries));
   return { options: Object.fromEntries(Object.entries(options).filter(([, value]) => value != null)), notices };
 }
@@ -131,7 +132,7 @@ function controlnetEntries(settings: Settings): Record<string, string> {
 }
 
 /** Read the sampler and its schedule. Older pictures have both in one entry: `DPM++ 2M Karras`. */
-function samplerOf(entries: Entries, notices: string[]): Options {
+function samplerOf(entries: Entries, notices: Notice[]): Options {
   let { Sampler: name, "Schedule type": label } = entries as Record<string, string | undefined>;
   if (name !== undefined && find(WEBUI_SAMPLERS, name) === undefined) {
     for (const [ending] of WEBUI_SCHEDULERS) {
@@ -149,19 +150,19 @@ function samplerOf(entries: Entries, notices: string[]): Options {
   for (const [option, names, value] of wanted) {
     const known = value === undefined ? undefined : find(names, value);
     if (known !== undefined) options[option] = known[1];
-    else if (value) notices.push(`${separated(option, " ")} ${value} is not known here and was left out`);
+    else if (value) notices.push(noticeOf("unknown-value", { subject: separated(option, " "), value }));
   }
   return options;
 }
 
 /** Read the strength: web UI has one entry for the second pass of hires fix and for a picture to start from. */
-function hiresOf(entries: Entries, notices: string[]): Options {
+function hiresOf(entries: Entries, notices: Notice[]): Options {
   const strength = number(entries["Denoising strength"]);
   const hiresScale = number(entries["Hires upscale"]);
   if (hiresScale === undefined) return { strength };
   const known = find(WEBUI_UPSCALERS, entries["Hires upscaler"] ?? "Latent");
   if (known === undefined) {
-    notices.push(`hires upscaler ${entries["Hires upscaler"]} is not known here: hires fix was left out`);
+    notices.push(noticeOf("unknown-upscaler", { value: entries["Hires upscaler"] }));
     return {};
   }
   const hiresSteps = number(entries["Hires steps"]) || undefined; // web UI's 0: as many as the first pass

@@ -16,6 +16,7 @@ import type { MaskedContent } from "./mask_options.ts";
 import { fill } from "./masked_content.ts";
 import { blurMask, cropAround } from "./masks.ts";
 import { inpaints } from "./model_traits.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 import { type Image, type Picture, toImage, toPixels, toPlanes } from "./picture.ts";
 import { cover, type PreparedImage, readPicture } from "./prepare_image.ts";
 
@@ -27,8 +28,8 @@ export const MASK_IMAGE = "mask image";
 export interface InitImage {
   /** float32 [1, 3, H, W] in -1..1; [1, C, h, w] if it is latent. */
   readonly pixels: FloatArray;
-  /** The changes that made it fit, one sentence each. */
-  readonly notices: readonly string[];
+  /** The changes that made it fit. */
+  readonly notices: readonly Notice[];
   readonly isLatent?: boolean;
 }
 
@@ -46,8 +47,8 @@ export interface Inpainting {
   readonly overlayMask: Picture;
   /** The part of `original` that is drawn; undefined: all of it. */
   readonly crop: Crop | undefined;
-  /** The changes that made the two pictures fit, one sentence each. */
-  readonly notices: readonly string[];
+  /** The changes that made the two pictures fit. */
+  readonly notices: readonly Notice[];
 }
 
 /**
@@ -183,12 +184,11 @@ function soften({ picture, notices }: PreparedImage, maskBlur: number): Prepared
 }
 
 /** Say that a part larger than the model's size loses detail. */
-function noticeOfSize(crop: Crop, height: number, width: number): string[] {
+function noticeOfSize(crop: Crop, height: number, width: number): Notice[] {
   const part = sizeOf(crop);
   if (part.height <= height && part.width <= width) return [];
-  return [
-    `${IMAGE}: the part around the mask, ${part.width}x${part.height}, is drawn at ${width}x${height} and enlarged`,
-  ];
+  const [size, drawn] = [part, { width, height }].map((one) => `${one.width}x${one.height}`);
+  return [noticeOf("part-enlarged", { subject: IMAGE, part: size, drawn })];
 }
 
 /** Return what the VAE encoder and the UNet read. */

@@ -1,11 +1,12 @@
 /** The engine's interface, which `create_engine.ts` implements in this thread and `../worker` on the other end of a port. */
 
 import type { BatchRequest } from "./batch.ts";
-import type { DeviceChoice } from "./choose_device.ts";
+import type { DeviceChoice, DeviceReason } from "./choose_device.ts";
 import type { Step } from "./denoising.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { Manifest } from "./manifest.ts";
 import type { Memory, MemoryChoice, MemoryPlan } from "./memory.ts";
+import type { NoticeListener } from "./notices.ts";
 import type { GeneratedImage } from "./pipeline.ts";
 import type { LoadOptions, Progress } from "./progress.ts";
 import { checkRequest, type GenerateRequest } from "./request.ts";
@@ -20,8 +21,11 @@ export interface EngineOptions extends LoadOptions {
   readonly memory?: MemoryChoice;
   /** Called with the bundle's manifest before anything large is fetched. */
   readonly onManifest?: (manifest: Manifest) => void;
-  /** Called with a sentence if something is not as it should be, and the engine loads nevertheless: no room to keep the bundle. */
-  readonly onNotice?: (notice: string) => void;
+  /**
+   * Called with a sentence, and the same as a code and values, if something is not as it should be and the engine loads
+   * nevertheless: no room to keep the bundle, a GPU that looks too small.
+   */
+  readonly onNotice?: NoticeListener;
   /**
    * Ask the browser to keep the bundle also when it runs short of space (`navigator.storage.persist`). Firefox asks the
    * visitor; other browsers decide by themselves. Default: false.
@@ -33,8 +37,11 @@ export interface EngineOptions extends LoadOptions {
 export interface GenerateCallbacks {
   /** Called after each denoising step. */
   readonly onStep?: (step: Step) => void;
-  /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
-  readonly onNotice?: (notice: string) => void;
+  /**
+   * Called with every change to the inputs, as a sentence and as a code and values: a prompt that was cut, a control image
+   * that was scaled. Also with what the engine gets over by itself.
+   */
+  readonly onNotice?: NoticeListener;
   /** Called with the progress of a download if this picture needs weights that are not there yet, and while it waits for kernels. */
   readonly onProgress?: (progress: Progress) => void;
   /**
@@ -68,6 +75,8 @@ export interface EngineInfo {
   readonly runsOn: "gpu" | "cpu";
   /** Why it does, for readers: "no WebGPU in this browser". */
   readonly reason: string;
+  /** The same as a code, for texts in other languages; undefined of an engine that draws elsewhere. */
+  readonly reasonCode?: DeviceReason;
   /** How many threads of the processor draw: one unless the page is cross-origin isolated, 0 on a GPU. */
   readonly threads: number;
   /** The compute dtype of the library in use: float16 or float32. */

@@ -1,7 +1,9 @@
 /** Choose how the bundle's weights use GPU memory: one of the manifest's two modes. */
 
+import { gigabytes } from "./byte_text.ts";
 import { UserError } from "./errors.ts";
 import type { Manifest, MemoryMode } from "./manifest.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 
 /** All weights stay in GPU memory, or part of them only while their component runs: slower, with less memory. */
 export type MemoryName = "resident" | "reduced";
@@ -32,14 +34,11 @@ export function chooseMemory(choice: MemoryChoice, plan: MemoryPlan, maxBufferBy
 }
 
 /** What to tell before a download about a GPU that looks too small for the model in any mode; undefined for others. */
-export function noticeOfMemory(plan: MemoryPlan, maxBufferBytes: number): string | undefined {
-  const needed = Math.min(plan.resident.peak_bytes, plan.reduced.peak_bytes);
-  const estimated = BUFFERS_PER_HEAP * maxBufferBytes;
-  if (needed <= estimated) return undefined;
-  return (
-    `GPU memory: got about ${gigabytes(estimated)}, by the browser's hints, wanted ${gigabytes(needed)} for the model. ` +
-    "It is downloaded and tried all the same; take a bundle with weights of fewer bits if drawing fails."
-  );
+export function noticeOfMemory(plan: MemoryPlan, maxBufferBytes: number): Notice | undefined {
+  const neededBytes = Math.min(plan.resident.peak_bytes, plan.reduced.peak_bytes);
+  const estimatedBytes = BUFFERS_PER_HEAP * maxBufferBytes;
+  if (neededBytes <= estimatedBytes) return undefined;
+  return noticeOf("gpu-looks-small", { estimatedBytes, neededBytes });
 }
 
 /** The error for a GPU whose memory is full. */
@@ -52,9 +51,4 @@ export class MemoryFullError extends UserError {
     const remedy = name === "resident" ? `${others}, or save GPU memory in the settings` : others;
     super("GPU memory", got, wanted, `${remedy}: the model is loaded again`, "gpu-memory-full");
   }
-}
-
-/** "2.2 GB" or "18 MB" */
-export function gigabytes(bytes: number): string {
-  return bytes < 0.1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(Math.ceil(bytes / 0.1e9) / 10).toFixed(1)} GB`;
 }

@@ -9,6 +9,7 @@
 import { OPTION_NAMES } from "./constants.ts";
 import { UserError } from "./errors.ts";
 import { readInfotext, writeInfotext } from "./infotext.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 import { separated, words } from "./option_text.ts";
 import { PARAMETERS, readTexts } from "./png.ts";
 import { OPTIONS, type Settings, toRecord } from "./request.ts";
@@ -26,7 +27,7 @@ export interface RestoredSettings {
   /** Of the bundle that drew the picture; empty if another program made the file. */
   readonly bundleSha256: string;
   /** What could not be read. */
-  readonly notices: readonly string[];
+  readonly notices: readonly Notice[];
 }
 
 /** The texts of a PNG file. */
@@ -71,13 +72,13 @@ export function settingsOfRecord(record: Readonly<Record<string, string>>): Rest
   const options = Object.fromEntries(known.map((name) => [name, parsedValue(name, record[separated(name, "_")])]));
   const names: string[] = [...known.map((name) => separated(name, "_")), "model", "bundle_sha256"];
   const unknown = Object.keys(record).filter((name) => !names.includes(name));
-  const notices = unknown.map((name) => `${name.replaceAll("_", " ")} is not known here and was left out`);
+  const notices = unknown.map((name) => noticeOf("unknown-option", { name: name.replaceAll("_", " ") }));
   const checked = usable(options, notices);
   return { options: checked, model: record.model ?? "", bundleSha256: record.bundle_sha256 ?? "", notices };
 }
 
 /** The options that a request may have; each other one becomes a notice. */
-function usable(options: Partial<Record<keyof Settings, unknown>>, notices: string[]): Partial<Settings> {
+function usable(options: Partial<Record<keyof Settings, unknown>>, notices: Notice[]): Partial<Settings> {
   const checked: Record<string, unknown> = {};
   for (const name of OPTION_NAMES) {
     if (options[name] === undefined) continue;
@@ -85,7 +86,7 @@ function usable(options: Partial<Record<keyof Settings, unknown>>, notices: stri
       checked[name] = OPTIONS[name].check(words(name), options[name]);
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
-      notices.push(`${words(name)} ${error.got} cannot be used and was left out`);
+      notices.push(noticeOf("unusable-value", { subject: words(name), value: error.got }));
     }
   }
   return checked;

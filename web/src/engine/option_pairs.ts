@@ -7,6 +7,7 @@
 import { UserError } from "./errors.ts";
 import type { Manifest } from "./manifest.ts";
 import { embedsGuidance, maxChunks } from "./model_traits.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 import { words } from "./option_text.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
 import { contextShape } from "./variant.ts";
@@ -38,16 +39,16 @@ export function checkPairs(settings: Settings, request: GenerateRequest, manifes
 }
 
 /** A notice for each option that diffusers accepts where it has no effect: the negative prompt's. */
-export function noticesOf(settings: Settings, request: GenerateRequest, manifest: Manifest): string[] {
+export function noticesOf(settings: Settings, request: GenerateRequest, manifest: Manifest): Notice[] {
   if (settings.guidanceScale > 1 && !embedsGuidance(manifest)) return [];
-  const why = embedsGuidance(manifest) ? "a model that embeds its guidance reads none" : "guidance is off";
+  const why = embedsGuidance(manifest) ? "guidance-embedded" : "guidance-off";
   const given = [
     ["negativePrompt", settings.negativePrompt !== ""],
     ["negativePrompt2", Boolean(settings.negativePrompt2)],
     ["negativePromptEmbeds", request.negativePromptEmbeds != null],
     ["negativePooledPromptEmbeds", request.negativePooledPromptEmbeds != null],
   ] as const;
-  return given.filter(([, isGiven]) => isGiven).map(([name]) => `${words(name)}: has no effect, ${why}`);
+  return given.filter(([, isGiven]) => isGiven).map(([name]) => noticeOf("no-effect", { subject: words(name), why }));
 }
 
 function checkPictures(settings: Settings, { image, maskImage }: GenerateRequest): void {

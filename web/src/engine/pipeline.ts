@@ -18,6 +18,7 @@ import { maskLatents } from "./masked_content.ts";
 import { toMetadata } from "./metadata.ts";
 import { drawingComponents, inpaints, residuals } from "./model_traits.ts";
 import { standardNormal } from "./noise.ts";
+import type { NoticeListener } from "./notices.ts";
 import { noticesOf } from "./option_pairs.ts";
 import type { Image } from "./picture.ts";
 import type { ControlImage } from "./prepare_image.ts";
@@ -56,7 +57,7 @@ export interface Model {
 /** What a picture in the making reports, and the signal that ends its downloads. */
 export interface PipelineCallbacks extends LoadOptions {
   /** Called with every change to the inputs: a prompt that was cut, a control image that was scaled. */
-  readonly onNotice?: (notice: string) => void;
+  readonly onNotice?: NoticeListener;
   /** Whether each step decodes what it predicts, if the bundle has a preview decoder. */
   readonly decodesPreviews?: boolean;
 }
@@ -94,7 +95,7 @@ export class ControlNetPipeline {
     const noise = this.initialNoise(settings, request.latents);
     const changed = [...prepared, ...(init ? [init] : []), ...(inpainting ? [inpainting] : [])];
     const unread = noticesOf(settings, request, manifest);
-    for (const notice of [...unread, ...changed.flatMap(({ notices }) => notices)]) onNotice(notice);
+    for (const notice of [...unread, ...changed.flatMap(({ notices }) => notices)]) onNotice(notice.text, notice);
     const previews = decodesPreviews && "preview_decoder" in manifest.components;
     const needed = this.componentsOf(settings, request);
     await components.require(previews ? [...needed, "preview_decoder"] : needed, loading);
@@ -141,11 +142,7 @@ export class ControlNetPipeline {
   }
 
   /** The prompt's context, with guidance the negative prompt's before it. */
-  async encodePrompts(
-    settings: Settings,
-    request: GenerateRequest,
-    onNotice: (notice: string) => void,
-  ): Promise<Context[]> {
+  async encodePrompts(settings: Settings, request: GenerateRequest, onNotice: NoticeListener): Promise<Context[]> {
     const { components, manifest, tokenizers } = this.model;
     return encodePrompts(components, manifest, tokenizers, settings, request, onNotice);
   }

@@ -5,6 +5,7 @@
 
 import { MIN_SIDE } from "./constants.ts";
 import { UserError } from "./errors.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 import { type Image, type Picture, resizePicture, toGrey, toImage, toPixels } from "./picture.ts";
 
 /** The default name of a picture in errors and notices. */
@@ -13,23 +14,23 @@ const SUBJECT = "control image";
 /** A picture that fits a model. */
 export interface PreparedImage {
   readonly picture: Picture;
-  /** The changes that made it fit, one sentence each. */
-  readonly notices: readonly string[];
+  /** The changes that made it fit. */
+  readonly notices: readonly Notice[];
 }
 
 export interface ControlImage {
   /** float32 [1, 3, H, W] in 0..1. */
   readonly pixels: Float32Array<ArrayBuffer>;
-  /** The changes that made it fit, one sentence each. */
-  readonly notices: readonly string[];
+  /** The changes that made it fit. */
+  readonly notices: readonly Notice[];
 }
 
 /** A picture of the size that a model wants. */
 export interface FittedImage {
   /** Opaque RGBA of H x W. */
   readonly image: Image;
-  /** The changes that made it fit, one sentence each. */
-  readonly notices: readonly string[];
+  /** The changes that made it fit. */
+  readonly notices: readonly Notice[];
 }
 
 /**
@@ -62,7 +63,7 @@ export function fitImage(image: Image, height: number, width: number, subject: s
 export function readPicture(image: Image, height: number, width: number, subject: string, channels = 3): PreparedImage {
   checkImage(image, height, width, subject);
   const { picture, transparent } = compositeOnBlack(image);
-  const notices = transparent ? [`${subject}: its transparency was composited on black`] : [];
+  const notices = transparent ? [noticeOf("transparency", { subject })] : [];
   return { picture: channels === 1 ? toGrey(picture) : picture, notices };
 }
 
@@ -70,8 +71,9 @@ export function readPicture(image: Image, height: number, width: number, subject
 export function cover(prepared: PreparedImage, height: number, width: number, subject: string): PreparedImage {
   const { picture } = prepared;
   if (picture.width === width && picture.height === height) return prepared;
-  const cropped = picture.width * height !== picture.height * width ? " and cropped around its centre" : "";
-  const notice = `${subject}: ${picture.width}x${picture.height} was scaled to cover ${width}x${height}${cropped}`;
+  const how = picture.width * height !== picture.height * width ? "cropped" : "covers";
+  const [from, to] = [picture, { width, height }].map((size) => `${size.width}x${size.height}`);
+  const notice = noticeOf("scaled", { subject, from, to, how });
   // The part of the source that stays visible.
   const scale = Math.max(width / picture.width, height / picture.height);
   const left = (picture.width - width / scale) / 2;

@@ -1,9 +1,10 @@
 /** The browser's processor: the library that it runs, and whether a model fits into WebAssembly's memory. */
 
+import { gigabytes } from "./byte_text.ts";
 import type { OpenDevice } from "./device.ts";
 import { UserError } from "./errors.ts";
 import type { Library, Manifest } from "./manifest.ts";
-import { BUFFERS_PER_HEAP, gigabytes } from "./memory.ts";
+import { BUFFERS_PER_HEAP } from "./memory.ts";
 
 /**
  * What weights and activations may take. A library's memory grows to 2 GiB (mlc_controlnet/toolchain/link_wasm.py); the rest

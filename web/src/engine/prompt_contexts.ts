@@ -7,6 +7,7 @@
 import type { Components, Context } from "./components.ts";
 import type { Manifest } from "./manifest.ts";
 import { embedsGuidance, maxChunks, readsTimeIds } from "./model_traits.ts";
+import { type NoticeListener, noticeOf } from "./notices.ts";
 import { words } from "./option_text.ts";
 import { encodePrompt, padChunks, type TokenizedPrompt, tokenizePrompt } from "./prompts.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
@@ -27,7 +28,7 @@ export async function encodePrompts(
   tokenizers: readonly PromptTokenizer[],
   settings: Settings,
   request: GenerateRequest,
-  onNotice: (notice: string) => void,
+  onNotice: NoticeListener,
 ): Promise<Context[]> {
   const isGuided = settings.guidanceScale > 1 && !embedsGuidance(manifest);
   const names: Name[] = isGuided ? ["negativePrompt", "prompt"] : ["prompt"];
@@ -47,8 +48,8 @@ export async function encodePrompts(
       const [own, text] = written[i];
       const prompt = tokenizePrompt(text || settings[name], tokenizer, chunks, settings.promptSyntax, words(own));
       const tokens = prompt.chunks.length * (manifest.tokenizer.max_length - 2) + 2;
-      const notice = `${words(own)}: longer than ${tokens} tokens, this end was cut: “${prompt.cutText}”`;
-      if (prompt.cutText && text) onNotice(notice); // a second text that is the first one is cut as that
+      const notice = noticeOf("prompt-cut", { subject: words(own), tokens, cutText: prompt.cutText });
+      if (prompt.cutText && text) onNotice(notice.text, notice); // a second text that is the first one is cut as that
       return prompt;
     });
     tokenized.set(name, prompts);

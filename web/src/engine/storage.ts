@@ -1,20 +1,16 @@
 /** The browser's storage: is there room for what is to be downloaded, and does it stay? */
 
-import { gigabytes } from "./memory.ts";
+import { type Notice, noticeOf } from "./notices.ts";
 
 /**
- * Ask how much room the browser grants to this site. Returns a sentence for the visitor if `bytes` more do not fit, which
+ * Ask how much room the browser grants to this site. Returns a notice if `bytes` more do not fit, which
  * prevents no download: the bundle is then only not kept.
  */
-export async function noticeOfRoom(bytes: number): Promise<string | undefined> {
+export async function noticeOfRoom(bytes: number): Promise<Notice | undefined> {
   try {
     const { quota, usage = 0 } = (await globalThis.navigator?.storage?.estimate()) ?? {};
     if (quota === undefined || bytes <= quota - usage) return undefined;
-    const room = gigabytes(Math.max(0, quota - usage));
-    return (
-      `the browser has room for ${room} of this site's files and the model takes ${gigabytes(bytes)}: the next visit ` +
-      "downloads it again; free space on the disk, or leave the private window"
-    );
+    return noticeOf("no-room", { roomBytes: Math.max(0, quota - usage), neededBytes: bytes });
   } catch {
     return undefined; // a sandboxed frame
   }

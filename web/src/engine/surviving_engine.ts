@@ -20,6 +20,7 @@ import type { Engine } from "./engine.ts";
 import { codeOf } from "./errors.ts";
 import type { ControlNetEntry } from "./manifest.ts";
 import type { Memory, MemoryChoice } from "./memory.ts";
+import { type Notice, type NoticeListener, noticeOf } from "./notices.ts";
 import { ADAPTER_DELAYS_MS, LOSSES_MS } from "./patience.ts";
 import type { LoadOptions } from "./progress.ts";
 import type { Size } from "./size.ts";
@@ -40,7 +41,7 @@ export interface Loaded {
 
 /** What the present call wants to hear of a loss, and the signal that ends its loading. */
 export interface LossListener extends LoadOptions {
-  readonly onNotice?: (notice: string) => void;
+  readonly onNotice?: NoticeListener;
 }
 
 export class SurvivingEngine implements Components {
@@ -301,11 +302,11 @@ export class SurvivingEngine implements Components {
 
   /** Plan the next engine after a failure, and tell it. Throws the error if another try would not help. */
   private planAfter(error: unknown): void {
-    const { onNotice = () => {} } = this.listener;
+    const tell = (notice: Notice) => this.listener.onNotice?.(notice.text, notice);
     const code = codeOf(error);
     if (code === "gpu-memory-full" && this.plan.memory === "auto") {
       this.plan = { ...this.plan, memory: "reduced" };
-      onNotice("GPU memory was full: the model is loaded again, with a part of its weights at a time");
+      tell(noticeOf("memory-reduced", {}));
       return;
     }
     if (code !== "device-lost") throw error;
@@ -315,7 +316,7 @@ export class SurvivingEngine implements Components {
       this.losses = []; // the next call, which somebody asks for, tries again
       throw error;
     }
-    onNotice("the GPU was lost: the model is loaded again, and the picture goes on after its last step");
+    tell(noticeOf("gpu-lost", {}));
   }
 }
 

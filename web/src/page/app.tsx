@@ -18,6 +18,7 @@ import type { Run } from "./state/run";
 import type { Studio } from "./state/studio";
 import { isOutdated } from "./state/update";
 import { t } from "./text";
+import { deviceText, reasonText } from "./text/engine_text";
 
 interface AppProps {
   readonly studio: Studio;
@@ -93,8 +94,9 @@ function Header({ studio, models }: { studio: Studio; models: Models }) {
 
 function about({ engine }: Studio): string {
   if (engine.value === undefined) return "";
-  const { manifest, bundleSha256, dtype, device, runsOn, reason, memory } = engine.value;
+  const { manifest, bundleSha256, dtype, runsOn, memory } = engine.value;
   const { name, width, height } = manifest.model;
+  const [device, reason] = [deviceText(engine.value), reasonText(engine.value)];
   const model = t.value.about(name, `${width}×${height}`, dtype, device, reason);
   const bytes = t.value.aboutMemory(gigabytes(memory.peak_bytes), runsOn === "gpu");
   return `${model}, ${bytes}. ${t.value.aboutBundle(bundleSha256.slice(0, 12))}.`;

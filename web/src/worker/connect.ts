@@ -87,7 +87,7 @@ export async function connectEngine(
     const onEvent = (event: Reply) => {
       if (event.kind === "manifest") onManifest?.(event.manifest);
       if (event.kind === "progress") onProgress?.(event.progress);
-      if (event.kind === "notice") onNotice?.(event.notice);
+      if (event.kind === "notice") onNotice?.(event.text, event.notice);
     };
     const info = await connection.call<EngineInfo>(
       { kind: "create", bundleUrl: folder + query, device, memory },
@@ -148,7 +148,7 @@ class RemoteEngine implements ControlNetEngine {
   private reportTo({ onStep, onNotice, onProgress, onQueue }: GenerateCallbacks): (event: Reply) => void {
     return (event) => {
       if (event.kind === "step") onStep?.(withPreview(event.step));
-      if (event.kind === "notice") onNotice?.(event.notice);
+      if (event.kind === "notice") onNotice?.(event.text, event.notice);
       if (event.kind === "progress") onProgress?.(event.progress);
       if (event.kind === "queue") onQueue?.(event.ahead);
       if (event.kind === "info") this.latest = event.info;

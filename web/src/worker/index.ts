@@ -8,14 +8,15 @@ import { Connection, connectEngine } from "./connect.ts";
 import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts": that would put the whole runtime, which only the worker needs, into the page's script.
+export { gigabytes } from "../engine/byte_text.ts";
 export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
 export { detect } from "../engine/detect.ts";
 export { codeOf, isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";
 export { purgeBundle } from "../engine/load.ts";
-export { gigabytes } from "../engine/memory.ts";
 export { readSettings, settingsOfRecord } from "../engine/metadata.ts";
 export { inpaints } from "../engine/model_traits.ts";
+export { sayNotice } from "../engine/notices.ts";
 export { words as optionWords } from "../engine/option_text.ts";
 export { keepOwnBundle, keptBundle } from "../engine/own_bundle.ts";
 export { encodePng } from "../engine/png.ts";

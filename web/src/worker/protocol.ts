@@ -10,6 +10,7 @@ import type {
   Image,
   Manifest,
   MemoryChoice,
+  Notice,
   Progress,
   Step,
 } from "../engine/index.ts";
@@ -49,7 +50,7 @@ export type Reply =
   | { readonly kind: "info"; readonly id: number; readonly info: EngineInfo }
   | { readonly kind: "step"; readonly id: number; readonly step: StepData }
   | { readonly kind: "image"; readonly id: number; readonly image: GeneratedImage }
-  | { readonly kind: "notice"; readonly id: number; readonly notice: string }
+  | { readonly kind: "notice"; readonly id: number; readonly text: string; readonly notice?: Notice }
   | { readonly kind: "queue"; readonly id: number; readonly ahead: number }
   | { readonly kind: "result"; readonly id: number; readonly value: unknown }
   | { readonly kind: "error"; readonly id: number; readonly error: ErrorData };

@@ -31,7 +31,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
       signal,
       decodesPreviews,
       onStep: (step) => port.postMessage({ kind: "step", id, step: stepData(step) }, []),
-      onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+      onNotice: (text, notice) => port.postMessage({ kind: "notice", id, text, notice }, []),
       onQueue: (ahead) => port.postMessage({ kind: "queue", id, ahead }, []),
       onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
     };
@@ -46,7 +46,7 @@ export function serveEngine(port: Port<Call, Reply>, create: typeof createEngine
           device: call.device,
           memory: call.memory,
           signal,
-          onNotice: (notice) => port.postMessage({ kind: "notice", id, notice }, []),
+          onNotice: (text, notice) => port.postMessage({ kind: "notice", id, text, notice }, []),
           onManifest: (manifest) => port.postMessage({ kind: "manifest", id, manifest }, []),
           onProgress: (progress) => port.postMessage({ kind: "progress", id, progress }, []),
         });

@@ -55,7 +55,7 @@ async function load(libraries: Library[]) {
   });
   vi.mocked(chooseDevice).mockImplementation(async ({ libraries: [library] }) => {
     const opened = { device: {} as GPUDevice, library, description: "acme", maxBufferBytes: 2 ** 30 };
-    return { opened, runsOn: "gpu", reason: "a GPU" };
+    return { opened, runsOn: "gpu", reasonCode: "gpu", reason: "a GPU" };
   });
   vi.mocked(Engine.load).mockImplementation(async (_, { library }) => {
     const stats = () => ({ dispatches: 0, peakGpuMebibytes: 0, gpuBytes: 0 });

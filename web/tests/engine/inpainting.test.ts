@@ -134,7 +134,7 @@ test("a part cannot be drawn without a mask that shows it", () => {
 });
 
 test("a part that is larger than the model is reported", () => {
-  expect(prepareInpainting(photo, paint([0, 0, 30, 40]), manifest, 0, 3)?.notices).toEqual([
-    "image: the part around the mask, 40x30, is drawn at 24x16 and enlarged",
+  expect(prepareInpainting(photo, paint([0, 0, 30, 40]), manifest, 0, 3)?.notices).toMatchObject([
+    { text: "image: the part around the mask, 40x30, is drawn at 24x16 and enlarged" },
   ]);
 });

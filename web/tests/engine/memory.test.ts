@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { chooseMemory, gigabytes, MemoryFullError, noticeOfMemory } from "../../src/engine/memory";
+import { chooseMemory, MemoryFullError, noticeOfMemory } from "../../src/engine/memory";
 import { MEMORY } from "./sample_bundle";
 
 const GIB = 2 ** 30;
@@ -24,7 +24,7 @@ test("a choice is kept, whatever the GPU grants", () => {
 
 test("before the download, a GPU that looks too small for the reduced mode too is told so, and no other", () => {
   const large = { resident: { ...plan.resident, peak_bytes: 9.8e9 }, reduced: { ...plan.reduced, peak_bytes: 6.64e9 } };
-  expect(noticeOfMemory(large, GIB / 4)).toBe(
+  expect(noticeOfMemory(large, GIB / 4)?.text).toBe(
     "GPU memory: got about 2.2 GB, by the browser's hints, wanted 6.7 GB for the model. " +
       "It is downloaded and tried all the same; take a bundle with weights of fewer bits if drawing fails.",
   );
@@ -39,12 +39,4 @@ test("a full GPU is told how much the model takes, and of the reduced mode where
       "again, or save GPU memory in the settings: the model is loaded again",
   );
   expect(new MemoryFullError({ name: "reduced", ...plan.reduced }).remedy).not.toContain("settings");
-});
-
-test.each([
-  [2.152e9, "2.2 GB"],
-  [3.1e9, "3.1 GB"],
-  [18.4e6, "19 MB"],
-])("%d bytes are %s", (bytes, text) => {
-  expect(gigabytes(bytes)).toBe(text);
 });

@@ -42,7 +42,11 @@ describe.each(fixture.written)("the settings of $model", ({ settings, model, tex
 });
 
 test.each(fixture.texts)("web UI's text is read: $text", ({ text, options, notices }) => {
-  expect(readInfotext(text)).toEqual({ options: camelCase(options), notices });
+  const read = readInfotext(text);
+  expect({ ...read, notices: read.notices.map((notice) => notice.text) }).toEqual({
+    options: camelCase(options),
+    notices,
+  });
 });
 
 test.each(fixture.files)("every kind of text chunk is read: $texts", async ({ png, texts }) => {
@@ -73,6 +77,9 @@ test("what cannot be used is left out with a notice", async () => {
   const record = { prompt: "7", seed: "-1", sharpness: "1", strength: "0.5", model: "x" };
   expect(await readSettings(await pngOf({ "mlc-controlnet": JSON.stringify(record) }))).toMatchObject({
     options: { prompt: "7", strength: 0.5 },
-    notices: ["sharpness is not known here and was left out", "seed -1 cannot be used and was left out"],
+    notices: [
+      { code: "unknown-option", text: "sharpness is not known here and was left out" },
+      { code: "unusable-value", text: "seed -1 cannot be used and was left out" },
+    ],
   });
 });

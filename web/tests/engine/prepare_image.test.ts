@@ -40,7 +40,7 @@ test("transparency is composited on black, with a notice", () => {
   image.data[7] = 128;
   const { pixels, notices } = prepareImage(image, 8, 8);
   expect(rows(pixels, 8, 8)[0].slice(0, 3)).toEqual([0, 100, 200]);
-  expect(notices).toEqual(["control image: its transparency was composited on black"]);
+  expect(notices).toMatchObject([{ text: "control image: its transparency was composited on black" }]);
 });
 
 describe("a picture of another size", () => {
@@ -50,7 +50,7 @@ describe("a picture of another size", () => {
       8,
       8,
     );
-    expect(notices).toEqual(["control image: 16x16 was scaled to cover 8x8"]);
+    expect(notices).toMatchObject([{ text: "control image: 16x16 was scaled to cover 8x8" }]);
     const [row] = rows(pixels, 8, 8);
     expect([row[0], row[7]]).toEqual([0, 255]);
   });
@@ -59,7 +59,9 @@ describe("a picture of another size", () => {
     // 32 x 8, its middle 8 x 8 white: exactly that stays.
     const wide = grey(32, 8, (x) => (x >= 12 && x < 20 ? 255 : 0));
     const { pixels, notices } = prepareImage(wide, 8, 8);
-    expect(notices).toEqual(["control image: 32x8 was scaled to cover 8x8 and cropped around its centre"]);
+    expect(notices).toMatchObject([
+      { text: "control image: 32x8 was scaled to cover 8x8 and cropped around its centre" },
+    ]);
     expect(rows(pixels, 8, 8).flat()).toEqual(Array(64).fill(255));
   });
 

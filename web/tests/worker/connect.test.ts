@@ -7,10 +7,12 @@ import type {
   GeneratedImage,
   GenerateRequest,
   Image,
+  Notice,
   Progress,
   Step,
 } from "../../src/engine";
 import { UserError } from "../../src/engine/errors";
+import { noticeOf } from "../../src/engine/notices";
 import { Connection, connectEngine } from "../../src/worker/connect";
 import type { Call, Port, Reply } from "../../src/worker/protocol";
 import { serveEngine } from "../../src/worker/serve";
@@ -20,6 +22,8 @@ const pixel = (value: number): Image => ({ width: 1, height: 1, data: Uint8Clamp
 const request: GenerateRequest = { prompt: "gold", controlImage: pixel(9) };
 const info = { bundleSha256: "abc" } as EngineInfo;
 
+const noticed = noticeOf("prompt-cut", { subject: "prompt", tokens: 77, cutText: "gold" });
+
 /** An engine that makes pictures in two steps and stops between them if the signal says so. "slow" waits for the signal. */
 const fakeEngine: ControlNetEngine = {
   info,
@@ -28,7 +32,7 @@ const fakeEngine: ControlNetEngine = {
     { onStep, onNotice, onProgress, onQueue, decodesPreviews, signal } = {},
   ) {
     if (prompt === "bad") throw new UserError("prompt", "bad", "good", "be good");
-    onNotice?.("noticed");
+    onNotice?.(noticed.text, noticed);
     onProgress?.({ phase: "download", done: 1, total: 2 });
     for (const ahead of [1, 0]) onQueue?.(ahead);
     for (const index of [0, 1]) {
@@ -183,15 +187,16 @@ describe("generating", () => {
 
   test("tells steps with their previews, and notices", async () => {
     const steps: Step[] = [];
-    const notices: string[] = [];
+    const notices: unknown[] = [];
     const engine = await connect();
-    await engine.generate(request, { onStep: (step) => steps.push(step), onNotice: (notice) => notices.push(notice) });
+    const onNotice = (text: string, notice?: Notice) => notices.push([text, notice]);
+    await engine.generate(request, { onStep: (step) => steps.push(step), onNotice });
     expect(steps.map(({ index, x0 }) => [index, ...x0])).toEqual([
       [0, 0],
       [1, 1],
     ]);
     expect(steps[1].preview()).toEqual(pixel(1));
-    expect(notices).toEqual(["noticed"]);
+    expect(notices).toEqual([[noticed.text, noticed]]);
   });
 
   test("that is aborted ends with AbortError, and the next one works", async () => {

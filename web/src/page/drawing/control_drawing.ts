@@ -1,7 +1,7 @@
 /** The drawing of a control unit: rings and strokes, or a picture with what its annotator makes of it. */
 
 import { batch, computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import type { FittedImage, Image } from "../../worker";
+import type { FittedImage, Image, Notice } from "../../worker";
 import { annotate } from "../annotators/annotate";
 import { type Annotation, PASS_THROUGH } from "../annotators/annotation";
 import { type Ink, type Paper, startStroke } from "./brush";
@@ -145,8 +145,8 @@ export class ControlDrawing extends BrushBoard<Shape> {
     return image;
   }
 
-  /** The changes that made an opened picture fit, one sentence each. */
-  get notices(): readonly string[] {
+  /** The changes that made an opened picture fit. */
+  get notices(): readonly Notice[] {
     return this.shape.kind === "picture" ? (this.backgroundOf(this.shape)?.fitted.notices ?? []) : [];
   }
 

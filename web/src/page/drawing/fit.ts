@@ -1,5 +1,6 @@
 /** How a picture of another shape fills the model's frame. */
 
+import { noticeOf } from "../../engine/notices";
 import { resizePicture, toImage } from "../../engine/picture";
 import { readPicture } from "../../engine/prepare_image";
 import { type FittedImage, fitImage, type Image } from "../../worker";
@@ -19,11 +20,12 @@ export function fitPicture(source: Image, { width, height }: Size, fit: Fit, sub
     return fitImage(source, height, width, subject);
   }
   const { picture, notices } = readPicture(source, height, width, subject);
-  const notice = (how: string) => [...notices, `${subject}: ${source.width}x${source.height} was ${how}`];
+  const [from, to] = [source, { width, height }].map((size) => `${size.width}x${size.height}`);
+  const withNotice = (how: "fits" | "stretched") => [...notices, noticeOf("scaled", { subject, from, to, how })];
   if (fit === "fill") {
     return {
       image: toImage(resizePicture(picture, { width, height })),
-      notices: notice(`stretched to ${width}x${height}`),
+      notices: withNotice("stretched"),
     };
   }
   const scale = Math.min(width / source.width, height / source.height);
@@ -41,6 +43,6 @@ export function fitPicture(source: Image, { width, height }: Size, fit: Fit, sub
   }
   return {
     image: { width, height, data },
-    notices: notice(`scaled to fit into ${width}x${height}, with black beside it`),
+    notices: withNotice("fits"),
   };
 }

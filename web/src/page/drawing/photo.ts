@@ -1,7 +1,7 @@
 /** The picture that a drawing starts from, and the mask of the part that is repainted. */
 
 import { computed, type ReadonlySignal, signal } from "@preact/signals";
-import { type FittedImage, fitImage, type Image, MASK_THRESHOLD } from "../../worker";
+import { type FittedImage, fitImage, type Image, MASK_THRESHOLD, type Notice } from "../../worker";
 import { startStroke } from "./brush";
 import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
@@ -66,8 +66,8 @@ export class Photo extends BrushBoard<State> {
     return this.fitted.value?.image;
   }
 
-  /** The changes that made the picture fit, one sentence each. */
-  get notices(): readonly string[] {
+  /** The changes that made the picture fit. */
+  get notices(): readonly Notice[] {
     return this.fitted.value?.notices ?? [];
   }
 

@@ -1,7 +1,7 @@
 /** The settings of the request, folded. */
 
 import { useId } from "preact/hooks";
-import { gigabytes, type MemoryChoice, optionWords } from "../../worker";
+import { gigabytes, type MemoryChoice, type Settings } from "../../worker";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { NumberField, Select } from "../widgets/fields";
@@ -63,7 +63,7 @@ function OtherOptions({ studio: { request } }: { studio: Studio }) {
   return (
     <p class="wide others">
       {t.value.alsoFromPicture}:{" "}
-      {names.map(([name, value]) => `${optionWords(name)} ${JSON.stringify(value)}`).join(", ")}{" "}
+      {names.map(([name, value]) => `${t.value.options[name as keyof Settings]} ${JSON.stringify(value)}`).join(", ")}{" "}
       <button
         type="button"
         onClick={() => {

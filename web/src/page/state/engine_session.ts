@@ -10,6 +10,7 @@ import type {
   GenerateRequest,
   Manifest,
   MemoryChoice,
+  Notice,
   Progress,
 } from "../../worker";
 import { isAbort, UserError } from "../../worker";
@@ -19,6 +20,8 @@ export interface LoadListener {
   onLoadStart(): void;
   /** The manifest was read; the large files are being fetched. */
   onManifest(manifest: Manifest): void;
+  /** Something is not as it should be, and the engine loads nevertheless. */
+  onNotice(notice: Notice | string): void;
   onProgress(progress: Progress): void;
   onLoaded(info: EngineInfo): void;
   onFailed(error: unknown): void;
@@ -120,6 +123,7 @@ export class EngineSession {
       bundleUrl,
       memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
       onManifest: (manifest) => load === this.loads && this.listener.onManifest(manifest),
+      onNotice: (text, notice) => load === this.loads && this.listener.onNotice(notice ?? text),
       onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
     });
   }

@@ -1,7 +1,7 @@
 /** The request's settings as options under the engine's names, and back: for links, presets, reloads and PNG files. */
 
 import { batch } from "@preact/signals";
-import { OPTION_NAMES, optionWords, type RestoredSettings, type Settings } from "../../worker";
+import { type Notice, OPTION_NAMES, optionWords, type RestoredSettings, type Settings } from "../../worker";
 import { t } from "../text";
 import type { ControlUnit } from "./control_unit";
 import type { Studio } from "./studio";
@@ -64,7 +64,7 @@ export function toTexts(options: Options): Record<string, string> {
 export function restore(studio: Studio, { options, model, notices }: RestoredSettings): void {
   const { request, messages } = studio;
   const manifest = studio.manifest.peek();
-  const told = [...notices];
+  const told: (Notice | string)[] = [...notices];
   batch(() => {
     set(request.prompt, options.prompt);
     set(request.negativePrompt, options.negativePrompt);

@@ -1,6 +1,6 @@
 /** Read the request for a picture from the store. */
 
-import { type GenerateRequest, OPTION_NAMES, optionWords, UserError } from "../../worker";
+import type { GenerateRequest } from "../../worker";
 import { blackImage } from "../drawing/marks";
 import { t } from "../text";
 import { PageError } from "../text/page_error";
@@ -63,13 +63,4 @@ function readPhoto({ photo, request, messages }: Studio): Partial<GenerateReques
     maskedContent: request.maskedContent.peek(),
     paddingMaskCrop: request.onlyMasked.peek() && maskImage ? request.maskPadding.peek() : undefined,
   };
-}
-
-/** Give an error about an option the label of the option's field as its subject. */
-export function labelled(error: unknown): unknown {
-  if (!(error instanceof UserError)) return error;
-  const option = OPTION_NAMES.find((name) => optionWords(name) === error.subject);
-  const label =
-    option === undefined ? undefined : t.peek().options[option as keyof ReturnType<typeof t.peek>["options"]];
-  return label ? new UserError(label, error.got, error.wanted, error.remedy, error.code) : error;
 }

@@ -16,11 +16,12 @@ import {
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
 import { samplesFor } from "../samples/samples";
 import { t } from "../text";
+import { reasonText } from "../text/engine_text";
 import type { ControlUnit } from "./control_unit";
 import { EngineSession } from "./engine_session";
 import type { Gallery } from "./gallery";
 import type { Models } from "./models";
-import { labelled, readRequest } from "./request";
+import { readRequest } from "./request";
 import type { Studio } from "./studio";
 
 /** The engine of a studio: what loads it, draws with it and cancels. */
@@ -39,6 +40,7 @@ export class Run {
     this.session = new EngineSession(open, ["./bundle/"], {
       onLoadStart: () => this.onLoadStart(),
       onManifest: (manifest) => adapt(studio, manifest),
+      onNotice: (notice) => studio.messages.notice(notice),
       onProgress: (progress) => this.onProgress(progress),
       onLoaded: (info) => this.onLoaded(info),
       onFailed: (error) => this.onFailed(error),
@@ -82,7 +84,7 @@ export class Run {
     } catch (error) {
       if (isAbort(error)) studio.endStatus(t.peek().cancelled);
       else {
-        messages.error(labelled(error));
+        messages.error(error);
         studio.endStatus(t.peek().stopped);
       }
     } finally {
@@ -109,7 +111,7 @@ export class Run {
     const picture = await session.generate(request, {
       signal,
       decodesPreviews: true,
-      onNotice: (notice) => messages.notice(notice),
+      onNotice: (text, notice) => messages.notice(notice ?? text),
       onProgress: (progress) => {
         loading.add(progress);
         studio.setStatus(prefix + loading.text, loading.fraction);
@@ -188,11 +190,11 @@ export class Run {
 
   private onLoaded(info: EngineInfo): void {
     const { studio } = this;
-    const { device, dtype, runsOn, reason } = info;
+    const { device, dtype, runsOn } = info;
     performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
     studio.engine.value = info;
     studio.request.sampler.value ??= info.manifest.samplers.default;
-    studio.endStatus(runsOn === "gpu" ? t.peek().ready : t.peek().readyOnProcessor(reason));
+    studio.endStatus(runsOn === "gpu" ? t.peek().ready : t.peek().readyOnProcessor(reasonText(info)));
   }
 }
 

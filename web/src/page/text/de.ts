@@ -1,5 +1,6 @@
 /** Every text of the page, in German. */
 
+import { gigabytes } from "../../worker";
 import type { Subject } from "../samples/outlines";
 import type { Texts } from "./en";
 
@@ -58,6 +59,72 @@ export const de: Texts = {
     wanted: `${script} vom Server dieser Seite`,
     remedy: "prüfen Sie die Verbindung, und wählen Sie den Annotator noch einmal",
   }),
+  errorSubjects: {
+    WebGPU: "WebGPU",
+    WebAssembly: "WebAssembly",
+    "WebAssembly's memory": "Speicher von WebAssembly",
+    "GPU memory": "Grafikspeicher",
+    "GPU device": "Grafikkarte",
+    bundle: "Bundle",
+    "own bundle": "Ihr eigenes Bundle",
+    folder: "Ordner",
+    storage: "Speicher des Browsers",
+    "the engine's script": "Das Skript, das malt",
+    service: "Dienst",
+    model: "Modell",
+    picture: "Bild",
+    image: "Foto",
+    "mask image": "Maske",
+    "control guidance": "Geltung der Steuerung",
+    "timesteps and sigmas": "Zeitschritte und Rauschstärken",
+    "latent upscale mode": "Verfahren beim Vergrößern",
+  },
+  notices: {
+    "no-room": ({ roomBytes, neededBytes }) =>
+      `Der Browser hat für diese Website noch ${gigabytes(roomBytes)} Platz, das Modell braucht ${gigabytes(neededBytes)}: Der nächste Besuch lädt es noch einmal. Schaffen Sie Platz auf dem Datenträger, oder verlassen Sie das private Fenster.`,
+    "gpu-looks-small": ({ estimatedBytes, neededBytes }) =>
+      `Grafikspeicher: dem Anschein nach etwa ${gigabytes(estimatedBytes)}; das Modell braucht ${gigabytes(neededBytes)}. Es wird trotzdem geladen und versucht. Scheitert das Malen, nehmen Sie ein Modell mit kleineren Gewichten.`,
+    "memory-reduced": () =>
+      "Der Grafikspeicher war voll: Das Modell wird noch einmal geladen, jeweils nur ein Teil seiner Gewichte.",
+    "gpu-lost": () =>
+      "Die Grafikkarte ging verloren: Das Modell wird noch einmal geladen, und das Bild geht nach seinem letzten Schritt weiter.",
+    "drawn-again": ({ spoilt }) => {
+      const made = spoilt === "one-colour" ? "ein Bild aus nur einer Farbe" : "Zahlen, die keine sind";
+      return `Diese Grafikkarte hat in float16 ${made} errechnet: Es wird in float32 noch einmal gemalt, was länger dauert.`;
+    },
+    "prompt-cut": ({ subject, tokens, cutText }) =>
+      `${subject}: länger als ${tokens} Token, dieses Ende fiel weg: „${cutText}“`,
+    "no-effect": ({ subject, why }) => {
+      const reason = why === "guidance-off" ? "das Prompt-Gewicht ist höchstens 1" : "dieses Modell liest nichts davon";
+      return `${subject}: ohne Wirkung, ${reason}`;
+    },
+    transparency: ({ subject }) => `${subject}: Was durchsichtig war, wurde auf Schwarz gesetzt.`,
+    scaled: ({ subject, from, to, how }) => {
+      const done = {
+        covers: `auf ${to} gebracht`,
+        cropped: `auf ${to} gebracht und ringsum beschnitten`,
+        fits: `in ${to} eingepasst, mit Schwarz daneben`,
+        stretched: `auf ${to} gestreckt`,
+      };
+      return `${subject}: ${from} wurde ${done[how]}.`;
+    },
+    "part-enlarged": ({ subject, part, drawn }) =>
+      `${subject}: Die Gegend um die Maske, ${part}, wird in ${drawn} gemalt und vergrößert.`,
+    "unknown-option": ({ name }) => `${name}: hier unbekannt und darum weggelassen`,
+    "unknown-value": ({ subject, value }) => `${subject} ${value}: hier unbekannt und darum weggelassen`,
+    "unusable-value": ({ subject, value }) => `${subject} ${value}: nicht brauchbar und darum weggelassen`,
+    "unknown-upscaler": ({ value }) =>
+      `Verfahren beim Vergrößern ${value}: hier unbekannt, darum wird nicht vergrößert`,
+  },
+  deviceReasons: {
+    asked: "wie gewünscht",
+    gpu: "eine Grafikkarte, die das Modell rechnen kann",
+    "no-webgpu": "kein WebGPU in diesem Browser",
+    "no-adapter": "keine Grafikkarte, die der Browser benutzen darf",
+    imitated: "keine Grafikkarte: Der Browser ahmt eine nach, langsam",
+    "gpu-lacks": "der Grafikkarte fehlt etwas, das dieses Modell braucht",
+  },
+  processor: (threads) => `dem Prozessor, mit ${threads} ${threads === 1 ? "Thread" : "Threads"}`,
   errorsByCode: {
     "bad-request": "Diese Angabe passt nicht. Ändern Sie sie, und malen Sie noch einmal.",
     "bad-bundle":
@@ -129,6 +196,30 @@ export const de: Texts = {
     controlGuidanceStart: "Gilt ab",
     controlGuidanceEnd: "Gilt bis",
     controlMode: "Was mehr zählt",
+    prompt2: "Zweite Beschreibung",
+    negativePrompt2: "Was nicht ins Bild soll, zweiter Text",
+    promptSyntax: "Schreibweise der Beschreibung",
+    clipSkip: "Ausgelassene CLIP-Schichten",
+    controlnets: "ControlNets",
+    guessMode: "Ratemodus",
+    scheduleType: "Zeitplan",
+    eta: "Eta",
+    timesteps: "Zeitschritte",
+    sigmas: "Rauschstärken",
+    height: "Höhe",
+    width: "Breite",
+    originalSize: "Ursprüngliche Größe",
+    cropsCoordsTopLeft: "Linke obere Ecke des Ausschnitts",
+    targetSize: "Zielgröße",
+    negativeOriginalSize: "Ursprüngliche Größe, negativ",
+    negativeCropsCoordsTopLeft: "Linke obere Ecke des Ausschnitts, negativ",
+    negativeTargetSize: "Zielgröße, negativ",
+    hiresScale: "Vergrößerung",
+    hiresStrength: "Änderung beim Vergrößern",
+    hiresSteps: "Schritte beim Vergrößern",
+    hiresUpscaler: "Verfahren beim Vergrößern",
+    deepcacheInterval: "Abstand ganzer Schritte",
+    applyOverlay: "Foto wieder einsetzen",
   },
   stepsHelp: "Mehr Schritte: feiner und langsamer",
   guidanceHelp: "Wie sehr die Beschreibung zählt",

@@ -1,7 +1,10 @@
 /** Every text of the page, in English. Another language is another object of the type Texts. */
 
-import type { ErrorCode } from "../../worker";
+import type { DeviceReason, ErrorCode, NoticeTexts, Settings } from "../../worker";
 import type { Subject } from "../samples/outlines";
+
+/** A sentence for every error that the page tells. */
+type ErrorTexts = Readonly<Record<Exclude<ErrorCode, "aborted" | "bug">, string>>;
 
 export const en = {
   // The page.
@@ -48,8 +51,16 @@ export const en = {
     wanted: `${script} from the page's host`,
     remedy: "check the connection and choose the annotator again",
   }),
-  /** What an error of the engine means, by its code, where its own words are in another language. */
-  errorsByCode: {} as Partial<Record<ErrorCode, string>>,
+  // The engine's own words are English. A language that has them has all: the compiler and texts.test.ts see to it.
+  /** What an error of the engine means, by its code. */
+  errorsByCode: undefined as ErrorTexts | undefined,
+  /** What an error or a notice of the engine is about, apart from options. */
+  errorSubjects: {} as Readonly<Record<string, string>>,
+  /** Notices of the engine, by their codes. */
+  notices: undefined as NoticeTexts | undefined,
+  /** Why a device draws. */
+  deviceReasons: undefined as Readonly<Record<DeviceReason, string>> | undefined,
+  processor: undefined as ((threads: number) => string) | undefined,
 
   // The status line.
   starting: "Starting…",
@@ -98,7 +109,32 @@ export const en = {
     controlGuidanceStart: "Counts from",
     controlGuidanceEnd: "Counts until",
     controlMode: "Which matters more",
-  },
+    // Without a field: those of a restored picture.
+    prompt2: "Second prompt",
+    negativePrompt2: "Second negative prompt",
+    promptSyntax: "Prompt syntax",
+    clipSkip: "Clip skip",
+    controlnets: "ControlNets",
+    guessMode: "Guess mode",
+    scheduleType: "Schedule type",
+    eta: "Eta",
+    timesteps: "Timesteps",
+    sigmas: "Sigmas",
+    height: "Height",
+    width: "Width",
+    originalSize: "Original size",
+    cropsCoordsTopLeft: "Crop's top left corner",
+    targetSize: "Target size",
+    negativeOriginalSize: "Negative original size",
+    negativeCropsCoordsTopLeft: "Negative crop's top left corner",
+    negativeTargetSize: "Negative target size",
+    hiresScale: "Hires scale",
+    hiresStrength: "Hires strength",
+    hiresSteps: "Hires steps",
+    hiresUpscaler: "Hires upscaler",
+    deepcacheInterval: "Deepcache interval",
+    applyOverlay: "Apply overlay",
+  } satisfies Record<keyof Settings, string>,
   stepsHelp: "More steps: finer and slower",
   guidanceHelp: "Weight of the prompt",
   samplerHelp: "The method that removes noise",

@@ -103,7 +103,7 @@ test("a model of another size leaves the picture and no mask", () => {
 test("the engine gets a photo at the model's size, with a notice of what was changed", () => {
   board.open(blank(640, 480));
   expect(board.image).toMatchObject({ width: 64, height: 48 });
-  expect(board.notices).toContain("photo: 640x480 was scaled to cover 64x48");
+  expect(board.notices.map(({ text }) => text)).toContain("photo: 640x480 was scaled to cover 64x48");
 });
 
 test("a photo that is too small is refused, and the one before it stays", () => {

@@ -6,6 +6,7 @@ const request = { prompt: "gold" } as GenerateRequest;
 const listener = {
   onLoadStart: vi.fn(),
   onManifest: vi.fn(),
+  onNotice: vi.fn(),
   onProgress: vi.fn(),
   onLoaded: vi.fn(),
   onFailed: vi.fn(),
@@ -28,6 +29,21 @@ test("the engine is loaded once, and the page hears of it", async () => {
   expect(create).toHaveBeenCalledTimes(1);
   expect(listener.onLoadStart).toHaveBeenCalledTimes(1);
   expect(listener.onLoaded).toHaveBeenCalledWith(engine.info);
+});
+
+test("the page hears what the engine notices while it loads, but not of a bundle that it no longer opens", async () => {
+  const tellLater: (() => void)[] = [];
+  create.mockImplementation(async ({ bundleUrl, onNotice }) => {
+    const tell = () => onNotice?.(`no room for ${bundleUrl}`);
+    tell();
+    tellLater.push(tell);
+    return engine as unknown as ControlNetEngine;
+  });
+  await session.load();
+  session.useBundle(["./other/"]);
+  await session.load();
+  tellLater[0]();
+  expect(listener.onNotice.mock.calls).toEqual([["no room for ./bundle/"], ["no room for ./other/"]]);
 });
 
 test("a load that failed is tried again at the next call", async () => {

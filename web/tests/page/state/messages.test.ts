@@ -1,11 +1,12 @@
 import { afterEach, expect, test } from "vitest";
+import { noticeOf } from "../../../src/engine/notices";
 import { Messages } from "../../../src/page/state/messages";
 import { language, t } from "../../../src/page/text";
 import { de } from "../../../src/page/text/de";
 import { PageError } from "../../../src/page/text/page_error";
 import { type ErrorCode, UserError } from "../../../src/worker";
 
-const CODES: readonly ErrorCode[] = [
+const CODES: readonly Exclude<ErrorCode, "aborted" | "bug">[] = [
   ...(["bad-request", "bad-bundle", "bundle-changed", "no-connection", "insecure-page", "no-webgpu"] as const),
   ...(["no-adapter", "gpu-lacks", "no-simd", "too-large", "gpu-memory-full", "device-lost", "not-finite"] as const),
   "no-worker",
@@ -24,8 +25,42 @@ function said(error: unknown) {
 test.each(CODES)("an error of the engine with code %s is said in German, with its own words below", (code) => {
   language.value = "de";
   const message = said(new UserError("GPU memory", "1 GB", "2 GB", "close other tabs", code));
-  expect(message.text).toEqual([de.errorsByCode[code]]);
+  expect(message.text).toEqual([de.errorsByCode?.[code]]);
   expect(message.original).toBe("got 1 GB, wanted 2 GB. Close other tabs.");
+});
+
+test.each([
+  ["GPU memory", "Grafikspeicher", "got none, wanted it. Wait."],
+  ["padding mask crop", "Raum um die Maske", "got none, wanted it. Wait."],
+  ["https://site.example/manifest.json", "https://site.example/manifest.json", "got none, wanted it. Wait."],
+  ["unet, step 1 of 2", undefined, "Unet, step 1 of 2: got none, wanted it. Wait."],
+])("an error about %s is in German about %s", (subject, told, original) => {
+  language.value = "de";
+  const message = said(new UserError(subject, "none", "it", "wait"));
+  expect([message.subject, message.original]).toEqual([told, original]);
+});
+
+test("an error about an option is about the label of its field, in both languages", () => {
+  const error = new UserError("strength", "2", "a number from 0 to 1", "choose another number");
+  const subjects = ["en", "de"].map((code) => {
+    language.value = code;
+    return said(error).subject;
+  });
+  expect(subjects).toEqual(["Change", "Änderung"]);
+});
+
+test("a notice of the engine is said in the page's language, and names what it is about", () => {
+  const notice = noticeOf("prompt-cut", { subject: "negative prompt", tokens: 77, cutText: "navy" });
+  const told = ["en", "de"].map((code) => {
+    language.value = code;
+    const messages = new Messages();
+    messages.notice(notice);
+    return messages.list.value[0].text[0];
+  });
+  expect(told).toEqual([
+    "Negative prompt: longer than 77 tokens, this end was cut: “navy”",
+    "Was nicht ins Bild soll: länger als 77 Token, dieses Ende fiel weg: „navy“",
+  ]);
 });
 
 test("in English the engine's own words are enough", () => {

@@ -1,0 +1,31 @@
+/** What the engine says, in the page's language. */
+
+import { type EngineInfo, type Notice, OPTION_NAMES, optionWords, sayNotice } from "../../worker";
+import { t } from "./index";
+
+/** The name of what an error or a notice is about: an option has its field's label. Undefined if it has no text here. */
+export function subjectText(subject: string): string | undefined {
+  const { options, subjects, errorSubjects } = t.peek();
+  const option = OPTION_NAMES.find((name) => optionWords(name) === subject);
+  if (option !== undefined) return options[option];
+  return { ...errorSubjects, ...subjects }[subject];
+}
+
+/** A notice as a sentence; in English the engine's own. */
+export function noticeText(notice: Notice): string {
+  const { notices } = t.peek();
+  if (notices === undefined) return notice.text;
+  const values: Partial<Record<string, unknown>> = { ...notice.values };
+  if (typeof values.subject === "string") values.subject = subjectText(values.subject) ?? values.subject;
+  return sayNotice({ ...notice, values } as Notice, notices);
+}
+
+/** Why a device draws. The service's reason is its address. */
+export function reasonText({ reason, reasonCode }: EngineInfo): string {
+  return (reasonCode && t.value.deviceReasons?.[reasonCode]) ?? reason;
+}
+
+/** What draws: a GPU's name, or the processor. */
+export function deviceText({ device, threads }: EngineInfo): string {
+  return (threads > 0 && t.value.processor?.(threads)) || device;
+}
