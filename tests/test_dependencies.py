@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "mlc_controlnet"
 # Without images/annotators.py: only training makes control images from pictures.
 READING = ("images/lines.py", "images/prepare.py", "images/read.py")
-DRAWING = ("runtime", "bundle", *READING, "errors.py", "files.py", "locations.py", "machine.py", "cli/generate.py")
+DRAWING = (
+    *("runtime", "bundle", *READING, "errors.py", "files.py", "locations.py", "machine.py", "notices.py"),
+    "cli/generate.py",
+)
 TRAINING = ("train", "images")
 SERVING = ("serve", "images", "cli/serve.py")
 # Used if they are installed; a message says so if they are not.

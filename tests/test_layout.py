@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mlc_controlnet"
 
 # A layer may import itself and the layers before it.
 LAYERS = (
-    {"__init__", "errors", "files", "instruction_sets", "locations", "machine", "plot_themes"},
+    {"__init__", "errors", "files", "instruction_sets", "locations", "machine", "notices", "plot_themes"},
     {"components", "config", "images"},
     {"bundle", "quantize"},
     {"runtime", "checkpoint"},
@@ -67,6 +67,7 @@ def test_runtime_knows_bundles_only(source: Path) -> None:
         "components",
         "instruction_sets",
         "machine",
+        "notices",
     }
     assert not {"torch", "diffusers", "transformers"} & {name.split(".")[0] for name in imports(source)}
 
@@ -74,14 +75,14 @@ def test_runtime_knows_bundles_only(source: Path) -> None:
 @pytest.mark.parametrize("source", [s for s in SOURCES if area(s) == "train"], ids=lambda s: s.name)
 def test_training_never_imports_tvm(source: Path) -> None:
     assert "tvm" not in {name.split(".")[0] for name in imports(source)}
-    allowed = {"train", "checkpoint", "images", "errors", "files", "locations", "machine", "plot_themes"}
+    allowed = {"train", "checkpoint", "images", "errors", "files", "locations", "machine", "notices", "plot_themes"}
     assert imported_areas(source) <= allowed
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if area(s) == "images"], ids=lambda s: s.name)
 def test_pictures_need_neither_torch_nor_tvm(source: Path) -> None:
     """Training and drawing both prepare pictures with it, each without the packages of the other."""
-    assert imported_areas(source) <= {"images", "errors"}
+    assert imported_areas(source) <= {"images", "errors", "notices"}
     assert not {"torch", "diffusers", "transformers", "tvm"} & {name.split(".")[0] for name in imports(source)}
 
 

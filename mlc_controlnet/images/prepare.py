@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.read import load_pixels
+from mlc_controlnet.notices import Notice
 
 MIN_SIDE = 8  # pixels: the side of one latent cell
 LARGE_PIXELS = 64_000_000  # reading a picture with more takes noticeable time and memory
@@ -82,8 +83,11 @@ def cover(prepared: PreparedImage, height: int, width: int, subject: str = "imag
     picture = prepared.picture
     if picture.size == (width, height):
         return prepared
-    cropped = " and cropped around its centre" if picture.width * height != picture.height * width else ""
-    notice = f"{subject}: {picture.width}x{picture.height} was scaled to cover {width}x{height}{cropped}"
+    is_cropped = picture.width * height != picture.height * width
+    cropped = " and cropped around its centre" if is_cropped else ""
+    size, wanted = f"{picture.width}x{picture.height}", f"{width}x{height}"
+    values = {"subject": subject, "from": size, "to": wanted, "how": "cropped" if is_cropped else "covers"}
+    notice = Notice(f"{subject}: {size} was scaled to cover {wanted}{cropped}", "scaled", values)
     covering = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return PreparedImage(covering, (*prepared.notices, notice))
 
@@ -132,7 +136,9 @@ def to_mode(
         if mode != "RGBA" and image.has_transparency_data:
             rgba = image.convert("RGBA")
             if np.asarray(rgba.getchannel("A")).min() < 255:
-                notices.append(f"{subject}: its transparency was composited on {background}")
+                text = f"{subject}: its transparency was composited on {background}"
+                is_black = background == "black"
+                notices.append(Notice(text, "transparency", {"subject": subject}) if is_black else text)
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
         return image.convert(mode), notices
     except ValueError:

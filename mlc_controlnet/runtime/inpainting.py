@@ -13,6 +13,7 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import VAE_ENCODER
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.prepare import PreparedImage, cover, prepare_image, read_picture
+from mlc_controlnet.notices import Notice
 from mlc_controlnet.runtime.crop import Crop, cut_out, put_back
 from mlc_controlnet.runtime.latents import check_latents
 from mlc_controlnet.runtime.mask_options import ORIGINAL
@@ -166,6 +167,6 @@ def _notice_of_size(crop: Crop, height: int, width: int) -> tuple[str, ...]:
     """Say that a part larger than the model's size loses detail."""
     if crop.height <= height and crop.width <= width:
         return ()
-    return (
-        f"{IMAGE}: the part around the mask, {crop.width}x{crop.height}, is drawn at {width}x{height} and enlarged",
-    )
+    part, drawn = f"{crop.width}x{crop.height}", f"{width}x{height}"
+    text = f"{IMAGE}: the part around the mask, {part}, is drawn at {drawn} and enlarged"
+    return (Notice(text, "part-enlarged", {"subject": IMAGE, "part": part, "drawn": drawn}),)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.components import UNET
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.notices import Notice
 from mlc_controlnet.runtime.mask_options import ORIGINAL
 from mlc_controlnet.runtime.option_checks import BALANCED
 from mlc_controlnet.runtime.option_text import to_text, words
@@ -46,7 +47,12 @@ def notices_of(settings: "Settings", request: "GenerateRequest", manifest: Manif
         "negative_prompt_embeds": request.negative_prompt_embeds is not None,
         "negative_pooled_prompt_embeds": request.negative_pooled_prompt_embeds is not None,
     }
-    return tuple(f"{words(name)}: has no effect, {why}" for name, is_given in given.items() if is_given)
+    code = "guidance-embedded" if manifest.embeds_guidance else "guidance-off"
+    return tuple(
+        Notice(f"{words(name)}: has no effect, {why}", "no-effect", {"subject": words(name), "why": code})
+        for name, is_given in given.items()
+        if is_given
+    )
 
 
 def _check_pictures(settings: "Settings", request: "GenerateRequest") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlc_controlnet.bundle.manifest import Manifest
+from mlc_controlnet.notices import Notice
 from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.option_text import words
 from mlc_controlnet.runtime.prompts import TokenizedPrompt, encode_prompt, pad_chunks, tokenize_prompt
@@ -43,8 +44,9 @@ def encode_prompts(
             tokenized[name].append(prompt)
             if prompt.cut_text and text:  # a second text that is the first one is cut as that
                 tokens = len(prompt.chunks) * (length - 2) + 2  # of a chunk, besides begin and end
-                end = f"this end was cut: {prompt.cut_text!r}"
-                notices.append(f"{words(own)}: longer than {tokens} tokens, {end}")
+                text = f"{words(own)}: longer than {tokens} tokens, this end was cut: {prompt.cut_text!r}"
+                values = {"subject": words(own), "tokens": tokens, "cutText": prompt.cut_text}
+                notices.append(Notice(text, "prompt-cut", values))
     count = max([given, *(len(prompt.chunks) for prompts in tokenized.values() for prompt in prompts)])
     contexts = {
         name: _encode(engine, prompts, tokenizers, count, settings, name) for name, prompts in tokenized.items()

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi.responses import JSONResponse, Response
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.notices import Notice
 from mlc_controlnet.runtime.request import OPTIONS
 from mlc_controlnet.serve.job_queue import Job, JobQueue
 from mlc_controlnet.serve.pictures import to_base64
@@ -29,9 +30,15 @@ def error_json(error: UserError) -> dict[str, Any]:
 
 
 def drawn_json(drawn: Drawn) -> dict[str, Any]:
-    """Return a picture, PNG in base64, with the settings that draw it again."""
+    """Return a picture, PNG in base64, with the settings that draw it again and what was noticed."""
     settings = {name: getattr(drawn.settings, name) for name in OPTIONS}
-    return {"image": to_base64(drawn.png), "settings": settings, "notices": list(drawn.notices)}
+    told = {"notices": list(drawn.notices), "notice_codes": [_code_json(notice) for notice in drawn.notices]}
+    return {"image": to_base64(drawn.png), "settings": settings, **told}
+
+
+def _code_json(notice: str) -> dict[str, Any] | None:
+    """Return the code and values of a notice that has them, for texts in other languages."""
+    return {"code": notice.code, "values": notice.values} if isinstance(notice, Notice) else None
 
 
 def progress_json(progress: Stepped) -> dict[str, Any]:

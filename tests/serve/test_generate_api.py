@@ -41,6 +41,13 @@ def test_json_brings_the_picture_with_its_settings(service):
     assert open_picture(job["images"][0]["image"]).size == (24, 16)
 
 
+def test_a_notice_comes_with_its_code_for_pages_in_other_languages(service):
+    (drawn,) = service.generate(control_image=ring((48, 32)), num_inference_steps=1).json()["images"]
+    assert drawn["notices"] == ["control image: 48x32 was scaled to cover 24x16"]
+    values = {"subject": "control image", "from": "48x32", "to": "24x16", "how": "covers"}
+    assert drawn["notice_codes"] == [{"code": "scaled", "values": values}]
+
+
 def test_multipart_is_the_same_request(service):
     boundary = "edge"
     parts = [("prompt", b"red", ""), ("seed", b"7", ""), ("control_image", png(), '; filename="ring.png"')]

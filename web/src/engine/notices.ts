@@ -1,7 +1,7 @@
 /**
  * What a call tells besides its result: how its inputs were changed, and what the engine did to go on.
  *
- * Twin: mlc_controlnet/notices.py, for the notices that both make.
+ * Twin: mlc_controlnet/notices.py, with the codes of what a picture's inputs cause.
  */
 
 import { gigabytes } from "./byte_text.ts";
@@ -60,8 +60,8 @@ export type Notice = {
 }[NoticeCode];
 
 /**
- * Called with a sentence in English, and with what it says as a code and values, for texts in other languages. Only a service
- * of another version may leave the second out.
+ * Called with a sentence in English, and with what it says as a code and values, for texts in other languages. The engines here
+ * always have both; some notices of `serve`, which only Python makes, are a sentence alone.
  */
 export type NoticeListener = (text: string, notice?: Notice) => void;
 

@@ -14,6 +14,8 @@ import type {
   GeneratedImage,
   GenerateRequest,
   Image,
+  Notice,
+  NoticeListener,
   Settings,
 } from "../engine/index.ts";
 import { parseManifest } from "../engine/manifest.ts";
@@ -36,6 +38,8 @@ interface DrawnJson {
   readonly image: string;
   readonly settings: Readonly<Record<string, unknown>>;
   readonly notices: readonly string[];
+  /** For each of them its code and values; null of those that only Python makes, and missing in a service of another version. */
+  readonly notice_codes?: readonly (Pick<Notice, "code" | "values"> | null)[];
 }
 
 const MODELS = "models/";
@@ -110,7 +114,7 @@ class ServiceEngine implements ControlNetEngine {
       if (name === "error") throw errorOf(data);
       if (name === "image") {
         const drawn = data as unknown as DrawnJson;
-        for (const notice of drawn.notices) onNotice?.(notice);
+        tellNotices(drawn, onNotice);
         picture = pictureOf(drawn); // and read on: the service takes a closed connection for a cancel
       }
     }
@@ -128,6 +132,17 @@ class ServiceEngine implements ControlNetEngine {
   }
 
   async unload(): Promise<void> {}
+}
+
+/** Tell a picture's notices. What only Python makes stays a sentence in English. */
+export function tellNotices(
+  { notices, notice_codes }: Pick<DrawnJson, "notices" | "notice_codes">,
+  onNotice: NoticeListener = () => {},
+): void {
+  for (const [i, text] of notices.entries()) {
+    const coded = notice_codes?.[i];
+    onNotice(text, coded ? ({ ...coded, text } as Notice) : undefined);
+  }
 }
 
 /** The body of POST /v1/generate: options in snake_case, pictures as PNG in base64, arrays as lists. */
