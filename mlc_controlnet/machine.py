@@ -48,8 +48,12 @@ def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def describe_processor() -> str:
     """Return the processor's name and the cores that this process may use: `AMD EPYC 7B13, 2 cores`."""
-    count = count_cores()
-    return f"{processor_name()}, {count} {'core' if count == 1 else 'cores'}"
+    return name_with_cores(processor_name(), count_cores())
+
+
+def name_with_cores(name: str, count: int) -> str:
+    """Return a processor's name with the number of cores in use."""
+    return f"{name}, {count} {'core' if count == 1 else 'cores'}"
 
 
 def peak_memory_bytes() -> int:

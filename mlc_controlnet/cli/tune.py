@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlc_controlnet.errors import UserError, check_one_of
-from mlc_controlnet.instruction_sets import best_of_host, without_any
+from mlc_controlnet.instruction_sets import best_of_host, host_machine, without_any
 from mlc_controlnet.locations import DIST
 
 if TYPE_CHECKING:
@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from mlc_controlnet.tuning.tasks import Task
 
 DEFAULT_RECORDS = Path("tuning_db")
-LOCAL, COMPILERS = "local", "compilers"
-RUNNERS = {"llvm": (LOCAL,), "webgpu": (COMPILERS,)}  # the first is the default
+LOCAL, RPC, COMPILERS = "local", "rpc", "compilers"
+RUNNERS = {"llvm": (LOCAL, RPC), "webgpu": (COMPILERS,)}  # the first is the default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="llvm", help=f"what to tune for: {', '.join(RUNNERS)}; default: llvm")
     parser.add_argument(
         "--runner",
-        help="what judges candidates: local, this machine's processor; compilers, which predict times on GPUs that are "
-        "not there; default: what the target has",
+        help="what judges candidates: local, this machine's processor; rpc, processors of other machines; compilers, "
+        "which predict times on GPUs that are not there; default: local or compilers, as the target has",
     )
+    parser.add_argument("--tracker", metavar="HOST:PORT", help="of --runner rpc: TVM's RPC tracker")
+    parser.add_argument("--key", help="of --runner rpc: the servers that measure, all of one kind of machine")
     parser.add_argument(
         "--chip",
         action="append",
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
 
     from mlc_controlnet.tuning.tune import TuneSettings, tune
 
-    judge, tasks = _by_compilers(options) if runner == COMPILERS else _on_processor(options)
+    judge, tasks = {LOCAL: _on_processor, RPC: _on_servers, COMPILERS: _by_compilers}[runner](options)
     families = "-".join(judge.families.values())
     settings = TuneSettings(
         tasks=options.tasks,
@@ -117,11 +119,28 @@ def check_options(options: argparse.Namespace) -> str:
     check_one_of("--dtype", options.dtype, ("float32", "float16"))
     if runner != COMPILERS and (options.chip or options.dtype != "float32"):
         raise UserError("--target llvm", "--chip or --dtype float16 beside it", "neither", "leave it out")
+    if runner != RPC and (options.tracker or options.key):
+        raise UserError(
+            f"--runner {runner}", "--tracker or --key beside it", "neither", "leave it out, or --runner rpc"
+        )
+    if runner == RPC:
+        tracker_address(options.tracker)
+        if not options.key or options.key.split() != [options.key]:
+            raise UserError("--key", repr(options.key), "one word, the key of the servers", f"--key {host_machine()}")
     for name in ("tasks", "trials", "time_limit"):
         if not getattr(options, name) >= 1:
             got, option = str(getattr(options, name)), f"--{name.replace('_', '-')}"
             raise UserError(option, got, "1 or more", "leave it out for the default")
     return runner
+
+
+def tracker_address(text: str | None) -> tuple[str, int]:
+    """Return host and port of `--tracker`. Raises UserError if it is not of this form."""
+    host, _, port = (text or "").rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        remedy = "--tracker 127.0.0.1:9190; python -m tvm.exec.rpc_tracker starts one"
+        raise UserError("--tracker", repr(text), "HOST:PORT of TVM's RPC tracker", remedy)
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
@@ -137,6 +156,16 @@ def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
         raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")
     target = tvm_target(TARGETS["llvm"], instruction_set)
     return MeasuringJudge(ProcessorRunner(target, instruction_set)), _tasks(options, target)
+
+
+def _on_servers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
+    from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
+    from mlc_controlnet.tuning.tracker import Tracker
+    from mlc_controlnet.tuning.tracker_runner import TrackerRunner
+
+    runner = TrackerRunner(Tracker(*tracker_address(options.tracker), options.key))
+    print(f"{runner.tracker.count()} servers of the key {options.key}: {runner.device}, {runner.family}", flush=True)
+    return MeasuringJudge(runner), _tasks(options, runner.target)
 
 
 def _by_compilers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":

@@ -14,7 +14,7 @@ class Journal:
     """A file of trials, a line of JSON each. A line that cannot be read is a trial that is made again."""
 
     def __init__(self, file: Path, devices: Collection[str]) -> None:
-        """Read `file`, if there is one: the trials on exactly these devices, and those that failed."""
+        """Read `file`, if there is one: what was tried on exactly these devices."""
         self.file = file
         self.devices = set(devices)
         self._trials: dict[tuple[str, str], Trial] = {}
@@ -49,16 +49,17 @@ class Journal:
 
     def _write(self, fields: dict[str, object]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        fields["devices"] = sorted(self.devices)
         append_line(self.file, json.dumps(fields) + "\n")
         self._take(fields)
 
     def _take(self, fields: dict[str, object]) -> None:
+        if set(fields["devices"]) != self.devices:  # type: ignore[call-overload]
+            return
         key = str(fields["key"])
         if "finished" in fields:
             self._finished[key] = int(fields["finished"])  # type: ignore[call-overload]
             return
         decisions = {str(name): int(value) for name, value in fields["decisions"].items()}  # type: ignore[attr-defined]
         seconds = {str(name): float(value) for name, value in fields["seconds"].items()}  # type: ignore[attr-defined]
-        if seconds and set(seconds) != self.devices:
-            return
         self._trials[key, write_decisions(decisions)] = Trial(decisions, seconds, str(fields["problem"]))

@@ -30,7 +30,12 @@ def test_a_line_that_was_cut_off_costs_one_trial(tmp_path: Path) -> None:
     assert Journal(file, ["EPYC"]).trials_of("k") == [FAST, WRONG]
 
 
-def test_times_of_another_device_do_not_count(tmp_path: Path) -> None:
+def test_what_another_device_did_does_not_count(tmp_path: Path) -> None:
     file = tmp_path / "trials.jsonl"
-    Journal(file, ["EPYC"]).add("k", FAST)
-    assert Journal(file, ["EPYC", "Xeon"]).trials_of("k") == []
+    journal = Journal(file, ["EPYC"])
+    journal.add("k", FAST)
+    journal.add("k", WRONG)
+    journal.finish("k", 64)
+    other = Journal(file, ["EPYC", "Xeon"])
+    assert other.trials_of("k") == [] and other.finished("k") == 0
+    assert Journal(file, ["EPYC"]).finished("k") == 64
