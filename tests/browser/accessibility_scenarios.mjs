@@ -56,7 +56,7 @@ export async function auditThePage({ visitor }) {
   return { violations };
 }
 
-/** The same of a model of classes, and in German on a phone. @param {Stage} stage */
+/** The same of a model of classes, and in German on a phone; then how a 4K screen is used. @param {Stage} stage */
 export async function auditClassesOnAPhone({ visitor, host }) {
   const { page } = visitor;
   spoilManifest(host, (manifest) => {
@@ -71,5 +71,13 @@ export async function auditClassesOnAPhone({ visitor, host }) {
     const { violations } = await /** @type {any} */ (window).axe.run({ resultTypes: ["violations"] });
     return violations.map((/** @type {any} */ { id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`);
   });
-  return { violations, width: await page.evaluate(() => document.documentElement.scrollWidth) };
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  await page.setViewportSize({ width: 3840, height: 2160 });
+  const on4k = await page.evaluate(() => {
+    const box = (/** @type {string} */ selector) =>
+      /** @type {Element} */ (document.querySelector(selector)).getBoundingClientRect();
+    const [main, picture, form] = ["main", ".picture", "#form"].map(box);
+    return { share: main.width / innerWidth, isBeside: form.left >= picture.right, bottom: picture.bottom };
+  });
+  return { violations, width, on4k };
 }

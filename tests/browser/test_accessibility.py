@@ -15,3 +15,7 @@ def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit:
     facts = visit("auditClassesOnAPhone", linear_webgpu_bundle)
     assert facts["violations"] == []
     assert facts["width"] <= 360  # nothing to scroll sideways for
+    on_4k = facts["on4k"]
+    assert on_4k["share"] > 0.85  # no narrow column
+    assert on_4k["isBeside"]  # the request, and all of the picture is in sight with it
+    assert on_4k["bottom"] <= 2160

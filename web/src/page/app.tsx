@@ -2,7 +2,6 @@
 
 import { useEffect } from "preact/hooks";
 import { isServiceModel } from "../remote/service";
-import { gigabytes } from "../worker";
 import { PhotoCard } from "./controls/photo_card";
 import { UnitList } from "./controls/unit_list";
 import { ModelsButton } from "./models/models_button";
@@ -18,7 +17,7 @@ import type { Run } from "./state/run";
 import type { Studio } from "./state/studio";
 import { isOutdated } from "./state/update";
 import { t } from "./text";
-import { deviceText, reasonText } from "./text/engine_text";
+import { bytesText, deviceText, reasonText } from "./text/engine_text";
 
 interface AppProps {
   readonly studio: Studio;
@@ -98,6 +97,6 @@ function about({ engine }: Studio): string {
   const { name, width, height } = manifest.model;
   const [device, reason] = [deviceText(engine.value), reasonText(engine.value)];
   const model = t.value.about(name, `${width}×${height}`, dtype, device, reason);
-  const bytes = t.value.aboutMemory(gigabytes(memory.peak_bytes), runsOn === "gpu");
+  const bytes = t.value.aboutMemory(bytesText(memory.peak_bytes), runsOn === "gpu");
   return `${model}, ${bytes}. ${t.value.aboutBundle(bundleSha256.slice(0, 12))}.`;
 }

@@ -8,3 +8,7 @@ test.each([
 ])("%d bytes are %s", (bytes, text) => {
   expect(gigabytes(bytes)).toBe(text);
 });
+
+test("another language has its own decimal point", () => {
+  expect([gigabytes(12e9, "de"), gigabytes(1234.5e9, "de")]).toEqual(["12,0 GB", "1234,5 GB"]);
+});

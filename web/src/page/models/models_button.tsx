@@ -2,10 +2,11 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { gigabytes, keepOwnBundle, keptBundle, type OwnFile, purgeBundle } from "../../worker";
+import { keepOwnBundle, keptBundle, type OwnFile, purgeBundle } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { bytesText } from "../text/engine_text";
 import { MessageList } from "../widgets/message_list";
 import { addOwnModel, type Model, removeOwnModel } from "./catalogue";
 import { chosenFolder, droppedFolder } from "./dropped_folder";
@@ -115,9 +116,9 @@ function describe({ kinds, sizes, licence }: Model): string {
 
 function cost({ bytes, memoryBytes, steps }: Model, here: number, seconds: number | undefined): string {
   const parts: string[] = [];
-  if (here > 0) parts.push(t.value.modelHere(gigabytes(here)));
-  if (bytes > here) parts.push(t.value.modelToFetch(gigabytes(bytes - here)));
-  if (memoryBytes !== undefined) parts.push(t.value.modelMemory(gigabytes(memoryBytes.reduced)));
+  if (here > 0) parts.push(t.value.modelHere(bytesText(here)));
+  if (bytes > here) parts.push(t.value.modelToFetch(bytesText(bytes - here)));
+  if (memoryBytes !== undefined) parts.push(t.value.modelMemory(bytesText(memoryBytes.reduced)));
   if (seconds !== undefined) parts.push(t.value.modelTime(Math.max(1, Math.round(seconds)), steps ?? 0));
   return parts.join(" · ");
 }
@@ -142,7 +143,7 @@ function OwnModel({ studio, models }: Props) {
       let done = 0;
       const url = await keepOwnBundle(files, (bytes) => {
         done += bytes;
-        progress.value = t.peek().readingFolder(gigabytes(done));
+        progress.value = t.peek().readingFolder(bytesText(done));
       });
       const name = (await keptBundle(url))?.manifest.model.name ?? "";
       models.add(addOwnModel(url, name));

@@ -2,11 +2,11 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { gigabytes } from "../../worker";
 import { saveFile } from "../drawing/canvas";
 import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { bytesText } from "../text/engine_text";
 import { Compare } from "./compare";
 import { fileName } from "./file_name";
 import { Picture } from "./picture";
@@ -66,7 +66,7 @@ export function GalleryView({ studio, gallery }: Props) {
 function Room({ gallery }: { gallery: Gallery }) {
   const room = gallery.room.value;
   if (room === undefined) return null;
-  return <small>{t.value.room(gigabytes(room.usage), gigabytes(room.quota))}</small>;
+  return <small>{t.value.room(bytesText(room.usage), bytesText(room.quota))}</small>;
 }
 
 interface DialogProps extends Props {

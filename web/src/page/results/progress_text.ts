@@ -39,11 +39,16 @@ export function stepText(index: number, count: number, elapsedMs: number): strin
   return t.peek().step(index + 1, count) + rest;
 }
 
-/** Format a time as in "1.2 s". */
+/** Format a time as in "1.2 s", in German "1,2 s". */
 export function seconds(milliseconds: number): string {
-  return `${(milliseconds / 1000).toFixed(1)} s`;
+  return `${withOneDecimal(milliseconds / 1000)} s`;
 }
 
 function megabytes(bytes: number): string {
-  return (bytes / 1e6).toFixed(1);
+  return withOneDecimal(bytes / 1e6);
+}
+
+function withOneDecimal(number: number): string {
+  const digits = { minimumFractionDigits: 1, maximumFractionDigits: 1, useGrouping: false };
+  return number.toLocaleString(t.peek().locale, digits);
 }

@@ -1,9 +1,10 @@
 /** The settings of the request, folded. */
 
 import { useId } from "preact/hooks";
-import { gigabytes, type MemoryChoice, type Settings } from "../../worker";
+import type { MemoryChoice, Settings } from "../../worker";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { bytesText } from "../text/engine_text";
 import { NumberField, Select } from "../widgets/fields";
 import { SAMPLER_NAMES } from "./sampler_names";
 
@@ -101,8 +102,8 @@ function MemoryField({ studio: { engine, memory } }: { studio: Studio }) {
   if (plan === undefined || (plan.resident.peak_bytes < MEMORY_WORTH_A_SETTING && !isAsked)) return null;
   const texts: Record<MemoryChoice, string> = {
     auto: t.value.memoryAuto,
-    resident: t.value.memoryResident(gigabytes(plan.resident.peak_bytes)),
-    reduced: t.value.memoryReduced(gigabytes(plan.reduced.peak_bytes)),
+    resident: t.value.memoryResident(bytesText(plan.resident.peak_bytes)),
+    reduced: t.value.memoryReduced(bytesText(plan.reduced.peak_bytes)),
   };
   return (
     <Select

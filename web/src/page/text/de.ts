@@ -1,6 +1,6 @@
 /** Every text of the page, in German. */
 
-import { gigabytes } from "../../worker";
+import { gigabytes as gigabytesIn } from "../../worker";
 import type { Subject } from "../samples/outlines";
 import type { Texts } from "./en";
 
@@ -13,6 +13,8 @@ const subjects: Record<Subject, string> = {
   room: "Zimmer",
   star: "Stern",
 };
+
+const gigabytes = (bytes: number) => gigabytesIn(bytes, "de");
 
 export const de: Texts = {
   // The page.

@@ -1,6 +1,6 @@
 /** What the engine says, in the page's language. */
 
-import { type EngineInfo, type Notice, OPTION_NAMES, optionWords, sayNotice } from "../../worker";
+import { type EngineInfo, gigabytes, type Notice, OPTION_NAMES, optionWords, sayNotice } from "../../worker";
 import { t } from "./index";
 
 /** The name of what an error or a notice is about: an option has its field's label. Undefined if it has no text here. */
@@ -18,6 +18,11 @@ export function noticeText(notice: Notice): string {
   const values: Partial<Record<string, unknown>> = { ...notice.values };
   if (typeof values.subject === "string") values.subject = subjectText(values.subject) ?? values.subject;
   return sayNotice({ ...notice, values } as Notice, notices);
+}
+
+/** "2.2 GB", in German "2,2 GB". */
+export function bytesText(bytes: number): string {
+  return gigabytes(bytes, t.value.locale);
 }
 
 /** Why a device draws. The service's reason is its address. */

@@ -1,5 +1,10 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test } from "vitest";
 import { LoadProgress, seconds, stepText } from "../../../src/page/results/progress_text";
+import { language } from "../../../src/page/text";
+
+afterEach(() => {
+  language.value = "en";
+});
 
 test("loading tells bytes and kernels as they come, each for half of the bar", () => {
   const progress = new LoadProgress();
@@ -20,6 +25,8 @@ test("the last step, and steps of less than a second, tell no rest", () => {
   expect(stepText(0, 4, 100)).toBe("Step 1 of 4");
 });
 
-test("seconds have one decimal", () => {
+test("seconds have one decimal, after the point of the language", () => {
   expect(seconds(1249)).toBe("1.2 s");
+  language.value = "de";
+  expect(seconds(1249)).toBe("1,2 s");
 });
