@@ -45,7 +45,8 @@ class TrackerRunner:
         place = tracker.take()
         self._first = _within(SECONDS_A_KERNEL, lambda: describe_server(_connect(place, SECONDS_A_KERNEL)))
         if self._first is None:
-            raise self._refuse(place, "a server that ended, or without TVM's compiler", "one of the same TVM as here")
+            got = "nothing: it cannot be reached, has ended or lacks TVM's compiler"
+            raise self._refuse(place, got, "a server of the same TVM as here")
         if not self._first.instruction_sets:
             names = ", ".join(INSTRUCTION_SETS)
             raise self._refuse(place, f"{self._first.device}, {self._first.system}", f"Linux on one of {names}")
@@ -66,9 +67,11 @@ class TrackerRunner:
             for job in jobs:
                 waiting.append(self._start(job))
                 while waiting and (waiting[0].done() or len(waiting) >= room):
-                    yield waiting.popleft().result()
+                    yield waiting[0].result()
+                    waiting.popleft()
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting[0].result()
+                waiting.popleft()
         finally:  # to leave in the middle of a call aborts this process, and may end the server
             wait(waiting, GRACE_SECONDS)
 

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,34 @@ def test_a_server_that_refuses_a_kernel_goes_on(tracker: Tracker, servers: dict[
     refused, right = TrackerRunner(tracker).run([other, job])
     assert refused.problem.startswith("the server refuses it: Mismatched x.dtype on argument #0")
     assert not right.problem and tracker.count() == 2
+
+
+def test_a_server_that_says_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_runner, "GRACE_SECONDS", 0.1)
+    answers = threading.Event()
+    assert tracker_runner._within(0, answers.wait) is None
+    answers.set()
+    assert tracker_runner._within(0, answers.wait) is True
+
+
+def test_a_search_that_is_interrupted_waits_for_what_its_servers_do(
+    tracker: Tracker, servers: dict[str, Process], job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    watch(monkeypatch, lambda address: goes_on.wait(10))
+    runner = TrackerRunner(tracker)
+    started: list[Future] = []
+    start = runner._start
+    monkeypatch.setattr(runner, "_start", lambda job: started.append(start(job)) or started[-1])
+
+    def jobs() -> Iterator[Job]:
+        yield job
+        threading.Timer(0.2, goes_on.set).start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(runner.run(jobs()))
+    assert started[0].done() and not started[0].result().problem
 
 
 def test_a_server_with_another_processor_ends_the_search(
