@@ -1,7 +1,9 @@
 """`tune`: search for faster schedules of a model's heaviest operations and keep them as tuning records."""
 
 import argparse
+import contextlib
 import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from mlc_controlnet.tuning.tasks import Task
 
 DEFAULT_RECORDS = Path("tuning_db")
-LOCAL, RPC, COMPILERS = "local", "rpc", "compilers"
-RUNNERS = {"llvm": (LOCAL, RPC), "webgpu": (COMPILERS,)}  # the first is the default
+LOCAL, RPC, COMPILERS, BROWSER = "local", "rpc", "compilers", "browser"
+RUNNERS = {"llvm": (LOCAL, RPC), "webgpu": (COMPILERS, BROWSER)}  # the first is the default
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner",
         help="what judges candidates: local, this machine's processor; rpc, processors of other machines; compilers, "
-        "which predict times on GPUs that are not there; default: local or compilers, as the target has",
+        "which predict times on GPUs that are not there; browser, the GPU of whoever opens the page whose address is "
+        "printed; default: local or compilers, as the target has",
     )
     parser.add_argument("--tracker", metavar="HOST:PORT", help="of --runner rpc: TVM's RPC tracker")
     parser.add_argument("--key", help="of --runner rpc: the servers that measure, all of one kind of machine")
+    parser.add_argument("--port", type=int, help="of --runner browser: its page's; default: any free one")
     parser.add_argument(
         "--chip",
         action="append",
@@ -87,19 +91,23 @@ def run(options: argparse.Namespace) -> None:
 
     from mlc_controlnet.tuning.tune import TuneSettings, tune
 
-    judge, tasks = {LOCAL: _on_processor, RPC: _on_servers, COMPILERS: _by_compilers}[runner](options)
-    families = "-".join(judge.families.values())
-    settings = TuneSettings(
-        tasks=options.tasks,
-        trials=options.trials,
-        seconds=options.time_limit,
-        seed=options.seed,
-        folder=options.out / options.target,
-        journal=DIST / "tuning" / f"{options.target}-{families}.jsonl",
-        command=options.command_line,
-    )
-    for line in tune(tasks, judge, settings):
-        print(line, flush=True)
+    with contextlib.ExitStack() as stack:
+        if runner == BROWSER:
+            judge, tasks = _in_browsers(options, stack)
+        else:
+            judge, tasks = {LOCAL: _on_processor, RPC: _on_servers, COMPILERS: _by_compilers}[runner](options)
+        families = "-".join(judge.families.values())
+        settings = TuneSettings(
+            tasks=options.tasks,
+            trials=options.trials,
+            seconds=options.time_limit,
+            seed=options.seed,
+            folder=options.out / options.target,
+            journal=DIST / "tuning" / f"{options.target}-{families}.jsonl",
+            command=options.command_line,
+        )
+        for line in tune(tasks, judge, settings):
+            print(line, flush=True)
 
 
 def check_folder(option: str, folder: Path) -> None:
@@ -117,7 +125,7 @@ def check_options(options: argparse.Namespace) -> str:
         known = ", ".join(RUNNERS[options.target])
         raise UserError("--runner", repr(runner), f"one for {options.target}: {known}", "choose one of these")
     check_one_of("--dtype", options.dtype, ("float32", "float16"))
-    if runner != COMPILERS and (options.chip or options.dtype != "float32"):
+    if options.target == "llvm" and (options.chip or options.dtype != "float32"):
         raise UserError("--target llvm", "--chip or --dtype float16 beside it", "neither", "leave it out")
     if runner != RPC and (options.tracker or options.key):
         raise UserError(
@@ -127,6 +135,10 @@ def check_options(options: argparse.Namespace) -> str:
         tracker_address(options.tracker)
         if not options.key or options.key.split() != [options.key]:
             raise UserError("--key", repr(options.key), "one word, the key of the servers", f"--key {host_machine()}")
+    if runner == BROWSER and options.chip:
+        raise UserError("--runner browser", "--chip beside it", "none: the browser names its GPU", "leave it out")
+    if runner != BROWSER and options.port is not None:
+        raise UserError("--port", f"--runner {runner} beside it", "--runner browser", "leave it out")
     for name in ("tasks", "trials", "time_limit"):
         if not getattr(options, name) >= 1:
             got, option = str(getattr(options, name)), f"--{name.replace('_', '-')}"
@@ -187,6 +199,27 @@ def _by_compilers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
     for chip in chips:  # before the model is captured, which takes minutes
         mesa_version(chip) if chip.maker == AMD else find_toolkit()
     return CompilerJudge(chips), _tasks(options, tvm_target(TARGETS["webgpu"]))
+
+
+def _in_browsers(options: argparse.Namespace, stack: contextlib.ExitStack) -> "tuple[Judge, list[Task]]":
+    from mlc_controlnet.compile.library import tvm_target
+    from mlc_controlnet.config import TARGETS
+    from mlc_controlnet.tuning.browser.runner import Admission, BrowserRunner
+    from mlc_controlnet.tuning.browser.server import TabServer
+    from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
+    ends = time.monotonic() + options.time_limit
+    admission = Admission(options.dtype, takes_software=options.out.resolve() != DEFAULT_RECORDS.resolve())
+    server = stack.enter_context(TabServer(admission.refusal, options.port))
+    log(f"open {server.address} in a browser with WebGPU on this machine, in as many as you like: they measure")
+    tasks = _tasks(options, tvm_target(TARGETS["webgpu"]))  # while the page is opened
+    runner = BrowserRunner(server, admission, log, ends)
+    log(f"measuring on {runner.device}; records go to {options.out / options.target / runner.family}")
+    stack.callback(lambda: log(runner.parts() or "nothing was measured"))
+    return MeasuringJudge(runner), tasks
 
 
 def _tasks(options: argparse.Namespace, target: object) -> "list[Task]":

@@ -44,7 +44,7 @@ class MeasuringJudge:
             for (task, _), kernel in zip(candidates, kernels, strict=True):
                 if isinstance(kernel, tirx.PrimFunc):
                     waiting.append(self.reference_of(task))
-                    yield Job((kernel,), waiting[-1].arguments)
+                    yield Job((kernel,), waiting[-1].arguments, known=waiting[-1].known)
 
         results = self.runner.run(jobs())
         for (_, decisions), kernel in zip(candidates, kernels, strict=True):
@@ -62,7 +62,7 @@ class MeasuringJudge:
         """
         reference = self.reference_of(task)
         kernels = tuple(task.tunable.schedule(one) for one in (task.tunable.chosen, *finalists))
-        (measured,) = self.runner.run([Job(kernels, reference.arguments, ROUNDS)])
+        (measured,) = self.runner.run([Job(kernels, reference.arguments, ROUNDS, reference.known)])
         if measured.problem:
             return [Comparison(one, {}, {}, 0.0, measured.problem) for one in finalists]
         device = self.runner.device

@@ -28,19 +28,21 @@ class Reference:
         """The agreement that a kernel must reach."""
         return LEAST_DB[str(self.want.dtype)]
 
+    @property
+    def known(self) -> tuple[tuple[int, int], ...]:
+        """The first place and the length of each run of elements of the flat output that somebody computed."""
+        known = ~np.isnan(self.want.reshape(-1))
+        edges = np.flatnonzero(np.diff(known, prepend=False, append=False)).reshape(-1, 2)
+        return tuple((int(begin), int(end - begin)) for begin, end in edges)
+
     def decibels(self, got: np.ndarray) -> float:
         """Return the agreement of an output, as a signal-to-noise ratio."""
         known = ~np.isnan(self.want)
-        return decibels(self.want[known], got[known])
-
-
-def decibels(want: np.ndarray, got: np.ndarray) -> float:
-    """Return the agreement of values with those wanted, as a signal-to-noise ratio; -inf if one is not finite."""
-    exact = want.astype(np.float64)
-    noise = float(np.square(exact - got.astype(np.float64)).sum())
-    if not np.isfinite(noise):
-        return -np.inf
-    return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(exact).sum() / noise), 200.0))
+        want, values = self.want[known].astype(np.float64), got[known].astype(np.float64)
+        noise = float(np.square(want - values).sum())
+        if not np.isfinite(noise):
+            return -np.inf
+        return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(want).sum() / noise), 200.0))
 
 
 def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:

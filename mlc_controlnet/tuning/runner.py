@@ -19,13 +19,16 @@ class Job:
 
     Attributes:
         kernels: scheduled, with the operation's parameters.
-        arguments: in the order of the parameters, the output last; all kernels get the same values.
+        arguments: in the order of the parameters, the output last; all kernels get the same values. They are what
+            values.draw_values gives for their dtypes, shapes and places: a device far away can draw them itself.
         rounds: how often each kernel is timed.
+        known: the first place and the length of each run of the flat output that is looked at; empty: all of it is.
     """
 
     kernels: tuple[tirx.PrimFunc, ...]
     arguments: tuple[np.ndarray, ...]
     rounds: int = 1
+    known: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Measured:
     """What a device made of a job.
 
     Attributes:
-        outputs: of each kernel, after it ran on the device; shape and dtype of the last argument.
+        outputs: of each kernel, after it ran on the device; shape and dtype of the last argument. What is not
+            looked at may be NaN.
         rounds: of each round, the seconds of a call of each kernel.
         problem: why a kernel cannot be compiled, or why the device refuses it; then outputs and rounds are empty.
     """

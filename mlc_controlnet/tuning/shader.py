@@ -6,10 +6,8 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
-from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
 from mlc_controlnet.passes.generate import webgpu_code
-from mlc_controlnet.tuning.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,12 @@ class Shader:
         return x * y * z
 
 
-def compile_shader(task: Task, decisions: Decisions, target: Target) -> Shader:
-    """Compile a candidate for `target`, WebGPU's.
+def compile_shader(kernel: tirx.PrimFunc, target: Target) -> Shader:
+    """Compile a scheduled kernel for `target`, WebGPU's.
 
     Raises ScheduleError or ValueError if it cannot be, or if it is over one of WebGPU's limits.
     """
-    function = task.tunable.schedule(decisions).with_attr("global_symbol", "candidate")
+    function = kernel.with_attr("global_symbol", "candidate")
     module = tvm.IRModule({"candidate": function})
     (facts,) = measure_kernels(module, target)
     if violations := list(facts.violations()):

@@ -76,7 +76,7 @@ class CompilerJudge:
             if trial.problem:
                 compared.append(Comparison(trial.decisions, trial.seconds, rules, 0.0, trial.problem))
                 continue
-            shader = compile_shader(task, trial.decisions, self._target)
+            shader = compile_shader(task.tunable.schedule(trial.decisions), self._target)
             decibels = reference.decibels(
                 run_on_adapter(shader.function, shader.wgsl, shader.facts, reference.arguments)
             )
@@ -101,7 +101,7 @@ class CompilerJudge:
         shaders: dict[str, Shader] = {}
         for number, (task, decisions) in enumerate(candidates):
             try:
-                shaders[str(number)] = compile_shader(task, decisions, self._target)
+                shaders[str(number)] = compile_shader(task.tunable.schedule(decisions), self._target)
             except (ScheduleError, ValueError) as error:
                 problems[number] = f"TVM refuses it: {str(error).strip().splitlines()[-1]}"
         with tempfile.TemporaryDirectory() as folder:
