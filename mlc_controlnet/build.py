@@ -5,7 +5,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,10 @@ from mlc_controlnet.bundle.params import DTYPE_BYTES, ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.bundle.sampler_description import descriptions_to_json
 from mlc_controlnet.bundle.writer import BundleWriter
+from mlc_controlnet.calibration.biases import with_corrected_biases
+from mlc_controlnet.calibration.gain import measure_gains
+from mlc_controlnet.calibration.observe import observe
+from mlc_controlnet.calibration.pictures import Picture, choose_pictures
 from mlc_controlnet.capture import CapturedModel, Quantizer, capture, share_weights, stored_bytes
 from mlc_controlnet.checkpoint import (
     Checkpoint,
@@ -27,7 +31,6 @@ from mlc_controlnet.checkpoint import (
     name_controlnets,
     part_of,
 )
-from mlc_controlnet.checkpoint.source import TokenizerSource
 from mlc_controlnet.compile.background import Background
 from mlc_controlnet.compile.largest_size import find_largest_sizes
 from mlc_controlnet.compile.library import (
@@ -40,7 +43,7 @@ from mlc_controlnet.compile.library import (
     write_library,
 )
 from mlc_controlnet.compile.stage_log import StageLog
-from mlc_controlnet.components import CONTROLNET, numbered
+from mlc_controlnet.components import CONTROLNET, kind_of, numbered
 from mlc_controlnet.config import BROWSER_PROCESSOR, Budget, BuildConfig, ControlNetOption
 from mlc_controlnet.errors import print_notice
 from mlc_controlnet.export import description
@@ -56,13 +59,11 @@ from mlc_controlnet.parity.parity import check_parity, measure_parity, run_refer
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights as find_places
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
-from mlc_controlnet.quantize.formats import FLOAT16, MIXED
+from mlc_controlnet.quantize.formats import FLOAT16, LEAST_DB, MIXED, MORE_BITS
 from mlc_controlnet.toolchain.gpu_compilers import check_device
 from mlc_controlnet.toolchain.link_wasm import MAX_MEMORY_BYTES
 
-TOKENIZER_FILE = "tokenizer/tokenizer.json"
-TOKENIZER_2_FILE = "tokenizer_2/tokenizer.json"  # unless it is equal to the first
-SAMPLERS_FILE = "samplers.json"
+SAME_DB = 200.0  # what two equal outputs have: of a component without weights
 
 Parity = dict[str, dict[str, float]]  # component -> dtype -> dB
 
@@ -91,12 +92,13 @@ def build(config: BuildConfig) -> Bundle:
         with stage("load the model"):
             checkpoint = load_model(config)
             config = for_browsers_that_hold(checkpoint, config)
+        pictures = [] if config.calibration is None else choose_pictures(config.calibration, checkpoint)
         with stage("capture its components"):
             models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
         if any(config.weights_of(name) != FLOAT16 for name in config.components):
             with stage("quantize its weights"):
-                models = quantize_models(models, checkpoint, config)
+                models, checkpoint = quantize_models(models, checkpoint, config, pictures)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
         references = background.start(run_references, checkpoint)
@@ -170,19 +172,36 @@ def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint) -> None:
 
 
 def quantize_models(
-    models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig
-) -> list[CapturedModel]:
+    models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig, pictures: Sequence[Picture] = ()
+) -> tuple[list[CapturedModel], Checkpoint]:
     """Pack the weights of the models of all dtypes in the formats that the build asks for.
 
+    Args:
+        pictures: to draw for calibration; none: without.
+
+    Returns:
+        The models, and the checkpoint with the biases that belong to their weights.
+
     Raises:
-        UserError: no choice of formats is within the budget.
+        UserError: no choice of formats is within the budget, or a picture cannot be drawn.
     """
-    first, quantizer = models[0], Quantizer()
+    first = models[0]
     places = find_places(first)  # the same for every dtype
     formats = formats_of_components(first, config.weights_of, places)
+    seen = None
+    if pictures:
+        weights = {rows.tensor for param in formats for rows in param.rows}
+        seen = observe(checkpoint, first, pictures, weights)
+    quantizer = Quantizer() if seen is None else Quantizer(seen.moments)
     if MIXED in formats.values():
-        formats = mix_bits(first, checkpoint, places, formats, config.budget or Budget())
-    return [quantize_model(model, formats, places, quantizer) for model in models]
+        inputs = None if seen is None else seen.inputs
+        formats = mix_bits(first, checkpoint, places, formats, config.budget or Budget(), inputs, quantizer)
+    packed = [quantize_model(model, formats, places, quantizer) for model in models]
+    if seen is not None:
+        checkpoint = with_corrected_biases(checkpoint, packed[0], seen.moments)
+        for gain in measure_gains(checkpoint, packed[0], seen.unseen):
+            print(f"  {gain}", flush=True)
+    return packed, checkpoint
 
 
 def plan_libraries(
@@ -245,7 +264,13 @@ def compare_with_torch(
 
     Raises:
         ParityError: a component is below the threshold of its dtype.
+        UserError: a component is below the threshold of the format of its weights.
     """
+    specs = checkpoint.call_specs
+
+    def of_function(name: str) -> str:
+        return config.weights_of(specs[name].name)
+
     parity: Parity = {}
     compared: list[CapturedModel] = []  # with a library that takes the place of another
     for library in libraries:
@@ -260,11 +285,26 @@ def compare_with_torch(
                 native = config.for_target("llvm")
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references)
-        check_parity(measured, model.dtype, lambda name: config.weights_of(checkpoint.call_specs[name].name))
+        report_packed(measured, model.dtype, of_function)
+        check_parity(measured, model.dtype, of_function, lambda name: more_bits(specs[name].name, config))
         for component, decibels in measured.items():
             of_component = parity.setdefault(component, {})
             of_component[model.dtype] = min(decibels, of_component.get(model.dtype, decibels))
     return parity
+
+
+def report_packed(measured: Mapping[str, float], dtype: str, weights_of: Callable[[str], str]) -> None:
+    """Print what each function with packed weights keeps, and what it must."""
+    for name, decibels in measured.items():
+        if (least := LEAST_DB.get(weights_of(name))) is not None and decibels < SAME_DB:
+            print(f"  {dtype} {name}: {decibels} dB ({weights_of(name)}: at least {least:g})", flush=True)
+
+
+def more_bits(component: str, config: BuildConfig) -> str:
+    """Return what a user can do for a component whose weights have too few bits."""
+    name, given = kind_of(component), config.weights_of(component)
+    more = "raise --budget" if given == MIXED else f"give it more bits with --weights {name}={MORE_BITS[given]}"
+    return more if config.calibration is not None else f"{more}, or round for your prompts with --calibrate PROMPTS"
 
 
 def write_data(
@@ -279,23 +319,14 @@ def write_data(
         writer.add_file(THIRD_PARTY_LICENSES.name, THIRD_PARTY_LICENSES)
     model = libraries[0].model  # its params are the same for every dtype
     written = write_params(writer, model.stored, checkpoint.stored_tensors())
-    for file, data in {file: tokenizer.json for file, tokenizer in tokenizer_files(checkpoint)}.items():
+    for file, data in {file: tokenizer.json for file, tokenizer in description.tokenizer_files(checkpoint)}.items():
         writer.add_bytes(file, data)
-    writer.add_json(SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
+    writer.add_json(description.SAMPLERS_FILE, descriptions_to_json(describe_samplers(checkpoint.scheduler_config)))
     return dataclasses.replace(
         written,
         merged=description.describe_merges(model),
         quantized=description.describe_quantized(model, checkpoint),
     )
-
-
-def tokenizer_files(checkpoint: Checkpoint) -> list[tuple[str, TokenizerSource]]:
-    """List the tokenizers and their files in the bundle. The two of Stable Diffusion XL often share one file."""
-    first = TokenizerSource(checkpoint.tokenizer_json, checkpoint.special_tokens)
-    second = checkpoint.tokenizer_2
-    if second is None:
-        return [(TOKENIZER_FILE, first)]
-    return [(TOKENIZER_FILE, first), (TOKENIZER_FILE if second.json == first.json else TOKENIZER_2_FILE, second)]
 
 
 def describe_bundle(
@@ -309,9 +340,7 @@ def describe_bundle(
     described = tuple(library.description for library in libraries)
     components = description.describe_components(checkpoint, libraries[0].model)
     variants = description.describe_variants(checkpoint)
-    tokenizers = tuple(
-        description.describe_tokenizer(checkpoint, tokenizer, file) for file, tokenizer in tokenizer_files(checkpoint)
-    )
+    tokenizers = description.describe_tokenizers(checkpoint)
     return Manifest(
         format_version=FORMAT_VERSION,
         model=description.describe_model(checkpoint),
@@ -323,7 +352,7 @@ def describe_bundle(
         params=params,
         tokenizer=tokenizers[0],
         more_tokenizers=tokenizers[1:],
-        samplers=SamplersSpec(file=SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
+        samplers=SamplersSpec(file=description.SAMPLERS_FILE, default=default_sampler(checkpoint.scheduler_config)),
         defaults=checkpoint.defaults,
         latent_preview=fit_latent_preview(checkpoint.parts["vae"]),
         memory=plan_residency(described, components, params, variants),

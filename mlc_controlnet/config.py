@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlc_controlnet.components import COMPONENTS, kind_of
+from mlc_controlnet.components import COMPONENTS, DRAWING, kind_of
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS
 
@@ -157,6 +157,24 @@ class Budget:
         return f"{self.bits:g}bits" if self.bytes is None else f"{self.bytes / 1e6:g}MB"
 
 
+@dataclass(frozen=True)
+class CalibrationOption:
+    """The pictures that `--calibrate` draws, to see what layers read.
+
+    Attributes:
+        prompts: one at least; none is blank.
+        control_images: files, one for each ControlNet in their order; (): outlines of circles.
+    """
+
+    prompts: tuple[str, ...]
+    control_images: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        count = len(self.prompts)
+        images = f", control images {', '.join(map(str, self.control_images))}" if self.control_images else ""
+        return f"{count} prompt{'s' if count > 1 else ''}{images}"
+
+
 _BUDGET = re.compile(r"(?P<number>[0-9]{1,6}(\.[0-9]{1,6})?) ?(?P<unit>mb|gb|bits?)")
 
 
@@ -293,6 +311,7 @@ class BuildConfig:
         prediction_type: one of PREDICTION_TYPES; None for the model's own.
         weights: what weights are stored in; the last option that names a component counts, and float16 if none does.
         budget: of weights that are mixed; None: `Budget()`'s.
+        calibration: what is drawn before weights are rounded; None: nothing.
     """
 
     model: str
@@ -321,6 +340,7 @@ class BuildConfig:
     weights: tuple[WeightsOption, ...] = ()
     tuning_family: str | None = None
     budget: Budget | None = None
+    calibration: CalibrationOption | None = None
 
     def __post_init__(self) -> None:
         check_one_of("--target", self.target, TARGETS)
@@ -337,6 +357,16 @@ class BuildConfig:
         if self.budget is not None and not any(self.weights_of(name) == "mixed" for name in self.components):
             given = ", ".join(map(str, self.weights)) or "float16"
             raise UserError(f"--budget {self.budget}", f"--weights {given}", "--weights mixed", "pass it, or no budget")
+        if self.calibration is not None:
+            self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        given = ", ".join(map(str, self.weights)) or "no --weights"
+        if all(self.weights_of(name) == WEIGHTS[0] for name in self.components):
+            raise UserError("--calibrate", given, "weights of few bits", "add for example --weights int4")
+        if missing := [name for name in DRAWING if name not in self.components]:
+            wanted = "all components that draw"
+            raise UserError("--calibrate", f"a build without {', '.join(missing)}", wanted, "leave --component out")
 
     def weights_of(self, component: str) -> str:
         """Return what a component's weights are stored in, one of WEIGHTS."""

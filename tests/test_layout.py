@@ -18,7 +18,7 @@ LAYERS = (
     {"capture", "train"},
     {"kernels", "passes", "toolchain"},
     {"compile", "export", "site"},
-    {"parity"},
+    {"parity", "calibration"},
     {"serve"},
     {"tuning"},  # its page for browsers stands behind the service's guard
     {"build"},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mlc_controlnet.capture.param import Param
+from mlc_controlnet.quantize.input_moments import InputMoments
 from mlc_controlnet.quantize.scheme import Scheme
 from mlc_controlnet.quantize.weight import QuantizedWeight, quantize
 
@@ -15,17 +16,30 @@ PARTS = (WORDS, TABLE)
 
 
 class Quantizer:
-    """Quantizes each weight once: libraries of several dtypes and the bundle's files share the result."""
+    """Quantizes each weight once: libraries of several dtypes and the bundle's files share the result.
 
-    def __init__(self) -> None:
+    moments: tensor of the checkpoint -> of what the layer reads whose weight it is; other weights are rounded without.
+    """
+
+    def __init__(self, moments: Mapping[str, InputMoments] | None = None) -> None:
+        self._moments = moments or {}
         self._done: dict[tuple[Param, Scheme], QuantizedWeight] = {}
 
     def quantize(self, weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
         """Return the quantized form of a param of the checkpoint's `tensors`."""
         key = weight, scheme
         if key not in self._done:
-            self._done[key] = quantize(weight.read(tensors), scheme)
+            self._done[key] = quantize(weight.read(tensors), scheme, self._moments_of(weight))
         return self._done[key]
+
+    def try_out(self, weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
+        """Return it without error feedback, and keep nothing: its errors have little correlation with each other."""
+        return quantize(weight.read(tensors), scheme, self._moments_of(weight), feedback=False)
+
+    def _moments_of(self, weight: Param) -> InputMoments | None:
+        """Layers whose weights are joined in one param read the same."""
+        known = [self._moments.get(rows.tensor) for rows in weight.rows]
+        return None if None in known else known[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The weights of a component: which rows of the checkpoint's tensors each param consists of, and in which layout."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,6 +83,12 @@ class Param:
         parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.permute(self.axes) if self.axes else joined
+
+    def parts(self, values: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[Rows, torch.Tensor]]:
+        """Take apart what `read` puts together: yield the rows that numbers in the place of the param's belong to."""
+        joined = values.permute(tuple(torch.tensor(self.axes).argsort().tolist())) if self.axes else values
+        counts = [rows.count(tensors) for rows in self.rows]
+        yield from zip(self.rows, joined.split(counts), strict=True)
 
     def shape(self, tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
         """Return the param's shape, without making it."""

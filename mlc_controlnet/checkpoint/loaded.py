@@ -84,6 +84,7 @@ class Checkpoint:
             controlnet, controlnet_2, ... in this order.
         control_loras: part of each ControlNet that is a Control-LoRA -> key -> the product that was added to the
             tensor of that key of the UNet, as `parts` has it. Both factors are finite in float16.
+        corrected_biases: tensor -> what a bundle stores in its place, float16: see `calibration/biases.py`.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Checkpoint:
     tiles_vae: bool = False
     controlnets: Mapping[str, str] = field(default_factory=dict)
     control_loras: Mapping[str, Mapping[str, Product]] = field(default_factory=dict)
+    corrected_biases: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def shapes(self) -> tuple[ModelShape, ...]:
@@ -156,15 +158,15 @@ class Checkpoint:
         }
 
     def stored_tensors(self) -> dict[str, torch.Tensor]:
-        """Return `tensors` and the factors of Control-LoRAs: `controlnet.conv_in.weight.up` [1, N, R] and `.down`
-        [1, R, M], where N are the weight's outputs and M the columns of its matrix, float16.
+        """Return `tensors`, with corrected biases, and the factors of Control-LoRAs: `controlnet.conv_in.weight.up`
+        [1, N, R] and `.down` [1, R, M], where N are the weight's outputs and M the columns of its matrix, float16.
         """
         factors = {}
         for part, products in self.control_loras.items():
             for key, product in products.items():
                 factors[f"{part}.{key}.up"] = product.left.half().flatten(1)[None]
                 factors[f"{part}.{key}.down"] = product.right.half().flatten(1)[None]
-        return self.tensors() | factors
+        return {**self.tensors(), **self.corrected_biases, **factors}
 
     def names_by_identity(self) -> dict[int, str]:
         """Map `id()` of every tensor to its name, for modules that are made of pieces of the parts."""

@@ -14,6 +14,7 @@ from mlc_controlnet.config import (
     WEIGHTS,
     Budget,
     BuildConfig,
+    CalibrationOption,
     ControlNetOption,
     EmbeddingOption,
     LoraOption,
@@ -135,6 +136,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="for --weights mixed: what all weights of the bundle take, as 850MB or 0.85GB, or the bits of a mixed "
         f"weight on average, as 4.5bits; default: {Budget()}",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="PROMPTS",
+        help="with --weights: a prompt, or a text file with a prompt on each line. torch draws each in 4 steps first; "
+        "weights are rounded, and biases corrected, so that outputs change least for what layers read then",
+    )
+    parser.add_argument(
+        "--calibrate-image",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a control image for --calibrate; with several ControlNets, one for each, in their order; default: the "
+        "outline of a circle",
     )
     parser.add_argument("--height", type=int, help="of the pictures, in pixels; default: the model's training size")
     parser.add_argument("--width", type=int, help="of the pictures, in pixels; default: the model's training size")
@@ -327,7 +343,18 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         prediction_type=options.prediction_type,
         weights=tuple(WeightsOption.parse(text) for text in options.weights),
         budget=None if options.budget is None else Budget.parse(options.budget),
+        calibration=_calibration(options),
     )
+
+
+def _calibration(options: argparse.Namespace) -> CalibrationOption | None:
+    if options.calibrate is not None:
+        from mlc_controlnet.calibration.prompts import read_prompts
+
+        return CalibrationOption(read_prompts(options.calibrate), tuple(options.calibrate_image))
+    if options.calibrate_image:
+        raise UserError("--calibrate-image", "no --calibrate", "prompts beside it", "pass --calibrate PROMPTS")
+    return None
 
 
 def _instruction_sets(target: str, option: str) -> tuple[str, ...]:

@@ -17,6 +17,10 @@ from mlc_controlnet.components import PER_CONTROLNET, TensorSpec, component_spec
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.export.graph import graph_of
 
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+TOKENIZER_2_FILE = "tokenizer_2/tokenizer.json"  # unless it is equal to the first
+SAMPLERS_FILE = "samplers.json"
+
 PACKAGES = ("apache-tvm", "apache-tvm-ffi", "torch", "diffusers", "transformers", "tokenizers", "safetensors")
 
 
@@ -115,6 +119,20 @@ def describe_controlnets(checkpoint: Checkpoint, captured: CapturedModel) -> tup
 
 def _without_example(tensor: TensorSpec) -> TensorSpec:
     return TensorSpec(tensor.name, tensor.shape, tensor.dtype)
+
+
+def tokenizer_files(checkpoint: Checkpoint) -> list[tuple[str, TokenizerSource]]:
+    """List the tokenizers and their files in the bundle. The two of Stable Diffusion XL often share one file."""
+    first = TokenizerSource(checkpoint.tokenizer_json, checkpoint.special_tokens)
+    second = checkpoint.tokenizer_2
+    if second is None:
+        return [(TOKENIZER_FILE, first)]
+    return [(TOKENIZER_FILE, first), (TOKENIZER_FILE if second.json == first.json else TOKENIZER_2_FILE, second)]
+
+
+def describe_tokenizers(checkpoint: Checkpoint) -> tuple[manifest.TokenizerSpec, ...]:
+    """Describe the tokenizer of each text encoder. Raises UserError as `describe_tokenizer`."""
+    return tuple(describe_tokenizer(checkpoint, tokenizer, file) for file, tokenizer in tokenizer_files(checkpoint))
 
 
 def describe_tokenizer(checkpoint: Checkpoint, tokenizer: TokenizerSource, file: str) -> manifest.TokenizerSpec:

@@ -7,7 +7,7 @@ gradients say the same of all of them: see `sensitivity.py`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from mlc_controlnet.capture import CapturedModel, Param
+from mlc_controlnet.capture import CapturedModel, Param, Quantizer
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import OF_WEIGHTS_OF
 from mlc_controlnet.config import Budget
@@ -26,6 +26,7 @@ def mix_bits(
     formats: Mapping[Param, str],
     budget: Budget,
     inputs: Mapping[str, Sequence[Inputs]] | None = None,
+    quantizer: Quantizer | None = None,
 ) -> dict[Param, str]:
     """Return `formats` with one of MIXED_FORMATS in the place of each MIXED, and print what was chosen.
 
@@ -34,6 +35,7 @@ def mix_bits(
         formats: of the weights to pack.
         budget: of everything that the bundle stores as weights, or of each number that MIXED stands for.
         inputs: see `measure_sensitivities`.
+        quantizer: see `expected_error`.
 
     Raises:
         UserError: the budget is too small.
@@ -54,7 +56,7 @@ def mix_bits(
             Option(
                 name,
                 sum(scheme(param, name).bytes for param in group),
-                sum(expected_error(squares, param, scheme(param, name), tensors) for param in group),
+                sum(expected_error(squares, param, scheme(param, name), tensors, quantizer) for param in group),
             )
             for name in MIXED_FORMATS
         ]

@@ -12,6 +12,7 @@ from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, Param, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.quantize.formats import FLOAT16, LEAST_DB
 
 # The signal to noise ratio in dB that every component must reach against torch in float32, by the library's dtype.
@@ -89,18 +90,32 @@ class ParityError(Exception):
 
 
 def check_parity(
-    measured: Mapping[str, float], dtype: str, weights_of: Callable[[str], str] = lambda _: FLOAT16
+    measured: Mapping[str, float],
+    dtype: str,
+    weights_of: Callable[[str], str] = lambda _: FLOAT16,
+    remedy: Callable[[str], str] = lambda name: f"give {name} more bits",
 ) -> None:
-    """Raise a ParityError that names every component below the threshold of `dtype` and of its weights' format.
+    """Check every component against the threshold of `dtype`, or of its weights' format.
 
     Args:
         weights_of: the format of the weights that a function reads, FLOAT16 or a key of LEAST_DB.
+        remedy: what the user can do for a function whose weights have too few bits.
+
+    Raises:
+        ParityError: it names every component with weights in float16 that is too low.
+        UserError: the weights of a component have too few bits for it.
     """
-    wanted = {name: min(THRESHOLD_DB[dtype], LEAST_DB.get(weights_of(name), math.inf)) for name in measured}
-    low = {name: db for name, db in measured.items() if not db >= wanted[name]}
+    packed = {name: LEAST_DB[weights_of(name)] for name in measured if weights_of(name) in LEAST_DB}
+    low = {name: db for name, db in measured.items() if name not in packed and not db >= THRESHOLD_DB[dtype]}
     if low:
-        least = ", ".join(f"{db} dB" for db in sorted({wanted[name] for name in low}))
-        raise ParityError(f"parity with torch: {low} dB, wanted at least {least} in {dtype}")
+        raise ParityError(f"parity with torch: {low} dB, wanted at least {THRESHOLD_DB[dtype]} dB in {dtype}")
+    below = {name: least for name, least in packed.items() if not measured[name] >= least}
+    if below:
+        worst = min(below, key=lambda name: measured[name] - below[name])
+        others = f", and {len(below) - 1} more below theirs" if len(below) > 1 else ""
+        got = f"{measured[worst]} dB against torch in float32{others}"
+        subject = f"--weights {weights_of(worst)}: {worst}"
+        raise UserError(subject, got, f"{below[worst]:g} dB at least", remedy(worst))
 
 
 def _tensor(value: torch.Tensor, dtype: str) -> tvm.runtime.Tensor:

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as run_again
 
-from mlc_controlnet.capture import Param, build_references, example_inputs, wrap
+from mlc_controlnet.capture import Param, Quantizer, build_references, example_inputs, wrap
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.quantize.scheme import Scheme
-from mlc_controlnet.quantize.weight import dequantize, quantize
+from mlc_controlnet.quantize.weight import dequantize
 
 LAYERS = (nn.Conv2d, nn.Linear)
 PROBES = 2  # of signs, for each input
@@ -55,20 +55,23 @@ def measure_sensitivities(
 
 
 def expected_error(
-    squares: Mapping[str, torch.Tensor], weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]
+    squares: Mapping[str, torch.Tensor],
+    weight: Param,
+    scheme: Scheme,
+    tensors: Mapping[str, torch.Tensor],
+    quantizer: Quantizer | None = None,
 ) -> float:
-    """Return the noise of the outputs, as a part of their power, if this weight alone has the scheme."""
+    """Return the noise of the outputs, as a part of their power, if this weight alone has the scheme.
+
+    quantizer: None for one that knows nothing of a layer's inputs.
+    """
     stored = weight.read(tensors).float()
-    decoded = torch.from_numpy(dequantize(quantize(stored, scheme))).reshape(stored.shape)
-    difference = decoded - stored
-    if weight.axes:
-        difference = difference.permute(tuple(torch.tensor(weight.axes).argsort().tolist()))
-    first, error = 0, 0.0
-    for rows in weight.rows:
-        own = squares[rows.tensor][rows.start : rows.stop]
-        error += float((own * difference[first : first + own.shape[0]].square()).sum())
-        first += own.shape[0]
-    return error
+    quantized = (quantizer or Quantizer()).try_out(weight, scheme, tensors)
+    difference = torch.from_numpy(dequantize(quantized)).reshape(stored.shape) - stored
+    return sum(
+        float((squares[rows.tensor][rows.start : rows.stop] * own.square()).sum())
+        for rows, own in weight.parts(difference, tensors)
+    )
 
 
 def _add_squares(

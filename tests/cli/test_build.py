@@ -115,6 +115,14 @@ def test_adding_a_controlnet_needs_a_bundle_and_nothing_else(options: str, compl
         ("--size 512x768 --height 512", r"--size: got --height or --width beside it"),
         ("--prompt-chunks 0", r"--prompt-chunks: got 0, wanted 1 or more"),
         ("--component decoder", r"--component: got 'decoder', wanted one of text_encoder, "),
+        ("--calibrate circle", r"--calibrate: got no --weights, wanted weights of few bits; add for example --weights"),
+        ("--calibrate circle --weights float16", r"--calibrate: got float16, wanted weights of few bits"),
+        ("--calibrate none.txt --weights int8", r"--calibrate none.txt: got no such file"),
+        ("--calibrate-image a.png --weights int8", r"--calibrate-image: got no --calibrate, wanted prompts beside it"),
+        (
+            "--calibrate circle --weights int8 --component unet",
+            r"--calibrate: got a build without text_encoder, control_embedding, controlnet, vae_decoder, wanted all",
+        ),
         ("--prediction-type x0", r"--prediction-type: got 'x0', wanted one of epsilon, v_prediction"),
     ],
 )

@@ -2,18 +2,22 @@
 
 import copy
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlc_controlnet.build import more_bits
 from mlc_controlnet.capture import CapturedModel, capture
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.config import BuildConfig, CalibrationOption, WeightsOption
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.parity import ParityError, check_parity, measure_parity, run_references, signal_to_noise_db
 from mlc_controlnet.passes.pipeline import clean
+from mlc_controlnet.quantize.formats import LEAST_DB
 
 References = dict[str, list[np.ndarray]]
 pytestmark = pytest.mark.integration
@@ -44,6 +48,36 @@ def test_every_component_in_float16_reaches_forty_decibels(
 def test_a_component_below_the_threshold_is_named() -> None:
     with pytest.raises(ParityError, match="unet"):
         check_parity({"unet": 59.9, "vae_decoder": 80.0}, "float32")
+
+
+@pytest.mark.parametrize("format", LEAST_DB)
+def test_weights_of_too_few_bits_are_a_line_that_says_what_helps(format: str) -> None:
+    least = LEAST_DB[format]
+    measured = {"unet": least, "controlnet": least - 2, "vae_decoder": least - 1, "text_encoder": 70.0}
+    weights = {"unet": format, "controlnet": format, "vae_decoder": format}
+    line = rf"--weights {format}: controlnet: got {least - 2} dB .*, and 1 more below theirs, wanted {least:g} dB at"
+    with pytest.raises(UserError, match=line):
+        check_parity(measured, "float32", lambda name: weights.get(name, "float16"))
+    with pytest.raises(ParityError, match="text_encoder"):
+        check_parity({**measured, "text_encoder": 50.0}, "float32", lambda name: weights.get(name, "float16"))
+
+
+@pytest.mark.parametrize(
+    ("weights", "prompts", "remedy"),
+    [
+        (
+            "int4",
+            (),
+            "give it more bits with --weights controlnet=palette6, or round for your prompts with --",
+        ),
+        ("int8", ("a circle",), "give it more bits with --weights controlnet=float16$"),
+        ("mixed", (), "raise --budget, or round for your prompts with --calibrate PROMPTS"),
+    ],
+)
+def test_more_bits_are_named(weights: str, prompts: tuple[str, ...], remedy: str, tmp_path: Path) -> None:
+    config = BuildConfig("x", "llvm", ("float32",), tmp_path, tmp_path, weights=(WeightsOption(weights),))
+    config = dataclasses.replace(config, calibration=CalibrationOption(prompts) if prompts else None)
+    assert re.match(remedy, more_bits("controlnet_2", config))
 
 
 def test_nan_is_below_every_threshold() -> None:
