@@ -8,9 +8,11 @@ from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.config import ControlNetOption
 from mlc_controlnet.errors import UserError
 
-# What a control image shows, in the words of ControlNet 1.1 (github.com/lllyasviel/ControlNet-v1-1-nightly).
+# What a control image shows, in the words of ControlNet 1.1 (github.com/lllyasviel/ControlNet-v1-1-nightly), and
+# `color`, a grid of colours, in those of T2I-Adapter (arXiv 2302.08453).
 KINDS = (
     "canny",
+    "color",
     "depth",
     "inpaint",
     "ip2p",

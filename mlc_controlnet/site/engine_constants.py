@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from mlc_controlnet.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME
 from mlc_controlnet.bundle.params import DTYPE_BYTES, RECORD_ALIGNMENT_BYTES
+from mlc_controlnet.checkpoint.controlnet_names import KINDS
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS
 from mlc_controlnet.files import write_text
 from mlc_controlnet.images.prepare import MIN_SIDE
@@ -49,6 +50,7 @@ CONSTANTS = (
     ("MAX_PIXELS", MAX_PIXELS, "The largest number in a time id of Stable Diffusion XL."),
     ("MAX_SEED", MAX_SEED, "The largest seed: the largest integer that is exact in JavaScript."),
     ("MAX_IMAGES", MAX_IMAGES, "The largest number of pictures of one call."),
+    ("CONTROL_KINDS", KINDS, "What control images show: the kinds that a manifest can name."),
     ("CONTROL_MODES", CONTROL_MODES, "Which matters more, prompt or control image."),
     ("WEBUI_SAMPLERS", tuple(SAMPLERS.items()), "Stable Diffusion web UI's names of samplers, and ours."),
     ("WEBUI_SCHEDULERS", tuple(SCHEDULERS.items()), "Its names of schedule types, and ours; null: the model's own."),

@@ -48,6 +48,25 @@ export const MAX_SEED = 9007199254740991;
 /** The largest number of pictures of one call. */
 export const MAX_IMAGES = 1000;
 
+/** What control images show: the kinds that a manifest can name. */
+export const CONTROL_KINDS = [
+  "canny",
+  "color",
+  "depth",
+  "inpaint",
+  "ip2p",
+  "lineart",
+  "lineart_anime",
+  "mlsd",
+  "normalbae",
+  "openpose",
+  "scribble",
+  "seg",
+  "shuffle",
+  "softedge",
+  "tile",
+] as const;
+
 /** Which matters more, prompt or control image. */
 export const CONTROL_MODES = ["balanced", "prompt", "control"] as const;
 

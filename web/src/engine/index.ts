@@ -31,7 +31,7 @@ export type {
   GenerateCallbacks,
 } from "./interface.ts";
 export { purgeBundle } from "./load.ts";
-export type { Manifest } from "./manifest_schema.ts";
+export type { ControlKind, Manifest } from "./manifest_schema.ts";
 export type { Memory, MemoryChoice, MemoryName, MemoryPlan } from "./memory.ts";
 export { type RestoredSettings, readSettings, settingsOfRecord } from "./metadata.ts";
 export { inpaints } from "./model_traits.ts";

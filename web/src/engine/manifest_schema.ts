@@ -1,6 +1,10 @@
 /** The records of manifest.json. Field names are the file's own. Twin: the dataclasses of mlc_controlnet/bundle/manifest.py. */
 
+import type { CONTROL_KINDS } from "./constants.ts";
 import { absentMeans, boolean, integer, list, mapping, number, type Parsed, record, string } from "./json_record.ts";
+
+/** What control images show, in ControlNet 1.1's words. A manifest has "" where the ControlNet's name does not tell. */
+export type ControlKind = (typeof CONTROL_KINDS)[number];
 
 const modelSummary = record({
   name: string,

@@ -1,5 +1,8 @@
 /** The names of the annotators, their parameters, and which of them serve a kind of ControlNet. */
 
+import type { ControlKind } from "../../worker";
+import type { Size } from "../drawing/marks";
+
 /**
  * The names are those of mlc_controlnet/images/annotators.py; `none` takes the picture as it is, and `onnx` is a model of the
  * visitor's own.
@@ -70,8 +73,14 @@ export function parameterOf({ name, parameters }: Annotation, parameter: string)
   return parameters[parameter] ?? PARAMETERS[name][parameter].default;
 }
 
+/** An annotator as it begins on a board: a grid of colours has eight cells along the shorter side. */
+export function annotationOf(name: AnnotatorName, { width, height }: Size): Annotation {
+  const factor = Math.max(CELL.min, Math.round(Math.min(width, height) / 8));
+  return { ...PASS_THROUGH, name, parameters: name === "color" ? { factor } : {} };
+}
+
 /** The first of a kind is the one for a photo. `none` is for maps that are ready. */
-const BY_KIND: Readonly<Record<string, readonly AnnotatorName[]>> = {
+const BY_KIND: Readonly<Record<ControlKind, readonly AnnotatorName[]>> = {
   canny: ["canny", "none"],
   mlsd: ["canny", "onnx", "none"],
   scribble: ["scribble", "canny", "threshold", "none"],
@@ -80,7 +89,8 @@ const BY_KIND: Readonly<Record<string, readonly AnnotatorName[]>> = {
   lineart_anime: ["lineart", "scribble", "threshold", "onnx", "none"],
   tile: ["tile", "blur", "none"],
   shuffle: ["color", "blur", "none"],
-  normal: ["normal", "onnx", "none"],
+  color: ["color", "blur", "none"],
+  normalbae: ["normal", "onnx", "none"],
   // Maps that only a model can make of a photo, or a person by painting.
   depth: ["none", "onnx", "blur"],
   openpose: ["none", "onnx"],
@@ -91,5 +101,5 @@ const BY_KIND: Readonly<Record<string, readonly AnnotatorName[]>> = {
 
 /** The annotators for a kind of ControlNet, in ControlNet 1.1's words; of an unknown kind, all. */
 export function annotatorsFor(kind: string): readonly AnnotatorName[] {
-  return BY_KIND[kind] ?? ["canny", ...ANNOTATOR_NAMES.filter((name) => name !== "canny")];
+  return BY_KIND[kind as ControlKind] ?? ["canny", ...ANNOTATOR_NAMES.filter((name) => name !== "canny")];
 }

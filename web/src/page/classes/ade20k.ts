@@ -3,7 +3,7 @@
  * of the picture shows is said by its colour. Two classes, road and skyscraper, share one.
  */
 
-import type { Color } from "../drawing/marks";
+import { type Color, fromHex } from "../drawing/marks";
 
 export interface PaintClass {
   readonly color: Color;
@@ -166,7 +166,7 @@ const ROWS = [
 ] as const;
 
 export const ADE20K: readonly PaintClass[] = ROWS.map(([hex, en, de]) => ({
-  color: [0, 2, 4].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as unknown as Color,
+  color: fromHex(`#${hex}`),
   names: { en, de },
 }));
 

@@ -1,6 +1,6 @@
 /** The annotator of a unit's picture, its parameters, and how the picture fits. */
 
-import { type AnnotatorName, PARAMETERS, parameterOf } from "../annotators/annotation";
+import { type AnnotatorName, annotationOf, PARAMETERS, parameterOf } from "../annotators/annotation";
 import type { PictureShape } from "../drawing/control_shape";
 import { FITS } from "../drawing/fit";
 import type { ControlUnit } from "../state/control_unit";
@@ -15,7 +15,8 @@ export function AnnotatorFields({ unit, messages }: { unit: ControlUnit; message
   if (shape.kind !== "picture") return null;
   const { annotation } = shape;
   const show = (change: Partial<PictureShape>, gesture?: string) => drawing.show({ ...shape, ...change }, gesture);
-  const choose = (name: AnnotatorName) => show({ annotation: { ...annotation, name, parameters: {} } });
+  const choose = (name: AnnotatorName) =>
+    show({ annotation: { ...annotationOf(name, drawing.size), inverted: annotation.inverted } });
   return (
     <div class="annotator">
       <Select

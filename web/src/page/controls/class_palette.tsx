@@ -5,6 +5,7 @@ import { useId } from "preact/hooks";
 import { findClasses } from "../classes/ade20k";
 import type { ControlUnit } from "../state/control_unit";
 import { language, t } from "../text";
+import { FillBoard } from "./fill_board";
 
 export function ClassPalette({ unit }: { unit: ControlUnit }) {
   const id = useId();
@@ -33,9 +34,7 @@ export function ClassPalette({ unit }: { unit: ControlUnit }) {
         ))}
         {found.length === 0 && <p>{t.value.noClass}</p>}
       </fieldset>
-      <button type="button" title={t.value.fillBoardHelp} onClick={() => unit.drawing.fill()}>
-        {t.value.fillBoard}
-      </button>
+      <FillBoard unit={unit} />
     </div>
   );
 }

@@ -15,6 +15,7 @@ import { MessageList } from "../widgets/message_list";
 import { OpenFile } from "../widgets/open_file";
 import { UndoButtons } from "../widgets/undo_buttons";
 import { AnnotatorFields } from "./annotator_fields";
+import { BrushColor } from "./brush_color";
 import { ClassPalette } from "./class_palette";
 import { describeShape, kindName } from "./descriptions";
 import { DrawingTools } from "./drawing_tools";
@@ -60,6 +61,7 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
       <ControlNetChoice studio={studio} unit={unit} />
       <DrawingTools unit={unit} />
       <ClassPalette unit={unit} />
+      <BrushColor unit={unit} />
       <BoardView
         drawing={drawing}
         id={`board-${unit.id}`}

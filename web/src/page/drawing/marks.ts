@@ -16,6 +16,15 @@ export interface Ring {
 /** Red, green and blue, 0..255. */
 export type Color = readonly [red: number, green: number, blue: number];
 
+/** #rrggbb, as the browser's colour fields have it. */
+export function toHex(color: Color): string {
+  return `#${color.map((part) => part.toString(16).padStart(2, "0")).join("")}`;
+}
+
+export function fromHex(hex: string): Color {
+  return [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16)) as unknown as Color;
+}
+
 /** A line of the pencil, the brush or the eraser. */
 export interface Stroke {
   readonly points: readonly Point[];

@@ -1,7 +1,7 @@
 /** Samples to begin with, for each kind of ControlNet: what the board shows after one is chosen. */
 
-import type { Image } from "../../worker";
-import { type AnnotatorName, PASS_THROUGH } from "../annotators/annotation";
+import type { ControlKind, Image } from "../../worker";
+import { type AnnotatorName, annotationOf } from "../annotators/annotation";
 import { drawShape, ringShape, type Shape } from "../drawing/control_shape";
 import type { Size } from "../drawing/marks";
 import { DRAWINGS, type LineDrawing, SCRIBBLES, STRAIGHT_DRAWINGS, type Subject, strokesOf } from "./outlines";
@@ -42,7 +42,7 @@ const depths = [pictured(ROOM, "depth"), pictured(MEADOW, "depth")];
 const classes = [pictured(ROOM, "classes"), pictured(MEADOW, "classes")];
 
 /** By ControlNet 1.1's words. Where lines are wanted, a photo stands beside drawings. */
-const BY_KIND: Readonly<Record<string, readonly Sample[]>> = {
+const BY_KIND: Readonly<Record<ControlKind, readonly Sample[]>> = {
   canny: [...photos, ...lines(DRAWINGS.slice(0, 2), THIN)],
   softedge: [...photos, ...lines(DRAWINGS.slice(0, 2), THIN)],
   mlsd: [...lines(STRAIGHT_DRAWINGS, THIN), ...photos],
@@ -50,9 +50,10 @@ const BY_KIND: Readonly<Record<string, readonly Sample[]>> = {
   lineart_anime: lines(DRAWINGS, THIN),
   scribble: lines(SCRIBBLES, BOLD),
   depth: depths,
-  normal: depths,
+  normalbae: depths,
   openpose: poses,
   seg: classes,
+  color: photos,
   tile: photos,
   shuffle: photos,
   ip2p: photos,
@@ -62,7 +63,7 @@ const BY_KIND: Readonly<Record<string, readonly Sample[]>> = {
 /** The samples for a kind of ControlNet; rings for a model that knows nothing else. */
 export function samplesFor(kind: string, isOneRing: boolean): readonly Sample[] {
   if (isOneRing) return rings;
-  return BY_KIND[kind] ?? [...lines(DRAWINGS.slice(0, 2), BOLD), ...photos];
+  return BY_KIND[kind as ControlKind] ?? [...lines(DRAWINGS.slice(0, 2), BOLD), ...photos];
 }
 
 function drawn(shape: (board: Size) => Shape): Sample {
@@ -76,7 +77,7 @@ function pictured(scene: Scene, view: View): Sample {
       kind: "picture",
       source: renderScene(scene, board, view),
       fit: "crop",
-      annotation: { ...PASS_THROUGH, name: view === "classes" ? "none" : annotator },
+      annotation: annotationOf(view === "classes" ? "none" : annotator, board),
       strokes: [],
     }),
     thumbnail: (size) => renderScene(scene, size, view),

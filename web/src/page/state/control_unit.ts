@@ -6,7 +6,7 @@ import { annotatorsFor } from "../annotators/annotation";
 import { classOf, type PaintClass } from "../classes/ade20k";
 import { ControlDrawing, TOOLS, type Tool } from "../drawing/control_drawing";
 import { EMPTY } from "../drawing/control_shape";
-import { LINE_WIDTH, type Size } from "../drawing/marks";
+import { type Color, LINE_WIDTH, type Size } from "../drawing/marks";
 import { RINGS } from "../samples/rings";
 import { STRENGTHS, type StrengthName } from "./strength";
 
@@ -26,6 +26,9 @@ const FOR_LINES: ReadonlySet<string> = new Set([
   "lineart_anime",
   "mlsd",
 ]);
+
+/** What the brush paints on a grid of colours until another one is chosen. */
+const FIRST_COLOR: Color = [230, 60, 50];
 
 export type ControlNetEntry = Manifest["controlnets"][number];
 
@@ -57,6 +60,7 @@ export class ControlUnit {
     if (kind === this.kind.peek()) return;
     this.kind.value = kind;
     this.paint(kind === "seg" ? classOf("sky") : undefined);
+    if (kind === "color") this.drawing.color.value = FIRST_COLOR;
     if (!FOR_LINES.has(kind)) this.drawing.beginWith(EMPTY); // the ring is for a model that follows lines
     if (!this.tools.includes(this.drawing.tool.peek())) this.drawing.setTool(this.tools[0]);
   }
@@ -65,12 +69,14 @@ export class ControlUnit {
   drawFreely(): void {
     const { drawing } = this;
     drawing.isOneRing.value = false;
-    drawing.lineWidth.value = Math.max(LINE_WIDTH, Math.round(drawing.size.width / 128));
+    const share = this.kind.peek() === "color" ? 1 / 8 : 1 / 128;
+    drawing.lineWidth.value = Math.max(LINE_WIDTH, Math.round(drawing.size.width * share));
   }
 
   /** The tools that make sense for what its control images show; the first is the one to begin with. */
   get tools(): readonly Tool[] {
     if (this.kind.value === "seg") return ["area", "pencil", "line", "eraser"];
+    if (this.kind.value === "color") return ["pencil", "line", "area", "eraser"];
     return TOOLS.filter((tool) => tool !== "area");
   }
 

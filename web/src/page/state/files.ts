@@ -1,7 +1,7 @@
 /** Pictures that the visitor opens, drops or pastes, and where they go. */
 
 import { type Image, type RestoredSettings, readSettings } from "../../worker";
-import { PASS_THROUGH } from "../annotators/annotation";
+import { annotationOf } from "../annotators/annotation";
 import { isOutline } from "../annotators/is_outline";
 import { readPicture, type Subject } from "../drawing/canvas";
 import { t } from "../text";
@@ -18,7 +18,7 @@ export async function openControl(studio: Studio, unit: ControlUnit, file: File)
 /** Put a picture on a control unit's board; a photo, which no model follows as it is, with its annotator. */
 export function placeOnBoard(studio: Studio, unit: ControlUnit, source: Image, isPhoto = false): void {
   const isReady = !isPhoto && (!studio.isBundledModel.peek() || isOutline(source));
-  const annotation = isReady ? PASS_THROUGH : { ...PASS_THROUGH, name: unit.annotators[0] };
+  const annotation = annotationOf(isReady ? "none" : unit.annotators[0], unit.drawing.size);
   unit.drawing.open(source, annotation);
 }
 

@@ -318,8 +318,9 @@ export const de: Texts = {
   kinds: {
     "": "Umriss",
     canny: "Canny-Kanten",
+    color: "Farbraster",
     depth: "Tiefe",
-    normal: "Normalen",
+    normalbae: "Normalen",
     openpose: "Haltung",
     mlsd: "Gerade Linien",
     lineart: "Strichzeichnung",
@@ -385,7 +386,8 @@ export const de: Texts = {
   findClass: "Klasse suchen",
   noClass: "Keine Klasse heißt so.",
   fillBoard: "Alles füllen",
-  fillBoardHelp: "Die ganze Fläche mit dieser Klasse malen, als Hintergrund",
+  fillBoardHelp: "Die ganze Fläche mit dem malen, was der Pinsel malt, als Hintergrund",
+  brushColor: "Farbe",
   samples: "Beispiele",
   sample: (number, subject) => `Beispiel ${number}${subject ? `: ${subjects[subject]}` : ""}`,
 

@@ -1,6 +1,6 @@
 /** Every text of the page, in English. Another language is another object of the type Texts. */
 
-import type { DeviceReason, ErrorCode, NoticeTexts, Settings } from "../../worker";
+import type { ControlKind, DeviceReason, ErrorCode, NoticeTexts, Settings } from "../../worker";
 import type { Subject } from "../samples/outlines";
 
 /** A sentence for every error that the page tells. */
@@ -223,8 +223,9 @@ export const en = {
   kinds: {
     "": "Outline",
     canny: "Canny edges",
+    color: "Colour grid",
     depth: "Depth",
-    normal: "Normal map",
+    normalbae: "Normal map",
     openpose: "Pose",
     mlsd: "Straight lines",
     lineart: "Line art",
@@ -236,7 +237,7 @@ export const en = {
     ip2p: "Instruction",
     inpaint: "Inpaint",
     tile: "Tile",
-  },
+  } satisfies Record<ControlKind | "", string>,
   strength: "Strength",
   strengths: { weak: "Weak", default: "Default", strong: "Strong" },
   custom: "Custom",
@@ -291,7 +292,8 @@ export const en = {
   findClass: "Find a class",
   noClass: "No class has this in its name.",
   fillBoard: "Fill the board",
-  fillBoardHelp: "Paint all of it with this class, as a background",
+  fillBoardHelp: "Paint all of it with what the brush paints, as a background",
+  brushColor: "Colour",
   samples: "Samples",
   sample: (number: number, subject?: Subject) => `Sample ${number}${subject ? `: ${subject}` : ""}`,
 

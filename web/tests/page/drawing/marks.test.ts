@@ -2,7 +2,16 @@ import { expect, test } from "vitest";
 import { invert } from "../../../src/page/annotators/annotate";
 import { PASS_THROUGH } from "../../../src/page/annotators/annotation";
 import { drawShape, EMPTY, moveShape, type PictureShape } from "../../../src/page/drawing/control_shape";
-import { blackImage, drawStroke, type Point, type Ring, type Stroke, traceRing } from "../../../src/page/drawing/marks";
+import {
+  blackImage,
+  drawStroke,
+  fromHex,
+  type Point,
+  type Ring,
+  type Stroke,
+  toHex,
+  traceRing,
+} from "../../../src/page/drawing/marks";
 
 const WIDTH = 40;
 const HEIGHT = 30;
@@ -158,4 +167,9 @@ test("a filled line paints what it encloses, with hard edges, and leaves out a h
   const at = (x: number, y: number) => [...image.data.subarray(4 * (16 * y + x), 4 * (16 * y + x) + 3)];
   expect([at(2, 2), at(10, 10), at(3, 7)]).toEqual(Array(3).fill([6, 230, 230]));
   expect([at(5, 5), at(12, 5), at(0, 0), at(15, 11)]).toEqual(Array(4).fill([0, 0, 0]));
+});
+
+test("a colour survives the browser's colour field", () => {
+  expect(toHex([230, 6, 50])).toBe("#e60632");
+  expect(fromHex("#e60632")).toEqual([230, 6, 50]);
 });

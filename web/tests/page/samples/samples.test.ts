@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { annotatorsFor } from "../../../src/page/annotators/annotation";
+import { CONTROL_KINDS } from "../../../src/engine/constants";
+import { annotatorsFor, parameterOf } from "../../../src/page/annotators/annotation";
 import { ADE20K } from "../../../src/page/classes/ade20k";
 import { drawShape } from "../../../src/page/drawing/control_shape";
 import { isSubject } from "../../../src/page/samples/outlines";
@@ -8,10 +9,7 @@ import { samplesFor } from "../../../src/page/samples/samples";
 import { MEADOW, ROOM, renderScene } from "../../../src/page/samples/scene";
 
 const BOARD = { width: 96, height: 64 };
-const KINDS = [
-  ...["", "canny", "softedge", "mlsd", "lineart", "lineart_anime", "scribble", "depth", "normal", "openpose", "seg"],
-  ...["tile", "shuffle", "ip2p", "inpaint"],
-];
+const KINDS = ["", ...CONTROL_KINDS];
 
 const colorsOf = (data: Uint8ClampedArray) => {
   const colors = new Set<string>();
@@ -47,9 +45,18 @@ test("a photo gets the annotator of its kind, and a map that is ready none", () 
     const shape = samplesFor(kind, false)[0].shape(BOARD, annotatorsFor(kind)[0]);
     return shape.kind === "picture" && shape.annotation.name;
   };
-  expect(["canny", "softedge", "depth", "normal", "seg", "tile"].map(nameOf)).toEqual([
+  expect(["canny", "softedge", "depth", "normalbae", "seg", "tile"].map(nameOf)).toEqual([
     ...["canny", "softedge", "none", "normal", "none", "tile"],
   ]);
+});
+
+test("a grid of colours has eight cells along the shorter side of any board", () => {
+  const [sample] = samplesFor("color", false);
+  const factors = [64, 128, 512].map((side) => {
+    const shape = sample.shape({ width: side, height: 2 * side }, annotatorsFor("color")[0]);
+    return shape.kind === "picture" && parameterOf(shape.annotation, "factor");
+  });
+  expect(factors).toEqual([8, 16, 64]);
 });
 
 test("a sample of classes has no colours but theirs", () => {
