@@ -1,15 +1,9 @@
-"""Runs a training loop in a process of its own, which takes steps on request.
-
-Contestants share no memory, no allocator and no threads. So each has its own peak memory, and the settings of its
-process do not affect the others.
-"""
+"""Runs a training loop in a process of its own, which takes steps on request."""
 
 import itertools
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mlc_controlnet.bench.own_process import OwnProcess
 from mlc_controlnet.bench.training.peer import make_peer_step
 from mlc_controlnet.bench.training.random_model import random_stable_diffusion
 from mlc_controlnet.train.base import Base, find_base, load_base, new_controlnet
@@ -65,22 +60,22 @@ class Contestant:
 
     def __init__(self, loop: Loop, folder: Path) -> None:
         self.loop = loop
-        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-        self._call(_start, loop, folder)
+        self._process = OwnProcess(loop.name)
+        self._process.call(_start, loop, folder)
 
     def seconds_per_step(self, steps: int) -> float:
         """Take `steps` steps and return their mean time."""
-        seconds: float = self._call(_time_steps, steps)
+        seconds: float = self._process.call(_time_steps, steps)
         return seconds
 
     def peak_memory_mib(self) -> float:
         """Return the peak so far: of the process on a processor, of allocations on a GPU."""
-        mebibytes: float = self._call(_peak_memory)
+        mebibytes: float = self._process.call(_peak_memory)
         return mebibytes
 
     def tflop_per_sample(self) -> float:
         """Return the counted operations of one step, forward and backward, divided by its batch."""
-        work: float = self._call(_count_work)
+        work: float = self._process.call(_count_work)
         return work / self.loop.batch
 
     def __enter__(self) -> Self:
@@ -89,10 +84,7 @@ class Contestant:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.shutdown()
-
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return self._process.submit(function, *arguments).result()
+        self._process.end()
 
 
 # The code below runs in the contestant's process, which has one step function.
