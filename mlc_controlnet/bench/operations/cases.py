@@ -16,33 +16,50 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes.pipeline import clean
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
+LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of outputs against torch in float32
 Log = Callable[[str], None]  # takes one line of progress
 
 
 @dataclass(frozen=True)
-class Case:
-    """One computation.
+class Computation:
+    """What a row of figures says of a case.
 
     Attributes:
         name: name of the function in the compiled library.
         title: description for readers.
-        module: the torch module with its weights in the contest's dtype; the peer's model is exported from it.
-        inputs: arguments of the module, in order.
-        params: weights in the order of the compiled function, which takes them as one tuple after the inputs.
         is_reduced: whether it is smaller than in the real model, because the device is slow.
     """
 
     name: str
     title: str
-    module: nn.Module
-    inputs: tuple[torch.Tensor, ...]
-    params: tuple[torch.Tensor, ...]
     work: Work
     is_reduced: bool
 
+
+@dataclass(frozen=True)
+class Case(Computation):
+    """A computation with its tensors.
+
+    Attributes:
+        module: the torch module with its weights in the contest's dtype; the peer's model is exported from it.
+        inputs: arguments of the module, in order.
+        params: weights in the order of the compiled function, which takes them as one tuple after the inputs.
+    """
+
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    params: tuple[torch.Tensor, ...]
+
+    @property
+    def without_tensors(self) -> Computation:
+        """The case without what it holds in memory."""
+        return Computation(self.name, self.title, self.work, self.is_reduced)
+
     def reference(self) -> list[torch.Tensor]:
         """Return the outputs that torch computes in float32 on the processor."""
-        module = copy.deepcopy(self.module).float()
+        module = self.module
+        if any(tensor.dtype == torch.float16 for tensor in module.state_dict().values()):
+            module = copy.deepcopy(module).float()
         inputs = (value.float() if value.is_floating_point() else value for value in self.inputs)
         with torch.inference_mode():
             outputs = module(*inputs)
@@ -92,7 +109,7 @@ def component_cases(model: str, components: Sequence[str], reduced: bool, dtype:
         inputs = example_inputs(checkpoint.specs[name], dtype)
         params = tuple(param.read(tensors).detach().to(DTYPES[dtype]) for param in captured.params[name])
         title = f"{checkpoint.name}, {name.replace('_', ' ')}"
-        cases.append(Case(name, title, module, inputs, params, count_work(module, inputs), is_reduced=False))
+        cases.append(Case(name, title, count_work(module, inputs), False, module, inputs, params))
         functions[tvm.ir.GlobalVar(name)] = captured.module[name]
     return Cases(tuple(cases), tvm.IRModule(functions))
 

@@ -26,12 +26,18 @@ class Timing:
         first_call_ms: time of the first call, which includes compilation for some peers.
         wall_ms: time of one call in each round, until the device has finished, on the host's clock.
         device_ms: the same on the device's own clock, summed over its passes; empty if the device has no clock.
+        ours_wall_ms: `wall_ms` of our library in the same rounds, for a peer that took turns with ours alone; empty
+            where all contestants took turns. Ours has the turns of all its rounds in `wall_ms`.
+        peak_memory_mib: largest resident set of the contestant's process, in MiB: on a GPU the host's part only. 0
+            where contestants share a process.
     """
 
     load_ms: float
     first_call_ms: float
     wall_ms: tuple[float, ...]
     device_ms: tuple[float, ...]
+    ours_wall_ms: tuple[float, ...] = ()
+    peak_memory_mib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,9 @@ class Row:
         is_reduced: whether it is smaller than in Stable Diffusion, because the device is slow.
         gflop, megabytes: the amount of work, as work.py counts it.
         reference: rates of the run that measured this row; rows may be measured on different days.
-        times: contestant -> its times; one of them is `ours`.
+        times: contestant -> its times; one of them is `ours`. A peer that failed at this row is missing.
         ours_db: signal-to-noise ratio of our outputs against torch's in float32.
-        note: a warning about a peer's times, usually empty.
+        note: a warning about a peer's times, or why they are missing; usually empty.
     """
 
     name: str
@@ -128,15 +134,20 @@ class Figures:
     @property
     def peers(self) -> tuple[str, ...]:
         """Names of the contestants that we are compared with."""
-        return tuple(name for name in self.rows[0].times if name != OURS)
+        return tuple(dict.fromkeys(name for row in self.rows for name in row.times if name != OURS))
 
     def median_ms(self, row: Row, contestant: str) -> float:
         """Return the median time of one call, on the clock of this run."""
         return median_ms(row.times[contestant], self.clock)
 
     def ratio(self, row: Row, peer: str) -> float:
-        """Return how many times as fast as the peer our library is."""
-        return self.median_ms(row, peer) / self.median_ms(row, OURS)
+        """Return how many times as fast as the peer our library is, by turns of the same rounds."""
+        beside = row.times[peer].ours_wall_ms
+        return self.median_ms(row, peer) / (statistics.median(beside) if beside else self.median_ms(row, OURS))
+
+    def ratios(self, peer: str) -> dict[str, float]:
+        """Return the ratio of each row at which the peer has times, without the large matmul's, by the row's name."""
+        return {row.name: self.ratio(row, peer) for row in self.rows[1:] if peer in row.times}
 
     def gflops(self, row: Row) -> float:
         """Return the rate of our library's arithmetic in GFLOP/s."""

@@ -3,11 +3,19 @@
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from mlc_controlnet import __version__
-from mlc_controlnet.bench.operations.cases import DTYPES, Case, Cases, Log, component_cases, operation_cases
+from mlc_controlnet.bench.operations.cases import (
+    DTYPES,
+    Cases,
+    Computation,
+    Log,
+    component_cases,
+    operation_cases,
+)
 from mlc_controlnet.bench.operations.figures import (
     KERNELS,
     OURS,
@@ -18,7 +26,7 @@ from mlc_controlnet.bench.operations.figures import (
     Timing,
     median_ms,
 )
-from mlc_controlnet.bench.operations.native_contest import native_peers, run_native_contest
+from mlc_controlnet.bench.operations.native_contest import NativeRules, native_peers, run_native_contest
 from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, runtime_versions
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.webgpu_contest import (
@@ -135,9 +143,11 @@ def measure_on_webgpu(settings: ContestSettings, folder: Path, log: Log) -> Figu
 
 
 def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figures:
-    """Measure our library against torch, eager and compiled, on a processor or GPU. folder: for intermediate files.
+    """Measure our library against torch, eager and compiled, on a processor or GPU.
 
     On a processor, onnxruntime and OpenVINO are measured too where they are installed.
+
+    folder: for intermediate files, of up to three times the weights' size.
     """
     preset = TARGETS[settings.target]
     if preset.device == "webgpu":
@@ -148,16 +158,21 @@ def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figur
     for name in settings.peers:
         check_one_of("--peer", name, possible)
     peers = [name for name in possible if name in settings.peers or not settings.peers]
-    cases = settings.cases(False, dtype)
-    outcome = run_native_contest(cases, settings.target, dtype, settings.rounds, folder, log, peers, settings.cpu)
+    rules = NativeRules(settings.target, dtype, settings.rounds, tuple(peers), settings.cpu)
+    outcome = run_native_contest(partial(settings.cases, False, dtype), rules, folder, log)
     device = Device(
         kind="GPU" if on_gpu else "processor",
         name=outcome.device,
         host="Python",
         processor=describe_processor(),
     )
-    no_notes = [""] * len(cases.cases)
-    rows = make_rows(cases.cases, outcome.times, outcome.ours_db, no_notes, outcome.copy_gigabytes_per_second)
+    rows = make_rows(
+        list(outcome.cases),
+        [case.times for case in outcome.cases.values()],
+        [case.ours_db for case in outcome.cases.values()],
+        ["; ".join(case.failures) for case in outcome.cases.values()],
+        outcome.copy_gigabytes_per_second,
+    )
     versions = runtime_versions([name for name in peers if name in installed_runtimes()])
     return _figures(settings, device, dtype, rows, versions)
 
@@ -168,7 +183,7 @@ def row_order(subject: str) -> tuple[str, ...]:
 
 
 def make_rows(
-    cases: Sequence[Case],
+    cases: Sequence[Computation],
     times: Sequence[Mapping[str, Timing]],
     decibels: Iterable[float],
     notes: Iterable[str],

@@ -1,35 +1,77 @@
 """Time our native library against torch on the same device, eager and with torch.compile, in turns.
 
-On a processor, onnxruntime and OpenVINO take part where they are installed.
+On a processor, onnxruntime and OpenVINO take part where they are installed. Each contestant has a process of its own,
+as have the compiler and the exporter. Whole models need gigabytes in each of them; this process holds none of these.
 """
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import tvm
-from tvm import relax
 
-from mlc_controlnet.bench.operations.cases import Case, Cases, Log
-from mlc_controlnet.bench.operations.figures import OURS, Timing
-from mlc_controlnet.bench.operations.onnx_peer import export_onnx
+from mlc_controlnet.bench.operations.case_files import CaseFiles, write_arrays
+from mlc_controlnet.bench.operations.cases import LEAST_DB, Cases, Computation, Log
+from mlc_controlnet.bench.operations.contestant import Entrant
+from mlc_controlnet.bench.operations.figures import OURS
+from mlc_controlnet.bench.operations.onnx_peer import export_case
 from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, load_runtime
+from mlc_controlnet.bench.operations.own_library import load_ours
+from mlc_controlnet.bench.operations.torch_peers import COMPILED, EAGER, load_torch
+from mlc_controlnet.bench.operations.turns import CaseOutcome, take_turns
+from mlc_controlnet.bench.own_process import OwnProcess, ProcessFailed
 from mlc_controlnet.bench.torch_device import synchronize
 from mlc_controlnet.compile.library import plan_library, write_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.machine import processor_name, set_thread_count
-from mlc_controlnet.parity.parity import signal_to_noise_db
 
-EAGER, COMPILED = "torch eager", "torch.compile"
-TURN_SECONDS = 0.05
-REST_SECONDS = 0.2  # TVM's threads wait spinning for 0.15 s before they sleep, OpenMP's for 0.01 s
 COPY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class NativeRules:
+    """The options of a contest.
+
+    Attributes:
+        target: of our library, a native key of config.TARGETS.
+        rounds: turns of ours and of each peer at each case.
+        peers: of `native_peers(target)`.
+        instruction_set: of our library for llvm, as in `plan_library`; the peers choose theirs.
+    """
+
+    target: str
+    dtype: str
+    rounds: int
+    peers: tuple[str, ...]
+    instruction_set: str | None = None
+
+    @property
+    def device_kind(self) -> str:
+        """The device as TVM names it."""
+        device = TARGETS[self.target].device
+        return "cpu" if device == "llvm" else device
+
+    @property
+    def torch_device(self) -> str:
+        """The device as torch names it.
+
+        torch calls GPUs of both vendors cuda. It has neither Vulkan nor OpenCL: for these it runs on the processor, and
+        the outcome's description of the device says so.
+        """
+        return {"cuda": "cuda", "rocm": "cuda", "metal": "mps"}.get(self.device_kind, "cpu")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the contestants read. cases: their files are CaseFiles of the library's folder."""
+
+    library: Path
+    cases: tuple[Computation, ...]
 
 
 @dataclass(frozen=True)
@@ -38,14 +80,12 @@ class NativeOutcome:
 
     Attributes:
         device: its name, with torch's device and the threads of each contestant.
-        times: for each case, contestant -> its times.
-        ours_db: for each case, the signal-to-noise ratio of our outputs against torch's in float32.
+        cases: those at which our library could run.
     """
 
     device: str
     copy_gigabytes_per_second: float
-    times: list[dict[str, Timing]]
-    ours_db: list[float]
+    cases: dict[Computation, CaseOutcome]
 
 
 def native_peers(target: str) -> tuple[str, ...]:
@@ -53,130 +93,97 @@ def native_peers(target: str) -> tuple[str, ...]:
     return (EAGER, COMPILED, *(installed_runtimes() if TARGETS[target].device == "llvm" else ()))
 
 
-def run_native_contest(
-    cases: Cases,
-    target: str,
-    dtype: str,
-    rounds: int,
-    folder: Path,
-    log: Log,
-    peers: Sequence[str],
-    instruction_set: str | None = None,
-) -> NativeOutcome:
-    """Compile the cases into `folder` for `target`, a native key of config.TARGETS, and time them.
+def run_native_contest(make_cases: Callable[[], Cases], rules: NativeRules, folder: Path, log: Log) -> NativeOutcome:
+    """Compile the cases into `folder` and time them.
 
-    peers: of `native_peers(target)`. torch.compile compiles C++ code for every case.
-    instruction_set: of the library for llvm, as in `plan_library`; the peers choose theirs.
+    A contestant that fails gets a line of the log, and the others' rows are made.
+
+    Args:
+        make_cases: picklable.
+
+    Raises:
+        UserError: `make_cases` raised it.
+        ProcessFailed: the compilation failed, or our library at the first case, which gives the reference rate, or at
+            every other one.
+        RuntimeError: our library computed something else than torch.
     """
-    log(f"compiling {len(cases.cases)} cases for {target}")
     threads = _same_threads()
-    kind = TARGETS[target].device
-    config = BuildConfig(model="bench", target=target, dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
-    library, _ = write_library(plan_library(cases.module, dtype, config, instruction_set), "bench", folder)
-    device = tvm.device("cpu" if kind == "llvm" else kind)
-    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), device)
-    # torch calls GPUs of both vendors cuda. It has neither Vulkan nor OpenCL: for these it runs on the processor, and
-    # the device's description says so.
-    torch_device = torch.device("cuda" if kind in ("cuda", "rocm") else "mps" if kind == "metal" else "cpu")
-    times, decibels = [], []
-    for number, case in enumerate(cases.cases, 1):
-        reference, ours = case.reference(), _ours(case, machine, device)
-        result = ours.call()
-        outputs = [result] if hasattr(result, "numpy") else list(result)
-        pairs = zip(reference, outputs, strict=True)
-        decibels.append(min(signal_to_noise_db(wanted.numpy(), got.numpy()) for wanted, got in pairs))
-        sides = [ours, *_torch_sides(case, torch_device, peers), *_onnx_sides(case, peers, threads, folder)]
-        times.append(_take_turns(sides, rounds))
-        medians = ", ".join(f"{name} {statistics.median(t.wall_ms):.2f} ms" for name, t in times[-1].items())
-        log(f"{case.name}: {medians} ({number} of {len(cases.cases)})")
-    name = processor_name() if kind == "llvm" else device.device_name
+    log(f"compiling for {rules.target}")
+    with OwnProcess("the compilation") as process:
+        prepared: Prepared = process.call(prepare_cases, make_cases, rules, folder)
+    outcomes: dict[Computation, CaseOutcome] = {}
+    for number, case in enumerate(prepared.cases, 1):
+        files = CaseFiles(folder, case.name)
+        place = f"({number} of {len(prepared.cases)})"
+        try:
+            outcomes[case] = run_case(files, prepared.library, rules, threads)
+        except ProcessFailed as failure:
+            if not outcomes or (number == len(prepared.cases) and len(outcomes) == 1):
+                raise
+            log(f"{case.name}: left out, {failure} {place}")
+            continue
+        finally:
+            files.remove()
+        for line in outcomes[case].failures:
+            log(f"{case.name}: {line}")
+        times = outcomes[case].times.items()
+        log(f"{case.name}: {', '.join(f'{name} {statistics.median(t.wall_ms):.2f} ms' for name, t in times)} {place}")
+    on_processor = rules.device_kind == "cpu"
+    name = processor_name() if on_processor else tvm.device(rules.device_kind).device_name
     return NativeOutcome(
-        device=f"{name}, torch on {torch_device}, {threads} {'thread' if threads == 1 else 'threads'} each",
-        copy_gigabytes_per_second=_copy_rate(torch_device),
-        times=times,
-        ours_db=decibels,
+        f"{name}, torch on {rules.torch_device}, {threads} {'thread' if threads == 1 else 'threads'} each",
+        _copy_rate(torch.device(rules.torch_device)),
+        outcomes,
     )
 
 
+def prepare_cases(make_cases: Callable[[], Cases], rules: NativeRules, folder: Path) -> Prepared:
+    """Write the files of each case but ONNX's into `folder`, and compile our library there."""
+    cases, library_module = _write_cases(make_cases(), folder)
+    config = BuildConfig(model="bench", target=rules.target, dtypes=(rules.dtype,), out=folder, tuning_db=TUNING_DB)
+    planned = plan_library(library_module, rules.dtype, config, rules.instruction_set)
+    library, _ = write_library(planned, "bench", folder)
+    return Prepared(library, cases)
+
+
+def _write_cases(cases: Cases, folder: Path) -> tuple[tuple[Computation, ...], tvm.IRModule]:
+    """Return what is left to hold in memory while the library is compiled."""
+    for case in cases.cases:
+        files = CaseFiles(folder, case.name)
+        write_arrays(files.inputs, (value.numpy() for value in case.inputs))
+        write_arrays(files.params, (value.numpy() for value in case.params))
+        write_arrays(files.reference, (value.numpy() for value in case.reference()))
+        torch.save((case.module, case.inputs), files.module)
+    return tuple(case.without_tensors for case in cases.cases), cases.module
+
+
+def run_case(files: CaseFiles, library: Path, rules: NativeRules, threads: int) -> CaseOutcome:
+    """Time one case, on as many threads for each contestant. Raises as `take_turns`; peers may fail."""
+    ours = Entrant(OURS, partial(load_ours, library, rules.device_kind, files))
+    torch_names = [name for name in rules.peers if name in (EAGER, COMPILED)]
+    peers = [
+        Entrant(name, partial(load_torch, name, rules.torch_device, threads, files), needs_torch=True)
+        for name in torch_names
+    ]
+    failures: tuple[str, ...] = ()
+    if runtimes := [name for name in rules.peers if name not in torch_names]:
+        try:
+            with OwnProcess(f"the export for {' and '.join(runtimes)}") as process:
+                process.call(export_case, files)
+            peers += [Entrant(name, partial(load_runtime, name, threads, files)) for name in runtimes]
+        except ProcessFailed as failure:
+            failures = (str(failure),)
+    outcome = take_turns(ours, peers, rules.rounds, files, LEAST_DB[rules.dtype])
+    return CaseOutcome(outcome.times, outcome.ours_db, failures + outcome.failures)
+
+
 def _same_threads() -> int:
-    """Give torch as many threads as TVM has, and return how many. Left alone, TVM takes half of the processors."""
+    """Give every contestant as many threads as TVM has, and return how many. Left alone, TVM takes half of the
+    processors. Contestants inherit what this sets in the environment."""
     set_thread_count()
     threads = int(tvm.get_global_func("runtime.NumThreads")())
     torch.set_num_threads(threads)
     return threads
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One contestant at one case: `call` queues the work, `finish` waits for it."""
-
-    name: str
-    call: Callable[[], Any]
-    finish: Callable[[], None]
-
-
-def _ours(case: Case, machine: relax.VirtualMachine, device: tvm.runtime.Device) -> _Side:
-    function = machine[case.name]
-    inputs = [tvm.runtime.tensor(value.numpy(), device) for value in case.inputs]
-    params = tuple(tvm.runtime.tensor(value.numpy(), device) for value in case.params)
-    return _Side(OURS, lambda: function(*inputs, params), device.sync)
-
-
-def _torch_sides(case: Case, device: torch.device, peers: Sequence[str]) -> list[_Side]:
-    torch.compiler.reset()  # torch.compile gives up after eight compilations, and counts those of earlier cases
-    module = case.module.to(device)
-    inputs = tuple(value.to(device) for value in case.inputs)
-
-    def side(name: str, run: Callable[..., Any]) -> _Side:
-        def call() -> Any:
-            with torch.inference_mode():
-                return run(*inputs)
-
-        return _Side(name, call, lambda: synchronize(device))
-
-    runs = {EAGER: module, COMPILED: torch.compile(module, dynamic=False)}
-    return [side(name, run) for name, run in runs.items() if name in peers]
-
-
-def _onnx_sides(case: Case, peers: Sequence[str], threads: int, folder: Path) -> list[_Side]:
-    names = [name for name in peers if name not in (EAGER, COMPILED)]
-    if not names:
-        return []
-    file = folder / f"{case.name}.onnx"
-    export_onnx(case.module, case.inputs, file, external_data=True)
-    inputs = [value.contiguous().numpy() for value in case.inputs]
-    return [_Side(name, load_runtime(name, file, inputs, threads), lambda: None) for name in names]
-
-
-def _take_turns(sides: Sequence[_Side], rounds: int) -> dict[str, Timing]:
-    """Time the first call of each side, which compiles and warms up, and then `rounds` turns of about TURN_SECONDS.
-
-    Before each turn the threads of the other sides get time to fall asleep, and a call wakes those of this side:
-    threads that spin made a small operation ten times slower.
-    """
-
-    def seconds(side: _Side, calls: int) -> float:
-        began = time.perf_counter()
-        for _ in range(calls):
-            side.call()
-        side.finish()
-        return (time.perf_counter() - began) / calls
-
-    def rested(side: _Side, calls: int) -> float:
-        time.sleep(REST_SECONDS)
-        seconds(side, 1)
-        return seconds(side, calls)
-
-    first = [seconds(side, 1) for side in sides]
-    calls = [max(1, math.ceil(TURN_SECONDS / rested(side, 1))) for side in sides]
-    taken: list[list[float]] = [[] for _ in sides]
-    for _ in range(rounds):
-        for side, count, times in zip(sides, calls, taken, strict=True):
-            times.append(1000 * rested(side, count))
-    return {
-        side.name: Timing(load_ms=0.0, first_call_ms=1000 * began, wall_ms=tuple(times), device_ms=())
-        for side, began, times in zip(sides, first, taken, strict=True)
-    }
 
 
 def _copy_rate(device: torch.device) -> float:

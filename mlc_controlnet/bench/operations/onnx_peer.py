@@ -9,8 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from mlc_controlnet.bench.operations.case_files import CaseFiles
+
 # The first opset in which GroupNormalization, LayerNormalization and Gelu are all single operators.
 OPSET = 21
+
+
+def export_case(files: CaseFiles) -> None:
+    """Read `files.module` and write `files.onnx`, with the weights beside it."""
+    module, inputs = torch.load(files.module, weights_only=False)
+    export_onnx(module, inputs, files.onnx, external_data=True)
 
 
 def export_onnx(module: nn.Module, inputs: tuple[torch.Tensor, ...], file: Path, external_data: bool = False) -> None:

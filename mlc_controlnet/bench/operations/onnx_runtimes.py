@@ -8,9 +8,11 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from mlc_controlnet.bench.operations.case_files import CaseFiles, read_arrays
+from mlc_controlnet.bench.operations.contestant import Side
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "OpenVINO"
 
@@ -25,17 +27,16 @@ def runtime_versions(names: Sequence[str]) -> dict[str, str]:
     return {name: version(name.lower()) for name in names}
 
 
-def load_runtime(name: str, file: Path, inputs: Sequence[np.ndarray], threads: int) -> Callable[[], list[np.ndarray]]:
-    """Compile `file` and return its call on `inputs`, whose outputs the next call overwrites.
+def load_runtime(name: str, threads: int, files: CaseFiles) -> Side:
+    """Compile `files.onnx` for the inputs of the case.
 
-    name: one of `installed_runtimes()`. inputs: in the order of the file's inputs, float32 and contiguous; both
-    runtimes read them where they are. Arithmetic is in float32: left alone, OpenVINO takes bfloat16 on processors
-    that have it.
+    name: one of `installed_runtimes()`. Both read the inputs where they are. Arithmetic is in float32: left alone,
+    OpenVINO takes bfloat16 on processors that have it.
     """
-    return _RUNTIMES[name](file, inputs, threads)
+    return _RUNTIMES[name](files.onnx, list(read_arrays(files.inputs)), threads)
 
 
-def _load_onnxruntime(file: Path, inputs: Sequence[np.ndarray], threads: int) -> Callable[[], list[np.ndarray]]:
+def _load_onnxruntime(file: Path, inputs: Sequence[np.ndarray], threads: int) -> Side:
     onnxruntime = import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -46,15 +47,15 @@ def _load_onnxruntime(file: Path, inputs: Sequence[np.ndarray], threads: int) ->
         binding.bind_cpu_input(place.name, value)
     for place in session.get_outputs():
         binding.bind_output(place.name, "cpu")
+    return Side(  # no end to spinning threads: a contestant stands still while another is timed, see OwnProcess
+        lambda: session.run_with_iobinding(binding),
+        lambda: None,
+        lambda _: [value.numpy() for value in binding.get_outputs()],
+        held=inputs,
+    )
 
-    def call() -> list[np.ndarray]:
-        session.run_with_iobinding(binding)
-        return [value.numpy() for value in binding.get_outputs()]
 
-    return call
-
-
-def _load_openvino(file: Path, inputs: Sequence[np.ndarray], threads: int) -> Callable[[], list[np.ndarray]]:
+def _load_openvino(file: Path, inputs: Sequence[np.ndarray], threads: int) -> Side:
     openvino = import_module("openvino")
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -66,15 +67,15 @@ def _load_openvino(file: Path, inputs: Sequence[np.ndarray], threads: int) -> Ca
     request = model.create_infer_request()
     for place, value in enumerate(inputs):
         request.set_input_tensor(place, openvino.Tensor(value, shared_memory=True))
+    return Side(
+        lambda: request.infer(share_outputs=True),  # else each call copies them
+        lambda: None,
+        lambda _: [request.get_output_tensor(place).data for place in range(len(model.outputs))],
+        held=inputs,
+    )
 
-    def call() -> list[np.ndarray]:
-        request.infer()
-        return [request.get_output_tensor(place).data for place in range(len(model.outputs))]
 
-    return call
-
-
-_RUNTIMES: Mapping[str, Callable[[Path, Sequence[np.ndarray], int], Any]] = {
+_RUNTIMES: Mapping[str, Callable[[Path, Sequence[np.ndarray], int], Side]] = {
     ONNXRUNTIME: _load_onnxruntime,
     OPENVINO: _load_openvino,
 }

@@ -30,10 +30,10 @@ def plot(kernels: Sequence[Figures], theme: str) -> str:
         axes = figure.subplots()
         pairs = [(figures, peer) for figures in kernels for peer in figures.peers]
         for (figures, peer), color, marker in zip(pairs, COLORS, MARKERS, strict=False):
-            ratios = [figures.ratio(row, peer) for row in figures.rows[1:]]
-            places = [heights[row.name] for row in figures.rows[1:]]
+            ratios = figures.ratios(peer)
+            places = [heights[name] for name in ratios]
             name = ", ".join([*figures.device.short_names, figures.dtype, f"against {peer}"])
-            axes.scatter(ratios, places, s=22, color=color, marker=marker, label=name, zorder=3)
+            axes.scatter(list(ratios.values()), places, s=22, color=color, marker=marker, label=name, zorder=3)
         axes.axvline(1, color=text, linewidth=1)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(RATIOS))

@@ -27,6 +27,7 @@ EXPLANATION = """\
 [Every row, with devices, versions and commands]({folder}/README.md).
 The figures are medians of rounds in which the contestants take turns. A software GPU computes a GPU's work on the
 processor: it reveals large faults and cannot rank schedules for real GPUs."""
+MISSING = "-"  # the peer failed at this row
 BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
 
 
@@ -36,13 +37,21 @@ def table(figures: Figures) -> Iterator[str]:
     yield describe_run(figures)
     yield ""
     heads = ["", "ours, ms", *(f"{peer}, ms" for peer in peers), *(f"against {peer}" for peer in peers), "GFLOP/s"]
-    yield _line([*heads, "relative rate"])
-    yield _line(["---"] + ["---:"] * len(heads))
+    heads.append("relative rate")
+    with_memory = figures.device.kind == "processor" and any(row.times[OURS].peak_memory_mib for row in figures.rows)
+    if with_memory:
+        heads.append(f"peak memory, MiB: {'; '.join((OURS, *peers))}")
+    yield _line(heads)
+    yield _line(["---"] + ["---:"] * (len(heads) - 1))
     for row in figures.rows:
-        times = [_number(figures.median_ms(row, name)) for name in (OURS, *peers)]
-        ratios = [f"{figures.ratio(row, peer):.2f}x" for peer in peers]
-        rate = f"{figures.relative_rate(row):.0%}"
-        yield _line([row.title + _mark(row), *times, *ratios, _number(figures.gflops(row)), rate])
+        times = [_number(figures.median_ms(row, name)) if name in row.times else MISSING for name in (OURS, *peers)]
+        ratios = [f"{figures.ratio(row, peer):.2f}x" if peer in row.times else MISSING for peer in peers]
+        cells = [row.title + _mark(row), *times, *ratios, _number(figures.gflops(row))]
+        cells.append(f"{figures.relative_rate(row):.0%}")
+        if with_memory:
+            peaks = {name: f"{timing.peak_memory_mib:.0f}" for name, timing in row.times.items()}
+            cells.append("; ".join(peaks.get(name, MISSING) for name in (OURS, *peers)))
+        yield _line(cells)
     yield from _notes([figures])
 
 
@@ -52,7 +61,7 @@ def describe_run(figures: Figures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in figures.versions.items())
     clock = "the device's clock" if figures.clock == "device" else "wall clock"
     on = f"{device.kind}: {device.name}" + (f", on {device.processor}" if device.kind == "software GPU" else "")
-    rounds = _range((len(timing.wall_ms) for row in figures.rows for timing in row.times.values()), str)
+    rounds = _range((len(row.times[peer].wall_ms) for row in figures.rows for peer in row.times if peer != OURS), str)
     gflops = _range((row.reference.gflops for row in figures.rows), _number)
     gigabytes = _range((row.reference.gigabytes_per_second for row in figures.rows), _number)
     return (
@@ -122,7 +131,7 @@ def _model_table(models: Sequence[Figures]) -> Iterator[str]:
     yield _line(["---"] + ["---:"] * 3)
     for figures in models:
         for row in figures.rows[1:]:  # the first row is the large matmul
-            for peer in figures.peers:
+            for peer in (name for name in figures.peers if name in row.times):
                 times = [_number(figures.median_ms(row, name)) for name in (OURS, peer)]
                 label = f"{row.title}{_mark(row)}; {_label(figures, peer)}"
                 yield _line([label, *times, f"**{figures.ratio(row, peer):.2f}x**"])
@@ -134,7 +143,7 @@ def _kernel_summary(kernels: Sequence[Figures]) -> Iterator[str]:
     yield _line(["---"] + ["---:"] * 4)
     for figures in kernels:
         for peer in figures.peers:
-            ratios = [figures.ratio(row, peer) for row in figures.rows[1:]]
+            ratios = list(figures.ratios(peer).values())
             mean, least, most = statistics.geometric_mean(ratios), min(ratios), max(ratios)
             faster = f"{sum(ratio > 1 for ratio in ratios)} of {len(ratios)}"
             yield _line([_label(figures, peer), f"**{mean:.2f}x**", f"{least:.2f}x", f"{most:.2f}x", faster])

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import tvm
 
-from mlc_controlnet.bench.operations.cases import Case, Cases, Log
+from mlc_controlnet.bench.operations.cases import LEAST_DB, Case, Cases, Log
 from mlc_controlnet.bench.operations.onnx_peer import export_onnx
 from mlc_controlnet.bundle.json_record import from_json
 from mlc_controlnet.compile.library import compile_library
@@ -27,7 +27,6 @@ from mlc_controlnet.locations import TUNING_DB, WEB
 
 ALIGNMENT = 16
 NODE = ("node",)  # the program that runs bench/contest.mjs, with its own options
-LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of outputs against torch in float32
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,26 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 import tvm
 
-from mlc_controlnet.bench.operations.cases import operation_cases
+from mlc_controlnet.bench.operations import native_contest
+from mlc_controlnet.bench.operations.case_files import CaseFiles
+from mlc_controlnet.bench.operations.cases import Cases, Computation, operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
 from mlc_controlnet.bench.operations.measure import PEER, ContestSettings, make_rows, measure_on_webgpu
-from mlc_controlnet.bench.operations.native_contest import COMPILED, EAGER, run_native_contest
+from mlc_controlnet.bench.operations.native_contest import (
+    NativeRules,
+    Prepared,
+    prepare_cases,
+    run_case,
+    run_native_contest,
+)
 from mlc_controlnet.bench.operations.onnx_runtimes import ONNXRUNTIME, OPENVINO
 from mlc_controlnet.bench.operations.operations import matmul
+from mlc_controlnet.bench.operations.torch_peers import COMPILED, EAGER
+from mlc_controlnet.bench.operations.turns import CaseOutcome
+from mlc_controlnet.bench.operations.work import Work
+from mlc_controlnet.bench.own_process import ProcessFailed
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.instruction_sets import host_instruction_sets
@@ -58,37 +69,81 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
         assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A small product, for the oldest instruction set of this processor; in this process, which has compiled before."""
+    folder = tmp_path_factory.mktemp("contest")
+    return prepare_cases(_small_product, _rules((), host_instruction_sets()[-1]), folder)
+
+
+def _small_product() -> Cases:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlc_controlnet.bench.operations.operations.LARGE_MATMUL_REDUCED", matmul(64, 96, 32, 64))
+        cases = operation_cases(("layer_norm",), reduced=True, dtype="float32")
+    return Cases(cases.cases[:1], tvm.IRModule({cases.cases[0].name: cases.module[cases.cases[0].name]}))
+
+
+def _rules(peers: tuple[str, ...], instruction_set: str | None = None) -> NativeRules:
+    return NativeRules("llvm", "float32", 2, peers, instruction_set)
+
+
 @pytest.mark.parametrize(
     "peers",
     [
-        (EAGER,),
-        # Both stay in the process: a library that a later test ran in it crashed, in one of three whole runs.
-        pytest.param((EAGER, ONNXRUNTIME, OPENVINO), marks=pytest.mark.slow),
+        (EAGER, ONNXRUNTIME, OPENVINO),
         pytest.param(
-            (EAGER, COMPILED),
+            (COMPILED,),
             marks=[
                 pytest.mark.slow,
                 pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler"),
             ],
         ),
     ],
-    ids=["torch", "of ONNX files", "compiled"],
+    ids=["eager and of ONNX files", "compiled"],
 )
-def test_an_operation_runs_against_native_peers(tmp_path: Path, peers: tuple[str, ...]) -> None:
-    cases = operation_cases(("layer_norm",), reduced=True, dtype="float32")
+def test_a_product_runs_against_native_peers(prepared: Prepared, peers: tuple[str, ...]) -> None:
+    assert prepared.library.name == f"bench-float32-{host_instruction_sets()[-1]}.so"
+    (case,) = prepared.cases
+    assert case.name == "matmul_64_96_32" and case.work.gflop == pytest.approx(2 * 64 * 96 * 32 / 1e9)
+    files = CaseFiles(prepared.library.parent, case.name)
+    outcome = run_case(files, prepared.library, _rules(peers), threads=1)
+    assert outcome.failures == ()
+    assert outcome.ours_db > 80
+    assert list(outcome.times) == [OURS, *peers]
+    for name in peers:
+        times = outcome.times[name]
+        assert len(times.wall_ms) == len(times.ours_wall_ms) == 2 and min(times.wall_ms + times.ours_wall_ms) > 0
+    peaks = {name: times.peak_memory_mib for name, times in outcome.times.items()}
+    assert all(60 < peak < 1000 for peak in peaks.values())
+    assert not any(peaks[OURS] > peaks[name] for name in peers if name in (EAGER, COMPILED))  # it has no torch in it
+
+
+def test_a_case_that_ours_did_not_run_is_left_out_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = tuple(Computation(name, name, Work(1.0, 1.0), False) for name in ("matmul", "unet", "vae_decoder"))
+    timed = CaseOutcome({OURS: timing(4.0), EAGER: timing(2.0)}, 100.0, ("OpenVINO was ended by SIGSEGV",))
+
+    def run(files: CaseFiles, *_: object) -> CaseOutcome:
+        if files.name == fails:
+            raise ProcessFailed(OURS, "was ended by SIGKILL")
+        return timed
+
+    monkeypatch.setattr(native_contest.OwnProcess, "call", lambda *_: Prepared(tmp_path / "none.so", cases))
+    monkeypatch.setattr(native_contest, "run_case", run)
     log: list[str] = []
-    least = host_instruction_sets()[-1]
-    outcome = run_native_contest(cases, "llvm", "float32", 2, tmp_path, log.append, peers, least)
-    assert [file.name for file in tmp_path.glob("*.so")] == [f"bench-float32-{least}.so"]
-    assert log[-1].endswith("(2 of 2)")
-    assert min(outcome.ours_db) > 80
-    assert outcome.copy_gigabytes_per_second > 0
+    fails = "unet"
+    outcome = run_native_contest(_small_product, _rules((EAGER,)), tmp_path, log.append)
+    assert [case.name for case in outcome.cases] == ["matmul", "vae_decoder"]
+    assert "matmul: OpenVINO was ended by SIGSEGV" in log
+    assert "unet: left out, ours was ended by SIGKILL (2 of 3)" in log
+    assert log[-1] == "vae_decoder: ours 5.00 ms, torch eager 3.00 ms (3 of 3)"
     threads = tvm.get_global_func("runtime.NumThreads")()
-    assert torch.get_num_threads() == threads
-    assert outcome.device.endswith(f"{threads} thread each" if threads == 1 else f"{threads} threads each")
-    for times in outcome.times:
-        assert list(times) == [OURS, *peers]
-        assert all(len(of_one.wall_ms) == 2 and min(of_one.wall_ms) > 0 for of_one in times.values())
+    assert outcome.device.endswith(f"torch on cpu, {threads} thread{'' if threads == 1 else 's'} each")
+    assert outcome.copy_gigabytes_per_second > 0
+    fails = "matmul"  # without it there is no reference rate
+    with pytest.raises(ProcessFailed):
+        run_native_contest(_small_product, _rules((EAGER,)), tmp_path, log.append)
 
 
 def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from mlc_controlnet.bench.operations.figures import MODEL, ReferenceRates, read_figures, write_figures
 from mlc_controlnet.errors import UserError
-from tests.bench.made_up_figures import PEER, made_up_figures
+from tests.bench.made_up_figures import PEER, made_up_figures, timing
 
 
 def test_a_row_counts_by_its_median():
@@ -17,6 +17,17 @@ def test_a_row_counts_by_its_median():
 def test_the_wall_clock_counts_where_a_contestant_has_no_other():
     figures = dataclasses.replace(made_up_figures(), clock="wall")
     assert figures.ratio(figures.rows[1], PEER) == pytest.approx(43 / 22)
+
+
+def test_a_peer_that_had_turns_with_ours_alone_is_compared_with_those():
+    """Ours was slowed down in the rounds with another peer."""
+    figures = dataclasses.replace(made_up_figures(), clock="wall")
+    row = figures.rows[1]
+    times = {
+        "ours": timing(20.0, 20.0, 80.0, 80.0),
+        PEER: dataclasses.replace(timing(41.0, 41.0), ours_wall_ms=(21, 21)),
+    }
+    assert figures.ratio(dataclasses.replace(row, times=times), PEER) == 2
 
 
 def test_the_reference_is_arithmetic_or_memory_whichever_takes_longer():

@@ -55,6 +55,33 @@ def test_a_note_on_a_peer_is_marked_and_printed():
     assert lines[-1] == "\\* matmul, 64x64: the peer computes something else: -4 dB."
 
 
+def test_a_peer_that_failed_at_a_row_has_no_times_there(readme: Path):
+    figures = made_up_figures()
+    failed = dataclasses.replace(
+        figures.rows[2], times={"ours": figures.rows[2].times["ours"]}, note="onnxruntime-web was ended by SIGKILL"
+    )
+    figures = dataclasses.replace(figures, rows=(*figures.rows[:2], failed))
+    lines = list(table(figures))
+    assert "| norm, 64x64\\* | 16.0 | - | - | 6.25 | 50% |" in lines
+    assert lines[-1] == "\\* norm, 64x64: onnxruntime-web was ended by SIGKILL."
+    assert figures.ratios("onnxruntime-web") == {"matmul": 2.0}
+    write_report([figures, dataclasses.replace(figures, subject=MODEL)], readme, readme.parent / "figures")
+    assert "| **2.00x** | 2.00x | 2.00x | 1 of 1 |" in readme.read_text()
+
+
+def test_peak_memory_is_a_column_where_processes_were_measured():
+    figures = made_up_figures(kind="processor")
+    times = {
+        name: dataclasses.replace(timing, peak_memory_mib=peak)
+        for (name, timing), peak in zip(figures.rows[1].times.items(), (100.4, 250.0), strict=True)
+    }
+    figures = dataclasses.replace(figures, rows=(figures.rows[0], dataclasses.replace(figures.rows[1], times=times)))
+    lines = list(table(figures))
+    assert lines[2].endswith("| relative rate | peak memory, MiB: ours; onnxruntime-web |")
+    assert lines[-1] == "| matmul, 64x64 | 21.0 | 42.0 | 2.00x | 47.6 | 48% | 100; 250 |"
+    assert not any("peak" in line for line in table(made_up_figures(kind="processor")))
+
+
 def test_a_report_replaces_its_section_and_nothing_else(readme: Path):
     kept = [made_up_figures(), made_up_figures(MODEL)]
     write_report(kept, readme, readme.parent / "figures")
