@@ -70,7 +70,7 @@ class StubTab:
             self.spans.append((began, None if dies else time.monotonic()))
             if dies and not self._loses:
                 break
-            answer = {"lost": "the driver was updated"} if dies else {"of": message["name"]}
+            answer = {"lost": "the driver was updated"} if dies else {"of": message.get("name")}
             asked, answered = self.ask("answer", {"tab": tab, "job": message["job"], "answer": answer})
             self.answered.append(answered.status)
             asked.close()
