@@ -55,7 +55,7 @@ from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.mixed_bits import mix_bits
-from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
+from mlc_controlnet.parity.parity import Drawn, check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights as find_places
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
@@ -96,16 +96,17 @@ def build(config: BuildConfig) -> Bundle:
         with stage("capture its components"):
             models = [share_weights(clean(capture(checkpoint, dtype)), checkpoint) for dtype in config.captured_dtypes]
             report_shared_weights(models[0], checkpoint)
+        drawn: Drawn | None = None
         if any(config.weights_of(name) != FLOAT16 for name in config.components):
             with stage("quantize its weights"):
-                models, checkpoint = quantize_models(models, checkpoint, config, pictures)
+                models, checkpoint, drawn = quantize_models(models, checkpoint, config, pictures)
         with stage(f"plan for {config.target}"):
             planned = plan_libraries(models, checkpoint, config)
-        references = background.start(run_references, checkpoint)
+        references = background.start(run_references, checkpoint, drawn)
         with stage(f"compile for {config.target}"):
             libraries = compile_libraries(planned, checkpoint.name, Path(folder))
         with stage("compare with torch"):
-            parity = compare_with_torch(libraries, checkpoint, config, references())
+            parity = compare_with_torch(libraries, checkpoint, config, references(), drawn)
         with stage("write weights and samplers"):
             params = write_data(writer, libraries, checkpoint)
         with stage("write the manifest"):
@@ -173,14 +174,15 @@ def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint) -> None:
 
 def quantize_models(
     models: Sequence[CapturedModel], checkpoint: Checkpoint, config: BuildConfig, pictures: Sequence[Picture] = ()
-) -> tuple[list[CapturedModel], Checkpoint]:
+) -> tuple[list[CapturedModel], Checkpoint, Drawn | None]:
     """Pack the weights of the models of all dtypes in the formats that the build asks for.
 
     Args:
         pictures: to draw for calibration; none: without.
 
     Returns:
-        The models, and the checkpoint with the biases that belong to their weights.
+        The models; the checkpoint with the biases that belong to their weights; and what components read as they drew,
+        on pictures that the weights do not know.
 
     Raises:
         UserError: no choice of formats is within the budget, or a picture cannot be drawn.
@@ -197,11 +199,12 @@ def quantize_models(
         inputs = None if seen is None else seen.inputs
         formats = mix_bits(first, checkpoint, places, formats, config.budget or Budget(), inputs, quantizer)
     packed = [quantize_model(model, formats, places, quantizer) for model in models]
-    if seen is not None:
-        checkpoint = with_corrected_biases(checkpoint, packed[0], seen.moments)
-        for gain in measure_gains(checkpoint, packed[0], seen.unseen):
-            print(f"  {gain}", flush=True)
-    return packed, checkpoint
+    if seen is None:
+        return packed, checkpoint, None
+    checkpoint = with_corrected_biases(checkpoint, packed[0], seen.moments)
+    for gain in measure_gains(checkpoint, packed[0], seen.unseen):
+        print(f"  {gain}", flush=True)
+    return packed, checkpoint, {name: calls[0][0] for name, calls in seen.unseen.items()}
 
 
 def plan_libraries(
@@ -256,6 +259,7 @@ def compare_with_torch(
     checkpoint: Checkpoint,
     config: BuildConfig,
     references: Mapping[str, Sequence[np.ndarray]],
+    drawn: Drawn | None,
 ) -> Parity:
     """Measure each component against torch in float32, on this machine's processor.
 
@@ -284,7 +288,7 @@ def compare_with_torch(
                 compared.append(model)
                 native = config.for_target("llvm")
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
-            measured = measure_parity(checkpoint, model, path, references)
+            measured = measure_parity(checkpoint, model, path, references, drawn)
         report_packed(measured, model.dtype, of_function)
         check_parity(measured, model.dtype, of_function, lambda name: more_bits(specs[name].name, config))
         for component, decibels in measured.items():

@@ -12,12 +12,15 @@ from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, Param, build_references, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.components import ComponentSpec
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.quantize.formats import FLOAT16, LEAST_DB
 
 # The signal to noise ratio in dB that every component must reach against torch in float32, by the library's dtype.
 THRESHOLD_DB = {"float32": 60.0, "float16": 40.0}
 SEED = 1
+
+Drawn = Mapping[str, Sequence[torch.Tensor]]  # component -> its inputs, float32 and int32
 
 
 def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
@@ -30,8 +33,8 @@ def signal_to_noise_db(reference: np.ndarray, got: np.ndarray) -> float:
     return 200.0 if noise == 0 else min(10 * math.log10(signal / noise), 200.0)
 
 
-def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
-    """Run each component of the build in torch in float32, on `example_inputs` of SEED, for each of its functions.
+def run_references(checkpoint: Checkpoint, drawn: Drawn | None = None) -> dict[str, list[np.ndarray]]:
+    """Run each component of the build in torch in float32, on `compared_inputs`, for each of its functions.
 
     Returns:
         The outputs, by the function's name.
@@ -40,15 +43,36 @@ def run_references(checkpoint: Checkpoint) -> dict[str, list[np.ndarray]]:
     references = build_references(checkpoint)
     for name, spec in checkpoint.call_specs.items():
         with torch.no_grad():
-            output = references[spec.name](*example_inputs(spec, "float32", SEED))
+            output = references[spec.name](*compared_inputs(spec, drawn))
         outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
     return outputs
 
 
+def compared_inputs(spec: ComponentSpec, drawn: Drawn | None = None) -> tuple[torch.Tensor, ...]:
+    """Return what a function is compared on: `example_inputs` of SEED, or what its component read as it drew.
+
+    For another picture size or a longer prompt than was drawn, that is repeated and cut.
+    """
+    if drawn is None or spec.name not in drawn:
+        return example_inputs(spec, "float32", SEED)
+    return tuple(_fitted(value, tensor.shape) for value, tensor in zip(drawn[spec.name], spec.inputs, strict=True))
+
+
+def _fitted(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    repeats = [-(-wanted // got) for wanted, got in zip(shape, value.shape, strict=True)]
+    return value.repeat(repeats)[tuple(slice(size) for size in shape)]
+
+
 def measure_parity(
-    checkpoint: Checkpoint, captured: CapturedModel, library: Path, references: Mapping[str, Sequence[np.ndarray]]
+    checkpoint: Checkpoint,
+    captured: CapturedModel,
+    library: Path,
+    references: Mapping[str, Sequence[np.ndarray]],
+    drawn: Drawn | None = None,
 ) -> dict[str, float]:
     """Run every function of an exported llvm `library` and compare it with the results of `run_references`.
+
+    drawn: as for those.
 
     Returns:
         The dB of the worst output of each function, rounded to a tenth. Params that the device makes are made by the
@@ -59,7 +83,7 @@ def measure_parity(
     result = {}
     for name, wanted in references.items():
         component = checkpoint.call_specs[name]
-        inputs = example_inputs(component, "float32", SEED)
+        inputs = compared_inputs(component, drawn)
         specs = [spec.resolved(captured.dtype) for spec in component.inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
         params = tuple(map(weights.on_device, captured.params[component.name]))

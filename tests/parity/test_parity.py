@@ -7,15 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mlc_controlnet.build import more_bits
-from mlc_controlnet.capture import CapturedModel, capture
+from mlc_controlnet.capture import CapturedModel, capture, example_inputs
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import compile_library
-from mlc_controlnet.components import COMPONENTS
+from mlc_controlnet.components import COMPONENTS, ModelShape, component_specs
 from mlc_controlnet.config import BuildConfig, CalibrationOption, WeightsOption
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.parity.parity import ParityError, check_parity, measure_parity, run_references, signal_to_noise_db
+from mlc_controlnet.parity.parity import (
+    SEED,
+    ParityError,
+    check_parity,
+    compared_inputs,
+    measure_parity,
+    run_references,
+    signal_to_noise_db,
+)
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.quantize.formats import LEAST_DB
 
@@ -78,6 +87,24 @@ def test_more_bits_are_named(weights: str, prompts: tuple[str, ...], remedy: str
     config = BuildConfig("x", "llvm", ("float32",), tmp_path, tmp_path, weights=(WeightsOption(weights),))
     config = dataclasses.replace(config, calibration=CalibrationOption(prompts) if prompts else None)
     assert re.match(remedy, more_bits("controlnet_2", config))
+
+
+def test_what_a_component_read_as_it_drew_is_fitted_to_longer_prompts_and_other_sizes(checkpoint: Checkpoint) -> None:
+    spec = checkpoint.specs["unet"]
+    drawn = {"unet": example_inputs(spec, "float32", seed=5)}
+    assert all(torch.equal(*pair) for pair in zip(compared_inputs(spec, drawn), drawn["unet"], strict=True))
+    other = dataclasses.replace(spec, inputs=component_specs(longer_and_smaller(checkpoint.shape))["unet"].inputs)
+    fitted = compared_inputs(other, drawn)
+    assert [tuple(value.shape) for value in fitted] == [tensor.shape for tensor in other.inputs]
+    (sample, _, context, *_), (own_sample, _, own_context, *_) = fitted, drawn["unet"]
+    assert torch.equal(sample, own_sample[:, :, : sample.shape[2], : sample.shape[3]])
+    assert torch.equal(context, torch.cat([own_context, own_context], 1))
+    decoder = checkpoint.specs["vae_decoder"]
+    assert torch.equal(compared_inputs(decoder, drawn)[0], example_inputs(decoder, "float32", SEED)[0])
+
+
+def longer_and_smaller(shape: ModelShape) -> ModelShape:
+    return dataclasses.replace(shape, height=64, width=64, chunks=2)
 
 
 def test_nan_is_below_every_threshold() -> None:
