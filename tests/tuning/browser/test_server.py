@@ -46,7 +46,7 @@ def parallel(tabs: list[StubTab]) -> float:
 @pytest.mark.parametrize(("tabs", "least", "most"), [(1, 0.99, 1.01), (2, 1.7, 2.01)])
 def test_two_tabs_measure_nearly_twice_as_many_at_once(server: TabServer, tabs: int, least: float, most: float) -> None:
     """Tabs that sleep stand in for machines that do not compete for cores."""
-    stubs = [StubTab(server.address, seconds=0.1) for _ in range(tabs)]
+    stubs = [StubTab(server.address, seconds=0.25) for _ in range(tabs)]
     while len(server.adapters()) < tabs:
         time.sleep(0.01)
     assert names_of(give(server)) == NAMES
