@@ -6,6 +6,7 @@ cached, and sends a third of the bytes of a library.
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +36,9 @@ ASK_AGAIN = "no-cache"  # a new build must be seen
 FOR_EVER = "public, max-age=31536000, immutable"  # the names of these files change with their content
 ASSETS = "assets"
 COMPRESSED = (".wasm", ".js", ".mjs", ".css", ".svg")
+SHARD = ".bin"
+LEAST_GAIN = 0.05  # of a shard's bytes: less is not worth a copy, nor that a browser cannot resume within one
+SAMPLE_BYTES = 2**20
 MANIFEST = ".webmanifest"
 _CONNECT = re.compile(r"connect-src [^;\"]*")
 
@@ -57,6 +61,29 @@ def prepare_for_hosts(site: Path, mirrors: Iterable[str] = ()) -> None:
         if path.suffix in COMPRESSED and path.is_file():
             # without a time stamp: the same file each time
             path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+        elif path.suffix == SHARD and path.is_file():
+            compress_shard(path)
+
+
+def compress_shard(shard: Path) -> None:
+    """Write the compressed copy of a shard of weights, if there is none yet and it is LEAST_GAIN smaller.
+
+    The middle of the shard decides. Weights in float16 gain 8 %, by their exponents' bits; those in 6 bits gain 1 %.
+    """
+    copy = shard.with_name(f"{shard.name}.gz")
+    if copy.exists():  # of a bundle that the site had before
+        return
+    data = shard.read_bytes()
+    first = max(0, len(data) - SAMPLE_BYTES) // 2
+    sample = data[first : first + SAMPLE_BYTES]
+    if len(_without_search(sample)) <= (1 - LEAST_GAIN) * len(sample):
+        copy.write_bytes(_without_search(data))
+
+
+def _without_search(data: bytes) -> bytes:
+    """Compress for gzip by the bytes' frequencies alone: three times as fast, and weights have no repetitions."""
+    compressor = zlib.compressobj(wbits=zlib.MAX_WBITS + 16, strategy=zlib.Z_HUFFMAN_ONLY)
+    return compressor.compress(data) + compressor.flush()
 
 
 def headers_file(mirrors: Iterable[str] = ()) -> str:

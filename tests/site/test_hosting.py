@@ -1,9 +1,13 @@
 """What static hosts are told: the page's own policy, and what may be cached."""
 
+import gzip
 import re
+from pathlib import Path
+
+import numpy as np
 
 from mlc_controlnet.locations import WEB
-from mlc_controlnet.site.hosting import headers_file, nginx_file, policy
+from mlc_controlnet.site.hosting import compress_shard, headers_file, nginx_file, policy
 
 
 def test_the_policy_is_the_pages_own():
@@ -43,3 +47,24 @@ def test_the_camera_is_allowed_to_the_page_and_to_no_frame_of_another_origin():
     (allowed,) = re.findall(r"Permissions-Policy: (.*)", headers_file())
     assert "camera=(self)" in allowed.split(", ")
     assert "microphone=()" in allowed.split(", ")
+
+
+def test_a_shard_has_a_compressed_copy_where_that_is_smaller(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights, codes = tmp_path / "00.bin", tmp_path / "01.bin"
+    weights.write_bytes(rng.normal(0, 0.02, 400_000).astype("<f2").tobytes())
+    codes.write_bytes(rng.bytes(400_000))
+    for shard in (weights, codes):
+        compress_shard(shard)
+    copy = tmp_path / "00.bin.gz"
+    assert gzip.decompress(copy.read_bytes()) == weights.read_bytes()
+    assert copy.stat().st_size < 0.94 * weights.stat().st_size
+    assert not (tmp_path / "01.bin.gz").exists()
+
+
+def test_a_copy_that_is_there_already_stays(tmp_path: Path) -> None:
+    """Bundles that stay in a site have gigabytes."""
+    (tmp_path / "00.bin").write_bytes(bytes(1000))
+    (tmp_path / "00.bin.gz").write_bytes(b"copy")
+    compress_shard(tmp_path / "00.bin")
+    assert (tmp_path / "00.bin.gz").read_bytes() == b"copy"
