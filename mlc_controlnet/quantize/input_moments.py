@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 BLOCK = 512  # inputs whose products with each other are kept: K x K would be gigabytes for a large convolution
-LEAST_ROWS = 64  # for a mean that is worth something: the time embedding's layers read one row a step
+LEAST_ROWS = 64  # to know a layer's inputs: the time embedding's layers read one row a step, and will read others
 DAMPING = 0.01  # of the mean square: GPTQ's (section 3.3), so that no input counts for nothing
 
 
@@ -36,9 +36,14 @@ class InputMoments:
     has_bias: bool
 
     @property
+    def are_enough(self) -> bool:
+        """Whether errors may be made good for these rows: for others they grow."""
+        return self.rows >= LEAST_ROWS
+
+    @property
     def corrects_bias(self) -> bool:
         """Whether the mean error of the outputs can go into the bias."""
-        return self.has_bias and self.rows >= LEAST_ROWS
+        return self.has_bias and self.are_enough
 
     @property
     def importance(self) -> torch.Tensor:

@@ -42,7 +42,7 @@ def quantize(
     choose = choose_palettes if scheme.method == PALETTE else choose_scales
     importance = None if moments is None else moments.importance[None]
     codes, table = choose(by_output, scheme.bits, scheme.group, importance=importance)
-    if moments is not None and feedback:
+    if moments is not None and moments.are_enough and feedback:
         codes = round_with_feedback(by_output, moments.hessians(), _nearest(scheme, table.float()))
     if scheme.outputs_last:
         codes = codes.t()

@@ -86,8 +86,13 @@ def test_inputs_that_are_always_zero_do_no_harm() -> None:
         assert np.abs(decoded - weight.numpy()).max() < 0.05 * weight.abs().max()
 
 
-def test_a_mean_of_few_rows_corrects_no_bias() -> None:
+def test_few_rows_correct_no_bias_and_no_errors() -> None:
     moments = moments_of(rows_of(INPUTS))
     assert moments.corrects_bias
-    assert not dataclasses.replace(moments, rows=8).corrects_bias
+    few = dataclasses.replace(moments, rows=8)
+    assert not few.corrects_bias
     assert not dataclasses.replace(moments, has_bias=False).corrects_bias
+    weight, scheme = weight_of(INPUTS), choose_scheme(LINEAR, 4, INPUTS, OUTPUTS)
+    without = dequantize(quantize(weight, scheme, few, feedback=False))
+    np.testing.assert_array_equal(dequantize(quantize(weight, scheme, few)), without)
+    assert (dequantize(quantize(weight, scheme, moments)) != without).any()
