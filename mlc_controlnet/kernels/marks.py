@@ -14,6 +14,7 @@ _TUNED = "tuned"  # ours, see `mark_tuned`
 BROADCAST = 1  # OpPatternKind::kBroadcast: FuseOps takes the function into the kernel of its reader
 INJECTIVE = 2  # OpPatternKind::kInjective: with BROADCAST and below, what FuseOps takes into a kernel of such functions
 ENDS_KERNEL = 3  # OpPatternKind::kCommReduce: FuseOps takes broadcasts before the function, and nothing after it
+ANCHOR = 4  # OpPatternKind::kOutEWiseFusable: FuseOps takes broadcasts after the function; a kernel has one at most
 OPAQUE = 8  # OpPatternKind::kOpaque: FuseOps fuses the function with nothing
 
 

@@ -23,10 +23,8 @@ def emit_decoding(
     def decoded(words: te.Tensor, table: te.Tensor) -> te.Tensor:
         return decode(words, table, scheme, shape)
 
-    call = builder.call_te(decoded, words, table, primfunc_name_hint="decode")
-    function = builder.get()[call.args[0]]
-    builder.update_func(call.args[0], function.with_attr(_SCHEME, asdict(scheme)))
-    return call
+    # Marked before it is added: a builder adds equal functions once, and so equal layers share a kernel.
+    return builder.call_te(decoded, words, table, primfunc_name_hint="decode", primfunc_attrs={_SCHEME: asdict(scheme)})
 
 
 def scheme_of(function: tirx.PrimFunc) -> Scheme | None:

@@ -63,3 +63,40 @@ def test_a_chain_within_the_limit_stays_one_kernel(layers: int) -> None:
     after = EndWideKernels()(before)
     tvm.ir.assert_structural_equal(after, before)
     assert sum(isinstance(function, tirx.PrimFunc) for function in fused(after).functions.values()) == 1
+
+
+def product_and_sums(sums: int, products: int = 1) -> tvm.IRModule:
+    """Matrix products of which each has a bias, and is added to the one before, and as many sums more."""
+    builder = relax.BlockBuilder()
+    params: list[relax.Var] = []
+
+    def param(*shape: int) -> relax.Var:
+        params.append(relax.Var(f"p{len(params)}", relax.TensorType(shape, "float32")))
+        return params[-1]
+
+    products_of = [(param(3, 4), param(4, 5), param(5)) for _ in range(products)]
+    rows = [param(*SHAPE) for _ in range(sums)]
+    with builder.function("main", params):
+        with builder.dataflow():
+            layers = []
+            for x, weight, bias in products_of:
+                layers.append(builder.emit(relax.op.add(builder.emit(relax.op.matmul(x, weight)), bias)))
+            out = layers[0]
+            for other in (*layers[1:], *rows):
+                out = builder.emit(relax.op.add(out, other))
+            builder.emit_output(out)
+        builder.emit_func_output(out)
+    return relax.transform.AnnotateTIROpPattern()(relax.transform.LegalizeOps()(builder.get()))
+
+
+def test_sums_after_a_product_begin_a_kernel_of_their_own_where_it_would_bind_too_much() -> None:
+    before = product_and_sums(sums=5)
+    assert bindings(fused(before)) == [9]
+    assert bindings(fused(EndWideKernels()(before))) == [8, 3]
+
+
+def test_two_products_are_not_counted_as_one_kernel() -> None:
+    before = product_and_sums(sums=2, products=2)
+    after = EndWideKernels()(before)
+    tvm.ir.assert_structural_equal(after, before)
+    assert max(bindings(fused(after))) <= BINDINGS
