@@ -16,7 +16,7 @@ from mlc_controlnet.parity.sensitivity import Inputs, expected_error, measure_se
 from mlc_controlnet.passes.quantize.find_weights import Place
 from mlc_controlnet.quantize.allocation import Option, allocate, least_bytes
 from mlc_controlnet.quantize.formats import FORMATS, MIXED, MIXED_FORMATS
-from mlc_controlnet.quantize.scheme import Scheme, choose_scheme
+from mlc_controlnet.quantize.scheme import Scheme
 
 
 def mix_bits(
@@ -49,7 +49,7 @@ def mix_bits(
     squares = measure_sensitivities(checkpoint, components, inputs)
 
     def scheme(param: Param, name: str) -> Scheme:
-        return choose_scheme(*FORMATS[name], places[param].rows, places[param].columns)
+        return places[param].scheme(*FORMATS[name])
 
     options = [
         [
@@ -64,7 +64,7 @@ def mix_bits(
     ]
     stored = {param for own in captured.stored.values() for param in own} - mixed
     others = sum(scheme(param, formats[param]).bytes if param in formats else param.bytes(tensors) for param in stored)
-    numbers = sum(places[param].rows * places[param].columns for param in mixed)
+    numbers = sum(places[param].numbers for param in mixed)
     chosen = _within(budget, options, others, numbers)
     _report(groups, chosen, places, others)
     return {**formats, **{p: option.format for group, option in zip(groups, chosen, strict=True) for p in group}}
@@ -89,7 +89,7 @@ def _report(
 ) -> None:
     numbers: Counter[str] = Counter()
     for group, option in zip(groups, chosen, strict=True):
-        numbers[option.format] += sum(places[param].rows * places[param].columns for param in group)
+        numbers[option.format] += sum(places[param].numbers for param in group)
     total, stored = numbers.total(), sum(option.bytes for option in chosen)
     shares = ", ".join(f"{numbers[name] / total:.0%} {name}" for name in MIXED_FORMATS if numbers[name])
     print(f"  mixed: {8 * stored / total:.2f} bits a weight ({shares}); ", end="")

@@ -4,10 +4,10 @@ After phase clean a function reads a weight in one of these ways, and its scheme
 
     conv2d(x, permute_dims(w, [3, 0, 1, 2]))    w [C, kh, kw, N], outputs last
     matmul(x, w)                                w [K, N], outputs last
+    matmul(x, permute_dims(w))                  w [N, K], of few rows x: the projections of the time embedding
 
-Everything else stays as it is: norms, biases and embeddings, which are read otherwise; linear layers of one row, the
-time embedding's, whose weights are [N, K]; and small weights. Those of few inputs or outputs are a model's first and
-last convolutions, which see pictures and latents.
+Everything else stays as it is: norms, biases and embeddings, which are read otherwise; and small weights. Those of few
+inputs or outputs are a model's first and last convolutions, which see pictures and latents.
 """
 
 import math
@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from tvm import relax
 
 from mlc_controlnet.capture import CapturedModel, Param
-from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, is_direct
+from mlc_controlnet.kernels.matmul_tile import LEAST_ROWS
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, TRANSPOSED, is_direct
 from mlc_controlnet.passes.clean.param_sources import inputs_of
 from mlc_controlnet.passes.matching import axes_of, is_call, shape_of
-from mlc_controlnet.quantize.scheme import can_code
+from mlc_controlnet.quantize.scheme import Scheme, can_code, choose_scheme
 
 LEAST_NUMBERS = 4096
 LEAST_CHANNELS = 32  # inputs and outputs
@@ -28,10 +29,20 @@ LEAST_CHANNELS = 32  # inputs and outputs
 
 @dataclass(frozen=True)
 class Place:
-    """How a function reads a weight: as a matrix of inputs by outputs, in the order of memory."""
+    """How a function reads a weight: as a matrix in the order of memory, of inputs by outputs if these are last."""
 
     rows: int
     columns: int
+    outputs_last: bool = True
+
+    @property
+    def numbers(self) -> int:
+        """Count the weight's numbers."""
+        return self.rows * self.columns
+
+    def scheme(self, method: str, bits: int) -> Scheme:
+        """Return how to code the weight."""
+        return choose_scheme(method, bits, self.rows, self.columns, self.outputs_last)
 
 
 def find_weights(captured: CapturedModel) -> dict[Param, Place]:
@@ -68,6 +79,9 @@ def places_of(function: relax.Function) -> dict[int, Place]:
             if axes_of(value) == AS_TORCH:
                 transposed[binding.var] = numbers[value.args[0]], Place(math.prod(first), last)
                 continue
+            if axes_of(value) == TRANSPOSED:
+                transposed[binding.var] = numbers[value.args[0]], Place(first[0], last, outputs_last=False)
+                continue
         elif is_call(value, "relax.nn.conv2d") and is_direct(value) and value.args[1] in transposed:
             number, place = transposed[value.args[1]]
             places[number] = place
@@ -75,6 +89,9 @@ def places_of(function: relax.Function) -> dict[int, Place]:
             rows, columns = shape_of(value.args[1])
             places[numbers[value.args[1]]] = Place(rows, columns)
             read = [numbers[value.args[0]]] if value.args[0] in numbers else []
+        elif is_call(value, "relax.matmul") and value.args[1] in transposed and shape_of(value)[-2] < LEAST_ROWS:
+            number, place = transposed[value.args[1]]
+            places[number] = place
         else:
             read += [transposed[var][0] for var in relax.analysis.free_vars(value) if var in transposed]
         others.update(read)
@@ -95,9 +112,7 @@ def is_param(value: relax.Expr, function: relax.Function) -> bool:
 
 def _is_worth_it(place: Place) -> bool:
     fewest = min(place.rows, place.columns)
-    return (
-        place.rows * place.columns >= LEAST_NUMBERS and fewest >= LEAST_CHANNELS and can_code(place.rows, place.columns)
-    )
+    return place.numbers >= LEAST_NUMBERS and fewest >= LEAST_CHANNELS and can_code(place.rows, place.columns)
 
 
 def _agree(captured: CapturedModel, found: dict[Param, Place | None]) -> None:

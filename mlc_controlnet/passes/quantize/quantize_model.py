@@ -6,7 +6,6 @@ from mlc_controlnet.capture import CapturedModel, Param, Quantizer
 from mlc_controlnet.passes.quantize.find_weights import Place
 from mlc_controlnet.passes.quantize.pack_weights import pack_weights
 from mlc_controlnet.quantize.formats import FLOAT16, FORMATS
-from mlc_controlnet.quantize.scheme import choose_scheme
 
 
 def formats_of_components(
@@ -39,8 +38,5 @@ def quantize_model(
         places: of the weights that can be packed.
         quantizer: shared by the models of all dtypes of a build.
     """
-    schemes = {
-        param: choose_scheme(*FORMATS[name], places[param].rows, places[param].columns)
-        for param, name in formats.items()
-    }
+    schemes = {param: places[param].scheme(*FORMATS[name]) for param, name in formats.items()}
     return pack_weights(captured, schemes, quantizer) if schemes else captured

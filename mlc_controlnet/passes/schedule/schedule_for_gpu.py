@@ -12,6 +12,7 @@ from tvm.s_tir import dlight
 
 from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution
 from mlc_controlnet.kernels.schedule_matmul_gpu import MatrixProduct
+from mlc_controlnet.kernels.schedule_row_product_gpu import RowProduct
 
 
 @tvm.transform.module_pass(opt_level=0, name="ScheduleForGPU")
@@ -20,6 +21,7 @@ class ScheduleForGPU:
         rules = dlight.ApplyDefaultSchedule(
             Convolution(),
             MatrixProduct(),
+            RowProduct(),
             dlight.gpu.Matmul(),
             dlight.gpu.GEMV(),
             dlight.gpu.Reduction(),

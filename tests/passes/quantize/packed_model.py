@@ -7,7 +7,6 @@ from mlc_controlnet.capture import CapturedModel, Param, Quantizer, capture_modu
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights
 from mlc_controlnet.passes.quantize.pack_weights import pack_weights
-from mlc_controlnet.quantize.scheme import choose_scheme
 
 INPUTS = ((1, 32, 8, 16), (1, 256))
 
@@ -68,7 +67,5 @@ def captured_layers(dtype: str) -> CapturedModel:
 def packed_layers(method: str, bits: int, dtype: str) -> CapturedModel:
     """All weights that can be packed are."""
     captured = captured_layers(dtype)
-    schemes = {
-        param: choose_scheme(method, bits, place.rows, place.columns) for param, place in find_weights(captured).items()
-    }
+    schemes = {param: place.scheme(method, bits) for param, place in find_weights(captured).items()}
     return pack_weights(captured, schemes, Quantizer())

@@ -7,7 +7,7 @@ from tests.passes.quantize.packed_model import captured_layers
 def test_matrix_products_and_convolutions_are_found_and_first_and_last_layers_are_not() -> None:
     found = {param.name for param in find_weights(captured_layers("float32"))}
     joined = {"unet.q.weight + 1 more"}
-    alone = {f"unet.{name}.weight" for name in ("first", "proj_in", "geglu", "back", "up")}
+    alone = {f"unet.{name}.weight" for name in ("first", "time", "proj_in", "geglu", "back", "up")}
     assert found == joined | alone
 
 
