@@ -156,9 +156,9 @@ def describe_tuned(scheduled: tvm.IRModule, records: TuningRecords | None) -> st
     sources = Counter(source for kernel in kernels if (source := tuned_from(kernel)) is not None)
     text = f"{sources.total()} of {len(kernels)} kernels tuned"
     if sources:
-        text += f" ({', '.join(f'{count} {source}' for source, count in sorted(sources.items()))})"
+        text += f" ({'; '.join(f'{count} {source}' for source, count in sorted(sources.items()))})"
     skipped = "" if records is None else records.count_skipped()
-    return f"{text}; records skipped: {skipped}, `tune --report` names them" if skipped else text
+    return f"{text}; records skipped: {skipped}, `tune --report` names the lines" if skipped else text
 
 
 def for_instruction_set(planned: PlannedLibrary, name: str) -> PlannedLibrary:

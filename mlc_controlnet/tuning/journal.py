@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from mlc_controlnet.files import append_line
 from mlc_controlnet.kernels.tunable import Decisions
@@ -18,7 +19,7 @@ class Journal:
         self.file = file
         self.devices = set(devices)
         self._trials: dict[tuple[str, str], Trial] = {}
-        self._finished: dict[str, int] = {}  # operation -> trials after which it was settled
+        self._finished: dict[str, tuple[int, float]] = {}  # operation -> trials after which it was settled, and gain
         for line in file.read_bytes().splitlines() if file.exists() else []:
             try:
                 self._take(json.loads(line))
@@ -39,27 +40,27 @@ class Journal:
             {"key": key, "decisions": dict(trial.decisions), "seconds": trial.seconds, "problem": trial.problem}
         )
 
-    def finish(self, key: str, trials: int) -> None:
-        """Write that the operation is settled after so many trials."""
-        self._write({"key": key, "finished": trials})
+    def finish(self, key: str, trials: int, ratio: float) -> None:
+        """Write that the operation is settled after so many trials, and what the winner takes of the rules' time."""
+        self._write({"key": key, "finished": trials, "ratio": ratio})
 
-    def finished(self, key: str) -> int:
-        """Return after how many trials the operation was settled; 0: it was not."""
-        return self._finished.get(key, 0)
+    def finished(self, key: str) -> tuple[int, float]:
+        """Return after how many trials the operation was settled, 0 if it was not, and its ratio; 1: the rules win."""
+        return self._finished.get(key, (0, 1.0))
 
-    def _write(self, fields: dict[str, object]) -> None:
+    def _write(self, fields: dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         fields["devices"] = sorted(self.devices)
         append_line(self.file, json.dumps(fields) + "\n")
         self._take(fields)
 
-    def _take(self, fields: dict[str, object]) -> None:
-        if set(fields["devices"]) != self.devices:  # type: ignore[call-overload]
+    def _take(self, fields: dict[str, Any]) -> None:
+        if set(fields["devices"]) != self.devices:
             return
         key = str(fields["key"])
         if "finished" in fields:
-            self._finished[key] = int(fields["finished"])  # type: ignore[call-overload]
+            self._finished[key] = int(fields["finished"]), float(fields["ratio"])
             return
-        decisions = {str(name): int(value) for name, value in fields["decisions"].items()}  # type: ignore[attr-defined]
-        seconds = {str(name): float(value) for name, value in fields["seconds"].items()}  # type: ignore[attr-defined]
+        decisions = {str(name): int(value) for name, value in fields["decisions"].items()}
+        seconds = {str(name): float(value) for name, value in fields["seconds"].items()}
         self._trials[key, write_decisions(decisions)] = Trial(decisions, seconds, str(fields["problem"]))

@@ -54,11 +54,12 @@ class Search:
         best = sorted(range(len(waiting)), key=lambda at: (-gains[at], at))
         return [self.space[waiting[at]] for at in best[:count]]
 
-    def best(self, count: int) -> list[Decisions]:
-        """Return the fastest decisions that were tried, the fastest first, without the rules'."""
+    def best(self, count: int, below: float = math.inf) -> list[Decisions]:
+        """Return the fastest decisions that took less than `below`, the fastest first, without the rules'."""
         ran = [(time, one) for one in self.space if (time := self.times.get(write_decisions(one))) is not None]
-        ran = [(time, one) for time, one in ran if write_decisions(one) != write_decisions(self.chosen)]
-        return [one for _, one in sorted(ran, key=lambda item: item[0])[:count]]
+        rules = write_decisions(self.chosen)
+        fast = [(time, one) for time, one in ran if time < below and write_decisions(one) != rules]
+        return [one for _, one in sorted(fast, key=lambda item: item[0])[:count]]
 
     def _expected_improvements(self, known: list[int], waiting: list[int]) -> np.ndarray:
         times = [self.times[write_decisions(self.space[index])] for index in known]

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlc_controlnet.kernels.tunable import Decisions
-from mlc_controlnet.passes.schedule.tuning_records import WORST_LOSS, WORTH_A_RECORD, geometric_mean, write_decisions
+from mlc_controlnet.passes.schedule.tuning_records import (
+    RECORDS_FILE,
+    WORST_LOSS,
+    WORTH_A_RECORD,
+    geometric_mean,
+    read_file,
+)
 from mlc_controlnet.tuning.journal import Journal
 from mlc_controlnet.tuning.judge import Comparison, Judge, Trial
 from mlc_controlnet.tuning.records import append_record, record_of, write_about
@@ -66,25 +72,40 @@ def tune(tasks: Sequence[Task], judge: Judge, settings: TuneSettings) -> Iterato
         saved = 0.0
         for number, task in enumerate(chosen, 1):
             heading = f"[{number}/{len(chosen)}] {task.title}, {before[task.key] / total:.1%} of the time"
-            if journal.finished(task.key) >= settings.trials:
-                yield f"{heading}: done before"
-                continue
-            best, problems = _search(task, judge, journal, settings, ends)
-            wrong += problems
-            for device, family in judge.families.items() if best is not None else ():
-                assert best is not None
-                append_record(settings.folder / family, record_of(task, best, device, judge.how))
-            journal.finish(task.key, settings.trials)
-            ratio = 1.0 if best is None else _mean_ratio(best)
+            trials, ratio = journal.finished(task.key)
+            is_done = trials >= settings.trials and (ratio == 1 or _is_recorded(task, judge, settings.folder))
+            if not is_done:
+                best, problems = _search(task, judge, journal, settings, ends)
+                wrong += problems
+                ratio = 1.0 if best is None else _mean_ratio(best)
+                if best is not None:
+                    _record(task, best, judge, settings)
+                journal.finish(task.key, settings.trials, ratio)
             saved += (1 - ratio) * before[task.key]
-            outcome = "the rules are as good" if best is None else f"{ratio:.3f} of the rules' time"
-            yield f"{heading}: {outcome}; the whole so far: {1 - saved / total:.3f}"
+            outcome = "the rules are as good" if ratio == 1 else f"{ratio:.3f} of the rules' time"
+            found = "done before, " if is_done else ""
+            yield f"{heading}: {found}{outcome}; the whole so far: {1 - saved / total:.3f}"
     except OutOfTime:
         yield "the time limit has passed: the same command goes on from here"
-    for family in dict.fromkeys(judge.families.values()):
-        if (settings.folder / family).is_dir():
-            write_about(settings.folder / family, settings.command)
     yield f"{wrong} candidates discarded: refused, or different from the reference"
+
+
+def _record(task: Task, best: Comparison, judge: Judge, settings: TuneSettings) -> None:
+    """Append a winner to the records of each family, with its figures there."""
+    for device, family in judge.families.items():
+        append_record(settings.folder / family, record_of(task, best, device, judge.how))
+        write_about(settings.folder / family, settings.command)
+
+
+def _is_recorded(task: Task, judge: Judge, folder: Path) -> bool:
+    """Return whether all families have a record of the task: an earlier run may have had another folder."""
+    return all(
+        any(
+            (record.operation.key, record.device, record.how) == (task.key, device, judge.how)
+            for record in read_file(folder / family / RECORDS_FILE)[0]
+        )
+        for device, family in judge.families.items()
+    )
 
 
 def _search(
@@ -103,7 +124,7 @@ def _search(
         for trial in _try(task, candidates, judge, journal, ends):
             search.tell(trial.decisions, _figure(trial, rules))
     discarded = sum(1 for trial in journal.trials_of(task.key) if trial.problem)
-    finalists = [one for one in search.best(FINALISTS) if search.times[write_decisions(one)] < 1]  # type: ignore[operator]
+    finalists = search.best(FINALISTS, below=1.0)
     compared = judge.compare(task, finalists) if finalists else []
     winners = [one for one in compared if not one.problem and max(_ratios(one)) <= WORST_LOSS]
     best = min(winners, key=_mean_ratio, default=None)

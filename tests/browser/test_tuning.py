@@ -12,7 +12,6 @@ import pytest
 from tvm.tirx import PrimFunc
 
 from mlc_controlnet.kernels.tunable import Decisions
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.schedule.tuning_records import MEASURED, RECORDS_FILE, read_file
 from mlc_controlnet.tuning.browser import runner as browser_runner
 from mlc_controlnet.tuning.browser.runner import Admission, BrowserRunner
@@ -21,7 +20,7 @@ from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
 from mlc_controlnet.tuning.records import append_record, record_of
 from mlc_controlnet.tuning.shader import Shader, compile_shader
 from mlc_controlnet.tuning.tasks import Task
-from tests.tuning.operations import WEBGPU, make_convolution, make_linear
+from tests.tuning.operations import WEBGPU, make_convolution, make_linear, make_tunable
 
 
 class Chromium:
@@ -44,9 +43,7 @@ class Chromium:
 @pytest.fixture(scope="module")
 def tasks() -> list[Task]:
     functions = [make_convolution(), make_linear(64, columns=128)["NT_matmul"]]
-    tunables = [tunable_of(function, WEBGPU) for function in functions]
-    assert all(tunables)
-    return [Task(function, tunable, 1) for function, tunable in zip(functions, tunables, strict=True)]  # type: ignore[arg-type]
+    return [Task(function, make_tunable(function, WEBGPU), 1) for function in functions]
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """Small PrimFuncs that can be tuned, and records of them."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import tvm
 from tvm import relax, tirx
 from tvm.target import Target
 
-from mlc_controlnet.kernels.tunable import Operation
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
@@ -53,9 +55,23 @@ def make_linear(rows: int, columns: int = 48, depth: int = 32, dtype: str = "flo
 def make_task() -> Task:
     """make_linear(16) as a task."""
     function = make_linear(16)["NT_matmul"]
-    tunable = tunable_of(function, LLVM)
+    return Task(function, make_tunable(function), 40)
+
+
+def make_tunable(function: tirx.PrimFunc, target: Target = LLVM) -> Tunable:
+    """What can be decided about one of these functions."""
+    tunable = tunable_of(function, target)
     assert tunable is not None
-    return Task(function, tunable, 40)
+    return tunable
+
+
+def made_up_tunable(space: Sequence[Decisions], operation: Operation = OPERATION) -> Tunable:
+    """A space that no function has; the rules choose its first decision, and nobody can schedule it."""
+
+    def refuse(decisions: Decisions) -> NoReturn:
+        raise AssertionError(f"nobody schedules {decisions}")
+
+    return Tunable(operation, space[0], lambda: list(space), refuse, 1)
 
 
 def make_convolution() -> tirx.PrimFunc:
@@ -74,6 +90,6 @@ def make_convolution() -> tirx.PrimFunc:
     return function
 
 
-def changed(**fields: object) -> Record:
+def changed(**fields: Any) -> Record:
     """Return RECORD with other fields."""
-    return dataclasses.replace(RECORD, **fields)  # type: ignore[arg-type]
+    return dataclasses.replace(RECORD, **fields)

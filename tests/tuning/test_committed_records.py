@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.kernels.tunable import Tunable
 from mlc_controlnet.passes.schedule.tuning_records import (
     ABOUT_FILE,
     RECORDS_FILE,
@@ -14,6 +13,7 @@ from mlc_controlnet.passes.schedule.tuning_records import (
     families_of,
     read_file,
 )
+from tests.tuning.operations import made_up_tunable
 
 FAMILIES = sorted(file.parent for file in (Path(__file__).parents[2] / "tuning_db").glob("*/*/records.jsonl"))
 
@@ -35,7 +35,5 @@ def test_every_record_is_used_where_its_families_are_served_together(target: Pat
     for families in [families_of(target)] if gpus else [[family] for family in families_of(target)]:
         together = TuningRecords(families)
         for record in (record for records in together.families.values() for record in records):
-            decisions = [record.decisions]
-            tunable = Tunable(record.operation, {}, lambda decisions=decisions: decisions, lambda _: None, 1)  # type: ignore[misc, arg-type, return-value]
-            best = together.best(tunable)
+            best = together.best(made_up_tunable([record.decisions], record.operation))
             assert best is not None and best.ratio <= WORST_LOSS, record.operation.title

@@ -12,11 +12,11 @@ def test_trials_are_there_after_a_restart(tmp_path: Path) -> None:
     journal.add("k", FAST)
     journal.add("k", WRONG)
     journal.add("other", FAST)
-    journal.finish("other", 64)
+    journal.finish("other", 64, 0.8)
     again = Journal(file, ["EPYC"])
     assert again.trials_of("k") == [FAST, WRONG]
     assert again.find("k", {"rows": 4}) == FAST and again.find("k", {"rows": 2}) is None
-    assert (again.finished("k"), again.finished("other")) == (0, 64)
+    assert (again.finished("k"), again.finished("other")) == ((0, 1.0), (64, 0.8))
 
 
 def test_a_line_that_was_cut_off_costs_one_trial(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_what_another_device_did_does_not_count(tmp_path: Path) -> None:
     journal = Journal(file, ["EPYC"])
     journal.add("k", FAST)
     journal.add("k", WRONG)
-    journal.finish("k", 64)
+    journal.finish("k", 64, 1.0)
     other = Journal(file, ["EPYC", "Xeon"])
-    assert other.trials_of("k") == [] and other.finished("k") == 0
-    assert Journal(file, ["EPYC"]).finished("k") == 64
+    assert other.trials_of("k") == [] and other.finished("k")[0] == 0
+    assert Journal(file, ["EPYC"]).finished("k") == (64, 1.0)

@@ -4,13 +4,12 @@ import pytest
 import tvm
 from tvm import relax
 
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.tuning import processor
 from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
 from mlc_controlnet.tuning.processor import ProcessorRunner
 from mlc_controlnet.tuning.runner import Job, Measured
 from mlc_controlnet.tuning.tasks import Task
-from tests.tuning.operations import LLVM, lower, make_task
+from tests.tuning.operations import LLVM, lower, make_task, make_tunable
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def test_right_candidates_have_times_and_are_compared_with_the_rules(judge: Meas
 
 
 def test_a_wrong_candidate_and_one_that_tvm_refuses_have_no_time(judge: MeasuringJudge, task: Task) -> None:
-    wrong = Task(task.function, tunable_of(make_scaled(), LLVM), 40)  # type: ignore[arg-type]
+    wrong = Task(task.function, make_tunable(make_scaled()), 40)
     refused = {"rows": 0, "columns": 16}
     candidates = [(wrong, wrong.tunable.chosen), (task, refused), (task, task.tunable.chosen)]
     differs, cannot, right = judge.judge(candidates)

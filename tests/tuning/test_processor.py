@@ -1,19 +1,17 @@
 import numpy as np
 import pytest
 
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.tuning import processor
 from mlc_controlnet.tuning.processor import ProcessorRunner, Stopwatch
 from mlc_controlnet.tuning.reference import make_reference
 from mlc_controlnet.tuning.runner import Job
-from tests.tuning.operations import LLVM, make_linear, make_task
+from tests.tuning.operations import LLVM, make_linear, make_task, make_tunable
 
 
 def test_a_hundred_times_the_work_takes_longer() -> None:
     def seconds(rows: int) -> float:
         function = make_linear(rows)["NT_matmul"]
-        tunable = tunable_of(function, LLVM)
-        assert tunable is not None
+        tunable = make_tunable(function)
         arguments = make_reference(function, LLVM).arguments
         return Stopwatch(tunable.schedule(tunable.chosen), LLVM, arguments).seconds()
 

@@ -18,7 +18,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels.marks import is_scheduled, mark_scheduled, mark_tuned
 from mlc_controlnet.kernels.tunable import Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
-from mlc_controlnet.passes.schedule.tuning_records import Record, TuningRecords
+from mlc_controlnet.passes.schedule.tuning_records import Choice, TuningRecords
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,13 @@ class ApplyTuningRecords:
             if not isinstance(function, tirx.PrimFunc) or is_scheduled(function):
                 continue
             tunable = tunable_of(function, target)
-            record = None if tunable is None else self.records.best(tunable)
-            if tunable is None or record is None:
+            choice = None if tunable is None else self.records.best(tunable)
+            if tunable is None or choice is None:
                 continue
-            tuned = _schedule(tunable, record)
+            tuned = _schedule(tunable, choice)
             if tuned is not None:
-                scheduled[global_var] = mark_tuned(mark_scheduled(tuned), record.source)
-                sources[record.source] += 1
+                scheduled[global_var] = mark_tuned(mark_scheduled(tuned), choice.source)
+                sources[choice.source] += 1
         mod = mod.clone()
         for global_var, function in scheduled.items():
             mod[global_var] = function
@@ -50,9 +50,9 @@ class ApplyTuningRecords:
         return mod
 
 
-def _schedule(tunable: Tunable, record: Record) -> tirx.PrimFunc | None:
+def _schedule(tunable: Tunable, choice: Choice) -> tirx.PrimFunc | None:
     try:
-        return tunable.schedule(record.decisions)
+        return tunable.schedule(choice.decisions)
     except (ScheduleError, ValueError) as error:
         log.warning("the record of %s does not apply: %s", tunable.operation.title, error)
         return None

@@ -24,6 +24,7 @@ MEASURED, PREDICTED = "measured", "predicted"
 WORTH_A_RECORD = 0.98  # of the rules' time: a smaller gain is noise
 WORST_LOSS = 1.05  # of the rules' time, on any family of GPUs that a bundle is for
 CUT_OFF = "cut off"
+LEAST_SECONDS, MOST_SECONDS = 1e-9, 1e4  # of a call; a mean of ratios of other numbers might not be finite
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,25 @@ class Record:
     @property
     def source(self) -> str:
         """Say where the figures are from."""
-        return f"measured on {self.device}" if self.how == MEASURED else f"predicted for {self.device}"
+        return describe_sources([self])
 
     def to_line(self) -> str:
         """Return the record as a line of JSON, with the operation's key."""
         return json.dumps({"key": self.operation.key, **dataclasses.asdict(self)}) + "\n"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What records say about a kernel.
+
+    Attributes:
+        ratio: of the rules' time, the geometric mean over the families.
+        source: where the figures of all families are from.
+    """
+
+    decisions: Decisions
+    ratio: float
+    source: str
 
 
 class NotARecord(ValueError):
@@ -117,7 +132,9 @@ def _integer(value: object) -> int:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    if not LEAST_SECONDS <= value <= MOST_SECONDS:
         raise ValueError(value)
     return float(value)
 
@@ -168,6 +185,14 @@ def write_decisions(decisions: Decisions) -> str:
     return json.dumps({name: int(value) for name, value in decisions.items()}, sort_keys=True)
 
 
+def describe_sources(records: Iterable[Record]) -> str:
+    """Say where the figures of some records are from: "measured on A, predicted for B and C"."""
+    devices: dict[str, set[str]] = {"measured on": set(), "predicted for": set()}
+    for record in records:
+        devices["measured on" if record.how == MEASURED else "predicted for"].add(record.device)
+    return ", ".join(f"{words} {' and '.join(sorted(names))}" for words, names in devices.items() if names)
+
+
 def geometric_mean(ratios: Sequence[float]) -> float:
     """Return the mean of ratios."""
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
@@ -179,12 +204,14 @@ class TuningRecords:
     Attributes:
         families: the records of each folder.
         skipped: lines that are none.
+        outside: key and decisions of records that were asked for and are not in the kernel's space.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         """Read `folders`, each a family."""
         self.families: dict[str, list[Record]] = {}
         self.skipped: list[Skipped] = []
+        self.outside: set[tuple[str, str]] = set()
         for folder in folders:
             records, skipped = read_file(folder / RECORDS_FILE)
             if records:
@@ -195,7 +222,7 @@ class TuningRecords:
             for record in records:
                 self._of_key[record.operation.key][family].append(record)
 
-    def best(self, tunable: Tunable) -> Record | None:
+    def best(self, tunable: Tunable) -> Choice | None:
         """Return the decision that wins on the geometric mean over the families; None: the rules' is as good.
 
         A family in which something is measured counts by its measurements alone. A decision is passed over if it is not
@@ -206,7 +233,7 @@ class TuningRecords:
         if families is None:
             return None
         ratios: dict[str, list[float]] = defaultdict(list)  # decisions -> of each family
-        found: dict[str, Record] = {}
+        found: dict[str, list[Record]] = defaultdict(list)
         for records in families.values():
             is_measured = any(record.how == MEASURED for record in records)
             of_family: dict[str, list[Record]] = defaultdict(list)
@@ -215,19 +242,24 @@ class TuningRecords:
                     of_family[write_decisions(record.decisions)].append(record)
             for name, same in of_family.items():
                 ratios[name].append(geometric_mean([record.ratio for record in same]))
-                found.setdefault(name, same[0])
+                found[name] += same
         possible = {write_decisions(decisions) for decisions in tunable.space()}
+        self.outside |= {(tunable.operation.key, name) for name in ratios if name not in possible}
         means = {
             name: geometric_mean(each)
             for name, each in ratios.items()
             if len(each) == len(families) and max(each) <= WORST_LOSS and name in possible
         }
         name = min(means, key=lambda name: (means[name], name), default="")
-        return found[name] if means.get(name, 1.0) <= WORTH_A_RECORD else None
+        if means.get(name, 1.0) > WORTH_A_RECORD:
+            return None
+        return Choice(found[name][0].decisions, means[name], describe_sources(found[name]))
 
     def count_skipped(self) -> str:
-        """Say how many lines are no records, by reason; empty if all are."""
+        """Say how many records are not used, by reason; empty if there are none such."""
         reasons = Counter(one.reason for one in self.skipped)
+        if self.outside:
+            reasons["outside of its kernel's space"] = len(self.outside)
         return ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
 
 

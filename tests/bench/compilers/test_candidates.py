@@ -11,18 +11,15 @@ from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.candidates import FAMILIES, CompilerJudge
 from mlc_controlnet.bench.compilers.chips import CHIPS, W7900
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.tuning.tasks import Task
 from tests.bench.compilers.made_up_judgements import kernel
-from tests.tuning.operations import WEBGPU, make_linear
+from tests.tuning.operations import WEBGPU, make_linear, make_tunable
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     function = make_linear(64, columns=128)["NT_matmul"]
-    tunable = tunable_of(function, WEBGPU)
-    assert tunable is not None
-    return Task(function, tunable, 1)
+    return Task(function, make_tunable(function, WEBGPU), 1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -63,8 +60,7 @@ def test_times_are_predicted_for_each_chip_and_a_winner_is_run_on_a_software_ada
     (compared,) = judge.compare(task, [rules])
     assert not compared.problem and compared.decibels > 100 and compared.seconds == compared.rules_seconds
 
-    def wrong(*given: object) -> np.ndarray:
-        arguments: Sequence[np.ndarray] = given[-1]  # type: ignore[assignment]
+    def wrong(_function: object, _wgsl: str, _facts: object, arguments: Sequence[np.ndarray]) -> np.ndarray:
         return np.ones_like(arguments[-1])
 
     monkeypatch.setattr(candidates, "run_on_adapter", wrong)

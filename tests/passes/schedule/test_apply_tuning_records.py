@@ -8,16 +8,15 @@ from tvm import relax
 
 from mlc_controlnet.compile.library import describe_tuned
 from mlc_controlnet.kernels.marks import mark_scheduled, tuned_from
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.schedule.tuning_records import RECORDS_FILE, TuningRecords
-from tests.tuning.operations import LLVM, RECORD, make_linear
+from tests.tuning.operations import LLVM, RECORD, make_linear, make_tunable
 
 
 @pytest.fixture
 def records(tmp_path: Path) -> TuningRecords:
     """One record, for 16 rows, and two lines that are none."""
-    tunable = tunable_of(make_linear(16)["NT_matmul"], LLVM)
+    tunable = make_tunable(make_linear(16)["NT_matmul"])
     decisions = next(one for one in tunable.space() if one != tunable.chosen)
     record = dataclasses.replace(RECORD, operation=tunable.operation, decisions=decisions)
     (tmp_path / RECORDS_FILE).write_bytes(record.to_line().encode() + b"\x80\n{")
@@ -34,7 +33,7 @@ def test_recorded_operation_is_scheduled_as_recorded_and_computes_the_same(recor
     function = after["NT_matmul"]
     assert function.attrs["tirx.is_scheduled"] and "T.parallel" in function.script()
     assert tuned_from(function) == "measured on EPYC"
-    tunable = tunable_of(make_linear(16)["NT_matmul"], LLVM)
+    tunable = make_tunable(make_linear(16)["NT_matmul"])
     assert function.script() != mark_scheduled(tunable.schedule(tunable.chosen)).script()
     random = np.random.default_rng(0)
     x, weight = random.standard_normal((16, 32), "float32"), random.standard_normal((48, 32), "float32")
@@ -61,6 +60,18 @@ def test_scheduled_function_is_left_alone(records: TuningRecords) -> None:
 def test_a_build_says_how_many_kernels_are_tuned_and_what_was_skipped(records: TuningRecords) -> None:
     said = describe_tuned(apply(make_linear(16), records), records)
     assert said == (
-        "1 of 1 kernels tuned (1 measured on EPYC); records skipped: 1 cut off, 1 no text, `tune --report` names them"
+        "1 of 1 kernels tuned (1 measured on EPYC); "
+        "records skipped: 1 cut off, 1 no text, `tune --report` names the lines"
     )
     assert describe_tuned(make_linear(16), None) == "0 of 1 kernels tuned"
+
+
+def test_a_build_counts_what_its_kernel_does_not_allow(tmp_path: Path) -> None:
+    """Such as a record that somebody edited, or of a kernel whose version should have been raised."""
+    operation = make_tunable(make_linear(16)["NT_matmul"]).operation
+    odd = [{"rows": 5, "columns": 16}, {"rows": 4, "columns": 16, "threads": 8}]
+    records = [dataclasses.replace(RECORD, operation=operation, decisions=decisions) for decisions in odd]
+    (tmp_path / RECORDS_FILE).write_text("".join(record.to_line() for record in records))
+    read = TuningRecords([tmp_path])
+    said = describe_tuned(apply(make_linear(16), read), read)
+    assert said.startswith("0 of 1 kernels tuned; records skipped: 2 outside of its kernel's space")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.kernels.tunable import Tunable
+from mlc_controlnet.kernels.tunable import Decisions, Tunable
 from mlc_controlnet.passes.schedule.tuning_records import (
     CUT_OFF,
     MEASURED,
@@ -17,16 +17,19 @@ from mlc_controlnet.passes.schedule.tuning_records import (
     parse_line,
     read_file,
 )
-from tests.tuning.operations import OPERATION, RECORD, changed
+from tests.tuning.operations import RECORD, changed, made_up_tunable
 
 A, B, C = ({"rows": rows, "columns": 16} for rows in (2, 4, 8))
 
 
 def tunable(*space: dict[str, int]) -> Tunable:
-    def refuse(_decisions: object) -> None:
-        raise AssertionError("nobody schedules")
+    return made_up_tunable(space or (A, B, C))
 
-    return Tunable(OPERATION, A, lambda: list(space or (A, B, C)), refuse, 1)  # type: ignore[arg-type]
+
+def decided(records: TuningRecords, about: Tunable) -> Decisions | None:
+    """What a build decides; None: as the rules."""
+    best = records.best(about)
+    return None if best is None else best.decisions
 
 
 def write(folder: Path, *records: Record) -> Path:
@@ -79,7 +82,7 @@ def test_a_line_that_does_not_apply_is_skipped_with_its_reason(line: bytes, reas
 
 
 def test_infinite_and_missing_times_are_no_times() -> None:
-    for value in (math.inf, math.nan, -1.0, True):
+    for value in (math.inf, math.nan, -1.0, True, 1e-300, 1e300, 10**400):
         with pytest.raises(NotARecord):
             parse_line(damaged(seconds=value))
 
@@ -93,7 +96,7 @@ def test_a_folder_without_records_and_one_that_is_none_have_none(tmp_path: Path)
 
 def test_the_faster_record_of_a_device_wins(tmp_path: Path) -> None:
     folder = write(tmp_path / "v3", changed(decisions=B, seconds=1.5e-6), changed(decisions=C, seconds=1.2e-6))
-    assert TuningRecords([folder]).best(tunable()).decisions == C  # type: ignore[union-attr]
+    assert decided(TuningRecords([folder]), tunable()) == C
 
 
 def test_the_rules_stay_where_a_record_gains_nothing(tmp_path: Path) -> None:
@@ -103,8 +106,9 @@ def test_the_rules_stay_where_a_record_gains_nothing(tmp_path: Path) -> None:
 def test_a_decision_outside_the_space_is_passed_over(tmp_path: Path) -> None:
     folder = write(tmp_path / "v3", changed(decisions=C, seconds=1e-7), changed(decisions=B, seconds=1e-6))
     records = TuningRecords([folder])
-    assert records.best(tunable(A, B)).decisions == B  # type: ignore[union-attr]
-    assert records.best(tunable(A)) is None
+    assert decided(records, tunable(A, B)) == B
+    assert decided(records, tunable(A)) is None
+    assert records.count_skipped() == "2 outside of its kernel's space"
 
 
 def test_what_is_measured_supersedes_what_was_predicted(tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ def test_what_is_measured_supersedes_what_was_predicted(tmp_path: Path) -> None:
     assert keep_fastest([predicted, measured]) == [measured]
     of_another_chip = changed(how=PREDICTED, seconds=1e-7, device="Rome")
     records = TuningRecords([write(tmp_path / "v3", of_another_chip, measured)])
-    assert records.best(tunable()) == measured
+    assert decided(records, tunable()) == measured.decisions
     assert measured.source == "measured on EPYC" and predicted.source == "predicted for EPYC"
 
 
@@ -132,15 +136,19 @@ def test_several_families_are_served_by_the_geometric_mean(
         write(tmp_path / family, *(changed(decisions=names[n], seconds=2e-6 * r, device=family) for n, r in of.items()))
         for family, of in (("rdna3", of_rdna), ("ada", of_ada))
     ]
-    best = TuningRecords(folders).best(tunable())
-    assert (best.decisions if best else None) == (names[winner] if winner else None)
-    alone = TuningRecords(folders[:1]).best(tunable())
-    assert alone is not None and alone.decisions == B
+    assert decided(TuningRecords(folders), tunable()) == (names[winner] if winner else None)
+    assert decided(TuningRecords(folders[:1]), tunable()) == B
 
 
-def test_a_measured_family_counts_beside_a_predicted_one(tmp_path: Path) -> None:
+def test_a_choice_says_where_the_figures_of_all_families_are_from(tmp_path: Path) -> None:
     folders = [
         write(tmp_path / "rdna3", changed(decisions=B, seconds=1e-6, how=MEASURED, device="W7900")),
+        write(tmp_path / "rdna2", changed(decisions=B, seconds=1.8e-6, how=PREDICTED, device="navi21")),
         write(tmp_path / "ada", changed(decisions=B, seconds=1.8e-6, how=PREDICTED, device="sm_89")),
     ]
-    assert TuningRecords(folders).best(tunable()).decisions == B  # type: ignore[union-attr]
+    best = TuningRecords(folders).best(tunable())
+    assert best is not None and best.decisions == B
+    assert best.ratio == pytest.approx((0.5 * 0.9 * 0.9) ** (1 / 3))
+    assert best.source == "measured on W7900, predicted for navi21 and sm_89"
+    alone = TuningRecords(folders[1:2]).best(tunable())
+    assert alone is not None and alone.source == "predicted for navi21"

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.tuning.browser.adapter import Adapter, read_adapter
 from mlc_controlnet.tuning.browser.runner import Admission, BrowserRunner
 from mlc_controlnet.tuning.browser.server import TabServer
 from mlc_controlnet.tuning.runner import Job
 from tests.tuning.browser.stub_tab import ADAPTER, StubTab
-from tests.tuning.operations import WEBGPU, make_linear
+from tests.tuning.operations import WEBGPU, make_linear, make_tunable
 
 
 def adapter(**changed: object) -> Adapter:
@@ -60,8 +59,7 @@ def test_what_is_no_answer_is_a_problem_of_its_job_alone(served: tuple[TabServer
     runner = BrowserRunner(server, admission, print, float("inf"))
     assert (runner.device, runner.family) == (adapter().name, "ada")
     function = make_linear(64, columns=128)["NT_matmul"]
-    tunable = tunable_of(function, WEBGPU)
-    assert tunable is not None
+    tunable = make_tunable(function, WEBGPU)
     job = Job((tunable.schedule(tunable.chosen),), (*(np.zeros(1, np.float32),) * 2, np.zeros((64, 128), np.float32)))
     assert [one.problem[:24] for one in runner.run([job, job])] == ["a tab gave answer: got n"] * 2
     assert not runner.parts()
