@@ -52,7 +52,7 @@ class MeasuringJudge:
             problem = measured.problem
             if isinstance(kernel, tirx.PrimFunc):
                 reference = waiting.popleft()
-                problem = problem or _problem(reference.decibels(measured.outputs[0]), reference)
+                problem = problem or reference.problem(reference.decibels(measured.outputs[0]))
             yield Trial(decisions, {} if problem else {self.runner.device: measured.rounds[0][0]}, problem)
 
     def compare(self, task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
@@ -71,7 +71,7 @@ class MeasuringJudge:
         for number, decisions in enumerate(finalists, 1):
             ratio = statistics.median(times[number] / times[0] for times in measured.rounds)
             decibels = reference.decibels(measured.outputs[number])
-            problem = _problem(decibels, reference)
+            problem = reference.problem(decibels)
             compared.append(Comparison(decisions, {device: by_rules * ratio}, {device: by_rules}, decibels, problem))
         return compared
 
@@ -87,8 +87,3 @@ def _schedule(task: Task, decisions: Decisions) -> tirx.PrimFunc | Measured:
         return task.tunable.schedule(decisions)
     except (ScheduleError, ValueError) as error:
         return refusal(error)
-
-
-def _problem(decibels: float, reference: Reference) -> str:
-    least = reference.least_decibels
-    return "" if decibels >= least else f"differs from the reference: {decibels:.0f} dB, wanted {least:.0f}"

@@ -1,8 +1,7 @@
-"""Measures candidates on this machine's processor."""
+"""Measures candidates on this machine's processor, and has the functions that measure on another one's, too."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import ScheduleError
@@ -15,33 +14,13 @@ from mlc_controlnet.tuning.runner import Job, Measured, refusal
 REPEATS, MIN_REPEAT_MS = 3, 20  # of a time, which is the least of several averages: other programs only add time
 
 
-class Stopwatch:
-    """One compiled kernel with its arguments. It can be timed any number of times.
+class ProcessorRunner:
+    """Measures on this machine's processor, one job at a time.
 
     It compiles and runs in this process. MetaSchedule's own builder starts one process per schedule, and each imports
     torch and TVM, which takes fifty times as long as compiling. That isolation guards against schedules that crash or
     never end; our spaces contain none.
     """
-
-    def __init__(self, kernel: tirx.PrimFunc, target: Target, arguments: Sequence[np.ndarray]) -> None:
-        self._library = compile_kernel(kernel, target)
-        self._arguments = [tvm.runtime.tensor(value) for value in arguments]
-
-    def output(self) -> np.ndarray:
-        """Run once and return the output."""
-        self._library["main"](*self._arguments)
-        return self._arguments[-1].numpy()
-
-    def seconds(self) -> float:
-        """Return the time of one call."""
-        evaluate = self._library.mod.time_evaluator(
-            "main", tvm.cpu(), number=1, repeat=REPEATS, min_repeat_ms=MIN_REPEAT_MS
-        )
-        return float(min(evaluate(*self._arguments).results))
-
-
-class ProcessorRunner:
-    """Measures on this machine's processor, one job at a time."""
 
     batch = 1
 
@@ -56,14 +35,33 @@ class ProcessorRunner:
 
     def _run(self, job: Job) -> Measured:
         try:
-            watches = [Stopwatch(kernel, self.target, job.arguments) for kernel in job.kernels]
+            libraries = [compile_kernel(kernel, self.target).mod for kernel in job.kernels]
         except (ScheduleError, ValueError) as error:
             return refusal(error)
-        outputs = tuple(watch.output() for watch in watches)
-        return Measured(outputs, tuple(tuple(watch.seconds() for watch in watches) for _ in range(job.rounds)))
+        return run_and_time(libraries, job, tvm.cpu())
 
 
 def compile_kernel(kernel: tirx.PrimFunc, target: Target) -> tvm.runtime.Executable:
     """Compile a scheduled kernel for a processor, as function main. Raises ScheduleError or ValueError."""
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main")})
     return tvm.compile(tvm.transform.Sequential([UseVectorExponentials()])(module), target=target)
+
+
+def run_and_time(libraries: Sequence[tvm.runtime.Module], job: Job, device: tvm.runtime.Device) -> Measured:
+    """Run the compiled kernels of a job on a device, here or far away, and time them in turns.
+
+    They share the inputs, and each has an output of its own.
+    """
+    inputs = [tvm.runtime.tensor(value, device) for value in job.arguments[:-1]]
+    calls = [(library, [*inputs, tvm.runtime.tensor(job.arguments[-1], device)]) for library in libraries]
+    for library, arguments in calls:
+        library["main"](*arguments)
+    outputs = tuple(arguments[-1].numpy() for _, arguments in calls)
+    watches = [
+        (library.time_evaluator("main", device, number=1, repeat=REPEATS, min_repeat_ms=MIN_REPEAT_MS), arguments)
+        for library, arguments in calls
+    ]
+    rounds = tuple(
+        tuple(float(min(watch(*arguments).results)) for watch, arguments in watches) for _ in range(job.rounds)
+    )
+    return Measured(outputs, rounds)

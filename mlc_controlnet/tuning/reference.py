@@ -24,11 +24,6 @@ class Reference:
     want: np.ndarray
 
     @property
-    def least_decibels(self) -> float:
-        """The agreement that a kernel must reach."""
-        return LEAST_DB[str(self.want.dtype)]
-
-    @property
     def known(self) -> tuple[tuple[int, int], ...]:
         """The first place and the length of each run of elements of the flat output that somebody computed."""
         known = ~np.isnan(self.want.reshape(-1))
@@ -43,6 +38,11 @@ class Reference:
         if not np.isfinite(noise):
             return -np.inf
         return 200.0 if noise == 0 else float(min(10 * np.log10(np.square(want).sum() / noise), 200.0))
+
+    def problem(self, decibels: float) -> str:
+        """Say that a kernel of that agreement is wrong; empty if it is right."""
+        least = LEAST_DB[str(self.want.dtype)]
+        return "" if decibels >= least else f"differs from the reference: {decibels:.0f} dB, wanted {least:.0f}"
 
 
 def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:

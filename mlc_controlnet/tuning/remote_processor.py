@@ -16,7 +16,7 @@ from tvm.target import Target
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.machine import name_with_cores, processor_name
 from mlc_controlnet.toolchain.link_foreign import link_foreign
-from mlc_controlnet.tuning.processor import MIN_REPEAT_MS, REPEATS, compile_kernel
+from mlc_controlnet.tuning.processor import compile_kernel, run_and_time
 from mlc_controlnet.tuning.runner import Job, Measured
 
 CPUINFO = "/proc/cpuinfo"
@@ -72,24 +72,9 @@ def build_library(kernel: tirx.PrimFunc, target: Target) -> bytes:
 
 
 def measure_on_server(session: rpc.RPCSession, libraries: Sequence[bytes], job: Job) -> Measured:
-    """Run and time the libraries of a job's kernels, in turns."""
-    device = session.cpu()
-    inputs = [tvm.runtime.tensor(value, device) for value in job.arguments[:-1]]
-    kernels = []
-    for number, library in enumerate(libraries):
-        arguments = [*inputs, tvm.runtime.tensor(job.arguments[-1], device)]
-        kernels.append((_load(session, library, f"kernel{number}.so"), arguments))
-    for module, arguments in kernels:
-        module["main"](*arguments)
-    outputs = tuple(arguments[-1].numpy() for _, arguments in kernels)
-    watches = [
-        (module.time_evaluator("main", device, number=1, repeat=REPEATS, min_repeat_ms=MIN_REPEAT_MS), arguments)
-        for module, arguments in kernels
-    ]
-    rounds = tuple(
-        tuple(float(min(watch(*arguments).results)) for watch, arguments in watches) for _ in range(job.rounds)
-    )
-    return Measured(outputs, rounds)
+    """Run and time the libraries of a job's kernels."""
+    loaded = [_load(session, library, f"kernel{number}.so") for number, library in enumerate(libraries)]
+    return run_and_time(loaded, job, session.cpu())
 
 
 def _load(session: rpc.RPCSession, library: bytes, name: str) -> tvm.runtime.Module:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlc_controlnet.tuning import processor
-from mlc_controlnet.tuning.processor import ProcessorRunner, Stopwatch
+from mlc_controlnet.tuning.processor import ProcessorRunner
 from mlc_controlnet.tuning.reference import make_reference
 from mlc_controlnet.tuning.runner import Job
 from tests.tuning.operations import LLVM, make_linear, make_task, make_tunable
@@ -12,8 +12,9 @@ def test_a_hundred_times_the_work_takes_longer() -> None:
     def seconds(rows: int) -> float:
         function = make_linear(rows)["NT_matmul"]
         tunable = make_tunable(function)
-        arguments = make_reference(function, LLVM).arguments
-        return Stopwatch(tunable.schedule(tunable.chosen), LLVM, arguments).seconds()
+        job = Job((tunable.schedule(tunable.chosen),), make_reference(function, LLVM).arguments)
+        (measured,) = ProcessorRunner(LLVM, "v3").run([job])
+        return measured.rounds[0][0]
 
     assert 0 < seconds(16) < seconds(1600) < 1
 

@@ -31,4 +31,5 @@ def test_a_wrong_output_is_told(convolution) -> None:
     assert convolution.decibels(right) == 200
     assert convolution.decibels(np.roll(right, 1, axis=-1)) < 20
     assert convolution.decibels(np.full_like(right, np.nan)) == -np.inf
-    assert convolution.decibels(right * 1.01) < convolution.least_decibels
+    assert convolution.problem(convolution.decibels(right * 1.01)) == "differs from the reference: 40 dB, wanted 80"
+    assert not convolution.problem(convolution.decibels(right))

@@ -15,7 +15,7 @@ from tvm.script import tirx as T
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.instruction_sets import best_of_host
 from mlc_controlnet.machine import name_with_cores, processor_name
-from mlc_controlnet.tuning import remote_processor, tracker_runner
+from mlc_controlnet.tuning import processor, remote_processor, tracker_runner
 from mlc_controlnet.tuning.journal import Journal
 from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
 from mlc_controlnet.tuning.reference import make_reference
@@ -43,7 +43,7 @@ def tracker_process(processes: Starter) -> Process:
 
 @pytest.fixture
 def tracker(tracker_process: Process, monkeypatch: pytest.MonkeyPatch) -> Tracker:
-    monkeypatch.setattr(remote_processor, "MIN_REPEAT_MS", 1)
+    monkeypatch.setattr(processor, "MIN_REPEAT_MS", 1)
     return Tracker(HOST, tracker_process.port, next(KEYS), patience=10)
 
 

@@ -34,6 +34,7 @@ from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
 from mlc_controlnet.passes.schedule.tuning_records import PREDICTED
 from mlc_controlnet.tuning.judge import Candidate, Comparison, Trial
 from mlc_controlnet.tuning.reference import make_reference
+from mlc_controlnet.tuning.runner import refusal
 from mlc_controlnet.tuning.shader import Shader, compile_shader
 from mlc_controlnet.tuning.tasks import Task
 
@@ -80,8 +81,7 @@ class CompilerJudge:
             decibels = reference.decibels(
                 run_on_adapter(shader.function, shader.wgsl, shader.facts, reference.arguments)
             )
-            right = decibels >= reference.least_decibels
-            problem = "" if right else f"differs from the reference: {decibels:.0f} dB"
+            problem = reference.problem(decibels)
             compared.append(Comparison(trial.decisions, trial.seconds, rules, decibels, problem))
             if not problem:
                 break
@@ -103,7 +103,7 @@ class CompilerJudge:
             try:
                 shaders[str(number)] = compile_shader(task.tunable.schedule(decisions), self._target)
             except (ScheduleError, ValueError) as error:
-                problems[number] = f"TVM refuses it: {str(error).strip().splitlines()[-1]}"
+                problems[number] = refusal(error).problem
         with tempfile.TemporaryDirectory() as folder:
             for chip in chips:
                 of_amd = chip.maker == AMD
