@@ -308,6 +308,9 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
     if options.cpu != PORTABLE and options.target not in ("llvm", "webgpu"):
         wanted = "--target llvm or webgpu"
         raise UserError("--cpu", f"{options.cpu} with --target {options.target}", wanted, "leave --cpu out")
+    if not options.tuning_db.is_dir():
+        got, remedy = f"{options.tuning_db}, which is no folder", "leave it out for those of this program"
+        raise UserError("--tuning-db", got, "a folder of tuning records", remedy)
     dtypes = options.dtype or (TARGETS[options.target].dtypes if options.target in TARGETS else ())
     sizes: list[tuple[int | None, int | None]] = [(options.height, options.width)]
     if options.size:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.instruction_sets import best_of_host, host_machine, without_any
-from mlc_controlnet.locations import DIST
+from mlc_controlnet.locations import DIST, IS_CHECKOUT, TUNING_DB
 
 if TYPE_CHECKING:
     from mlc_controlnet.tuning.judge import Judge
     from mlc_controlnet.tuning.tasks import Task
 
-DEFAULT_RECORDS = Path("tuning_db")
+# An installed package's own folder may be read-only, and ends with its next release.
+DEFAULT_RECORDS = TUNING_DB if IS_CHECKOUT else Path("tuning_db")
 LOCAL, RPC, COMPILERS, BROWSER = "local", "rpc", "compilers", "browser"
 RUNNERS = {"llvm": (LOCAL, RPC), "webgpu": (COMPILERS, BROWSER)}  # the first is the default
 
@@ -52,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=DEFAULT_RECORDS,
         metavar="FOLDER",
-        help=f"where to add the records, in folders of targets and families; default: {DEFAULT_RECORDS}",
+        help="where to add the records, in folders of targets and families; default: tuning_db, which in a checkout "
+        "is what builds use",
     )
     parser.add_argument(
         "--merge",
@@ -63,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only add the records of another such folder: the faster for each device, measured before predicted",
     )
     parser.add_argument(
-        "--report", action="store_true", help="only show the records: before and after, and what is skipped"
+        "--report",
+        action="store_true",
+        help="only show the records of --out: before and after, and what is skipped; default: those that builds use",
     )
     parser.set_defaults(run=run)
 
@@ -78,9 +81,13 @@ def run(options: argparse.Namespace) -> None:
         from mlc_controlnet.bench.compilers.chips import CHIPS
         from mlc_controlnet.tuning.report import report_lines
 
-        check_folder("--out", options.out)
-        print("\n".join(report_lines(options.out, {name: chip.teraflops for name, chip in CHIPS.items()})))
+        folder = TUNING_DB if options.out is None else options.out
+        check_folder("--out", folder)
+        ceilings = {name: chip.teraflops for chip in CHIPS.values() for name in (chip.name, chip.title)}
+        print("\n".join(report_lines(folder, ceilings)))
         return
+    if options.out is None:
+        options.out = DEFAULT_RECORDS
     if options.merge is not None:
         from mlc_controlnet.tuning.records import merge_all
 
@@ -89,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
         return
     runner = check_options(options)
 
+    from mlc_controlnet.passes.schedule.tuning_records import MEASURED
     from mlc_controlnet.tuning.tune import TuneSettings, tune
 
     with contextlib.ExitStack() as stack:
@@ -96,18 +104,25 @@ def run(options: argparse.Namespace) -> None:
             judge, tasks = _in_browsers(options, stack)
         else:
             judge, tasks = {LOCAL: _on_processor, RPC: _on_servers, COMPILERS: _by_compilers}[runner](options)
-        families = "-".join(judge.families.values())
+        families = list(dict.fromkeys(judge.families.values()))
+        folder = options.out / options.target
+        where = f"{'measuring on' if judge.how == MEASURED else 'predicting for'} {' and '.join(judge.families)}"
+        print(f"{where}; records go to {' and '.join(str(folder / name) for name in families)}", flush=True)
         settings = TuneSettings(
             tasks=options.tasks,
             trials=options.trials,
             seconds=options.time_limit,
             seed=options.seed,
-            folder=options.out / options.target,
-            journal=DIST / "tuning" / f"{options.target}-{families}.jsonl",
+            folder=folder,
+            journal=DIST / "tuning" / f"{options.target}-{'-'.join(families)}.jsonl",
             command=options.command_line,
         )
         for line in tune(tasks, judge, settings):
             print(line, flush=True)
+    if options.out.resolve() != TUNING_DB.resolve() and any((folder / name).is_dir() for name in families):
+        print(
+            f"build --tuning-db {options.out} uses them; tune --merge {TUNING_DB} --out {options.out} adds the others"
+        )
 
 
 def check_folder(option: str, folder: Path) -> None:
@@ -176,7 +191,7 @@ def _on_servers(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
     from mlc_controlnet.tuning.tracker_runner import TrackerRunner
 
     runner = TrackerRunner(Tracker(*tracker_address(options.tracker), options.key))
-    print(f"{runner.tracker.count()} servers of the key {options.key}: {runner.device}, {runner.family}", flush=True)
+    print(f"{runner.tracker.count()} servers of the key {options.key}, {runner.device}", flush=True)
     return MeasuringJudge(runner), _tasks(options, runner.target)
 
 
@@ -217,7 +232,6 @@ def _in_browsers(options: argparse.Namespace, stack: contextlib.ExitStack) -> "t
     log(f"open {server.address} in a browser with WebGPU on this machine, in as many as you like: they measure")
     tasks = _tasks(options, tvm_target(TARGETS["webgpu"]))  # while the page is opened
     runner = BrowserRunner(server, admission, log, ends)
-    log(f"measuring on {runner.device}; records go to {options.out / options.target / runner.family}")
     stack.callback(lambda: log(runner.parts() or "nothing was measured"))
     return MeasuringJudge(runner), tasks
 

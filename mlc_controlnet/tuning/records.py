@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import tvm
@@ -15,9 +15,12 @@ from mlc_controlnet.passes.schedule.tuning_records import (
     families_of,
     keep_fastest,
     read_file,
+    write_decisions,
 )
 from mlc_controlnet.tuning.judge import Comparison
 from mlc_controlnet.tuning.tasks import Task
+
+Decision = tuple[str, str]  # an operation's key, and what is decided about it
 
 
 def record_of(task: Task, compared: Comparison, device: str, how: str) -> Record:
@@ -66,8 +69,11 @@ def write_about(folder: Path, command: str) -> None:
     write_text(file, json.dumps(about, indent=1) + "\n")
 
 
-def merge(sources: Sequence[Path], folder: Path) -> tuple[int, int]:
+def merge(sources: Sequence[Path], folder: Path, shared: Collection[Decision] = ()) -> tuple[int, int]:
     """Add the records of other folders to a family's: the faster ones for each device, measured before predicted.
+
+    shared: what other families have records of. They stay although others are faster here: a bundle for all families
+        takes a decision that each of them has a figure for.
 
     Returns:
         How many records the folder holds now, and how many lines were no records that apply, and are left out.
@@ -78,21 +84,30 @@ def merge(sources: Sequence[Path], folder: Path) -> tuple[int, int]:
         found, lines = read_file(source / RECORDS_FILE)
         records += found
         skipped += len(lines)
+    fastest = keep_fastest(records)
     best: dict[tuple[str, str], Record] = {}  # of each operation and device
-    for record in keep_fastest(records):
+    for record in fastest:
         place = record.operation.key, record.device
         if place not in best or record.ratio < best[place].ratio:
             best[place] = record
+    held = [one for one in fastest if one is best[one.operation.key, one.device] or _decision(one) in shared]
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RECORDS_FILE, "".join(record.to_line() for record in best.values()))
-    return len(best), skipped
+    write_text(folder / RECORDS_FILE, "".join(record.to_line() for record in held))
+    return len(held), skipped
 
 
 def merge_all(source: Path, folder: Path, command: str) -> Iterator[str]:
     """Merge every family below `source`, a folder like tuning_db/, into `folder`; yield a line for each."""
     for target in families_of(source):
+        every = [*families_of(target), *families_of(folder / target.name)]
+        found = {family: read_file(family / RECORDS_FILE)[0] for family in every}
         for family in families_of(target):
             into = folder / target.name / family.name
-            held, skipped = merge([family], into)
+            others = (records for of, records in found.items() if of.name != family.name)
+            held, skipped = merge([family], into, {_decision(record) for records in others for record in records})
             write_about(into, command)
             yield f"{target.name}/{family.name}: {held} records, {skipped} lines that are no records left out"
+
+
+def _decision(record: Record) -> Decision:
+    return record.operation.key, write_decisions(record.decisions)

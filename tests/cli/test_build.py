@@ -123,6 +123,7 @@ def test_adding_a_controlnet_needs_a_bundle_and_nothing_else(options: str, compl
             "--calibrate circle --weights int8 --component unet",
             r"--calibrate: got a build without text_encoder, control_embedding, controlnet, vae_decoder, wanted all",
         ),
+        ("--tuning-db nowhere", r"--tuning-db: got nowhere, which is no folder, wanted a folder of tuning records"),
         ("--prediction-type x0", r"--prediction-type: got 'x0', wanted one of epsilon, v_prediction"),
     ],
 )

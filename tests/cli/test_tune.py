@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mlc_controlnet.cli import build as build_command
 from mlc_controlnet.cli import tune as command
 from mlc_controlnet.cli.main import main
 
@@ -15,7 +16,12 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 def test_defaults_are_the_bundled_model_on_llvm() -> None:
     options = parse()
-    assert (options.target, options.model, options.out) == ("llvm", "circles", Path("tuning_db"))
+    assert (options.target, options.model, options.out) == ("llvm", "circles", None)
+
+
+def test_records_go_where_builds_of_a_checkout_find_them() -> None:
+    """Wherever the command is run."""
+    assert command.DEFAULT_RECORDS == build_command.TUNING_DB and command.DEFAULT_RECORDS.is_absolute()
 
 
 @pytest.mark.parametrize(

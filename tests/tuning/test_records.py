@@ -1,11 +1,15 @@
 import json
 from pathlib import Path
 
-from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, RECORDS_FILE, read_file
+import pytest
+
+from mlc_controlnet.bench.compilers.chips import W7900
+from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, RECORDS_FILE, TuningRecords, read_file
 from mlc_controlnet.tuning.records import append_record, merge, merge_all, write_about
 from mlc_controlnet.tuning.report import report_lines
-from tests.tuning.operations import RECORD, changed
+from tests.tuning.operations import RECORD, changed, made_up_tunable
 
+CEILINGS = {name: {"float32": 0.1, "float16": 0.2} for name in (W7900.name, W7900.title)}
 SLOW = changed(seconds=1.8e-6, decisions={"rows": 2, "columns": 16})
 ELSEWHERE = changed(device="Xeon", seconds=1.5e-6)
 
@@ -35,6 +39,21 @@ def test_merging_keeps_the_faster_of_each_device(tmp_path: Path) -> None:
     assert read_file(ours / "llvm" / "v3" / RECORDS_FILE) == ([RECORD, ELSEWHERE], [])
 
 
+def test_merging_keeps_what_other_families_have_records_of(tmp_path: Path) -> None:
+    """Without it a bundle for all families would lose the decision that holds on all of them."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for family, device in (("rdna3", "navi31"), ("ada", "sm_89")):
+        append_record(ours / "webgpu" / family, changed(how=PREDICTED, device=device, seconds=1.5e-6))
+    better = changed(how=PREDICTED, device="navi31", decisions=SLOW.decisions, seconds=1e-6)
+    append_record(theirs / "webgpu" / "rdna3", better)
+    assert list(merge_all(theirs, ours, "")) == ["webgpu/rdna3: 2 records, 0 lines that are no records left out"]
+    families = [ours / "webgpu" / family for family in ("rdna3", "ada")]
+    tunable = made_up_tunable([RECORD.decisions, SLOW.decisions])
+    both, one = (TuningRecords(of).best(tunable) for of in (families, families[:1]))
+    assert both is not None and both.decisions == RECORD.decisions
+    assert one is not None and one.decisions == SLOW.decisions
+
+
 def test_merging_a_measurement_removes_the_prediction_of_its_device(tmp_path: Path) -> None:
     append_record(tmp_path / "a", changed(how=PREDICTED, seconds=1e-7))
     append_record(tmp_path / "b", SLOW)
@@ -47,9 +66,25 @@ def test_the_report_shows_before_and_after_and_names_what_is_skipped(tmp_path: P
     with (tmp_path / "llvm" / "v3" / RECORDS_FILE).open("ab") as file:
         file.write(b"\x80\n")
     append_record(tmp_path / "webgpu" / "rdna3", changed(how=PREDICTED, device="navi31"))
-    lines = list(report_lines(tmp_path, {"navi31": {"float32": 0.1, "float16": 0.2}}))
+    lines = list(report_lines(tmp_path, CEILINGS))
     assert lines[0] == "llvm/v3: 1 records, 1 lines skipped"
     assert lines[1] == "  measured on EPYC: 0.500 of the rules' time, geometric mean of 1"
-    assert lines[3].split()[:4] == ["2.0", "1.0", "0.500", "49"]
+    assert lines[3].split()[:5] == ["2.0", "1.0", "0.500", "49", "-"]
     assert lines[4].startswith("  skipped ") and lines[4].endswith("records.jsonl:2: no text")
     assert lines[8].split()[4:6] == ["49", "%"]
+
+
+@pytest.mark.parametrize(
+    ("device", "share"),
+    [
+        ("amd rdna-3 (AMD Radeon Pro W7900 (RADV NAVI31)), shader-f16", "49"),
+        ("amd rdna-3 (AMD Radeon Pro W7900), shader-f16", "49"),
+        ("amd rdna-3 (AMD Radeon Pro W7900 Dual Slot), shader-f16", "-"),
+        ("amd rdna-3, shader-f16", "-"),
+    ],
+)
+def test_a_measured_gpu_has_its_share_of_the_ceiling_where_its_browser_names_it(
+    device: str, share: str, tmp_path: Path
+) -> None:
+    append_record(tmp_path / "webgpu" / "rdna3", changed(device=device))
+    assert list(report_lines(tmp_path, CEILINGS))[3].split()[4] == share
