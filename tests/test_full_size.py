@@ -161,7 +161,7 @@ PALETTE6 = replace(
     BUDGETS["float16"],
     launches=BUDGETS["float16"].launches | {"vae_decoder": 187},
     activation_megabytes=BUDGETS["float16"].activation_megabytes | {"vae_decoder": 221.5},
-    wgsl_megabytes=1.89,
+    wgsl_megabytes=1.76,
     resident_megabytes=1330.3,
     reduced_megabytes=888.9,
 )

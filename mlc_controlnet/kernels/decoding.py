@@ -3,8 +3,9 @@
 A PrimFunc that reads a packed weight has one block more, from words and table to the weight. Schedules of convolutions
 and matrix products leave it (`Anchored.weights`), and inline it into the copy of the weight that they make anyway: to
 workgroup memory on a GPU, where each number is decoded once for all rows of a tile; to the packed panel on a processor.
-Four neighbours of a row lie in one word, so a vector of four is one read, one shift and one mask: 8 or 4 bits; 6 bits
-are two of each. A palette's table is read from storage: 128 bytes for 64 entries, a cache line or two.
+Four neighbours of a row lie in one word, so a vector of four is one read and shift, then a shift and a mask of each: 8
+or 4 bits; 6 bits are two of these. A palette's table is read from storage: 128 bytes for 64 entries, one or two lines
+of a cache.
 """
 
 import math
@@ -32,11 +33,14 @@ def decode(words: te.Tensor, table: te.Tensor, scheme: Scheme, shape: Sequence[i
         code = None
         for plane in scheme.planes:
             word = words[plane.first_word + row // plane.rows * (scheme.columns // LANES) + column // LANES]
-            first_bit = (row % plane.rows * LANES + column % LANES) * plane.bits
             # TVM's passes reject vectors of uint32 indices. A shift of int32 repeats the sign, which the mask removes.
-            part = (word.astype("int32") >> first_bit) & tirx.const(2**plane.bits - 1, "int32")
+            own = word.astype("int32")  # shifted for a whole vector at first: a number's place in it is a constant
+            if plane.rows > 1:
+                own = own >> row % plane.rows * (LANES * plane.bits)
             if plane.first_bit:
-                part = part << plane.first_bit
+                own = own << plane.first_bit
+            mask = tirx.const((2**plane.bits - 1) << plane.first_bit, "int32")
+            part = own >> column % LANES * plane.bits & mask
             code = part if code is None else code | part
         output, inputs = (column, row) if scheme.outputs_last else (row, column)
         if scheme.method == PALETTE:

@@ -12,6 +12,7 @@ from tvm import tirx
 
 from mlc_controlnet.passes.generate.drop_unused_bindings import DropUnusedBindings
 from mlc_controlnet.passes.generate.shorten_broadcasts import ShortenBroadcasts
+from mlc_controlnet.passes.generate.shorten_decoding import ShortenDecoding
 from mlc_controlnet.passes.generate.use_vector_storage import UseVectorStorage
 
 PIPELINE = "webgpu"  # the pipeline's name for `relax.build` and `tirx.build` of scheduled PrimFuncs
@@ -27,7 +28,7 @@ def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
 
     def finalize_kernels() -> tvm.transform.Pass:
         eliminate = tirx.transform.CommonSubexprElim()
-        shorten = [DropUnusedBindings(), ShortenBroadcasts()]
+        shorten = [DropUnusedBindings(), ShortenDecoding(), ShortenBroadcasts()]
         return tvm.transform.Sequential([UseVectorStorage(), finalize_device(), eliminate, *shorten])
 
     return lower_without_elimination, finalize_host, finalize_kernels

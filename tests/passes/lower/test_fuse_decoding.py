@@ -14,7 +14,7 @@ WIDTH = 32
 def layers() -> tvm.IRModule:
     """Packed linear layers of one shape, one after another; the result of each is an output of the block."""
     scheme = choose_scheme("palette", 6, WIDTH, WIDTH)
-    x = relax.Var("x", relax.TensorType((4, WIDTH), "float32"))
+    x = relax.Var("x", relax.TensorType((WIDTH, WIDTH), "float32"))
     words = [relax.Var(f"words{i}", relax.TensorType((scheme.words,), "uint32")) for i in range(LAYERS)]
     tables = [relax.Var(f"table{i}", relax.TensorType(scheme.table_shape, "float32")) for i in range(LAYERS)]
     builder = relax.BlockBuilder()
