@@ -10,8 +10,11 @@ from mlc_controlnet.passes.schedule.tuning_records import (
     RECORDS_FILE,
     WORST_LOSS,
     WORTH_A_RECORD,
+    Record,
+    families_of,
     geometric_mean,
     read_file,
+    write_decisions,
 )
 from mlc_controlnet.tuning.journal import Journal
 from mlc_controlnet.tuning.judge import Comparison, Judge, Trial
@@ -75,11 +78,11 @@ def tune(tasks: Sequence[Task], judge: Judge, settings: TuneSettings) -> Iterato
             trials, ratio = journal.finished(task.key)
             is_done = trials >= settings.trials and (ratio == 1 or _is_recorded(task, judge, settings.folder))
             if not is_done:
-                best, problems = _search(task, judge, journal, settings, ends)
+                best, others, problems = _search(task, judge, journal, settings, ends)
                 wrong += problems
                 ratio = 1.0 if best is None else _mean_ratio(best)
-                if best is not None:
-                    _record(task, best, judge, settings)
+                for compared in others if best is None else [best, *others]:
+                    _record(task, compared, judge, settings)
                 journal.finish(task.key, settings.trials, ratio)
             saved += (1 - ratio) * before[task.key]
             outcome = "the rules are as good" if ratio == 1 else f"{ratio:.3f} of the rules' time"
@@ -90,28 +93,44 @@ def tune(tasks: Sequence[Task], judge: Judge, settings: TuneSettings) -> Iterato
     yield f"{wrong} candidates discarded: refused, or different from the reference"
 
 
-def _record(task: Task, best: Comparison, judge: Judge, settings: TuneSettings) -> None:
-    """Append a winner to the records of each family, with its figures there."""
+def _record(task: Task, compared: Comparison, judge: Judge, settings: TuneSettings) -> None:
+    """Append a decision to the records of each family, with its figures there, unless it has some already."""
     for device, family in judge.families.items():
-        append_record(settings.folder / family, record_of(task, best, device, judge.how))
+        new = record_of(task, compared, device, judge.how)
+        if all(
+            one.decisions != new.decisions for one in _records_of(task, settings.folder / family, device, judge.how)
+        ):
+            append_record(settings.folder / family, new)
         write_about(settings.folder / family, settings.command)
 
 
 def _is_recorded(task: Task, judge: Judge, folder: Path) -> bool:
     """Return whether all families have a record of the task: an earlier run may have had another folder."""
-    return all(
-        any(
-            (record.operation.key, record.device, record.how) == (task.key, device, judge.how)
-            for record in read_file(folder / family / RECORDS_FILE)[0]
-        )
-        for device, family in judge.families.items()
-    )
+    return all(_records_of(task, folder / family, device, judge.how) for device, family in judge.families.items())
+
+
+def _records_of(task: Task, family: Path, device: str, how: str) -> list[Record]:
+    """Return what a family's folder holds of a task on a device."""
+    records, _ = read_file(family / RECORDS_FILE)
+    return [one for one in records if (one.operation.key, one.device, one.how) == (task.key, device, how)]
+
+
+def _known_elsewhere(task: Task, folder: Path) -> list[Decisions]:
+    """Return what the records of any family decide about a task, as far as its space allows it."""
+    records = [record for family in families_of(folder) for record in read_file(family / RECORDS_FILE)[0]]
+    known = {write_decisions(record.decisions) for record in records if record.operation.key == task.key}
+    return [one for one in task.tunable.space() if write_decisions(one) in known] if known else []
 
 
 def _search(
     task: Task, judge: Judge, journal: Journal, settings: TuneSettings, ends: float
-) -> tuple[Comparison | None, int]:
-    """Search one task; return the winner, None for the rules, and how many candidates were discarded."""
+) -> tuple[Comparison | None, list[Comparison], int]:
+    """Search one task.
+
+    Returns:
+        The winner, None for the rules; the right ones of what other families have records of; how many candidates were
+        discarded. A bundle for all families needs to know of each how a decision does there, also if it loses.
+    """
     search = Search(task.tunable.space(), task.tunable.chosen, settings.seed)
     rules = journal.find(task.key, task.tunable.chosen)
     assert rules is not None, "the rules were tried first"
@@ -124,12 +143,17 @@ def _search(
         for trial in _try(task, candidates, judge, journal, ends):
             search.tell(trial.decisions, _figure(trial, rules))
     discarded = sum(1 for trial in journal.trials_of(task.key) if trial.problem)
+    known = _known_elsewhere(task, settings.folder)
     finalists = search.best(FINALISTS, below=1.0)
+    finalists += [one for one in known if one not in finalists and one != task.tunable.chosen]
     compared = judge.compare(task, finalists) if finalists else []
     winners = [one for one in compared if not one.problem and max(_ratios(one)) <= WORST_LOSS]
     best = min(winners, key=_mean_ratio, default=None)
     discarded += sum(1 for one in compared if one.problem)
-    return (best if best is not None and _mean_ratio(best) <= WORTH_A_RECORD else None), discarded
+    if best is not None and _mean_ratio(best) > WORTH_A_RECORD:
+        best = None
+    others = [one for one in compared if one is not best and not one.problem and one.decisions in known]
+    return best, others, discarded
 
 
 def _try_rules(tasks: Sequence[Task], judge: Judge, journal: Journal, ends: float) -> list[Trial]:

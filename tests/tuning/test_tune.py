@@ -93,7 +93,7 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(settings: TuneSettings) -> 
     assert not again.tried
     assert lines[2].endswith("done before, 0.508 of the rules' time; the whole so far: 0.517")
     records, _ = read_file(settings.folder / "v3" / RECORDS_FILE)
-    assert len(records) == 4, "two of each run, and none of the last"
+    assert len(records) == 2, "what both runs found is there once"
 
 
 def test_a_winner_is_recorded_again_where_its_record_is_missing(settings: TuneSettings) -> None:
@@ -159,6 +159,48 @@ def test_a_winner_over_several_families_stands_in_each_with_its_figures_there(se
     )
     assert first is not None and first.source == "measured on EPYC"
     assert second is None, "alone, the Xeon keeps to the rules"
+
+
+def test_what_other_families_have_records_of_is_compared_too(settings: TuneSettings) -> None:
+    """Without its figure here a bundle for all families could not use it; where it loses, it does not."""
+    list(tune(TASKS[1:2], FakeJudge(), settings))
+    folders = [settings.folder / family for family in ("v3", "v4", "v5")]
+    (winner,), _ = read_file(folders[0] / RECORDS_FILE)
+    tunable = made_up_tunable(SPACE, winner.operation)
+
+    class Xeon(FakeJudge):
+        """Few rows are fast; 30 rows are as said."""
+
+        def __init__(self, family: str, of_thirty: float) -> None:
+            super().__init__(**{f"Xeon for {family}": family})
+            self.of_thirty = of_thirty
+
+        def ratio(self, decisions: Decisions) -> float:
+            rows = decisions["rows"]
+            return 0.5 if rows == 2 else self.of_thirty if rows == 30 else 1.0
+
+        def judge(self, candidates: Sequence[Candidate]) -> list[Trial]:
+            return [Trial(one, {device: self.ratio(one) for device in self.devices}) for _, one in candidates]
+
+        def compare(self, of: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
+            return [
+                Comparison(
+                    one, {device: self.ratio(one) for device in self.devices}, dict.fromkeys(self.devices, 1.0), 130.0
+                )
+                for one in finalists
+            ]
+
+    list(tune(TASKS[1:2], Xeon("v4", 0.9), settings))
+    records, _ = read_file(folders[1] / RECORDS_FILE)
+    assert [(one.decisions["rows"], one.ratio) for one in records] == [(2, 0.5), (30, 0.9)]
+    both = TuningRecords(folders).best(tunable)
+    assert both is not None and both.decisions == {"rows": 30} and len(both.source.split(" and ")) == 2
+    list(tune(TASKS[1:2], Xeon("v5", 1.2), settings))
+    assert [one.ratio for one in read_file(folders[2] / RECORDS_FILE)[0]] == [0.5, 1.2]
+    assert TuningRecords(folders).best(tunable) is None
+    list(tune(TASKS[1:2], Xeon("v5", 1.2), dataclasses.replace(settings, trials=29)))
+    list(tune(TASKS[1:2], Xeon("v5", 1.2), dataclasses.replace(settings, trials=31)))
+    assert len(read_file(folders[2] / RECORDS_FILE)[0]) == 2, "nothing is recorded twice"
 
 
 def test_the_time_limit_ends_a_run_and_loses_nothing(settings: TuneSettings) -> None:
