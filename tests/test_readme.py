@@ -11,7 +11,9 @@ from mlc_controlnet.cli.main import _parser
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
-    path for glob in ("*.md", "docs/*.md", "web/*.md", "mlc_controlnet/**/*.md") for path in ROOT.glob(glob)
+    path
+    for glob in ("*.md", "docs/*.md", "web/*.md", "mlc_controlnet/**/*.md", "tuning_db/*.md")
+    for path in ROOT.glob(glob)
 )
 PACKAGE = ROOT / "mlc_controlnet"
 WRITTEN = ("dist/", "runs/", "out/", "../dist", "mlc_controlnet/packaged/")  # what commands write

@@ -48,8 +48,8 @@ def write_about(folder: Path, command: str) -> None:
     records, _ = read_file(folder / RECORDS_FILE)
     file = folder / ABOUT_FILE
     try:
-        runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
+        runs = list(json.loads(file.read_text(encoding="utf-8"))["runs"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         runs = []
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     run = {"command": command, "date": today, "apache_tvm": tvm.__version__}

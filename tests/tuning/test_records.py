@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mlc_controlnet.bench.compilers.chips import W7900
-from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, RECORDS_FILE, TuningRecords, read_file
+from mlc_controlnet.passes.schedule.tuning_records import ABOUT_FILE, PREDICTED, RECORDS_FILE, TuningRecords, read_file
 from mlc_controlnet.tuning.records import append_record, merge, merge_all, write_about
 from mlc_controlnet.tuning.report import report_lines
 from tests.tuning.operations import RECORD, changed, made_up_tunable
@@ -25,6 +25,19 @@ def test_about_says_where_records_are_from(tmp_path: Path) -> None:
     assert about["records"] == [
         {"operation": RECORD.operation.title, "before_us": 2.0, "after_us": 1.0, "from": "measured on EPYC"}
     ]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\xff\x00", b"{", b"[]", b'{"runs": 7}', b"[" * 100_000],
+    ids=["binary", "cut off", "a list", "no runs", "too deep"],
+)
+def test_an_about_that_cannot_be_read_is_written_anew(damaged: bytes, tmp_path: Path) -> None:
+    append_record(tmp_path, RECORD)
+    (tmp_path / ABOUT_FILE).write_bytes(damaged)
+    write_about(tmp_path, "tune")
+    about = json.loads((tmp_path / ABOUT_FILE).read_text())
+    assert [run["command"] for run in about["runs"]] == ["tune"]
 
 
 def test_merging_keeps_the_faster_of_each_device(tmp_path: Path) -> None:
