@@ -41,17 +41,19 @@ class Comparison:
 
 
 class Judge(Protocol):
-    """Measures candidates, or predicts them.
+    """Measures candidates, or predicts them."""
 
-    Attributes:
-        how: MEASURED or PREDICTED.
-        devices: what a trial has times of.
-        families: device -> the folder of its records, below the target's; all that a comparison has times of.
-    """
+    @property
+    def how(self) -> str:
+        """MEASURED or PREDICTED."""
 
-    how: str
-    devices: Collection[str]
-    families: Mapping[str, str]
+    @property
+    def devices(self) -> Collection[str]:
+        """What a trial has times of."""
+
+    @property
+    def families(self) -> Mapping[str, str]:
+        """Device -> the folder of its records, below the target's; all that a comparison has times of."""
 
     @property
     def batch(self) -> int:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from tvm import tirx
 from tvm.s_tir import ScheduleError
@@ -26,8 +26,8 @@ class MeasuringJudge:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.devices: Collection[str] = (runner.device,)
-        self.families: Mapping[str, str] = {runner.device: runner.family}
+        self.devices = (runner.device,)
+        self.families = {runner.device: runner.family}
         self._reference: tuple[str, Reference] | None = None
 
     @property

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.passes.schedule.tuning_records import write_decisions
 from mlc_controlnet.tuning.search import Search
 
@@ -10,7 +11,7 @@ SPACE = [{"rows": 1 << r, "columns": 1 << c, "step": 1 << s} for r in range(6) f
 CHOSEN = SPACE[0]
 
 
-def cost(decisions: dict[str, int]) -> float:
+def cost(decisions: Decisions) -> float:
     """A bowl with its least at 8 x 16 in steps of 4."""
     rows, columns, step = (math.log2(decisions[name]) for name in ("rows", "columns", "step"))
     return 1 + (rows - 3) ** 2 + (columns - 4) ** 2 + 0.3 * (step - 2) ** 2

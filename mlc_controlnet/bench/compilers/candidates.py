@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +51,8 @@ class CompilerJudge:
         self.chips = chips
         self.batch = batch
         self.searched = [chip for chip in chips if chip.maker == AMD] or list(chips)
-        self.devices: Collection[str] = [chip.name for chip in self.searched]
-        self.families: Mapping[str, str] = {chip.name: FAMILIES[chip.name] for chip in chips}
+        self.devices = [chip.name for chip in self.searched]
+        self.families = {chip.name: FAMILIES[chip.name] for chip in chips}
         self._target = tvm_target(TARGETS["webgpu"])
         self._rules: dict[tuple[str, str], KernelJudgement] = {}  # of an operation on a chip
 
