@@ -206,6 +206,12 @@ def test_a_component_builds_with_the_tuning_records_of_the_package(run, tmp_path
     assert (tmp_path / "made" / "manifest.json").is_file()
 
 
+def test_tuning_writes_below_the_working_directory(run) -> None:
+    """Not into the package, which may be read-only and ends with its next release."""
+    where = run("python", "-c", "from mlc_controlnet.cli.tune import DEFAULT_RECORDS; print(DEFAULT_RECORDS)")
+    assert where.strip() == "tuning_db"
+
+
 def test_the_engine_can_be_written(run, tmp_path: Path) -> None:
     run("mlc-controlnet", "engine")
     assert (tmp_path / "dist" / "engine" / "types" / "engine" / "index.d.ts").is_file()

@@ -43,14 +43,16 @@ def append_record(folder: Path, record: Record) -> None:
     append_line(folder / RECORDS_FILE, record.to_line())
 
 
-def write_about(folder: Path, command: str) -> None:
-    """Write about.json beside a family's records: the runs that made them, and before and after of each operation."""
+def write_about(folder: Path, command: str, merged: Sequence[Path] = ()) -> None:
+    """Write about.json beside a family's records: the runs that made them, and before and after of each operation.
+
+    merged: other folders whose records are among them.
+    """
     records, _ = read_file(folder / RECORDS_FILE)
-    file = folder / ABOUT_FILE
-    try:
-        runs = list(json.loads(file.read_text(encoding="utf-8"))["runs"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        runs = []
+    runs: list[object] = []
+    for one in (run for source in (folder, *merged) for run in _runs_of(source)):
+        if one not in runs:
+            runs.append(one)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     run = {"command": command, "date": today, "apache_tvm": tvm.__version__}
     about = {
@@ -66,7 +68,15 @@ def write_about(folder: Path, command: str) -> None:
             for record in keep_fastest(records)
         ],
     }
-    write_text(file, json.dumps(about, indent=1) + "\n")
+    write_text(folder / ABOUT_FILE, json.dumps(about, indent=1) + "\n")
+
+
+def _runs_of(folder: Path) -> list[object]:
+    """Return the runs that a family's about.json lists; none if it cannot be read."""
+    try:
+        return list(json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))["runs"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def merge(sources: Sequence[Path], folder: Path, shared: Collection[Decision] = ()) -> tuple[int, int]:
@@ -105,7 +115,7 @@ def merge_all(source: Path, folder: Path, command: str) -> Iterator[str]:
             into = folder / target.name / family.name
             others = (records for of, records in found.items() if of.name != family.name)
             held, skipped = merge([family], into, {_decision(record) for records in others for record in records})
-            write_about(into, command)
+            write_about(into, command, [family])
             yield f"{target.name}/{family.name}: {held} records, {skipped} lines that are no records left out"
 
 

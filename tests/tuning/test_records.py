@@ -45,11 +45,14 @@ def test_merging_keeps_the_faster_of_each_device(tmp_path: Path) -> None:
     append_record(ours / "llvm" / "v3", SLOW)
     append_record(theirs / "llvm" / "v3", RECORD)
     append_record(theirs / "llvm" / "v3", ELSEWHERE)
+    write_about(theirs / "llvm" / "v3", "tune --runner rpc")
     with (theirs / "llvm" / "v3" / RECORDS_FILE).open("ab") as file:
         file.write(b'{"key": "cut o')
     lines = list(merge_all(theirs, ours, "tune --merge"))
     assert lines == ["llvm/v3: 2 records, 1 lines that are no records left out"]
     assert read_file(ours / "llvm" / "v3" / RECORDS_FILE) == ([RECORD, ELSEWHERE], [])
+    about = json.loads((ours / "llvm" / "v3" / ABOUT_FILE).read_text())
+    assert [run["command"] for run in about["runs"]] == ["tune --runner rpc", "tune --merge"]
 
 
 def test_merging_keeps_what_other_families_have_records_of(tmp_path: Path) -> None:
