@@ -15,7 +15,7 @@ import tvm
 
 from mlc_controlnet.build import Parity, find_controlnets, report_shared_weights
 from mlc_controlnet.bundle.extender import BundleExtender
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Manifest
+from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Library, Manifest
 from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.writer import BundleWriter
@@ -32,6 +32,7 @@ from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.machine import set_thread_count
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
+from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
 
 _REMEDY = "build the model again with all its ControlNets: --controlnet A --controlnet B"
 
@@ -64,7 +65,7 @@ def add_controlnets(
             paths, others, model_shapes(manifest), manifest.defaults, manifest.model.name, base
         )
         captured = {
-            library.dtype: _shared(clean(capture(checkpoint, library.dtype)), checkpoint, bundle)
+            library.dtype: _as_read_by(library, _shared(clean(capture(checkpoint, library.dtype)), checkpoint, bundle))
             for library in manifest.libraries
         }
         first = captured[manifest.libraries[0].dtype]
@@ -165,6 +166,10 @@ def _shared(captured: CapturedModel, checkpoint: Checkpoint, bundle: Bundle) -> 
     shared = share_weights(captured, checkpoint, holds, functions)
     needed = {v: f for v, f in shared.module.functions_items() if shared.others.get(v.name_hint, v.name_hint) != UNET}
     return dataclasses.replace(shared, module=tvm.IRModule(needed))
+
+
+def _as_read_by(library: Library, captured: CapturedModel) -> CapturedModel:
+    return keep_float16(captured) if library.memory_dtype == "float16" != captured.dtype else captured
 
 
 def _bundle_folder(folder: Path) -> Path:

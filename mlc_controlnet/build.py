@@ -39,6 +39,7 @@ from mlc_controlnet.compile.library import (
     compile_library,
     find_records,
     for_instruction_set,
+    keeps_float16,
     plan_library,
     write_library,
 )
@@ -58,6 +59,7 @@ from mlc_controlnet.parity.mixed_bits import mix_bits
 from mlc_controlnet.parity.parity import Drawn, check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights as find_places
+from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
 from mlc_controlnet.quantize.formats import FLOAT16, LEAST_DB, MIXED, MORE_BITS
 from mlc_controlnet.toolchain.gpu_compilers import check_device
@@ -219,9 +221,12 @@ def plan_libraries(
         OverLimits: any other library exceeds them. The error names the largest picture sizes that fit.
     """
     planned: list[tuple[CapturedModel, PlannedLibrary]] = []
-    for model in models:
-        if model.dtype not in config.dtypes:
+    for captured in models:
+        if captured.dtype not in config.dtypes:
             continue
+        model = captured
+        if keeps_float16(captured.dtype, config.target, bool(config.instruction_sets)):
+            model = keep_float16(captured)
         try:
             for instruction_set in (config.instruction_sets if config.target == "llvm" else ()) or (None,):
                 planned.append((model, plan_library(model.module, model.dtype, config, instruction_set)))
@@ -251,7 +256,11 @@ def compile_libraries(
     planned: Sequence[tuple[CapturedModel, PlannedLibrary]], name: str, folder: Path
 ) -> list[BuiltLibrary]:
     """Generate code for each library and link it in `folder`."""
-    return [BuiltLibrary(*write_library(library, name, folder), model) for model, library in planned]
+    built = []
+    for model, library in planned:
+        path, written = write_library(library, name, folder)
+        built.append(BuiltLibrary(path, dataclasses.replace(written, memory_dtype=model.memory_dtype), model))
+    return built
 
 
 def compare_with_torch(

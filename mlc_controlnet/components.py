@@ -44,6 +44,11 @@ _NUMBER = re.compile(rf"(?<=^{CONTROLNET})_\d+$|(?<=^{CONTROL_EMBEDDING})_\d+$")
 COMPUTE = "compute"
 
 
+def is_matrix(shape: Sequence[object]) -> bool:
+    """Return whether a weight is one of products, convolutions or embeddings: it has two axes or more, others one."""
+    return len(shape) >= 2
+
+
 def numbered(name: str, number: int) -> str:
     """Return the name of a component, or of a checkpoint's part, of ControlNet `number`, which counts from 1."""
     return name if number == 1 else f"{name}_{number}"

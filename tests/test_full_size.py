@@ -24,6 +24,7 @@ from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights
+from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
 from mlc_controlnet.quantize.formats import FORMATS
 
@@ -218,7 +219,20 @@ def keeps(budget: Budget, checkpoint: Checkpoint, captured: CapturedModel) -> No
     assert memory.reduced.peak_bytes <= budget.reduced_megabytes * MEGA
 
 
-def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_bytes: dict[str, int]) -> MemoryPlan:
+@pytest.mark.slow
+def test_on_a_processor_weights_in_float16_leave_room_in_four_gigabytes(stable_diffusion: Checkpoint) -> None:
+    captured = clean(capture(stable_diffusion, "float32"))
+    planned = Pipeline(tvm_target(TARGETS["llvm"], "x86-64-v3")).run(keep_float16(captured).module)
+    _, activation_bytes = count_launches_and_bytes(planned)
+    narrow, wide = (memory_plan(stable_diffusion, captured, activation_bytes, dtype) for dtype in ("float16", ""))
+    assert narrow.resident.peak_bytes <= 3476 * MEGA
+    assert narrow.reduced.peak_bytes <= 2432 * MEGA
+    assert wide.resident.peak_bytes - narrow.resident.peak_bytes >= 2784 * MEGA
+
+
+def memory_plan(
+    checkpoint: Checkpoint, captured: CapturedModel, activation_bytes: dict[str, int], memory_dtype: str = ""
+) -> MemoryPlan:
     """As a build plans it, from the shapes alone."""
     components, records = {}, []
     for name, spec in checkpoint.specs.items():
@@ -229,7 +243,7 @@ def memory_plan(checkpoint: Checkpoint, captured: CapturedModel, activation_byte
             shape = tuple(map(int, ty.shape))
             dtype = "uint32" if ty.dtype == "uint32" else "float16"  # the codes of a quantized weight, or any other
             records.append(ParamRecord(param, shape, dtype, 0, 0, DTYPE_BYTES[dtype] * math.prod(shape)))
-    library = Library("sd15.wasm", "webgpu", captured.dtype, (), {}, activation_bytes, {}, 0)
+    library = Library("sd15.wasm", "webgpu", captured.dtype, (), {}, activation_bytes, {}, 0, memory_dtype=memory_dtype)
     params = ParamsSpec("float16", sum(record.bytes for record in records), (), tuple(records))
     return plan_residency([library], components, params)[library.file]
 

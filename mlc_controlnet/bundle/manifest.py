@@ -5,7 +5,7 @@ Twin: web/src/engine/manifest.ts.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ from mlc_controlnet.components import (
     UNET,
     VAE_ENCODER,
     TensorSpec,
+    is_matrix,
 )
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
@@ -64,9 +65,21 @@ class Library:
     launches: Mapping[str, int]  # kernel launches per call, by function
     largest_binding_bytes: int
     instruction_set: str = ""  # of the processors that run it: x86-64-v3, x86-64-v4, aarch64, wasm-simd128, ...
+    memory_dtype: str = ""  # of matrices on the device: weights of two or more axes, no tables; absent: `dtype`
     kernels: tuple[
         FunctionKernels, ...
     ] = ()  # of webgpu: a browser compiles them in this order, and need not wait for all
+
+    def dtype_on_device(self, stored: str, shape: Sequence[int], is_table: bool) -> str:
+        """Return the dtype of a weight on the device: float16 is widened to the dtype that the library reads.
+
+        Args:
+            stored: its dtype in the shards.
+            is_table: whether it is the table of a packed weight.
+        """
+        if stored != "float16":
+            return stored
+        return self.memory_dtype if self.memory_dtype and is_matrix(shape) and not is_table else self.dtype
 
 
 @dataclass(frozen=True)
@@ -328,6 +341,10 @@ def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
             yield subject, f"{path!r}, which files does not list", "a file of the bundle"
     if not manifest.libraries:
         yield "libraries", "none", "at least one"
+    for library in manifest.libraries:
+        if library.memory_dtype and (library.device, library.memory_dtype) != ("llvm", "float16"):
+            got = f"memory_dtype {library.memory_dtype} for {library.device}"
+            yield f"libraries: {library.file}", got, "float16 for llvm, or none"
     params = {record.name for record in manifest.params.records} | {merged.name for merged in manifest.params.merged}
     for name, entry in manifest.components.items():
         for param in entry.params:

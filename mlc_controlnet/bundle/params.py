@@ -64,6 +64,11 @@ class ParamsSpec:
     merged: tuple[MergedParam, ...] = ()
     quantized: tuple[QuantizedParam, ...] = ()
 
+    @property
+    def tables(self) -> frozenset[str]:
+        """The names of the params that are scales or palettes."""
+        return frozenset(quantized.table for quantized in self.quantized)
+
 
 def param_faults(params: ParamsSpec, sizes: Mapping[str, int]) -> Iterator[Complaint]:
     """Yield what is wrong with the records; `sizes` are the bytes of each file by its path."""

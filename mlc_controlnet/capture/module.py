@@ -15,6 +15,7 @@ from mlc_controlnet.capture.control_embedding import ControlEmbedding
 from mlc_controlnet.capture.controlnet import ControlNet
 from mlc_controlnet.capture.converters import CONVERTERS
 from mlc_controlnet.capture.merge import Merge
+from mlc_controlnet.capture.packed_param import WORDS, PackedParam
 from mlc_controlnet.capture.param import TENSORS, Param
 from mlc_controlnet.capture.residual_sum import ResidualSum
 from mlc_controlnet.capture.text_encoder import TextEncoder
@@ -40,6 +41,7 @@ from mlc_controlnet.components import (
     InputSpec,
     Normal,
     Uniform,
+    is_matrix,
     kind_of,
 )
 
@@ -57,6 +59,8 @@ class CapturedModel:
         others: function for another picture size or longer prompts -> its component.
         shared: component -> the component whose functions it is called with, for those without any of their own.
         merges: param -> how the device makes it, for those that a bundle does not store.
+        memory_dtype: of the matrices among the params, weights of two or more axes, that functions read; "" for
+            `dtype`. Tables of packed weights are no matrices.
     """
 
     dtype: str
@@ -65,10 +69,17 @@ class CapturedModel:
     others: Mapping[str, str] = field(default_factory=dict)
     shared: Mapping[str, str] = field(default_factory=dict)
     merges: Mapping[Param, Merge] = field(default_factory=dict)
+    memory_dtype: str = ""
 
     def function_of(self, component: str) -> str:
         """Return the name of the function that a component is called with."""
         return self.shared.get(component, component)
+
+    def dtype_on_device(self, param: Param, axes: int) -> str:
+        """Return the dtype in which functions read a param of so many axes."""
+        if isinstance(param, PackedParam):
+            return "uint32" if param.stores == WORDS else self.dtype
+        return self.memory_dtype if self.memory_dtype and is_matrix(range(axes)) else self.dtype
 
     def sources(self, param: Param) -> tuple[Param, ...]:
         """Return what a bundle stores of a param: the param, or those that the device makes it of."""

@@ -240,6 +240,7 @@ def _tasks(options: argparse.Namespace, target: object) -> "list[Task]":
     from mlc_controlnet.capture import capture
     from mlc_controlnet.checkpoint import find_model, load_checkpoint
     from mlc_controlnet.passes.pipeline import Pipeline, clean
+    from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
     from mlc_controlnet.tuning.tasks import find_tasks
 
     if options.step:
@@ -248,5 +249,7 @@ def _tasks(options: argparse.Namespace, target: object) -> "list[Task]":
         checkpoint = stable_diffusion()
     else:
         checkpoint = load_checkpoint(find_model(options.model))
-    cleaned = clean(capture(checkpoint, options.dtype)).module
-    return find_tasks(Pipeline(target).run(cleaned, until="lower"), target)
+    cleaned = clean(capture(checkpoint, options.dtype))
+    if options.target == "llvm":  # as a build does
+        cleaned = keep_float16(cleaned)
+    return find_tasks(Pipeline(target).run(cleaned.module, until="lower"), target)

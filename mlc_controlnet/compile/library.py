@@ -161,6 +161,17 @@ def describe_tuned(scheduled: tvm.IRModule, records: TuningRecords | None) -> st
     return f"{text}; records skipped: {skipped}, `tune --report` names the lines" if skipped else text
 
 
+def keeps_float16(dtype: str, target: str, named: bool) -> bool:
+    """Return whether a library of `dtype` for `target` reads its weights in float16 and computes in float32.
+
+    A native processor widens vectors of them as it reads, in half of the bytes, if it has one of INSTRUCTION_SETS.
+
+    Args:
+        named: whether the library is for an instruction set by name; else it is for this machine's best, if any.
+    """
+    return target == "llvm" and dtype == "float32" and (named or best_of_host() is not None)
+
+
 def for_instruction_set(planned: PlannedLibrary, name: str) -> PlannedLibrary:
     """Return the same plan for another instruction set with vectors and registers of the same size."""
     return dataclasses.replace(planned, target=tvm_target(planned.preset, name), instruction_set=name)

@@ -99,6 +99,7 @@ class _ResidencyPlanner:
         self.components = components
         self.records = {record.name: record for record in params.records}
         self.merged = {merged.name: merged for merged in params.merged}
+        self.tables = params.tables
         drawing = (*drawing_components(components), PREVIEW_DECODER)
         self.drawing = [name for name in drawing if name in components]
 
@@ -204,8 +205,9 @@ class _ResidencyPlanner:
         return [self._size(param) for param in self.components[name].params] if name in self.components else []
 
     def _size(self, param: str) -> int:
-        """Return the bytes of a param on the device. A float32 library's weights are widened from float16."""
+        """Return the bytes of a param on the device. Where a float32 library does not read float16, it is widened."""
         if param in self.merged:
-            return math.prod(self.merged[param].shape) * DTYPE_BYTES[self.library.dtype]
-        record = self.records[param]
-        return record.bytes * (DTYPE_BYTES[self.library.dtype] // 2 if record.dtype == "float16" else 1)
+            stored, shape = "float16", self.merged[param].shape
+        else:
+            stored, shape = self.records[param].dtype, self.records[param].shape
+        return math.prod(shape) * DTYPE_BYTES[self.library.dtype_on_device(stored, shape, param in self.tables)]

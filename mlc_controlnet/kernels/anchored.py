@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.s_tir import SBlock, Schedule, ScheduleError
 
 from mlc_controlnet.kernels.convolution import STAGED
-from mlc_controlnet.kernels.decoding import is_decoding
+from mlc_controlnet.kernels.decoding import is_decoding, is_widening
 
 Block = Any  # a block or loop handle of a Schedule
 
@@ -25,8 +25,8 @@ class Anchored:
     """`reduction` writes a local buffer that only `epilogue` reads; `pads` are left for the caller to place.
 
     Attributes:
-        weights: blocks that compute a weight, left for the caller to inline into a copy of it: they decode it, and
-            those that were to be kept.
+        weights: blocks that compute a weight, left for the caller to inline into a copy of it: they decode or widen
+            it, and those that were to be kept.
         copies: the epilogue computes nothing, it only brings the reduction's results to memory.
     """
 
@@ -55,7 +55,8 @@ def anchor(schedule: Schedule, kinds: str, kept: str = "") -> Anchored | None:
     for block in blocks:
         if block is reduction or same_block(schedule, block, output):
             continue
-        if is_decoding(schedule.get(block)) or schedule.get(block).name_hint == kept:
+        computed = schedule.get(block)
+        if is_decoding(computed) or is_widening(computed) or computed.name_hint == kept:
             weights.append(block)
         elif schedule.get(block).name_hint == STAGED or has_condition(schedule, block):
             pads.append(block)

@@ -1,4 +1,4 @@
-"""Decode weights of few bits where a kernel reads them: no decoded copy of a weight is ever in memory.
+"""Decode weights of few bits, and widen those of float16, where a kernel reads them: no copy of all is ever in memory.
 
 A PrimFunc that reads a packed weight has one block more, from words and table to the weight. Schedules of convolutions
 and matrix products leave it (`Anchored.weights`), and inline it into the copy of the weight that they make anyway: to
@@ -17,6 +17,8 @@ from tvm import te, tirx
 from mlc_controlnet.quantize.scheme import LANES, PALETTE, Scheme
 
 WORDS_DTYPE = "uint32"
+# The name of the block that widens a weight. A float16 library casts other tensors with the same structure.
+WIDENED = "widened_weight"
 
 
 def decode(words: te.Tensor, table: te.Tensor, scheme: Scheme, shape: Sequence[int]) -> te.Tensor:
@@ -52,6 +54,11 @@ def decode(words: te.Tensor, table: te.Tensor, scheme: Scheme, shape: Sequence[i
     return te.compute(tuple(shape), value, "decode")
 
 
+def widen(weight: te.Tensor) -> te.Tensor:
+    """Return a float16 weight in float32, which is exact: a processor converts a vector of them in one instruction."""
+    return te.compute(weight.shape, lambda *index: weight[index].astype("float32"), WIDENED)
+
+
 def has_columns_of(scheme: Scheme, shape: Sequence[int]) -> bool:
     """Return whether a weight of this shape has the scheme's columns as its last axes."""
     return any(math.prod(shape[axis:]) == scheme.columns for axis in range(len(shape)))
@@ -60,6 +67,11 @@ def has_columns_of(scheme: Scheme, shape: Sequence[int]) -> bool:
 def is_decoding(block: tvm.s_tir.SBlock) -> bool:
     """Return whether a block reads words of codes: nothing else of a model is uint32."""
     return any(str(region.source.dtype) == WORDS_DTYPE for region in block.reads)
+
+
+def is_widening(block: tvm.s_tir.SBlock) -> bool:
+    """Return whether a block widens a weight."""
+    return str(block.name_hint) == WIDENED
 
 
 def reads_words(function: tirx.PrimFunc) -> bool:

@@ -18,7 +18,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
+from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, inline_weights
 from mlc_controlnet.kernels.decoding import is_decoding, reads_words
 from mlc_controlnet.kernels.doubled_convolution import PHASES, SUMMED
 from mlc_controlnet.kernels.integers import divisors
@@ -257,6 +257,16 @@ def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, re
 
     schedule.compute_at(pixels, panel, preserve_unit_loops=True)
     in_vectors(schedule, schedule.get_loops(pixels)[-1], registers)
+    for weights in found.weights:  # widened once for all pixels: a tile reads single numbers of them
+        _widen_all(schedule, weights, registers)
+
+
+def _widen_all(schedule: Schedule, weights: Block, registers: Registers) -> None:
+    everything = schedule.fuse(*schedule.get_loops(weights))
+    (count,) = extents(schedule, [everything])
+    outer, inner = schedule.split(everything, [None, divisors(count, registers.lanes)[-1]])
+    schedule.vectorize(inner)
+    schedule.parallel(outer)
 
 
 def _split_phases(schedule: Schedule, found: Anchored) -> None:

@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
+from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words, registers_of
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_in_place, params_of
@@ -122,6 +123,7 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     in_vectors(schedule, tile_n, registers)
 
     weights = schedule.cache_read(found.reduction, 1, "global", [found.reduction])
+    decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
     inline_weights(schedule, found)
     schedule.compute_at(found.reduction, m, preserve_unit_loops=True)
     *_, row, column, k = schedule.get_loops(found.reduction)
@@ -136,7 +138,7 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     schedule.compute_at(weights, panel, preserve_unit_loops=True)
     if k_is_last:
         schedule.transform_layout(weights, ("write", 0), lambda *index: (*index[:-2], index[-1], index[-2]))
-    elif found.weights:
+    elif decodes:
         in_words(schedule, schedule.get_loops(weights)[-1])
     else:
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)

@@ -101,10 +101,10 @@ class _Weights:
     tensors: Mapping[str, torch.Tensor]
 
     def on_device(self, param: Param) -> tvm.runtime.Tensor:
-        values = [
-            _tensor(value, "uint32" if value.dtype == torch.uint32 else self.captured.dtype)
-            for value in (source.read(self.tensors).detach() for source in self.captured.sources(param))
-        ]
+        values = []
+        for source in self.captured.sources(param):
+            value = source.read(self.tensors).detach()
+            values.append(_tensor(value, self.captured.dtype_on_device(source, value.ndim)))
         merge = self.captured.merges.get(param)
         return values[0] if merge is None else self.vm[merge.shape.function](*values)
 

@@ -46,6 +46,7 @@ from mlc_controlnet.passes.replace.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.replace.use_group_norm import UseGroupNorm
 from mlc_controlnet.passes.replace.use_layer_norm import UseLayerNorm
 from mlc_controlnet.passes.replace.use_pointwise_matmul import UsePointwiseMatmul
+from mlc_controlnet.passes.replace.widen_weights import WidenWeights
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.schedule.keep_loops_rolled import KeepLoopsRolled
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
@@ -68,7 +69,7 @@ CLEAN = (
 )
 
 # These save launches and memory on a GPU. A processor's schedules need other convolutions and gates unchanged.
-CPU_FUSIONS = (FoldResizeIntoConv2d(on_gpu=False),)
+CPU_FUSIONS = (WidenWeights(), FoldResizeIntoConv2d(on_gpu=False))
 GPU_FUSIONS = (
     SplitLargePlanes(),
     SplitDeepAttention(),

@@ -101,7 +101,7 @@ class Engine:
             set_thread_count()
         vm = VirtualMachine(tvm.runtime.load_module(str(bundle.verified_path(library.file))), device)
         self._vm: VirtualMachine | None = vm
-        self.weights: Weights | None = Weights(bundle, self.memory, library.dtype, device, vm.__getitem__, store)
+        self.weights: Weights | None = Weights(bundle, self.memory, library, device, vm.__getitem__, store)
         self._functions = functions_by_shapes(bundle.manifest.components, bundle.manifest.variants)
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from mlc_controlnet.bundle.manifest import MemoryMode, drawing_components
+from mlc_controlnet.bundle.manifest import Library, MemoryMode, drawing_components
 from mlc_controlnet.bundle.params import MergedParam, ParamRecord
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.components import CONTROLNET, RESIDUAL_SUM, UNET, UNET_SHALLOW, kind_of
@@ -32,7 +32,7 @@ class Weights:
         self,
         bundle: Bundle,
         mode: MemoryMode,
-        compute_dtype: str,
+        library: Library,
         device: Any,
         function: Callable[[str], Any],
         store: WeightStore | None = None,
@@ -42,6 +42,7 @@ class Weights:
         Every shard is checked against its hash before it is read. Raises UserError for a damaged one.
 
         Args:
+            library: says in which dtypes its functions read weights.
             function: returns a function of the library, by its name.
             store: holds the weights that stay, for several bundles; None: they are this bundle's own.
         """
@@ -58,14 +59,15 @@ class Weights:
         self._shards: dict[int, np.ndarray] = {}  # the files, mapped
         self._maps: list[mmap.mmap] = []
         self._kept: dict[str, Any] = {}
-        self._dtype = compute_dtype
+        self._library = library
+        self._tables = bundle.manifest.params.tables
         first = {
             param for name in drawing_components(bundle.manifest.components) for param in self._params.get(name, ())
         }
         for source in {source for param in first for source in self._sources(param)}:
             self._stored(source)
         for param in first & self._staying - self._merged.keys():
-            self._kept[param] = self._upload_to_stay(self._stored(param))
+            self._kept[param] = self._upload_to_stay(param)
         self._give_pages_back()
         self._tuples: dict[str, Any] = {}
         self._turn: str | None = None
@@ -105,7 +107,7 @@ class Weights:
         for param in params:
             if param not in self._kept:
                 upload = self._upload_to_stay if param in self._staying else self._upload
-                coming[param] = upload(self._stored(param))
+                coming[param] = upload(param)
         self._kept |= {param: tensor for param, tensor in coming.items() if param in self._staying}
         return tvm.runtime.convert([self._kept[p] if p in self._kept else coming[p] for p in params])
 
@@ -124,7 +126,7 @@ class Weights:
                 self._read_back[param] = tensor.numpy()
 
     def _make(self, merged: MergedParam) -> Any:
-        sources = [self._kept[s] if s in self._kept else self._upload(self._stored(s)) for s in merged.sources]
+        sources = [self._kept[s] if s in self._kept else self._upload(s) for s in merged.sources]
         made = self._function(merged.function)(*sources)
         self._device.sync()
         free_workspace()
@@ -151,15 +153,21 @@ class Weights:
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    def _upload_to_stay(self, stored: np.ndarray) -> Any:
+    def _upload_to_stay(self, param: str) -> Any:
         """Copy to the device for good, unless another bundle has the same weight there."""
         if self._store is None:
-            return self._upload(stored)
-        return self._store.take(stored, self._dtype, self._device, self._upload)
+            return self._upload(param)
+        return self._store.take(
+            self._stored(param), self._dtype_on_device(param), self._device, lambda _: self._upload(param)
+        )
 
-    def _upload(self, stored: np.ndarray) -> Any:
-        """Copy to the device. For a float32 library, float16 is widened to float32, which is exact."""
-        return tvm.runtime.tensor(stored.astype(self._dtype if stored.dtype == "<f2" else stored.dtype), self._device)
+    def _upload(self, param: str) -> Any:
+        """Copy to the device. Where the library reads float32, float16 is widened to it, which is exact."""
+        return tvm.runtime.tensor(self._stored(param).astype(self._dtype_on_device(param)), self._device)
+
+    def _dtype_on_device(self, param: str) -> str:
+        stored = self._stored(param)
+        return self._library.dtype_on_device(stored.dtype.name, stored.shape, param in self._tables)
 
 
 def free_workspace() -> None:

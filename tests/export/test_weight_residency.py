@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from mlc_controlnet.bundle.manifest import ComponentEntry, Library, MemoryPlan
-from mlc_controlnet.bundle.params import MergedParam, ParamRecord, ParamsSpec
+from mlc_controlnet.bundle.params import MergedParam, ParamRecord, ParamsSpec, QuantizedParam
 from mlc_controlnet.bundle.variant import FunctionEntry, Variant
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS, TensorSpec
 from mlc_controlnet.export.weight_residency import plan_residency
@@ -210,3 +210,19 @@ def test_a_weight_of_two_components_is_counted_once():
     library = Library("x.wasm", "webgpu", "float16", (), {}, ACTIVATION_BYTES, {}, 0)
     planned = plan_residency([library], components, params)["x.wasm"]
     assert planned.resident.peak_bytes == plan().resident.peak_bytes - 2 * PARAMS["controlnet"][0]
+
+
+def test_matrices_in_float16_take_half_of_a_float32_librarys_bytes_and_tables_do_not():
+    components, params = bundle(("unet",))
+    shapes = [(10, 10), (100,), (4, 10), (5,), (5, 6)]  # the last is a palette
+    records = tuple(
+        dataclasses.replace(record, shape=shape) for record, shape in zip(params.records, shapes, strict=True)
+    )
+    quantized = QuantizedParam("unet.weight", (5, 6), "palette", 4, 32, records[2].name, records[4].name)
+    params = dataclasses.replace(params, records=records, quantized=(quantized,))
+
+    def peak(memory_dtype: str) -> int:
+        library = Library("x.so", "llvm", "float32", (), {}, ACTIVATION_BYTES, {}, 0, memory_dtype=memory_dtype)
+        return plan_residency([library], components, params)["x.so"].resident.peak_bytes
+
+    assert peak("") - peak("float16") == 2 * (100 + 40)

@@ -1,9 +1,13 @@
 """Native weights in the two modes of a bundle's memory plan."""
 
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from mlc_controlnet.runtime.weight_store import WeightStore
@@ -109,3 +113,24 @@ def test_the_picture_is_the_same_in_both_modes(circles_bundle):
         pictures.append(np.asarray(drawn[0]))
         pipeline.unload()
     assert np.array_equal(*pictures)
+
+
+def test_matrices_of_circles_lie_in_memory_as_the_bundle_stores_them(circles_bundle):
+    """Weights in memory take what their files take, half of float32, and the plan says so."""
+    (library, *_), params = circles_bundle.manifest.libraries, circles_bundle.manifest.params
+    records = {record.name: record for record in params.records}
+    with Engine.load(circles_bundle) as engine:
+        tensors = {name: engine.weights._kept[name] for name in engine.weights.on_device}
+    dtypes = {name: str(tensor.dtype) for name, tensor in tensors.items()}
+    assert dtypes == {name: "float16" if len(records[name].shape) > 1 else "float32" for name in tensors}
+    sizes = {name: np.dtype(dtypes[name]).itemsize * math.prod(records[name].shape) for name in tensors}
+    stored = sum(records[name].bytes for name in tensors)
+    assert stored < sum(sizes.values()) < 1.02 * stored  # vectors are widened
+    wide = dataclasses.replace(library, memory_dtype="")
+    plans = (
+        plan_residency([library], circles_bundle.manifest.components, params),
+        plan_residency([wide], circles_bundle.manifest.components, params),
+    )
+    narrow_peak, wide_peak = (plan[library.file].resident.peak_bytes for plan in plans)
+    assert wide_peak - narrow_peak == 2 * stored - sum(sizes.values())
+    assert narrow_peak == circles_bundle.manifest.memory[library.file].resident.peak_bytes

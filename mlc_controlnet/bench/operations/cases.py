@@ -1,6 +1,7 @@
 """The computations that a contest measures: operations of Stable Diffusion 1.5, or the components of a model."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,10 @@ from mlc_controlnet.bench.operations.operations import Operation, select
 from mlc_controlnet.bench.operations.work import Work, count_work
 from mlc_controlnet.capture import CapturedModel, Param, capture, capture_module, example_inputs, wrap
 from mlc_controlnet.checkpoint import find_model, load_checkpoint, model_name
+from mlc_controlnet.components import is_matrix
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.passes.pipeline import clean
+from mlc_controlnet.passes.quantize.keep_float16 import read_float16
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 LEAST_DB = {"float32": 60.0, "float16": 35.0}  # signal-to-noise ratio of outputs against torch in float32
@@ -78,6 +81,16 @@ class Cases:
     cases: tuple[Case, ...]
     module: tvm.IRModule
 
+    def with_float16_weights(self) -> "Cases":
+        """Return the same cases, in float32, whose functions read matrices in float16, as a library for llvm does."""
+        cases = (
+            dataclasses.replace(
+                case, params=tuple(param.half() if is_matrix(param.shape) else param for param in case.params)
+            )
+            for case in self.cases
+        )
+        return Cases(tuple(cases), read_float16(self.module, {case.name: () for case in self.cases}))
+
 
 def operation_cases(patterns: tuple[str, ...], reduced: bool, dtype: str) -> Cases:
     """Return the operations whose name contains one of `patterns`, or all operations if there are no patterns.
@@ -121,7 +134,7 @@ def _captured(operations: Sequence[Operation], reduced: bool, dtype: str) -> Cas
     for operation in operations:
         torch.manual_seed(0)
         name = operation.name
-        modules[name] = operation.make().to(DTYPES[dtype]).eval()
+        modules[name] = operation.make().half().to(DTYPES[dtype]).eval()  # weights are as a bundle stores them
         shapes = operation.shapes(operation.size_on(reduced))
         inputs[name] = tuple(torch.randn(shape).to(DTYPES[dtype]) for shape in shapes)
         function, own_names = capture_module(modules[name], inputs[name])

@@ -25,7 +25,7 @@ from mlc_controlnet.bench.operations.torch_peers import COMPILED, EAGER, load_to
 from mlc_controlnet.bench.operations.turns import CaseOutcome, take_turns
 from mlc_controlnet.bench.own_process import OwnProcess, ProcessFailed
 from mlc_controlnet.bench.torch_device import synchronize
-from mlc_controlnet.compile.library import plan_library, write_library
+from mlc_controlnet.compile.library import keeps_float16, plan_library, write_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.machine import processor_name, set_thread_count
@@ -139,7 +139,10 @@ def run_native_contest(make_cases: Callable[[], Cases], rules: NativeRules, fold
 
 def prepare_cases(make_cases: Callable[[], Cases], rules: NativeRules, folder: Path) -> Prepared:
     """Write the files of each case but ONNX's into `folder`, and compile our library there."""
-    cases, library_module = _write_cases(make_cases(), folder)
+    made = make_cases()
+    if keeps_float16(rules.dtype, rules.target, rules.instruction_set is not None):
+        made = made.with_float16_weights()
+    cases, library_module = _write_cases(made, folder)
     config = BuildConfig(model="bench", target=rules.target, dtypes=(rules.dtype,), out=folder, tuning_db=TUNING_DB)
     planned = plan_library(library_module, rules.dtype, config, rules.instruction_set)
     library, _ = write_library(planned, "bench", folder)

@@ -1,4 +1,4 @@
-"""Decode a weight in the kernel that reads it.
+"""Decode or widen a weight in the kernel that reads it.
 
 Before: w = call_tir(decode, (words, table)); y = call_tir(matmul, (x, w))
 After:  y = call_tir(fused_decode_matmul, (x, words, table))
@@ -17,7 +17,7 @@ from tvm import relax, tirx
 
 from mlc_controlnet.kernels.marks import mark_pattern, pattern_of
 from mlc_controlnet.passes.matching import is_call
-from mlc_controlnet.passes.quantize.decoding_calls import Decoding, decoding
+from mlc_controlnet.passes.quantize.decoding_calls import computed_weight
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class FuseDecoding:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         rewritten, fired = rewrite_calls(mod, _Rule())
-        log.info("%d calls decode what they read", fired)
+        log.info("%d calls decode or widen what they read", fired)
         return rewritten
 
 
@@ -39,10 +39,10 @@ class _Rule:
         if not is_call(call, "relax.call_tir"):
             return None
         module = site.builder.get()
-        decodings = [decoding(site.bound_to(argument), module) for argument in call.args[1]]
-        if not any(decodings):
+        decodings = [computed_weight(site.bound_to(argument), module) for argument in call.args[1]]
+        if all(found is None for found in decodings):
             return None
-        key = (call.args[0], *(found and found.call.args[0] for found in decodings))
+        key = (call.args[0], *(None if found is None else found.args[0] for found in decodings))
         if key not in self.fused:
             fused = mark_pattern(_fuse(call, decodings, module), pattern_of(module[call.args[0]]))
             self.fused[key] = site.builder.add_func(fused, f"fused_decode_{call.args[0].name_hint}")
@@ -50,13 +50,13 @@ class _Rule:
         return relax.call_tir(self.fused[key], [x for own in operands for x in _operands(*own)], call.ty)
 
 
-def _operands(argument: relax.Expr, found: Decoding | None) -> list[relax.Expr]:
-    return [argument] if found is None else found.operands
+def _operands(argument: relax.Expr, found: relax.Call | None) -> list[relax.Expr]:
+    return [argument] if found is None else list(found.args[1])
 
 
-def _fuse(call: relax.Call, decodings: Sequence[Decoding | None], module: tvm.IRModule) -> tirx.PrimFunc:
-    """Return what `call` does with its operands, those that are decoded as words and tables."""
-    called = [call.args[0], *(found.call.args[0] for found in decodings if found is not None)]
+def _fuse(call: relax.Call, decodings: Sequence[relax.Call | None], module: tvm.IRModule) -> tirx.PrimFunc:
+    """Return what `call` does with its operands, weights as they are in memory."""
+    called = [call.args[0], *(found.args[0] for found in decodings if found is not None)]
     builder = relax.BlockBuilder(tvm.IRModule({function: module[function] for function in called}))
     params = [
         [relax.Var(f"p{index}_{part}", x.ty) for part, x in enumerate(_operands(argument, found))]
@@ -66,7 +66,7 @@ def _fuse(call: relax.Call, decodings: Sequence[Decoding | None], module: tvm.IR
     with builder.function("fused", flat, {"Primitive": True}, private=True):
         with builder.dataflow():
             given = [
-                own[0] if found is None else builder.emit(relax.call_tir(found.call.args[0], own, found.call.ty))
+                own[0] if found is None else builder.emit(relax.call_tir(found.args[0], own, found.ty))
                 for own, found in zip(params, decodings, strict=True)
             ]
             result = builder.emit_output(relax.call_tir(call.args[0], given, call.ty))

@@ -1,1 +1,1 @@
-"""After phase clean: weights become words of codes, which kernels decode as they read them."""
+"""After phase clean: weights become words of codes, or stay float16; kernels decode or widen them as they read them."""

@@ -1,6 +1,7 @@
-"""The calls that decode a packed weight in Relax, and how passes recognise them.
+"""The calls that decode a packed weight in Relax or widen one of float16, and how passes recognise them.
 
 w = call_tir(decode, (words, table))          # the scheme is an attribute of `decode`
+w = call_tir(widen, (weight,))                # so is that it widens
 """
 
 from dataclasses import asdict, dataclass
@@ -8,11 +9,12 @@ from dataclasses import asdict, dataclass
 import tvm
 from tvm import relax, te, tirx
 
-from mlc_controlnet.kernels.decoding import decode
+from mlc_controlnet.kernels.decoding import decode, widen
 from mlc_controlnet.passes.matching import is_call
 from mlc_controlnet.quantize.scheme import Scheme
 
 _SCHEME = "quantization"  # the attribute of a PrimFunc that decodes
+_WIDENS = "widens_weight"  # and of one that widens
 
 
 def emit_decoding(
@@ -25,6 +27,11 @@ def emit_decoding(
 
     # Marked before it is added: a builder adds equal functions once, and so equal layers share a kernel.
     return builder.call_te(decoded, words, table, primfunc_name_hint="decode", primfunc_attrs={_SCHEME: asdict(scheme)})
+
+
+def emit_widening(builder: relax.BlockBuilder, weight: relax.Expr) -> relax.Call:
+    """Return the call that widens a float16 weight."""
+    return builder.call_te(widen, weight, primfunc_name_hint="widen", primfunc_attrs={_WIDENS: True})
 
 
 def scheme_of(function: tirx.PrimFunc) -> Scheme | None:
@@ -48,6 +55,14 @@ class Decoding:
     def operands(self) -> list[relax.Expr]:
         """Words and table."""
         return list(self.call.args[1])
+
+
+def computed_weight(expr: relax.Expr | None, mod: tvm.IRModule) -> relax.Call | None:
+    """Return the call that decodes or widens a weight; None if `expr` is no such call."""
+    if not is_call(expr, "relax.call_tir"):
+        return None
+    attributes = getattr(mod[expr.args[0]], "attrs", None) or {}
+    return expr if _SCHEME in attributes or _WIDENS in attributes else None
 
 
 def decoding(expr: relax.Expr | None, mod: tvm.IRModule) -> Decoding | None:

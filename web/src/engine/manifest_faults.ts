@@ -112,6 +112,10 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
     if (!files.has(path)) yield [subject, `'${path}', which files does not list`, "a file of the bundle"];
   }
   if (!parsed.libraries.length) yield ["libraries", "none", "at least one"];
+  for (const { file, device, memory_dtype } of parsed.libraries) {
+    if (memory_dtype && (device !== "llvm" || memory_dtype !== "float16"))
+      yield [`libraries: ${file}`, `memory_dtype ${memory_dtype} for ${device}`, "float16 for llvm, or none"];
+  }
   const params = new Set([...parsed.params.records, ...parsed.params.merged].map((entry) => entry.name));
   for (const [name, component] of Object.entries(parsed.components)) {
     for (const param of component.params) {

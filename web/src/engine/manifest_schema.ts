@@ -30,6 +30,7 @@ const library = record({
   activation_bytes: mapping(integer), // of planned activations, by function
   launches: mapping(integer), // kernel launches per call, by function
   largest_binding_bytes: integer,
+  memory_dtype: absentMeans("", string), // of matrices on the device, in a library for llvm; absent: the compute dtype
   instruction_set: absentMeans("", string), // of the processors that run a library for llvm: x86-64-v3, x86-64-v4, aarch64
   kernels: absentMeans([], list(functionKernels)), // of webgpu: they are compiled in this order, and not all are waited for
 });

@@ -179,6 +179,7 @@ export function makeLibrary(changes: Partial<Manifest["libraries"][number]> = {}
     dtype: "float32",
     required_features: [],
     instruction_set: "",
+    memory_dtype: "",
     required_limits: { maxBufferSize: 1024 },
     activation_bytes: {},
     launches: {},

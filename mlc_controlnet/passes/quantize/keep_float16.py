@@ -1,0 +1,103 @@
+"""Leave weights in float16, as a bundle stores them, in the memory of a library that computes in float32.
+
+Before: main(x, params): w = params[3]; y = matmul(x, w)                        # params[3] in float32
+After:  main(x, params): w16 = params[3]; w = astype(w16, "float32"); y = matmul(x, w)
+
+`WidenWeights` and `FuseDecoding` make each widening a part of the kernel that reads the weight. The numbers are the
+same, in half of the bytes. It is for processors that convert vectors of float16, as all of INSTRUCTION_SETS do.
+Vectors stay in float32, such as biases and those of norms: they are a thousandth of a model. So do the tables of packed
+weights, which kernels read one number at a time.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from mlc_controlnet.capture import CapturedModel, PackedParam
+from mlc_controlnet.capture.merge import merge_module
+from mlc_controlnet.components import is_matrix
+from mlc_controlnet.passes.clean.param_sources import inputs_of
+from mlc_controlnet.passes.quantize.find_weights import is_param
+
+log = logging.getLogger(__name__)
+
+
+def keep_float16(captured: CapturedModel) -> CapturedModel:
+    """Return the model, captured in float32, whose functions read its matrices in float16.
+
+    captured: after phase clean, with the Control-LoRAs' shared weights and with packed weights. Functions that make
+        weights of others read and write float16 too.
+    """
+    assert captured.dtype == "float32" and not captured.memory_dtype, "narrow the weights of a float32 model once"
+    functions = {captured.function_of(name): own for name, own in captured.params.items()}
+    functions |= {function: captured.params[component] for function, component in captured.others.items()}
+    present = {global_var.name_hint for global_var in captured.module.get_global_vars()}
+    module = read_float16(
+        captured.module,
+        {
+            name: {number for number, param in enumerate(own) if isinstance(param, PackedParam)}
+            for name, own in functions.items()
+            if name in present
+        },
+    )
+    merges = merge_module((merge.shape for merge in captured.merges.values()), "float16")
+    for made, function in merges.functions_items():
+        module.update_func(module.get_global_var(made.name_hint), function)
+    return dataclasses.replace(captured, module=module, memory_dtype="float16")
+
+
+def read_float16(module: tvm.IRModule, packed: Mapping[str, Collection[int]]) -> tvm.IRModule:
+    """Return the module, after phase clean, whose functions read their matrices in float16.
+
+    packed: function -> the numbers of its params that are words or tables, which stay as they are.
+    """
+    return tvm.transform.Sequential([_KeepFloat16(name, numbers) for name, numbers in packed.items()])(module.clone())
+
+
+@tvm.transform.module_pass(opt_level=0, name="KeepFloat16")
+class _KeepFloat16:
+    """`packed`: numbers of the params that are words or tables."""
+
+    def __init__(self, function: str, packed: Collection[int]) -> None:
+        self.function = function
+        self.packed = packed
+
+    def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        global_var = mod.get_global_var(self.function)
+        narrower = _Narrower(mod, mod[global_var], self.packed)
+        narrower.builder_.update_func(global_var, narrower.narrowed_function())
+        log.info("%s: %d weights are read in float16", self.function, len(narrower.narrowed))
+        return narrower.builder_.get()
+
+
+@mutator
+class _Narrower(PyExprMutator):
+    def __init__(self, mod: tvm.IRModule, function: relax.Function, packed: Collection[int]) -> None:
+        super().__init__(mod)
+        self.function = function
+        old = function.params[inputs_of(function)]
+        fields = list(old.ty.fields)
+        self.narrowed = {n for n, ty in enumerate(fields) if n not in packed and is_matrix(ty.shape)}
+        types = [
+            relax.TensorType(ty.shape, "float16") if number in self.narrowed else ty for number, ty in enumerate(fields)
+        ]
+        self.bundled = relax.Var(old.name, relax.TupleType(types))
+
+    def narrowed_function(self) -> relax.Function:
+        function = self.function
+        body = self.visit_expr(function.body)
+        inputs = list(function.params[: inputs_of(function)])
+        return relax.Function([*inputs, self.bundled], body, function.ret_ty, function.is_pure, function.attrs)
+
+    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
+        if not is_param(binding.value, self.function):
+            super().visit_var_binding_(binding)
+            return
+        value: relax.Expr = relax.TupleGetItem(self.bundled, binding.value.index)
+        if binding.value.index in self.narrowed:
+            value = relax.op.astype(self.builder_.emit(value), "float32")
+        self.builder_.emit_normalized(relax.VarBinding(binding.var, self.builder_.normalize(value)))
