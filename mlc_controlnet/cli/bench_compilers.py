@@ -24,6 +24,14 @@ def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         action="store_true",
         help="also a whole step of Stable Diffusion 1.5, which takes minutes; with --only sd15_step_512, nothing else",
     )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="FORMAT",
+        help="with --step: what its weights are stored in, as in build, but for mixed; can be repeated: the step is "
+        "judged with each; default: float16",
+    )
     parser.add_argument("--peer", action="store_true", help="onnxruntime-web's shaders instead of ours")
     parser.add_argument("--dtype", action="append", default=[], help="can be repeated; default: float16")
     parser.add_argument(
@@ -53,9 +61,12 @@ def _bench_compilers(options: argparse.Namespace) -> None:
     from mlc_controlnet.bench.compilers.judgement import Judgement
     from mlc_controlnet.bench.compilers.measure import ORDER, JudgeSettings, measure
     from mlc_controlnet.bench.compilers.table import HEAD, LEGEND, lines
+    from mlc_controlnet.quantize.formats import FLOAT16
 
     check_checkout("bench compilers")
     on_intel = [name for name in options.chip if name in DEVICES]
+    if on_intel and options.weights:
+        raise UserError("--weights", f"--chip {on_intel[0]}", "chips that a step is judged on", "leave out one of them")
     missing: list[UserError] = []  # of some chips: the rows of the others come first
     if on_intel:
         try:
@@ -73,6 +84,7 @@ def _bench_compilers(options: argparse.Namespace) -> None:
         dtypes=tuple(options.dtype) or ("float16",),
         chips=tuple(options.chip) or ("navi31",),
         command=options.command_line,
+        weights=tuple(options.weights) or (FLOAT16,),
     )
     kept = read_figures()
     if options.measured is not None:

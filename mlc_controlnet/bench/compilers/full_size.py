@@ -1,8 +1,10 @@
 """One denoising step of Stable Diffusion 1.5 with a ControlNet at 512x512: every kernel with its number of launches.
 
-The weights hold no values, so that nothing is downloaded and little memory is touched: no kernel depends on one.
+The weights hold no values, so that nothing is downloaded and little memory is touched: no kernel depends on one. They
+can be packed as `build --weights` packs them: kernels then decode them.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -12,14 +14,20 @@ from torch import nn
 from mlc_controlnet.bench.compilers.chips import Chip
 from mlc_controlnet.bench.compilers.judge import Subject, judge_module
 from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.compilers.kernels import bytes_of
 from mlc_controlnet.bench.operations.cases import DTYPES
 from mlc_controlnet.bench.operations.work import count_work
-from mlc_controlnet.capture import capture, example_inputs, wrap
+from mlc_controlnet.capture import CapturedModel, Quantizer, capture, example_inputs, wrap
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import CONTROLNET, UNET, ModelShape
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.passes.pipeline import clean
+from mlc_controlnet.passes.quantize.find_weights import find_weights
+from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
+from mlc_controlnet.quantize.formats import FLOAT16
 
+# Formats of `build --weights`; which of them `mixed` gives to a weight depends on its values.
+WEIGHTS = (FLOAT16, "int8", "palette6", "int4", "palette4")
 NAME = "sd15_step_512"
 TITLE = "Stable Diffusion 1.5, 512x512: UNet and ControlNet, one call of each"
 PIXELS = 512
@@ -62,8 +70,37 @@ def subject_of_step(checkpoint: Checkpoint, dtype: str) -> Subject:
     return Subject(NAME, TITLE, multiply_adds, least_bytes)
 
 
-def judge_step(dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
-    """Judge every kernel of a step: minutes, most of them for capture and code."""
+def name_of_step(weights: str) -> str:
+    """Return the name of the step's row with weights of a format, one of WEIGHTS."""
+    return NAME if weights == FLOAT16 else f"{NAME}_{weights}"
+
+
+def judge_step(dtype: str, weights: Sequence[str], chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
+    """Judge every kernel of a step: minutes, most of them for capture and code.
+
+    Args:
+        weights: formats, of WEIGHTS; the step is judged with each. FLOAT16: as they are, in `dtype`.
+    """
     checkpoint = stable_diffusion()
-    module = clean(capture(checkpoint, dtype)).module
-    yield from judge_module(subject_of_step(checkpoint, dtype), module, dtype, chips)
+    captured = clean(capture(checkpoint, dtype))
+    subject = subject_of_step(checkpoint, dtype)
+    for name in weights:
+        packed = pack(captured, name)
+        saved = weight_bytes(captured) - weight_bytes(packed)
+        title = TITLE if name == FLOAT16 else f"{TITLE}; weights {name}"
+        row = dataclasses.replace(
+            subject, name=name_of_step(name), title=title, least_bytes=subject.least_bytes - saved
+        )
+        yield from judge_module(row, packed.module, dtype, chips)
+
+
+def pack(captured: CapturedModel, weights: str) -> CapturedModel:
+    """Return the model after phase clean as `build --weights` has it, without rounding a number."""
+    places = find_weights(captured) if weights != FLOAT16 else {}
+    return quantize_model(captured, formats_of_components(captured, lambda _: weights, places), places, Quantizer())
+
+
+def weight_bytes(captured: CapturedModel) -> int:
+    """Return the bytes of the weights of all components."""
+    functions = (captured.module[captured.function_of(name)] for name in captured.params)
+    return sum(bytes_of(field) for function in functions for field in function.params[-1].ty.fields)

@@ -11,7 +11,7 @@ from mlc_controlnet import __version__
 from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
 from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures
-from mlc_controlnet.bench.compilers.full_size import NAME, judge_step
+from mlc_controlnet.bench.compilers.full_size import NAME, WEIGHTS, judge_step, name_of_step
 from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
 from mlc_controlnet.bench.compilers.judgement import Judgement
@@ -21,8 +21,9 @@ from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.webgpu_contest import peer_version
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.quantize.formats import FLOAT16
 
-ORDER = (NAME, *(operation.name for operation in OPERATIONS))
+ORDER = (*map(name_of_step, WEIGHTS), *(operation.name for operation in OPERATIONS))
 Miss = Callable[[UserError], None]  # takes what a chip lacks: the others are judged
 Show = Callable[[Chip, str, Judgement], None]  # takes a chip, a dtype and a judgement as soon as it is known
 
@@ -34,6 +35,7 @@ class JudgeSettings:
     Attributes:
         only: parts of operations' names; empty: all operations; full_size.NAME alone, with `step`: none.
         step: judge a whole denoising step too.
+        weights: formats of the step's weights, of full_size.WEIGHTS: it is judged with each.
         peer: judge onnxruntime-web's shaders instead of ours.
         command: the command line that produces the same figures again.
     """
@@ -44,10 +46,17 @@ class JudgeSettings:
     dtypes: tuple[str, ...]
     chips: tuple[str, ...]
     command: str
+    weights: tuple[str, ...] = (FLOAT16,)
 
     def __post_init__(self) -> None:
         for dtype in self.dtypes:
             check_one_of("--dtype", dtype, DTYPES)
+        for name in self.weights:
+            check_one_of("--weights", name, WEIGHTS)
+        if self.peer and self.step:
+            raise UserError("--peer", "--step", "single operations", "leave out one of them: the step is ours")
+        if self.weights != (FLOAT16,) and not self.step:
+            raise UserError("--weights", ", ".join(self.weights), "a step, whose weights they are", "add --step")
 
 
 def measure(settings: JudgeSettings, show: Show, miss: Miss) -> list[CompilerFigures]:
@@ -100,4 +109,4 @@ def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterat
     elif not only_step:
         yield from judge_operations(settings.only, dtype, chips)
     if settings.step:
-        yield from judge_step(dtype, chips)
+        yield from judge_step(dtype, settings.weights, chips)

@@ -10,6 +10,7 @@ from mlc_controlnet.bench.compilers.figures import AND, OURS, PEER, CompilerFigu
 from mlc_controlnet.bench.compilers.full_size import NAME as STEP
 from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
+from mlc_controlnet.bench.compilers.packed_steps import packed_tables
 from mlc_controlnet.bench.compilers.plot import plot
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import write_text
@@ -54,7 +55,7 @@ def write_report(
         before, rest = text.split(BEGIN)
         section = list(_summary(kept))
         if number > 0:
-            section += [*_picture(Path(os.path.relpath(folder, page.parent))), *_heaviest(kept)]
+            section += [*_picture(Path(os.path.relpath(folder, page.parent))), *_heaviest(kept), *packed_tables(kept)]
         content[page] = f"{before}{BEGIN}\n" + "\n".join(section) + f"\n{END}{rest.split(END)[1]}"
     folder.mkdir(parents=True, exist_ok=True)
     for path, new in content.items():

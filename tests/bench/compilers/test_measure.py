@@ -94,3 +94,21 @@ def test_the_command_ends_with_a_line_for_each_and_exit_code_2(capsys: pytest.Ca
     assert told.out.count("matmul on Radeon Pro W7900") == 1
     errors = [line for line in told.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2 and "navi99" in errors[0] and "[compilers]" in errors[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--weights", "palette6"], "--weights: got palette6, wanted a step, whose weights they are; add --step"),
+        (["--step", "--weights", "mixed"], "--weights: got 'mixed', wanted one of float16, int8, palette6, "),
+        (["--step", "--weights", "unet=int8"], "--weights: got 'unet=int8', wanted one of float16, "),
+        (["--step", "--peer", "--weights", "int8"], "--peer: got --step, wanted single operations; "),
+        (["--step", "--weights", "int8", "--chip", "acm-g10"], "--weights: got --chip acm-g10, wanted chips that "),
+    ],
+)
+def test_weights_that_no_step_has_are_refused_in_a_line(
+    options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "compilers", *options]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {told}")

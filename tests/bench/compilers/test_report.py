@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from mlc_controlnet.bench.compilers.amd_isa import Cost
 from mlc_controlnet.bench.compilers.figures import (
     FOLDER,
     OURS,
@@ -13,6 +14,7 @@ from mlc_controlnet.bench.compilers.figures import (
     read_intel_figures,
     write_figures,
 )
+from mlc_controlnet.bench.compilers.full_size import NAME
 from mlc_controlnet.bench.compilers.intel import IntelJudgement, IntelKernel
 from mlc_controlnet.bench.compilers.report import BEGIN, END, write_report
 from mlc_controlnet.errors import UserError
@@ -118,3 +120,22 @@ def test_kept_kernels_execute_the_multiply_adds_that_their_operation_needs() -> 
                 doubled = kept.contestant == OURS and row.name.startswith("upsample")  # four taps do what nine would
                 least, most = (4 / 9, 5 / 9) if doubled and done < 0.9 else (0.95, 2.2)
                 assert least <= done <= most, f"{kept.file_name}, {row.name}: {done:.3f} of what it needs"
+
+
+def test_a_step_with_packed_weights_stands_beside_the_same_step_without(tmp_path: Path, pages: list[Path]) -> None:
+    ours, theirs = made_up_judgements()
+    write_report([ours, theirs], [], pages, tmp_path / "figures")
+    assert "weights of few bits" not in pages[1].read_text()
+
+    product, norm = kernel("fused_matmul3_kernel", 3000.0, 10), kernel("norm_kernel", 10.0)
+    read = dataclasses.replace(kernel("NT_matmul_kernel", 1.0), microseconds={"vector": 1.0, "memory": 1000.0})
+    decoding = dataclasses.replace(kernel("fused_matmul3_kernel", 3300.0, 10), cost=Cost(vector=12, multiply_adds=15))
+    faster = dataclasses.replace(read, microseconds={"vector": 1.0, "memory": 500.0})
+    plain, packed = judgement(NAME, product, read, norm), judgement(f"{NAME}_palette6", decoding, faster, norm)
+    write_report([dataclasses.replace(ours, rows=(plain, packed)), theirs], [], pages, tmp_path / "figures")
+    text = pages[1].read_text()
+    assert "| float16 | 31.0 | 1.00x | 30.01 | 1.00 |\n| palette6 | 33.5 | 1.08x | 33.01 | 0.50 |" in text
+    assert "| other matrix products | 30.00 | 33.00, 1.10x | 1.20x |" in text
+    assert "| products of one row | 1.00 | 0.50, 0.50x | 1.00x |" in text
+    assert "| kernels without weights | 0.01 | 0.01, 1.00x | 1.00x |" in text
+    assert "palette6" not in pages[0].read_text()
