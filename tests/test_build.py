@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlc_controlnet.build import build, for_browsers_that_hold, load_model
+from mlc_controlnet.build import build, for_browsers_that_hold, load_model, packs_control_loras
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
-from mlc_controlnet.config import BuildConfig
+from mlc_controlnet.config import BuildConfig, WeightsOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
@@ -88,3 +88,22 @@ def test_a_model_that_webassembly_cannot_hold_gets_no_library_for_it(
     assert kept.instruction_sets == (("wasm-simd128",) if fits else ())
     assert kept.captured_dtypes == (("float16", "float32") if fits else ("float16",))
     assert ("left out the libraries for browsers without a GPU" in str(capsys.readouterr())) != fits
+
+
+@pytest.mark.parametrize(
+    ("options", "packs"),
+    [
+        ((), False),
+        (("mixed",), True),
+        (("unet=int8", "controlnet=palette6"), True),
+        (("unet=palette6",), False),
+        (("mixed", "unet=float16"), False),
+        (("text_encoder=int8",), False),
+    ],
+)
+def test_control_loras_are_merged_where_the_unet_and_they_have_few_bits(
+    options: tuple[str, ...], packs: bool, tmp_path: Path
+) -> None:
+    weights = tuple(map(WeightsOption.parse, options))
+    config = BuildConfig("circles", "llvm", ("float32",), tmp_path / "out", tmp_path, weights=weights)
+    assert packs_control_loras(config) is packs

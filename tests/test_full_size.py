@@ -4,6 +4,7 @@ The weights hold no values, so that nothing is downloaded and a gigabyte is enou
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -20,6 +21,7 @@ from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
 from mlc_controlnet.components import COMPONENTS, ModelShape
 from mlc_controlnet.config import TARGETS, Defaults
+from mlc_controlnet.config import Budget as BitBudget
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
@@ -27,6 +29,7 @@ from mlc_controlnet.passes.quantize.find_weights import find_weights
 from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
 from mlc_controlnet.quantize.formats import FORMATS
+from tests.fixtures.few_bits import stored_megabytes, with_mixed_bits
 
 pytestmark = pytest.mark.integration
 
@@ -198,6 +201,34 @@ def test_weights_of_few_bits_take_no_more_bytes(in_float16: CapturedModel, weigh
             packed = places[param].scheme(*FORMATS[weights]).bytes if param in places else plain
             stored += packed if component != "vae_encoder" else 0
     assert stored <= WEIGHT_MEGABYTES[weights] * MEGA
+
+
+@pytest.mark.parametrize(
+    ("budget", "megabytes", "resident", "reduced"),
+    [("4.5bits", 839.6, 1070.5, 739.1), ("850MB", 850.0, 1080.9, 728.5)],
+)
+def test_mixed_bits_fit_a_download_of_850_megabytes_and_a_gpu_with_1200(
+    stable_diffusion: Checkpoint,
+    in_float16: CapturedModel,
+    budget: str,
+    megabytes: float,
+    resident: float,
+    reduced: float,
+) -> None:
+    """Activations are those of palette6, whose kernels bind the same buffers."""
+    drawing = tuple(name for name in in_float16.params if name != "vae_encoder")
+    checkpoint = replace(stable_diffusion, components=drawing)
+    captured = replace(in_float16, params={name: in_float16.params[name] for name in drawing})
+    packed = with_mixed_bits(captured, checkpoint, BitBudget.parse(budget))
+    memory = memory_plan(checkpoint, packed, bytes_of(PALETTE6.activation_megabytes))
+    assert stored_megabytes(packed, checkpoint) <= megabytes
+    assert memory.resident.peak_bytes <= resident * MEGA
+    assert memory.reduced.peak_bytes <= reduced * MEGA
+
+
+def bytes_of(megabytes: Mapping[str, float]) -> dict[str, int]:
+    """Activations of components, at most."""
+    return {name: int(size * MEGA) for name, size in megabytes.items()}
 
 
 def keeps(budget: Budget, checkpoint: Checkpoint, captured: CapturedModel) -> None:

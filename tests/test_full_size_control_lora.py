@@ -14,16 +14,29 @@ from mlc_controlnet.capture.merge import merge_module
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.checkpoint.weight_update import Product
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
-from mlc_controlnet.components import CONTROLNET, UNET
-from mlc_controlnet.config import TARGETS
+from mlc_controlnet.components import CONTROL_EMBEDDING, CONTROLNET, TEXT_ENCODER, UNET, VAE_DECODER
+from mlc_controlnet.config import TARGETS, Budget
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
-from tests.test_full_size import MEGA, MIB, stable_diffusion, wgsl
+from tests.fixtures.few_bits import in_format, stored_megabytes, tiny_autoencoder, with_mixed_bits
+from tests.test_full_size import (
+    MEGA,
+    MIB,
+    PALETTE6,
+    bytes_of,
+    memory_plan,
+    stable_diffusion,
+    wgsl,
+    without_values,
+)
 
 __all__ = ["stable_diffusion"]  # a fixture
 pytestmark = pytest.mark.integration
 
 RANK = 128
+DRAWING = (TEXT_ENCODER, CONTROL_EMBEDDING, CONTROLNET, UNET, VAE_DECODER)
+# Of the tiny autoencoder's decoder at 512x512; tests/test_full_size_sdxs.py holds it.
+TINY_DECODER_MEGABYTES = 103.9
 WHOLE = "controlnet_"  # the layers of the control image, and the convolutions before the residuals
 
 
@@ -42,13 +55,23 @@ def control_lora(stable_diffusion: Checkpoint) -> Checkpoint:
     for parameter in controlnet.parameters():
         if parameter.ndim == 1:
             parameter.fill_(1.0)  # a file has its own, which are not the UNet's
-    own = {CONTROLNET: products(controlnet)}
-    return dataclasses.replace(stable_diffusion, components=(CONTROLNET, UNET), control_loras=own)
+    return dataclasses.replace(
+        stable_diffusion,
+        components=DRAWING,
+        parts={**stable_diffusion.parts, **without_values({"vae": tiny_autoencoder()})},
+        shape=dataclasses.replace(stable_diffusion.shape, encodes_to_moments=False),
+        control_loras={CONTROLNET: products(controlnet)},
+    )
 
 
 @pytest.fixture(scope="module")
-def shared(control_lora: Checkpoint) -> CapturedModel:
-    return share_weights(clean(capture(control_lora, "float16")), control_lora)
+def captured(control_lora: Checkpoint) -> CapturedModel:
+    return clean(capture(control_lora, "float16"))
+
+
+@pytest.fixture(scope="module")
+def shared(control_lora: Checkpoint, captured: CapturedModel) -> CapturedModel:
+    return share_weights(captured, control_lora)
 
 
 def test_a_control_lora_of_rank_128_adds_a_fifth_of_its_controlnet(
@@ -73,3 +96,27 @@ def test_the_gpu_makes_its_weights_within_the_limits_of_every_device(shared: Cap
     assert max(activation_bytes.values()) <= 82 * MEGA  # before any component's are there
     assert len(launches) <= 26
     assert sum(launches[merge.shape.function] for merge in shared.merges.values()) <= 315  # once
+
+
+@pytest.mark.parametrize(
+    ("budget", "megabytes", "resident", "reduced"),
+    [("4.5bits", 812.5, 925.7, 660.8), ("700MB", 700.0, 813.3, 566.3)],
+)
+def test_with_few_bits_its_weights_are_merged_and_packed(
+    control_lora: Checkpoint,
+    captured: CapturedModel,
+    shared: CapturedModel,
+    budget: str,
+    megabytes: float,
+    resident: float,
+    reduced: float,
+) -> None:
+    """Factors would keep the weights of the UNet's encoder in float16. The decoder is a tiny autoencoder's."""
+    merged = share_weights(captured, control_lora, functions=())
+    packed = with_mixed_bits(merged, control_lora, Budget.parse(budget))
+    activations = {**PALETTE6.activation_megabytes, VAE_DECODER: TINY_DECODER_MEGABYTES}
+    memory = memory_plan(control_lora, packed, bytes_of(activations))
+    assert stored_megabytes(packed, control_lora) <= megabytes
+    assert memory.resident.peak_bytes <= resident * MEGA
+    assert memory.reduced.peak_bytes <= reduced * MEGA
+    assert megabytes < stored_megabytes(in_format(shared, "int4"), control_lora) - 400  # 4.5 bits, too

@@ -39,7 +39,7 @@ def share_weights(
     Args:
         captured: after phase clean.
         holds: whether the bundle has one of the UNet's params, for a bundle that exists.
-        functions: those of its libraries; None: any can be compiled.
+        functions: those of its libraries; None: any can be compiled; (): the device makes no params.
     """
     if UNET not in captured.params:
         return captured

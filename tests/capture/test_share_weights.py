@@ -123,6 +123,16 @@ def test_factors_that_are_no_smaller_are_merged_by_the_build(folder: Path, tmp_p
     assert stored_bytes(model, CONTROLNET, checkpoint)[0] == stored_bytes(model, CONTROLNET, checkpoint)[1]
 
 
+def test_without_functions_the_device_makes_nothing_and_equal_weights_are_still_the_unets(folder: Path) -> None:
+    checkpoint = load(folder, "canny")
+    plain = clean(capture(checkpoint))
+    model = share_weights(plain, checkpoint, functions=())
+    assert model.merges == {}
+    assert relax_functions(model) == relax_functions(plain)
+    others = set(model.params[CONTROLNET]) - set(plain.params[CONTROLNET])
+    assert [param.name for param in others] == [f"unet.{OWN}"]
+
+
 def test_a_pack_of_which_one_layer_has_no_factors_is_merged_by_the_build(folder: Path, tmp_path: Path) -> None:
     save_control_lora(tmp_path / "part.safetensors", folder / "model", RANK, seed=3, untold=[IN_PACK])
     checkpoint = load_checkpoint(
