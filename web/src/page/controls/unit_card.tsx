@@ -118,11 +118,13 @@ function ControlNetChoice({ studio, unit }: { studio: Studio; unit: ControlUnit 
 function Hint({ unit, id }: { unit: ControlUnit; id: string }) {
   const { drawing } = unit;
   const tool = drawing.tool.value;
+  const { scribbleHint, colorHint, toolHints } = t.value;
+  const hints: Readonly<Record<string, string>> = { scribble: scribbleHint, color: colorHint };
   const pen = drawing.isDrawingByKeys ? t.value.penDown : t.value.penUp;
   return (
     <p class="hint" id={id}>
       <span class="mouse">
-        {t.value.toolHints[tool]}
+        {(tool === "pencil" && hints[unit.kind.value]) || toolHints[tool]}
         <span class="drop">{t.value.orDrop}</span>.
       </span>
       <span class="keys">

@@ -62,7 +62,7 @@ export class ControlUnit {
     this.paint(kind === "seg" ? classOf("sky") : undefined);
     if (kind === "color") this.drawing.color.value = FIRST_COLOR;
     if (!FOR_LINES.has(kind)) this.drawing.beginWith(EMPTY); // the ring is for a model that follows lines
-    if (!this.tools.includes(this.drawing.tool.peek())) this.drawing.setTool(this.tools[0]);
+    this.drawing.setTool(this.tools[0]);
   }
 
   /** Let the board speak of any model: it draws with a brush, and begins empty. */
@@ -77,6 +77,7 @@ export class ControlUnit {
   get tools(): readonly Tool[] {
     if (this.kind.value === "seg") return ["area", "pencil", "line", "eraser"];
     if (this.kind.value === "color") return ["pencil", "line", "area", "eraser"];
+    if (this.kind.value === "scribble") return ["pencil", "line", "ring", "eraser"];
     return TOOLS.filter((tool) => tool !== "area");
   }
 

@@ -360,6 +360,8 @@ export const de: Texts = {
   boardRole: "Zeichenfläche",
   tool: "Werkzeug",
   tools: { ring: "Ring", pencil: "Stift", line: "Linie", area: "Fläche", eraser: "Radierer" },
+  scribbleHint: "Ein Ding mit seinen Linien zeichnen",
+  colorHint: "Malen, wo welche Farbe ist",
   toolHints: {
     ring: "Von der Mitte nach außen ziehen",
     pencil: "Eine geschlossene Linie zeichnen",

@@ -266,6 +266,8 @@ export const en = {
   boardRole: "drawing board",
   tool: "Drawing tool",
   tools: { ring: "Ring", pencil: "Pencil", line: "Line", area: "Area", eraser: "Eraser" },
+  scribbleHint: "Draw a thing by its lines",
+  colorHint: "Paint where each colour goes",
   toolHints: {
     ring: "Drag from the middle outwards",
     pencil: "Draw a closed line",
