@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +49,7 @@ class Entrant:
     needs_torch: bool = False
 
 
-class Contestant:
+class Contestant(OwnProcess):
     """The process of one entrant. The end of a `with` block ends it.
 
     Attributes:
@@ -60,19 +59,18 @@ class Contestant:
     """
 
     def __init__(self, entrant: Entrant) -> None:
-        self.name = entrant.name
-        self._process = OwnProcess(entrant.name, entrant.needs_torch)
-        self.load_ms, self.first_call_ms = self._process.call(_start, entrant.load)
-        self._calls = max(1, math.ceil(1000 * TURN_SECONDS / self._process.call(_time_calls, 1)))
+        super().__init__(entrant.name, entrant.needs_torch)
+        self.load_ms, self.first_call_ms = self.call(_start, entrant.load)
+        self._calls = max(1, math.ceil(1000 * TURN_SECONDS / self.call(_time_calls, 1)))
 
     def take_turn(self) -> float:
         """Return the mean milliseconds of one call, over as many calls as take about TURN_SECONDS."""
-        milliseconds: float = self._process.call(_time_calls, self._calls)
+        milliseconds: float = self.call(_time_calls, self._calls)
         return milliseconds
 
     def timing(self, turns: Sequence[float], ours: Sequence[float] = ()) -> Timing:
         """Return the times of this contestant's turns, with its peak memory so far. ours: see `Timing.ours_wall_ms`."""
-        peak = self._process.call(peak_memory_bytes) / 2**20
+        peak = self.call(peak_memory_bytes) / 2**20
         return Timing(self.load_ms, self.first_call_ms, tuple(turns), (), tuple(ours), round(peak, 1))
 
     def outputs(self, file: Path) -> Iterator[np.ndarray]:
@@ -80,16 +78,8 @@ class Contestant:
 
         This comes after `timing`: peak memory is to be that of the calls alone.
         """
-        self._process.call(_write_outputs, file)
+        self.call(_write_outputs, file)
         yield from read_arrays(file)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.end()
 
 
 # The code below runs in the contestant's process, which has one side.

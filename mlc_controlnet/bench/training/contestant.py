@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -51,7 +50,7 @@ class Loop:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class Contestant:
+class Contestant(OwnProcess):
     """The process of one loop. The end of a `with` block ends it.
 
     Args:
@@ -60,31 +59,23 @@ class Contestant:
 
     def __init__(self, loop: Loop, folder: Path) -> None:
         self.loop = loop
-        self._process = OwnProcess(loop.name)
-        self._process.call(_start, loop, folder)
+        super().__init__(loop.name)
+        self.call(_start, loop, folder)
 
     def seconds_per_step(self, steps: int) -> float:
         """Take `steps` steps and return their mean time."""
-        seconds: float = self._process.call(_time_steps, steps)
+        seconds: float = self.call(_time_steps, steps)
         return seconds
 
     def peak_memory_mib(self) -> float:
         """Return the peak so far: of the process on a processor, of allocations on a GPU."""
-        mebibytes: float = self._process.call(_peak_memory)
+        mebibytes: float = self.call(_peak_memory)
         return mebibytes
 
     def tflop_per_sample(self) -> float:
         """Return the counted operations of one step, forward and backward, divided by its batch."""
-        work: float = self._process.call(_count_work)
+        work: float = self.call(_count_work)
         return work / self.loop.batch
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.end()
 
 
 # The code below runs in the contestant's process, which has one step function.

@@ -15,13 +15,12 @@ from collections.abc import Collection, Mapping
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.expr_functor import mutator
 
 from mlc_controlnet.capture import CapturedModel, PackedParam
 from mlc_controlnet.capture.merge import merge_module
 from mlc_controlnet.components import is_matrix
-from mlc_controlnet.passes.clean.param_sources import inputs_of
-from mlc_controlnet.passes.quantize.find_weights import is_param
+from mlc_controlnet.passes.quantize.param_rewriter import ParamRewriter, param_types
 
 log = logging.getLogger(__name__)
 
@@ -69,35 +68,19 @@ class _KeepFloat16:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         global_var = mod.get_global_var(self.function)
         narrower = _Narrower(mod, mod[global_var], self.packed)
-        narrower.builder_.update_func(global_var, narrower.narrowed_function())
+        narrower.builder_.update_func(global_var, narrower.rewritten())
         log.info("%s: %d weights are read in float16", self.function, len(narrower.narrowed))
         return narrower.builder_.get()
 
 
 @mutator
-class _Narrower(PyExprMutator):
+class _Narrower(ParamRewriter):
     def __init__(self, mod: tvm.IRModule, function: relax.Function, packed: Collection[int]) -> None:
-        super().__init__(mod)
-        self.function = function
-        old = function.params[inputs_of(function)]
-        fields = list(old.ty.fields)
-        self.narrowed = {n for n, ty in enumerate(fields) if n not in packed and is_matrix(ty.shape)}
-        types = [
-            relax.TensorType(ty.shape, "float16") if number in self.narrowed else ty for number, ty in enumerate(fields)
-        ]
-        self.bundled = relax.Var(old.name, relax.TupleType(types))
+        old = param_types(function)
+        self.narrowed = {number for number, ty in enumerate(old) if number not in packed and is_matrix(ty.shape)}
+        new = [relax.TensorType(ty.shape, "float16") if n in self.narrowed else ty for n, ty in enumerate(old)]
+        super().__init__(mod, function, new)
 
-    def narrowed_function(self) -> relax.Function:
-        function = self.function
-        body = self.visit_expr(function.body)
-        inputs = list(function.params[: inputs_of(function)])
-        return relax.Function([*inputs, self.bundled], body, function.ret_ty, function.is_pure, function.attrs)
-
-    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
-        if not is_param(binding.value, self.function):
-            super().visit_var_binding_(binding)
-            return
-        value: relax.Expr = relax.TupleGetItem(self.bundled, binding.value.index)
-        if binding.value.index in self.narrowed:
-            value = relax.op.astype(self.builder_.emit(value), "float32")
-        self.builder_.emit_normalized(relax.VarBinding(binding.var, self.builder_.normalize(value)))
+    def replacement(self, number: int, var: relax.Var) -> relax.Expr:
+        value: relax.Expr = relax.TupleGetItem(self.bundled, number)
+        return relax.op.astype(self.builder_.emit(value), "float32") if number in self.narrowed else value

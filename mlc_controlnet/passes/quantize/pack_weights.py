@@ -11,13 +11,12 @@ from collections.abc import Mapping
 
 import tvm
 from tvm import relax
-from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.expr_functor import mutator
 
 from mlc_controlnet.capture import CapturedModel, Param, Quantizer, packed
-from mlc_controlnet.passes.clean.param_sources import inputs_of
 from mlc_controlnet.passes.matching import shape_of
 from mlc_controlnet.passes.quantize.decoding_calls import emit_decoding
-from mlc_controlnet.passes.quantize.find_weights import is_param
+from mlc_controlnet.passes.quantize.param_rewriter import ParamRewriter, param_types
 from mlc_controlnet.quantize.scheme import Scheme
 
 
@@ -56,44 +55,29 @@ class _PackWeights:
     def transform_module(self, mod: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
         global_var = mod.get_global_var(self.function)
         packer = _Packer(mod, mod[global_var], self.schemes)
-        packer.builder_.update_func(global_var, packer.packed_function())
+        packer.builder_.update_func(global_var, packer.rewritten())
         return packer.builder_.get()
 
 
 @mutator
-class _Packer(PyExprMutator):
+class _Packer(ParamRewriter):
     def __init__(self, mod: tvm.IRModule, function: relax.Function, schemes: Mapping[int, Scheme]) -> None:
-        super().__init__(mod)
-        self.function = function
         self.schemes = schemes
-        old = function.params[inputs_of(function)]
         types: list[relax.Type] = []
         self.first: dict[int, int] = {}  # number of an old param -> of its first part
-        for number, ty in enumerate(old.ty.fields):
+        for number, ty in enumerate(param_types(function)):
             self.first[number] = len(types)
             scheme = schemes.get(number)
             types += [ty] if scheme is None else _types(scheme, ty.dtype)
-        self.bundled = relax.Var(old.name, relax.TupleType(types))
+        super().__init__(mod, function, types)
 
-    def packed_function(self) -> relax.Function:
-        function = self.function
-        body = self.visit_expr(function.body)
-        inputs = list(function.params[: inputs_of(function)])
-        return relax.Function([*inputs, self.bundled], body, function.ret_ty, function.is_pure, function.attrs)
-
-    def visit_var_binding_(self, binding: relax.VarBinding) -> None:
-        if not is_param(binding.value, self.function):
-            super().visit_var_binding_(binding)
-            return
-        number = binding.value.index
+    def replacement(self, number: int, var: relax.Var) -> relax.Expr:
         first = relax.TupleGetItem(self.bundled, self.first[number])
         if number not in self.schemes:
-            value: relax.Expr = first
-        else:
-            words = self.builder_.emit(first)
-            table = self.builder_.emit(relax.TupleGetItem(self.bundled, self.first[number] + 1))
-            value = emit_decoding(self.builder_, words, table, self.schemes[number], shape_of(binding.var))
-        self.builder_.emit_normalized(relax.VarBinding(binding.var, self.builder_.normalize(value)))
+            return first
+        words = self.builder_.emit(first)
+        table = self.builder_.emit(relax.TupleGetItem(self.bundled, self.first[number] + 1))
+        return emit_decoding(self.builder_, words, table, self.schemes[number], shape_of(var))
 
 
 def _types(scheme: Scheme, dtype: object) -> list[relax.TensorType]:
