@@ -39,7 +39,7 @@ def test_peers_take_turns_with_ours_and_a_failing_one_costs_its_own_times_only(
     log = tmp_path / "log"
     wrong, no_number = OUTPUT + 1, np.full_like(OUTPUT, np.nan)
     peers = [
-        Entrant("large", partial(adding, "large", log, held_mib=64)),
+        Entrant("large", partial(adding, "large", log, held_mib=72)),
         Entrant("mortal", partial(dying, 3)),
         Entrant("failing", failing),
         Entrant("wrong", partial(adding, "wrong", log, wrong)),
