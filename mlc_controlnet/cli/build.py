@@ -211,8 +211,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dump-ir", type=Path, metavar="FOLDER", help="write the IRModule after each phase into FOLDER"
     )
     site = parser.add_argument_group("the site's list of models")
-    site.add_argument("--licence", default="", metavar="TEXT", help="of the model, for example Apache-2.0")
-    site.add_argument("--picture", type=Path, metavar="FILE", help="a picture that shows what the model draws")
+    site.add_argument(
+        "--licence", default="", metavar="TEXT", help="of the model, such as Apache-2.0; default: what its card names"
+    )
+    site.add_argument(
+        "--picture", type=Path, metavar="FILE", help="what the model draws; default: picture.png in the model's folder"
+    )
     site.add_argument(
         "--mirror",
         action="append",
@@ -244,15 +248,23 @@ def run(options: argparse.Namespace) -> None:
 
 
 def listing_of(options: argparse.Namespace) -> "Listing":
-    """Return what the site's list of models says of this one. Raises UserError for a bad address or a missing file."""
+    """Return what the site's list of models says of this one: the options, or else what the model's folder says.
+
+    Raises:
+        UserError: an address is none, or a file is missing.
+    """
+    from mlc_controlnet.site.model_card import licence_in, picture_in
     from mlc_controlnet.site.models_file import Listing, check_mirrors
 
     if options.picture is not None and not options.picture.is_file():
         raise UserError("--picture", f"no file {options.picture}", "a picture's file", "check the path")
-    listing = Listing(options.licence, options.picture, check_mirrors(options.mirror))
-    if options.model != BUNDLED_MODEL or options.licence or options.picture:
-        return listing
-    return Listing("Apache-2.0", BUNDLED_MODELS / BUNDLED_MODEL / "picture.png", listing.mirrors)
+    bundled = BUNDLED_MODELS / options.model
+    folder = bundled if bundled.is_dir() and not Path(options.model).exists() else Path(options.model)
+    return Listing(
+        options.licence or licence_in(folder),
+        options.picture or picture_in(folder),
+        check_mirrors(options.mirror),
+    )
 
 
 def add(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.cli.build import add_arguments, resolve, run, site_folder
+from mlc_controlnet.cli.build import add_arguments, listing_of, resolve, run, site_folder
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BuildConfig, ControlNetOption, EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
@@ -145,3 +145,15 @@ def test_a_folder_that_is_not_a_site_is_refused_before_the_build(tmp_path: Path)
     with pytest.raises(UserError, match="mine-site: got something that is not a site"):
         run(parser.parse_args(["--target", "webgpu", "--out", str(tmp_path / "mine")]))
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_models_folder_speaks_for_it_unless_an_option_does(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "picture.png").touch()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = listing_of(parser.parse_args(["--model", str(tmp_path)]))
+    assert (told.licence, told.picture) == ("mit", tmp_path / "picture.png")
+    assert listing_of(parser.parse_args(["--model", str(tmp_path), "--licence", "mine"])).licence == "mine"
+    assert listing_of(parser.parse_args([])).licence == "apache-2.0"
+    assert listing_of(parser.parse_args(["--model", "org/model"])).picture is None

@@ -34,7 +34,7 @@ from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, encode
 from mlc_controlnet.train.doodle.quality import measure
 from mlc_controlnet.train.doodle.sheet import contact_sheet, reconstruction_sheet
 from mlc_controlnet.train.memory import keep_freed_memory
-from mlc_controlnet.train.model_folder import save_part, save_pipeline
+from mlc_controlnet.train.model_folder import save_pipeline
 
 Log = Callable[[str], None]
 STEPS, GUIDANCE_SCALE = 20, 3.0
@@ -262,8 +262,8 @@ class Run:
 
     def _write_model(self, pipeline: StableDiffusionControlNetPipeline, colors: ControlNetModel) -> None:
         with whole_folder(self.out / "doodle") as partial:
-            save_pipeline(pipeline, partial, STEPS, GUIDANCE_SCALE)
-            save_part(colors, partial / "controlnet_color")
+            both = {"scribble": pipeline.controlnet, "color": colors}
+            save_pipeline(pipeline, partial, STEPS, GUIDANCE_SCALE, both)
             (partial / "CREDITS.md").write_text(credits_of_drawings(), encoding="utf-8")
         size = sum(file.stat().st_size for file in (self.out / "doodle").rglob("*") if file.is_file())
         self.log(f"{self.out / 'doodle'}: {size / 1e6:.1f} MB in float16")

@@ -59,13 +59,12 @@ def test_every_stage_trains_and_shows_what_it_learned(finished: tuple[Path, list
     assert (out / "progress-000003.png").is_file() and (out / "reconstruction.png").is_file()
 
 
-def test_the_model_is_one_that_a_build_takes_with_a_second_controlnet(finished: tuple[Path, list[str]]) -> None:
+def test_the_model_is_one_that_a_build_takes_with_both_controlnets(finished: tuple[Path, list[str]]) -> None:
     out, _ = finished
     checkpoint = load_checkpoint(out / "doodle", None, None)
     assert checkpoint.specs["vae_decoder"].outputs[0].shape == (1, 3, 128, 128)
     assert checkpoint.shape.latent_channels == 8 and checkpoint.shape.tokens == 32
-    both = {"scribble": out / "doodle" / "controlnet", "color": out / "doodle" / "controlnet_color"}
-    assert len(load_checkpoint(out / "doodle", controlnets=both).controlnets) == 2
+    assert load_checkpoint(out / "doodle").controlnets == {"scribble": "scribble", "color": "color"}
 
 
 def test_a_saved_model_draws_a_doodle(finished: tuple[Path, list[str]]) -> None:
