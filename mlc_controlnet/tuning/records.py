@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import tvm
+import tvm_ffi
+from tvm import tirx
 
 from mlc_controlnet.files import append_line, write_text
 from mlc_controlnet.passes.schedule.tuning_records import (
@@ -34,7 +36,13 @@ def record_of(task: Task, compared: Comparison, device: str, how: str) -> Record
         device=device,
         decibels=round(compared.decibels, 1),
         tvm=tvm.__version__,
+        tvm_hash=tvm_hash(task.function),
     )
+
+
+def tvm_hash(function: tirx.PrimFunc) -> str:
+    """Return this TVM's structural hash of a function, whatever its name: 16 hex digits."""
+    return f"{tvm_ffi.structural_hash(function.without_attr('global_symbol')) & (2**64 - 1):016x}"
 
 
 def append_record(folder: Path, record: Record) -> None:

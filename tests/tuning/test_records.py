@@ -4,14 +4,45 @@ from pathlib import Path
 import pytest
 
 from mlc_controlnet.bench.compilers.chips import W7900
-from mlc_controlnet.passes.schedule.tuning_records import ABOUT_FILE, PREDICTED, RECORDS_FILE, TuningRecords, read_file
-from mlc_controlnet.tuning.records import append_record, merge, merge_all, write_about
+from mlc_controlnet.passes.schedule.tuning_records import (
+    ABOUT_FILE,
+    MEASURED,
+    PREDICTED,
+    RECORDS_FILE,
+    TuningRecords,
+    read_file,
+)
+from mlc_controlnet.tuning.judge import Comparison
+from mlc_controlnet.tuning.records import append_record, merge, merge_all, record_of, tvm_hash, write_about
 from mlc_controlnet.tuning.report import report_lines
-from tests.tuning.operations import RECORD, changed, made_up_tunable
+from tests.tuning.operations import RECORD, changed, made_up_tunable, make_linear, make_task
 
 CEILINGS = {name: {"float32": 0.1, "float16": 0.2} for name in (W7900.name, W7900.title)}
 SLOW = changed(seconds=1.8e-6, decisions={"rows": 2, "columns": 16})
 ELSEWHERE = changed(device="Xeon", seconds=1.5e-6)
+
+
+def test_a_record_has_the_hash_of_tvm_beside_ours(tmp_path: Path) -> None:
+    task = make_task()
+    compared = Comparison(RECORD.decisions, {"EPYC": 1e-6}, {"EPYC": 2e-6}, 120.0)
+    record = record_of(task, compared, "EPYC", MEASURED)
+    assert record.tvm_hash == tvm_hash(make_linear(16)["NT_matmul"]) and len(record.tvm_hash) == 16
+    renamed = task.function.with_attr("global_symbol", "another_name")
+    assert tvm_hash(renamed) == record.tvm_hash != tvm_hash(make_linear(24)["NT_matmul"])
+    append_record(tmp_path, record)
+    assert read_file(tmp_path / RECORDS_FILE) == ([record], [])
+
+
+def test_only_our_own_hash_decides_whether_a_record_applies(tmp_path: Path) -> None:
+    """Another release of TVM hashes otherwise, and older records have none of it."""
+    append_record(tmp_path, changed(tvm="0.31.0", tvm_hash="0123456789abcdef"))
+    tunable = made_up_tunable([{"rows": 1, "columns": 16}, RECORD.decisions])
+    best = TuningRecords([tmp_path]).best(tunable)
+    assert best is not None and best.decisions == RECORD.decisions
+    fields = json.loads(RECORD.to_line())
+    del fields["tvm_hash"]
+    (tmp_path / RECORDS_FILE).write_text(json.dumps(fields) + "\n")
+    assert read_file(tmp_path / RECORDS_FILE) == ([RECORD], [])
 
 
 def test_about_says_where_records_are_from(tmp_path: Path) -> None:

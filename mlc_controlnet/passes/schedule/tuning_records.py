@@ -37,6 +37,8 @@ class Record:
         device: what was measured, or the chip that the prediction is for.
         decibels: agreement with the reference on random inputs.
         tvm: the release that compiled it.
+        tvm_hash: that release's structural hash of the unscheduled PrimFunc, 16 hex digits; empty in records that were
+            made before it was kept. It is for readers: no build asks for it, because other releases hash otherwise.
     """
 
     operation: Operation
@@ -47,6 +49,7 @@ class Record:
     device: str
     decibels: float
     tvm: str
+    tvm_hash: str = ""
 
     @property
     def ratio(self) -> float:
@@ -100,6 +103,7 @@ def parse_line(line: bytes) -> Record:
             device=str(fields["device"]),
             decibels=float(fields["decibels"]),
             tvm=str(fields["tvm"]),
+            tvm_hash=str(fields.get("tvm_hash", "")),
         )
         key = fields["key"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
