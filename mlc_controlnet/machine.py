@@ -24,6 +24,12 @@ def set_thread_count() -> None:
         os.environ[THREADS_VARIABLES[0]] = str(count_cores())
 
 
+def thread_count() -> int:
+    """Return how many threads TVM computes with: what the user has set, or `count_cores()`."""
+    chosen = (os.environ.get(name, "") for name in THREADS_VARIABLES)
+    return next((int(count) for count in chosen if count.isdecimal() and int(count)), count_cores())
+
+
 def count_cores(system: Path = Path("/sys")) -> int:
     """Return how many physical cores this process may use: at least 1, and no more than its container's quota.
 

@@ -10,6 +10,7 @@ from mlc_controlnet.machine import (
     describe_processor,
     processor_name,
     set_thread_count,
+    thread_count,
 )
 
 
@@ -96,3 +97,14 @@ print(peak_memory_bytes() - before)
 """
     grown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(grown) > 2**25
+
+
+def test_the_threads_in_use_are_those_that_the_user_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlc_controlnet.machine.count_cores", lambda: 6)
+    for chosen, threads in {"3": 3, "0": 6, "many": 6, "": 6}.items():
+        monkeypatch.setenv("TVM_NUM_THREADS", chosen)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert thread_count() == threads
+    monkeypatch.delenv("TVM_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert thread_count() == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlc_controlnet.errors import UserError, check_one_of
-from mlc_controlnet.instruction_sets import best_of_host, host_machine, without_any
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets, host_machine, without_any
 from mlc_controlnet.locations import DIST, IS_CHECKOUT, TUNING_DB
 
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help="of --runner rpc: the servers that measure, all of one kind of machine")
     parser.add_argument("--port", type=int, help="of --runner browser: its page's; default: any free one")
     parser.add_argument(
+        "--cpu",
+        metavar="NAME",
+        help=f"of --runner local: the instruction set to tune for, one of {', '.join(INSTRUCTION_SETS)} that this "
+        "machine's processor has; default: the best of them",
+    )
+    parser.add_argument(
         "--chip",
         action="append",
         default=[],
@@ -47,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dtype", default="float32", help="of weights and activations; default: float32")
     parser.add_argument("--tasks", type=int, default=16, help="how many of the heaviest operations; default: 16")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="only operations with this in their name, such as attention; can be repeated",
+    )
     parser.add_argument("--trials", type=int, default=64, help="of each operation; default: 64")
     parser.add_argument("--time-limit", type=float, default=math.inf, metavar="SECONDS", help="begin no trial after it")
     parser.add_argument("--seed", type=int, default=0, help="of the search; default: 0")
@@ -62,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="only add the records of another such folder: the faster for each device, measured before predicted",
+    )
+    parser.add_argument(
+        "--recheck",
+        action="store_true",
+        help="of --target llvm: only measure the records of this processor again, twice each, and take out those that "
+        "are not clearly faster than the rules both times; best on a machine that does nothing else",
     )
     parser.add_argument(
         "--report",
@@ -97,6 +116,7 @@ def run(options: argparse.Namespace) -> None:
     runner = check_options(options)
 
     from mlc_controlnet.passes.schedule.tuning_records import MEASURED
+    from mlc_controlnet.tuning.recheck import recheck
     from mlc_controlnet.tuning.tune import TuneSettings, tune
 
     with contextlib.ExitStack() as stack:
@@ -108,6 +128,10 @@ def run(options: argparse.Namespace) -> None:
         folder = options.out / options.target
         where = f"{'measuring on' if judge.how == MEASURED else 'predicting for'} {' and '.join(judge.families)}"
         print(f"{where}; records go to {' and '.join(str(folder / name) for name in families)}", flush=True)
+        if options.recheck:
+            for line in recheck(tasks, judge, folder, options.command_line):
+                print(line, flush=True)
+            return
         settings = TuneSettings(
             tasks=options.tasks,
             trials=options.trials,
@@ -146,6 +170,12 @@ def check_options(options: argparse.Namespace) -> str:
         raise UserError(
             f"--runner {runner}", "--tracker or --key beside it", "neither", "leave it out, or --runner rpc"
         )
+    if options.recheck and options.target != "llvm":
+        raise UserError(f"--target {options.target}", "--recheck beside it", "--target llvm", "run the search again")
+    if runner != LOCAL and options.cpu is not None:
+        raise UserError("--cpu", f"--runner {runner} beside it", "--runner local", "leave it out")
+    if options.cpu is not None:
+        check_one_of("--cpu", options.cpu, host_instruction_sets())
     if runner == RPC:
         tracker_address(options.tracker)
         if not options.key or options.key.split() != [options.key]:
@@ -178,7 +208,7 @@ def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
     from mlc_controlnet.tuning.processor import ProcessorRunner
 
     set_thread_count()
-    instruction_set = best_of_host()
+    instruction_set = options.cpu or next(iter(host_instruction_sets()), None)
     if instruction_set is None:
         raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")
     target = tvm_target(TARGETS["llvm"], instruction_set)
@@ -252,4 +282,9 @@ def _tasks(options: argparse.Namespace, target: object) -> "list[Task]":
     cleaned = clean(capture(checkpoint, options.dtype))
     if options.target == "llvm":  # as a build does
         cleaned = keep_float16(cleaned)
-    return find_tasks(Pipeline(target).run(cleaned.module, until="lower"), target)
+    tasks = find_tasks(Pipeline(target).run(cleaned.module, until="lower"), target)
+    chosen = [task for task in tasks if not options.only or any(part in task.title for part in options.only)]
+    if not chosen:
+        kernels = ", ".join(sorted({task.tunable.operation.kernel for task in tasks}))
+        raise UserError("--only", " ".join(options.only), f"a part of a name: {kernels}, ...", "see what `tune` prints")
+    return chosen

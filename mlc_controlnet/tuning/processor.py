@@ -7,7 +7,7 @@ from tvm import tirx
 from tvm.s_tir import ScheduleError
 from tvm.target import Target
 
-from mlc_controlnet.machine import describe_processor
+from mlc_controlnet.machine import name_with_cores, processor_name, thread_count
 from mlc_controlnet.passes.schedule.use_vector_exponentials import UseVectorExponentials
 from mlc_controlnet.tuning.runner import Job, Measured, refusal
 
@@ -26,7 +26,7 @@ class ProcessorRunner:
 
     def __init__(self, target: Target, instruction_set: str) -> None:
         self.target = target
-        self.device = describe_processor()
+        self.device = name_with_cores(processor_name(), thread_count())  # of the cores that its threads keep busy
         self.family = instruction_set
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Measured]:

@@ -6,6 +6,8 @@ import pytest
 from mlc_controlnet.cli import build as build_command
 from mlc_controlnet.cli import tune as command
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.errors import UserError
+from tests.tuning.operations import LLVM, make_task
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -42,6 +44,12 @@ def test_records_go_where_builds_of_a_checkout_find_them() -> None:
         (("--target", "webgpu", "--runner", "rpc"), "--runner: got 'rpc', wanted one for webgpu: compilers"),
         (("--target", "webgpu", "--runner", "browser", "--chip", "navi31"), "--runner browser: got --chip beside it"),
         (("--target", "webgpu", "--runner", "browser", "--port", "70000"), "port 70000: got "),
+        (
+            ("--target", "webgpu", "--cpu", "x86-64-v3"),
+            "--cpu: got --runner compilers beside it, wanted --runner local",
+        ),
+        (("--cpu", "cortex-a53"), "--cpu: got 'cortex-a53', wanted one of "),
+        (("--target", "webgpu", "--recheck"), "--target webgpu: got --recheck beside it, wanted --target llvm"),
         (("--port", "8000"), "--port: got --runner local beside it, wanted --runner browser"),
         (("--trials", "0"), "--trials: got 0, wanted 1 or more"),
         (("--time-limit", "nan"), "--time-limit: got nan, wanted 1 or more"),
@@ -55,6 +63,18 @@ def test_a_mistake_writes_nothing(arguments, words, tmp_path: Path, capsys: pyte
     assert main(["tune", *arguments, "--out", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_only_what_the_user_names_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task()
+    monkeypatch.setattr("mlc_controlnet.tuning.tasks.find_tasks", lambda *_: [task])
+    monkeypatch.setattr("mlc_controlnet.capture.capture", lambda *_: argparse.Namespace(module=None))
+    monkeypatch.setattr("mlc_controlnet.passes.pipeline.clean", lambda captured: captured)
+    monkeypatch.setattr("mlc_controlnet.passes.quantize.keep_float16.keep_float16", lambda cleaned: cleaned)
+    monkeypatch.setattr("mlc_controlnet.passes.pipeline.Pipeline.run", lambda *_, **__: None)
+    assert command._tasks(parse("--only", "layer_norm", "--only", "matmul"), LLVM) == [task]
+    with pytest.raises(UserError, match=r"--only: got attention, wanted a part of a name: matmul_cpu"):
+        command._tasks(parse("--only", "attention"), LLVM)
 
 
 def test_the_report_of_a_folder_without_records_is_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
