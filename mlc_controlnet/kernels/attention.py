@@ -53,6 +53,16 @@ class Attention:
         """Shape of k and of v if they lie apart."""
         return (self.batch, self.keys, self.width)
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Loops of the multiply-adds, for tuning records: the last one is of both products."""
+        return (self.batch, self.heads, self.queries, self.keys, 2 * self.head_size)
+
+    @property
+    def form(self) -> tuple[str, ...]:
+        """What else a kernel depends on, for tuning records."""
+        return (self.layout,) if self.causal is None else (self.layout, f"causal {self.causal}")
+
     def is_supported(self) -> bool:
         """Return whether there is a kernel: heads of whole vectors, float16 or float32, a bias that broadcasts."""
         scores = (self.batch, self.heads, self.queries, self.keys)

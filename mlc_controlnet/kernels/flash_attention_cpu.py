@@ -7,34 +7,106 @@ those of vectors, without any sum across lanes; and the result is [D, queries] u
 where they lie and never packed. Micro-tiles of `rows` keys, or numbers of a head, stay in registers in both products.
 """
 
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mlc_controlnet.kernels.asked_for import asked_for
 from mlc_controlnet.kernels.attention import LOWEST, Attention, Operand
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
 from mlc_controlnet.kernels.integers import ceil_div, divisors
-from mlc_controlnet.kernels.registers_cpu import Registers
+from mlc_controlnet.kernels.marks import rebuilt
+from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 
+VERSION = 1  # of what the decisions mean
 VECTORS = 2  # of queries in a task; more would leave the first-level cache with heads of 160
 KEYS = 128  # of a tile of keys at most: its scores are 16 KiB with AVX-512
+MOST_VECTORS = 4  # a search's
+TILES_OF_KEYS = (32, 64, 128, 256)  # a search's
 
 
-def build(attention: Attention, registers: Registers) -> tirx.PrimFunc:
+@dataclass(frozen=True)
+class Tile:
+    """What a task keeps at hand.
+
+    Attributes:
+        vectors: of queries.
+        rows: keys of the micro-tile of scores.
+        groups: so many micro-tiles of scores wait for their softmax.
+        depth_rows: numbers of a head of the result's micro-tile.
+    """
+
+    vectors: int
+    rows: int
+    groups: int
+    depth_rows: int
+
+
+def default_tile(attention: Attention, registers: Registers) -> Tile:
+    """Return the tile of the rules."""
+    rows = _rows(attention.keys, registers)
+    groups = ceil_div(attention.keys, rows)
+    groups_of_tile = divisors(groups, max(1, KEYS // rows))[-1]
+    if groups_of_tile * rows < min(attention.keys, KEYS) // 2:  # few divisors: the last tile is shorter
+        groups_of_tile = KEYS // rows
+    return Tile(VECTORS, rows, groups_of_tile, divisors(attention.head_size, registers.accumulators // VECTORS)[-1])
+
+
+def tiles(attention: Attention, registers: Registers) -> list[Tile]:
+    """List the search space: the rules' tile, and those whose micro-tiles fill a quarter of the registers or more."""
+    return list(dict.fromkeys([default_tile(attention, registers), *_tiles(attention, registers)]))
+
+
+def _tiles(attention: Attention, registers: Registers) -> Iterator[Tile]:
+    least, most = registers.count // 4, registers.count - 2
+    for vectors in range(1, MOST_VECTORS + 1):
+        for rows in divisors(attention.keys, most // vectors):
+            groups = ceil_div(attention.keys, rows)
+            for depth_rows in divisors(attention.head_size, most // vectors):
+                if vectors * min(rows, depth_rows) >= least:
+                    for keys in TILES_OF_KEYS:
+                        yield Tile(vectors, rows, min(groups, max(1, keys // rows)), depth_rows)
+
+
+def tunable_attention(function: tirx.PrimFunc, target: Target) -> Tunable | None:
+    """Return what there is to decide about a kernel of this module; None if the function is none, or shares keys.
+
+    Keys that attentions share lie in a tensor whose size only the caller knows.
+    """
+    attention = asked_for(function)
+    if not isinstance(attention, Attention) or attention.layout == "shared":
+        return None
+    registers = registers_of(target)
+
+    def schedule(decisions: Decisions) -> tirx.PrimFunc:
+        return rebuilt(function, build(attention, registers, Tile(**decisions)))
+
+    return Tunable(
+        Operation("attention_cpu", VERSION, attention.axes, attention.form, params_of(function)),
+        asdict(default_tile(attention, registers)),
+        lambda: [asdict(tile) for tile in tiles(attention, registers)],
+        schedule,
+        math.prod(attention.axes),
+    )
+
+
+def build(attention: Attention, registers: Registers, decided: Tile | None = None) -> tirx.PrimFunc:
     """Return the kernel with its loops as they shall run. See `flash_attention` for its parameters."""
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size
     dtype, lanes = attention.dtype, registers.lanes
-    queries_of_task = VECTORS * lanes
+    decided = default_tile(attention, registers) if decided is None else decided
+    vectors, rows, groups_of_tile, depth_rows = decided.vectors, decided.rows, decided.groups, decided.depth_rows
+    queries_of_task = vectors * lanes
     query_tiles = ceil_div(S, queries_of_task)
-    rows = _rows(K, registers)
     groups = ceil_div(K, rows)
-    groups_of_tile = divisors(groups, max(1, KEYS // rows))[-1]
-    if groups_of_tile * rows < min(K, KEYS) // 2:  # few divisors: the last tile is shorter
-        groups_of_tile = KEYS // rows
     tile = groups_of_tile * rows
-    depth_rows = divisors(D, registers.accumulators // VECTORS)[-1]
     has_bias = attention.bias_shape is not None
     is_masked = has_bias or attention.causal is not None or K % rows != 0
     vector = f"float32x{lanes}"
@@ -68,23 +140,23 @@ def build(attention: Attention, registers: Registers) -> tirx.PrimFunc:
                 queries = T.sblock_alloc_buffer((D, queries_of_task), "float32")
                 scores = T.sblock_alloc_buffer((tile, queries_of_task), "float32")
                 result = T.sblock_alloc_buffer((D, queries_of_task), "float32")
-                row_max = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
-                row_sum = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
-                new_max = T.sblock_alloc_buffer((VECTORS,), vector, scope="local")
+                row_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
+                row_sum = T.sblock_alloc_buffer((vectors,), vector, scope="local")
+                new_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 power = T.sblock_alloc_buffer((1,), vector, scope="local")
-                score_vectors = T.sblock_alloc_buffer((rows, VECTORS), vector, scope="local")
-                result_vectors = T.sblock_alloc_buffer((depth_rows, VECTORS), vector, scope="local")
+                score_vectors = T.sblock_alloc_buffer((rows, vectors), vector, scope="local")
+                result_vectors = T.sblock_alloc_buffer((depth_rows, vectors), vector, scope="local")
 
                 b: T.let[T.int32] = task // (H * query_tiles)
                 h: T.let[T.int32] = task // query_tiles % H
                 first_query: T.let[T.int32] = task % query_tiles * queries_of_task
 
-                for n in T.unroll(VECTORS):
+                for n in T.unroll(vectors):
                     row_max[n] = of(T.float32(LOWEST))
                     row_sum[n] = of(T.float32(0))
                 for i, d in T.grid(queries_of_task, D):
                     queries[d, i] = at("q", q, place, b, first_query + i, h, d) * T.float32(attention.scale * LOG2_E)
-                for d, n in T.grid(D, VECTORS):
+                for d, n in T.grid(D, vectors):
                     result[d, lanes_at(n)] = of(T.float32(0))
 
                 for key_tile in T.serial(ceil_div(groups, groups_of_tile)):
@@ -92,57 +164,57 @@ def build(attention: Attention, registers: Registers) -> tirx.PrimFunc:
                     there: T.let[T.int32] = T.min(groups_of_tile, groups - key_tile * groups_of_tile)
 
                     for group in T.serial(there):
-                        for i, n in T.grid(rows, VECTORS):
+                        for i, n in T.grid(rows, vectors):
                             score_vectors[i, n] = of(T.float32(0))
                         for d in T.serial(D):
                             for i in T.unroll(rows):
-                                for n in T.unroll(VECTORS):
+                                for n in T.unroll(vectors):
                                     score_vectors[i, n] = (
                                         score_vectors[i, n]
                                         + of(at("k", k, place, b, first_key + group * rows + i, h, d))
                                         * queries[d, lanes_at(n)]
                                     )
                         for i in T.unroll(rows):
-                            for n in T.unroll(VECTORS):
+                            for n in T.unroll(vectors):
                                 scores[group * rows + i, lanes_at(n)] = score_vectors[i, n]
                     if is_masked:
                         for t, i in T.grid(there * rows, queries_of_task):
                             scores[t, i] = masked(scores[t, i], bias, b, h, first_query + i, first_key + t)
 
-                    for n in T.unroll(VECTORS):
+                    for n in T.unroll(vectors):
                         new_max[n] = row_max[n]
                     for t in T.serial(there * rows):
-                        for n in T.unroll(VECTORS):
+                        for n in T.unroll(vectors):
                             new_max[n] = T.max(new_max[n], scores[t, lanes_at(n)])
-                    for n in T.unroll(VECTORS):
+                    for n in T.unroll(vectors):
                         power[0] = exp2(row_max[n] - new_max[n], lanes)
                         row_max[n] = new_max[n]
                         row_sum[n] = row_sum[n] * power[0]
                         for d in T.serial(D):
                             result[d, lanes_at(n)] = result[d, lanes_at(n)] * power[0]
                     for t in T.serial(there * rows):
-                        for n in T.unroll(VECTORS):
+                        for n in T.unroll(vectors):
                             power[0] = exp2(scores[t, lanes_at(n)] - new_max[n], lanes)
                             row_sum[n] = row_sum[n] + power[0]
                             scores[t, lanes_at(n)] = power[0]
 
                     for part in T.serial(D // depth_rows):
                         for i in T.unroll(depth_rows):
-                            for n in T.unroll(VECTORS):
+                            for n in T.unroll(vectors):
                                 result_vectors[i, n] = result[part * depth_rows + i, lanes_at(n)]
                         for t in T.serial(there * rows):
                             for i in T.unroll(depth_rows):
-                                for n in T.unroll(VECTORS):
+                                for n in T.unroll(vectors):
                                     result_vectors[i, n] = (
                                         result_vectors[i, n]
                                         + of(at("v", v, place, b, first_key + t, h, part * depth_rows + i))
                                         * scores[t, lanes_at(n)]
                                     )
                         for i in T.unroll(depth_rows):
-                            for n in T.unroll(VECTORS):
+                            for n in T.unroll(vectors):
                                 result[part * depth_rows + i, lanes_at(n)] = result_vectors[i, n]
 
-                for n in T.unroll(VECTORS):
+                for n in T.unroll(vectors):
                     row_sum[n] = of(T.float32(1)) / row_sum[n]
                     for d in T.serial(D):
                         result[d, lanes_at(n)] = result[d, lanes_at(n)] * row_sum[n]

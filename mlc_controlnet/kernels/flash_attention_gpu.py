@@ -33,9 +33,13 @@ Keys and values take turns in one place. Queries stay in workgroup memory if the
 time.
 """
 
+import math
+
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mlc_controlnet.kernels.asked_for import asked_for
 from mlc_controlnet.kernels.attention import LOWEST, Attention
 from mlc_controlnet.kernels.flash_attention_plan import Plan
 from mlc_controlnet.kernels.flash_attention_signature import with_signature
@@ -50,15 +54,40 @@ from mlc_controlnet.kernels.flash_attention_steps import (
     mask,
     rows_of,
 )
+from mlc_controlnet.kernels.flash_attention_tile import Tile, choose_tile, decisions_of, list_tiles, tile_of
+from mlc_controlnet.kernels.marks import rebuilt
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import LANES, spread, vector_of
 from mlc_controlnet.kernels.workgroups import in_registers, in_workgroup
 
+VERSION = 1  # of what the decisions mean
 MOST = {"float16": 65504.0, "float32": -LOWEST}  # the largest maximum of a row
 
 
-def build(attention: Attention) -> tirx.PrimFunc:
-    """Return the kernel as thread-level TIR. See `flash_attention` for its parameters."""
-    plan = Plan(attention)
+def tunable_attention(function: tirx.PrimFunc, _target: Target) -> Tunable | None:
+    """Return what there is to decide about a kernel of this module; None if the function is none, or shares keys.
+
+    Keys that attentions share lie in a tensor whose size only the caller knows.
+    """
+    attention = asked_for(function)
+    if not isinstance(attention, Attention) or attention.layout == "shared":
+        return None
+
+    def schedule(decisions: Decisions) -> tirx.PrimFunc:
+        return rebuilt(function, build(attention, tile_of(attention, decisions)))
+
+    return Tunable(
+        Operation("attention_gpu", VERSION, attention.axes, attention.form, params_of(function)),
+        decisions_of(choose_tile(attention)),
+        lambda: [decisions_of(tile) for tile in list_tiles(attention)],
+        schedule,
+        math.prod(attention.axes),
+    )
+
+
+def build(attention: Attention, tile: Tile | None = None) -> tirx.PrimFunc:
+    """Return the kernel as thread-level TIR. See `flash_attention` for its parameters. tile: None is the rules'."""
+    plan = Plan(attention, tile)
     tile = plan.tile
     most = MOST[attention.dtype]
     S, D = attention.queries, attention.head_size

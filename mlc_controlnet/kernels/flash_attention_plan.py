@@ -7,7 +7,7 @@ from tvm.script import tirx as T
 
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.exponential import LOG2_E
-from mlc_controlnet.kernels.flash_attention_tile import choose_tile
+from mlc_controlnet.kernels.flash_attention_tile import Tile, choose_tile
 from mlc_controlnet.kernels.float16_sums import SCALE, run_length
 from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.vectors import LANES, vector_of
@@ -24,9 +24,10 @@ class Plan:
         value_factor: of values, divided out at the end.
     """
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, tile: Tile | None = None) -> None:
+        """Plan a kernel. tile: None is the rules' choice."""
         self.attention = attention
-        self.tile = tile = choose_tile(attention)
+        self.tile = tile = choose_tile(attention) if tile is None else tile
         self.dtype = attention.dtype
         self.run = run_length(attention.dtype, tile.chunk)
         self.pair = 2 if self.run is not None and self.run % 2 == 0 else 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.integers import ceil_div, divisors
+from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
 
@@ -14,6 +15,8 @@ MAX_CHUNK = 20  # vec4s of a head in workgroup memory at a time, unless the quer
 # Below this, tiles of queries are smaller. Each tile reads all keys and values, so tiles shrink later than those of
 # other kernels: an integrated GPU runs about this many workgroups at a time.
 FEWEST_WORKGROUPS = ENOUGH_WORKGROUPS // 2
+MOST_THREADS = 256  # of a workgroup, that every WebGPU device takes
+MOST_PARTS = 32  # vectors of the result in a thread's registers, in a search's tiles
 LEAST_QUERIES = 12  # in a tile: with fewer, loading keys and values takes as long as the arithmetic
 
 
@@ -95,7 +98,7 @@ def choose_tile(attention: Attention) -> Tile:
     fits, 4 x 2 with fewer threads.
     """
     depth = attention.head_size // LANES
-    element_bytes = 2 if attention.dtype == "float16" else 4
+    element_bytes = _bytes(attention)
     tile = next(filter(None, (_filled(shape, element_bytes) for shape in _shapes(depth, attention.dtype))))
     while tile.queries >= 2 * LEAST_QUERIES and _workgroups(attention, tile) < FEWEST_WORKGROUPS:
         # As many threads with fewer queries each: an empty GPU has too few threads to hide latencies behind.
@@ -105,6 +108,43 @@ def choose_tile(attention: Attention) -> Tile:
             smaller = replace(tile, threads_y=tile.threads_y // 2)
         tile = _filled(smaller, element_bytes) or tile
     return tile
+
+
+def list_tiles(attention: Attention) -> list[Tile]:
+    """List the search space: the rules' tile, and all that fit workgroup memory and registers."""
+    depth = attention.head_size // LANES
+    found = [choose_tile(attention)]
+    for threads_x in divisors(depth, 32):
+        for threads_y in (4, 8, 16, 32, 64):
+            for rows in (2, 4):
+                for columns in (2, 4):
+                    shape = Tile(depth, threads_x, threads_y, rows, columns, 0, False)
+                    is_small = threads_x * threads_y <= MOST_THREADS and rows * depth // threads_x <= MOST_PARTS
+                    if is_small and shape.threads >= THREADS // 4:
+                        found += filter(None, (_filled_by(shape, keeps, _bytes(attention)) for keeps in (True, False)))
+    return list(dict.fromkeys(found))
+
+
+def decisions_of(tile: Tile) -> Decisions:
+    """Return what a search decides about a tile; the rest follows from it."""
+    names = ("threads_x", "threads_y", "rows", "columns", "keeps_queries")
+    return {name: int(getattr(tile, name)) for name in names}
+
+
+def tile_of(attention: Attention, decisions: Decisions) -> Tile:
+    """Return the tile of a search's decisions. Raises ValueError if it does not fit workgroup memory."""
+    x, y, rows, columns, keeps = (
+        int(decisions[name]) for name in ("threads_x", "threads_y", "rows", "columns", "keeps_queries")
+    )
+    shape = Tile(attention.head_size // LANES, x, y, rows, columns, 0, False)
+    tile = _filled_by(shape, bool(keeps), _bytes(attention))
+    if tile is None:
+        raise ValueError(f"no tile of {decisions} fits {WORKGROUP_BYTES} bytes of workgroup memory")
+    return tile
+
+
+def _bytes(attention: Attention) -> int:
+    return 2 if attention.dtype == "float16" else 4
 
 
 def _shapes(depth: int, dtype: str) -> Iterator[Tile]:
@@ -127,12 +167,15 @@ def _shapes(depth: int, dtype: str) -> Iterator[Tile]:
 
 def _filled(shape: Tile, element_bytes: int) -> Tile | None:
     """Fill workgroup memory with queries that stay and keys as deep as fits, else with both in chunks."""
-    for keeps_queries in (True, False):
-        for chunk in reversed(divisors(shape.depth, shape.depth if keeps_queries else MAX_CHUNK)):
-            if chunk % shape.threads_x == 0 or (not keeps_queries and shape.threads_x % chunk == 0):
-                tile = _with_values(replace(shape, chunk=chunk, keeps_queries=keeps_queries))
-                if tile.workgroup_bytes(element_bytes) <= WORKGROUP_BYTES:
-                    return tile
+    return _filled_by(shape, True, element_bytes) or _filled_by(shape, False, element_bytes)
+
+
+def _filled_by(shape: Tile, keeps_queries: bool, element_bytes: int) -> Tile | None:
+    for chunk in reversed(divisors(shape.depth, shape.depth if keeps_queries else MAX_CHUNK)):
+        if chunk % shape.threads_x == 0 or (not keeps_queries and shape.threads_x % chunk == 0):
+            tile = _with_values(replace(shape, chunk=chunk, keeps_queries=keeps_queries))
+            if tile.workgroup_bytes(element_bytes) <= WORKGROUP_BYTES:
+                return tile
     return None
 
 

@@ -6,21 +6,77 @@ normalize, a row. A row is one channel of one batch element: it has one scale an
 """
 
 import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mlc_controlnet.kernels.asked_for import asked_for
 from mlc_controlnet.kernels.exponential import LOG2_E, exp2
 from mlc_controlnet.kernels.integers import ceil_div, divisors
 from mlc_controlnet.kernels.lanes_cpu import across_lanes, chains_of
+from mlc_controlnet.kernels.marks import rebuilt
 from mlc_controlnet.kernels.normalization import GroupNorm
-from mlc_controlnet.kernels.registers_cpu import Registers
+from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.kernels.schedule_elementwise_cpu import WORTH_A_THREAD
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import neighbours, spread, vector_of
 
+VERSION = 1  # of what the decisions mean
 SLICE = 4096  # values: 16 KiB
 LARGEST_WHOLE = 128 * 1024  # values of a group: 512 KiB
+LONGEST_SUM, SHORTEST_SUM = 64, 16  # of float32 numbers that a lane adds before they join the sum of all
+MOST_CHAINS = 8  # a search's
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How the one kernel of a small group adds: independent sums, and the vectors of each in a run."""
+
+    chains: int
+    steps: int
+
+
+def default_tile(norm: GroupNorm, registers: Registers) -> Tile:
+    """Return the tile of the rules."""
+    vectors = _vectors(norm, registers)
+    chains = chains_of(vectors)
+    return Tile(chains, divisors(vectors // chains, LONGEST_SUM)[-1])
+
+
+def tiles(norm: GroupNorm, registers: Registers) -> list[Tile]:
+    """List the search space: the rules' tile, and other chains with runs that are no longer than the rules allow."""
+    found = [default_tile(norm, registers)]
+    vectors = _vectors(norm, registers)
+    for chains in divisors(vectors, MOST_CHAINS):
+        runs = divisors(vectors // chains, LONGEST_SUM)
+        found += [Tile(chains, steps) for steps in runs if steps >= SHORTEST_SUM or steps == runs[-1]]
+    return list(dict.fromkeys(found))
+
+
+def tunable_group_norm(function: tirx.PrimFunc, target: Target) -> Tunable | None:
+    """Return what there is to decide about the one kernel of a small group; None if the function is none."""
+    norm = asked_for(function)
+    if not isinstance(norm, GroupNorm):
+        return None
+    registers = registers_of(target)
+
+    def schedule(decisions: Decisions) -> tirx.PrimFunc:
+        return rebuilt(function, whole(norm, registers, Tile(**decisions)))
+
+    return Tunable(
+        Operation("group_norm_cpu", VERSION, norm.axes, ("silu",) if norm.silu else (), params_of(function)),
+        asdict(default_tile(norm, registers)),
+        lambda: [asdict(tile) for tile in tiles(norm, registers)],
+        schedule,
+        math.prod(norm.axes),
+    )
+
+
+def _vectors(norm: GroupNorm, registers: Registers) -> int:
+    return norm.group_size // math.gcd(registers.lanes, norm.group_size)
 
 
 def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
@@ -121,16 +177,16 @@ def is_whole(norm: GroupNorm) -> bool:
     return norm.group_size <= LARGEST_WHOLE
 
 
-def whole(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
-    """Return normalize (x, gamma, beta, y), which computes the statistics itself.
+def whole(norm: GroupNorm, registers: Registers, tile: Tile | None = None) -> tirx.PrimFunc:
+    """Return normalize (x, gamma, beta, y), which computes the statistics itself. tile: None is the rules'.
 
     What the mean lost to rounding is the mean of the deviations from it: the shift takes it up.
     """
     shape, dtype, size = norm.shape, norm.dtype, norm.group_size
     values = math.prod(shape)
     lanes = math.gcd(registers.lanes, size)
-    chains = chains_of(size // lanes)
-    steps = divisors(size // lanes // chains, 64)[-1]  # of a run, so that no sum of float32 is long
+    tile = default_tile(norm, registers) if tile is None else tile
+    chains, steps = tile.chains, tile.steps
     runs = size // lanes // chains // steps
     row_lanes = math.gcd(registers.lanes, norm.positions)
     vector = vector_of("float32", lanes)

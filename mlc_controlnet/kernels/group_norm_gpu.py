@@ -7,18 +7,24 @@ times, twice of them from cache: it is for groups of a few kilobytes, where a se
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mlc_controlnet.kernels.asked_for import asked_for
 from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.kernels.marks import rebuilt
 from mlc_controlnet.kernels.normalization import GroupNorm
 from mlc_controlnet.kernels.row_reduction import add, combine_over_row
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import neighbours, spread, sum_of, vector_of
 from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, in_workgroup
 
+VERSION = 1  # of what the decisions mean
 THREADS = 256
 FOLD = 16  # see `combine_over_row`
 MAX_VALUES = 16  # registers per thread
@@ -72,6 +78,24 @@ def choose_slices(norm: GroupNorm) -> Slices:
     while values > norm.lanes and groups * ceil_div(norm.group_size, THREADS * values) < ENOUGH_WORKGROUPS:
         values //= 2
     return Slices(norm, values)
+
+
+def tunable_group_norm(function: tirx.PrimFunc, _target: Target) -> Tunable | None:
+    """Return what there is to decide about the one kernel of a small group; None if the function is none."""
+    norm = asked_for(function)
+    if not isinstance(norm, GroupNorm):
+        return None
+
+    def schedule(decisions: Decisions) -> tirx.PrimFunc:
+        return rebuilt(function, whole(norm, **decisions))
+
+    return Tunable(
+        Operation("group_norm_gpu", VERSION, norm.axes, ("silu",) if norm.silu else (), params_of(function)),
+        {"threads": THREADS},
+        lambda: [{"threads": threads} for threads in (THREADS // 8, THREADS // 4, THREADS // 2, THREADS)],
+        schedule,
+        math.prod(norm.axes),
+    )
 
 
 def is_whole(norm: GroupNorm) -> bool:
@@ -141,10 +165,10 @@ def combine_slices(slices, partial, group, thread, total, mean, scale, gathered,
 
 
 @T.macro
-def write_normalized(norm, x, gamma, beta, y, group, first, rounds, mean, scale):
-    """Write every THREADS-th vector of a group, from value `first` on."""
+def write_normalized(norm, x, gamma, beta, y, group, first, threads, rounds, mean, scale):
+    """Write every vector of a group that is `threads` after the one before, from value `first` on."""
     for n in T.serial(rounds):
-        offset: T.let[T.int32] = first + n * (THREADS * norm.lanes)
+        offset: T.let[T.int32] = first + n * (threads * norm.lanes)
         if offset < norm.group_size:
             y[_element(norm, group, offset)] = _finish(
                 norm,
@@ -224,7 +248,7 @@ def normalize(norm: GroupNorm) -> tirx.PrimFunc:
                     first: T.let[T.int32] = bx % slices.count * slices.size + thread * norm.lanes
 
                     combine_slices(slices, partial, group, thread, total, mean, scale, gathered, folded)
-                    write_normalized(norm, x, gamma, beta, y, group, first, slices.rounds, mean, scale)
+                    write_normalized(norm, x, gamma, beta, y, group, first, THREADS, slices.rounds, mean, scale)
 
     return normalize
 
@@ -267,10 +291,10 @@ def coefficients(norm: GroupNorm) -> tirx.PrimFunc:
 
 
 @functools.cache
-def whole(norm: GroupNorm) -> tirx.PrimFunc:
+def whole(norm: GroupNorm, threads: int = THREADS) -> tirx.PrimFunc:
     """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes."""
     lanes, vector = norm.lanes, vector_of("float32", norm.lanes)
-    rounds = ceil_div(norm.group_size, THREADS * lanes)
+    rounds = ceil_div(norm.group_size, threads * lanes)
 
     @T.prim_func(s_tir=True, private=True)
     def whole(
@@ -280,11 +304,11 @@ def whole(norm: GroupNorm) -> tirx.PrimFunc:
         y: T.Buffer(norm.shape, norm.dtype),
     ):
         for group in T.thread_binding(norm.batch * norm.groups, thread="blockIdx.x"):
-            for thread in T.thread_binding(THREADS, thread="threadIdx.x"):
+            for thread in T.thread_binding(threads, thread="threadIdx.x"):
                 with T.sblock("group_norm"):
                     T.reads()
                     T.writes()
-                    gathered = in_workgroup(1, THREADS)
+                    gathered = in_workgroup(1, threads)
                     folded = in_workgroup(1, FOLD)
                     total = in_registers(1)
                     mean = in_registers(1)
@@ -292,21 +316,21 @@ def whole(norm: GroupNorm) -> tirx.PrimFunc:
 
                     total[0] = T.float32(0)
                     for n in T.serial(rounds):
-                        if (n * THREADS + thread) * lanes < norm.group_size:
-                            total[0] = total[0] + sum_of(_load(norm, x, group, (n * THREADS + thread) * lanes), lanes)
-                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
+                        if (n * threads + thread) * lanes < norm.group_size:
+                            total[0] = total[0] + sum_of(_load(norm, x, group, (n * threads + thread) * lanes), lanes)
+                    combine_over_row(total, thread, 0, threads, FOLD, gathered, folded, add, 0.0)
                     mean[0] = total[0] / T.float32(norm.group_size)
 
                     total[0] = T.float32(0)
                     for n in T.serial(rounds):
-                        if (n * THREADS + thread) * lanes < norm.group_size:
-                            value[0] = _load(norm, x, group, (n * THREADS + thread) * lanes) - spread(
+                        if (n * threads + thread) * lanes < norm.group_size:
+                            value[0] = _load(norm, x, group, (n * threads + thread) * lanes) - spread(
                                 mean[0], norm.lanes
                             )
                             total[0] = total[0] + sum_of(value[0] * value[0], lanes)
-                    combine_over_row(total, thread, 0, THREADS, FOLD, gathered, folded, add, 0.0)
+                    combine_over_row(total, thread, 0, threads, FOLD, gathered, folded, add, 0.0)
                     total[0] = T.rsqrt(total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon))
 
-                    write_normalized(norm, x, gamma, beta, y, group, thread * lanes, rounds, mean, total)
+                    write_normalized(norm, x, gamma, beta, y, group, thread * lanes, threads, rounds, mean, total)
 
     return whole

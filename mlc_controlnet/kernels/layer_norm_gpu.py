@@ -7,17 +7,24 @@ for a sum. Here a sum needs two, see `combine_over_row`. The kernel computes the
 it, which is exact if the mean is large.
 """
 
+import math
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
+from tvm.target import Target
 
+from mlc_controlnet.kernels.asked_for import asked_for
 from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.kernels.marks import rebuilt
 from mlc_controlnet.kernels.normalization import LayerNorm
 from mlc_controlnet.kernels.row_reduction import add, combine_over_row
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import lanes_of, neighbours, spread, sum_of, vector_of
 from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, in_registers, in_workgroup
 
+VERSION = 1  # of what the decisions mean
 THREADS = 128
 FOLD = 8  # see `combine_over_row`
 NARROW = 32  # threads of a row if there are enough rows
@@ -27,6 +34,48 @@ MOST_VALUES = 20  # registers per thread
 def is_supported(norm: LayerNorm) -> bool:
     """Return whether a row fits into a workgroup's registers."""
     return norm.width <= THREADS * MOST_VALUES
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Threads of a row, and rows of a workgroup."""
+
+    threads: int
+    rows: int
+
+
+def default_tile(norm: LayerNorm) -> Tile:
+    """Return the tile of the rules."""
+    threads = threads_a_row(norm)
+    return Tile(threads, THREADS // threads)
+
+
+def tiles(norm: LayerNorm) -> list[Tile]:
+    """List the search space: all whose rows fit into registers, in workgroups of half and of twice the threads, too."""
+    return [
+        Tile(threads, of_workgroup // threads)
+        for threads in (16, NARROW, 64, THREADS, 2 * THREADS)
+        for of_workgroup in (THREADS // 2, THREADS, 2 * THREADS)
+        if threads <= of_workgroup and norm.width <= threads * MOST_VALUES
+    ]
+
+
+def tunable_layer_norm(function: tirx.PrimFunc, _target: Target) -> Tunable | None:
+    """Return what there is to decide about a kernel of this module; None if the function is none."""
+    norm = asked_for(function)
+    if not isinstance(norm, LayerNorm):
+        return None
+
+    def schedule(decisions: Decisions) -> tirx.PrimFunc:
+        return rebuilt(function, build(norm, Tile(**decisions)))
+
+    return Tunable(
+        Operation("layer_norm_gpu", VERSION, norm.axes, (), params_of(function)),
+        asdict(default_tile(norm)),
+        lambda: [asdict(tile) for tile in tiles(norm)],
+        schedule,
+        math.prod(norm.axes),
+    )
 
 
 def threads_a_row(norm: LayerNorm) -> int:
@@ -44,10 +93,10 @@ def _place(norm: LayerNorm, row: Any, column: Any, lanes: int) -> tuple[Any, ...
     return tuple(reversed([*indices, row]))
 
 
-def build(norm: LayerNorm) -> tirx.PrimFunc:
-    """See `layer_norm` for its parameters."""
-    threads = threads_a_row(norm)
-    rows = THREADS // threads
+def build(norm: LayerNorm, tile: Tile | None = None) -> tirx.PrimFunc:
+    """See `layer_norm` for its parameters. tile: None is the rules'."""
+    tile = default_tile(norm) if tile is None else tile
+    threads, rows = tile.threads, tile.rows
     lanes = lanes_of(norm.width)
     vector = vector_of("float32", lanes)
     step = threads * lanes  # values of a row at a time

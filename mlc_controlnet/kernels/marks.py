@@ -46,6 +46,11 @@ def mark_finished(kernel: tirx.PrimFunc, computes: object) -> tirx.PrimFunc:
     return kernel.with_attrs({_IS_SCHEDULED: True, "tirx.noalias": True, _OP_PATTERN: OPAQUE, _COMPUTES: str(computes)})
 
 
+def rebuilt(kernel: tirx.PrimFunc, again: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Return the same kernel, made again with other sizes of tiles, under the name and the marks of the first."""
+    return again.with_attrs(dict(kernel.attrs))
+
+
 def computed_by(kernel: tirx.PrimFunc) -> str | None:
     """Return what a finished kernel computes; None for a function that no kernel's author finished."""
     return (kernel.attrs or {}).get(_COMPUTES)

@@ -51,6 +51,11 @@ class GroupNorm:
         return self.group_channels * self.positions
 
     @property
+    def axes(self) -> tuple[int, ...]:
+        """Loops over all numbers, for tuning records."""
+        return (self.batch, self.groups, self.group_channels, self.positions)
+
+    @property
     def lanes(self) -> int:
         """Values in a vector of neighbours in a picture's row."""
         return lanes_of(self.shape[-1])
@@ -72,6 +77,11 @@ class LayerNorm:
     def width(self) -> int:
         """Numbers per row."""
         return self.shape[-1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Loops over all numbers, for tuning records."""
+        return (self.rows, self.width)
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,6 @@ from tvm import relax, tirx
 from tvm.target import Target
 
 from mlc_controlnet.components import CONTROLNET, TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE_DECODER
-from mlc_controlnet.kernels.marks import is_scheduled
 from mlc_controlnet.kernels.tunable import Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 
@@ -45,7 +44,7 @@ def find_tasks(lowered: tvm.IRModule, target: Target, calls_of: Mapping[str, int
     tasks: dict[str, Task] = {}
     for global_var, function in lowered.functions_items():
         count = calls[global_var.name_hint]
-        if not isinstance(function, tirx.PrimFunc) or is_scheduled(function) or not count:
+        if not isinstance(function, tirx.PrimFunc) or not count:
             continue
         tunable = tunable_of(function, target)
         if tunable is not None:

@@ -6,13 +6,16 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
+from mlc_controlnet.kernels import flash_attention_tile
+from mlc_controlnet.kernels.attention import Attention
+from mlc_controlnet.kernels.flash_attention import flash_attention
 from mlc_controlnet.kernels.matmul_tile import Product, list_tiles, tile_of
 from mlc_controlnet.kernels.tunable import Operation
 from mlc_controlnet.kernels.tunable_kernels import VERSIONS, tunable_of
 from mlc_controlnet.passes.check.check_webgpu_limits import LIMITS, measure_kernels
 from mlc_controlnet.tuning.reference import make_reference
 from tests.kernels.webgpu_device import run_on_webgpu
-from tests.tuning.operations import LLVM, OPERATION, WEBGPU, make_convolution, make_linear
+from tests.tuning.operations import LLVM, OPERATION, WEBGPU, make_convolution, make_finished, make_linear
 
 V3 = Target({"kind": "llvm", "mcpu": "x86-64-v3", "vector-width": 256, "num-cores": 1})
 
@@ -76,6 +79,68 @@ def test_decisions_of_a_gpu_stay_within_its_limits_and_compute_the_same(name: st
         output = np.full_like(reference.want, np.nan)
         run_on_webgpu([kernel], dict(zip(names, reference.arguments[:-1], strict=False)), {names[-1]: output}, tmp_path)
         assert reference.decibels(output) > 100, decisions
+
+
+FINISHED = ["attention", "layer_norm", "group_norm"]
+
+
+@pytest.mark.parametrize("target", [V3, WEBGPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_finished_kernel_of_the_rules_decision_is_the_kernel_that_it_was(name: str, target: Target) -> None:
+    kernel = make_finished(name, target)
+    tunable = tunable_of(kernel, target)
+    assert tunable is not None and tunable.operation.kernel in VERSIONS and tunable.operation.kernel.startswith(name)
+    assert tunable.chosen in tunable.space() and len(tunable.space()) > 3
+    tvm.ir.assert_structural_equal(tunable.schedule(tunable.chosen), kernel)
+    other = next(one for one in tunable.space() if one != tunable.chosen)
+    again = [tunable.schedule(other) for _ in range(2)]
+    tvm.ir.assert_structural_equal(*again)
+    assert again[0].script() != kernel.script() and tunable_of(again[0], target).operation == tunable.operation
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_every_decision_of_a_finished_kernel_computes_the_same(name: str) -> None:
+    kernel = make_finished(name, V3)
+    tunable, reference = tunable_of(kernel, V3), make_reference(kernel, V3)
+    space = tunable.space()
+    for decisions in (tunable.chosen, *space[:: max(1, len(space) // 3)][:3]):
+        made = tunable.schedule(decisions).with_attr("global_symbol", "main")
+        library = tvm.compile(tvm.IRModule({"main": made}), target=V3)
+        tensors = [tvm.runtime.tensor(value) for value in reference.arguments]
+        library["main"](*tensors)
+        assert reference.decibels(tensors[-1].numpy()) > 100, decisions
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_decisions_of_a_finished_kernel_of_a_gpu_compute_the_same(name: str, tmp_path) -> None:
+    kernel = make_finished(name, WEBGPU)
+    tunable, reference = tunable_of(kernel, WEBGPU), make_reference(kernel, V3)
+    other = [one for one in tunable.space() if one != tunable.chosen][-1]
+    made = tunable.schedule(other)
+    (facts,) = measure_kernels(tvm.IRModule({"main": made}), WEBGPU)
+    assert not list(facts.violations()) and facts.workgroup_bytes <= 16 * 1024
+    names = [str(parameter.name) for parameter in made.params]
+    output = np.full_like(reference.want, np.nan)
+    run_on_webgpu([made], dict(zip(names, reference.arguments[:-1], strict=False)), {names[-1]: output}, tmp_path)
+    assert reference.decibels(output) > 100, other
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("head", [40, 64, 80, 160, 512])
+def test_every_tile_of_attention_fits_workgroup_memory_and_256_threads(head: int, dtype: str) -> None:
+    attention = Attention(2, 1024, 1024, 8, head, dtype, head**-0.5, layout="together")
+    tiles = flash_attention_tile.list_tiles(attention)
+    assert len(tiles) > 8
+    for tile in tiles:
+        assert tile.threads <= 256 and tile.workgroup_bytes(2 if dtype == "float16" else 4) <= 16 * 1024
+        decided = flash_attention_tile.decisions_of(tile)
+        assert flash_attention_tile.tile_of(attention, decided) == tile
+
+
+def test_attention_that_shares_its_keys_has_nothing_to_decide() -> None:
+    """Nobody knows how large their tensor is."""
+    shared = Attention(1, 16, 8, 2, 16, "float32", 0.25, layout="shared")
+    assert tunable_of(flash_attention(shared, V3), V3) is None
 
 
 def test_every_tile_of_a_large_product_fits_workgroup_memory_and_divides_the_depth() -> None:

@@ -8,6 +8,11 @@ import tvm
 from tvm import relax, tirx
 from tvm.target import Target
 
+from mlc_controlnet.kernels.attention import Attention
+from mlc_controlnet.kernels.flash_attention import flash_attention
+from mlc_controlnet.kernels.group_norm import group_norm
+from mlc_controlnet.kernels.layer_norm import layer_norm
+from mlc_controlnet.kernels.normalization import GroupNorm, LayerNorm
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
@@ -19,6 +24,10 @@ LLVM = Target({"kind": "llvm", "num-cores": 2})
 WEBGPU = Target("webgpu", host={"kind": "llvm", "mtriple": "wasm32-unknown-unknown-wasm"})
 OPERATION = Operation("matmul_cpu", 1, (1, 16, 48, 32), ("weights [N, K]",), ("float32[16, 32]", "float32[16, 48]"))
 RECORD = Record(OPERATION, {"rows": 4, "columns": 16}, 1e-6, 2e-6, MEASURED, "EPYC", 120.0, "0.27.0")
+
+ATTENTION = Attention(2, 24, 24, 2, 16, "float32", 0.25, layout="together")
+LAYER_NORM = LayerNorm((1, 24, 64), 1e-5, "float32")
+GROUP_NORM = GroupNorm((1, 16, 8, 16), 4, 1e-5, "float32", True)
 
 
 def lower(builder: relax.BlockBuilder, target: Target = LLVM) -> tvm.IRModule:
@@ -88,6 +97,13 @@ def make_convolution() -> tirx.PrimFunc:
         builder.emit_func_output(y)
     (function,) = (f for _, f in lower(builder).functions_items() if isinstance(f, tirx.PrimFunc))
     return function
+
+
+def make_finished(name: str, target: Target) -> tirx.PrimFunc:
+    """The kernel of ATTENTION, of LAYER_NORM or of GROUP_NORM, by the name of the operation."""
+    if name == "attention":
+        return flash_attention(ATTENTION, target)
+    return layer_norm(LAYER_NORM, target) if name == "layer_norm" else group_norm(GROUP_NORM, target).normalize
 
 
 def changed(**fields: Any) -> Record:

@@ -1,7 +1,8 @@
 """Schedule the PrimFuncs that have a tuning record.
 
-Before: a PrimFunc as it was fused
-After:  the same PrimFunc under its schedule with the record's decisions, marked as scheduled and with their source
+Before: a PrimFunc as it was fused, or a finished kernel
+After:  the same PrimFunc under its schedule with the record's decisions, or the kernel made again with them; marked as
+        scheduled and with their source
 
 Fires if a record is of the same operation, better than the rules, and within the kernel's space. The rules that follow
 schedule the others. Nothing in a record is an error: one that does not apply is passed over.
@@ -15,7 +16,7 @@ from tvm import tirx
 from tvm.s_tir import ScheduleError
 from tvm.target import Target
 
-from mlc_controlnet.kernels.marks import is_scheduled, mark_scheduled, mark_tuned
+from mlc_controlnet.kernels.marks import mark_scheduled, mark_tuned
 from mlc_controlnet.kernels.tunable import Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.schedule.tuning_records import Choice, TuningRecords
@@ -33,7 +34,7 @@ class ApplyTuningRecords:
         sources: Counter[str] = Counter()
         scheduled = {}
         for global_var, function in mod.functions_items():
-            if not isinstance(function, tirx.PrimFunc) or is_scheduled(function):
+            if not isinstance(function, tirx.PrimFunc):
                 continue
             tunable = tunable_of(function, target)
             choice = None if tunable is None else self.records.best(tunable)

@@ -7,10 +7,12 @@ import tvm
 from tvm import relax
 
 from mlc_controlnet.compile.library import describe_tuned
-from mlc_controlnet.kernels.marks import mark_scheduled, tuned_from
+from mlc_controlnet.kernels.layer_norm_cpu import Tile, build
+from mlc_controlnet.kernels.marks import OPAQUE, computed_by, is_scheduled, mark_scheduled, pattern_of, tuned_from
+from mlc_controlnet.kernels.registers_cpu import registers_of
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.schedule.tuning_records import RECORDS_FILE, TuningRecords
-from tests.tuning.operations import LLVM, RECORD, make_linear, make_tunable
+from tests.tuning.operations import LAYER_NORM, LLVM, RECORD, make_finished, make_linear, make_tunable
 
 
 @pytest.fixture
@@ -55,6 +57,19 @@ def test_another_shape_is_left_alone(records: TuningRecords) -> None:
 def test_scheduled_function_is_left_alone(records: TuningRecords) -> None:
     before = tvm.IRModule({"NT_matmul": mark_scheduled(make_linear(16)["NT_matmul"])})
     tvm.ir.assert_structural_equal(apply(before, records), before)
+
+
+def test_a_finished_kernel_is_made_again_as_recorded(tmp_path: Path) -> None:
+    before = make_finished("layer_norm", LLVM)
+    tunable = make_tunable(before)
+    decisions = next(one for one in tunable.space() if one != tunable.chosen)
+    record = dataclasses.replace(RECORD, operation=tunable.operation, decisions=decisions)
+    (tmp_path / RECORDS_FILE).write_text(record.to_line())
+    after = apply(tvm.IRModule({"layer_norm": before}), TuningRecords([tmp_path]))["layer_norm"]
+    assert tuned_from(after) == "measured on EPYC" and is_scheduled(after)
+    assert after.script() != before.script() and pattern_of(after) == OPAQUE and computed_by(after)
+    wanted = build(LAYER_NORM, registers_of(LLVM), Tile(**decisions))
+    tvm.ir.assert_structural_equal(after.body, wanted.body, map_free_vars=True)
 
 
 def test_a_build_says_how_many_kernels_are_tuned_and_what_was_skipped(records: TuningRecords) -> None:
