@@ -74,7 +74,7 @@ class PictureTimes:
 def time_pictures(
     bundles: Sequence[Path], device: str | None, steps: int, rounds: int, diffusers_model: Path | None = None
 ) -> list[PictureTimes]:
-    """Draw `rounds` pictures with each bundle and with diffusers in turns, then time each bundle's components.
+    """Draw `rounds` pictures with each bundle and with diffusers in turns, then run the bundles' components in turns.
 
     device: the device that the bundles run on; None for the one they were built for. steps: denoising steps.
     diffusers_model: a folder in diffusers' layout; None: do not time diffusers.
@@ -92,16 +92,17 @@ def time_pictures(
     if diffusers_model is not None:
         contestants.append(_diffusers(diffusers_model, pipelines[0], steps))
     seconds = _take_turns([contestant.draw for contestant in contestants], rounds)
+    components = _time_components([pipeline.engine for pipeline in pipelines], rounds)
     return [
         PictureTimes(
             contestant=contestant,
             steps=steps,
             picture_seconds=statistics.median(taken),
             slowest_picture_seconds=max(taken),
-            component_ms={} if contestant.engine is None else _time_components(contestant.engine, rounds),
+            component_ms=of_components,
             own_share=_own_share(contestant, rounds),
         )
-        for contestant, taken in zip(contestants, seconds, strict=True)
+        for contestant, taken, of_components in zip(contestants, seconds, [*components, {}], strict=False)
     ]
 
 
@@ -166,8 +167,18 @@ def _take_turns(calls: Sequence[Callable[[], Any]], rounds: int) -> list[list[fl
     return seconds
 
 
-def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
-    """Return the median milliseconds per call of each component, including transfers between host and device."""
+def _time_components(engines: Sequence[Engine], rounds: int) -> list[dict[str, float]]:
+    """Return each engine's median milliseconds per call of a component, including transfers between host and device.
+
+    The engines take turns, because a processor's clock changes within seconds.
+    """
+    calls = [_component_calls(engine) for engine in engines]
+    taken = iter(_take_turns([call for of_engine in calls for call in of_engine.values()], rounds))
+    return [{name: 1000 * statistics.median(next(taken)) for name in of_engine} for of_engine in calls]
+
+
+def _component_calls(engine: Engine) -> dict[str, Callable[[], Any]]:
+    """Return a call of each component, which returns when the device has finished."""
     arrays = {
         spec.name: np.zeros(spec.shape, spec.dtype)
         for component in engine.bundle.manifest.components.values()
@@ -195,5 +206,4 @@ def _time_components(engine: Engine, rounds: int) -> dict[str, float]:
 
         return run
 
-    taken = _take_turns([finished(call) for call in calls.values()], rounds)
-    return {name: 1000 * statistics.median(seconds) for name, seconds in zip(calls, taken, strict=True)}
+    return {name: finished(call) for name, call in calls.items()}
