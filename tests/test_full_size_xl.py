@@ -4,15 +4,11 @@ The weights hold no values, as in tests/test_full_size.py. Pictures of 1024x1024
 those of 512x512 are a Turbo model's.
 """
 
-from typing import Any
-
 import pytest
 
 from mlc_controlnet.capture import CapturedModel, Quantizer, capture
 from mlc_controlnet.checkpoint import Checkpoint
-from mlc_controlnet.checkpoint.ldm_config import base_model
-from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
-from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.text_encoders import without_last_layer
 from mlc_controlnet.compile.library import count_launches_and_bytes, generate_code, tvm_target
 from mlc_controlnet.components import COMPONENTS, TEXT_ENCODER_2, ModelShape, components_of
@@ -21,11 +17,11 @@ from mlc_controlnet.passes.check.check_webgpu_limits import measure_requirements
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights
 from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
+from tests.fixtures.full_size_xl import CHANNELS, POOLED, published_parts
 from tests.test_full_size import MEGA, Budget, memory_plan, wgsl, without_values
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-CHANNELS, TRANSFORMERS, POOLED = (320, 640, 1280), (1, 2, 10), 1280  # of the published model
 TILE = 512
 # Of a GPU's memory, with every component's weights as int4: all in it, and in the reduced mode.
 FOUR_BITS_RESIDENT_MEGABYTES, FOUR_BITS_REDUCED_MEGABYTES = 3191, 2106
@@ -77,47 +73,9 @@ BUDGETS = {
 }
 
 
-def published(part: str, **widths: Any) -> PartSource:
-    """The configuration of a part of the published model: what all models of the family share, and its widths."""
-    shared: dict[str, Any] = base_model(is_second=False, xl=True)["unet" if part == "controlnet" else part]
-    if part == "controlnet":
-        shared = {key: value for key, value in shared.items() if key not in ("sample_size", "up_block_types")}
-    return PartSource("full size", with_defaults(part, {**shared, **widths}, "full size"), dict)
-
-
-def encoder(part: str, **widths: Any) -> PartSource:
-    return published(
-        part,
-        in_channels=4,
-        block_out_channels=CHANNELS,
-        transformer_layers_per_block=TRANSFORMERS,
-        attention_head_dim=[channels // 64 for channels in CHANNELS],
-        cross_attention_dim=768 + 1280,
-        projection_class_embeddings_input_dim=POOLED + 6 * 256,
-        **widths,
-    )
-
-
-def text_encoder(part: str, width: int, layers: int, **widths: Any) -> PartSource:
-    return published(
-        part,
-        vocab_size=49408,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        **widths,
-    )
-
-
 def stable_diffusion_xl(size: int) -> Checkpoint:
-    sources = {
-        "text_encoder": without_last_layer(text_encoder("text_encoder", 768, 12)),
-        "text_encoder_2": text_encoder("text_encoder_2", 1280, 32, projection_dim=POOLED),
-        "unet": encoder("unet"),
-        "controlnet": encoder("controlnet", conditioning_embedding_out_channels=(16, 32, 96, 256)),
-        "vae": published("vae", block_out_channels=(128, 256, 512, 512), latent_channels=4),
-    }
+    sources = published_parts()
+    sources["text_encoder"] = without_last_layer(sources["text_encoder"])
     parts = without_values({part: build_empty(source, part) for part, source in sources.items()})
     shape = ModelShape(
         height=size,

@@ -30,6 +30,7 @@ class Quantizer:
         key = weight, scheme
         if key not in self._done:
             self._done[key] = quantize(weight.read(tensors), scheme, self._moments_of(weight))
+            weight.give_back(tensors)
         return self._done[key]
 
     def try_out(self, weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:

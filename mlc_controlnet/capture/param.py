@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mlc_controlnet.checkpoint import give_back
+
 # The attribute of a captured function with the names of the tensors that its params are, in their order.
 TENSORS = "tensors"
 
@@ -83,6 +85,11 @@ class Param:
         parts = [tensors[rows.tensor][rows.start : rows.stop] for rows in self.rows]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts)
         return joined.permute(self.axes) if self.axes else joined
+
+    def give_back(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Let go of the memory of the mapped tensors that `read` has read, once nothing needs its result."""
+        for rows in self.rows:
+            give_back(tensors[rows.tensor])
 
     def parts(self, values: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[Rows, torch.Tensor]]:
         """Take apart what `read` puts together: yield the rows that numbers in the place of the param's belong to."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mlc_controlnet.capture.module import wrap
-from mlc_controlnet.checkpoint import Checkpoint
+from mlc_controlnet.checkpoint import Checkpoint, give_back
 
 # These layers hold nearly all weights. The other weights, of norms and embeddings, are widened at once.
 _WIDENED_IN_TURN = (nn.Conv2d, nn.Linear)
@@ -60,4 +60,6 @@ def _widened(module: nn.Module, prepare: Callable[[Layer], None]) -> nn.Module:
 
 
 def _widen(weight: torch.Tensor) -> nn.Parameter:
-    return nn.Parameter(weight.float(), requires_grad=False)
+    wide = nn.Parameter(weight.float(), requires_grad=False)
+    give_back(weight)
+    return wide

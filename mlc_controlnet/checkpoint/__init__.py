@@ -5,6 +5,7 @@ from mlc_controlnet.checkpoint.controlnet_names import name_controlnets
 from mlc_controlnet.checkpoint.load import load_checkpoint
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, part_of
 from mlc_controlnet.checkpoint.locate import find_model, find_vae, find_weights, model_name
+from mlc_controlnet.checkpoint.mapped_tensors import give_back
 
 __all__ = [
     "PART_OF",
@@ -12,6 +13,7 @@ __all__ = [
     "find_model",
     "find_vae",
     "find_weights",
+    "give_back",
     "load_added_controlnets",
     "load_checkpoint",
     "model_name",

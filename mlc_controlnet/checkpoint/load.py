@@ -1,7 +1,7 @@
 """Load a model: build its modules without values, then assign the file's values, rounded as a bundle stores them.
 
-Float16 tensors of a file stay where they are, mapped into memory. They occupy memory when they are read, and the
-operating system can take that memory back.
+Float16 tensors of a file stay where they are, mapped into memory. They occupy memory when they are read, until they
+are given back (mapped_tensors.py) or the operating system takes that memory.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.embeddings import merge_embeddings
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint, some
 from mlc_controlnet.checkpoint.lora import read_loras
+from mlc_controlnet.checkpoint.mapped_tensors import give_back
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
 from mlc_controlnet.checkpoint.single_file import read_single_file
@@ -299,6 +300,7 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Sequence[WeightUpdate])
     Raises:
         UserError: a value is not finite in float16.
     """
+    read = tensor
     for update in updates:
         tensor = update.applied_to(tensor)
     stored = tensor.to(torch.float16)
@@ -313,6 +315,7 @@ def _as_stored(tensor: torch.Tensor, name: str, updates: Sequence[WeightUpdate])
             )
         largest = tensor.abs().max().item()
         raise UserError(name, f"a value of {largest}", f"at most {FLOAT16_MAX} (float16)", "train with weight decay")
+    give_back(read)
     return nn.Parameter(stored, requires_grad=False)
 
 

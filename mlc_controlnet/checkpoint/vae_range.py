@@ -22,7 +22,7 @@ SCALE = 2.0**-5  # activations may be 32 times as large as float16's largest num
 
 @torch.no_grad()
 def narrow_activations(vae: AutoencoderKL) -> None:
-    """Change the weights and the epsilons of both halves in place."""
+    """Give both halves other weights and epsilons. The tensors that they had stay as they are: a file's are mapped."""
     for half in (vae.encoder, vae.decoder):
         _scale(half.conv_in)
         half.conv_norm_out.eps *= SCALE**2
@@ -41,11 +41,15 @@ def narrow_activations(vae: AutoencoderKL) -> None:
 
 
 def _scale(layer: nn.Module) -> None:
-    layer.weight.mul_(SCALE)
+    layer.weight = _scaled(layer.weight)
     _scale_bias(layer)
 
 
 def _scale_bias(layer: nn.Module) -> None:
     """Scale what a layer adds to an input that is scaled already."""
     if layer.bias is not None:
-        layer.bias.mul_(SCALE)
+        layer.bias = _scaled(layer.bias)
+
+
+def _scaled(weight: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(weight * SCALE, requires_grad=weight.requires_grad)

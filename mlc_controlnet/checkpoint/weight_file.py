@@ -1,7 +1,7 @@
 """Read tensors from a file: safetensors, or a torch file, which is parsed without running any code of it.
 
 Both kinds are mapped into memory. A tensor occupies memory when it is read, and the operating system can take that
-memory back.
+memory back; that of a safetensors file is given back (mapped_tensors.py).
 """
 
 import pickle
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from mlc_controlnet.checkpoint.mapped_tensors import map_tensors
 from mlc_controlnet.checkpoint.quantized_file import check_is_not_gguf, check_is_not_quantized
 from mlc_controlnet.errors import UserError
 
@@ -82,7 +83,7 @@ def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - a file, not a dict
-            return WeightFile(path, tensors, file.metadata() or {})
+            return WeightFile(path, map_tensors(path, tensors), file.metadata() or {})
     except (SafetensorError, ValueError, OSError) as error:
         raise _damaged(path, "safetensors", error) from error
 

@@ -44,6 +44,7 @@ def write_params(
         for param in group:
             tensor = param.read(tensors)
             data = stored_form(tensor)
+            param.give_back(tensors)
             if shard and len(shard) + len(data) > max_shard_bytes:
                 close_shard()
             records.append(

@@ -1,5 +1,7 @@
 """Compares compiled components with torch: signal to noise in decibels."""
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,11 +42,14 @@ def run_references(checkpoint: Checkpoint, drawn: Drawn | None = None) -> dict[s
         The outputs, by the function's name.
     """
     outputs = {}
-    references = build_references(checkpoint)
-    for name, spec in checkpoint.call_specs.items():
-        with torch.no_grad():
-            output = references[spec.name](*compared_inputs(spec, drawn))
-        outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
+    for component, calls in itertools.groupby(checkpoint.call_specs.items(), lambda call: call[1].name):
+        own = build_references(
+            dataclasses.replace(checkpoint, components=(component,))
+        )  # widened weights are in memory
+        for name, spec in calls:
+            with torch.no_grad():
+                output = own[component](*compared_inputs(spec, drawn))
+            outputs[name] = [tensor.numpy() for tensor in _as_list(output)]
     return outputs
 
 
@@ -86,8 +91,7 @@ def measure_parity(
         inputs = compared_inputs(component, drawn)
         specs = [spec.resolved(captured.dtype) for spec in component.inputs]
         arguments = [_tensor(value, spec.dtype) for value, spec in zip(inputs, specs, strict=True)]
-        params = tuple(map(weights.on_device, captured.params[component.name]))
-        got = _as_list(vm[captured.function_of(name)](*arguments, params))
+        got = _as_list(weights.call(name, component.name, arguments))
         result[name] = round(min(signal_to_noise_db(w, g.numpy()) for w, g in zip(wanted, got, strict=True)), 1)
     return result
 
@@ -100,11 +104,17 @@ class _Weights:
     captured: CapturedModel
     tensors: Mapping[str, torch.Tensor]
 
+    def call(self, function: str, component: str, inputs: Sequence[tvm.runtime.Tensor]) -> object:
+        """Call a component's function. Its params are in memory only meanwhile: two components' would not fit."""
+        params = tuple(map(self.on_device, self.captured.params[component]))
+        return self.vm[self.captured.function_of(function)](*inputs, params)
+
     def on_device(self, param: Param) -> tvm.runtime.Tensor:
         values = []
         for source in self.captured.sources(param):
             value = source.read(self.tensors).detach()
             values.append(_tensor(value, self.captured.dtype_on_device(source, value.ndim)))
+            source.give_back(self.tensors)
         merge = self.captured.merges.get(param)
         return values[0] if merge is None else self.vm[merge.shape.function](*values)
 

@@ -38,6 +38,15 @@ def test_it_computes_the_same(vae: AutoencoderKL) -> None:
     torch.testing.assert_close(narrow.encode(image).latent_dist.mode(), vae.encode(image).latent_dist.mode())
 
 
+def test_the_weights_that_it_had_are_not_written_into(vae: AutoencoderKL) -> None:
+    """They may be a file's, mapped into memory: their pages are given back after each read."""
+    had = dict(vae.named_parameters())
+    numbers = copy.deepcopy(had)
+    narrow_activations(vae)
+    assert all(torch.equal(had[name], numbers[name]) for name in had)
+    assert not torch.equal(vae.decoder.conv_in.weight, had["decoder.conv_in.weight"])
+
+
 @torch.no_grad()
 def test_activations_are_smaller_by_the_scale_and_stay_finite_in_float16(vae: AutoencoderKL) -> None:
     latents = torch.randn(1, 4, 8, 12)
