@@ -29,7 +29,7 @@ from mlc_controlnet.export import description
 from mlc_controlnet.export.params import stored_form, write_params
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.instruction_sets import host_instruction_sets
-from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.machine import set_up_threads
 from mlc_controlnet.parity.parity import check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.keep_float16 import keep_float16
@@ -53,7 +53,7 @@ def add_controlnets(
         UserError: there is no bundle, a ControlNet does not fit, or the bundle has no kernels for its graph.
         ParityError: a ControlNet does not compute what torch computes.
     """
-    set_thread_count()
+    set_up_threads()
     bundle = read_bundle(_bundle_folder(folder))
     _check_extensible(bundle)
     manifest = bundle.manifest

@@ -54,7 +54,7 @@ from mlc_controlnet.export.sampler_descriptions import check_samplers, default_s
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
-from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.machine import set_up_threads
 from mlc_controlnet.parity.mixed_bits import mix_bits
 from mlc_controlnet.parity.parity import Drawn, check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
@@ -86,7 +86,7 @@ def build(config: BuildConfig) -> Bundle:
         UserError: an option, the model or the machine does not allow this build.
         ParityError: a compiled component does not compute what torch computes.
     """
-    set_thread_count()  # TVM would use half of a virtual machine's processors
+    set_up_threads()  # TVM would use half of a virtual machine's processors
     check_device(config.target)
     find_records(config, None)
     stage = StageLog(config)

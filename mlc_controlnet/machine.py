@@ -2,7 +2,12 @@
 
 TVM starts a thread for half of the logical processors on x86: it assumes that each core runs two threads. In a virtual
 machine a logical processor often is a core, and half of the machine stays idle. In a container with a quota, TVM starts
-threads that spin for time they do not get. `set_thread_count` gives TVM the right number.
+threads that spin for time they do not get. `set_up_threads` gives TVM the right number.
+
+TVM also binds each thread but the first to a processor of its own, counted from the second one of the machine, and the
+first to as many from the beginning. That ignores which processors `taskset` gave this process, and two processes bind
+theirs to the same ones. A thread that is bound waits where another program is busy, or where the system has put the
+first thread, though a processor is idle beside it. `set_up_threads` leaves the choice to the system, as OpenMP does.
 """
 
 import os
@@ -13,15 +18,17 @@ import sys
 from pathlib import Path
 
 THREADS_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")  # TVM reads them in this order
+BINDING_VARIABLE = "TVM_BIND_THREADS"  # TVM binds threads unless it is there and not 1
 
 
-def set_thread_count() -> None:
-    """Set the number of TVM's threads to `count_cores()`, unless the user has set one.
+def set_up_threads() -> None:
+    """Give TVM `count_cores()` threads and let the system place them, unless the user has set one or the other.
 
     Call this before TVM starts its thread pool, which happens at the first call of a compiled function.
     """
     if not any(name in os.environ for name in THREADS_VARIABLES):
         os.environ[THREADS_VARIABLES[0]] = str(count_cores())
+    os.environ.setdefault(BINDING_VARIABLE, "0")
 
 
 def thread_count() -> int:

@@ -5,11 +5,12 @@ import sys
 import pytest
 
 from mlc_controlnet.machine import (
+    BINDING_VARIABLE,
     THREADS_VARIABLES,
     count_cores,
     describe_processor,
     processor_name,
-    set_thread_count,
+    set_up_threads,
     thread_count,
 )
 
@@ -56,19 +57,45 @@ def test_a_machine_that_says_nothing_is_counted_by_its_processors(machine):
     assert count_cores(machine([])) == 4
 
 
-def test_what_the_user_has_set_stays(monkeypatch):
-    monkeypatch.delenv("TVM_NUM_THREADS", raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    set_thread_count()
-    assert "TVM_NUM_THREADS" not in os.environ
-
-
-def test_tvm_gets_a_thread_for_each_core_if_the_user_has_set_none(monkeypatch):
-    for name in THREADS_VARIABLES:
+@pytest.fixture
+def nothing_set(monkeypatch):
+    """An environment without settings of threads, which is restored after the test."""
+    for name in (*THREADS_VARIABLES, BINDING_VARIABLE):
         monkeypatch.setenv(name, "restored after the test")
         monkeypatch.delenv(name)
-    set_thread_count()
+    return monkeypatch
+
+
+def test_what_the_user_has_set_stays(nothing_set):
+    nothing_set.setenv("OMP_NUM_THREADS", "3")
+    nothing_set.setenv(BINDING_VARIABLE, "1")
+    set_up_threads()
+    assert "TVM_NUM_THREADS" not in os.environ
+    assert os.environ[BINDING_VARIABLE] == "1"
+
+
+def test_tvm_gets_a_thread_for_each_core_if_the_user_has_set_none(nothing_set):
+    set_up_threads()
     assert int(os.environ["TVM_NUM_THREADS"]) == count_cores()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux tells where threads may run")
+def test_every_thread_of_tvm_may_run_where_the_process_may(nothing_set):
+    """In a process of its own: only one that has drawn nothing yet has no threads of TVM."""
+    program = """
+import os
+allowed = {max(os.sched_getaffinity(0))}
+os.sched_setaffinity(0, allowed)
+from mlc_controlnet.machine import set_up_threads
+set_up_threads()
+import tvm
+assert tvm.get_global_func("runtime.NumThreads")() == 2  # this starts them
+print([os.sched_getaffinity(int(thread)) == allowed for thread in os.listdir("/proc/self/task")])
+"""
+    nothing_set.setenv("TVM_NUM_THREADS", "2")
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "False" not in run.stdout
+    assert run.stdout.count("True") >= 2
 
 
 def test_a_processor_has_the_name_that_linux_gives_it(tmp_path):

@@ -203,11 +203,11 @@ def tracker_address(text: str | None) -> tuple[str, int]:
 def _on_processor(options: argparse.Namespace) -> "tuple[Judge, list[Task]]":
     from mlc_controlnet.compile.library import tvm_target
     from mlc_controlnet.config import TARGETS
-    from mlc_controlnet.machine import set_thread_count
+    from mlc_controlnet.machine import set_up_threads
     from mlc_controlnet.tuning.measuring_judge import MeasuringJudge
     from mlc_controlnet.tuning.processor import ProcessorRunner
 
-    set_thread_count()
+    set_up_threads()
     instruction_set = options.cpu or next(iter(host_instruction_sets()), None)
     if instruction_set is None:
         raise UserError("--target llvm", without_any(), "a processor that has one", "tune on another machine")

@@ -33,6 +33,7 @@ ONE_SET = 1024  # numbers of a plane: planes whose distance is a multiple of it 
 SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn
 BLOCK = 6144  # numbers: a panel's weights of some input channels, half of a first-level cache
 PIXELS_OF_A_TASK = 256  # so many repay packing the weights
+WORTH_A_THREAD = 1 << 18  # multiply-adds: a few microseconds
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,12 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
 
 
 def _task_rows(shape: list[int], tile: ConvolutionTile) -> int:
-    """Return as few rows as repay packing the weights."""
-    height, width = shape[2:4]
-    rows = next(rows for rows in divisors(height, height) if rows * width >= PIXELS_OF_A_TASK or rows == height)
+    """Return as few rows as repay packing the weights, and half of them where one task would be left to one thread."""
+    batch, channels, height, width, *_ = shape
+    enough = PIXELS_OF_A_TASK
+    if batch * channels == tile.channels and math.prod(shape) >= WORTH_A_THREAD:
+        enough = min(enough, height * width // 2)
+    rows = next(rows for rows in divisors(height, height) if rows * width >= enough or rows == height)
     return math.lcm(rows, tile.height)
 
 

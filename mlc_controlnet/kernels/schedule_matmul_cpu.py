@@ -1,9 +1,10 @@
 """A schedule for matrix products on processors, with whatever elementwise work was fused into them.
 
-A panel of columns is packed once as [K, columns] and serves every row; a micro-tile of rows by the panel stays in
-registers. Weights that lie as [K, N] are copied in vectors; with [N, K] the numbers that a vector wants, one k of
-neighbouring columns, lie K apart. With too few rows to repay the packing, weights are [N, K], the vector runs along k
-and its lanes are added at the end.
+A panel of columns is packed as [K, columns] and serves every row of a task, which is all rows where there are panels
+enough for many cores. A micro-tile of rows by the panel stays in registers. Weights that lie as [K, N] are copied in
+vectors; with [N, K] the numbers that a vector wants, one k of neighbouring columns, lie K apart. With too few rows to
+repay the packing, weights are [N, K], the vector runs along k and its lanes are added at the end; threads share the
+columns, because one core reads less than the memory delivers.
 """
 
 import math
@@ -21,6 +22,9 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_
 
 VERSION = 1  # of what the decisions mean
 ROWS_THAT_REPAY_PACKING = 4
+ROWS_OF_A_TASK = 256  # so many repay packing a panel once more
+TASKS = 32  # at least, where rows allow it: for ten tasks, eight cores need the time of two
+WORTH_A_THREAD = 1 << 16  # weights of few rows; with fewer, waking a thread costs more than the work
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,12 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     k_is_last = _k_is_last(schedule, found)
     *batch, m, n = schedule.get_loops(found.epilogue)
     n, tile_n = schedule.split(n, [None, tile.columns])
+    (panels,) = extents(schedule, [n])
     m, tile_m = schedule.split(m, [None, tile.rows])
-    schedule.reorder(*batch, n, m, tile_m, tile_n)
-    panel = schedule.fuse(*batch, n)
+    (steps,) = extents(schedule, [m])
+    block, m = schedule.split(m, [_blocks(steps, tile.rows, panels), None])
+    schedule.reorder(*batch, n, block, m, tile_m, tile_n)
+    panel = schedule.fuse(*batch, n, block)
     schedule.parallel(panel)
     in_vectors(schedule, tile_n, registers)
 
@@ -144,6 +151,12 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
 
 
+def _blocks(steps: int, rows: int, panels: int) -> int:
+    """Return into how many blocks the `steps` micro-tiles of so many rows are divided, to make TASKS with `panels`."""
+    possible = [blocks for blocks in divisors(steps, steps) if steps // blocks * rows >= ROWS_OF_A_TASK] or [1]
+    return next((blocks for blocks in possible if panels * blocks >= TASKS), possible[-1])
+
+
 def _along_k(schedule: Schedule, found: Anchored, registers: Registers) -> None:
     inline_weights(schedule, found)
     *_, k = schedule.get_loops(found.reduction)
@@ -153,6 +166,9 @@ def _along_k(schedule: Schedule, found: Anchored, registers: Registers) -> None:
     schedule.set_scope(partial, 0, "local")
 
     outer = schedule.fuse(*schedule.get_loops(found.epilogue))
+    (numbers,) = extents(schedule, [outer])
+    if numbers * depth >= WORTH_A_THREAD:
+        schedule.parallel(outer)
     schedule.compute_at(found.reduction, outer, preserve_unit_loops=True)
     schedule.compute_at(partial, outer, preserve_unit_loops=True)
     _, lanes, *_, step = schedule.get_loops(partial)

@@ -12,7 +12,7 @@ from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.locations import TUNING_DB
-from mlc_controlnet.machine import set_thread_count
+from mlc_controlnet.machine import set_up_threads
 from mlc_controlnet.parity.parity import THRESHOLD_DB, check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 
@@ -30,7 +30,7 @@ def compare_model(
         UserError: there is no such model, dtype or component.
         ParityError: a component is below THRESHOLD_DB; this comes after the line with its figure.
     """
-    set_thread_count()
+    set_up_threads()
     with tempfile.TemporaryDirectory() as folder:
         configs = [
             BuildConfig(model, "llvm", (dtype,), Path(folder), TUNING_DB, components=tuple(components))

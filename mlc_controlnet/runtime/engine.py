@@ -33,7 +33,7 @@ from mlc_controlnet.instruction_sets import (
     host_instruction_sets,
     without_any,
 )
-from mlc_controlnet.machine import processor_name, set_thread_count
+from mlc_controlnet.machine import processor_name, set_up_threads
 from mlc_controlnet.runtime.weight_store import WeightStore
 from mlc_controlnet.runtime.weights import Weights, free_workspace
 
@@ -98,7 +98,7 @@ class Engine:
         self.device = device
         self.memory: MemoryMode = plan.reduced if reduced_memory else plan.resident
         if library.device == "llvm":
-            set_thread_count()
+            set_up_threads()
         vm = VirtualMachine(tvm.runtime.load_module(str(bundle.verified_path(library.file))), device)
         self._vm: VirtualMachine | None = vm
         self.weights: Weights | None = Weights(bundle, self.memory, library, device, vm.__getitem__, store)

@@ -28,7 +28,7 @@ from mlc_controlnet.bench.torch_device import synchronize
 from mlc_controlnet.compile.library import keeps_float16, plan_library, write_library
 from mlc_controlnet.config import TARGETS, BuildConfig
 from mlc_controlnet.locations import TUNING_DB
-from mlc_controlnet.machine import processor_name, set_thread_count
+from mlc_controlnet.machine import processor_name, set_up_threads
 
 COPY_BYTES = 256 << 20
 
@@ -183,7 +183,7 @@ def run_case(files: CaseFiles, library: Path, rules: NativeRules, threads: int) 
 def _same_threads() -> int:
     """Give every contestant as many threads as TVM has, and return how many. Left alone, TVM takes half of the
     processors. Contestants inherit what this sets in the environment."""
-    set_thread_count()
+    set_up_threads()
     threads = int(tvm.get_global_func("runtime.NumThreads")())
     torch.set_num_threads(threads)
     return threads

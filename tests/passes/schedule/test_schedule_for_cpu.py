@@ -1,9 +1,13 @@
 """What the processor schedules compute, against torch, and what they leave alone."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 import tvm
+import tvm_ffi
 from torch.nn import functional
 from tvm import relax, tirx
 from tvm.script import ir as I
@@ -143,6 +147,57 @@ def test_linear_with_bias(rows, depth, columns) -> None:
     mod = lower_and_schedule(builder.get())
     assert all(function.attrs["tirx.is_scheduled"] for function in prim_funcs(mod))
     assert close(run(mod, x, weight, bias), functional.linear(x, weight, bias))
+
+
+def tasks(mod: tvm.IRModule) -> list[int]:
+    """How often each parallel loop runs."""
+    found = []
+
+    def visit(loop: tirx.For) -> None:
+        if loop.kind == tirx.ForKind.PARALLEL:
+            found.append(int(loop.extent))
+
+    for function in prim_funcs(mod):
+        tvm_ffi.structural_walk(function.body, (tirx.For, visit), order="pre")
+    return found
+
+
+def of_two(op: Callable[[relax.Var, relax.Var], relax.Expr], x: torch.Tensor, weight: torch.Tensor) -> tvm.IRModule:
+    """A module whose main(x, weight) is op(x, weight)."""
+    a = relax.Var("x", relax.TensorType(tuple(x.shape), "float32"))
+    b = relax.Var("weight", relax.TensorType(tuple(weight.shape), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [a, b]):
+        with builder.dataflow():
+            y = builder.emit_output(op(a, b))
+        builder.emit_func_output(y)
+    return builder.get()
+
+
+def linear(x: relax.Var, weight: relax.Var) -> relax.Expr:
+    return relax.op.matmul(x, relax.op.permute_dims(weight))
+
+
+@pytest.mark.parametrize("name", INSTRUCTION_SETS)
+def test_a_convolution_of_few_channels_and_pixels_has_work_for_two_threads(name: str) -> None:
+    x, weight = random(1, 32, 16, 16), random(16, 32, 3, 3)
+    mod = of_two(partial(relax.op.nn.conv2d, padding=1), x, weight)
+    assert min(tasks(lower_and_schedule(mod, Target(INSTRUCTION_SETS[name].tvm_target)))) >= 2
+
+
+def test_many_rows_and_few_columns_have_work_for_many_threads() -> None:
+    x, weight = random(1, 2048, 24), random(96, 24)
+    mod = lower_and_schedule(of_two(linear, x, weight))
+    assert min(tasks(mod)) >= 32
+    assert close(run(mod, x, weight), functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("columns,threads", [(1280, True), (64, False)], ids=str)
+def test_columns_of_one_row_are_shared_by_threads_where_it_is_worth_it(columns: int, threads: bool) -> None:
+    x, weight = random(1, 1, 320), random(columns, 320)
+    mod = lower_and_schedule(of_two(linear, x, weight))
+    assert tasks(mod) == ([columns] if threads else [])
+    assert close(run(mod, x, weight), functional.linear(x, weight))
 
 
 def test_what_is_convolved_may_be_added_to_the_result() -> None:
