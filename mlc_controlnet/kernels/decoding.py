@@ -3,9 +3,9 @@
 A PrimFunc that reads a packed weight has one block more, from words and table to the weight. Schedules of convolutions
 and matrix products leave it (`Anchored.weights`), and inline it into the copy of the weight that they make anyway: to
 workgroup memory on a GPU, where each number is decoded once for all rows of a tile; to the packed panel on a processor.
-Four neighbours of a row lie in one word, so a vector of four is one read and shift, then a shift and a mask of each: 8
-or 4 bits; 6 bits are two of these. A palette's table is read from storage: 128 bytes for 64 entries, one or two lines
-of a cache.
+Four neighbours of a row lie in one word, a byte each: a vector of four is one read, shift and mask for 8 or 4 bits, two
+for 6 bits, then a shift and a mask of each. A palette's table is read from storage: 128 bytes for 64 entries, one or
+two lines of a cache.
 """
 
 import math
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import tvm
 from tvm import te, tirx
 
-from mlc_controlnet.quantize.scheme import LANES, PALETTE, Scheme
+from mlc_controlnet.quantize.scheme import BYTE_BITS, LANES, PALETTE, Scheme
 
 WORDS_DTYPE = "uint32"
 # The name of the block that widens a weight. A float16 library casts other tensors with the same structure.
@@ -32,18 +32,18 @@ def decode(words: te.Tensor, table: te.Tensor, scheme: Scheme, shape: Sequence[i
 
     def value(*index: tirx.Var) -> tirx.Expr:
         row, column = _flat(index[:row_axes], shape[:row_axes]), _flat(index[row_axes:], shape[row_axes:])
-        code = None
+        codes = None  # of four neighbours, a byte each
         for plane in scheme.planes:
             word = words[plane.first_word + row // plane.rows * (scheme.columns // LANES) + column // LANES]
             # TVM's passes reject vectors of uint32 indices. A shift of int32 repeats the sign, which the mask removes.
-            own = word.astype("int32")  # shifted for a whole vector at first: a number's place in it is a constant
+            own = word.astype("int32")
             if plane.rows > 1:
-                own = own >> row % plane.rows * (LANES * plane.bits)
+                own = own >> row % plane.rows * plane.bits
+                own = own & tirx.const(_in_each_byte(2**plane.bits - 1), "int32")
             if plane.first_bit:
                 own = own << plane.first_bit
-            mask = tirx.const((2**plane.bits - 1) << plane.first_bit, "int32")
-            part = own >> column % LANES * plane.bits & mask
-            code = part if code is None else code | part
+            codes = own if codes is None else codes | own
+        code = codes >> column % LANES * BYTE_BITS & tirx.const(2**BYTE_BITS - 1, "int32")
         output, inputs = (column, row) if scheme.outputs_last else (row, column)
         if scheme.method == PALETTE:
             return table[output // scheme.group, code]
@@ -77,6 +77,10 @@ def is_widening(block: tvm.s_tir.SBlock) -> bool:
 def reads_words(function: tirx.PrimFunc) -> bool:
     """Return whether a PrimFunc decodes a weight."""
     return any(str(param.ty.dtype) == WORDS_DTYPE for param in function.params)
+
+
+def _in_each_byte(bits: int) -> int:
+    return bits * 0x01010101
 
 
 def _row_axes(scheme: Scheme, shape: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mlc_controlnet.quantize.scheme import LANES, Plane, Scheme
+from mlc_controlnet.quantize.scheme import BYTE_BITS, LANES, Plane, Scheme
 
 
 def pack(codes: np.ndarray, scheme: Scheme) -> np.ndarray:
@@ -34,4 +34,5 @@ def _pack_plane(codes: np.ndarray, plane: Plane) -> np.ndarray:
 
 def _shifts(plane: Plane) -> np.ndarray:
     """Return the first bit of each number of a word, uint32 [1, rows, 1, lanes]."""
-    return (np.arange(plane.rows * LANES, dtype=np.uint32) * plane.bits).reshape(1, plane.rows, 1, LANES)
+    rows, lanes = np.arange(plane.rows, dtype=np.uint32), np.arange(LANES, dtype=np.uint32)
+    return (rows[:, None] * plane.bits + lanes * BYTE_BITS).reshape(1, plane.rows, 1, LANES)

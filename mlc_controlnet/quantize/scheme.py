@@ -8,13 +8,15 @@ a product of a few rows reads along K. Each number becomes a code of 2, 4, 6 or 
 
 Codes lie in words of 32 bits, in planes of 8, 4 or 2 bits: 6 bits are a plane of their low 4 and one of their high 2.
 A word holds 4 neighbours of the last axis, which a GPU's thread reads as one vector, of 1, 2 or 4 neighbouring rows.
+Each neighbour has a byte: a shift and a mask take a row out of a word, and planes join, for all four at once.
 """
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
 
-LANES = 4  # numbers of a row in a word
+LANES = 4  # numbers of a row in a word, a byte each
+BYTE_BITS = 8
 WORD_BITS = 32
 LINEAR, PALETTE = "linear", "palette"
 METHODS = (LINEAR, PALETTE)

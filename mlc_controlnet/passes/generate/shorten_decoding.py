@@ -1,12 +1,21 @@
-"""Write the word that holds a vector of codes once.
+"""Take the codes of four neighbours out of the word that holds them, and convert them as they are taken.
 
-Before: (vec4<i32>(i32(b1[i]), i32(b1[i]), i32(b1[i]), i32(b1[i])) >> vec4<u32>(min(vec4<i32>(0i, 4i, 8i, 12i),
-        vec4<i32>(31i, 31i, 31i, 31i)))) & vec4<i32>(15i, 15i, 15i, 15i)
-After:  vec4<i32>(w & 15i, w >> 4u & 15i, w >> 8u & 15i, w >> 12u & 15i), of let w = i32(b1[i])
+Before: vec4<f16>((vec4<i32>(i32(b1[i]), i32(b1[i]), i32(b1[i]), i32(b1[i])) >> vec4<u32>(min(vec4<i32>(0i, 8i, 16i,
+        24i), vec4<i32>(31i, 31i, 31i, 31i)))) & vec4<i32>(255i, 255i, 255i, 255i) - vec4<i32>(128i, 128i, 128i, 128i))
+After:  vec4<f16>(vec4<u32>(w & 255u, w >> 8u & 255u, w >> 16u & 255u, w >> 24u & 255u)) - vec4<f16>(128h), of
+        let w = b1[i]
 
-TVM writes a number for each lane, and bounds shifts of vectors even by constants. `kernels/decoding.py` says what is
-decoded. Without this pass each kernel that decodes has 1 to 4 KB of WGSL more, 7 % of a library. Runs on device
-functions for WGSL after common subexpressions are gone, which would have taken the numbers out of the vectors.
+TVM writes a number for each lane, and bounds shifts of vectors even by constants. Shifts are of u32, and a byte is
+converted before the middle is taken from it, which is exact: of i32, AMD's compiler shifts and masks where it could
+take a byte (v_bfe_u32) or convert it at once (v_cvt_f32_ubyte0 to 3).
+
+Two codes at a time could be float16 numbers without a conversion: 0x6400 are the bits of 1024, whose last bit counts 1,
+so that bitcast<vec2<f16>>(w & 0xff00ff | 0x64006400) - 1024 are two codes. It saves 5 of the 12 vector instructions
+that four weights in int8 cost more than in float16, predicted for a Radeon Pro W7900 in a convolution 3x3. But naga,
+and so Firefox, has no such bitcast (gfx-rs/wgpu issue 8896).
+
+`kernels/decoding.py` says what is decoded. Runs on device functions for WGSL after common subexpressions are gone,
+which would have taken the numbers out of the vectors.
 """
 
 import logging
@@ -18,6 +27,8 @@ from tvm import tirx
 from mlc_controlnet.quantize.scheme import LANES
 
 log = logging.getLogger(__name__)
+
+WGSL_VECTORS = {"float16x4": "vec4<f16>", "float32x4": "vec4<f32>"}
 
 
 @tvm.transform.module_pass(opt_level=0, name="ShortenDecoding")
@@ -36,9 +47,9 @@ class ShortenDecoding:
             if isinstance(function, tirx.PrimFunc):
                 callbacks = (
                     (tirx.BitwiseAnd, codes),
-                    (tirx.BitwiseOr, _joined),
                     (tirx.Add, _with_number),
                     (tirx.Sub, _with_number),
+                    (tirx.Cast, _converted),
                 )
                 mod[global_var] = tvm_ffi.structural_map(function, callbacks)
         log.info("shortened %d vectors of codes", fired)
@@ -53,11 +64,16 @@ def _codes(masked: tirx.BitwiseAnd) -> tirx.Let | None:
     word, places = shifted.a, shifted.b
     if not isinstance(word, tirx.Broadcast) or not _are_constant(places):
         return None
-    held = tirx.Var("w", "int32")
+    held = tirx.Var("w", "uint32")
     shifts = [int(places.base) + lane * int(places.stride) for lane in range(int(places.lanes))]
-    bits = tirx.const(int(mask.value), "int32")
-    numbers = [(held >> tirx.const(shift, "int32") if shift else held) & bits for shift in shifts]
-    return tirx.Let(held, _int32(word.value), _vector(*numbers))
+    bits = tirx.const(int(mask.value), "uint32")
+    numbers = [(held >> tirx.const(shift, "uint32") if shift else held) & bits for shift in shifts]
+    vector = tirx.call_pure_extern("uint32x4", "vec4<u32>", *numbers)
+    return tirx.Let(held, _unsigned(word.value), tirx.call_pure_extern("int32x4", "vec4<i32>", vector))
+
+
+def _unsigned(word: tvm.ir.Expr) -> tvm.ir.Expr:
+    return word.value if isinstance(word, tirx.Cast) and str(word.value.ty) == "uint32" else tirx.Cast("uint32", word)
 
 
 def _is_constant(mask: tvm.ir.Expr) -> bool:
@@ -73,11 +89,6 @@ def _are_constant(places: tvm.ir.Expr) -> bool:
     )
 
 
-def _joined(planes: tirx.BitwiseOr) -> tvm.ir.Expr:
-    """Join the parts of codes that lie in two planes."""
-    return planes.a | planes.b if _is_code(planes.a) else planes
-
-
 def _with_number(sum_: tirx.Add | tirx.Sub) -> tvm.ir.Expr:
     """Write once a number that is added to each code, or taken away."""
     if not _is_code(sum_.a) and not _is_code(sum_.b):
@@ -86,8 +97,19 @@ def _with_number(sum_: tirx.Add | tirx.Sub) -> tvm.ir.Expr:
     return one + other if isinstance(sum_, tirx.Add) else one - other
 
 
-def _vector(*numbers: tvm.ir.Expr) -> tvm.ir.Expr:
-    return tirx.call_pure_extern("int32x4", "vec4<i32>", *numbers)
+def _converted(cast: tirx.Cast) -> tvm.ir.Expr:
+    """Convert codes before the middle is taken from them."""
+    name, difference = WGSL_VECTORS.get(str(cast.ty)), cast.value
+    if name is None or not isinstance(difference, tirx.Sub) or not _is_code(difference.a):
+        return cast
+    codes, (_, middle) = difference.a, difference.b.args
+    _, unsigned = codes.body.args
+    numbers = tirx.Let(codes.var, codes.value, tirx.call_pure_extern(str(cast.ty), name, unsigned))
+    return numbers - tirx.Broadcast(tirx.const(int(middle), str(cast.ty).removesuffix(f"x{LANES}")), LANES)
+
+
+def _vector(number: tvm.ir.Expr) -> tvm.ir.Expr:
+    return tirx.call_pure_extern("int32x4", "vec4<i32>", number)
 
 
 def _int32(expr: tvm.ir.Expr) -> tvm.ir.Expr:
@@ -96,7 +118,5 @@ def _int32(expr: tvm.ir.Expr) -> tvm.ir.Expr:
 
 
 def _is_code(expr: tvm.ir.Expr) -> bool:
-    """Return whether an expression is what `_codes` returns, or several of these joined."""
-    if isinstance(expr, tirx.BitwiseOr):
-        return _is_code(expr.a) and _is_code(expr.b)
+    """Return whether an expression is what `_codes` returns."""
     return isinstance(expr, tirx.Let) and str(expr.ty) == "int32x4"

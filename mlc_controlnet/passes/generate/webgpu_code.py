@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import tvm
 from tvm import tirx
 
+from mlc_controlnet.passes.generate.add_shared_terms_first import AddSharedTermsFirst
 from mlc_controlnet.passes.generate.drop_unused_bindings import DropUnusedBindings
 from mlc_controlnet.passes.generate.shorten_broadcasts import ShortenBroadcasts
 from mlc_controlnet.passes.generate.shorten_decoding import ShortenDecoding
@@ -29,7 +30,9 @@ def _pipeline() -> tuple[tvm.transform.Pass, object, object]:
     def finalize_kernels() -> tvm.transform.Pass:
         eliminate = tirx.transform.CommonSubexprElim()
         shorten = [DropUnusedBindings(), ShortenDecoding(), ShortenBroadcasts()]
-        return tvm.transform.Sequential([UseVectorStorage(), finalize_device(), eliminate, *shorten])
+        return tvm.transform.Sequential(
+            [UseVectorStorage(), finalize_device(), AddSharedTermsFirst(), eliminate, *shorten]
+        )
 
     return lower_without_elimination, finalize_host, finalize_kernels
 
