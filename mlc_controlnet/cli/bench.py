@@ -154,8 +154,12 @@ def _add_contest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpu",
         metavar="NAME",
-        help="with --host native, the instruction set of our library, such as x86-64-v3; default: the best that this "
-        "processor has",
+        help="the instruction set of our library. With --host native, such as x86-64-v3; default: the best that this "
+        "processor has. In Chromium and Node, wasm-relaxed-simd or wasm-simd128: measure on the processor, against "
+        "onnxruntime-web's WebAssembly; default: WebGPU",
+    )
+    parser.add_argument(
+        "--threads", type=int, help="with --cpu in Chromium, the threads of each contestant; default: 1"
     )
     parser.add_argument("--keep", action="store_true", help="keep the figures and run `bench report`")
     parser.set_defaults(run=_bench_operations, needs_torch=True)
@@ -165,6 +169,7 @@ def _bench_operations(options: argparse.Namespace) -> None:
     from mlc_controlnet.bench.operations.measure import (
         ContestSettings,
         measure_natively,
+        measure_on_browser_processor,
         measure_on_webgpu,
         row_order,
     )
@@ -180,13 +185,17 @@ def _bench_operations(options: argparse.Namespace) -> None:
         only=tuple(options.only),
         peers=tuple(options.peer),
         cpu=options.cpu,
+        threads=options.threads,
         model=options.model,
         components=tuple(options.component) or (UNET,),
         command=options.command_line,
     )
     if options.keep or options.host != "native":
         check_checkout(f"bench {options.bench_command}")
-    measure = measure_natively if options.host == "native" else measure_on_webgpu
+    if settings.on_browser_processor:
+        measure = measure_on_browser_processor
+    else:
+        measure = measure_natively if options.host == "native" else measure_on_webgpu
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(settings, Path(folder), _log)
     print("\n".join(table(figures)))

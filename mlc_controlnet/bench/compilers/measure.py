@@ -19,7 +19,7 @@ from mlc_controlnet.bench.compilers.nvidia import find_toolkit
 from mlc_controlnet.bench.compilers.peer import record_peer
 from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
 from mlc_controlnet.bench.operations.operations import OPERATIONS
-from mlc_controlnet.bench.operations.webgpu_contest import peer_version
+from mlc_controlnet.bench.operations.web_contest import peer_version
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.quantize.formats import FLOAT16
 

@@ -29,25 +29,27 @@ from mlc_controlnet.bench.operations.figures import (
 from mlc_controlnet.bench.operations.native_contest import NativeRules, native_peers, run_native_contest
 from mlc_controlnet.bench.operations.onnx_runtimes import installed_runtimes, runtime_versions
 from mlc_controlnet.bench.operations.operations import OPERATIONS
-from mlc_controlnet.bench.operations.webgpu_contest import (
+from mlc_controlnet.bench.operations.web_contest import (
     CaseTimes,
+    ContestOutcome,
     Rules,
     build_contest_module,
     find_adapter,
     note_on,
     peer_version,
-    run_webgpu_contest,
+    run_web_contest,
 )
 from mlc_controlnet.components import COMPONENTS
-from mlc_controlnet.config import TARGETS
+from mlc_controlnet.config import BROWSER_PROCESSOR, TARGETS
 from mlc_controlnet.errors import UserError, check_one_of
-from mlc_controlnet.instruction_sets import host_instruction_sets
-from mlc_controlnet.machine import describe_processor
+from mlc_controlnet.instruction_sets import BROWSER_INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.machine import describe_processor, processor_name
 
 PEER = "onnxruntime-web"
 # A GPU's clocks rise only under load, so a turn on a GPU repeats its call. On a software adapter one call is enough.
 SOFTWARE_TURN_MS, GPU_TURN_MS = 1.0, 50.0
 SOFTWARE_COPY_BYTES, GPU_COPY_BYTES = 64 << 20, 256 << 20
+PROCESSOR_TURN_MS = 50.0  # WebAssembly calls of a millisecond differ by a tenth
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class ContestSettings:
         rounds: turns of each contestant.
         only: parts of operations' names; empty: all operations.
         peers: of native_contest.native_peers(); empty: all of them. For the host native only.
-        cpu: instruction set of the library for llvm; None: the best of this machine's processor.
+        cpu: instruction set of the library for llvm; None: the best of this machine's processor. In a browser or Node
+            one of BROWSER_INSTRUCTION_SETS, to measure on the processor; None: WebGPU.
+        threads: of each contestant on a browser's processor; None: one there.
         model, components: the model and the components that MODEL measures.
         command: the command line that produces the same figures again.
     """
@@ -77,6 +81,7 @@ class ContestSettings:
     only: tuple[str, ...]
     peers: tuple[str, ...]
     cpu: str | None
+    threads: int | None
     model: str
     components: tuple[str, ...]
     command: str
@@ -93,12 +98,34 @@ class ContestSettings:
             raise UserError("--peer", f"with --host {self.host}", "--host native", "leave --peer out")
         if self.cpu is not None:
             self._check_cpu(self.cpu)
+        if self.threads is not None:
+            self._check_threads(self.threads)
+
+    @property
+    def on_browser_processor(self) -> bool:
+        """Whether WebAssembly is measured, not WebGPU."""
+        return self.host != "native" and self.cpu is not None
 
     def _check_cpu(self, cpu: str) -> None:
-        if self.host != "native" or TARGETS[self.target].device != "llvm":
-            got = f"with --host {self.host} --target {self.target}"
-            raise UserError("--cpu", got, "--host native --target llvm", "leave --cpu out")
-        check_one_of("--cpu", cpu, host_instruction_sets())
+        if self.host != "native":
+            check_one_of("--cpu", cpu, tuple(BROWSER_INSTRUCTION_SETS))
+            if self.gpu:
+                raise UserError("--cpu", "with --gpu", "one of them", "leave one out")
+            if self.dtype not in (None, *BROWSER_PROCESSOR.dtypes):
+                raise UserError("--cpu", f"with --dtype {self.dtype}", "--dtype float32", "leave --dtype out")
+        elif TARGETS[self.target].device != "llvm":
+            raise UserError("--cpu", f"with --target {self.target}", "--target llvm", "leave --cpu out")
+        else:
+            check_one_of("--cpu", cpu, host_instruction_sets())
+
+    def _check_threads(self, threads: int) -> None:
+        if not self.on_browser_processor:
+            wanted = f"--cpu {' or '.join(BROWSER_INSTRUCTION_SETS)} in Chromium or Node"
+            raise UserError("--threads", f"with --host {self.host}", wanted, "set TVM_NUM_THREADS for --host native")
+        if threads < 1:
+            raise UserError("--threads", str(threads), "1 or more", "choose another number")
+        if threads > 1 and self.host == "node":
+            raise UserError("--threads", f"{threads} with --host node", "1", "pass --host chromium for more")
 
     def cases(self, reduced: bool, dtype: str) -> Cases:
         """Return the computations to measure. reduced: at the smaller sizes for slow devices."""
@@ -125,21 +152,42 @@ def measure_on_webgpu(settings: ContestSettings, folder: Path, log: Log) -> Figu
         gpu_clock=settings.subject == KERNELS,
         copy_bytes=SOFTWARE_COPY_BYTES if adapter.is_software else GPU_COPY_BYTES,
     )
-    outcome = run_webgpu_contest(cases, rules, folder, log)
+    outcome = run_web_contest(cases, rules, folder, log)
     device = Device(
         kind="software GPU" if adapter.is_software else "GPU",
         name=adapter.name,
         host=outcome.host,
         processor=describe_processor(),
     )
-    rows = make_rows(
-        cases.cases,
-        [{OURS: _timing(case.ours), PEER: _timing(case.peer)} for case in outcome.cases],
-        [case.ours_db for case in outcome.cases],
-        [note_on(case, dtype) for case in outcome.cases],
-        outcome.copy_gigabytes_per_second,
+    return _web_figures(settings, device, dtype, cases, outcome)
+
+
+def measure_on_browser_processor(settings: ContestSettings, folder: Path, log: Log) -> Figures:
+    """Measure our library against onnxruntime-web, both in WebAssembly. folder: for intermediate files."""
+    assert settings.cpu is not None
+    build_contest_module()
+    (dtype,) = BROWSER_PROCESSOR.dtypes
+    threads = 1 if settings.threads is None else settings.threads
+    cases = settings.cases(True, dtype)
+    rules = Rules(
+        host="node" if settings.host == "node" else "chromium",
+        gpu=False,
+        dtype=dtype,
+        rounds=settings.rounds,
+        turn_ms=PROCESSOR_TURN_MS,
+        gpu_clock=False,
+        copy_bytes=SOFTWARE_COPY_BYTES,
+        instruction_set=settings.cpu,
+        threads=threads,
     )
-    return _figures(settings, device, dtype, rows, {PEER: peer_version()})
+    outcome = run_web_contest(cases, rules, folder, log)
+    device = Device(
+        kind="processor",
+        name=f"{settings.cpu} on {threads} {'thread' if threads == 1 else 'threads'}: {processor_name()}",
+        host=outcome.host,
+        processor=describe_processor(),
+    )
+    return _web_figures(settings, device, dtype, cases, outcome)
 
 
 def measure_natively(settings: ContestSettings, folder: Path, log: Log) -> Figures:
@@ -209,6 +257,19 @@ def make_rows(
         )
         for case, of_case, db, note in zip(cases, times, decibels, notes, strict=True)
     )
+
+
+def _web_figures(
+    settings: ContestSettings, device: Device, dtype: str, cases: Cases, outcome: ContestOutcome
+) -> Figures:
+    rows = make_rows(
+        cases.cases,
+        [{OURS: _timing(case.ours), PEER: _timing(case.peer)} for case in outcome.cases],
+        [case.ours_db for case in outcome.cases],
+        [note_on(case, dtype) for case in outcome.cases],
+        outcome.copy_gigabytes_per_second,
+    )
+    return _figures(settings, device, dtype, rows, {PEER: peer_version()})
 
 
 def _timing(times: CaseTimes) -> Timing:

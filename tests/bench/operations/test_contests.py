@@ -1,5 +1,6 @@
 """Contests on the smallest operations: against onnxruntime-web on SwiftShader, and against torch."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,13 @@ from mlc_controlnet.bench.operations import native_contest
 from mlc_controlnet.bench.operations.case_files import CaseFiles
 from mlc_controlnet.bench.operations.cases import Cases, Computation, operation_cases
 from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
-from mlc_controlnet.bench.operations.measure import PEER, ContestSettings, make_rows, measure_on_webgpu
+from mlc_controlnet.bench.operations.measure import (
+    PEER,
+    ContestSettings,
+    make_rows,
+    measure_on_browser_processor,
+    measure_on_webgpu,
+)
 from mlc_controlnet.bench.operations.native_contest import (
     NativeRules,
     Prepared,
@@ -41,6 +48,7 @@ SETTINGS = {
     "only": ("group_norm_silu_1280_8",),
     "peers": (),
     "cpu": None,
+    "threads": None,
     "model": "",
     "components": (),
     "command": "",
@@ -56,7 +64,7 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("VK_ICD_FILENAMES", str(CHROMIUM / "vk_swiftshader_icd.json"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(CHROMIUM))
     # Node ends only after V8 has optimized all of onnxruntime's wasm, which takes far longer than this contest.
-    monkeypatch.setattr("mlc_controlnet.bench.operations.webgpu_contest.NODE", ("node", "--liftoff-only"))
+    monkeypatch.setattr("mlc_controlnet.bench.operations.web_contest.NODE", ("node", "--liftoff-only"))
     monkeypatch.setattr("mlc_controlnet.bench.operations.operations.LARGE_MATMUL_REDUCED", matmul(64, 64, 64, 64))
     log: list[str] = []
     figures = measure_on_webgpu(ContestSettings(**SETTINGS), tmp_path, log.append)
@@ -66,6 +74,26 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
     for row in figures.rows:
         assert row.ours_db >= 60
         assert set(row.times) == {OURS, PEER}
+        assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    not CHROMIUM.exists() or not (ROOT / "web/node_modules/onnxruntime-web").exists(),
+    reason="needs chromium and `npm ci` in web/",
+)
+def test_an_operation_runs_on_a_browsers_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlc_controlnet.bench.operations.operations.LARGE_MATMUL_REDUCED", matmul(64, 64, 64, 64))
+    monkeypatch.setattr("mlc_controlnet.bench.operations.measure.PROCESSOR_TURN_MS", 1.0)
+    log: list[str] = []
+    on_processor = SETTINGS | {"host": "chromium", "cpu": "wasm-relaxed-simd", "threads": 2}
+    figures = measure_on_browser_processor(ContestSettings(**on_processor), tmp_path, log.append)
+    assert json.loads((tmp_path / "job.json").read_bytes())["threads"] == 2
+    assert figures.device.kind == "processor" and figures.device.short_names[1] == "Chromium"
+    assert figures.file_name == "kernels-wasm-relaxed-simd-on-2-threads-chromium-float32.json"
+    assert "compiling 2 cases for wasm-relaxed-simd" in log
+    for row in figures.rows:
+        assert row.ours_db >= 60 and row.note == ""  # which would say that the peer is wrong
         assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
 
 
@@ -163,6 +191,13 @@ def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:
         ({"components": ("brain",)}, "--component"),
         ({"peers": (EAGER,)}, "--peer"),
         ({"cpu": "x86-64-v3"}, "--cpu"),
+        ({"cpu": "wasm-simd128", "host": "chromium", "gpu": True}, "--cpu"),
+        ({"cpu": "wasm-simd128", "dtype": "float16"}, "--cpu"),
+        ({"cpu": "wasm-simd128", "host": "native"}, "--cpu"),
+        ({"threads": 2}, "--threads"),
+        ({"threads": 2, "host": "native", "cpu": host_instruction_sets()[-1]}, "--threads"),
+        ({"threads": 2, "cpu": "wasm-simd128"}, "--threads"),
+        ({"threads": 0, "host": "chromium", "cpu": "wasm-simd128"}, "--threads"),
         ({"cpu": "abacus", "host": "native"}, "--cpu"),
         ({"cpu": "x86-64-v3", "host": "native", "target": "cuda"}, "--cpu"),
     ],

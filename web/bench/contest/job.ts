@@ -1,4 +1,4 @@
-/** The job that mlc_controlnet/bench/operations/webgpu_contest.py writes, and the outcome that it reads. */
+/** The job that mlc_controlnet/bench/operations/web_contest.py writes, and the outcome that it reads. */
 
 /** A tensor in the case's file of values, in C order. */
 export interface TensorEntry {
@@ -35,6 +35,8 @@ export interface Job {
   readonly gpu_clock: boolean;
   /** The size of the copy that measures the memory's bandwidth. */
   readonly copy_bytes: number;
+  /** The threads of each contestant on the processor; null: the contest is on a WebGPU adapter. */
+  readonly threads: number | null;
 }
 
 export interface Timing {
@@ -69,7 +71,6 @@ export interface Adapter {
 }
 
 export interface Outcome {
-  readonly adapter: Adapter;
   readonly copy_gigabytes_per_second: number;
   readonly cases: readonly CaseOutcome[];
 }
@@ -77,11 +78,37 @@ export interface Outcome {
 /** The level of onnxruntime's graph optimizations. */
 export type Optimizations = "all" | "basic";
 
+/** A device's own clock. */
+export interface Clock {
+  start(): void;
+  /** The milliseconds of each pass since the start. */
+  durations(): Promise<number[]>;
+}
+
 /** One of the two contestants. */
 export interface Contestant {
-  /** The device that it runs on; known once a case is loaded. */
-  readonly device: GPUDevice;
+  /** The clock of the device that it runs on, if that has one; known once a case is loaded. */
+  readonly clock?: Clock;
   load(work: Case, values: Uint8Array<ArrayBuffer>, optimizations: Optimizations): Promise<LoadedCase>;
+}
+
+/** Both contestants on the device that they share. */
+export interface Arena {
+  readonly ours: Contestant;
+  readonly peer: Contestant;
+  /** The time to open our library. */
+  readonly opened_ms: number;
+  readonly copy_gigabytes_per_second: number;
+  /** How long a turn waits before its first call, which then is not timed; 0: it does not wait, and all calls are timed. */
+  readonly rest_ms: number;
+}
+
+/** What a contest needs of its host. */
+export interface Host {
+  readonly readFile: (name: string) => Promise<Uint8Array<ArrayBuffer>>;
+  /** The URL of the peer's module. */
+  readonly ortModule: string;
+  readonly onProgress: (line: string) => void;
 }
 
 /** A case with its inputs and weights on the device. */

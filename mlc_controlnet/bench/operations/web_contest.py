@@ -1,8 +1,8 @@
-"""Time our library against onnxruntime-web's WebGPU provider: the same computations on one adapter, in turns.
+"""Time our library against onnxruntime-web: the same computations on one WebGPU adapter or on the processor, in turns.
 
 Both contestants run the same torch modules: we capture and compile them, torch exports them to ONNX for the peer. Both
 get the same inputs, and their outputs are compared. The code in web/bench/contest/ runs the contest, either in Chromium
-or in Node on Dawn.
+or in Node, which has WebGPU by Dawn. On the processor both are WebAssembly, with as many threads for each.
 """
 
 import json
@@ -20,7 +20,7 @@ import tvm
 from mlc_controlnet.bench.operations.cases import LEAST_DB, Case, Cases, Log
 from mlc_controlnet.bench.operations.onnx_peer import export_onnx
 from mlc_controlnet.bundle.json_record import from_json
-from mlc_controlnet.compile.library import compile_library
+from mlc_controlnet.compile.library import plan_library, write_library
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import TUNING_DB, WEB
@@ -40,6 +40,8 @@ class Rules:
         turn_ms: a turn repeats its call until it takes about this long.
         gpu_clock: also time passes on the GPU's own clock.
         copy_bytes: size of the copy that measures the rate of memory.
+        instruction_set: a key of BROWSER_INSTRUCTION_SETS: the contest is on the processor; None: on a WebGPU adapter.
+        threads: of each contestant on the processor; None on an adapter.
     """
 
     host: Literal["chromium", "node"]
@@ -49,6 +51,8 @@ class Rules:
     turn_ms: float
     gpu_clock: bool
     copy_bytes: int
+    instruction_set: str | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,6 @@ class Adapter:
 class ContestOutcome:
     """The content of outcome.json, which the contest writes."""
 
-    adapter: Adapter
     host: str
     copy_gigabytes_per_second: float
     cases: tuple[CaseOutcome, ...]
@@ -104,14 +107,14 @@ def find_adapter(host: str, gpu: bool) -> Adapter:
     return from_json(Adapter, json.loads(_node(with_options, capture=True)), "the adapter")
 
 
-def run_webgpu_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> ContestOutcome:
+def run_web_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> ContestOutcome:
     """Compile the cases into `folder`, export each for the peer, and run both.
 
     Raises RuntimeError if our outputs differ from torch's.
     """
     count = len(cases.cases)
-    log(f"compiling {count} cases for WebGPU")
-    library = _compile(cases.module, rules.dtype, folder)
+    log(f"compiling {count} cases for {rules.instruction_set or 'WebGPU'}")
+    library = _compile(cases.module, rules, folder)
     entries = []
     for number, case in enumerate(cases.cases, 1):
         log(f"exporting {case.name} for onnxruntime ({number} of {count})")
@@ -125,6 +128,7 @@ def run_webgpu_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> Co
         "least_db": LEAST_DB[rules.dtype],
         "gpu_clock": rules.gpu_clock,
         "copy_bytes": rules.copy_bytes,
+        "threads": rules.threads,
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     _node(["--host", rules.host, *(["--gpu"] if rules.gpu else []), "--job", str(folder)])
@@ -152,9 +156,10 @@ def build_contest_module() -> None:
     subprocess.run(command, cwd=WEB, check=True)
 
 
-def _compile(module: tvm.IRModule, dtype: str, folder: Path) -> Path:
-    config = BuildConfig(model="bench", target="webgpu", dtypes=(dtype,), out=folder, tuning_db=TUNING_DB)
-    return compile_library(module, "bench", dtype, config, folder)[0]
+def _compile(module: tvm.IRModule, rules: Rules, folder: Path) -> Path:
+    config = BuildConfig(model="bench", target="webgpu", dtypes=(rules.dtype,), out=folder, tuning_db=TUNING_DB)
+    planned = plan_library(module, rules.dtype, config, rules.instruction_set)
+    return write_library(planned, "bench", folder)[0]
 
 
 def _write_case(case: Case, folder: Path) -> Mapping[str, Any]:

@@ -1,10 +1,11 @@
-/** Our side of a contest: a library that TVM compiled, run as the engine runs it. */
+/** Our side of a contest on WebGPU: a library that TVM compiled, run as the engine runs it. */
 
 import * as tvmjs from "@mlc-ai/web-runtime";
 import { CommandLists } from "../../src/engine/command_lists";
 import { createTensor, fillTensor, inScope, toFloats } from "../../src/engine/tensor";
 import { createWasi } from "../../src/engine/wasi";
-import { type Case, type Contestant, type LoadedCase, type TensorEntry, tensorBytes } from "./job";
+import { passClock } from "./gpu_clock";
+import { type Case, type Clock, type Contestant, type LoadedCase, type TensorEntry, tensorBytes } from "./job";
 
 /** The limits that tvmjs uses; the device gets the adapter's largest. */
 const LIMITS = [
@@ -15,7 +16,7 @@ const LIMITS = [
 ] as const;
 const FEATURES = ["shader-f16", "timestamp-query"] as const;
 
-export class Ours implements Contestant {
+export class OursOnWebgpu implements Contestant {
   private constructor(
     readonly device: GPUDevice,
     private readonly tvm: tvmjs.Instance,
@@ -25,7 +26,7 @@ export class Ours implements Contestant {
     private readonly lists: CommandLists,
   ) {}
 
-  static async open(adapter: GPUAdapter, library: Uint8Array<ArrayBuffer>): Promise<Ours> {
+  static async open(adapter: GPUAdapter, library: Uint8Array<ArrayBuffer>): Promise<OursOnWebgpu> {
     const device = await adapter.requestDevice({
       requiredFeatures: FEATURES.filter((feature) => adapter.features.has(feature)),
       requiredLimits: Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]])),
@@ -36,7 +37,11 @@ export class Ours implements Contestant {
     const gpu = tvm.webgpu();
     const vm = inScope(tvm, (scope) => scope.detachFromCurrentScope(scope.createVirtualMachine(gpu)));
     await tvm.asyncLoadWebGPUPipelines(vm.getInternalModule());
-    return new Ours(device, tvm, gpu, vm, new Map(), lists);
+    return new OursOnWebgpu(device, tvm, gpu, vm, new Map(), lists);
+  }
+
+  get clock(): Clock | undefined {
+    return passClock(this.device);
   }
 
   async load(work: Case, values: Uint8Array<ArrayBuffer>): Promise<LoadedCase> {

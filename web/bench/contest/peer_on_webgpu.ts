@@ -1,12 +1,13 @@
-/** The peer's side of a contest: onnxruntime-web's WebGPU provider, with inputs and outputs on the GPU. */
+/** The peer's side of a contest on WebGPU: onnxruntime-web's WebGPU provider, with inputs and outputs on the GPU. */
 
 import type * as ort from "onnxruntime-web/webgpu";
 import { widenFloat16 } from "../../src/engine/float16";
-import { type Case, type Contestant, type LoadedCase, type Optimizations, tensorBytes } from "./job";
+import { passClock } from "./gpu_clock";
+import { type Case, type Clock, type Contestant, type LoadedCase, type Optimizations, tensorBytes } from "./job";
 
 type OnnxRuntime = typeof ort;
 
-export class Peer implements Contestant {
+export class PeerOnWebgpu implements Contestant {
   /** @param devices the devices opened so far; the runtime opens its own with its first session */
   constructor(
     private readonly ort: OnnxRuntime,
@@ -18,15 +19,19 @@ export class Peer implements Contestant {
     moduleUrl: string,
     readFile: (name: string) => Promise<Uint8Array<ArrayBuffer>>,
     devices: readonly GPUDevice[],
-  ): Promise<Peer> {
+  ): Promise<PeerOnWebgpu> {
     const runtime: OnnxRuntime = await import(/* @vite-ignore */ moduleUrl);
     runtime.env.logLevel = "error";
     runtime.env.wasm.wasmPaths = new URL(".", moduleUrl).href;
     runtime.env.wasm.numThreads = 1; // the CPU only computes shapes
-    return new Peer(runtime, readFile, devices);
+    return new PeerOnWebgpu(runtime, readFile, devices);
   }
 
-  get device(): GPUDevice {
+  get clock(): Clock | undefined {
+    return passClock(this.device);
+  }
+
+  private get device(): GPUDevice {
     return this.devices[this.devices.length - 1];
   }
 
