@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr int kSpins = 2000;  // some 20 microseconds: the next loop of a kernel mostly begins sooner than a sleeper wakes
+constexpr int kSpins = 200000;
 constexpr size_t kWorkspaceAlignment = 64;
 
 struct {
