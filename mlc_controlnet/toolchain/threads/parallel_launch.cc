@@ -18,6 +18,8 @@
 
 namespace {
 
+// The next loop mostly begins sooner than a sleeper wakes. With 2000, circles takes 10.3 instead of 9.6 ms for the UNet and
+// 34.3 instead of 29.8 ms for the decoder, on two threads in Chromium.
 constexpr int kSpins = 200000;
 constexpr size_t kWorkspaceAlignment = 64;
 
