@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from mlc_controlnet.capture import Param, Quantizer
+from mlc_controlnet.capture.reference import widen_while_it_runs
 from mlc_controlnet.checkpoint import give_back
+from mlc_controlnet.checkpoint.load import load_part
+from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
+from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.checkpoint.weight_file import read_weights
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.quantize.scheme import PALETTE, choose_scheme
@@ -87,9 +92,34 @@ def stores(weights: dict[str, torch.Tensor]) -> None:
     write_params(Discarded(), {"unet": [Param.whole(name) for name in weights]}, weights)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("read", [packs, stores])
+@torch.no_grad()
+def runs(weights: dict[str, torch.Tensor]) -> None:
+    for name in weights:
+        if name != "first":
+            layer = nn.Linear(COLUMNS, ROWS, bias=False)
+            layer.weight = nn.Parameter(weights[name], requires_grad=False)
+            widen_while_it_runs(layer)
+            assert layer(torch.ones(1, COLUMNS)).isfinite().all()
+
+
+@pytest.mark.parametrize("read", [runs, packs, stores])
 def test_whatever_reads_weights_one_after_another_holds_one(
     read: Callable[[dict[str, torch.Tensor]], None], weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     read(weights)
     assert resident_bytes(tmp_path) <= MEGABYTE + AROUND
+
+
+def test_a_part_that_was_loaded_and_checked_holds_little_of_its_file(tmp_path: Path) -> None:
+    options = {"vocab_size": 64, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 2}
+    config = with_defaults("text_encoder", options, str(tmp_path))
+    empty = build_empty(PartSource(str(tmp_path), config, dict), "text_encoder")
+    shapes = {name: weight.shape for name, weight in empty.named_parameters()}
+    file = tmp_path / "model.safetensors"
+    save_file({name: torch.ones(shape, dtype=torch.float16) for name, shape in shapes.items()}, file)
+    source = PartSource(str(tmp_path), config, lambda: read_weights(file).tensors)
+    part = load_part(source, "text_encoder", {})
+    around = AROUND * (len(shapes) + 1)
+    assert resident_bytes(tmp_path) <= around < file.stat().st_size / 4
+    assert all(weight.eq(1).all() for weight in part.parameters())
+    assert resident_bytes(tmp_path) > file.stat().st_size / 2  # it is mapped, and was read

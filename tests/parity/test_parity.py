@@ -3,11 +3,13 @@
 import copy
 import dataclasses
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tvm
 
 from mlc_controlnet.build import more_bits
 from mlc_controlnet.capture import CapturedModel, capture, example_inputs
@@ -29,6 +31,7 @@ from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.quantize.formats import LEAST_DB
 
 References = dict[str, list[np.ndarray]]
+ALIGNMENT = 64  # bytes, which compiled functions ask of a tensor's memory
 pytestmark = pytest.mark.integration
 
 
@@ -52,6 +55,37 @@ def test_every_component_in_float16_reaches_forty_decibels(
     config = BuildConfig("random", "llvm", ("float16",), out=tmp_path, tuning_db=tmp_path / "no-records")
     library, _ = compile_library(cleaned.module, "random", "float16", config, tmp_path)
     check_parity(measure_parity(checkpoint, cleaned, library, references), "float16")
+
+
+def test_one_components_weights_are_in_memory_at_a_time(
+    checkpoint: Checkpoint,
+    cleaned: CapturedModel,
+    llvm_library: Path,
+    references: References,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive: set[int] = set()
+    held: list[int] = []
+
+    def count(value: torch.Tensor, dtype: str) -> tvm.runtime.Tensor:
+        wanted = value.numpy().astype(dtype)
+        memory = np.empty(wanted.nbytes + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        numbers = memory[start:][: wanted.nbytes].view(dtype).reshape(wanted.shape)
+        numbers[...] = wanted
+        number = len(held)
+        alive.add(number)
+        held.append(len(alive))
+        weakref.finalize(memory, alive.discard, number)
+        return tvm.runtime.from_dlpack(numbers)
+
+    monkeypatch.setattr("mlc_controlnet.parity.parity._tensor", count)
+    own = {name: references[name] for name in ("controlnet", "unet")}
+    measured = measure_parity(checkpoint, cleaned, llvm_library, own)
+    check_parity(measured, "float32")
+    assert not alive
+    largest = max(len(cleaned.params[name]) + len(checkpoint.specs[name].inputs) for name in own)
+    assert max(held) == largest < len(held)
 
 
 def test_a_component_below_the_threshold_is_named() -> None:
