@@ -33,6 +33,11 @@ def add_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         "judged with each; default: float16",
     )
     parser.add_argument("--peer", action="store_true", help="onnxruntime-web's shaders instead of ours")
+    parser.add_argument(
+        "--matrix-instructions",
+        action="store_true",
+        help="instead of ours a hand-written matrix product with matrix instructions, which Chromium has behind a flag",
+    )
     parser.add_argument("--dtype", action="append", default=[], help="can be repeated; default: float16")
     parser.add_argument(
         "--chip",
@@ -85,6 +90,7 @@ def _bench_compilers(options: argparse.Namespace) -> None:
         chips=tuple(options.chip) or ("navi31",),
         command=options.command_line,
         weights=tuple(options.weights) or (FLOAT16,),
+        matrices=options.matrix_instructions,
     )
     kept = read_figures()
     if options.measured is not None:

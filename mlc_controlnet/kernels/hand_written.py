@@ -93,7 +93,7 @@ def hand_written(
         )
     ((size_text, name, parameters),) = entries
     subject = f"the WGSL of {name}"
-    code = _with_constants(subject, code, constants or {})
+    code = with_constants(subject, code, constants or {})
     values = {found[1]: found[2] for found in re.finditer(r"\bconst\s+(\w+)\s*(?::\s*\w+)?\s*=\s*([^;]+);", code)}
     bindings = [
         _Binding(found[2], found[1] == "read_write", LANES if found[3] else 1, TYPES.get(found[4], ("", 0))[0])
@@ -126,8 +126,13 @@ def hand_written(
     return mark_named(mark_finished(tvm.script.from_source(source, {"T": T}), name))
 
 
-def _with_constants(subject: str, code: str, constants: Mapping[str, int]) -> str:
-    """Turn `override n : u32;` into `const n : u32 = 7u;`."""
+def with_constants(subject: str, code: str, constants: Mapping[str, int]) -> str:
+    """Turn `override n : u32;` of WGSL into `const n : u32 = 7u;`.
+
+    subject: whose constants they are, for the error.
+
+    Raises UserError unless each declaration has a value and each value a declaration.
+    """
     declared = re.findall(r"(?:@id\(\d+\)\s*)?\boverride\s+(\w+)", code)
     if sorted(declared) != sorted(constants):
         raise UserError(

@@ -21,6 +21,8 @@ DUAL = re.compile(
     r"v_((fma|fmac|fmaak|fmamk|mul|add|sub|subrev|max|min)_f(16|32)|mov_b(16|32)|cndmask_b(16|32)|dot2\w*_f16"
     r"|(max|min|add|sub)_[iu]16|mad_[iu]16|mul_lo_u16|(not|and|or|xor)_b16|(lshr|ashr|lshl)rev_[bi]16)$"
 )
+MATRIX = "v_wmma_"
+MATRIX_MULTIPLY_ADDS, MATRIX_CYCLES = 16 * 16 * 16, 32  # of a wave, of 32 threads or 64
 TRANSCENDENTAL = re.compile(r"v_(exp|log|rcp|rsq|sqrt|sin|cos)_")
 QUARTER_RATE = re.compile(r"v_(mul_lo|mul_hi)_[iu]32|v_mad_[iu]64_[iu]32")
 NO_WORK = ("s_waitcnt", "s_delay_alu", "s_nop", "s_clause", "s_endpgm", "s_sendmsg", "s_code_end", "s_inst_prefetch")
@@ -95,6 +97,8 @@ def cost_of(instruction: Instruction, wave: int, dual_issue: bool) -> Cost:
     """Return the cost of one instruction for one wave. dual_issue: the chip is RDNA 3."""
     opcode = instruction.opcode
     passes = wave // LANES
+    if opcode.startswith(MATRIX):
+        return Cost(vector=1, multiply_adds=MATRIX_MULTIPLY_ADDS / wave, vector_cycles=MATRIX_CYCLES)
     if opcode.startswith("v_"):
         single = opcode.replace("v_dual_", "v_")
         halves = 1.0 if dual_issue and DUAL.match(single) else float(passes)

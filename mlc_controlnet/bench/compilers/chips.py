@@ -21,6 +21,8 @@ class Chip:
         teraflops: most float32 and float16 arithmetic of vector instructions, without matrix units, two operations a
             multiply-add.
         source: where the figures stand.
+        matrix_teraflops: most arithmetic of its matrix instructions, float16 with float32 sums; 0 where Vulkan, and so
+            WGSL, has none.
     """
 
     name: str
@@ -33,11 +35,13 @@ class Chip:
     gigabytes_per_second: float
     teraflops: dict[str, float]
     source: str
+    matrix_teraflops: float = 0.0
 
 
 # RDNA 3 issues both halves of a wave of 64 at once for v_fmac_f32 and its like, but not for v_pk_fma_f16, which does
 # two multiply-adds a lane: both do 128 multiply-adds a cycle and unit, 61.3 TFLOP/s. The 122.6 TFLOP/s that AMD
-# publishes for float16 are those of WMMA and v_dual_dot2acc_f32_f16, which WGSL does not reach.
+# publishes for float16 are those of matrix instructions (WMMA), which WGSL has behind a flag of Chromium's only, and of
+# v_dual_dot2acc_f32_f16, which it does not reach.
 W7900 = Chip(
     "navi31",
     "Radeon Pro W7900",
@@ -49,6 +53,7 @@ W7900 = Chip(
     864,
     {"float32": 61.3, "float16": 61.3},
     "amd.com, Radeon PRO W7900: 96 compute units, 61.3 TFLOP/s float32, 122.6 float16, 864 GB/s, boost 2495 MHz",
+    matrix_teraflops=122.6,
 )
 W6800 = Chip(
     "navi21",

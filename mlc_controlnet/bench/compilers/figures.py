@@ -14,7 +14,7 @@ from mlc_controlnet.files import write_text
 
 FOLDER = Path(__file__).parents[1] / "figures" / "compilers"
 INTEL_FOLDER = FOLDER / "intel"
-OURS, PEER = "ours", "onnxruntime-web"
+OURS, PEER, MATRICES = "ours", "onnxruntime-web", "matrix-instructions"
 AND = "; "  # between the commands of a file
 DIGITS = 6  # of a kept number
 
@@ -24,7 +24,7 @@ class CompilerFigures:
     """The judgements of one contestant on one chip in one dtype: a file.
 
     Attributes:
-        contestant: OURS or PEER.
+        contestant: OURS, PEER or MATRICES.
         chip: a name of chips.CHIPS.
         command: what made the rows; two with "; " between them, if some were made later.
         versions: of this project, TVM, the peer, Mesa.

@@ -114,12 +114,19 @@ def launched_by_peer(launches: Sequence[PeerLaunch]) -> dict[str, Launched]:
 
 
 def judge(
-    subject: Subject, shaders: Mapping[str, Launched], dtype: str, chips: Sequence[Chip]
+    subject: Subject,
+    shaders: Mapping[str, Launched],
+    dtype: str,
+    chips: Sequence[Chip],
+    adapter: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Chip, Judgement]]:
-    """Judge the shaders of one computation on each chip. A shader that a compiler rejects becomes an error."""
+    """Judge the shaders of one computation on each chip. A shader that a compiler rejects becomes an error.
+
+    adapter: as to_spirv has it.
+    """
     uniforms = {name: shader.uniforms for name, shader in shaders.items()}
     with tempfile.TemporaryDirectory() as folder:
-        compiled, rejected = to_spirv({name: shader.wgsl for name, shader in shaders.items()}, Path(folder))
+        compiled, rejected = to_spirv({name: shader.wgsl for name, shader in shaders.items()}, Path(folder), adapter)
         for chip in chips:
             codes, failed = compile_for_amd(compiled, chip, uniforms)
             found = {name: (code, shaders[name], compiled[name].threads) for name, code in codes.items()}

@@ -10,11 +10,12 @@ from pathlib import Path
 from mlc_controlnet import __version__
 from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
-from mlc_controlnet.bench.compilers.figures import OURS, PEER, CompilerFigures
+from mlc_controlnet.bench.compilers.figures import MATRICES, OURS, PEER, CompilerFigures
 from mlc_controlnet.bench.compilers.full_size import NAME, WEIGHTS, judge_step, name_of_step
 from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
 from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.compilers.matrix_product import DTYPE, judge_matrix_products
 from mlc_controlnet.bench.compilers.nvidia import find_toolkit
 from mlc_controlnet.bench.compilers.peer import record_peer
 from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
@@ -38,6 +39,7 @@ class JudgeSettings:
         weights: formats of the step's weights, of full_size.WEIGHTS: it is judged with each.
         peer: judge onnxruntime-web's shaders instead of ours.
         command: the command line that produces the same figures again.
+        matrices: judge the hand-written product of matrix instructions instead of ours.
     """
 
     only: tuple[str, ...]
@@ -47,6 +49,7 @@ class JudgeSettings:
     chips: tuple[str, ...]
     command: str
     weights: tuple[str, ...] = (FLOAT16,)
+    matrices: bool = False
 
     def __post_init__(self) -> None:
         for dtype in self.dtypes:
@@ -57,6 +60,14 @@ class JudgeSettings:
             raise UserError("--peer", "--step", "single operations", "leave out one of them: the step is ours")
         if self.weights != (FLOAT16,) and not self.step:
             raise UserError("--weights", ", ".join(self.weights), "a step, whose weights they are", "add --step")
+        if self.matrices and (self.peer or self.step or self.dtypes != (DTYPE,)):
+            got = "--peer" if self.peer else "--step" if self.step else f"--dtype {', '.join(self.dtypes)}"
+            raise UserError("--matrix-instructions", got, "matrix products in float16", "leave out one of them")
+
+    @property
+    def contestant(self) -> str:
+        """Return whose shaders are judged."""
+        return PEER if self.peer else MATRICES if self.matrices else OURS
 
 
 def measure(settings: JudgeSettings, show: Show, miss: Miss) -> list[CompilerFigures]:
@@ -67,7 +78,7 @@ def measure(settings: JudgeSettings, show: Show, miss: Miss) -> list[CompilerFig
     versions = {}
     for name in settings.chips:
         try:
-            versions[name] = _versions(name, settings.peer)
+            versions[name] = _versions(name, settings)
         except UserError as error:
             miss(error)
     chips = [CHIPS[name] for name in versions]
@@ -78,26 +89,32 @@ def measure(settings: JudgeSettings, show: Show, miss: Miss) -> list[CompilerFig
             rows[chip.name].append(judgement)
             show(chip, dtype, judgement)
         for name, judged in rows.items():
-            contestant, today = PEER if settings.peer else OURS, datetime.date.today().isoformat()
+            contestant, today = settings.contestant, datetime.date.today().isoformat()
             figures.append(
                 CompilerFigures(contestant, name, dtype, settings.command, today, versions[name], tuple(judged))
             )
     return figures
 
 
-def _versions(name: str, peer: bool) -> dict[str, str]:
+def _versions(name: str, settings: JudgeSettings) -> dict[str, str]:
     """Return the versions of all that judges a chip. Raises UserError if it is unknown, or its compiler is missing."""
     check_one_of("--chip", name, (*CHIPS, *DEVICES))
     chip = CHIPS[name]
-    if peer and chip.maker != AMD:
+    if settings.peer and chip.maker != AMD:
         raise UserError("--peer", name, "a chip of AMD's: the peer has no CUDA source", "leave out this chip")
+    if settings.matrices and not chip.matrix_teraflops:
+        wanted = ", ".join(one.name for one in CHIPS.values() if one.matrix_teraflops)
+        raise UserError("--matrix-instructions", name, f"a chip that has them in WGSL: {wanted}", "leave out this chip")
     found = {"mlc-controlnet": __version__, "apache-tvm": version("apache-tvm")}
-    if peer:
+    if settings.peer:
         found[PEER] = peer_version()
     return found | ({"Mesa": mesa_version(chip)} if chip.maker == AMD else {"nvcc": find_toolkit().version})
 
 
 def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterator[tuple[Chip, Judgement]]:
+    if settings.matrices:
+        yield from judge_matrix_products(settings.only, chips)
+        return
     only_step = settings.step and settings.only == (NAME,)
     if settings.peer:
         cases = operation_cases(settings.only, False, dtype).cases[1:]

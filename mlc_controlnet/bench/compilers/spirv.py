@@ -17,6 +17,10 @@ from mlc_controlnet.locations import WEB
 ICD = Path("/usr/share/vulkan/icd.d")
 INSTALL = "install mesa-vulkan-drivers: tests/bench/install_mesa.sh takes it from bookworm-backports on Debian 12"
 TARGET = ("--target-env", "vulkan1.3")
+# Instructions and operands of matrices that Debian 12's spirv-tools do not know (SPV_KHR_cooperative_matrix).
+OPCODES = {"Type": 4456, "Load": 4457, "Store": 4458, "MulAdd": 4459}
+OPERANDS = {"NoneKHR": 0, "None": 0, "NonPrivatePointer": 0x20}
+CAPABILITY = 6022
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,13 @@ def check_programs() -> None:
     driver_manifest("lvp")
 
 
-def to_spirv(shaders: Mapping[str, str], folder: Path) -> tuple[dict[str, Spirv], dict[str, str]]:
+def to_spirv(
+    shaders: Mapping[str, str], folder: Path, adapter: Mapping[str, str] | None = None
+) -> tuple[dict[str, Spirv], dict[str, str]]:
     """Compile WGSL, by name, into `folder`.
+
+    Args:
+        adapter: the environment in which Vulkan has the adapter whose features WGSL may use; None: any adapter.
 
     Returns:
         The shaders, and the errors of those that Tint or spirv-as rejects, by name.
@@ -58,7 +67,9 @@ def to_spirv(shaders: Mapping[str, str], folder: Path) -> tuple[dict[str, Spirv]
     check_programs()
     for name, wgsl in shaders.items():
         (folder / f"{name}.wgsl").write_text(wgsl, encoding="utf-8")
-    environment = {**os.environ, "VK_DRIVER_FILES": str(driver_manifest("lvp")), "GALLIVM_PERF": "nopt"}
+    if adapter is None:
+        adapter = {"VK_DRIVER_FILES": str(driver_manifest("lvp")), "GALLIVM_PERF": "nopt"}
+    environment = {**os.environ, **adapter}
     command = ["node", "bench/compilers/wgsl_to_spirv.mjs", str(folder)]
     run = subprocess.run(command, cwd=WEB, env=environment, capture_output=True, text=True, check=False)
     if run.returncode != 0:
@@ -78,6 +89,7 @@ def assemble(listing: str, file: Path) -> Spirv:
     """Write the SPIR-V of a listing of Dawn's to `file`. Raises CalledProcessError if spirv-as rejects it."""
     # Debian 12's spirv-tools do not know this mode, on which no code depends.
     lines = [line for line in listing.splitlines() if "maximal_reconv" not in line and "MaximallyReconv" not in line]
+    lines = list(map(_in_words, lines))
     command = ["spirv-as", *TARGET, "-o", str(file), "-"]
     subprocess.run(command, input="\n".join(lines), text=True, capture_output=True, check=True)
     decorations: dict[str, dict[str, int]] = defaultdict(dict)
@@ -92,3 +104,16 @@ def assemble(listing: str, file: Path) -> Spirv:
     size = re.search(r"OpExecutionMode %\S+ LocalSize (\d+) (\d+) (\d+)", listing)
     assert entry is not None and size is not None
     return Spirv(file, entry[1], math.prod(map(int, size.groups())), tuple(bindings))
+
+
+def _in_words(line: str) -> str:
+    """Write an instruction of matrices as spirv-as takes what it does not know: by its number of words and opcode."""
+    line = line.replace("OpCapability CooperativeMatrixKHR", f"OpCapability !{CAPABILITY}")
+    found = re.fullmatch(r"\s*(?:(%\w+) = )?Op(Type|)CooperativeMatrix(Load|Store|MulAdd|)KHR (.*)", line)
+    if found is None:
+        return line
+    result, operands = found[1], [str(OPERANDS.get(operand, operand)) for operand in found[4].split()]
+    if result is not None:
+        operands.insert(0 if found[2] else 1, result)  # behind its type, which a type lacks
+    words = f"!{(len(operands) + 1) << 16 | OPCODES[found[2] or found[3]]} {' '.join(operands)}"
+    return f"OpNoLine\n{words}"  # which ends the instruction before: it would take words for its operands

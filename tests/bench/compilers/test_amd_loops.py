@@ -74,6 +74,12 @@ def test_packed_and_single_multiply_adds_have_the_same_rate_on_rdna_3_only():
     assert cost("v_fma_mix_f32", "v1", "v2", "v3", "v1 op_sel_hi:[1,1,0]").vector_cycles == 2
 
 
+def test_a_matrix_instruction_has_twice_the_rate_of_packed_ones_in_waves_of_either_size():
+    for wave in (32, 64):
+        of_a_wave = cost_of(Instruction("v_wmma_f32_16x16x16_f16", ("v[0:3]", "v[4:11]")), wave, dual_issue=True)
+        assert of_a_wave.multiply_adds * wave / of_a_wave.vector_cycles == 128  # v_pk_fma_f16: 2 * 64 in 2 cycles
+
+
 def test_conversions_and_scales_are_no_multiply_adds():
     assert cost("v_fma_mixlo_f16", "v2", "1.0", "v10", "neg(0) op_sel_hi:[0,0,1]").multiply_adds == 0
     assert cost("v_mul_f32", "v1", "0x3e000000", "v1").multiply_adds == 0

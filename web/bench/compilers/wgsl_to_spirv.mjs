@@ -8,8 +8,7 @@ import { join } from "node:path";
 const MARK = "#### "; // begins the line before a file's dump
 // Names stay, so that listings can be read; Chromium does not initialise workgroup memory that is written first.
 const TOGGLES = "allow_unsafe_apis,disable_workgroup_init,dump_shaders,disable_symbol_renaming";
-/** @type {GPUFeatureName[]} */
-const FEATURES = ["shader-f16", "subgroups"];
+const FEATURES = /** @type {GPUFeatureName[]} */ (["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
 const LISTING = "/* Dumped SPIRV disassembly */\n";
 const END = "OpFunctionEnd\n";
 
