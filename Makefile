@@ -1,4 +1,4 @@
-# make demo      build the bundled model for WebGPU and its page, serve them, print the address
+# make demo      build the bundled models for WebGPU and their page, serve them, print the address
 # make site      the same without serving: dist/site is a folder for any static host (docs/hosting.md)
 # make check     lint, types and unit tests: minutes, for every commit
 # make test      make check, and builds, parity, native and browser end to end, the notebook: for every change of main
@@ -11,12 +11,13 @@ PYTEST = $(VENV) -m pytest --numprocesses $(WORKERS) --dist loadgroup --max-work
 PACKAGE := $(shell git ls-files --cached --others --exclude-standard mlc_controlnet tuning_db build.py 2>/dev/null)
 PAGE := $(shell git ls-files --cached --others --exclude-standard web 2>/dev/null)
 
+.DELETE_ON_ERROR:
 .PHONY: demo site check test test-all lint web-test browsers mesa clean
 
-demo: dist/site/bundle/manifest.json
+demo: dist/site/models.json
 	$(VENV) -m mlc_controlnet serve
 
-site: dist/site/bundle/manifest.json
+site: dist/site/models.json
 	@echo "dist/site is ready for a static host; docs/hosting.md says how"
 
 check: lint web-test
@@ -44,8 +45,10 @@ mesa:
 web-test: web/node_modules/installed
 	npm --prefix web test
 
-dist/site/bundle/manifest.json: .venv/installed web/node_modules/installed $(PACKAGE) $(PAGE)
-	$(VENV) build.py --target webgpu
+# The page opens the model that was built last.
+dist/site/models.json: .venv/installed web/node_modules/installed $(PACKAGE) $(PAGE)
+	$(VENV) build.py --target webgpu --model circles
+	$(VENV) build.py --target webgpu --model doodle
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

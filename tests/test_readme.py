@@ -67,10 +67,10 @@ def test_files_and_folders_between_backticks_exist(path: Path) -> None:
     assert missing == []
 
 
-def test_the_first_picture_can_be_drawn() -> None:
-    """The command line of README names files that are there."""
-    (image,) = re.findall(r"--control-image (\S+)", (ROOT / "README.md").read_text())
-    assert (ROOT / image).is_file()
+def test_the_first_pictures_can_be_drawn() -> None:
+    """The command lines of README name files that are there."""
+    images = re.findall(r"--control-image (\S+)", (ROOT / "README.md").read_text())
+    assert len(images) == 2 and all((ROOT / image).is_file() for image in images)
 
 
 def tree_of_readme() -> dict[str, set[str]]:
