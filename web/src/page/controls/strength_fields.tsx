@@ -11,7 +11,8 @@ const NAMES = [...(Object.keys(STRENGTHS) as StrengthName[]), "custom"] as const
 export function StrengthFields({ unit }: { unit: ControlUnit }) {
   const { weight, start, end, mode } = unit;
   const isCustom = useSignal(false);
-  const preset = strengthName({ weight: weight.value, start: start.value, end: end.value });
+  const numbers = { weight: weight.value, start: start.value, end: end.value };
+  const preset = strengthName(numbers, unit.recommendedWeight.value ?? 1);
   const chosen = isCustom.value || preset === undefined ? "custom" : preset;
   const choose = (name: (typeof NAMES)[number]) => {
     isCustom.value = name === "custom";

@@ -13,6 +13,7 @@ import {
   EMPTY,
   moveShape,
   type PictureShape,
+  type RingShape,
   ringShape,
   type Shape,
   type StrokeShape,
@@ -117,10 +118,10 @@ export class ControlDrawing extends BrushBoard<Shape> {
     this.show({ kind: "picture", source, fit, annotation, strokes: [] });
   }
 
-  /** Begin with another shape than the ring, unless the visitor has begun already. Returns whether it does. */
-  beginWith(shape: StrokeShape): boolean {
+  /** Begin with another example than the present one, unless the visitor has begun already. Returns whether it does. */
+  beginWith(shape: StrokeShape | RingShape): boolean {
     const present = this.history.peek();
-    if (present.kind !== "ring" || !present.isExample || this.history.canUndo) return false;
+    if (present.kind === "picture" || !present.isExample || this.history.canUndo) return false;
     this.history.reset(shape);
     return true;
   }

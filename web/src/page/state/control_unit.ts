@@ -5,10 +5,10 @@ import type { Manifest, Settings } from "../../worker";
 import { annotatorsFor } from "../annotators/annotation";
 import { classOf, type PaintClass } from "../classes/ade20k";
 import { ControlDrawing, TOOLS, type Tool } from "../drawing/control_drawing";
-import { EMPTY } from "../drawing/control_shape";
+import { EMPTY, ringShape } from "../drawing/control_shape";
 import { type Color, LINE_WIDTH, type Size } from "../drawing/marks";
 import { RINGS } from "../samples/rings";
-import { STRENGTHS, type StrengthName } from "./strength";
+import { STRENGTHS, type StrengthName, strengthName, weightOf } from "./strength";
 
 /** The model that comes with the project. It knows one ring, in two colours. */
 export const BUNDLED_MODEL = "circles";
@@ -39,6 +39,8 @@ export class ControlUnit {
   /** What its control images show, in ControlNet 1.1's words; empty if its name does not tell. */
   readonly kind = signal("");
   readonly weight: Signal<number | undefined> = signal(undefined);
+  /** The conditioning scale that the model recommends, which presets are shares of; undefined before one is loaded. */
+  readonly recommendedWeight: Signal<number | undefined> = signal(undefined);
   readonly start: Signal<number | undefined> = signal(0);
   readonly end: Signal<number | undefined> = signal(1);
   readonly mode: Signal<ControlMode> = signal("balanced");
@@ -87,11 +89,27 @@ export class ControlUnit {
     this.drawing.color.value = paintClass?.color;
   }
 
+  /** Let the board speak of the bundled model: one ring, also in the place of another model's example. */
+  drawOneRing(): void {
+    const { drawing } = this;
+    drawing.isOneRing.value = true;
+    if (drawing.shape.kind === "strokes") drawing.beginWith(ringShape(drawing.size, ...RINGS[0]));
+  }
+
+  /** Take over the conditioning scale that a model recommends: presets follow it, the visitor's own weight stays. */
+  recommend(scale: number): void {
+    const [weight, start, end] = [this.weight.peek(), this.start.peek(), this.end.peek()];
+    const before = this.recommendedWeight.peek();
+    const preset = before === undefined ? undefined : strengthName({ weight, start, end }, before);
+    this.recommendedWeight.value = scale;
+    if (preset !== undefined) this.weight.value = weightOf(preset, scale);
+    this.weight.value ??= scale;
+  }
+
   setStrength(name: StrengthName): void {
-    const { weight, end } = STRENGTHS[name];
-    this.weight.value = weight;
+    this.weight.value = weightOf(name, this.recommendedWeight.peek() ?? 1);
     this.start.value = 0;
-    this.end.value = end;
+    this.end.value = STRENGTHS[name].end;
   }
 
   /** The annotators for its ControlNet; the first is the one for a photo. */

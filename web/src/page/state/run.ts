@@ -14,6 +14,7 @@ import {
   type Progress,
 } from "../../worker";
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
+import { isSubject } from "../samples/outlines";
 import { samplesFor } from "../samples/samples";
 import { t } from "../text";
 import { reasonText } from "../text/engine_text";
@@ -214,10 +215,11 @@ function adapt(studio: Studio, manifest: Manifest): void {
     const place = others.findIndex(({ name }) => name === unit.controlnet.peek());
     const [entry] = others.splice(Math.max(0, place), 1);
     unit.use(entry);
-    unit.weight.value ??= defaults.conditioning_scale;
-    if (studio.isBundledModel.peek()) unit.drawing.isOneRing.value = true;
+    unit.recommend(defaults.conditioning_scale);
+    if (studio.isBundledModel.peek()) unit.drawOneRing();
     else unit.drawFreely();
   }
+  if (studio.isBundledModel.peek() && isSubject(request.prompt.peek())) request.prompt.value = t.peek().firstPrompt;
   if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
   if (units[0]?.kind.peek() === "scribble") beginWithScribble(studio, units[0]);
 }

@@ -1,6 +1,9 @@
 /** How strongly a control image counts: presets over its weight and the share of the steps in which it does. */
 
-/** The presets are those of Krita AI Diffusion: a weaker control also ends earlier, which lets details go their own way. */
+/**
+ * The presets are those of Krita AI Diffusion: a weaker control also ends earlier, which lets details go their own way.
+ * `weight` is a share of the scale that the model recommends.
+ */
 export const STRENGTHS = {
   weak: { weight: 0.7, end: 0.5 },
   default: { weight: 1, end: 0.8 },
@@ -15,9 +18,14 @@ export interface Strength {
   readonly end: number | undefined;
 }
 
-/** Return the name of the preset that has these numbers; undefined if none has. */
-export function strengthName({ weight, start, end }: Strength): StrengthName | undefined {
+/** Return a preset's weight for a model that recommends `scale`, to two decimals. */
+export function weightOf(name: StrengthName, scale: number): number {
+  return Math.round(100 * STRENGTHS[name].weight * scale) / 100;
+}
+
+/** Return the name of the preset that has these numbers for a model that recommends `scale`; undefined if none has. */
+export function strengthName({ weight, start, end }: Strength, scale: number): StrengthName | undefined {
   if (start !== 0) return undefined;
   const names = Object.keys(STRENGTHS) as StrengthName[];
-  return names.find((name) => STRENGTHS[name].weight === weight && STRENGTHS[name].end === end);
+  return names.find((name) => weightOf(name, scale) === weight && STRENGTHS[name].end === end);
 }

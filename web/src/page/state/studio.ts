@@ -105,6 +105,7 @@ export class Studio {
     unit.use(entry);
     unit.drawFreely();
     unit.drawing.clear();
+    unit.recommend(this.manifest.peek()?.defaults.conditioning_scale ?? 1);
     unit.setStrength("default");
     this.controls.value = [...this.controls.peek(), unit];
   }

@@ -57,6 +57,7 @@ test("of two fingers the first draws, and lifting the second does not end its li
   canvas.point("pointermove", 1, 60, 10);
   const points = [10, 20, 30].map((x) => ({ x, y: 10 }));
   expect(board.shape).toEqual({ kind: "strokes", strokes: [{ points, width: 1.5, erases: false }] });
+  expect(board.beginWith(EMPTY)).toBe(false);
 });
 
 test("a drag that the browser cancels is taken back, and the next one draws", () => {
@@ -175,8 +176,9 @@ test("a model of many lines keeps what was drawn when a ring is added", () => {
 
 test("a board begins with a sample's lines until something was drawn, and the first line takes their place", () => {
   const line = { points: [{ x: 1, y: 1 }], width: 2, erases: false };
-  expect(board.beginWith({ kind: "strokes", strokes: [line], isExample: true })).toBe(true);
-  expect(board.beginWith(EMPTY)).toBe(false);
+  const sample = { kind: "strokes", strokes: [line], isExample: true } as const;
+  expect(board.beginWith(sample)).toBe(true);
+  expect(board.beginWith({ ...sample, strokes: [line, line] })).toBe(true); // of another model
   board.setTool("pencil");
   canvas.point("pointerdown", 1, 10, 10);
   canvas.point("pointermove", 1, 20, 10);
