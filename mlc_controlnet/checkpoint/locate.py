@@ -48,13 +48,11 @@ def find_model(
         UserError: there is no such model.
     """
     path = Path(model)
-    bundled = BUNDLED_MODELS / model if model in _bundled_models() else None
-    if path.is_file() or _is_model(path):
-        if bundled is not None:
-            print_notice(f"model {model}: this is {path.absolute()}, not the bundled model of the same name")
-        return path
-    if bundled is not None:
-        return bundled
+    local = find_local_model(model)
+    if local == path and model in _bundled_models():
+        print_notice(f"model {model}: this is {path.absolute()}, not the bundled model of the same name")
+    if local is not None:
+        return local
     hub = None if path.exists() else parse_hub_id(model)
     if hub is not None:
         parts = {PART_OF[name] for name in components if name in PART_OF}
@@ -69,6 +67,14 @@ def find_model(
         wanted=f"a folder in diffusers' layout, a single file, a bundled model ({names}) or a hub id org/name",
         remedy="pass --model with one of these",
     )
+
+
+def find_local_model(model: str) -> Path | None:
+    """Return the file or folder of a path or of a bundled model's name, in this order; None if there is neither."""
+    path = Path(model)
+    if path.is_file() or _is_model(path):
+        return path
+    return BUNDLED_MODELS / model if model in _bundled_models() else None
 
 
 def _is_model(folder: Path) -> bool:

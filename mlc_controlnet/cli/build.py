@@ -31,7 +31,7 @@ from mlc_controlnet.instruction_sets import (
     resolve_browser_instruction_sets,
     resolve_instruction_sets,
 )
-from mlc_controlnet.locations import BUNDLED_MODELS, DIST, TUNING_DB
+from mlc_controlnet.locations import DIST, TUNING_DB
 
 if TYPE_CHECKING:
     from mlc_controlnet.site.models_file import Listing
@@ -253,18 +253,16 @@ def listing_of(options: argparse.Namespace) -> "Listing":
     Raises:
         UserError: an address is none, or a file is missing.
     """
+    from mlc_controlnet.checkpoint import find_local_model
     from mlc_controlnet.site.model_card import licence_in, picture_in
     from mlc_controlnet.site.models_file import Listing, check_mirrors
 
     if options.picture is not None and not options.picture.is_file():
         raise UserError("--picture", f"no file {options.picture}", "a picture's file", "check the path")
-    bundled = BUNDLED_MODELS / options.model
-    folder = bundled if bundled.is_dir() and not Path(options.model).exists() else Path(options.model)
-    return Listing(
-        options.licence or licence_in(folder),
-        options.picture or picture_in(folder),
-        check_mirrors(options.mirror),
-    )
+    folder = find_local_model(options.model)
+    licence = "" if folder is None else licence_in(folder)
+    picture = None if folder is None else picture_in(folder)
+    return Listing(options.licence or licence, options.picture or picture, check_mirrors(options.mirror))
 
 
 def add(options: argparse.Namespace) -> None:

@@ -150,6 +150,7 @@ def test_a_folder_that_is_not_a_site_is_refused_before_the_build(tmp_path: Path)
 def test_a_models_folder_speaks_for_it_unless_an_option_does(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
     (tmp_path / "picture.png").touch()
+    (tmp_path / "model_index.json").touch()
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     told = listing_of(parser.parse_args(["--model", str(tmp_path)]))
@@ -157,3 +158,13 @@ def test_a_models_folder_speaks_for_it_unless_an_option_does(tmp_path: Path) -> 
     assert listing_of(parser.parse_args(["--model", str(tmp_path), "--licence", "mine"])).licence == "mine"
     assert listing_of(parser.parse_args([])).licence == "apache-2.0"
     assert listing_of(parser.parse_args(["--model", "org/model"])).picture is None
+
+
+def test_a_folder_that_only_has_a_bundled_models_name_does_not_speak_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "circles").mkdir()
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert listing_of(parser.parse_args([])).licence == "apache-2.0"
