@@ -40,6 +40,7 @@ def one_or_more(parse: Callable[[str], Any]) -> Callable[[str], Any]:
         values = [parse(part) for part in text.split(",")]
         return values[0] if len(values) == 1 else values
 
+    value.__name__ = parse.__name__  # "invalid float value", and not "invalid value value"
     return value
 
 

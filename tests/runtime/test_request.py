@@ -15,7 +15,7 @@ from mlc_controlnet.bundle.sampler_description import descriptions_from_json
 from mlc_controlnet.cli import generate
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.option_checks import MAX_SEED
-from mlc_controlnet.runtime.option_text import json_number
+from mlc_controlnet.runtime.option_text import json_number, one_or_more
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings, to_record
 from mlc_controlnet.runtime.resolve import resolve
 
@@ -217,3 +217,8 @@ def test_hires_fix_has_defaults_only_if_it_is_on(settings_of):
 def test_what_this_bundle_cannot_do_is_refused(settings_of, options, complaint):
     with pytest.raises(UserError, match=complaint):
         settings_of(**options)
+
+
+def test_the_command_line_names_the_type_of_an_option_that_takes_several_values() -> None:
+    assert one_or_more(float)("0.5,1") == [0.5, 1] and one_or_more(float)("2") == 2
+    assert one_or_more(float).__name__ == "float"
