@@ -1,10 +1,15 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
 """Flash attention for processors: the same online softmax, with a query in each lane of a vector.
 
-A task owns two vectors of queries of one head, which it turns over once, [D, queries]. Then everything runs in lanes:
-the scores of a key are its numbers, read one by one, times vectors of queries; the maxima and the sums of a softmax are
-those of vectors, without any sum across lanes; and the result is [D, queries] until the end. Keys and values are read
-where they lie and never packed. Micro-tiles of `rows` keys, or numbers of a head, stay in registers in both products.
+A task owns two or four vectors of queries of one head, which it turns over once, [D, queries]. Then everything runs in
+lanes: the scores of a key are its numbers, read one by one, times vectors of queries; the maxima and the sums of a
+softmax are those of vectors, without any sum across lanes; and the result is [D, queries] until the end. Keys and
+values are read where they lie and never packed. Micro-tiles of `rows` keys, or numbers of a head, stay in registers in
+both products.
+
+The rules' sizes are measured (docs/performance.md). 64 keys at a time take 0.85 to 1.00 of the time of 128, on every
+instruction set: a value is a line of the cache, thousands of bytes from the next one, and few sets hold all of them.
+Four vectors instead of two take 0.87 to 1.01 of that with AVX-512 and AVX2 where heads are small, and more beyond.
 """
 
 import math
@@ -26,8 +31,10 @@ from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 
 VERSION = 1  # of what the decisions mean
-VECTORS = 2  # of queries in a task; more would leave the first-level cache with heads of 160
-KEYS = 128  # of a tile of keys at most: its scores are 16 KiB with AVX-512
+VECTORS, MANY_VECTORS = 2, 4  # of queries in a task, by the rules
+KEYS = 64  # of a tile of keys at most
+LARGEST_HEAD, LEAST_LANES = 80, 8  # with many vectors: WebAssembly gains nothing, Neon is not measured
+LEAST_TASKS = 16  # with many vectors: fewer would leave threads without one
 MOST_VECTORS = 4  # a search's
 TILES_OF_KEYS = (32, 64, 128, 256)  # a search's
 
@@ -51,12 +58,33 @@ class Tile:
 
 def default_tile(attention: Attention, registers: Registers) -> Tile:
     """Return the tile of the rules."""
-    rows = _rows(attention.keys, registers)
+    two, many = (_tile(attention, registers, vectors) for vectors in (VECTORS, MANY_VECTORS))
+    return many if _fits(attention, registers, many, two) else two
+
+
+def _tile(attention: Attention, registers: Registers, vectors: int) -> Tile:
+    """Return the tile of so many vectors of queries whose micro-tiles fill the registers, with even tiles of keys."""
+    most = min(registers.accumulators, registers.count - vectors - 1) // vectors  # beside the queries and a number
+    rows = _rows(attention.keys, most)
     groups = ceil_div(attention.keys, rows)
-    groups_of_tile = divisors(groups, max(1, KEYS // rows))[-1]
-    if groups_of_tile * rows < min(attention.keys, KEYS) // 2:  # few divisors: the last tile is shorter
-        groups_of_tile = KEYS // rows
-    return Tile(VECTORS, rows, groups_of_tile, divisors(attention.head_size, registers.accumulators // VECTORS)[-1])
+    key_tiles = ceil_div(groups, max(1, KEYS // rows))
+    return Tile(vectors, rows, ceil_div(groups, key_tiles), divisors(attention.head_size, most)[-1])
+
+
+def _fits(attention: Attention, registers: Registers, many: Tile, two: Tile) -> bool:
+    """Return whether many vectors gain: a micro-tile that is as large, and no key or query that is nobody's beside."""
+
+    def tasks(tile: Tile) -> int:
+        return attention.batch * attention.heads * ceil_div(attention.queries, tile.vectors * registers.lanes)
+
+    return (
+        registers.lanes >= LEAST_LANES
+        and attention.head_size <= LARGEST_HEAD
+        and attention.keys % many.rows == 0
+        and many.vectors * many.rows >= two.vectors * two.rows
+        and many.vectors * tasks(many) <= two.vectors * tasks(two)
+        and tasks(many) >= LEAST_TASKS
+    )
 
 
 def tiles(attention: Attention, registers: Registers) -> list[Tile]:
@@ -226,8 +254,7 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
     return with_signature(attention, body)
 
 
-def _rows(keys: int, registers: Registers) -> int:
+def _rows(keys: int, most: int) -> int:
     """Return how many keys a micro-tile has: a divisor of `keys` if there is one that fills half of the registers."""
-    most = registers.accumulators // VECTORS
     best = divisors(keys, most)[-1]
     return best if best >= most // 2 else most

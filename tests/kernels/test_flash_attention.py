@@ -8,11 +8,13 @@ import tvm
 from tvm import tirx
 from tvm.target import Target
 
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
+from mlc_controlnet.kernels.flash_attention_cpu import KEYS, Tile, default_tile
 from mlc_controlnet.kernels.flash_attention_plan import factors
 from mlc_controlnet.kernels.flash_attention_tile import THREADS, choose_tile, span
+from mlc_controlnet.kernels.registers_cpu import registers_of
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from tests.kernels.torch_references import attend_in_torch, attention_inputs, lay_out
@@ -66,6 +68,43 @@ def test_compiled_for_the_processor_it_agrees_with_torch(attention):
 @pytest.mark.parametrize("case", ["head size 80", "cross attention over 77 tokens", "queries that do not fill a tile"])
 def test_with_every_vector_of_this_machine_it_agrees_with_torch(case, name):
     check_on_processor(CASES[case], Target(INSTRUCTION_SETS[name].tvm_target))
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+def test_with_four_vectors_of_queries_it_agrees_with_torch(name):
+    many = Attention(1, 120, 128, 16, 24, "float32", 24**-0.5)
+    assert rules_for(many, name).vectors == 4
+    check_on_processor(many, Target(INSTRUCTION_SETS[name].tvm_target))
+
+
+def rules_for(attention: Attention, name: str) -> Tile:
+    return default_tile(attention, registers_of(Target(ALL_INSTRUCTION_SETS[name].tvm_target)))
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4", "x86-64-v3"])
+def test_wide_vectors_have_four_of_queries_where_heads_are_small_and_tasks_are_many(name):
+    def vectors(queries: int, keys: int, heads: int, head_size: int) -> int:
+        return rules_for(Attention(1, queries, keys, heads, head_size, "float32", 1.0), name).vectors
+
+    assert vectors(4096, 4096, 8, 40) == vectors(1024, 1024, 8, 80) == vectors(1024, 1024, 20, 64) == 4
+    assert vectors(256, 256, 8, 160) == vectors(4096, 4096, 1, 512) == 2, "no faster, or slower"
+    assert vectors(1024, 77, 8, 80) == 2, "no micro-tile of four vectors divides 77 keys"
+    assert vectors(80, 64, 32, 40) == 2, "lanes would be empty"
+    assert vectors(64, 64, 4, 16) == 2, "threads would have no task"
+
+
+@pytest.mark.parametrize("name", ALL_INSTRUCTION_SETS)
+@pytest.mark.parametrize("keys", [33, 64, 77, 1024])
+@pytest.mark.parametrize("head_size", [16, 40, 80, 160, 512])
+def test_micro_tiles_stay_in_registers_and_tiles_of_keys_are_even(head_size, keys, name):
+    registers = registers_of(Target(ALL_INSTRUCTION_SETS[name].tvm_target))
+    tile = rules_for(Attention(1, 1024, keys, 8, head_size, "float32", 1.0), name)
+    for rows in (tile.rows, tile.depth_rows):
+        assert tile.vectors * rows + tile.vectors + 1 <= registers.count, "sums, the vectors' operands and a number"
+    assert registers.lanes >= 8 or tile.vectors == 2
+    groups = -(-keys // tile.rows)
+    tiles = -(-groups // tile.groups)
+    assert tile.groups * tile.rows <= KEYS and tiles * tile.groups - groups < tiles
 
 
 def check_on_processor(attention: Attention, target: Target) -> None:
