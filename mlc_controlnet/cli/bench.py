@@ -9,6 +9,7 @@ from mlc_controlnet.bench.operations.figures import KERNELS, MODEL, write_figure
 from mlc_controlnet.cli import bench_compilers
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.components import UNET
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.locations import check_checkout
 
 HOSTS = ("chromium", "node", "native")
@@ -117,11 +118,19 @@ def _add_operations(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         metavar="PART",
         help="only operations with this in their name; can be repeated",
     )
-    kernels.set_defaults(model="", component=[])
+    kernels.set_defaults(model="", component=[], weights=[])
     model = commands.add_parser(MODEL, help="measure a model's components against onnxruntime-web, or natively")
     _add_contest(model)
     model.add_argument("--model", default="circles", help="as in build; default: circles")
     model.add_argument("--component", action="append", default=[], help=f"can be repeated; default: {UNET}")
+    model.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="FORMAT",
+        help="on WebGPU: the component with packed weights, such as palette6, in turns with the same one with its "
+        "weights in float16, instead of a peer; can be repeated",
+    )
     model.set_defaults(only=[])
     bench_compilers.add_arguments(commands)
     report = commands.add_parser("report", help="write the tables and plots of README and docs/ from the kept figures")
@@ -189,7 +198,10 @@ def _bench_operations(options: argparse.Namespace) -> None:
         model=options.model,
         components=tuple(options.component) or (UNET,),
         command=options.command_line,
+        weights=tuple(options.weights),
     )
+    if options.keep and options.weights:
+        raise UserError("--keep", "with --weights", "figures against other projects", "leave one out")
     if options.keep or options.host != "native":
         check_checkout(f"bench {options.bench_command}")
     if settings.on_browser_processor:

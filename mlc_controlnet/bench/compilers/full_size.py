@@ -17,17 +17,14 @@ from mlc_controlnet.bench.compilers.judgement import Judgement
 from mlc_controlnet.bench.compilers.kernels import bytes_of
 from mlc_controlnet.bench.operations.cases import DTYPES
 from mlc_controlnet.bench.operations.work import count_work
-from mlc_controlnet.capture import CapturedModel, Quantizer, capture, example_inputs, wrap
+from mlc_controlnet.bench.packed_weights import pack
+from mlc_controlnet.capture import CapturedModel, capture, example_inputs, wrap
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import CONTROLNET, UNET, ModelShape
 from mlc_controlnet.config import Defaults
 from mlc_controlnet.passes.pipeline import clean
-from mlc_controlnet.passes.quantize.find_weights import find_weights
-from mlc_controlnet.passes.quantize.quantize_model import formats_of_components, quantize_model
 from mlc_controlnet.quantize.formats import FLOAT16
 
-# Formats of `build --weights`; which of them `mixed` gives to a weight depends on its values.
-WEIGHTS = (FLOAT16, "int8", "palette6", "int4", "palette4")
 NAME = "sd15_step_512"
 TITLE = "Stable Diffusion 1.5, 512x512: UNet and ControlNet, one call of each"
 PIXELS = 512
@@ -92,12 +89,6 @@ def judge_step(dtype: str, weights: Sequence[str], chips: Sequence[Chip]) -> Ite
             subject, name=name_of_step(name), title=title, least_bytes=subject.least_bytes - saved
         )
         yield from judge_module(row, packed.module, dtype, chips)
-
-
-def pack(captured: CapturedModel, weights: str) -> CapturedModel:
-    """Return the model after phase clean as `build --weights` has it, without rounding a number."""
-    places = find_weights(captured) if weights != FLOAT16 else {}
-    return quantize_model(captured, formats_of_components(captured, lambda _: weights, places), places, Quantizer())
 
 
 def weight_bytes(captured: CapturedModel) -> int:

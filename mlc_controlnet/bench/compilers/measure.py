@@ -11,7 +11,7 @@ from mlc_controlnet import __version__
 from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
 from mlc_controlnet.bench.compilers.figures import MATRICES, OURS, PEER, CompilerFigures
-from mlc_controlnet.bench.compilers.full_size import NAME, WEIGHTS, judge_step, name_of_step
+from mlc_controlnet.bench.compilers.full_size import NAME, judge_step, name_of_step
 from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
 from mlc_controlnet.bench.compilers.judgement import Judgement
@@ -21,6 +21,7 @@ from mlc_controlnet.bench.compilers.peer import record_peer
 from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.web_contest import peer_version
+from mlc_controlnet.bench.packed_weights import WEIGHTS
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.quantize.formats import FLOAT16
 
@@ -36,7 +37,7 @@ class JudgeSettings:
     Attributes:
         only: parts of operations' names; empty: all operations; full_size.NAME alone, with `step`: none.
         step: judge a whole denoising step too.
-        weights: formats of the step's weights, of full_size.WEIGHTS: it is judged with each.
+        weights: formats of the step's weights, of WEIGHTS: it is judged with each.
         peer: judge onnxruntime-web's shaders instead of ours.
         command: the command line that produces the same figures again.
         matrices: judge the hand-written product of matrix instructions instead of ours.

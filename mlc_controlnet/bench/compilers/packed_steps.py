@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 
 from mlc_controlnet.bench.compilers.chips import CHIPS
 from mlc_controlnet.bench.compilers.figures import OURS, CompilerFigures, find
-from mlc_controlnet.bench.compilers.full_size import WEIGHTS, name_of_step
+from mlc_controlnet.bench.compilers.full_size import name_of_step
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
+from mlc_controlnet.bench.packed_weights import WEIGHTS
 from mlc_controlnet.quantize.formats import FLOAT16
 
 KINDS = {  # part of a kernel's name -> what it computes; the first part that is there counts

@@ -39,13 +39,16 @@ from mlc_controlnet.bench.operations.web_contest import (
     peer_version,
     run_web_contest,
 )
+from mlc_controlnet.bench.packed_weights import WEIGHTS
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import BROWSER_PROCESSOR, TARGETS
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.instruction_sets import BROWSER_INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.machine import describe_processor, processor_name
+from mlc_controlnet.quantize.formats import FLOAT16
 
 PEER = "onnxruntime-web"
+OURS_IN_FLOAT16 = "ours, --weights float16"  # the peer of ours with packed weights
 # A GPU's clocks rise only under load, so a turn on a GPU repeats its call. On a software adapter one call is enough.
 SOFTWARE_TURN_MS, GPU_TURN_MS = 1.0, 50.0
 SOFTWARE_COPY_BYTES, GPU_COPY_BYTES = 64 << 20, 256 << 20
@@ -69,6 +72,8 @@ class ContestSettings:
             one of BROWSER_INSTRUCTION_SETS, to measure on the processor; None: WebGPU.
         threads: of each contestant on a browser's processor; None: one there.
         model, components: the model and the components that MODEL measures.
+        weights: for MODEL on WebGPU, formats of packed weights, of WEIGHTS; the peer is then ours with FLOAT16, which
+            may stand among them. Empty: the peer is onnxruntime-web.
         command: the command line that produces the same figures again.
     """
 
@@ -85,6 +90,7 @@ class ContestSettings:
     model: str
     components: tuple[str, ...]
     command: str
+    weights: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -100,6 +106,8 @@ class ContestSettings:
             self._check_cpu(self.cpu)
         if self.threads is not None:
             self._check_threads(self.threads)
+        if self.weights:
+            self._check_weights()
 
     @property
     def on_browser_processor(self) -> bool:
@@ -127,11 +135,26 @@ class ContestSettings:
         if threads > 1 and self.host == "node":
             raise UserError("--threads", f"{threads} with --host node", "1", "pass --host chromium for more")
 
+    def _check_weights(self) -> None:
+        for name in self.weights:
+            check_one_of("--weights", name, WEIGHTS)
+        if not self.packed:
+            raise UserError("--weights", "float16 alone", "a packed format beside it", "add --weights palette6")
+        if self.host == "native":
+            raise UserError("--weights", "with --host native", "--host chromium or --host node", "leave one out")
+        if self.cpu is not None:
+            raise UserError("--weights", f"with --cpu {self.cpu}", "WebGPU, whose kernels unpack them", "leave one out")
+
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """The packed formats of `weights`, each once."""
+        return tuple(name for name in dict.fromkeys(self.weights) if name != FLOAT16)
+
     def cases(self, reduced: bool, dtype: str) -> Cases:
         """Return the computations to measure. reduced: at the smaller sizes for slow devices."""
         if self.subject == KERNELS:
             return operation_cases(self.only, reduced, dtype)
-        return component_cases(self.model, self.components, reduced, dtype)
+        return component_cases(self.model, self.components, reduced, dtype, self.packed)
 
 
 def measure_on_webgpu(settings: ContestSettings, folder: Path, log: Log) -> Figures:
@@ -264,7 +287,10 @@ def _web_figures(
 ) -> Figures:
     rows = make_rows(
         cases.cases,
-        [{OURS: _timing(case.ours), PEER: _timing(case.peer)} for case in outcome.cases],
+        [
+            {OURS: _timing(times.ours), OURS_IN_FLOAT16 if case.against else PEER: _timing(times.peer)}
+            for case, times in zip(cases.cases, outcome.cases, strict=True)
+        ],
         [case.ours_db for case in outcome.cases],
         [note_on(case, dtype) for case in outcome.cases],
         outcome.copy_gigabytes_per_second,

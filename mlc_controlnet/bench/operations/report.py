@@ -27,7 +27,7 @@ EXPLANATION = """\
 [Every row, with devices, versions and commands]({folder}/README.md).
 The figures are medians of rounds in which the contestants take turns. A software GPU computes a GPU's work on the
 processor: it reveals large faults and cannot rank schedules for real GPUs."""
-MISSING = "-"  # the peer failed at this row
+MISSING = "-"  # the peer failed at this row, or has no part in it
 BEGIN, END = "<!-- bench report: begin -->", "<!-- bench report: end -->"
 
 

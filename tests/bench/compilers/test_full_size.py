@@ -9,9 +9,10 @@ import tvm
 from mlc_controlnet.bench.compilers import full_size
 from mlc_controlnet.bench.compilers import measure as measuring
 from mlc_controlnet.bench.compilers.chips import Chip
-from mlc_controlnet.bench.compilers.full_size import NAME, TITLE, WEIGHTS, name_of_step
+from mlc_controlnet.bench.compilers.full_size import NAME, TITLE, name_of_step
 from mlc_controlnet.bench.compilers.judge import Subject
 from mlc_controlnet.bench.compilers.judgement import Judgement
+from mlc_controlnet.bench.packed_weights import WEIGHTS
 from mlc_controlnet.cli.main import main
 from tests.passes.quantize.packed_model import captured_layers
 

@@ -10,8 +10,9 @@ import tvm
 from mlc_controlnet.bench.operations import native_contest
 from mlc_controlnet.bench.operations.case_files import CaseFiles
 from mlc_controlnet.bench.operations.cases import Cases, Computation, operation_cases
-from mlc_controlnet.bench.operations.figures import KERNELS, OURS, Figures
+from mlc_controlnet.bench.operations.figures import KERNELS, MODEL, OURS, Figures
 from mlc_controlnet.bench.operations.measure import (
+    OURS_IN_FLOAT16,
     PEER,
     ContestSettings,
     make_rows,
@@ -55,17 +56,20 @@ SETTINGS = {
 }
 
 
-@pytest.mark.integration
-@pytest.mark.skipif(
-    not (CHROMIUM / "vk_swiftshader_icd.json").exists() or not (ROOT / "web/node_modules/onnxruntime-web").exists(),
-    reason="needs chromium (for its SwiftShader) and `npm ci` in web/",
-)
-def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def on_swiftshader(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (CHROMIUM / "vk_swiftshader_icd.json").exists() or not (ROOT / "web/node_modules/onnxruntime-web").exists():
+        pytest.skip("needs chromium (for its SwiftShader) and `npm ci` in web/")
     monkeypatch.setenv("VK_ICD_FILENAMES", str(CHROMIUM / "vk_swiftshader_icd.json"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(CHROMIUM))
     # Node ends only after V8 has optimized all of onnxruntime's wasm, which takes far longer than this contest.
     monkeypatch.setattr("mlc_controlnet.bench.operations.web_contest.NODE", ("node", "--liftoff-only"))
     monkeypatch.setattr("mlc_controlnet.bench.operations.operations.LARGE_MATMUL_REDUCED", matmul(64, 64, 64, 64))
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("on_swiftshader")
+def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path) -> None:
     log: list[str] = []
     figures = measure_on_webgpu(ContestSettings(**SETTINGS), tmp_path, log.append)
     assert figures.device.kind == "software GPU" and figures.device.name.startswith("SwiftShader")
@@ -75,6 +79,18 @@ def test_an_operation_runs_against_onnxruntime_web(tmp_path: Path, monkeypatch: 
         assert row.ours_db >= 60
         assert set(row.times) == {OURS, PEER}
         assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_swiftshader")
+def test_packed_weights_take_turns_with_those_in_float16(random_model: Path, tmp_path: Path) -> None:
+    model = {"subject": MODEL, "model": str(random_model), "components": ("control_embedding",), "only": ()}
+    settings = ContestSettings(**SETTINGS | model, weights=("float16", "int8"))
+    _, packed = measure_on_webgpu(settings, tmp_path, lambda _: None).rows
+    assert packed.name == "control_embedding_int8"
+    assert set(packed.times) == {OURS, OURS_IN_FLOAT16}
+    assert 35 <= packed.ours_db < 80  # above what weights of 8 bits must have, below what those in float16 have
 
 
 @pytest.mark.integration
@@ -190,6 +206,10 @@ def test_the_fastest_large_matmul_gives_the_reference_rate() -> None:
         ({"target": "abacus"}, "--target"),
         ({"components": ("brain",)}, "--component"),
         ({"peers": (EAGER,)}, "--peer"),
+        ({"weights": ("mixed",)}, "--weights: got .mixed"),
+        ({"weights": ("float16",)}, "--weights.*float16 alone"),
+        ({"weights": ("float16", "int8"), "host": "native"}, "--weights.*with --host native"),
+        ({"weights": ("int8",), "cpu": "wasm-relaxed-simd"}, "--weights.*with --cpu wasm-relaxed-simd"),
         ({"cpu": "x86-64-v3"}, "--cpu"),
         ({"cpu": "wasm-simd128", "host": "chromium", "gpu": True}, "--cpu"),
         ({"cpu": "wasm-simd128", "dtype": "float16"}, "--cpu"),

@@ -5,7 +5,10 @@ import { tensorBytes } from "./job";
 
 const MOST_CALLS_A_TURN = 200;
 
-/** Time one case. Its peer gets a second try with fewer optimizations if its outputs are wrong. */
+/**
+ * Time one case. Its peer gets a second try with fewer optimizations if its outputs are wrong. Against another function of
+ * ours, both sides are ours.
+ */
 export async function compete(
   job: Job,
   work: Case,
@@ -14,9 +17,13 @@ export async function compete(
 ): Promise<CaseOutcome> {
   const wanted = work.outputs.map((entry) => new Float32Array(tensorBytes(values, entry).slice().buffer));
   const mine = await Side.load(ours, work, values, "all");
-  let theirs = await Side.load(peer, work, values, "all");
+  const { against } = work;
+  let theirs =
+    against === null
+      ? await Side.load(peer, work, values, "all")
+      : await Side.load(ours, { ...work, ...against }, values, "all");
   let peer_optimizations: Optimizations = "all";
-  if (!(signalToNoise(wanted, theirs.outputs) >= job.least_db)) {
+  if (against === null && !(signalToNoise(wanted, theirs.outputs) >= job.least_db)) {
     await theirs.loaded.dispose();
     peer_optimizations = "basic";
     theirs = await Side.load(peer, work, values, peer_optimizations);

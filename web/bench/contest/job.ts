@@ -2,7 +2,7 @@
 
 /** A tensor in the case's file of values, in C order. */
 export interface TensorEntry {
-  readonly dtype: "float32" | "float16" | "int32";
+  readonly dtype: "float32" | "float16" | "int32" | "uint32";
   readonly shape: readonly number[];
   /** The position of its first byte in the file. */
   readonly byte_offset: number;
@@ -17,6 +17,8 @@ export interface Case {
   readonly params: readonly TensorEntry[];
   /** The outputs that torch computes in float32. */
   readonly outputs: readonly TensorEntry[];
+  /** Another function of our library, which takes the peer's place with params of its own; null: the peer itself. */
+  readonly against: { readonly name: string; readonly params: readonly TensorEntry[] } | null;
   /** Names of files in the job's folder. */
   readonly values: string;
   readonly onnx: string;

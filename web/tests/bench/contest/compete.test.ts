@@ -4,7 +4,15 @@ import type { Arena, Case, Clock, Contestant, Job, LoadedCase, Optimizations } f
 
 const values = new Uint8Array(new Float32Array([1, 2, 3, 4]).buffer);
 const wanted = { dtype: "float32", shape: [4], byte_offset: 0, bytes: 16 } as const;
-const work: Case = { name: "case", inputs: [], params: [], outputs: [wanted], values: "values", onnx: "onnx" };
+const work: Case = {
+  name: "case",
+  inputs: [],
+  params: [],
+  outputs: [wanted],
+  against: null,
+  values: "values",
+  onnx: "onnx",
+};
 const job: Job = {
   library: "library",
   cases: [work],
@@ -76,6 +84,24 @@ test("a peer that is wrong with all optimizations gets a second try with fewer",
   const outcome = await compete(job, work, values, arena(contestant("ours", notes, right), peer));
   expect([outcome.peer_optimizations, outcome.peer_db]).toEqual(["basic", 200]);
   expect(notes[0]).toBe("peer with all ends");
+});
+
+test("against another function of ours, ours takes both sides, each with params of its own", async () => {
+  const notes: string[] = [];
+  const loaded: Case[] = [];
+  const ours = contestant("ours", notes, () => [4, 3, 2, 1]);
+  const load: Contestant["load"] = (work, ...rest) => {
+    loaded.push(work);
+    return ours.load(work, ...rest);
+  };
+  const packed: Case = { ...work, name: "packed", against: { name: "plain", params: [wanted] } };
+  const outcome = await compete(job, packed, values, arena({ load }, contestant("peer", notes, right)));
+  expect(loaded.map(({ name, params }) => [name, params.length])).toEqual([
+    ["packed", 0],
+    ["plain", 1],
+  ]);
+  expect([outcome.name, outcome.peer_optimizations]).toEqual(["packed", "all"]); // no second try: it has no such levels
+  expect(notes).not.toContain("peer calls");
 });
 
 test("an output of another length or without numbers is no signal", () => {
