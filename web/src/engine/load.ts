@@ -89,6 +89,7 @@ export async function openBundle(bundleUrl: string | URL, signal?: AbortSignal):
       if (!isWhole) return;
       if (!isKept) await dropOthers(); // else a newer version may be on its way
       await put(url, bytes);
+      if (isWhole) current.add(url); // a further component that has no room does not take it away
     },
   };
 }

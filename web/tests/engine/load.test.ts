@@ -267,6 +267,15 @@ describe("the cache", () => {
     expect([...cache.entries.keys()]).toEqual([]);
   });
 
+  test("that is full when a further component comes keeps the manifest of what is there", async () => {
+    const bundle = await openBundle(URL_BASE);
+    await bundle.readFile(SHARD);
+    await bundle.keep();
+    cache.room = 0;
+    await bundle.readFile("samplers.json");
+    expect([...cache.entries.keys()]).toEqual([key, `${URL_BASE}manifest.json`]);
+  });
+
   test("is deleted by purgeBundle", async () => {
     await purgeBundle(URL_BASE);
     expect(deleted).toEqual([`mlc-controlnet ${URL_BASE}`]);
