@@ -3,7 +3,7 @@
 import { batch, computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { FittedImage, Image, Notice } from "../../worker";
 import { annotate } from "../annotators/annotate";
-import { type Annotation, PASS_THROUGH } from "../annotators/annotation";
+import { type Annotation, type AnnotatorName, annotationOf, PASS_THROUGH } from "../annotators/annotation";
 import { type Ink, type Paper, startStroke } from "./brush";
 import { BrushBoard } from "./brush_board";
 import { paintStroke, toCanvas } from "./canvas";
@@ -74,8 +74,12 @@ export class ControlDrawing extends BrushBoard<Shape> {
     });
     effect(() => {
       const { shape, size } = this;
-      if (shape.kind === "picture") this.annotate(shape, size);
-      else this.finish(undefined, undefined);
+      if (shape.kind === "picture") {
+        this.annotate(shape, size);
+        return;
+      }
+      this.work = undefined; // a picture that comes back by undo has an annotator again
+      this.finish(undefined, undefined);
     });
   }
 
@@ -116,6 +120,15 @@ export class ControlDrawing extends BrushBoard<Shape> {
   open(source: Image, annotation: Annotation = PASS_THROUGH, fit: Fit = "crop"): void {
     fitPicture(source, this.sizeSignal.peek(), fit, SUBJECT); // a picture that cannot be used is told at once
     this.show({ kind: "picture", source, fit, annotation, strokes: [] });
+  }
+
+  /** Give pictures one of these annotators: where they have another, the first. */
+  useAnnotators(names: readonly AnnotatorName[]): void {
+    const first = annotationOf(names[0], this.sizeSignal.peek());
+    this.history.map((shape) => {
+      if (shape.kind !== "picture" || names.includes(shape.annotation.name)) return shape;
+      return { ...shape, annotation: first };
+    });
   }
 
   /** Begin with another example than the present one, unless the visitor has begun already. Returns whether it does. */

@@ -65,6 +65,8 @@ export class ControlUnit {
     if (kind === "color") this.drawing.color.value = FIRST_COLOR;
     if (!FOR_LINES.has(kind)) this.drawing.beginWith(EMPTY); // the ring is for a model that follows lines
     this.drawing.setTool(this.tools[0]);
+    this.drawing.useAnnotators(this.annotators);
+    if (!this.drawing.isOneRing.peek()) this.drawFreely(); // lines and colours have brushes of different widths
   }
 
   /** Let the board speak of any model: it draws with a brush, and begins empty. */

@@ -124,6 +124,14 @@ test("a change during an annotator's work wins, whichever ends first", async () 
   expect(white).toBeGreaterThan((64 * 48) / 2);
 });
 
+test("a picture that comes back by undo while its annotator works has its control image", async () => {
+  board.open(photo(64, 48), EDGES);
+  board.clear();
+  board.undo();
+  expect(board.isBusy).toBe(true);
+  expect(await board.controlImage()).toMatchObject({ width: 64, height: 48 });
+});
+
 test("keys draw with the brush where the ring is not the tool", () => {
   board.clear();
   board.setTool("pencil");

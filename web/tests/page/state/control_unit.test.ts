@@ -1,7 +1,11 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
+import { PASS_THROUGH } from "../../../src/page/annotators/annotation";
 import { RINGS } from "../../../src/page/samples/rings";
-import { ControlUnit } from "../../../src/page/state/control_unit";
+import { type ControlNetEntry, ControlUnit } from "../../../src/page/state/control_unit";
 import { strengthName } from "../../../src/page/state/strength";
+import { blank, stubBrowser } from "../drawing/fake_canvas";
+
+vi.mock("../../../src/page/annotators/annotate", () => ({ annotate: async (image: unknown) => image }));
 
 const unitOf = (scale: number) => {
   const unit = new ControlUnit(1, { width: 128, height: 128 });
@@ -32,6 +36,31 @@ test("a weight from a link is kept, also one that would be a preset", () => {
   unit.weight.value = 1;
   unit.recommend(1.8);
   expect(unit.weight.value).toBe(1);
+});
+
+test("a picture has an annotator of the ControlNet that the unit uses, also one that is undone", () => {
+  stubBrowser();
+  const unit = unitOf(1);
+  unit.use({ name: "scribble", kind: "scribble" } as ControlNetEntry);
+  unit.drawing.open(blank(128, 128), { ...PASS_THROUGH, name: "threshold" });
+  unit.drawing.clear();
+  unit.use({ name: "color", kind: "color" } as ControlNetEntry);
+  unit.drawing.undo();
+  expect(unit.drawing.shape).toMatchObject({ annotation: { name: "color", parameters: { factor: 16 } } });
+  unit.use({ name: "scribble", kind: "scribble" } as ControlNetEntry);
+  expect(unit.drawing.shape).toMatchObject({ annotation: { name: "scribble" } });
+  vi.unstubAllGlobals();
+});
+
+test("a board takes the width of the brush that another ControlNet begins with", () => {
+  const unit = unitOf(1);
+  unit.use({ name: "scribble", kind: "scribble" } as ControlNetEntry);
+  unit.drawFreely();
+  const thin = unit.drawing.lineWidth.value;
+  unit.use({ name: "color", kind: "color" } as ControlNetEntry);
+  expect(unit.drawing.lineWidth.value).toBe(16);
+  unit.use({ name: "scribble", kind: "scribble" } as ControlNetEntry);
+  expect(unit.drawing.lineWidth.value).toBe(thin);
 });
 
 test("a model of one ring replaces another model's example, and not what the visitor has drawn", () => {
