@@ -23,17 +23,22 @@ export function settingsOfLink(hash: string): RestoredSettings | undefined {
  * then on. A bundle has settings of its own.
  */
 export function rememberSettings(studio: Studio): void {
-  let known = "";
+  let known: string | undefined;
+  let isFirst = true;
   effect(() => {
     const name = studio.manifest.value?.model.name;
-    if (name === undefined || name === known) return;
-    const isFirst = known === "";
-    known = name;
+    if (name === known) return;
+    known = name; // undefined: another bundle is opened, whose model may have the same name
+    if (name === undefined) return;
+    const linked = isFirst ? settingsOfLink(location.hash) : undefined;
+    isFirst = false;
     queueMicrotask(() => {
-      const linked = isFirst ? settingsOfLink(location.hash) : undefined;
       const kept = readKept(`settings of ${name}`, isTextRecord);
       if (linked !== undefined) restore(studio, linked);
-      else if (kept !== undefined) restore(studio, settingsOfRecord(kept));
+      else if (kept !== undefined) {
+        restore(studio, settingsOfRecord(kept));
+        if (kept.seed === undefined) studio.request.seed.value = undefined; // the visitor has left it open
+      }
     });
   });
   effect(() => {
