@@ -43,19 +43,19 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
       <div class="card-head">
         <h2 id={title}>{kindName(unit)}</h2>
         <UndoButtons drawing={drawing} undoLabel={t.value.undo} redoLabel={t.value.redo} />
+        {studio.canSwitch(unit) && (
+          <Checkbox
+            label={t.value.enabled}
+            checked={enabled.value}
+            onChange={(on) => {
+              enabled.value = on;
+            }}
+          />
+        )}
         {studio.controls.value.length > 1 && (
-          <>
-            <Checkbox
-              label={t.value.enabled}
-              checked={enabled.value}
-              onChange={(on) => {
-                enabled.value = on;
-              }}
-            />
-            <button type="button" class="quiet" onClick={() => studio.removeControl(unit)}>
-              {t.value.removeControl}
-            </button>
-          </>
+          <button type="button" class="quiet" onClick={() => studio.removeControl(unit)}>
+            {t.value.removeControl}
+          </button>
         )}
       </div>
       <ControlNetChoice studio={studio} unit={unit} />

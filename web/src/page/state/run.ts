@@ -18,7 +18,7 @@ import { isSubject } from "../samples/outlines";
 import { samplesFor } from "../samples/samples";
 import { t } from "../text";
 import { reasonText } from "../text/engine_text";
-import type { ControlUnit } from "./control_unit";
+import type { ControlNetEntry, ControlUnit } from "./control_unit";
 import { EngineSession } from "./engine_session";
 import type { Gallery } from "./gallery";
 import type { Models } from "./models";
@@ -60,11 +60,6 @@ export class Run {
     const { messages } = studio;
     if (studio.running.peek() !== undefined) return;
     messages.clear();
-    for (const unit of studio.controls.peek()) {
-      if (!unit.enabled.peek()) continue;
-      if (unit.drawing.isEmpty()) messages.notice(t.peek().boardEmpty);
-      for (const notice of unit.drawing.notices) messages.notice(notice);
-    }
     const abort = new AbortController();
     const { signal } = abort;
     studio.running.value = abort;
@@ -73,6 +68,7 @@ export class Run {
       this.useModel();
       await session.ready(signal);
       const request = await readRequest(studio);
+      tellOfBoards(studio); // not before: an annotator may have worked, and the size may not have been known
       const count = Math.max(1, Math.round(studio.request.count.peek() ?? 1));
       let { seed } = request;
       const began = performance.now();
@@ -199,22 +195,34 @@ export class Run {
   }
 }
 
+/** Tell of boards that are empty, and of the changes that made opened pictures fit. */
+function tellOfBoards({ controls, messages }: Studio): void {
+  for (const { enabled, drawing } of controls.peek()) {
+    if (!enabled.peek()) continue;
+    if (drawing.isEmpty()) messages.notice(t.peek().boardEmpty);
+    for (const notice of drawing.notices) messages.notice(notice);
+  }
+}
+
 /** Adapt the page to the bundle. What the visitor has filled in keeps its value. */
 function adapt(studio: Studio, manifest: Manifest): void {
   const { request } = studio;
   const { model, defaults, controlnets } = manifest;
+  const isOpen = studio.manifest.peek() !== undefined; // and only its engine is loaded anew
   studio.manifest.value = manifest;
-  studio.setSize({ width: model.width, height: model.height });
+  const { width, height } = request.size.peek();
+  const isOffered = studio.sizes.peek().some((size) => size.width === width && size.height === height);
+  if (!isOpen || !isOffered) studio.setSize({ width: model.width, height: model.height });
   request.steps.value ??= defaults.steps;
   request.guidance.value ??= defaults.guidance_scale;
   if (!studio.modes.peek().includes(request.mode.peek())) request.mode.value = studio.modes.peek()[0];
-  const units = studio.controls.peek().slice(0, controlnets.length);
+  const units = unitsFor(controlnets, studio.controls.peek());
   studio.controls.value = units;
-  const others = [...controlnets];
+  const ofUnit = (unit: ControlUnit) => controlnets.find(({ name }) => name === unit.controlnet.peek());
+  const taken = new Set(units.map(ofUnit));
+  const others = controlnets.filter((entry) => !taken.has(entry));
   for (const unit of units) {
-    const place = others.findIndex(({ name }) => name === unit.controlnet.peek());
-    const [entry] = others.splice(Math.max(0, place), 1);
-    unit.use(entry);
+    unit.use(ofUnit(unit) ?? (others.shift() as ControlNetEntry));
     unit.recommend(defaults.conditioning_scale);
     if (studio.isBundledModel.peek()) unit.drawOneRing();
     else unit.drawFreely();
@@ -222,6 +230,15 @@ function adapt(studio: Studio, manifest: Manifest): void {
   if (studio.isBundledModel.peek() && isSubject(request.prompt.peek())) request.prompt.value = t.peek().firstPrompt;
   if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
   if (units[0]?.kind.peek() === "scribble") beginWithScribble(studio, units[0]);
+}
+
+/** The units that there are ControlNets for: rather those that take part, and of them those whose ControlNet is there. */
+function unitsFor(controlnets: readonly ControlNetEntry[], units: readonly ControlUnit[]): readonly ControlUnit[] {
+  const names = new Set(controlnets.map(({ name }) => name));
+  const rank = ({ enabled, controlnet }: ControlUnit) =>
+    2 * Number(enabled.peek()) + Number(names.has(controlnet.peek()));
+  const kept = new Set([...units].sort((one, other) => rank(other) - rank(one)).slice(0, controlnets.length));
+  return units.filter((unit) => kept.has(unit));
 }
 
 /** Put the first sample on the board, and its name into the prompt: one press draws, and the first own line replaces it. */

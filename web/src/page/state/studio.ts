@@ -7,6 +7,7 @@
 
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { DeviceChoice, EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
+import { EMPTY } from "../drawing/control_shape";
 import type { Size } from "../drawing/marks";
 import { Photo } from "../drawing/photo";
 import { isSubject, type Subject } from "../samples/outlines";
@@ -104,7 +105,7 @@ export class Studio {
     const unit = this.createUnit();
     unit.use(entry);
     unit.drawFreely();
-    unit.drawing.clear();
+    unit.drawing.beginWith(EMPTY);
     unit.recommend(this.manifest.peek()?.defaults.conditioning_scale ?? 1);
     unit.setStrength("default");
     this.controls.value = [...this.controls.peek(), unit];
@@ -113,6 +114,11 @@ export class Studio {
   removeControl(unit: ControlUnit): void {
     this.messages.clearAt(unit.id);
     this.controls.value = this.controls.peek().filter((other) => other !== unit);
+  }
+
+  /** Whether a unit can be switched on and off: one that is alone can be switched on only. */
+  canSwitch({ enabled }: ControlUnit): boolean {
+    return this.controls.value.length > 1 || !enabled.value;
   }
 
   /** Ask for what a sample shows, unless the visitor has written a prompt. */

@@ -1,0 +1,122 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { PASS_THROUGH } from "../../../src/page/annotators/annotation";
+import type { Model } from "../../../src/page/models/catalogue";
+import { Gallery } from "../../../src/page/state/gallery";
+import { Models } from "../../../src/page/state/models";
+import { Run } from "../../../src/page/state/run";
+import { Studio } from "../../../src/page/state/studio";
+import { type ControlNetEngine, createEngine, type GenerateRequest, type Manifest } from "../../../src/worker";
+import { LINES, makeManifest } from "../../engine/sample_bundle";
+import { blank, stubBrowser } from "../drawing/fake_canvas";
+
+vi.mock("../../../src/worker", async (load) => ({ ...(await load<object>()), createEngine: vi.fn() }));
+/** An annotator that takes its time. */
+vi.mock("../../../src/page/annotators/annotate", () => ({
+  annotate: async (image: { data: Uint8ClampedArray<ArrayBuffer> }) => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    return { ...image, data: image.data.map(() => 255) };
+  },
+}));
+
+const sample = makeManifest();
+const { unet } = sample.components;
+const latents = { name: "sample", shape: [1, 4, 2, 3], dtype: "float32" };
+/** A manifest with ControlNets of these kinds, which are their names, too. */
+const manifestOf = (name: string, kinds: readonly string[], variants: unknown[] = []): Manifest =>
+  ({
+    ...sample,
+    model: { ...sample.model, name },
+    components: { ...sample.components, unet: { ...unet, inputs: [latents, ...unet.inputs] } },
+    controlnets: kinds.map((kind) => ({ ...LINES, name: kind, kind })),
+    variants,
+  }) as Manifest;
+const modelOf = (name: string) => ({ url: `./${name}/`, name, mirrors: [] }) as unknown as Model;
+
+let studio: Studio;
+let models: Models;
+let run: Run;
+/** What the host has. */
+let manifest: Manifest;
+const generate = vi.fn(async (request: GenerateRequest) => ({
+  ...blank(24, 16),
+  settings: { prompt: "", seed: request.seed, numInferenceSteps: 2 },
+  metadata: {},
+}));
+const names = () => studio.controls.value.map(({ controlnet }) => controlnet.value);
+const notices = () => studio.messages.list.value.map(({ text }) => text.join(" "));
+
+beforeEach(() => {
+  stubBrowser();
+  vi.stubGlobal("fetch", async () => Promise.reject(new TypeError("offline")));
+  generate.mockClear();
+  vi.mocked(createEngine).mockImplementation(async ({ onManifest }) => {
+    onManifest?.(manifest);
+    const info = { manifest, samplers: ["ddim"], runsOn: "gpu" };
+    const engine = { info, generate, stats: async () => ({}), unload: async () => {} };
+    return engine as unknown as ControlNetEngine;
+  });
+  studio = new Studio();
+  models = new Models();
+  run = new Run(studio, models, new Gallery());
+});
+
+afterEach(() => vi.unstubAllGlobals());
+
+/** Open a model. */
+async function open(opened: Manifest): Promise<void> {
+  manifest = opened;
+  await models.open();
+  models.choose(modelOf(opened.model.name));
+  await vi.waitFor(() => expect(studio.engine.value?.manifest).toBe(opened));
+}
+
+test("of two units, the one that takes part goes over to a model with one ControlNet", async () => {
+  await open(manifestOf("doodle", ["scribble", "color"]));
+  studio.addControl();
+  const [scribble, color] = studio.controls.value;
+  scribble.enabled.value = false;
+  await open(manifestOf("rings", ["canny"]));
+  expect(studio.controls.value).toEqual([color]);
+  expect([color.enabled.value, color.controlnet.value]).toEqual([true, "canny"]);
+});
+
+test("of two units that take part, the one whose ControlNet the other model has goes over", async () => {
+  await open(manifestOf("doodle", ["color", "scribble"]));
+  studio.addControl();
+  const [, scribble] = studio.controls.value;
+  await open(manifestOf("sketches", ["scribble"]));
+  expect(studio.controls.value).toEqual([scribble]);
+});
+
+test("a unit keeps a ControlNet that the other model has, whatever the unit before it used", async () => {
+  await open(manifestOf("pair", ["canny", "scribble"]));
+  studio.addControl();
+  expect(names()).toEqual(["canny", "scribble"]);
+  await open(manifestOf("doodle", ["scribble", "color"]));
+  expect(names()).toEqual(["color", "scribble"]);
+});
+
+test("an engine that is loaded anew draws the size that was chosen; another model draws its own", async () => {
+  const larger = [{ width: 48, height: 32, chunks: 1, functions: {} }];
+  await open(manifestOf("doodle", ["scribble"], larger));
+  studio.setSize({ width: 48, height: 32 });
+  studio.memory.value = "reduced";
+  await run.generate();
+  expect(createEngine).toHaveBeenLastCalledWith(expect.objectContaining({ memory: "reduced" }));
+  expect(generate.mock.lastCall?.[0]).toMatchObject({ width: 48, height: 32 });
+  await open(manifestOf("other", ["scribble"], larger));
+  expect(studio.request.size.value).toEqual({ width: 24, height: 16 });
+});
+
+test("a board whose annotator works is not called empty, and its notices are of the model's size", async () => {
+  manifest = manifestOf("doodle", ["canny"]);
+  const photo = { ...blank(300, 200), data: new Uint8ClampedArray(4 * 300 * 200).fill(255) };
+  studio.controls.value[0].drawing.open(photo, { ...PASS_THROUGH, name: "canny" });
+  await run.generate();
+  expect(generate).toHaveBeenCalledOnce();
+  expect(notices().filter((text) => text.includes("empty"))).toEqual([]);
+  expect(notices()).toEqual(["Control image: 300x200 was scaled to cover 24x16"]);
+  studio.controls.value[0].drawing.clear();
+  await run.generate();
+  expect(notices()).toEqual([expect.stringContaining("empty")]);
+});
