@@ -1,4 +1,8 @@
-"""Stage one: the autoencoder, on crops at first and on whole pictures at the end."""
+"""Trains the autoencoder: on crops at first, then on whole pictures, and at the end the decoder alone.
+
+The decoder learns last to read latents that the denoiser made. A decoder that only ever saw the encoder's turns their
+small errors into patches of other colours; the encoder stays as it is, and with it the latents and the denoiser.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +13,8 @@ from diffusers import AutoencoderKL
 
 from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, train
 from mlc_controlnet.train.doodle.artworks import SIZE
-from mlc_controlnet.train.doodle.pictures import Pictures, to_tensor
+from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, to_tensor
+from mlc_controlnet.train.doodle.redrawn import Redrawn
 
 KL_WEIGHT = 1e-6  # latent diffusion's own value, arXiv 2112.10752, appendix G
 EDGE_WEIGHT = 1.0  # of the error of differences between neighbours: without it, lines of a pixel blur first
@@ -29,6 +34,23 @@ class VaeConfig:
     crops: LoopConfig
     whole: LoopConfig
     batch: int = 32
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The last stage, of the decoder alone.
+
+    Attributes:
+        loop: its steps and optimizer.
+        batch: pictures of a step, half of them redrawn by the denoiser.
+        redrawn: pictures that the denoiser redraws.
+        last: steps of its sampling, from the last, that redraw a picture.
+    """
+
+    loop: LoopConfig
+    batch: int = 8
+    redrawn: int = 2048
+    last: int = 7
 
 
 def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
@@ -72,6 +94,35 @@ def train_vae(
     with torch.no_grad():
         latents = vae.encode(random_crops(pictures, 64, SIZE)).latent_dist.mean
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+
+
+def train_decoder(
+    vae: AutoencoderKL,
+    pictures: Pictures,
+    encoded: Encoded,
+    redrawn: Redrawn,
+    config: DecoderConfig,
+    checkpointing: Checkpointing,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Train the decoder of `vae` on latents of the encoder and of the denoiser, by turns in each batch."""
+    vae.requires_grad_(False).to(memory_format=torch.channels_last)
+    weights = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    for weight in weights:
+        weight.requires_grad_(True)
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        places = torch.randint(len(redrawn.numbers), (config.batch - config.batch // 2,))
+        plain = torch.randint(len(pictures), (config.batch // 2,))
+        latents = torch.cat([redrawn.latents[places], encoded.latents[plain]]).float()
+        numbers = torch.cat([redrawn.numbers[places], plain]).tolist()
+        wanted = 2 * to_tensor(np.stack([pictures.draw(number).pixels for number in numbers])) - 1
+        decoded = vae.decode(latents / vae.config.scaling_factor).sample
+        return reconstruction_loss(decoded, wanted.contiguous(memory_format=torch.channels_last))
+
+    vae.train()
+    train("decoder", weights, loss_of_step, config.loop, log, checkpointing)
+    vae.requires_grad_(True).eval()
 
 
 def random_crops(pictures: Pictures, count: int, side: int) -> torch.Tensor:

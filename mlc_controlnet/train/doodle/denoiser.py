@@ -1,18 +1,21 @@
-"""Stages two and three: the UNet with its text encoder and the ControlNet for scribbles, then the one for colours.
+"""Trains the denoiser: the UNet, its text encoder and the ControlNet for scribbles, then the one for colours.
 
-The first two are trained together from random weights. A base model that first learned text alone, and a ControlNet
+The first three are trained together from random weights. A base model that first learned text alone, and a ControlNet
 after it, would each need as many steps; here the UNet reads the lines from the first step on. In some of the samples
 the ControlNet is left out, so that the base model also draws without one.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextModel
 
+from mlc_controlnet.files import whole_folder
 from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, train
 from mlc_controlnet.train.diffusion import denoising_loss
 from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, to_tensor
@@ -34,6 +37,75 @@ class DenoiserConfig:
     batch: int = 32
     prompt_dropout: float = 0.1
     control_dropout: float = 0.2
+
+
+def with_residuals(
+    unet: UNet2DConditionModel,
+    x_t: torch.Tensor,
+    t: torch.Tensor,
+    context: torch.Tensor,
+    down: list[torch.Tensor],
+    mid: torch.Tensor,
+) -> torch.Tensor:
+    """Return the UNet's output with residuals of ControlNets added."""
+    output: torch.Tensor = unet(
+        x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
+    )[0]
+    return output
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """The three parts that are trained together."""
+
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    controlnet: ControlNetModel
+
+    @staticmethod
+    def load(folder: Path) -> "Denoiser":
+        """Read what `save` wrote."""
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
+        for part in (unet, controlnet):
+            part.to(memory_format=torch.channels_last)
+        return Denoiser(CLIPTextModel.from_pretrained(folder / "text_encoder"), unet, controlnet)
+
+    def save(self, folder: Path) -> None:
+        """Write the parts to a new folder."""
+        with whole_folder(folder) as partial:
+            self.text_encoder.save_pretrained(partial / "text_encoder")
+            self.unet.save_pretrained(partial / "unet")
+            self.controlnet.save_pretrained(partial / "controlnet")
+
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Return the parts; their weights keep this order in checkpoints."""
+        return self.unet, self.controlnet, self.text_encoder
+
+    def predict(
+        self,
+        x_t: torch.Tensor,
+        t: torch.Tensor,
+        context: torch.Tensor,
+        control: torch.Tensor,
+        scale: float | torch.Tensor = 1.0,
+    ) -> torch.Tensor:
+        """Predict v of noisy latents.
+
+        Args:
+            x_t: [B, c, h, w].
+            t: [B], or one for all.
+            context: of the text encoder.  # [B, T, D]
+            control: scribbles.  # [B, 3, H, W] in 0..1
+            scale: of the ControlNet's residuals; a tensor that broadcasts to them gives each sample its own.
+        """
+        down, mid = self.controlnet(x_t, t, context, controlnet_cond=control, return_dict=False)
+        return with_residuals(self.unet, x_t, t, context, [scale * residual for residual in down], scale * mid)
+
+    def set_training(self, training: bool) -> None:
+        """Switch all parts between training and evaluation."""
+        for part in self.parts():
+            part.train(training)
 
 
 @dataclass(frozen=True)
@@ -69,46 +141,42 @@ class Samples:
 
 
 def train_with_scribbles(
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    controlnet: ControlNetModel,
+    name: str,
+    denoiser: Denoiser,
     scheduler: DDIMScheduler,
     samples: Samples,
     config: DenoiserConfig,
     checkpointing: Checkpointing | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Train all three together."""
-    parts = (unet, controlnet, text_encoder)
+    """Train all three parts together.
+
+    Args:
+        name: of the stage: its random numbers follow from it.
+    """
 
     def loss_of_step(step: int) -> torch.Tensor:
         numbers, latents, token_ids = samples.draw(config)
         control = samples.scribbles(numbers)
         kept = (torch.rand(len(numbers), 1, 1, 1) >= config.control_dropout).float()
-        context = text_encoder(token_ids).last_hidden_state  # [B, T, D]
+        context = denoiser.text_encoder(token_ids).last_hidden_state  # [B, T, D]
 
         def predict(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            down, mid = controlnet(x_t, t, context, controlnet_cond=control, return_dict=False)
-            residuals = [kept * residual for residual in down]  # zero: as with a conditioning scale of 0
-            return _predict(unet, x_t, t, context, residuals, kept * mid)
+            return denoiser.predict(x_t, t, context, control, kept)
 
         return denoising_loss(scheduler, latents, predict)
 
-    for part in parts:
-        part.train()
-    for part in (unet, controlnet):
+    denoiser.set_training(True)
+    for part in (denoiser.unet, denoiser.controlnet):
         part.to(memory_format=torch.channels_last)
-    weights = [weight for part in parts for weight in part.parameters()]
-    train("doodle", weights, loss_of_step, config.loop, log, checkpointing)
-    for part in parts:
-        part.eval()
+    weights = [weight for part in denoiser.parts() for weight in part.parameters()]
+    train(name, weights, loss_of_step, config.loop, log, checkpointing)
+    denoiser.set_training(False)
 
 
 def train_with_colors(
     controlnet: ControlNetModel,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel,
-    scribbles: ControlNetModel,
+    denoiser: Denoiser,
     scheduler: DDIMScheduler,
     samples: Samples,
     config: DenoiserConfig,
@@ -116,7 +184,8 @@ def train_with_colors(
     log: Callable[[str], None] = print,
 ) -> None:
     """Train only `controlnet`, in half of the steps together with the one for scribbles, so that both can be used."""
-    for part in (unet, text_encoder, scribbles):
+    unet, text_encoder, scribbles = denoiser.unet, denoiser.text_encoder, denoiser.controlnet
+    for part in denoiser.parts():
         part.requires_grad_(False).eval()
 
     def loss_of_step(step: int) -> torch.Tensor:
@@ -132,24 +201,10 @@ def train_with_colors(
                 with torch.no_grad():
                     more, more_mid = scribbles(x_t, t, context, controlnet_cond=lines, return_dict=False)
                 down, mid = [ours + theirs for ours, theirs in zip(down, more, strict=True)], mid + more_mid
-            return _predict(unet, x_t, t, context, list(down), mid)
+            return with_residuals(unet, x_t, t, context, list(down), mid)
 
         return denoising_loss(scheduler, latents, predict)
 
     controlnet.train().to(memory_format=torch.channels_last)
     train("colors", controlnet.parameters(), loss_of_step, config.loop, log, checkpointing)
     controlnet.eval()
-
-
-def _predict(
-    unet: UNet2DConditionModel,
-    x_t: torch.Tensor,
-    t: torch.Tensor,
-    context: torch.Tensor,
-    down: list[torch.Tensor],
-    mid: torch.Tensor,
-) -> torch.Tensor:
-    output: torch.Tensor = unet(
-        x_t, t, context, down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False
-    )[0]
-    return output

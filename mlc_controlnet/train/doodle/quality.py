@@ -9,7 +9,7 @@ from mlc_controlnet.train.doodle.artworks import Artwork
 from mlc_controlnet.train.doodle.colors import main_colors, name_of
 from mlc_controlnet.train.doodle.judge import Judge, Retrieval
 from mlc_controlnet.train.doodle.scribbles import edges, plain_lines
-from mlc_controlnet.train.doodle.variants import Picture
+from mlc_controlnet.train.doodle.variants import OPAQUE, Picture
 
 TOLERANCE = 2  # pixels between a line of the scribble and an edge of the result
 _BORDER = 3  # pixels at the picture's sides that show the ground
@@ -36,20 +36,24 @@ class Quality:
 
     Attributes:
         recall: share of the scribble's lines that have an edge of the result within `TOLERANCE`.
-        color: share of pictures whose most common colour beside the ground is the first one in the caption.
+        color: share of pictures whose most common colour, where the thing is, is one that the caption names.
+        first_color: the same for the caption's first colour, the drawing's most common one. Of two named colours with
+            nearly equal areas, either may come out first.
         ground: share of pictures on the ground that the caption names.
         drawn, real: what the judge retrieves from the drawn pictures, and from the held-out pictures themselves.
     """
 
     recall: float
     color: float
+    first_color: float
     ground: float
     drawn: Retrieval
     real: Retrieval
 
     def __str__(self) -> str:
         return (
-            f"edge recall {self.recall:.3f}, main colour {self.color:.1%}, ground {self.ground:.1%}, "
+            f"edge recall {self.recall:.3f}, main colour {self.color:.1%} (the first named {self.first_color:.1%}), "
+            f"ground {self.ground:.1%}, "
             f"judge on drawn pictures: {self.drawn}; on real ones: {self.real}"
         )
 
@@ -79,10 +83,15 @@ def ground_of(drawn: np.ndarray) -> np.ndarray:
     return np.median(drawn[~inside], axis=0).astype(np.uint8)
 
 
-def color_of(drawn: np.ndarray) -> str | None:
-    """Return the name of the most common colour beside the ground; None for a plain picture."""
+def color_of(drawn: np.ndarray, alpha: np.ndarray | None = None) -> str | None:
+    """Return the name of a thing's most common colour; None for a plain picture.
+
+    Args:
+        drawn: [H, W, 3] uint8.
+        alpha: where the thing is; None: where the picture differs from its ground.  # [H, W] uint8
+    """
     differs = np.abs(drawn.astype(np.int16) - ground_of(drawn)).max(-1) > _GROUND_DISTANCE
-    names = main_colors(drawn[differs], most=1)
+    names = main_colors(drawn[differs if alpha is None else alpha >= OPAQUE], most=1)
     return names[0] if names else None
 
 
@@ -94,9 +103,11 @@ def measure(drawn: Sequence[np.ndarray], cases: Sequence[Case], judge: Judge) ->
     """
     pairs = list(zip(drawn, cases, strict=True))
     things = [case.artwork.thing for case in cases]
+    colors = [(color_of(picture, case.picture.alpha), case.picture.colors) for picture, case in pairs]
     return Quality(
         recall=float(np.mean([edge_recall(picture, plain_lines(case.picture.pixels)) for picture, case in pairs])),
-        color=float(np.mean([color_of(picture) == case.picture.colors[0] for picture, case in pairs])),
+        color=float(np.mean([color in named for color, named in colors])),
+        first_color=float(np.mean([color == named[0] for color, named in colors])),
         ground=float(np.mean([name_of(ground_of(picture)) == case.picture.ground for picture, case in pairs])),
         drawn=judge.retrieve(drawn, things),
         real=judge.retrieve([case.picture.pixels for case in cases], things),

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionControlNetPipeline
+from transformers import CLIPTokenizer
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import whole_file, whole_folder
@@ -25,13 +25,20 @@ from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, Stopped
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
 from mlc_controlnet.train.doodle import architecture, artworks
 from mlc_controlnet.train.doodle.artworks import Split
-from mlc_controlnet.train.doodle.autoencoder import VaeConfig, reconstruction, train_vae
+from mlc_controlnet.train.doodle.autoencoder import DecoderConfig, VaeConfig, reconstruction, train_decoder, train_vae
 from mlc_controlnet.train.doodle.cases import Judged, draw_cases, judged_cases
-from mlc_controlnet.train.doodle.denoiser import DenoiserConfig, Samples, train_with_colors, train_with_scribbles
+from mlc_controlnet.train.doodle.denoiser import (
+    Denoiser,
+    DenoiserConfig,
+    Samples,
+    train_with_colors,
+    train_with_scribbles,
+)
 from mlc_controlnet.train.doodle.judge import Judge, train_judge
 from mlc_controlnet.train.doodle.packages import credits_of_drawings
 from mlc_controlnet.train.doodle.pictures import Encoded, Pictures, encode
 from mlc_controlnet.train.doodle.quality import measure
+from mlc_controlnet.train.doodle.redrawn import Sampling, redraw
 from mlc_controlnet.train.doodle.sheet import contact_sheet, reconstruction_sheet
 from mlc_controlnet.train.memory import keep_freed_memory
 from mlc_controlnet.train.model_folder import save_pipeline
@@ -48,6 +55,9 @@ VAE = VaeConfig(
     whole=one_cycle(600, 4e-4, ema_decay=0.99, log_every=50),
 )
 SCRIBBLES = DenoiserConfig(one_cycle(8000, 1.2e-3, beta2=0.99, ema_decay=0.9995, log_every=50))
+# A warm restart (arXiv 1608.03983): the same loss, from a lower rate to zero again.
+RESTART = DenoiserConfig(one_cycle(5000, 8e-4, beta2=0.99, ema_decay=0.999, log_every=50), control_dropout=0.1)
+DECODER = DecoderConfig(one_cycle(2000, 8e-4, ema_decay=0.99, log_every=50))
 COLORS = DenoiserConfig(one_cycle(1200, 1e-3, beta2=0.99, ema_decay=0.998, log_every=50))
 JUDGE = one_cycle(2400, 1.5e-3, ema_decay=0.995, weight_decay=0.05)
 
@@ -72,6 +82,8 @@ class Recipe:
     sizes: architecture.Sizes = SIZES
     vae: VaeConfig = VAE
     scribbles: DenoiserConfig = SCRIBBLES
+    restart: DenoiserConfig = RESTART
+    decoder: DecoderConfig = DECODER
     colors: DenoiserConfig = COLORS
     judge: LoopConfig = JUDGE
     judge_batch: int = 64
@@ -89,6 +101,8 @@ class Recipe:
             self,
             vae=replace(self.vae, crops=short(self.vae.crops), whole=short(self.vae.whole)),
             scribbles=replace(self.scribbles, loop=short(self.scribbles.loop)),
+            restart=replace(self.restart, loop=short(self.restart.loop)),
+            decoder=replace(self.decoder, loop=short(self.decoder.loop)),
             colors=replace(self.colors, loop=short(self.colors.loop)),
             judge=short(self.judge),
         )
@@ -136,9 +150,10 @@ class Run:
         encoded = encode(self.out / "latents", self.pictures, vae, self._check_stop, self.log)
         tokenizer = self._tokenizer(encoded)
         samples = Samples(self.pictures, encoded, _token_ids(tokenizer, encoded.captions), _token_ids(tokenizer, [""]))
-        text_encoder, unet, scribbles = self._scribbles(vae, tokenizer, samples)
-        colors = self._colors(text_encoder, unet, scribbles, samples)
-        pipeline = Base(tokenizer, text_encoder, vae, unet, build_scheduler()).pipeline(unet, scribbles)
+        denoiser = self._denoiser(vae, tokenizer, samples)
+        vae = self._decoder(vae, denoiser, samples)
+        colors = self._colors(denoiser, samples)
+        pipeline = self._pipeline(vae, tokenizer, denoiser)
         self._write_model(pipeline, colors)
         return pipeline
 
@@ -171,6 +186,9 @@ class Run:
 
             train_vae(vae, self.pictures, self.recipe.vae, checkpointing, self.log)
             _save(folder, vae)
+        return self._load_vae(folder)
+
+    def _load_vae(self, folder: Path) -> AutoencoderKL:
         vae = AutoencoderKL.from_pretrained(folder).eval().to(memory_format=torch.channels_last)
         self._show_reconstruction(vae)
         return vae
@@ -191,69 +209,66 @@ class Run:
                 train_tokenizer([*encoded.captions, *words], partial, self.recipe.sizes.vocabulary, architecture.TOKENS)
         return CLIPTokenizer.from_pretrained(folder)
 
-    def _scribbles(
-        self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, samples: Samples
-    ) -> tuple[CLIPTextModel, UNet2DConditionModel, ControlNetModel]:
-        folder = self.out / "scribbles"
-        if not folder.is_dir():
-            self._train_scribbles(folder, vae, tokenizer, samples)
-        # Read also after training: a run that stops later and goes on has to compute with the same memory order.
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-        controlnet = ControlNetModel.from_pretrained(folder / "controlnet")
-        for part in (unet, controlnet):
-            part.to(memory_format=torch.channels_last)
-        return CLIPTextModel.from_pretrained(folder / "text_encoder"), unet, controlnet
-
-    def _train_scribbles(self, folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, samples: Samples) -> None:
+    def _denoiser(self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, samples: Samples) -> Denoiser:
         torch.manual_seed(self.recipe.seed)
         text_encoder = architecture.build_text_encoder(self.recipe.sizes, tokenizer)
         unet = architecture.build_unet(self.recipe.sizes)
-        controlnet = architecture.build_controlnet(self.recipe.sizes, unet)
-        scheduler = build_scheduler()
+        denoiser = Denoiser(text_encoder, unet, architecture.build_controlnet(self.recipe.sizes, unet))
         cases = [*self.judged.things[:16], *self.judged.pictures[:16]]
+        for name, config in (("scribbles", self.recipe.scribbles), ("restart", self.recipe.restart)):
+            folder = self.out / name
+            if not folder.is_dir():
 
-        def show(steps: int) -> None:
-            parts = (unet, text_encoder, controlnet)
-            for part in parts:
-                part.eval()
-            pipeline = Base(tokenizer, text_encoder, vae, unet, scheduler).pipeline(unet, controlnet)
-            self._save_sheet(
-                f"progress-{steps:06d}.png",
-                cases,
-                draw_cases(pipeline, cases, STEPS, GUIDANCE_SCALE, CONDITIONING_SCALE),
+                def show(steps: int, name: str = name, denoiser: Denoiser = denoiser) -> None:
+                    denoiser.set_training(False)
+                    drawn = draw_cases(
+                        self._pipeline(vae, tokenizer, denoiser), cases, STEPS, GUIDANCE_SCALE, CONDITIONING_SCALE
+                    )
+                    self._save_sheet(f"{name}-{steps:06d}.png", cases, drawn)
+                    denoiser.set_training(True)
+
+                checkpointing = replace(self._checkpointing(name), show=show)
+                train_with_scribbles(name, denoiser, build_scheduler(), samples, config, checkpointing, self.log)
+                denoiser.save(folder)
+            # Read also after training: a run that stops later and goes on has to compute with the same memory order.
+            denoiser = Denoiser.load(folder)
+        return denoiser
+
+    def _decoder(self, vae: AutoencoderKL, denoiser: Denoiser, samples: Samples) -> AutoencoderKL:
+        folder = self.out / "decoder"
+        if not folder.is_dir():
+            config = self.recipe.decoder
+            redrawn = redraw(
+                self.out / "redrawn",
+                config.redrawn,
+                denoiser,
+                build_scheduler(),
+                samples,
+                Sampling(STEPS, config.last, GUIDANCE_SCALE, CONDITIONING_SCALE),
+                self.recipe.seed,
+                self._check_stop,
+                self.log,
             )
-            for part in parts:
-                part.train()
+            checkpointing = replace(self._checkpointing("decoder"), show=lambda steps: self._show_reconstruction(vae))
+            train_decoder(vae, self.pictures, samples.encoded, redrawn, config, checkpointing, self.log)
+            _save(folder, vae)
+        return self._load_vae(folder)
 
-        checkpointing = replace(self._checkpointing("scribbles"), show=show)
-        train_with_scribbles(
-            unet, text_encoder, controlnet, scheduler, samples, self.recipe.scribbles, checkpointing, self.log
-        )
-        with whole_folder(folder) as partial:
-            text_encoder.save_pretrained(partial / "text_encoder")
-            unet.save_pretrained(partial / "unet")
-            controlnet.save_pretrained(partial / "controlnet")
-
-    def _colors(
-        self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel, scribbles: ControlNetModel, samples: Samples
-    ) -> ControlNetModel:
+    def _colors(self, denoiser: Denoiser, samples: Samples) -> ControlNetModel:
         folder = self.out / "colors"
         if not folder.is_dir():
             torch.manual_seed(self.recipe.seed)
-            colors = architecture.build_controlnet(self.recipe.sizes, unet)
-            train_with_colors(
-                colors,
-                unet,
-                text_encoder,
-                scribbles,
-                build_scheduler(),
-                samples,
-                self.recipe.colors,
-                self._checkpointing("colors"),
-                self.log,
-            )
+            colors = architecture.build_controlnet(self.recipe.sizes, denoiser.unet)
+            checkpointing = self._checkpointing("colors")
+            train_with_colors(colors, denoiser, build_scheduler(), samples, self.recipe.colors, checkpointing, self.log)
             _save(folder, colors)
         return ControlNetModel.from_pretrained(folder)
+
+    def _pipeline(
+        self, vae: AutoencoderKL, tokenizer: CLIPTokenizer, denoiser: Denoiser
+    ) -> StableDiffusionControlNetPipeline:
+        base = Base(tokenizer, denoiser.text_encoder, vae, denoiser.unet, build_scheduler())
+        return base.pipeline(denoiser.unet, denoiser.controlnet)
 
     def _judge(self) -> Judge:
         return train_judge(
@@ -285,7 +300,7 @@ class Run:
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
-            raise Stopped("stopped between two parts of the latents; the same command goes on from there")
+            raise Stopped("stopped between two parts of a stage; the same command goes on from there")
 
 
 def echo(recipe: Recipe, log: Log) -> None:

@@ -13,7 +13,7 @@ GROUNDS = ("white", "light blue", "yellow", "pink", "green", "gray", "orange", "
 WHITE_SHARE = 0.4
 HUE_SHARE = 0.3  # of the variants; the others keep the artwork's hues
 SCALES = (0.68, 0.95)  # of the picture's side
-_OPAQUE = 128  # of 255
+OPAQUE = 128  # of 255: from here on a pixel belongs to the thing
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def draw(artwork: np.ndarray, variant: Variant) -> Picture:
     pixels = moved[..., :3] + (1 - covered) * np.array(variant.ground, np.float32)
     opaque = moved[..., 3].clip(0, 255).astype(np.uint8)
     drawn = np.rint(pixels.clip(0, 255)).astype(np.uint8)
-    return Picture(drawn, opaque, main_colors(drawn[opaque >= _OPAQUE]), name_of(variant.ground))
+    return Picture(drawn, opaque, main_colors(drawn[opaque >= OPAQUE]), name_of(variant.ground))
 
 
 def _random_ground(rng: np.random.Generator) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mlc_controlnet.checkpoint import load_checkpoint
 from mlc_controlnet.errors import UserError
@@ -15,7 +16,7 @@ from mlc_controlnet.train.circles.recipe import load_model
 from mlc_controlnet.train.doodle import recipe as doodle
 from mlc_controlnet.train.doodle.architecture import Sizes
 from mlc_controlnet.train.doodle.artworks import Split
-from mlc_controlnet.train.doodle.autoencoder import VaeConfig
+from mlc_controlnet.train.doodle.autoencoder import DecoderConfig, VaeConfig
 from mlc_controlnet.train.doodle.denoiser import DenoiserConfig
 from mlc_controlnet.train.doodle.recipe import Recipe, Run
 
@@ -27,6 +28,8 @@ TINY = Recipe(
     sizes=Sizes(vae=(8, 8, 8, 8), unet=(8, 8, 16), text=16, text_layers=1, vocabulary=600, hint=(4, 4, 4, 4)),
     vae=VaeConfig(THREE_STEPS, THREE_STEPS, batch=4),
     scribbles=DenoiserConfig(THREE_STEPS, batch=4),
+    restart=DenoiserConfig(THREE_STEPS, batch=4),
+    decoder=DecoderConfig(THREE_STEPS, batch=4, redrawn=4, last=1),
     colors=DenoiserConfig(THREE_STEPS, batch=4),
     judge=THREE_STEPS,
     judge_batch=4,
@@ -55,8 +58,8 @@ def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def test_every_stage_trains_and_shows_what_it_learned(finished: tuple[Path, list[str]]) -> None:
     out, said = finished
     stages = [line.split(":")[0] for line in said if "step 3/3" in line]
-    assert stages == ["vae crops", "vae whole", "doodle", "colors", "judge"]
-    assert (out / "progress-000003.png").is_file() and (out / "reconstruction.png").is_file()
+    assert stages == ["vae crops", "vae whole", "scribbles", "restart", "decoder", "colors", "judge"]
+    assert (out / "scribbles-000003.png").is_file() and (out / "reconstruction.png").is_file()
 
 
 def test_the_model_is_one_that_a_build_takes_with_both_controlnets(finished: tuple[Path, list[str]]) -> None:
@@ -65,6 +68,14 @@ def test_the_model_is_one_that_a_build_takes_with_both_controlnets(finished: tup
     assert checkpoint.specs["vae_decoder"].outputs[0].shape == (1, 3, 128, 128)
     assert checkpoint.shape.latent_channels == 8 and checkpoint.shape.tokens == 32
     assert load_checkpoint(out / "doodle").controlnets == {"scribble": "scribble", "color": "color"}
+
+
+def test_the_last_stage_of_the_autoencoder_leaves_the_encoder_as_it_is(finished: tuple[Path, list[str]]) -> None:
+    before, after = (
+        load_file(finished[0] / name / "diffusion_pytorch_model.safetensors") for name in ("vae", "decoder")
+    )
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "post_quant_conv"}
 
 
 def test_a_saved_model_draws_a_doodle(finished: tuple[Path, list[str]]) -> None:
@@ -107,12 +118,12 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         if "step 2/3" in line:
             asked.set()
 
-    for _ in range(4):  # two parts of the autoencoder, the model, the colours
+    for _ in range(6):  # two parts of the autoencoder, the model twice, the decoder, the colours
         asked.clear()
         with pytest.raises(Stopped):
             Run(tmp_path, TINY, stop_in_the_middle, shapes, asked).train()
     Run(tmp_path, TINY, lambda line: None, shapes).train()
-    for part in ("vae", "scribbles/unet", "scribbles/controlnet", "colors"):
+    for part in ("vae", "scribbles/unet", "restart/unet", "restart/controlnet", "decoder", "colors"):
         file = Path(part) / "diffusion_pytorch_model.safetensors"
         assert (whole / file).read_bytes() == (tmp_path / file).read_bytes(), part
 

@@ -61,6 +61,11 @@ def test_the_colours_of_ground_and_thing_are_found(box: Picture) -> None:
     assert color_of(np.full_like(box.pixels, 255)) is None
 
 
+def test_a_thing_in_the_colour_of_its_ground_has_a_colour_where_it_is(box: Picture) -> None:
+    white = np.full_like(box.pixels, 255)
+    assert color_of(white, box.alpha) == "white"
+
+
 def test_the_plain_scribble_is_a_thin_pen_on_the_lines(box: Picture) -> None:
     scribble = plain_scribble(box.pixels)[..., 0] > 0
     assert scribble[plain_lines(box.pixels) > 0].all()
