@@ -14,7 +14,6 @@ def save_pipeline(
     folder: Path,
     steps: int,
     guidance_scale: float,
-    conditioning_scale: float = 1.0,
     controlnets: Mapping[str, ControlNetModel] | None = None,
 ) -> None:
     """Write a pipeline into `folder`, with the settings that it recommends.
@@ -27,13 +26,12 @@ def save_pipeline(
         folder: exists and is empty; see `files.whole_folder`.
         steps: DDIM steps of a picture.
         guidance_scale: scale of classifier-free guidance.
-        conditioning_scale: of the ControlNets' residuals.
         controlnets: by what their control images show, the pipeline's own first; None: the pipeline's, unnamed.
     """
     recommended = {
         "num_inference_steps": steps,
         "guidance_scale": guidance_scale,
-        "controlnet_conditioning_scale": conditioning_scale,
+        "controlnet_conditioning_scale": 1.0,
     }
     copy.deepcopy(pipeline).to(torch.float16).save_pretrained(folder)
     names: dict[Path, str] = {}
