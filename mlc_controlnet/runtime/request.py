@@ -162,9 +162,13 @@ class Settings:
         lambda manifest, request: manifest.defaults.guidance_scale,
     )
     controlnets: tuple[str, ...] = _option(
-        "names of the ControlNets to use, with commas, in the order of the control images (default: all)",
+        "names of the ControlNets to use, with commas, in the order of the control images (default: the "
+        "first ones, as many as there are control images)",
         check_names,
-        lambda manifest, request: tuple(controlnet.name for controlnet in manifest.controlnets),
+        lambda manifest, request: tuple(
+            # Without an image the check of the images names them all.
+            controlnet.name for controlnet in manifest.controlnets[: len(request.control_images) or None]
+        ),
         "NAME",
         names,
     )

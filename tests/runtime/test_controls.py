@@ -79,6 +79,11 @@ def test_a_picture_may_use_one_of_two_controlnets(pipeline, pictures):
     assert differs(output, draw_with_numpy(pictures, [(0, 0), (1, 1)])) <= 1
 
 
+def test_one_picture_is_for_the_first_of_two_controlnets(pipeline, pictures):
+    output = pipeline("gold", pictures[0], **OPTIONS)
+    assert differs(output, draw_with_numpy(pictures, [(1, 1), (0, 0)])) <= 1
+
+
 def test_a_picture_may_use_no_controlnet(pipeline, pictures):
     output = pipeline("gold", controlnets=[], **OPTIONS)
     assert differs(output, draw_with_numpy(pictures, [(0, 0), (0, 0)])) <= 1

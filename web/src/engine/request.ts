@@ -64,7 +64,10 @@ export interface Settings {
   readonly numInferenceSteps: number;
   /** Weight of the prompt; 1 or less switches guidance off and halves the time. Default: the bundle's. */
   readonly guidanceScale: number;
-  /** Names of the ControlNets to use, in the order of the control images. Default: all of the bundle. */
+  /**
+   * Names of the ControlNets to use, in the order of the control images. Default: the first of the bundle, as many as
+   * there are control images.
+   */
   readonly controlnets: readonly string[];
   /** Weight of the control image; 0 switches the ControlNet off. Default: the bundle's. */
   readonly controlnetConditioningScale: OneOrEach<number>;
@@ -199,7 +202,12 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   seed: { check: checkSeed, default: () => randomInteger(MAX_SEED) },
   numInferenceSteps: { check: checkInteger, default: ({ defaults }) => defaults.steps },
   guidanceScale: { check: checkNumber, default: ({ defaults }) => defaults.guidance_scale },
-  controlnets: { check: checkNames, default: ({ controlnets }) => controlnets.map(({ name }) => name) },
+  controlnets: {
+    check: checkNames,
+    // Without an image the check of the images names them all.
+    default: ({ controlnets }, request) =>
+      controlnets.slice(0, controlImages(request).length || undefined).map(({ name }) => name),
+  },
   controlnetConditioningScale: {
     check: oneOrEach(checkNumber),
     default: ({ defaults }) => defaults.conditioning_scale,

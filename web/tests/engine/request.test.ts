@@ -213,6 +213,11 @@ test.each([
   expect(() => settingsOf(changes)).toThrow(complaint);
 });
 
+test("one control image is for the first of two ControlNets", () => {
+  expect(settingsOfTwo({ controlImage: pixel }).controlnets).toEqual(["lines"]);
+  expect(settingsOfTwo({}).controlnets).toEqual(["lines", "depth"]);
+});
+
 test.each([
   [
     "a start of one ControlNet after its end",
