@@ -1,4 +1,4 @@
-"""The modules of `doodle`, sized for a training of three hours on two cores.
+"""The modules of `doodle`, sized for a training of some hours on two cores.
 
 Latents have 8 channels at 16x16: with 4, the autoencoder loses the eyes of faces. The UNet has no attention at 16x16,
 where it costs a quarter more time per step. A picture of 20 steps with guidance takes 50 GFLOP.

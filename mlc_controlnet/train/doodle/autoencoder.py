@@ -45,12 +45,14 @@ class DecoderConfig:
         batch: pictures of a step, half of them redrawn by the denoiser.
         redrawn: pictures that the denoiser redraws.
         last: steps of its sampling, from the last, that redraw a picture.
+        guidance_scale: of the redrawing; rather large, so that its errors are, too.
     """
 
     loop: LoopConfig
     batch: int = 8
-    redrawn: int = 2048
+    redrawn: int = 1536
     last: int = 7
+    guidance_scale: float = 3.0
 
 
 def reconstruction_loss(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:

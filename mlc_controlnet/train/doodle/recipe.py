@@ -44,7 +44,7 @@ from mlc_controlnet.train.memory import keep_freed_memory
 from mlc_controlnet.train.model_folder import save_pipeline
 
 Log = Callable[[str], None]
-STEPS, GUIDANCE_SCALE = 20, 2.0  # of a judged picture, and recommended with the model
+STEPS, GUIDANCE_SCALE = 20, 2.5  # of a judged picture, and recommended with the model
 # The finished ControlNet for scribbles gives so many times its residuals, so that users find at conditioning scale 1
 # what follows the lines best: trained for a few hours, it underrates them.
 LINES_SCALE = 1.8
@@ -58,7 +58,7 @@ VAE = VaeConfig(
 SCRIBBLES = DenoiserConfig(one_cycle(8000, 1.2e-3, beta2=0.99, ema_decay=0.9995, log_every=50))
 # A warm restart (arXiv 1608.03983): the same loss, from a lower rate to zero again.
 RESTART = DenoiserConfig(one_cycle(5000, 8e-4, beta2=0.99, ema_decay=0.999, log_every=50), control_dropout=0.1)
-DECODER = DecoderConfig(one_cycle(2000, 8e-4, ema_decay=0.99, log_every=50))
+DECODER = DecoderConfig(one_cycle(1600, 8e-4, ema_decay=0.99, log_every=50))
 COLORS = DenoiserConfig(one_cycle(1200, 1e-3, beta2=0.99, ema_decay=0.998, log_every=50))
 JUDGE = one_cycle(2400, 1.5e-3, ema_decay=0.995, weight_decay=0.05)
 
@@ -67,7 +67,7 @@ JUDGE = one_cycle(2400, 1.5e-3, ema_decay=0.995, weight_decay=0.05)
 class Recipe:
     """The data, the model and its stages.
 
-    The numbers of steps fill three hours of two cores with AVX-512; see the package's README for what each stage takes.
+    The numbers of steps fill four hours of two cores with AVX-512; see the package's README for what each stage takes.
 
     Attributes:
         variants: pictures made of each artwork.
@@ -246,7 +246,7 @@ class Run:
                 denoiser,
                 build_scheduler(),
                 samples,
-                Sampling(STEPS, config.last, GUIDANCE_SCALE, LINES_SCALE),
+                Sampling(STEPS, config.last, config.guidance_scale, LINES_SCALE),
                 self.recipe.seed,
                 self._check_stop,
                 self.log,
