@@ -167,7 +167,8 @@ class Settings:
         check_names,
         lambda manifest, request: tuple(
             # Without an image the check of the images names them all.
-            controlnet.name for controlnet in manifest.controlnets[: len(request.control_images) or None]
+            controlnet.name
+            for controlnet in manifest.controlnets[: len(request.control_images) or None]
         ),
         "NAME",
         names,

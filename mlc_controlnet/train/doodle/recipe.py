@@ -44,7 +44,7 @@ from mlc_controlnet.train.memory import keep_freed_memory
 from mlc_controlnet.train.model_folder import save_pipeline
 
 Log = Callable[[str], None]
-STEPS, GUIDANCE_SCALE = 20, 2.5  # of a judged picture, and recommended with the model
+STEPS, GUIDANCE_SCALE = 20, 2.0  # of a judged picture, and recommended with the model
 # The finished ControlNet for scribbles gives so many times its residuals, so that users find at conditioning scale 1
 # what follows the lines best: trained for a few hours, it underrates them.
 LINES_SCALE = 1.8
@@ -155,7 +155,8 @@ class Run:
         vae = self._decoder(vae, denoiser, samples)
         colors = self._colors(denoiser, samples)
         architecture.scale_residuals(denoiser.controlnet, LINES_SCALE)
-        pipeline = self._pipeline(vae, tokenizer, denoiser)
+        # The tokenizer once more as it was trained: it keeps how captions were padded, and would be written with it.
+        pipeline = self._pipeline(vae, self._tokenizer(encoded), denoiser)
         self._write_model(pipeline, colors)
         return pipeline
 
