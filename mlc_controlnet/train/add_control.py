@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.base import load_unet, new_controlnet
 
@@ -17,13 +18,20 @@ def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[
         seed: for the layers that embed the control image; all other weights are copied or zero.
 
     Raises:
-        UserError: there is no such base model, or it is one for inpainting.
+        UserError: there is no such base model, it is one for inpainting, or `output` holds something that is not a
+            ControlNet.
     """
+    checkpoints.check_replaceable("--output", output, _is_controlnet(output), "a ControlNet")
     unet = load_unet(base)
     torch.manual_seed(seed)
     controlnet = new_controlnet(unet, hint_channels, hint_widths)
     assert changes_nothing(controlnet, unet), "a new ControlNet changed its UNet's output"
     return checkpoints.write_folder(output, controlnet.save_pretrained)
+
+
+def _is_controlnet(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("_class_name") == ControlNetModel.__name__
 
 
 @torch.no_grad()

@@ -37,3 +37,16 @@ def test_a_base_that_is_none_is_named(tmp_path: Path, base: str, capsys: pytest.
     assert main(["train", "add-control", "--base", base, "--output", str(tmp_path / "new")]) == 2
     assert base in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("config", [None, '{"_class_name": "UNet2DConditionModel"}'])
+def test_a_folder_that_holds_something_else_is_not_replaced(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str | None
+) -> None:
+    kept = tmp_path / "models" / ("notes.txt" if config is None else "config.json")
+    kept.parent.mkdir()
+    kept.write_text(config or "mine")
+    arguments = ["--base", str(tiny_base), "--output", str(kept.parent), "--hint-widths", "8,8"]
+    assert main(["train", "add-control", *arguments]) == 2
+    assert "got something that is not a ControlNet" in capsys.readouterr().err
+    assert kept.read_text() == (config or "mine")

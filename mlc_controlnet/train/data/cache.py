@@ -68,7 +68,10 @@ def open_cache(
     parts: the modules on whose weights the result depends: VAE and text encoder.
     encode_pictures: [B, 3, H, W] in -1..1 -> moments [B, 2c, h, w].
     encode_prompts: B prompts -> text states [B, T, D].
+
+    Raises UserError if `folder` holds something that is not a cache.
     """
+    checkpoints.check_replaceable("data.cache", folder, (folder / "cache.json").is_file(), "a cache")
     fingerprint = _fingerprint(rows, parts)
     if _is_current(folder / "cache.json", fingerprint, rows):
         return

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.data import fill50k
 from mlc_controlnet.train.data.cache import ConditionCache, open_cache, read_cache
 from mlc_controlnet.train.data.rows import RowSet
@@ -83,3 +84,13 @@ def test_a_bad_sample_that_was_repaired_computes_the_cache_again(folder: Path) -
     shutil.copy(folder / "source" / "0.png", folder / "source" / "1.png")
     after, computed = cache_of(folder)
     assert computed and not after.problems
+
+
+def test_a_folder_that_holds_something_else_is_not_replaced_by_a_cache(folder: Path) -> None:
+    """The set itself, for example: it would be deleted."""
+    kept = folder.parent / "cache" / "notes.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(UserError, match=r"data\.cache .*cache: got something that is not a cache"):
+        cache_of(folder)
+    assert kept.read_text() == "mine"
