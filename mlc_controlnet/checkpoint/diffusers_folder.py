@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mlc_controlnet.checkpoint.defaults import read_recommended
 from mlc_controlnet.checkpoint.json_file import read_json
 from mlc_controlnet.checkpoint.modules import with_defaults
 from mlc_controlnet.checkpoint.options import check_class
-from mlc_controlnet.checkpoint.sharded import is_index, read_shards
+from mlc_controlnet.checkpoint.sharded import is_index, missing_shards, read_shards
 from mlc_controlnet.checkpoint.source import ModelSource, PartSource
 from mlc_controlnet.checkpoint.text_encoders import REFINER, is_xl, without_last_layer
 from mlc_controlnet.checkpoint.tokenizer import read_tokenizer_folder
@@ -100,13 +100,26 @@ def read_part_folder(folder: Path, part: str) -> PartSource:
 
 def _read_part(folder: Path, part: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     names = weight_files(part)
-    found = next((folder / name for name in names if (folder / name).is_file()), None)
+    found = _first_whole([folder / name for name in names if (folder / name).is_file()])
     if found is None:
         single = ", ".join(name for name in names if not is_index(name))
         raise UserError(str(folder), "no weights", f"one of {single}", "save or download the model again")
     stored = read_shards(found) if is_index(found.name) else read_weights(found).tensors
     weights = modern_names(stored, part)
     return _layers_read(weights, config["num_hidden_layers"], folder) if part in TEXT_ENCODERS else weights
+
+
+def _first_whole(files: Sequence[Path]) -> Path | None:
+    """Return the first file of weights, but no index without its shards if there is another file.
+
+    Whoever downloads the configurations and one form of the weights gets the indices of all forms.
+    """
+    for file in files:
+        if not is_index(file.name) or not missing_shards(file):
+            if file != files[0]:
+                print_notice(f"{files[0]}: not all of its shards are there, so {file.name} is read")
+            return file
+    return files[0] if files else None
 
 
 def _layers_read(weights: dict[str, torch.Tensor], read: int, folder: Path) -> dict[str, torch.Tensor]:

@@ -164,7 +164,7 @@ def _download_model(hub: HubFile, parts: set[str], exact: bool) -> Path:
             "a model in diffusers' layout",
             f"name one of its files: {hub.repo}/FILE.safetensors",
         )
-    light = [name for name in files if name.endswith((".json", ".txt")) and name.count("/") <= 1]
+    light = [name for name in files if name.endswith((".json", ".txt")) and name.count("/") <= 1 and not is_index(name)]
     heavy = [
         weights
         for part in PARTS

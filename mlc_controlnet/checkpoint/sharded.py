@@ -23,6 +23,11 @@ def read_shard_names(index: Path) -> list[str]:
     return list(dict.fromkeys(_weight_map(index).values()))
 
 
+def missing_shards(index: Path) -> list[str]:
+    """Return the names of the shards that are not beside their index."""
+    return [name for name in read_shard_names(index) if not (index.parent / name).is_file()]
+
+
 def read_shards(index: Path) -> dict[str, torch.Tensor]:
     """Read all tensors that the index lists.
 
@@ -30,8 +35,7 @@ def read_shards(index: Path) -> dict[str, torch.Tensor]:
         UserError: a shard is missing or damaged, or does not hold a tensor that the index expects in it.
     """
     names = read_shard_names(index)
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
+    if missing := missing_shards(index):
         got = f"{len(names) - len(missing)} of {len(names)} shards, without {', '.join(missing)}"
         raise UserError(str(index), got, "every shard that it lists", "copy or download the missing files")
     shards = {name: read_weights(index.parent / name).tensors for name in names}

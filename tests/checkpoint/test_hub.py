@@ -290,3 +290,11 @@ def test_one_lora_of_a_repository_is_named(hub: Hub) -> None:
     assert [asked[2] for asked in hub.asked if asked[0] == "file"][1:] == [f for f in hub.files if f.startswith("a/")]
     with pytest.raises(UserError, match=r"--lora org/styles: got none of the usual files, wanted one of pytorch_lora"):
         find_lora("org/styles")
+
+
+def test_the_index_of_shards_that_are_not_asked_for_is_not_downloaded(hub: Hub) -> None:
+    """A folder with the index alone looks like one whose shards were lost."""
+    hub.files = [*MODEL_FILES, "unet/diffusion_pytorch_model.safetensors.index.json"]
+    find_model("org/sd")
+    assert not any(".index." in file for file in hub.asked[-1][3])
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in hub.asked[-1][3]

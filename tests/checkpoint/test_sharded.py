@@ -80,3 +80,15 @@ def test_an_index_without_a_map_is_refused(folder: Path) -> None:
     index_of(folder).write_text("{}")
     with pytest.raises(UserError, match="got no weight_map"):
         load_checkpoint(folder, components=BASE)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_weights_in_one_file_are_read_in_the_place_of_shards_that_are_not_there(
+    first: Tiny, folder: Path, capsys: pytest.CaptureFixture[str], left: int
+) -> None:
+    """Whoever downloads only the .json and the .fp16. files of a model gets the index of the others."""
+    for shard in read_shard_names(index_of(folder))[left:]:
+        (folder / "unet" / shard).unlink()
+    first.unet.save_pretrained(folder / "unet", variant="fp16")
+    assert_holds_unet(folder, first)
+    assert "so diffusion_pytorch_model.fp16.safetensors is read" in capsys.readouterr().err
