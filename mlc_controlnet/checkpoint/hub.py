@@ -17,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
 from mlc_controlnet.errors import UserError, print_notice
@@ -104,11 +105,11 @@ def _cached_file(source: HubFile, file: str) -> Path | None:
 
 def _cached_folder(source: HubFile) -> Path | None:
     """Return the repository at its revision in the hub's cache, which may hold a part of its files."""
-    for file in ("model_index.json", "config.json"):
-        path = _cached_file(source, file)
-        if path is not None:
-            return path.parent
-    return None
+    repository = Path(huggingface_hub.constants.HF_HUB_CACHE) / repo_folder_name(repo_id=source.repo, repo_type="model")
+    revision = source.revision or "main"
+    reference = repository / "refs" / revision
+    folder = repository / "snapshots" / (reference.read_text().strip() if reference.is_file() else revision)
+    return folder if folder.is_dir() else None
 
 
 def _ask(source: HubFile, request: Callable[[], Result], in_cache: Callable[[], Result | None]) -> Result:

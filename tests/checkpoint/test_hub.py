@@ -298,3 +298,15 @@ def test_the_index_of_shards_that_are_not_asked_for_is_not_downloaded(hub: Hub) 
     find_model("org/sd")
     assert not any(".index." in file for file in hub.asked[-1][3])
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in hub.asked[-1][3]
+
+
+@pytest.mark.parametrize("text", ["org/lora", "org/lora/pytorch_lora_weights.safetensors", "org/lora@v1"])
+def test_without_the_hub_a_lora_comes_from_its_cache(cache: Path, text: str) -> None:
+    """Its repository has neither model_index.json nor config.json."""
+    repository = cache / "models--org--lora"
+    (repository / "snapshots" / "3").mkdir(parents=True)
+    (repository / "snapshots" / "3" / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    (repository / "refs").mkdir()
+    for revision in ("main", "v1"):
+        (repository / "refs" / revision).write_text("3")
+    assert find_lora(text) == repository / "snapshots" / "3" / "pytorch_lora_weights.safetensors"
