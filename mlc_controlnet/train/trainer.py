@@ -115,6 +115,7 @@ class Trainer:
         self.wrapped, self.update.optimizer = accelerator.prepare(self.model, self.update.optimizer)
         self.bad = BadSamples(config.data.max_bad_samples)
         self.step = 0
+        self.samples = 0  # taken so far; a run may go on with batches of another size or with other processes
 
     def run(self, asked_to_stop: threading.Event) -> Path | None:
         """Take every step, and save, report and draw when they are due. Return as `train` does."""
@@ -180,6 +181,7 @@ class Trainer:
                 self._stop_on_nan("gradient", norm, keys)  # before it reaches the weights and a checkpoint
         self.update.apply(self.step)
         self.step += 1
+        self.samples += self.step_samples
         return mean_loss / accelerator.num_processes, bool(stop)
 
     def _note_problems(self, batch: Batch) -> None:
@@ -255,11 +257,10 @@ class Trainer:
     def _save(self) -> None:
         places = gather_object([self.stream.state()])
         if self.accelerator.is_main_process:
-            samples = self.step * self.step_samples
             path = checkpoints.save(
                 self.checkpoints,
                 self.step,
-                lambda folder: self.state.write(folder, self.step, samples, places),
+                lambda folder: self.state.write(folder, self.step, self.samples, places),
                 self.config.trainer.checkpoints_limit,
             )
             self.metrics.log(f"step {self.step}/{self.steps}, checkpoint {path}")
@@ -274,9 +275,9 @@ class Trainer:
         if checkpoint is None:
             return
         about = self.state.read(checkpoint)
-        self.step = about["step"]
+        self.step, self.samples = about["step"], about["samples"]
         if isinstance(self.stream, RowStream):  # its place is the number of samples, for any number of processes
-            self.stream.taken = about["samples"] // self.batch_samples
+            self.stream.taken = self.samples // self.batch_samples
         elif isinstance(self.stream, ShardStream):
             world = self.accelerator.num_processes
             if len(about["data"]) != world:

@@ -129,6 +129,18 @@ def test_a_run_in_two_halves_equals_a_run_in_one(
     assert same_weights(whole, halves)
 
 
+def test_the_place_in_the_set_is_right_after_a_second_resume_with_another_batch_size(make_config: MakeConfig) -> None:
+    """Two steps of two samples and one of four are eight samples, not three steps of four."""
+    train(make_config(trainer__max_steps=2), quiet)
+    config = make_config(trainer__max_steps=3, trainer__batch_size=4)
+    train(config, quiet)
+    state = Path(config.out) / "checkpoints" / "step-00000003" / "state.json"
+    assert json.loads(state.read_text())["samples"] == 8
+    trainer = Trainer(config, make_accelerator("32"), quiet)
+    trainer.run(threading.Event())
+    assert trainer.stream.taken == 2
+
+
 def test_accumulated_batches_equal_one_large_batch(make_config: MakeConfig, tmp_path: Path) -> None:
     large = train(make_config(trainer__batch_size=4, out=str(tmp_path / "large")), quiet)
     small = train(make_config(trainer__batch_size=2, trainer__gradient_accumulation_steps=2), quiet)
