@@ -9,7 +9,7 @@ from pathlib import Path
 from mlc_controlnet.checkpoint import ldm_config, ldm_names
 from mlc_controlnet.checkpoint.control_lora import is_control_lora, read_control_lora
 from mlc_controlnet.checkpoint.controlnet_names import kind_of_control, short_name, unique
-from mlc_controlnet.checkpoint.diffusers_folder import controlnet_folders, read_part_folder
+from mlc_controlnet.checkpoint.diffusers_folder import controlnet_folders, read_part_folder, weight_files
 from mlc_controlnet.checkpoint.ldm_config import Shapes
 from mlc_controlnet.checkpoint.ldm_names import CONTROLNET_PREFIX
 from mlc_controlnet.checkpoint.options import union_refused
@@ -42,6 +42,9 @@ def read_controlnet(path: Path, unet: PartSource | None = None) -> PartSource:
     file = read_weights(path)
     if is_control_lora(file):
         return read_control_lora(file, unet, pools=POOLED in path.stem)
+    # A file where diffusers puts it has its options beside it, of which tensors and name do not show all.
+    if path.name in weight_files(CONTROLNET) and _DIFFUSERS in file.tensors and path.with_name("config.json").is_file():
+        return read_part_folder(path.parent, CONTROLNET, path)
     return controlnet_of(file)
 
 

@@ -86,8 +86,11 @@ def controlnet_folders(folder: Path) -> list[Path]:
     return list(itertools.takewhile(lambda own: (own / "config.json").is_file(), (folder / name for name in names)))
 
 
-def read_part_folder(folder: Path, part: str) -> PartSource:
+def read_part_folder(folder: Path, part: str, weights: Path | None = None) -> PartSource:
     """Read one part's configuration. `folder` holds its config.json and its weights.
+
+    Args:
+        weights: the file of the weights; None: the preferred one in `folder`.
 
     Raises:
         UserError: the configuration is missing, is not JSON, or is of a class that a build does not accept.
@@ -95,18 +98,20 @@ def read_part_folder(folder: Path, part: str) -> PartSource:
     stated = read_json(folder / "config.json")
     check_class(part, stated, str(folder))
     config = with_defaults(part, stated, str(folder))
-    return PartSource(str(folder), config, partial(_read_part, folder, part, config))
+    return PartSource(str(folder), config, partial(_read_part, folder, part, config, weights))
 
 
-def _read_part(folder: Path, part: str, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _read_part(
+    folder: Path, part: str, config: Mapping[str, Any], weights: Path | None = None
+) -> dict[str, torch.Tensor]:
     names = weight_files(part)
-    found = _first_whole([folder / name for name in names if (folder / name).is_file()])
+    found = _first_whole([folder / name for name in names if (folder / name).is_file()]) if weights is None else weights
     if found is None:
         single = ", ".join(name for name in names if not is_index(name))
         raise UserError(str(folder), "no weights", f"one of {single}", "save or download the model again")
     stored = read_shards(found) if is_index(found.name) else read_weights(found).tensors
-    weights = modern_names(stored, part)
-    return _layers_read(weights, config["num_hidden_layers"], folder) if part in TEXT_ENCODERS else weights
+    named = modern_names(stored, part)
+    return _layers_read(named, config["num_hidden_layers"], folder) if part in TEXT_ENCODERS else named
 
 
 def _first_whole(files: Sequence[Path]) -> Path | None:

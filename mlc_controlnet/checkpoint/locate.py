@@ -12,7 +12,7 @@ from mlc_controlnet.checkpoint.sharded import is_index, read_shard_names
 from mlc_controlnet.checkpoint.source import PARTS
 from mlc_controlnet.checkpoint.vae import other_half
 from mlc_controlnet.checkpoint.weight_file import SUFFIXES
-from mlc_controlnet.components import COMPONENTS, TEXT_ENCODER, TEXT_ENCODER_2
+from mlc_controlnet.components import COMPONENTS, CONTROLNET, TEXT_ENCODER, TEXT_ENCODER_2
 from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.locations import BUNDLED_MODELS
 
@@ -103,9 +103,19 @@ def find_weights(text: str, option: str, exact: bool = False) -> Path:
     if hub is None:
         raise UserError(option, f"{text!r}, which does not exist", "a file, a folder or a hub id", "check the spelling")
     if hub.file:
+        _download_config(hub, hub.file)
         return download(hub)
     files = list_files(hub)
     return download_folder(hub, ["config.json", *_pick_weights(files, "", "controlnet", hub, exact)])
+
+
+def _download_config(hub: HubFile, file: str) -> None:
+    """Download the configuration that lies beside a file of weights, if the file is where diffusers puts it."""
+    if PurePosixPath(file).name not in weight_files(CONTROLNET):
+        return
+    beside = PurePosixPath(file).with_name("config.json").as_posix()
+    if beside in list_files(hub):
+        download(HubFile(hub.repo, beside, hub.revision))
 
 
 def find_lora(text: str) -> Path:

@@ -136,3 +136,18 @@ def test_a_whole_model_given_as_controlnet_is_refused(first: Tiny, tmp_path: Pat
     path = write(first.original(), tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"a whole model goes to --model"):
         read_controlnet(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("global_pool_conditions", True), ("controlnet_conditioning_channel_order", "bgr")]
+)
+def test_the_configuration_beside_a_file_of_diffusers_is_read(
+    first: Tiny, tmp_path: Path, option: str, value: object
+) -> None:
+    """No tensor shows these options, and the pictures are others without them."""
+    first.controlnet.save_pretrained(tmp_path / "own")
+    config = tmp_path / "own" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), option: value}))
+    read = read_controlnet(tmp_path / "own" / "diffusion_pytorch_model.safetensors")
+    assert read.config[option] == value
+    assert read.read().keys() == first.controlnet.state_dict().keys()

@@ -310,3 +310,10 @@ def test_without_the_hub_a_lora_comes_from_its_cache(cache: Path, text: str) -> 
     for revision in ("main", "v1"):
         (repository / "refs" / revision).write_text("3")
     assert find_lora(text) == repository / "snapshots" / "3" / "pytorch_lora_weights.safetensors"
+
+
+def test_a_file_of_diffusers_brings_its_configuration(hub: Hub) -> None:
+    hub.files = ["config.json", "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"]
+    name = "diffusion_pytorch_model.fp16.safetensors"
+    assert find_weights(f"org/shuffle/{name}@v1", "--controlnet") == hub.folder / name
+    assert [asked[2:] for asked in hub.asked if asked[0] == "file"] == [("config.json", "v1"), (name, "v1")]
