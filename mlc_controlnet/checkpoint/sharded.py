@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from mlc_controlnet.checkpoint.json_file import read_json
-from mlc_controlnet.checkpoint.weight_file import read_weights
+from mlc_controlnet.checkpoint.weight_file import read_weights, without_wrappers
 from mlc_controlnet.errors import UserError
 
 
@@ -40,7 +40,7 @@ def read_shards(index: Path) -> dict[str, torch.Tensor]:
         raise UserError(str(index), got, "every shard that it lists", "copy or download the missing files")
     shards = {name: read_weights(index.parent / name).tensors for name in names}
     tensors: dict[str, torch.Tensor] = {}
-    for key, name in _weight_map(index).items():
+    for key, name in without_wrappers(_weight_map(index)).items():  # the shards are read without them too
         if key not in shards[name]:
             raise UserError(str(index.parent / name), f"no tensor {key}", "what the index lists", "download it again")
         tensors[key] = shards[name][key]

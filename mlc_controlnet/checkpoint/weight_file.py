@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from mlc_controlnet.errors import UserError
 
 TORCH_SUFFIXES = (".ckpt", ".pth", ".pt", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def read_weights(path: Path) -> WeightFile:
     file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
     check_is_not_quantized(path, file.tensors)
     _check_are_weights(file)
-    return WeightFile(file.path, _without_wrappers(file.tensors), file.metadata)
+    return WeightFile(file.path, without_wrappers(file.tensors), file.metadata)
 
 
 def read_content(path: Path) -> object:
@@ -69,7 +71,7 @@ def _check_suffix(path: Path) -> None:
         raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
 
 
-def _without_wrappers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_wrappers(tensors: dict[str, Value]) -> dict[str, Value]:
     """Drop from the names what torch.compile (`_orig_mod.`) and DistributedDataParallel (`module.`) add to them."""
     names = {key: ".".join(name for name in key.split(".") if name != "_orig_mod") for key in tensors}
     if all(name.startswith("module.") for name in names.values()):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.checkpoint import load_checkpoint
 from mlc_controlnet.checkpoint.sharded import read_shard_names
@@ -92,3 +93,14 @@ def test_weights_in_one_file_are_read_in_the_place_of_shards_that_are_not_there(
     first.unet.save_pretrained(folder / "unet", variant="fp16")
     assert_holds_unet(folder, first)
     assert "so diffusion_pytorch_model.fp16.safetensors is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_the_prefixes_of_compiled_and_distributed_modules_are_dropped(first: Tiny, folder: Path, prefix: str) -> None:
+    index = json.loads(index_of(folder).read_text())
+    for shard in read_shard_names(index_of(folder)):
+        tensors = load_file(folder / "unet" / shard)
+        save_file({prefix + key: tensor for key, tensor in tensors.items()}, folder / "unet" / shard)
+    index["weight_map"] = {prefix + key: shard for key, shard in index["weight_map"].items()}
+    index_of(folder).write_text(json.dumps(index))
+    assert_holds_unet(folder, first)
