@@ -78,6 +78,17 @@ def test_the_last_stage_of_the_autoencoder_leaves_the_encoder_as_it_is(finished:
     assert changed == {"decoder", "post_quant_conv"}
 
 
+def test_the_model_follows_its_lines_at_conditioning_scale_one(finished: tuple[Path, list[str]]) -> None:
+    """Residuals are linear in the zero convolutions, and nothing else changes after the restart."""
+    folders = finished[0] / "restart" / "controlnet", finished[0] / "doodle" / "controlnet"
+    trained, written = (load_file(folder / "diffusion_pytorch_model.safetensors") for folder in folders)
+    for name, tensor in trained.items():
+        is_output = name.startswith(("controlnet_down_blocks.", "controlnet_mid_block."))
+        expected = tensor * doodle.LINES_SCALE if is_output else tensor
+        torch.testing.assert_close(written[name].float(), expected, rtol=1e-3, atol=1e-6)
+        assert tensor.any() or not is_output
+
+
 def test_a_saved_model_draws_a_doodle(finished: tuple[Path, list[str]]) -> None:
     pipeline = load_model(finished[0] / "doodle")
     pipeline.set_progress_bar_config(disable=True)
