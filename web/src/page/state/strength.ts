@@ -1,13 +1,13 @@
 /** How strongly a control image counts: presets over its weight and the share of the steps in which it does. */
 
 /**
- * The presets are those of Krita AI Diffusion: a weaker control also ends earlier, which lets details go their own way.
- * `weight` is a share of the scale that the model recommends.
+ * The numbers are those of Krita AI Diffusion: a weaker control also ends earlier, which lets details go their own way.
+ * `weight` is a share of the scale that the model recommends; `default` is what the model does when nothing is asked.
  */
 export const STRENGTHS = {
   weak: { weight: 0.7, end: 0.5 },
-  default: { weight: 1, end: 0.8 },
-  strong: { weight: 1, end: 1 },
+  medium: { weight: 1, end: 0.8 },
+  default: { weight: 1, end: 1 },
 } as const;
 
 export type StrengthName = keyof typeof STRENGTHS;
@@ -18,9 +18,10 @@ export interface Strength {
   readonly end: number | undefined;
 }
 
-/** Return a preset's weight for a model that recommends `scale`, to two decimals. */
+/** Return a preset's weight for a model that recommends `scale`: the scale itself, or a share of it to two decimals. */
 export function weightOf(name: StrengthName, scale: number): number {
-  return Math.round(100 * STRENGTHS[name].weight * scale) / 100;
+  const { weight } = STRENGTHS[name];
+  return weight === 1 ? scale : Math.round(100 * weight * scale) / 100;
 }
 
 /** Return the name of the preset that has these numbers for a model that recommends `scale`; undefined if none has. */

@@ -107,7 +107,6 @@ export class Studio {
     unit.drawFreely();
     unit.drawing.beginWith(EMPTY);
     unit.recommend(this.manifest.peek()?.defaults.conditioning_scale ?? 1);
-    unit.setStrength("default");
     this.controls.value = [...this.controls.peek(), unit];
   }
 

@@ -39,7 +39,7 @@ export const controls: typeof english = {
     tile: "Kachel",
   },
   strength: "Stärke",
-  strengths: { weak: "Schwach", default: "Mittel", strong: "Stark" },
+  strengths: { weak: "Schwach", medium: "Mittel", default: "Vorgabe" },
   custom: "Eigene",
   controlModes: { balanced: "Ausgewogen", prompt: "Text", control: "Steuerung" },
   controlModeHelp: {

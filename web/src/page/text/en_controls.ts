@@ -29,7 +29,7 @@ export const controls = {
     tile: "Tile",
   } satisfies Record<ControlKind | "", string>,
   strength: "Strength",
-  strengths: { weak: "Weak", default: "Default", strong: "Strong" },
+  strengths: { weak: "Weak", medium: "Medium", default: "Default" },
   custom: "Custom",
   controlModes: { balanced: "Balanced", prompt: "Prompt", control: "Control" },
   controlModeHelp: {

@@ -17,15 +17,24 @@ const nameOf = ({ weight, start, end, recommendedWeight }: ControlUnit) =>
 
 test("presets are shares of the scale that the model recommends", () => {
   const unit = unitOf(1.8);
-  expect([unit.weight.value, nameOf(unit)]).toEqual([1.8, "strong"]);
+  expect([unit.weight.value, nameOf(unit)]).toEqual([1.8, "default"]);
   unit.setStrength("weak");
   expect([unit.weight.value, nameOf(unit)]).toEqual([1.26, "weak"]);
+});
+
+test("a scale of three decimals is the default's, also after another preset", () => {
+  const unit = unitOf(1.125);
+  expect(nameOf(unit)).toBe("default");
+  unit.setStrength("weak");
+  expect([unit.weight.value, nameOf(unit)]).toEqual([0.79, "weak"]);
+  unit.setStrength("default");
+  expect([unit.weight.value, nameOf(unit)]).toEqual([1.125, "default"]);
 });
 
 test("a preset stays the same preset with another model, and a weight of one's own stays as it is", () => {
   const unit = unitOf(1.8);
   unit.recommend(1);
-  expect([unit.weight.value, nameOf(unit)]).toEqual([1, "strong"]);
+  expect([unit.weight.value, nameOf(unit)]).toEqual([1, "default"]);
   unit.weight.value = 0.35;
   unit.recommend(1.8);
   expect([unit.weight.value, nameOf(unit)]).toEqual([0.35, undefined]);

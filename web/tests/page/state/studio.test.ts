@@ -1,6 +1,8 @@
 import { beforeEach, expect, test } from "vitest";
 import { EMPTY } from "../../../src/page/drawing/control_shape";
+import { strengthName } from "../../../src/page/state/strength";
 import { Studio } from "../../../src/page/state/studio";
+import type { Manifest } from "../../../src/worker";
 import { DEPTH, LINES, makeManifest } from "../../engine/sample_bundle";
 
 let studio: Studio;
@@ -16,6 +18,16 @@ test("a further unit begins with an empty board, and there is nothing to undo", 
   const [, { drawing }] = studio.controls.value;
   expect(drawing.shape).toEqual(EMPTY);
   expect(drawing.canUndo).toBe(false);
+});
+
+test("a further unit counts as the model recommends, as the first one does", () => {
+  studio.controls.value[0].recommend(1.2);
+  studio.manifest.value = { ...studio.manifest.peek(), defaults: { conditioning_scale: 1.2 } } as Manifest;
+  studio.addControl();
+  const strengths = studio.controls.value.map(({ weight, start, end }) =>
+    strengthName({ weight: weight.value, start: start.value, end: end.value }, 1.2),
+  );
+  expect(strengths).toEqual(["default", "default"]);
 });
 
 test("a unit that is alone can be switched on, but not off", () => {
