@@ -3,7 +3,7 @@
 import { type Signal, signal } from "@preact/signals";
 import { settingsOfRecord } from "../../worker";
 import { isObject, isTextRecord, keep, readKept } from "../state/kept";
-import { type Options, optionsOf, restore, toTexts } from "../state/options";
+import { type Options, optionsOf, toTexts, usePreset } from "../state/options";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 
@@ -33,10 +33,6 @@ export function PresetChoice({ studio }: { studio: Studio }) {
     const { numInferenceSteps, guidanceScale } = builtIn(name, defaults);
     return steps.value === numInferenceSteps && guidance.value === guidanceScale;
   };
-  const use = (options: Options) => {
-    studio.messages.clear();
-    restore(studio, { options, model: "", bundleSha256: "", notices: [] });
-  };
   const saveAs = () => {
     const name = prompt(t.peek().presetName)?.trim();
     if (!name) return;
@@ -56,7 +52,7 @@ export function PresetChoice({ studio }: { studio: Studio }) {
                 name="preset"
                 checked={isChosen(name)}
                 disabled={defaults === undefined}
-                onChange={() => defaults && use(builtIn(name, defaults))}
+                onChange={() => defaults && usePreset(studio, builtIn(name, defaults))}
               />
               {t.value.presetNames[name]}
             </label>
@@ -66,7 +62,7 @@ export function PresetChoice({ studio }: { studio: Studio }) {
       <div class="own-presets">
         {Object.entries(own.value).map(([name, texts]) => (
           <span key={name} class="own-preset">
-            <button type="button" onClick={() => use(settingsOfRecord(texts).options)}>
+            <button type="button" onClick={() => usePreset(studio, settingsOfRecord(texts).options)}>
               {name}
             </button>
             <button

@@ -60,40 +60,58 @@ export function toTexts(options: Options): Record<string, string> {
   return Object.fromEntries(names.map((name) => [optionWords(name).replaceAll(" ", "_"), text(options[name])]));
 }
 
-/** Set the page's fields to restored options, and tell what the bundle does not offer. */
+/** Set the page to restored settings, of which nothing else is left, and tell what the bundle does not offer. */
 export function restore(studio: Studio, { options, model, notices }: RestoredSettings): void {
   const { request, messages } = studio;
   const manifest = studio.manifest.peek();
   const told: (Notice | string)[] = [...notices];
   batch(() => {
-    set(request.prompt, options.prompt);
-    set(request.negativePrompt, options.negativePrompt);
-    set(request.steps, options.numInferenceSteps);
-    set(request.guidance, options.guidanceScale);
-    set(request.seed, options.seed);
-    if (options.strength !== undefined && options.strength < 1) request.strength.value = options.strength; // 1: of no photo
-    set(request.maskBlur, options.maskBlur);
-    set(request.maskedContent, options.maskedContent);
-    if (options.paddingMaskCrop != null) set(request.maskPadding, options.paddingMaskCrop);
-    if (options.strength !== undefined) request.onlyMasked.value = options.paddingMaskCrop != null;
-    const samplers = studio.engine.peek()?.samplers;
-    if (options.sampler === undefined || samplers === undefined || samplers.includes(options.sampler)) {
-      set(request.sampler, options.sampler);
-    } else told.push(t.peek().samplerMissing(options.sampler));
-    const { width, height } = options;
-    const isOffered = studio.sizes.peek().some((size) => size.width === width && size.height === height);
-    if (width !== undefined && height !== undefined) {
-      if (isOffered) studio.setSize({ width, height });
-      else told.push(t.peek().sizeMissing(`${width}×${height}`));
-    }
-    told.push(...restoreUnits(studio, options));
-    const names = (Object.keys(WITHOUT_FIELDS) as (keyof Settings)[]).filter(
-      (name) => options[name] != null && options[name] !== WITHOUT_FIELDS[name],
-    );
-    request.others.value = Object.fromEntries(names.map((name) => [name, options[name]]));
+    request.others.value = {};
+    told.push(...apply(studio, options));
   });
   if (model !== "" && manifest !== undefined && model !== manifest.model.name) told.push(t.peek().otherModel(model));
   for (const notice of told) messages.notice(notice);
+}
+
+/** Set what a preset names, and nothing else. Tells what the bundle does not offer. */
+export function usePreset(studio: Studio, options: Options): void {
+  studio.messages.clear();
+  for (const notice of batch(() => apply(studio, options))) studio.messages.notice(notice);
+}
+
+/** Set the page's fields to the options that are named; returns notices of what the bundle does not offer. */
+function apply(studio: Studio, options: Options): string[] {
+  const { request } = studio;
+  const told: string[] = [];
+  set(request.prompt, options.prompt);
+  set(request.negativePrompt, options.negativePrompt);
+  set(request.steps, options.numInferenceSteps);
+  set(request.guidance, options.guidanceScale);
+  set(request.seed, options.seed);
+  if (options.strength !== undefined && options.strength < 1) request.strength.value = options.strength; // 1: of no photo
+  set(request.maskBlur, options.maskBlur);
+  set(request.maskedContent, options.maskedContent);
+  if (options.paddingMaskCrop != null) {
+    request.maskPadding.value = options.paddingMaskCrop;
+    request.onlyMasked.value = true;
+  } else if (options.strength !== undefined) request.onlyMasked.value = false;
+  const samplers = studio.engine.peek()?.samplers;
+  if (options.sampler === undefined || samplers === undefined || samplers.includes(options.sampler)) {
+    set(request.sampler, options.sampler);
+  } else told.push(t.peek().samplerMissing(options.sampler));
+  const { width, height } = options;
+  const isOffered = studio.sizes.peek().some((size) => size.width === width && size.height === height);
+  if (width !== undefined && height !== undefined) {
+    if (isOffered) studio.setSize({ width, height });
+    else told.push(t.peek().sizeMissing(`${width}×${height}`));
+  }
+  told.push(...restoreUnits(studio, options));
+  const names = (Object.keys(WITHOUT_FIELDS) as (keyof Settings)[]).filter((name) => options[name] !== undefined);
+  const others = { ...request.others.peek(), ...Object.fromEntries(names.map((name) => [name, options[name]])) };
+  request.others.value = Object.fromEntries(
+    Object.entries(others).filter(([name, value]) => value != null && value !== WITHOUT_FIELDS[name as keyof Settings]),
+  );
+  return told;
 }
 
 /** Give the units the values of restored ControlNets; returns notices of those that the bundle has not. */

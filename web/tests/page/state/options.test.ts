@@ -1,6 +1,6 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { builtIn } from "../../../src/page/settings/presets";
-import { optionsOf, restore, toTexts } from "../../../src/page/state/options";
+import { optionsOf, restore, toTexts, usePreset } from "../../../src/page/state/options";
 import { Studio } from "../../../src/page/state/studio";
 import { linkOf, settingsOfLink } from "../../../src/page/state/visits";
 import type { EngineInfo, RestoredSettings } from "../../../src/worker";
@@ -79,6 +79,24 @@ test("options without a field stay with the request, unless they say what holds 
   expect(optionsOf(studio)).toMatchObject({ eta: 0.5, scheduleType: "karras" });
   restore(studio, restored({ eta: 0 }));
   expect(studio.request.others.value).toEqual({});
+});
+
+test("a preset changes what it names: a restored hires fix, clip skip and padding stay", () => {
+  restore(studio, restored({ hiresScale: 2, clipSkip: 1, strength: 0.6, paddingMaskCrop: 48 }));
+  usePreset(studio, builtIn("fine", { steps: 20, guidance_scale: 3 }));
+  expect([studio.request.steps.value, studio.request.guidance.value]).toEqual([40, 3]);
+  expect(studio.request.others.value).toEqual({ hiresScale: 2, clipSkip: 1 });
+  expect([studio.request.onlyMasked.value, studio.request.maskPadding.value]).toEqual([true, 48]);
+  usePreset(studio, { clipSkip: 0, eta: 0.5 });
+  expect(studio.request.others.value).toEqual({ hiresScale: 2, eta: 0.5 });
+});
+
+test("a preset that keeps a padding around the mask draws only the masked part", () => {
+  studio.request.onlyMasked.value = true;
+  const { paddingMaskCrop } = optionsOf(studio);
+  studio.request.onlyMasked.value = false;
+  usePreset(studio, { paddingMaskCrop });
+  expect(studio.request.onlyMasked.value).toBe(true);
 });
 
 test("presets follow the bundle, and few steps are not halved", () => {
