@@ -11,6 +11,13 @@ export function kindName({ kind, controlnet }: ControlUnit): string {
   return kind.value === "" || known === undefined ? (known ?? controlnet.value) : known;
 }
 
+/** The name that tells a unit from the others: what its control image shows, with its place among those that show the same. */
+export function unitName(unit: ControlUnit, units: readonly ControlUnit[]): string {
+  const name = kindName(unit);
+  const alike = units.filter((other) => kindName(other) === name);
+  return alike.length > 1 ? `${name} ${alike.indexOf(unit) + 1}` : name;
+}
+
 /** The content of a board, for those who do not see it. */
 export function describeShape(shape: Shape): string {
   const { boardPicture, boardLines, boardNothing, boardRing, annotators } = t.value;

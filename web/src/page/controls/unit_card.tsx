@@ -17,7 +17,7 @@ import { UndoButtons } from "../widgets/undo_buttons";
 import { AnnotatorFields } from "./annotator_fields";
 import { BrushColor } from "./brush_color";
 import { ClassPalette } from "./class_palette";
-import { describeShape, kindName } from "./descriptions";
+import { describeShape, unitName } from "./descriptions";
 import { DrawingTools } from "./drawing_tools";
 import { SampleList } from "./sample_list";
 import { StrengthFields } from "./strength_fields";
@@ -41,7 +41,7 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
   return (
     <section class={enabled.value ? "card unit" : "card unit off"} aria-labelledby={title} data-drop={unit.id}>
       <div class="card-head">
-        <h2 id={title}>{kindName(unit)}</h2>
+        <h2 id={title}>{unitName(unit, studio.controls.value)}</h2>
         <UndoButtons drawing={drawing} undoLabel={t.value.undo} redoLabel={t.value.redo} />
         {studio.canSwitch(unit) && (
           <Checkbox

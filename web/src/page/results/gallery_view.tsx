@@ -2,6 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
+import { unitName } from "../controls/descriptions";
 import { saveFile } from "../drawing/canvas";
 import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
@@ -84,6 +85,7 @@ function PictureDialog({ studio, gallery, picture, onClose }: DialogProps) {
     void action();
   };
   const modes = studio.modes.value;
+  const units = studio.controls.value;
   const other = controls[0] ?? gallery.pictures.value.find(({ id }) => id !== picture.id)?.png;
   return (
     <dialog ref={dialog} class="picture-dialog" aria-label={settings.prompt || t.value.withoutPrompt} onClose={onClose}>
@@ -120,9 +122,9 @@ function PictureDialog({ studio, gallery, picture, onClose }: DialogProps) {
                 {t.value.sendTo[mode]}
               </button>
             ))}
-          {studio.controls.value.map((unit) => (
+          {units.map((unit) => (
             <button key={unit.id} type="button" onClick={act(() => sendTo(studio, png, unit))}>
-              {t.value.sendToControl(studio.controls.value.length > 1 ? unit.id : 0)}
+              {t.value.sendToControl(units.length > 1 ? unitName(unit, units) : undefined)}
             </button>
           ))}
           {other !== undefined && (

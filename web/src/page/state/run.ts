@@ -13,6 +13,7 @@ import {
   type Manifest,
   type Progress,
 } from "../../worker";
+import { unitName } from "../controls/descriptions";
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
 import { isSubject } from "../samples/outlines";
 import { samplesFor } from "../samples/samples";
@@ -197,9 +198,11 @@ export class Run {
 
 /** Tell of boards that are empty, and of the changes that made opened pictures fit. */
 function tellOfBoards({ controls, messages }: Studio): void {
-  for (const { enabled, drawing } of controls.peek()) {
+  const units = controls.peek();
+  for (const unit of units) {
+    const { enabled, drawing } = unit;
     if (!enabled.peek()) continue;
-    if (drawing.isEmpty()) messages.notice(t.peek().boardEmpty);
+    if (drawing.isEmpty()) messages.notice(t.peek().boardEmpty(units.length > 1 ? unitName(unit, units) : undefined));
     for (const notice of drawing.notices) messages.notice(notice);
   }
 }

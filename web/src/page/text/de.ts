@@ -25,7 +25,10 @@ export const de: Texts = {
   gotWanted: (got, wanted) => `gefunden: ${got}; gebraucht: ${wanted}.`,
   pageFailed: "Auf der Seite ist ein Fehler aufgetreten",
   pageFailedRemedy: "Drücken Sie noch einmal auf Malen. Scheitert es wieder, melden Sie bitte diesen Text.",
-  boardEmpty: "Die Zeichenfläche ist leer: Das Bild folgt nur der Beschreibung.",
+  boardEmpty: (unit) =>
+    unit
+      ? `Die Zeichenfläche „${unit}“ ist leer: Nichts im Bild folgt ihr.`
+      : "Die Zeichenfläche ist leer: Das Bild folgt nur der Beschreibung.",
   nothingBrushed: "Nichts ist übermalt: Nichts wird neu gemalt.",
   photoWanted: (mode) => ({
     got: "keines",
@@ -256,7 +259,7 @@ export const de: Texts = {
   useAgain: "Wieder verwenden",
   varySeed: "Anderer Startwert",
   sendTo: { img2img: "Verändern", inpaint: "Teil neu malen" },
-  sendToControl: (number) => (number > 0 ? `Zur Steuerung ${number}` : "Zur Steuerung"),
+  sendToControl: (unit) => (unit ? `Zur Steuerung: ${unit}` : "Zur Steuerung"),
   compare: "Vergleichen",
   compareBefore: "Vorher",
   compareAfter: "Nachher",

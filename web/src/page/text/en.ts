@@ -27,7 +27,10 @@ export const en = {
   gotWanted: (got: string, wanted: string) => `got ${got}, wanted ${wanted}.`,
   pageFailed: "The page failed",
   pageFailedRemedy: "Press Generate to try again. If it fails again, please report this text.",
-  boardEmpty: "The drawing board is empty: the picture will follow only the prompt.",
+  boardEmpty: (unit?: string) =>
+    unit
+      ? `The drawing board of ${unit} is empty: nothing in the picture will follow it.`
+      : "The drawing board is empty: the picture will follow only the prompt.",
   nothingBrushed: "Nothing is brushed over: nothing will be repainted.",
   photoWanted: (mode: "img2img" | "inpaint") => ({
     got: "none",
@@ -259,7 +262,7 @@ export const en = {
   useAgain: "Use again",
   varySeed: "Vary the seed",
   sendTo: { img2img: "Change it", inpaint: "Repaint a part" },
-  sendToControl: (number: number) => (number > 0 ? `To control ${number}` : "To the control"),
+  sendToControl: (unit?: string) => (unit ? `To the control: ${unit}` : "To the control"),
   compare: "Compare",
   compareBefore: "Before",
   compareAfter: "After",

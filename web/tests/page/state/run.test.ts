@@ -120,3 +120,10 @@ test("a board whose annotator works is not called empty, and its notices are of 
   await run.generate();
   expect(notices()).toEqual([expect.stringContaining("empty")]);
 });
+
+test("of two boards, the message says which one is empty", async () => {
+  await open(manifestOf("doodle", ["scribble", "color"]));
+  studio.addControl();
+  await run.generate();
+  expect(notices()).toEqual(["The drawing board of Colour grid is empty: nothing in the picture will follow it."]);
+});
