@@ -45,8 +45,8 @@ interface DrawnJson {
 const MODELS = "models/";
 
 /** The models of the service at `address`; none if it does not answer. */
-export async function listServiceModels(address: string): Promise<readonly ServiceModel[]> {
-  const answer = await fetch(`${address}models`)
+export async function listServiceModels(address: string, signal?: AbortSignal): Promise<readonly ServiceModel[]> {
+  const answer = await fetch(`${address}models`, { signal })
     .then((response) => (response.ok ? response.json() : undefined))
     .catch(() => undefined);
   return Array.isArray(answer?.models) ? answer.models : [];
@@ -67,7 +67,8 @@ export async function connectService(options: EngineOptions): Promise<ControlNet
   const url = String(options.bundleUrl);
   const address = url.slice(0, url.lastIndexOf(MODELS));
   const name = decodeURIComponent(url.slice(address.length + MODELS.length));
-  const [models, answer] = await Promise.all([listServiceModels(address), ask(`${url}/manifest`, {})]);
+  const { signal } = options;
+  const [models, answer] = await Promise.all([listServiceModels(address, signal), ask(`${url}/manifest`, { signal })]);
   const model = models.find((one) => one.name === name);
   if (model === undefined) throw new UserError("model", name, "a model of the service", "choose another one");
   const manifest = parseManifest(new Uint8Array(await answer.arrayBuffer()));

@@ -232,6 +232,24 @@ describe("a cancel", () => {
     await expectGoodNextTime();
   });
 
+  test("keeps the files that had come whole, and nothing of the others", async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    failAlways(SHARD, { hangsAfter: 10 });
+    const bundle = await openBundle(host.url, signal);
+    const reads = Object.keys(files).map((path) => bundle.readFile(path, { signal }));
+    await vi.waitUntil(() => cache.entries.size === reads.length - 1);
+    controller.abort();
+    const ends = await Promise.allSettled(reads);
+    expect(ends.filter(({ status }) => status === "rejected")).toHaveLength(1);
+    expect(cache.entries.has(key)).toBe(false);
+    host.requests.length = 0;
+    host.always.clear();
+    const again = await openBundle(host.url);
+    for (const [path, bytes] of Object.entries(files)) expectShard(await again.readFile(path), bytes);
+    expect(host.requests).toEqual([MANIFEST, SHARD]);
+  });
+
   test("between two attempts ends the waiting", async () => {
     const controller = new AbortController();
     failAlways(SHARD, { status: 500 });

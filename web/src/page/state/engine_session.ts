@@ -15,7 +15,7 @@ import type {
 } from "../../worker";
 import { isAbort, UserError } from "../../worker";
 
-/** Receives the events of every load. */
+/** Receives the events of a load, until it is given up. */
 export interface LoadListener {
   onLoadStart(): void;
   /** The manifest was read; the large files are being fetched. */
@@ -27,11 +27,17 @@ export interface LoadListener {
   onFailed(error: unknown): void;
 }
 
+/** An engine that is loaded or loading. */
+interface Load {
+  readonly engine: Promise<ControlNetEngine>;
+  /** Ends its loading, and the downloads; files that the browser has whole are kept. The listener hears no more of it. */
+  readonly abort: AbortController;
+  isDone: boolean;
+}
+
 export class EngineSession {
-  private engine: Promise<ControlNetEngine> | undefined;
+  private present: Load | undefined;
   private memory: MemoryChoice = "auto";
-  /** The number of loads so far. The listener hears only of the last one. */
-  private loads = 0;
   /** GPU memory was full once, with all weights in it. */
   private outgrown = false;
 
@@ -43,15 +49,20 @@ export class EngineSession {
 
   /** Load the engine unless it is loaded or loading. After a failure, the next call tries again. */
   load(): Promise<ControlNetEngine> {
-    if (this.engine !== undefined) return this.engine;
-    const engine = this.start();
-    const load = this.loads;
-    this.engine = engine;
-    engine.catch((error) => {
-      if (this.engine === engine) this.engine = undefined;
-      if (load === this.loads) this.listener.onFailed(error);
-    });
-    return engine;
+    if (this.present !== undefined) return this.present.engine;
+    const abort = new AbortController();
+    const load: Load = { engine: this.start(abort.signal), abort, isDone: false };
+    this.present = load;
+    load.engine.then(
+      () => {
+        load.isDone = true;
+      },
+      (error) => {
+        if (this.present === load) this.present = undefined;
+        if (!abort.signal.aborted) this.listener.onFailed(error);
+      },
+    );
+    return load.engine;
   }
 
   /** Choose how the next engine uses GPU memory; an engine with another choice is unloaded. Not while it draws. */
@@ -69,11 +80,18 @@ export class EngineSession {
     this.giveUp();
   }
 
-  /** Wait until the engine is loaded. An abort ends the wait but not the loading. */
+  /** Wait until the engine is loaded. An abort ends the wait, and the loading. */
   async ready(signal: AbortSignal): Promise<void> {
+    const stop = () => {
+      if (this.present?.isDone === false) this.giveUp();
+    };
+    if (signal.aborted) stop();
     signal.throwIfAborted();
     await new Promise((resolve, reject) => {
-      const abort = () => reject(signal.reason);
+      const abort = () => {
+        stop();
+        reject(signal.reason);
+      };
       signal.addEventListener("abort", abort, { once: true });
       this.load().then(resolve, reject);
     });
@@ -97,34 +115,35 @@ export class EngineSession {
   }
 
   private giveUp(): void {
-    const engine = this.engine;
-    this.engine = undefined;
-    void engine?.then((loaded) => loaded.unload()).catch(() => {}); // a broken engine may not answer
+    const load = this.present;
+    this.present = undefined;
+    load?.abort.abort();
+    void load?.engine.then((loaded) => loaded.unload()).catch(() => {}); // a broken engine may not answer
   }
 
-  private async start(): Promise<ControlNetEngine> {
-    const load = ++this.loads;
+  private async start(signal: AbortSignal): Promise<ControlNetEngine> {
     this.listener.onLoadStart();
     const [first, ...mirrors] = this.addresses;
     const engine = await mirrors.reduce(
       (attempt, mirror) =>
         attempt.catch((error) => {
-          if (!isMissing(error) || load !== this.loads) throw error;
-          return this.createFrom(mirror, load);
+          if (!isMissing(error) || signal.aborted) throw error;
+          return this.createFrom(mirror, signal);
         }),
-      this.createFrom(first, load),
+      this.createFrom(first, signal),
     );
-    if (load === this.loads) this.listener.onLoaded(engine.info);
+    if (!signal.aborted) this.listener.onLoaded(engine.info);
     return engine;
   }
 
-  private createFrom(bundleUrl: string, load: number): Promise<ControlNetEngine> {
+  private createFrom(bundleUrl: string, signal: AbortSignal): Promise<ControlNetEngine> {
     return this.create({
       bundleUrl,
+      signal,
       memory: this.memory === "auto" && this.outgrown ? "reduced" : this.memory,
-      onManifest: (manifest) => load === this.loads && this.listener.onManifest(manifest),
-      onNotice: (text, notice) => load === this.loads && this.listener.onNotice(notice ?? text),
-      onProgress: (progress) => load === this.loads && this.listener.onProgress(progress),
+      onManifest: (manifest) => signal.aborted || this.listener.onManifest(manifest),
+      onNotice: (text, notice) => signal.aborted || this.listener.onNotice(notice ?? text),
+      onProgress: (progress) => signal.aborted || this.listener.onProgress(progress),
     });
   }
 }

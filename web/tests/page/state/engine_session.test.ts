@@ -70,16 +70,46 @@ test("the page hears of a failure, but not of one of a bundle that it no longer 
   expect(listener.onFailed).toHaveBeenCalledExactlyOnceWith(new Error("offline"));
 });
 
-test("a cancel ends the waiting for the engine and lets it load on", async () => {
-  let finish: (engine: ControlNetEngine) => void = () => {};
-  create.mockImplementation(() => new Promise((resolve) => (finish = resolve)));
+/** An engine that loads until it is given up, as the worker's does. */
+const loadingOn = ({ signal }: EngineOptions) =>
+  new Promise<ControlNetEngine>((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
+
+test("a cancel ends the loading with its downloads, which is no failure, and the next call loads anew", async () => {
+  create.mockImplementationOnce(loadingOn);
   const controller = new AbortController();
   const ready = session.ready(controller.signal);
   controller.abort();
   await expect(ready).rejects.toMatchObject({ name: "AbortError" });
-  finish(engine as unknown as ControlNetEngine);
+  expect(create.mock.calls[0][0].signal?.aborted).toBe(true);
   await session.load();
-  expect(create).toHaveBeenCalledTimes(1);
+  expect(create).toHaveBeenCalledTimes(2);
+  expect(listener.onFailed).not.toHaveBeenCalled();
+  expect(listener.onLoaded).toHaveBeenCalledTimes(1);
+});
+
+test("a cancel before the waiting has begun ends a load that is under way, and leaves a loaded engine", async () => {
+  create.mockImplementationOnce(loadingOn);
+  const given = session.load();
+  await expect(session.ready(AbortSignal.abort())).rejects.toMatchObject({ name: "AbortError" });
+  await expect(given).rejects.toMatchObject({ name: "AbortError" });
+  await session.load();
+  await expect(session.ready(AbortSignal.abort())).rejects.toMatchObject({ name: "AbortError" });
+  await session.load();
+  expect(create).toHaveBeenCalledTimes(2);
+  expect(engine.unload).not.toHaveBeenCalled();
+});
+
+test("another bundle ends the downloads of the one before, whose mirrors are not asked", async () => {
+  create.mockImplementationOnce(loadingOn);
+  session.useBundle(["./gone/", "https://mirror.example/gone/"]);
+  const given = session.load();
+  session.useBundle(["./other/"]);
+  await session.load();
+  await expect(given).rejects.toMatchObject({ name: "AbortError" });
+  expect(create.mock.calls.map(([{ bundleUrl, signal }]) => [bundleUrl, signal?.aborted])).toEqual([
+    ["./gone/", true],
+    ["./other/", false],
+  ]);
 });
 
 describe("after a picture that failed", () => {
