@@ -39,7 +39,7 @@ export function App({ studio, run, gallery, models }: AppProps) {
           <UnitList studio={studio} />
         </div>
         <div class="output">
-          <PictureCard studio={studio} run={run} />
+          <PictureCard studio={studio} run={run} models={models} />
           <RequestForm studio={studio} run={run} />
           <GalleryView studio={studio} gallery={gallery} />
         </div>

@@ -5,6 +5,7 @@ import type { DeviceChoice, MemoryChoice } from "../worker";
 import { App } from "./app";
 import { listenForFiles } from "./state/files";
 import { Gallery } from "./state/gallery";
+import { listenForLinks, readLink } from "./state/links";
 import { Models } from "./state/models";
 import { Run } from "./state/run";
 import { Studio } from "./state/studio";
@@ -14,12 +15,14 @@ import { rememberSettings } from "./state/visits";
 
 const studio = new Studio();
 const gallery = new Gallery();
-const models = new Models();
+studio.link = readLink(location.hash);
+const models = new Models(studio.link?.model);
 const run = new Run(studio, models, gallery);
 readAddress();
 listenForFiles(studio);
 listenForUndo(studio);
-rememberSettings(studio);
+listenForLinks(studio, models);
+rememberSettings(studio, models);
 setTimeout(start); // a task of its own: the script and the first drawing of the page would be a long one together
 
 function start(): void {

@@ -2,14 +2,14 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { keepOwnBundle, keptBundle, type OwnFile, purgeBundle } from "../../worker";
+import { keptBundle, purgeBundle } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { bytesText } from "../text/engine_text";
 import { MessageList } from "../widgets/message_list";
-import { addOwnModel, type Model, removeOwnModel } from "./catalogue";
-import { chosenFolder, droppedFolder } from "./dropped_folder";
+import { type Model, removeOwnModel } from "./catalogue";
+import { OwnModel } from "./own_model";
 
 interface Props {
   readonly studio: Studio;
@@ -121,79 +121,4 @@ function cost({ bytes, memoryBytes, steps }: Model, here: number, seconds: numbe
   if (memoryBytes !== undefined) parts.push(t.value.modelMemory(bytesText(memoryBytes.reduced)));
   if (seconds !== undefined) parts.push(t.value.modelTime(Math.max(1, Math.round(seconds)), steps ?? 0));
   return parts.join(" · ");
-}
-
-/** A bundle of the visitor's: by its address, or a folder of this machine. */
-function OwnModel({ studio, models }: Props) {
-  const address = useSignal("");
-  const progress = useSignal("");
-  const input = useRef<HTMLInputElement>(null);
-  const attempt = async (action: () => Promise<void>) => {
-    studio.messages.clearAt("models");
-    try {
-      await action();
-    } catch (error) {
-      studio.messages.error(error, "models");
-    } finally {
-      progress.value = "";
-    }
-  };
-  const open = (files: OwnFile[]) =>
-    attempt(async () => {
-      let done = 0;
-      const url = await keepOwnBundle(files, (bytes) => {
-        done += bytes;
-        progress.value = t.peek().readingFolder(bytesText(done));
-      });
-      const name = (await keptBundle(url))?.manifest.model.name ?? "";
-      models.add(addOwnModel(url, name));
-    });
-  const openAddress = (event: Event) => {
-    event.preventDefault();
-    const url = address.value.trim();
-    if (url !== "") void attempt(async () => models.add(addOwnModel(new URL(url, location.href).href, url)));
-  };
-  return (
-    <form
-      class="own-model"
-      onSubmit={openAddress}
-      onDragOver={(event) => event.preventDefault()}
-      onDrop={(event) => {
-        event.preventDefault();
-        event.stopPropagation();
-        void droppedFolder(event.dataTransfer).then((files) => files && open(files));
-      }}
-    >
-      <h3>{t.value.ownModel}</h3>
-      <p>{t.value.ownModelHelp}</p>
-      <div class="row">
-        <input
-          type="text"
-          aria-label={t.value.ownModelAddress}
-          placeholder="./my-bundle/"
-          value={address.value}
-          onInput={({ currentTarget }) => {
-            address.value = currentTarget.value;
-          }}
-        />
-        <button type="submit">{t.value.add}</button>
-        <button type="button" onClick={() => input.current?.click()}>
-          {t.value.chooseFolder}
-        </button>
-        <input
-          ref={(element) => {
-            input.current = element;
-            element?.setAttribute("webkitdirectory", "");
-          }}
-          type="file"
-          hidden
-          onChange={({ currentTarget }) => {
-            if (currentTarget.files?.length) void open(chosenFolder(currentTarget.files));
-            currentTarget.value = "";
-          }}
-        />
-      </div>
-      <p aria-live="polite">{progress.value}</p>
-    </form>
-  );
 }

@@ -5,13 +5,20 @@ import { pictureFile } from "../../remote/picture_file";
 import type { GeneratedImage } from "../../worker";
 import { saveFile } from "../drawing/canvas";
 import { PictureView } from "../drawing/picture_view";
+import type { Models } from "../state/models";
 import type { Run } from "../state/run";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { fileName } from "./file_name";
 import { ShareLink } from "./share_link";
 
-export function PictureCard({ studio, run }: { studio: Studio; run: Run }) {
+interface PictureProps {
+  readonly studio: Studio;
+  readonly run: Run;
+  readonly models: Models;
+}
+
+export function PictureCard({ studio, run, models }: PictureProps) {
   const card = useRef<HTMLDivElement>(null);
   const { preview, result, request, running } = studio;
   const image = preview.value ?? result.value;
@@ -33,7 +40,7 @@ export function PictureCard({ studio, run }: { studio: Studio; run: Run }) {
         <PictureView id="picture" image={image} label={labelOf(studio)} />
         {image === undefined && <p class="placeholder">{t.value.placeholder}</p>}
       </div>
-      <ProgressBar studio={studio} run={run} />
+      <ProgressBar studio={studio} run={run} models={models} />
     </section>
   );
 }
@@ -45,7 +52,7 @@ function labelOf({ preview, result }: Studio): string {
 }
 
 /** How far the work is. On a phone it stays in sight while there is some, with a button that cancels. */
-function ProgressBar({ studio, run }: { studio: Studio; run: Run }) {
+function ProgressBar({ studio, run, models }: PictureProps) {
   const { text, fraction, isBusy } = studio.status.value;
   const { running, result, photo, modes, request } = studio;
   const isRunning = running.value !== undefined;
@@ -82,7 +89,7 @@ function ProgressBar({ studio, run }: { studio: Studio; run: Run }) {
             {t.value.repaintIt}
           </button>
         )}
-        <ShareLink studio={studio} />
+        <ShareLink studio={studio} models={models} />
         <button
           type="button"
           id="download"

@@ -1,15 +1,15 @@
-/** A link with the present settings, for the clipboard. */
+/** A link with the present model and settings, for the clipboard. */
 
 import { useSignal } from "@preact/signals";
+import { linkOf, showInAddress } from "../state/links";
+import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
-import { linkOf } from "../state/visits";
 import { t } from "../text";
 
-export function ShareLink({ studio }: { studio: Studio }) {
+export function ShareLink({ studio, models }: { studio: Studio; models: Models }) {
   const isCopied = useSignal(false);
   const copy = async () => {
-    const link = linkOf(studio);
-    history.replaceState(null, "", link);
+    const link = linkOf(studio, models);
     try {
       await navigator.clipboard.writeText(link);
       isCopied.value = true;
@@ -17,6 +17,7 @@ export function ShareLink({ studio }: { studio: Studio }) {
         isCopied.value = false;
       }, 2000);
     } catch {
+      showInAddress(link);
       studio.messages.notice(t.peek().linkInAddress); // the browser forbids the clipboard
     }
   };

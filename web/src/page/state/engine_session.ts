@@ -65,6 +65,10 @@ export class EngineSession {
     return load.engine;
   }
 
+  get isLoading(): boolean {
+    return this.present?.isDone === false;
+  }
+
   /** Choose how the next engine uses GPU memory; an engine with another choice is unloaded. Not while it draws. */
   useMemory(memory: MemoryChoice): void {
     if (memory === this.memory) return;
@@ -83,7 +87,7 @@ export class EngineSession {
   /** Wait until the engine is loaded. An abort ends the wait, and the loading. */
   async ready(signal: AbortSignal): Promise<void> {
     const stop = () => {
-      if (this.present?.isDone === false) this.giveUp();
+      if (this.isLoading) this.giveUp();
     };
     if (signal.aborted) stop();
     signal.throwIfAborted();

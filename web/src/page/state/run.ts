@@ -37,6 +37,8 @@ export class Run {
     private readonly gallery: Gallery,
   ) {
     models.onChosen = () => this.openAnother();
+    models.onChosenAgain = () => this.openAgain();
+    models.isFree = () => studio.running.peek() === undefined;
     const open: typeof createEngine = (options) =>
       isServiceModel(options.bundleUrl) ? connectService(options) : createEngine({ ...options, device: studio.device });
     this.session = new EngineSession(open, ["./bundle/"], {
@@ -159,6 +161,14 @@ export class Run {
       studio.request.guidance.value = undefined;
       studio.request.sampler.value = undefined;
     });
+    this.load();
+  }
+
+  /** Load the engine once more if it failed to load. */
+  private openAgain(): void {
+    const { studio, session } = this;
+    if (studio.engine.peek() !== undefined || session.isLoading) return;
+    studio.messages.clear();
     this.load();
   }
 

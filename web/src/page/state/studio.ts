@@ -13,6 +13,7 @@ import { Photo } from "../drawing/photo";
 import { isSubject, type Subject } from "../samples/outlines";
 import { t } from "../text";
 import { BUNDLED_MODEL, ControlUnit } from "./control_unit";
+import type { Link } from "./links";
 import { Messages } from "./messages";
 
 /** What a drawing starts from: noise, a picture, or a picture of which a part is repainted. */
@@ -65,6 +66,8 @@ export class Studio {
   readonly memory: Signal<MemoryChoice> = signal("auto");
   /** What draws, if the page's address says so. */
   device: DeviceChoice = "auto";
+  /** What the page's address asks for, until it is done. */
+  link: Link | undefined;
 
   /** What the bundle offers; undefined before its manifest is read. */
   readonly manifest: Signal<Manifest | undefined> = signal(undefined);

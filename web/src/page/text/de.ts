@@ -245,6 +245,8 @@ export const de: Texts = {
   add: "Hinzufügen",
   chooseFolder: "Ordner wählen…",
   readingFolder: (bytes) => `Wird gelesen: ${bytes}`,
+  addedWhileDrawing: (name) =>
+    `${name} steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie das Modell, wenn das Bild fertig ist.`,
 
   // Results.
   gallery: "Bisherige Bilder",
@@ -275,9 +277,12 @@ export const de: Texts = {
   loadingBytes: (done, total) => `${done} von ${total} MB`,
   loadingKernels: (done, total) => `${done} von ${total} GPU-Kernels`,
   share: "Link kopieren",
-  shareHelp: "Ein Link mit diesen Einstellungen. Sie bleiben in der Adresse und gehen an keinen Server.",
+  shareHelp: "Ein Link mit diesem Modell und diesen Einstellungen. Sie stehen hinter dem # und gehen an keinen Server.",
   copied: "Kopiert",
   linkInAddress: "Der Link steht in der Adresszeile.",
+  linkedModelMissing: (name, present) =>
+    `Der Link ist vom Modell ${name}, das es hier nicht gibt: ${present} malt ein anderes Bild.`,
+  linkWhileDrawing: "Gerade wird gemalt: Öffnen Sie den Link noch einmal, wenn das Bild fertig ist.",
 
   // Restored settings.
   settingsRestored: "Die Einstellungen des Bildes sind wiederhergestellt.",

@@ -249,6 +249,8 @@ export const en = {
   add: "Add",
   chooseFolder: "Choose a folder…",
   readingFolder: (bytes: string) => `Reading: ${bytes}`,
+  addedWhileDrawing: (name: string) =>
+    `${name} is in the list now. A picture is being drawn: open the model when it is finished.`,
 
   // Results.
   gallery: "Pictures so far",
@@ -278,9 +280,12 @@ export const en = {
   loadingBytes: (done: string, total: string) => `${done} of ${total} MB`,
   loadingKernels: (done: number, total: number) => `${done} of ${total} GPU kernels`,
   share: "Copy link",
-  shareHelp: "A link with these settings. They stay in the address and are sent to no server.",
+  shareHelp: "A link with this model and these settings. They stand after its # and are sent to no server.",
   copied: "Copied",
   linkInAddress: "The link is in the address bar.",
+  linkedModelMissing: (name: string, present: string) =>
+    `The link is of the model ${name}, which this site has not: ${present} draws another picture.`,
+  linkWhileDrawing: "A picture is being drawn: open the link again when it is finished.",
 
   // Restored settings.
   settingsRestored: "The settings of the picture are restored.",

@@ -1,8 +1,7 @@
-import { beforeEach, expect, test, vi } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import { builtIn } from "../../../src/page/settings/presets";
-import { optionsOf, restore, toTexts, usePreset } from "../../../src/page/state/options";
+import { optionsOf, restore, usePreset } from "../../../src/page/state/options";
 import { Studio } from "../../../src/page/state/studio";
-import { linkOf, settingsOfLink } from "../../../src/page/state/visits";
 import type { EngineInfo, RestoredSettings } from "../../../src/worker";
 import { DEPTH, LINES, makeManifest } from "../../engine/sample_bundle";
 
@@ -16,7 +15,6 @@ const restored = (options: RestoredSettings["options"], model = "circles"): Rest
 const notices = () => studio.messages.list.value.map(({ text }) => text.join(" "));
 
 beforeEach(() => {
-  vi.stubGlobal("location", new URL("https://site.example/demo/?memory=auto#old"));
   studio = new Studio();
   const manifest = makeManifest(undefined, { controlnets: [LINES, DEPTH] } as never);
   studio.manifest.value = manifest;
@@ -24,30 +22,6 @@ beforeEach(() => {
   studio.setSize({ width: 24, height: 16 });
   studio.controls.value[0].use(manifest.controlnets[0]);
   studio.request.sampler.value = "ddim";
-});
-
-test("a link brings the same settings, after # only", () => {
-  studio.request.prompt.value = "żółty krąg & more, 100 %";
-  studio.request.seed.value = 0;
-  studio.request.steps.value = 12;
-  studio.controls.value[0].weight.value = 0.5;
-  const link = new URL(linkOf(studio));
-  expect(`${link.origin}${link.pathname}${link.search}`).toBe("https://site.example/demo/?memory=auto");
-  const read = settingsOfLink(link.hash) as RestoredSettings;
-  expect(read.notices).toEqual([]);
-  expect(toTexts(read.options)).toEqual(toTexts(optionsOf(studio)));
-  const before = toTexts(optionsOf(studio));
-  studio.request.prompt.value = "other";
-  studio.request.seed.value = 5;
-  studio.controls.value[0].weight.value = 2;
-  restore(studio, read);
-  expect(toTexts(optionsOf(studio))).toEqual(before);
-  expect(notices()).toEqual([]);
-});
-
-test("an address without settings restores nothing", () => {
-  expect(settingsOfLink("")).toBeUndefined();
-  expect(settingsOfLink("#picture-title")).toBeUndefined();
 });
 
 test("a second ControlNet comes with its unit, and units that took no part are switched off", () => {

@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { PASS_THROUGH } from "../../../src/page/annotators/annotation";
 import type { Model } from "../../../src/page/models/catalogue";
+import { openOwn } from "../../../src/page/models/own_model";
 import { Gallery } from "../../../src/page/state/gallery";
 import { Models } from "../../../src/page/state/models";
 import { Run } from "../../../src/page/state/run";
 import { Studio } from "../../../src/page/state/studio";
-import { type ControlNetEngine, createEngine, type GenerateRequest, type Manifest } from "../../../src/worker";
+import { language } from "../../../src/page/text";
+import { type ControlNetEngine, createEngine, type GenerateRequest, type Manifest, UserError } from "../../../src/worker";
 import { LINES, makeManifest } from "../../engine/sample_bundle";
 import { blank, stubBrowser } from "../drawing/fake_canvas";
 
@@ -60,7 +62,10 @@ beforeEach(() => {
   run = new Run(studio, models, new Gallery());
 });
 
-afterEach(() => vi.unstubAllGlobals());
+afterEach(() => {
+  vi.unstubAllGlobals();
+  language.value = "en";
+});
 
 /** Open a model. */
 async function open(opened: Manifest): Promise<void> {
@@ -126,4 +131,39 @@ test("of two boards, the message says which one is empty", async () => {
   studio.addControl();
   await run.generate();
   expect(notices()).toEqual(["The drawing board of Colour grid is empty: nothing in the picture will follow it."]);
+});
+
+test.each([
+  ["en", "mine is in the list now. A picture is being drawn: open the model when it is finished."],
+  ["de", "mine steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie das Modell, wenn das Bild fertig ist."],
+])("an own model that comes while a picture is drawn waits in the list, with one line (%s)", async (code, text) => {
+  language.value = code;
+  await open(manifestOf("doodle", ["scribble"]));
+  const doodle = models.current.value;
+  let finish: () => void = () => {};
+  const picture = await generate({ seed: 1 } as GenerateRequest);
+  generate.mockImplementationOnce(() => new Promise((resolve) => (finish = () => resolve(picture))));
+  const drawing = run.generate();
+  await vi.waitUntil(() => generate.mock.calls.length === 2);
+  openOwn(studio, models, "https://site.example/mine/", "mine");
+  expect([models.current.value, studio.engine.value?.manifest]).toEqual([doodle, manifest]);
+  expect(models.list.value.at(-1)).toMatchObject({ name: "mine", isOwn: true });
+  expect(studio.messages.list.value).toEqual([{ kind: "notice", place: "models", text: [text] }]);
+  finish();
+  await drawing;
+  expect(studio.result.value).toBe(picture);
+  openOwn(studio, models, "https://site.example/mine/", "mine");
+  expect(models.current.value?.name).toBe("mine");
+});
+
+test("an own model that did not load is loaded again when it is added again", async () => {
+  manifest = manifestOf("doodle", ["scribble"]);
+  await models.open();
+  vi.mocked(createEngine).mockRejectedValueOnce(new UserError("own bundle", "nothing", "its files", "drop it again"));
+  openOwn(studio, models, "https://site.example/mine/", "mine");
+  await vi.waitUntil(() => !studio.status.value.isBusy);
+  expect(notices()).toEqual([expect.stringContaining("got nothing")]);
+  openOwn(studio, models, "https://site.example/mine/", "mine");
+  await vi.waitUntil(() => studio.engine.value !== undefined);
+  expect(notices()).toEqual([]);
 });

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { Models } from "../../../src/page/state/models";
 import { Studio } from "../../../src/page/state/studio";
 import { rememberSettings } from "../../../src/page/state/visits";
 import { makeManifest } from "../../engine/sample_bundle";
@@ -21,7 +22,7 @@ afterEach(() => vi.unstubAllGlobals());
 
 function visit(): Studio {
   const opened = new Studio();
-  rememberSettings(opened);
+  rememberSettings(opened, new Models());
   return opened;
 }
 
