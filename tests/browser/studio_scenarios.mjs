@@ -44,8 +44,13 @@ export async function keepAndShare({ visitor, host }) {
   const usedAgain = await page.getByLabel("Seed", { exact: true }).inputValue();
   await visitor.set("Seed", "5");
   await visitor.writePrompt("red");
+  await page.evaluate(() => {
+    navigator.clipboard.writeText = async (text) => void Object.assign(window, { copied: text });
+  });
   await page.getByRole("button", { name: "Copy link" }).click();
-  const link = page.url();
+  await page.getByRole("button", { name: "Copied" }).waitFor();
+  const link = await page.evaluate(() => String(/** @type {any} */ (window).copied));
+  const addresses = [page.url()];
   const requestsAfterLoading = host.requests.slice(requestsBefore);
 
   await page.goto(`${host.url}?again`);
@@ -67,7 +72,9 @@ export async function keepAndShare({ visitor, host }) {
   await page.goto(link);
   await visitor.waitFor("Ready");
   paints.push(await firstPaintMs(page));
+  addresses.push(page.url());
   const linked = {
+    addresses,
     prompt: await page.inputValue("#form .prompt input"),
     hash: new URL(link).hash,
     sent: host.requests.filter((path) => path.includes("red")),

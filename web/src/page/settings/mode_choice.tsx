@@ -15,7 +15,6 @@ export function ModeChoice({ studio }: { studio: Studio }) {
       value={request.mode.value}
       onChange={(mode) => {
         request.mode.value = mode;
-        studio.photo.hasMask.value = mode === "inpaint";
       }}
       help={t.value.modeHelp[request.mode.value]}
     />

@@ -26,6 +26,7 @@ export function placeOnBoard(studio: Studio, unit: ControlUnit, source: Image, i
 export function takePicture(studio: Studio, place: ControlUnit | "photo", source: Image): void {
   const { messages } = studio;
   messages.clear();
+  asked.set(place === "photo" ? place : place.id, source);
   try {
     if (place === "photo") studio.photo.open(source);
     else placeOnBoard(studio, place, source, true);
@@ -38,6 +39,9 @@ export async function openPhoto(studio: Studio, file: File): Promise<void> {
   await read(studio, file, "photo", "photo", (source) => studio.photo.open(source));
 }
 
+/** What was asked for last at each place: a picture that is decoded after a later one does not take its place. */
+const asked = new Map<Place, object>();
+
 async function read(
   { messages }: Studio,
   file: File,
@@ -46,10 +50,13 @@ async function read(
   use: (source: Image) => void,
 ): Promise<void> {
   messages.clear();
+  asked.set(place, file);
+  const isLast = () => asked.get(place) === file;
   try {
-    use(await readPicture(file, subject));
+    const picture = await readPicture(file, subject);
+    if (isLast()) use(picture);
   } catch (error) {
-    messages.error(error, place);
+    if (isLast()) messages.error(error, place);
   }
 }
 

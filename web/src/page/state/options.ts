@@ -10,6 +10,8 @@ export type Options = Partial<Settings>;
 
 /** Options that the page has no fields for, with the values that they have anyway. */
 const WITHOUT_FIELDS: Options = {
+  prompt2: null,
+  negativePrompt2: null,
   promptSyntax: "webui",
   clipSkip: 0,
   guessMode: false,
@@ -23,6 +25,12 @@ const WITHOUT_FIELDS: Options = {
   hiresUpscaler: null,
   deepcacheInterval: 1,
   applyOverlay: true,
+  originalSize: null,
+  cropsCoordsTopLeft: null,
+  targetSize: null,
+  negativeOriginalSize: null,
+  negativeCropsCoordsTopLeft: null,
+  negativeTargetSize: null,
 };
 
 /** Read the options of the page. Those that are left to the bundle are missing. Reads signals: an effect follows them. */

@@ -201,7 +201,12 @@ export class Run {
     const { device, dtype, runsOn } = info;
     performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
     studio.engine.value = info;
-    studio.request.sampler.value ??= info.manifest.samplers.default;
+    const { sampler } = studio.request; // that of a link or of the last visit came before the bundle's were known
+    if (sampler.peek() !== undefined && !info.samplers.includes(String(sampler.peek()))) {
+      studio.messages.notice(t.peek().samplerMissing(String(sampler.peek())));
+      sampler.value = undefined;
+    }
+    sampler.value ??= info.manifest.samplers.default;
     studio.endStatus(runsOn === "gpu" ? t.peek().ready : t.peek().readyOnProcessor(reasonText(info)));
   }
 }

@@ -5,7 +5,7 @@
  * `run.ts` gives it to the engine and sets `status`, `preview` and `result`.
  */
 
-import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { computed, effect, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import type { DeviceChoice, EngineInfo, GeneratedImage, Image, Manifest, MemoryChoice, Settings } from "../../worker";
 import { EMPTY } from "../drawing/control_shape";
 import type { Size } from "../drawing/marks";
@@ -94,6 +94,9 @@ export class Studio {
     this.isBundledModel = computed(() => (this.manifest.value?.model.name ?? BUNDLED_MODEL) === BUNDLED_MODEL);
     this.modes = computed(() => modesOf(this.manifest.value));
     this.sizes = computed(() => sizesOf(this.manifest.value));
+    effect(() => {
+      this.photo.hasMask.value = this.request.mode.value === "inpaint"; // whoever sets the mode
+    });
   }
 
   /** The ControlNets of the bundle that no unit uses. */

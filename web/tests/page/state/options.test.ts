@@ -55,6 +55,12 @@ test("options without a field stay with the request, unless they say what holds 
   expect(studio.request.others.value).toEqual({});
 });
 
+test("a second prompt and the sizes of Stable Diffusion XL come back with a picture", () => {
+  const options = { prompt2: "in oil", originalSize: [512, 768], cropsCoordsTopLeft: [0, 8] } as const;
+  restore(studio, restored({ ...options, targetSize: null }));
+  expect(studio.request.others.value).toEqual(options);
+});
+
 test("a preset changes what it names: a restored hires fix, clip skip and padding stay", () => {
   restore(studio, restored({ hiresScale: 2, clipSkip: 1, strength: 0.6, paddingMaskCrop: 48 }));
   usePreset(studio, builtIn("fine", { steps: 20, guidance_scale: 3 }));

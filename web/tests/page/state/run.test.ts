@@ -154,6 +154,7 @@ test.each([
   expect(studio.result.value).toBe(picture);
   openOwn(studio, models, "https://site.example/mine/", "mine");
   expect(models.current.value?.name).toBe("mine");
+  await vi.waitUntil(() => studio.engine.value !== undefined);
 });
 
 test("an own model that did not load is loaded again when it is added again", async () => {
@@ -166,4 +167,14 @@ test("an own model that did not load is loaded again when it is added again", as
   openOwn(studio, models, "https://site.example/mine/", "mine");
   await vi.waitUntil(() => studio.engine.value !== undefined);
   expect(notices()).toEqual([]);
+});
+
+test("a sampler of the last visit that the model no longer has is told, and the default takes its place", async () => {
+  await models.open();
+  studio.request.sampler.value = "plms";
+  manifest = manifestOf("doodle", ["scribble"]);
+  run.load();
+  await vi.waitUntil(() => studio.engine.value !== undefined);
+  expect(studio.request.sampler.value).toBe(manifest.samplers.default);
+  expect(notices()).toEqual(["This model has no sampler plms."]);
 });

@@ -30,6 +30,14 @@ test("a further unit counts as the model recommends, as the first one does", () 
   expect(strengths).toEqual(["default", "default"]);
 });
 
+test("a photo has a mask to brush whenever a part of it is repainted, whatever has chosen that", () => {
+  const { request, photo } = studio;
+  request.mode.value = "img2img"; // by the choice of the mode
+  expect(photo.hasMask.value).toBe(false);
+  request.mode.value = "inpaint"; // by a picture of the gallery
+  expect(photo.hasMask.value).toBe(true);
+});
+
 test("a unit that is alone can be switched on, but not off", () => {
   studio.addControl();
   const [first, second] = studio.controls.value;
