@@ -246,7 +246,7 @@ export const de: Texts = {
   chooseFolder: "Ordner wählen…",
   readingFolder: (bytes) => `Wird gelesen: ${bytes}`,
   addedWhileDrawing: (name) =>
-    `${name} steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie das Modell, wenn das Bild fertig ist.`,
+    `Das Modell ${name} steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie es, wenn das Bild fertig ist.`,
 
   // Results.
   gallery: "Bisherige Bilder",

@@ -250,7 +250,7 @@ export const en = {
   chooseFolder: "Choose a folder…",
   readingFolder: (bytes: string) => `Reading: ${bytes}`,
   addedWhileDrawing: (name: string) =>
-    `${name} is in the list now. A picture is being drawn: open the model when it is finished.`,
+    `The model ${name} is in the list now. A picture is being drawn: open the model when the picture is finished.`,
 
   // Results.
   gallery: "Pictures so far",

@@ -26,7 +26,9 @@ beforeEach(() => {
   kept = new Map();
   listed = ["circles", "doodle"];
   vi.stubGlobal("location", new URL(PAGE));
-  vi.stubGlobal("history", { replaceState: (_: unknown, __: string, to: string) => goTo(new URL(to, location.href).href) });
+  vi.stubGlobal("history", {
+    replaceState: (_: unknown, __: string, to: string) => goTo(new URL(to, location.href).href),
+  });
   vi.stubGlobal("localStorage", {
     getItem: (key: string) => kept.get(key) ?? null,
     setItem: (key: string, value: string) => kept.set(key, value),
@@ -168,7 +170,10 @@ test("a link that is pasted into the open page is followed there, but not while 
   studio.running.value = new AbortController();
   goTo(link);
   followLink();
-  expect([models.current.value?.name, notices(studio)]).toEqual(["circles", [expect.stringContaining("open the link")]]);
+  expect([models.current.value?.name, notices(studio)]).toEqual([
+    "circles",
+    [expect.stringContaining("open the link")],
+  ]);
   studio.running.value = undefined;
   goTo(link);
   followLink();

@@ -7,7 +7,13 @@ import { Models } from "../../../src/page/state/models";
 import { Run } from "../../../src/page/state/run";
 import { Studio } from "../../../src/page/state/studio";
 import { language } from "../../../src/page/text";
-import { type ControlNetEngine, createEngine, type GenerateRequest, type Manifest, UserError } from "../../../src/worker";
+import {
+  type ControlNetEngine,
+  createEngine,
+  type GenerateRequest,
+  type Manifest,
+  UserError,
+} from "../../../src/worker";
 import { LINES, makeManifest } from "../../engine/sample_bundle";
 import { blank, stubBrowser } from "../drawing/fake_canvas";
 
@@ -134,8 +140,8 @@ test("of two boards, the message says which one is empty", async () => {
 });
 
 test.each([
-  ["en", "mine is in the list now. A picture is being drawn: open the model when it is finished."],
-  ["de", "mine steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie das Modell, wenn das Bild fertig ist."],
+  ["en", "The model mine is in the list now. A picture is being drawn: open the model when the picture is finished."],
+  ["de", "Das Modell mine steht jetzt in der Liste. Gerade wird gemalt: Öffnen Sie es, wenn das Bild fertig ist."],
 ])("an own model that comes while a picture is drawn waits in the list, with one line (%s)", async (code, text) => {
   language.value = code;
   await open(manifestOf("doodle", ["scribble"]));
