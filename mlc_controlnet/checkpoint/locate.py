@@ -24,11 +24,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 def model_name(model: str) -> str:
     """Return the name of a bundle of this model, without folders, organisation, revision and suffix.
 
-    Characters that a file name or a web address cannot hold become dashes. A name that has no others becomes `model`
-    with a hash, so that two such models have two bundles.
+    `.` and `..` have the name of the folder that they stand for. Characters that a file name or a web address cannot
+    hold become dashes. A name that has no others becomes `model` with a hash, so that two such models have two bundles.
     """
     hub = None if Path(model).exists() else parse_hub_id(model)
     path = Path(model) if hub is None else Path(hub.file or hub.repo)
+    if path.name in ("", ".."):  # of `.`, and of what ends in `..`
+        path = path.resolve()
     name = path.stem if path.suffix in SUFFIXES else path.name
     cleaned = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
     return cleaned or f"model-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

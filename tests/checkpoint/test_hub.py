@@ -244,9 +244,15 @@ def test_a_bundle_is_called_as_its_model_in_letters_that_addresses_can_hold(mode
 
 
 def test_two_models_without_such_letters_have_two_bundles() -> None:
-    names = [model_name(f"models/{name}") for name in ("猫", "犬", "..")]
+    names = [model_name(f"models/{name}") for name in ("猫", "犬", "#")]
     assert len(set(names)) == 3
     assert all(re.fullmatch(r"model-[0-9a-f]{8}", name) for name in names)
+
+
+def test_a_model_named_by_dots_is_called_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sketches" / "unet").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "sketches" / "unet")
+    assert [model_name(model) for model in (".", "./", "..", "../unet/..")] == ["unet", "unet", "sketches", "sketches"]
 
 
 def test_half_of_a_tiny_autoencoder_brings_the_other(hub: Hub) -> None:
