@@ -5,6 +5,7 @@ which is in the package open_clip_torch and on the hub.
 """
 
 import gzip
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,8 @@ _VOCABULARY = 49408
 def read_tokenizer_folder(folder: Path) -> TokenizerSource:
     """Read a folder with tokenizer.json, or with vocab.json and merges.txt, as transformers saves a CLIPTokenizer.
 
+    A file may begin with a byte order mark.
+
     Raises:
         UserError: the files are missing or damaged.
     """
@@ -38,8 +41,8 @@ def read_tokenizer_folder(folder: Path) -> TokenizerSource:
         data = _checked(file.read_bytes(), file)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json(folder / "vocab.json")
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        merges = [line for line in lines if line and not line.startswith("#version")]
+        lines = (folder / "merges.txt").read_text(encoding="utf-8-sig").split("\n")
+        merges = [line for line in lines if line.strip() and not line.startswith("#version")]
         data = _clip_json(vocabulary, merges, folder)
     else:
         wanted = "tokenizer.json, or vocab.json and merges.txt"
@@ -109,6 +112,7 @@ def _clip_json(vocabulary: Mapping[str, Any], merges: list[str], where: Path) ->
 
 
 def _checked(data: bytes, where: Path) -> bytes:
+    data = data.removeprefix(BOM_UTF8)
     try:
         Tokenizer.from_str(data.decode())
     except Exception as error:  # the tokenizers library raises no narrower kind

@@ -25,6 +25,18 @@ def test_vocabulary_and_merges_become_one_file(folder: Path) -> None:
     assert encoded.tokens == ["red</w>", "a</w>"]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_files_of_an_editor_on_windows_are_read_as_the_others(folder: Path, line_end: str) -> None:
+    """With a byte order mark, and with lines that end in two characters."""
+    plain = read_tokenizer_folder(folder).json
+    for name in ("vocab.json", "merges.txt"):
+        text = (folder / name).read_text(encoding="utf-8").replace("\n", line_end)
+        (folder / name).write_bytes(text.encode("utf-8-sig"))
+    assert read_tokenizer_folder(folder).json == plain
+    (folder / "tokenizer.json").write_bytes(b"\xef\xbb\xbf" + plain)
+    assert read_tokenizer_folder(folder).json == plain
+
+
 @pytest.mark.parametrize("layout", ["added_tokens.json", "tokenizer_config.json"])
 def test_words_that_somebody_taught_the_model_are_one_token(folder: Path, layout: str) -> None:
     size = len(json.loads((folder / "vocab.json").read_text()))
