@@ -9,7 +9,7 @@ from pathlib import Path
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, Manifest
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.errors import UserError, print_notice
-from mlc_controlnet.files import whole_folder, write_text
+from mlc_controlnet.files import restore_folder, whole_folder, write_text
 from mlc_controlnet.locations import IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
 from mlc_controlnet.site.hosting import prepare_for_hosts
 from mlc_controlnet.site.models_file import (
@@ -27,8 +27,13 @@ PICTURES = "pictures"
 
 
 def check_site_folder(site: Path) -> None:
-    """Raise UserError if `build_site` would replace something that is not an older site."""
-    if site.exists() and not (site.is_dir() and (not any(site.iterdir()) or (site / "index.html").is_file())):
+    """Raise UserError if `build_site` would replace something that is not an older site.
+
+    A site has a page and, beside it, a list of models; before there was a list, it had one bundle.
+    """
+    is_free = not site.exists() or (site.is_dir() and not any(site.iterdir()))
+    has_models = (site / MODELS_NAME).is_file() or (site / FIRST_BUNDLE / MANIFEST_NAME).is_file()
+    if not is_free and not (has_models and (site / "index.html").is_file()):
         raise UserError(
             str(site), "something that is not a site", "an older site or nothing", "move it, or choose another --out"
         )
@@ -41,6 +46,8 @@ def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> No
 
     In a checkout, Vite builds the page. An installed package copies the page that it carries. If neither is possible,
     this prints why and leaves `site` as it was.
+
+    Raises UserError if `site` holds something that is not an older site.
     """
     has_node = IS_CHECKOUT and (WEB / "node_modules").is_dir() and shutil.which("npm") is not None
     if not has_node and not PAGE.is_dir():
@@ -51,6 +58,8 @@ def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> No
         )
         print(f"the demo page was not built: {reason}")
         return
+    restore_folder(site.resolve())  # whose replacement was stopped in the middle: its bundles are needed now
+    check_site_folder(site)
     listing = Listing() if listing is None else listing
     name = bundle.manifest.model.name
     earlier = present_models(site)

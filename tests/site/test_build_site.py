@@ -10,6 +10,7 @@ import pytest
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import previous_of
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.site import build_site as module
 from mlc_controlnet.site.build_site import build_site, check_site_folder, update_models
@@ -48,7 +49,7 @@ def test_an_installed_package_copies_the_page_that_it_carries(
     tmp_path: Path, bundle: Bundle, carried_page: Path
 ) -> None:
     site = tmp_path / "site"
-    site.mkdir()
+    build_site(bundle, site)
     (site / "of an older build").touch()
     build_site(bundle, site)
     assert (site / "index.html").read_text() == PAGE
@@ -85,14 +86,27 @@ def test_a_checkout_without_nodes_packages_says_what_to_do(
     assert not (tmp_path / "site").exists()
 
 
-def test_what_is_not_a_site_is_not_replaced(tmp_path: Path) -> None:
-    check_site_folder(tmp_path / "new")
-    check_site_folder(tmp_path)
-    (tmp_path / "thesis.txt").touch()
-    with pytest.raises(UserError, match="something that is not a site"):
-        check_site_folder(tmp_path)
-    (tmp_path / "index.html").touch()
-    check_site_folder(tmp_path)
+@pytest.mark.parametrize("name", ["thesis.txt", "index.html", "models.json"])
+def test_what_is_not_a_site_is_not_replaced(tmp_path: Path, bundle: Bundle, carried_page: Path, name: str) -> None:
+    """Nor is a page of another kind."""
+    site = tmp_path / "site"
+    site.mkdir()
+    check_site_folder(site)
+    (site / name).write_text("precious")
+    for replace in (check_site_folder, lambda folder: build_site(bundle, folder)):
+        with pytest.raises(UserError, match="something that is not a site"):
+            replace(site)
+    assert [(path.name, path.read_text()) for path in site.iterdir()] == [(name, "precious")]
+
+
+def test_a_site_whose_replacement_was_stopped_keeps_its_bundles(
+    tmp_path: Path, bundle: Bundle, manifest: Manifest, carried_page: Path
+) -> None:
+    site = tmp_path / "site"
+    build_site(bundle, site)
+    site.rename(previous_of(site))
+    build_site(bundle_named("other", tmp_path, manifest), site)
+    assert [entry.name for entry in read_models(site)] == ["other", "tiny"]
 
 
 def test_another_model_is_added_and_one_of_the_same_name_replaced(
