@@ -278,6 +278,8 @@ class Trainer:
         self.step, self.samples = about["step"], about["samples"]
         if isinstance(self.stream, RowStream):  # its place is the number of samples, for any number of processes
             self.stream.taken = self.samples // self.batch_samples
+            if difference := self.stream.difference(about["data"][0]):
+                self.metrics.log(f"notice: data.path has {difference}; the run goes on with what is there now")
         elif isinstance(self.stream, ShardStream):
             world = self.accelerator.num_processes
             if len(about["data"]) != world:

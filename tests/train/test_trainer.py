@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import shlex
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,25 @@ def test_the_place_in_the_set_is_right_after_a_second_resume_with_another_batch_
     trainer = Trainer(config, make_accelerator("32"), quiet)
     trainer.run(threading.Event())
     assert trainer.stream.taken == 2
+
+
+def test_a_run_that_goes_on_with_another_set_says_so(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = make_config(trainer__max_steps=1)
+    train(config, quiet)
+    moved = shutil.copytree(config.data.path, tmp_path / "moved")
+    train(make_config(trainer__max_steps=2, data__path=str(moved)), lines.append)
+    assert not any("data.path" in line for line in lines)
+    index = moved / "prompt.json"
+    rows = index.read_text().splitlines()
+    index.write_text("\n".join([*rows[:-1], rows[-1].replace(json.loads(rows[-1])["prompt"], "another prompt")]))
+    train(make_config(trainer__max_steps=3, data__path=str(moved)), lines.append)
+    index.write_text("\n".join(rows[:-1]))
+    train(make_config(trainer__max_steps=4, data__path=str(moved)), lines.append)
+    notices = [line for line in lines if "data.path" in line]
+    assert len(notices) == 2 and all(line.startswith("notice: ") for line in notices)
+    assert f"{len(rows)} other samples than before" in notices[0]
+    assert f"{len(rows) - 1} samples, where it had {len(rows)} before" in notices[1]
 
 
 def test_accumulated_batches_equal_one_large_batch(make_config: MakeConfig, tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def _shown(samples: Iterator[Sample], config: TrainConfig) -> list[Sample]:
             problems.append(f"{sample.key}: {sample.problem}")
     if not shown:
         got = f"{config.data.path} with no sample that can be read; the first is {problems[0]}"
-        raise UserError("data.path", got, "one or more", "check the path, the files and data.control_key")
+        names = "data.control_key, data.image_key and data.prompt_key"
+        raise UserError("data.path", got, "one or more", f"check the path, the files, {names}")
     return shown
 
 

@@ -4,10 +4,12 @@ Sample number k of the run is row `order(epoch)[k mod n]` of epoch `k div n`. A 
 the start of the next, so no sample is lost or seen twice, and every process always has a full batch.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,8 +89,22 @@ class RowStream:
             yield batch
 
     def state(self) -> dict[str, object]:
-        """Return the state that a checkpoint keeps, so that a later run goes on with the next batch."""
-        return {"taken": self.taken}
+        """Return what a checkpoint keeps of this stream: its place, and the set that it is a place in."""
+        return {"taken": self.taken, "samples": len(self.rows), "rows": self._fingerprint}
+
+    def difference(self, state: Mapping[str, Any]) -> str:
+        """Say how the set differs from that of an earlier run's state; return "" if it does not, or if none is known.
+
+        The files of the set may have moved; what its index says counts.
+        """
+        before, now = state.get("samples"), len(self.rows)
+        if state.get("rows", self._fingerprint) == self._fingerprint:
+            return ""
+        return f"{now} other samples than before" if before == now else f"{now} samples, where it had {before} before"
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(repr(self.rows.rows).encode()).hexdigest()
 
     def _places(self, taken: int) -> Iterator[list[tuple[int, int]]]:
         while True:

@@ -11,7 +11,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -41,7 +41,7 @@ class ShardSource:
 
     Attributes:
         urls: files, http://... or pipe:..., with all braces expanded.
-        keys: the extensions of control image, picture and prompt.
+        keys: the extensions of control image, picture and prompt, in small or capital letters.
         seed: the seed of the order.
         buffer: the next sample is drawn from so many; 1 keeps the order.
     """
@@ -72,6 +72,20 @@ def _fingerprint(urls: tuple[str, ...]) -> str:
     """Return a hash of the shards' names in their order. Their folder and the query of a signed address may change."""
     names = "\n".join(PurePosixPath(url.partition("?")[0]).name for url in urls)
     return hashlib.sha256(names.encode()).hexdigest()
+
+
+def _size(url: str) -> int | None:
+    """Return the size of a local shard in bytes, as a sign of its content that costs little; None of any other."""
+    try:
+        return Path(url.removeprefix("file:")).stat().st_size
+    except OSError:
+        return None
+
+
+def _of_other_sizes(urls: tuple[str, ...], before: list[int | None]) -> list[str]:
+    """List the names of the shards that have another size than before, where both sizes are known."""
+    sizes = zip(urls, map(_size, urls), before, strict=True)
+    return [PurePosixPath(url).name for url, now, old in sizes if now != old and now is not None and old is not None]
 
 
 def read_epoch(source: ShardSource, epoch: int, reader: int, readers: int) -> Iterator[Sample]:
@@ -122,11 +136,12 @@ def _decode(source: ShardSource, raw: dict[str, Any], epoch: int) -> Sample:
     key = f"{shard}/{raw['__key__']}" if raw["__key__"] else shard
     if "problem" in raw:
         return bad_sample(key, epoch, raw["problem"], source.options)
-    control_key, image_key, prompt_key = source.keys
-    wanted = [image_key, prompt_key] if source.options.annotator else list(source.keys)
-    missing = [name for name in wanted if name not in raw]
+    control_key, image_key, prompt_key = keys = [name.lower() for name in source.keys]  # as webdataset has raw's
+    missing = [name for name in (keys[1:] if source.options.annotator else keys) if name not in raw]
     if missing:
-        return bad_sample(key, epoch, f"no .{' and no .'.join(missing)}", source.options)
+        found = ", ".join(name for name in raw if not name.startswith("__"))
+        problem = f"no .{' and no .'.join(missing)} (its extensions are {found})"
+        return bad_sample(key, epoch, problem, source.options)
     try:
         prompt = decode_text(raw[prompt_key], f"its .{prompt_key}").strip()
     except UserError as error:
@@ -202,6 +217,7 @@ class ShardStream:
             "taken": self.taken,
             "places": [list(place) for place in self.places],
             "shards": _fingerprint(self.source.urls),
+            "bytes": [_size(url) for url in self.source.urls],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -216,12 +232,14 @@ class ShardStream:
                 "the same number, because shards are distributed to workers",
                 f"set data.workers to {len(state['places'])}",
             )
-        if state.get("shards", _fingerprint(self.source.urls)) != _fingerprint(self.source.urls):
-            raise UserError(
-                "data.path",
-                f"{len(self.source.urls)} shards, not those of the checkpoint's run",
-                "the same ones, because the place in the epoch is counted in them",
-                "restore them, or start again with trainer.resume: false",
-            )
+        urls = self.source.urls
+        other = ""
+        if state.get("shards", _fingerprint(urls)) != _fingerprint(urls):
+            other = f"{len(urls)} shards, not those of the checkpoint's run"
+        elif changed := _of_other_sizes(urls, state.get("bytes", [None] * len(urls))):
+            other = f"shards of other sizes: {', '.join(changed[:3])}, not those of the checkpoint's run"
+        if other:
+            wanted = "the same ones, because the place in the epoch is counted in them"
+            raise UserError("data.path", other, wanted, "restore them, or start again with trainer.resume: false")
         self.taken = state["taken"]
         self.places = [(epoch, offset) for epoch, offset in state["places"]]

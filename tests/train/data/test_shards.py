@@ -113,6 +113,14 @@ def test_a_stream_that_goes_on_with_other_shards_is_refused(tmp_path: Path) -> N
         ShardStream(source(write_shards(tmp_path, [5, 3, 4])), 2, 0, 1, 0).restore(before)
 
 
+def test_a_stream_that_goes_on_with_shards_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    before = ShardStream(source(write_shards(tmp_path, [5, 3])), 2, 0, 1, 0).state()
+    with pytest.raises(UserError, match=r"data\.path: got shards of other sizes: 001\.tar.*trainer\.resume: false"):
+        ShardStream(source(write_shards(tmp_path, [5, 40])), 2, 0, 1, 0).restore(before)
+    elsewhere = source("https://example.org/{000..001}.tar")
+    ShardStream(elsewhere, 2, 0, 1, 0).restore(before)  # sizes of what a server has are not asked for
+
+
 def test_what_cannot_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> None:
     good = {"0.jpg": png(0), "0.png": png(0), "0.txt": b"good"}
     write_shard(tmp_path / "0.tar", good | {"1.jpg": png(1), "1.txt": b"no control"})
@@ -121,7 +129,7 @@ def test_what_cannot_be_read_is_named_and_keeps_its_place(tmp_path: Path) -> Non
     (tmp_path / "3.tar").write_bytes((tmp_path / "0.tar").read_bytes()[:700])
     shards = source(f"{tmp_path}/{{0..4}}.tar", buffer=1)
     problems = {s.key.removeprefix(f"{tmp_path}/"): s.problem for s in read_epoch(shards, 0, 0, 1) if s.problem}
-    assert problems["0.tar/1"] == "no .png"
+    assert problems["0.tar/1"] == "no .png (its extensions are jpg, txt)"
     assert problems["1.tar"] == "an empty shard"
     assert (problems["2.tar/1"] or "").startswith("picture: a file that is not an image, wanted a PNG, ")
     assert "a shard that cannot be read" in (problems["3.tar"] or "")
@@ -138,6 +146,14 @@ def test_shards_are_named_by_braces_stars_and_both_at_once(tmp_path: Path) -> No
     assert expand("pipe:cat a*.tar") == ("pipe:cat a*.tar",)
     with pytest.raises(UserError, match="one shard or more"):
         expand(f"{tmp_path}/*.zip")
+
+
+@pytest.mark.parametrize("keys", [("PNG", "JPG", "Txt"), ("png", "jpg", "txt")])
+def test_extensions_are_the_same_in_small_and_capital_letters(tmp_path: Path, keys: tuple[str, str, str]) -> None:
+    write_shard(tmp_path / "0.tar", {"0.JPG": png(9), "0.Png": png(200), "0.TXT": b"capitals"})
+    write_shard(tmp_path / "1.tar", {"1.jpg": png(9), "1.png": png(200), "1.txt": b"small"})
+    samples = list(read_epoch(source(f"{tmp_path}/{{0..1}}.tar", keys=keys), 0, 0, 1))
+    assert sorted(s.prompt for s in samples) == ["capitals", "small"]
 
 
 def test_the_control_image_may_have_any_extension(tmp_path: Path) -> None:
