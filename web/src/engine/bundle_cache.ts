@@ -6,6 +6,9 @@
 
 import type { BundleAddress } from "./bundle_address.ts";
 
+const LENGTH = "content-length";
+const FILE_KEYS = "https://sha256.invalid/";
+
 /** A cache of one bundle's files. */
 export class BundleCache {
   private constructor(private readonly cache: Cache | undefined) {}
@@ -51,10 +54,19 @@ export class BundleCache {
   /** Keep an entry. Returns whether there was room; true without a cache. */
   async put(key: string, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
     try {
-      await this.cache?.put(key, new Response(bytes));
+      await this.cache?.put(key, new Response(bytes, { headers: { [LENGTH]: String(bytes.length) } }));
       return true;
     } catch {
       return false;
+    }
+  }
+
+  /** The bytes of an entry, without reading it; 0 if there is none, or an earlier version of the engine kept it. */
+  async size(key: string): Promise<number> {
+    try {
+      return Number((await this.cache?.match(key))?.headers.get(LENGTH) ?? 0);
+    } catch {
+      return 0;
     }
   }
 
@@ -74,7 +86,12 @@ export class BundleCache {
 
 /** The key of a file. The Cache API accepts only http addresses as keys; nothing fetches this one. */
 export function cacheKey({ sha256 }: { readonly sha256: string }): string {
-  return `https://sha256.invalid/${sha256}`;
+  return FILE_KEYS + sha256;
+}
+
+/** Whether a key is that of a file, and not of a manifest. */
+export function isOfFile(key: string): boolean {
+  return key.startsWith(FILE_KEYS);
 }
 
 /**

@@ -45,7 +45,7 @@ export {
 } from "./notices.ts";
 export type { OneOrEach, Pair } from "./option_checks.ts";
 export { words as optionWords } from "./option_text.ts";
-export { type KeptBundle, keepOwnBundle, keptBundle, type OwnFile } from "./own_bundle.ts";
+export { type KeptBundle, keepOwnBundle, keptBundle, keptBytes, type OwnFile } from "./own_bundle.ts";
 export type { Image } from "./picture.ts";
 export type { GeneratedImage } from "./pipeline.ts";
 export { encodePng } from "./png.ts";

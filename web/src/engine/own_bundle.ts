@@ -5,7 +5,7 @@
  */
 
 import { fileUrl, OWN_FOLDER, resolveBundleUrl } from "./bundle_address.ts";
-import { BundleCache, cacheKey } from "./bundle_cache.ts";
+import { BundleCache, cacheKey, isOfFile } from "./bundle_cache.ts";
 import { MANIFEST_NAME } from "./constants.ts";
 import { UserError } from "./errors.ts";
 import { sha256Hex } from "./load.ts";
@@ -40,6 +40,16 @@ export async function keptBundle(bundleUrl: string | URL): Promise<KeptBundle | 
   } catch {
     return undefined; // of another version of the engine
   }
+}
+
+/** The bytes of a bundle's files on this machine, also of one whose download was given up. Fetches nothing. */
+export async function keptBytes(bundleUrl: string | URL): Promise<number> {
+  const address = resolveBundleUrl(bundleUrl);
+  if (!(await BundleCache.has(address))) return 0;
+  const cache = await BundleCache.open(address);
+  const sizes = await Promise.all((await cache.keys()).filter(isOfFile).map((key) => cache.size(key)));
+  const sum = sizes.reduce((total, size) => total + size, 0);
+  return Math.max(sum, (await keptBundle(bundleUrl))?.bytes ?? 0); // files of an earlier version of the engine have no size
 }
 
 /**

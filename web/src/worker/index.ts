@@ -18,7 +18,7 @@ export { readSettings, settingsOfRecord } from "../engine/metadata.ts";
 export { inpaints } from "../engine/model_traits.ts";
 export { sayNotice } from "../engine/notices.ts";
 export { words as optionWords } from "../engine/option_text.ts";
-export { keepOwnBundle, keptBundle } from "../engine/own_bundle.ts";
+export { keepOwnBundle, keptBundle, keptBytes } from "../engine/own_bundle.ts";
 export { encodePng } from "../engine/png.ts";
 export { fitImage } from "../engine/prepare_image.ts";
 export { toRecord } from "../engine/request.ts";

@@ -3,17 +3,19 @@
 /** A Cache of the Cache API. */
 export class MemoryCache {
   readonly entries = new Map<string, Uint8Array<ArrayBuffer>>();
+  private readonly headers = new Map<string, Headers>();
   /** Bytes. */
   room = Number.POSITIVE_INFINITY;
   async match(key: string) {
     const bytes = this.entries.get(key);
-    return bytes && new Response(bytes);
+    return bytes && new Response(bytes, { headers: this.headers.get(key) });
   }
   async put(key: string, response: Response) {
     const bytes = new Uint8Array(await response.arrayBuffer());
     const taken = [...this.entries.values()].reduce((sum, { length }) => sum + length, bytes.length);
     if (taken > this.room) throw new DOMException("full", "QuotaExceededError");
     this.entries.set(key, bytes);
+    this.headers.set(key, response.headers);
   }
   async delete(key: string | { url: string }) {
     return this.entries.delete(typeof key === "string" ? key : key.url);

@@ -1,6 +1,6 @@
 import { beforeEach, expect, test, vi } from "vitest";
 import { openBundle, purgeBundle } from "../../src/engine/load";
-import { keepOwnBundle, keptBundle, type OwnFile } from "../../src/engine/own_bundle";
+import { keepOwnBundle, keptBundle, keptBytes, type OwnFile } from "../../src/engine/own_bundle";
 import { MemoryCache } from "./memory_cache";
 import { FILES, makeManifest, manifestBytes } from "./sample_bundle";
 
@@ -49,6 +49,21 @@ test("what is kept of a bundle is told without a request", async () => {
   expect(await keptBundle(url)).toBeUndefined();
   await expect(openBundle(url)).rejects.toThrow("own bundle: got nothing in the browser's storage, wanted its files");
   expect(fetched).not.toHaveBeenCalled();
+});
+
+test("the files of a download that was given up are counted, so that they can be removed", async () => {
+  expect([await keptBytes("./bundle/"), stores.size]).toEqual([0, 0]);
+  const files: Record<string, Uint8Array<ArrayBuffer>> = { ...FILES, "manifest.json": manifestBytes(makeManifest()) };
+  vi.stubGlobal(
+    "fetch",
+    async (url: string) => new Response(files[url.slice("https://site.example/demo/bundle/".length)]),
+  );
+  const bundle = await openBundle("./bundle/");
+  await bundle.readFile("params/00.bin");
+  expect(await keptBundle("./bundle/")).toBeUndefined();
+  expect(await keptBytes("./bundle/")).toBe(FILES["params/00.bin"].length);
+  await purgeBundle("./bundle/");
+  expect(await keptBytes("./bundle/")).toBe(0);
 });
 
 test.each([

@@ -1,6 +1,5 @@
 /** One control unit: its ControlNet, its board, and how it counts. */
 
-import { useSignalEffect } from "@preact/signals";
 import { encodePng } from "../../worker";
 import { CameraButton } from "../camera/camera_button";
 import { BoardView } from "../drawing/board_view";
@@ -34,10 +33,6 @@ export function UnitCard({ studio, unit, number }: UnitProps) {
   const title = `unit-${unit.id}-title`;
   const hint = `unit-${unit.id}-hint`;
   const isPicture = drawing.shape.kind === "picture";
-  useSignalEffect(() => {
-    const failure = drawing.failure.value;
-    if (failure !== undefined) studio.messages.error(failure, unit.id);
-  });
   return (
     <section class={enabled.value ? "card unit" : "card unit off"} aria-labelledby={title} data-drop={unit.id}>
       <div class="card-head">

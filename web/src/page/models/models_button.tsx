@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { keptBundle, purgeBundle } from "../../worker";
+import { keptBytes, purgeBundle } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -60,10 +60,10 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
   const isLoaded = studio.engine.value !== undefined;
   const isBusy = studio.running.value !== undefined;
   useEffect(() => {
-    void keptBundle(model.url).then((found) => {
-      kept.value = found?.bytes ?? 0;
+    void keptBytes(model.url).then((bytes) => {
+      kept.value = bytes;
     });
-  }, [model.url, isCurrent && isLoaded]);
+  }, [model.url, isCurrent, isLoaded]); // a load that was given up has left what was whole
   const missing = model.needs.filter((feature) => models.lacks(feature));
   const remove = async () => {
     await purgeBundle(model.url);

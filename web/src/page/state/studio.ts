@@ -150,7 +150,15 @@ export class Studio {
   }
 
   private createUnit(): ControlUnit {
-    return new ControlUnit(this.nextId++, this.request.size.peek());
+    const unit = new ControlUnit(this.nextId++, this.request.size.peek());
+    let isTold = false;
+    effect(() => {
+      const failure = unit.drawing.failure.value; // of its annotator: told once, and taken back when it works again
+      if (isTold) this.messages.clearAt(unit.id);
+      isTold = failure !== undefined;
+      if (isTold) this.messages.error(failure, unit.id);
+    });
+    return unit;
   }
 }
 

@@ -2,7 +2,7 @@ import { beforeEach, expect, test } from "vitest";
 import { EMPTY } from "../../../src/page/drawing/control_shape";
 import { strengthName } from "../../../src/page/state/strength";
 import { Studio } from "../../../src/page/state/studio";
-import type { Manifest } from "../../../src/worker";
+import { type Manifest, UserError } from "../../../src/worker";
 import { DEPTH, LINES, makeManifest } from "../../engine/sample_bundle";
 
 let studio: Studio;
@@ -36,6 +36,17 @@ test("a photo has a mask to brush whenever a part of it is repainted, whatever h
   expect(photo.hasMask.value).toBe(false);
   request.mode.value = "inpaint"; // by a picture of the gallery
   expect(photo.hasMask.value).toBe(true);
+});
+
+test("the failure of an annotator is told once, and no longer when it works again", () => {
+  const [{ id, drawing }] = studio.controls.value;
+  const told = () => studio.messages.list.value.map(({ place, text }) => [place, text[0]]);
+  const failure = (got: string) => new UserError("annotator", got, "an answer", "choose it again");
+  drawing.failure.value = failure("none");
+  drawing.failure.value = failure("nothing");
+  expect(told()).toEqual([[id, "got nothing, wanted an answer."]]);
+  drawing.failure.value = undefined;
+  expect(told()).toEqual([]);
 });
 
 test("a unit that is alone can be switched on, but not off", () => {
