@@ -54,7 +54,7 @@ from mlc_controlnet.export.sampler_descriptions import check_samplers, default_s
 from mlc_controlnet.export.weight_residency import plan_residency
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
-from mlc_controlnet.machine import set_up_threads
+from mlc_controlnet.machine import give_back_freed_memory, set_up_threads
 from mlc_controlnet.parity.mixed_bits import mix_bits
 from mlc_controlnet.parity.parity import Drawn, check_parity, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
@@ -87,6 +87,7 @@ def build(config: BuildConfig) -> Bundle:
         ParityError: a compiled component does not compute what torch computes.
     """
     set_up_threads()  # TVM would use half of a virtual machine's processors
+    give_back_freed_memory()
     check_device(config.target)
     find_records(config, None)
     stage = StageLog(config)

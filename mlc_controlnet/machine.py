@@ -10,6 +10,7 @@ theirs to the same ones. A thread that is bound waits where another program is b
 first thread, though a processor is idle beside it. `set_up_threads` leaves the choice to the system, as OpenMP does.
 """
 
+import ctypes
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 
 THREADS_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")  # TVM reads them in this order
 BINDING_VARIABLE = "TVM_BIND_THREADS"  # TVM binds threads unless it is there and not 1
+_M_MMAP_THRESHOLD, _LARGEST_OF_THE_HEAP = -3, 2**20  # malloc.h; bytes
 
 
 def set_up_threads() -> None:
@@ -29,6 +31,16 @@ def set_up_threads() -> None:
     if not any(name in os.environ for name in THREADS_VARIABLES):
         os.environ[THREADS_VARIABLES[0]] = str(count_cores())
     os.environ.setdefault(BINDING_VARIABLE, "0")
+
+
+def give_back_freed_memory() -> None:
+    """Tell glibc's malloc to give freed tensors back to the system at once. With another C library, do nothing.
+
+    By default it keeps those below 32 MiB in its heap, where small objects that live longer part the free memory into
+    pieces: after gradients of Stable Diffusion XL's layers, 9.7 GB were held for nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGEST_OF_THE_HEAP)
 
 
 def thread_count() -> int:

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 
@@ -84,6 +85,7 @@ def test_every_thread_of_tvm_may_run_where_the_process_may(nothing_set):
     """In a process of its own: only one that has drawn nothing yet has no threads of TVM."""
     program = """
 import os
+import platform
 allowed = {max(os.sched_getaffinity(0))}
 os.sched_setaffinity(0, allowed)
 from mlc_controlnet.machine import set_up_threads
@@ -135,3 +137,30 @@ def test_the_threads_in_use_are_those_that_the_user_chose(monkeypatch: pytest.Mo
     monkeypatch.delenv("TVM_NUM_THREADS")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert thread_count() == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_freed_memory_goes_back_though_small_objects_lie_between() -> None:
+    """In a process of its own: malloc keeps what it was told."""
+    program = """
+import ctypes, re
+from mlc_controlnet.machine import give_back_freed_memory
+{call}
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.free(libc.malloc(30 << 20))  # from now on, malloc's heap has room for tensors of this size
+tensors = []
+for _ in range(40):
+    tensors.append(libc.malloc(2 << 20))
+    ctypes.memset(tensors[-1], 1, 2 << 20)
+    libc.malloc(100_000)
+for tensor in tensors:
+    libc.free(tensor)
+print(re.search(r"^VmRSS:\\s+(\\d+) kB$", open("/proc/self/status").read(), re.MULTILINE)[1])
+"""
+
+    def kilobytes_after(call: str) -> int:
+        text = program.format(call=call)
+        return int(subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True).stdout)
+
+    assert kilobytes_after("") - kilobytes_after("give_back_freed_memory()") > 60_000

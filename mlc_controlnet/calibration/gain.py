@@ -45,7 +45,7 @@ def measure_gains(
         captured: with packed weights.
         calls: inputs and outputs with the weights as they are.
     """
-    weights = _DecodedWeights(checkpoint, captured)
+    weights = DecodedWeights(checkpoint, captured)
     gains = []
     for name, module in build_references(checkpoint).items():
         layers = [(path, tensor) for path, tensor in layers_of(name, checkpoint) if tensor in weights.of_tensor]
@@ -62,7 +62,7 @@ def measure_gains(
 
 
 @dataclass
-class _DecodedWeights:
+class DecodedWeights:
     """The weights of layers as kernels read them, each decoded when it is read."""
 
     checkpoint: Checkpoint
@@ -105,7 +105,7 @@ class _DecodedWeights:
         return self._last[1]
 
 
-def _replace(layer: Layer, tensor: str, weights: _DecodedWeights) -> None:
+def _replace(layer: Layer, tensor: str, weights: DecodedWeights) -> None:
     """Make a layer compute with decoded weights."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from mlc_controlnet.capture.param import Param
 from mlc_controlnet.quantize.input_moments import InputMoments
 from mlc_controlnet.quantize.scheme import Scheme
-from mlc_controlnet.quantize.weight import QuantizedWeight, quantize
+from mlc_controlnet.quantize.weight import QuantizedWeight, dequantize, quantize
 
 WORDS, TABLE = "words", "table"
 PARTS = (WORDS, TABLE)
@@ -33,9 +33,18 @@ class Quantizer:
             weight.give_back(tensors)
         return self._done[key]
 
-    def try_out(self, weight: Param, scheme: Scheme, tensors: Mapping[str, torch.Tensor]) -> QuantizedWeight:
-        """Return it without error feedback, and keep nothing: its errors have little correlation with each other."""
-        return quantize(weight.read(tensors), scheme, self._moments_of(weight), feedback=False)
+    def try_out(self, weight: Param, rows: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+        """Return how some outputs of a weight, float32 [N, K], are read back, and keep nothing.
+
+        Without error feedback: its errors have little correlation with each other.
+
+        scheme: of the whole weight. The outputs are whole groups of it.
+        """
+        columns = scheme.outputs_last
+        own = replace(scheme, columns=len(rows)) if columns else replace(scheme, rows=len(rows))
+        quantized = quantize(rows.t() if columns else rows, own, self._moments_of(weight), feedback=False)
+        decoded = torch.from_numpy(dequantize(quantized))
+        return decoded.t() if columns else decoded
 
     def _moments_of(self, weight: Param) -> InputMoments | None:
         """Layers whose weights are joined in one param read the same."""

@@ -5,18 +5,24 @@ gradients say the same of all of them: see `sensitivity.py`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from mlc_controlnet.capture import CapturedModel, Param, Quantizer
 from mlc_controlnet.checkpoint import Checkpoint
 from mlc_controlnet.components import OF_WEIGHTS_OF
 from mlc_controlnet.config import Budget
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.parity.sensitivity import Inputs, expected_error, measure_sensitivities
+from mlc_controlnet.parity.sensitivity import Inputs, expected_errors, measure_sensitivities
 from mlc_controlnet.passes.quantize.find_weights import Place
+from mlc_controlnet.passes.quantize.kernel_shapes import kernel_shapes
 from mlc_controlnet.quantize.allocation import Option, allocate, least_bytes
 from mlc_controlnet.quantize.formats import FORMATS, MIXED, MIXED_FORMATS
 from mlc_controlnet.quantize.scheme import Scheme
+from mlc_controlnet.quantize.shared_formats import share_formats
+
+# Of shapes with more than one format. Each adds about 10 KB of WGSL: 0.24 MB to the 1.7 of one format, in the 2 MB that
+# a library may have.
+MORE_KERNELS = 24
 
 
 def mix_bits(
@@ -35,7 +41,7 @@ def mix_bits(
         formats: of the weights to pack.
         budget: of everything that the bundle stores as weights, or of each number that MIXED stands for.
         inputs: see `measure_sensitivities`.
-        quantizer: see `expected_error`.
+        quantizer: see `expected_errors`.
 
     Raises:
         UserError: the budget is too small.
@@ -51,30 +57,31 @@ def mix_bits(
     def scheme(param: Param, name: str) -> Scheme:
         return places[param].scheme(*FORMATS[name])
 
-    options = [
-        [
-            Option(
-                name,
-                sum(scheme(param, name).bytes for param in group),
-                sum(expected_error(squares, param, scheme(param, name), tensors, quantizer) for param in group),
-            )
-            for name in MIXED_FORMATS
+    def options_of(group: Sequence[Param]) -> list[Option]:
+        schemes = [[scheme(param, name) for name in MIXED_FORMATS] for param in group]
+        errors = [
+            expected_errors(squares, param, own, tensors, quantizer) for param, own in zip(group, schemes, strict=True)
         ]
-        for group in groups
-    ]
+        sizes = [sum(one.bytes for one in own) for own in zip(*schemes, strict=True)]
+        return [Option(*one) for one in zip(MIXED_FORMATS, sizes, map(sum, zip(*errors, strict=True)), strict=True)]
+
+    options = [options_of(group) for group in groups]
+    shapes = kernel_shapes(captured, mixed)
     stored = {param for own in captured.stored.values() for param in own} - mixed
     others = sum(scheme(param, formats[param]).bytes if param in formats else param.bytes(tensors) for param in stored)
     numbers = sum(places[param].numbers for param in mixed)
-    chosen = _within(budget, options, others, numbers)
+    chosen = _within(budget, options, [shapes[group[0]] for group in groups], others, numbers)
     _report(groups, chosen, places, others)
     return {**formats, **{p: option.format for group, option in zip(groups, chosen, strict=True) for p in group}}
 
 
-def _within(budget: Budget, options: Sequence[Sequence[Option]], others: int, numbers: int) -> list[Option]:
+def _within(
+    budget: Budget, options: Sequence[Sequence[Option]], shapes: Sequence[Hashable], others: int, numbers: int
+) -> list[Option]:
     least = least_bytes(options)
     room = int(budget.bits * numbers / 8) if budget.bytes is None else budget.bytes - others
     if room >= least:
-        return allocate(options, room)
+        return allocate(share_formats(options, shapes, room, MORE_KERNELS), room)
     rest = f"{others / 1e6:.1f} MB of what stays as it is"
     if budget.bytes is None:
         got, wanted = f"{budget.bits:g} bits a weight", f"{8 * least / numbers:.2f} at least: 2 bits, and their tables"

@@ -11,7 +11,7 @@ from mlc_controlnet.config import Budget
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.mixed_bits import mix_bits
 from mlc_controlnet.parity.parity import signal_to_noise_db
-from mlc_controlnet.parity.sensitivity import SEED, expected_error, measure_sensitivities
+from mlc_controlnet.parity.sensitivity import SEED, expected_errors, measure_sensitivities
 from mlc_controlnet.passes.quantize.find_weights import Place, find_weights
 from mlc_controlnet.quantize.formats import FORMATS, MIXED, MIXED_FORMATS
 from mlc_controlnet.quantize.scheme import Scheme, choose_scheme
@@ -62,8 +62,8 @@ def test_two_gradients_say_what_a_run_for_each_weight_measures(
     weights = [param for param in cleaned.params[COMPONENT] if param in places]
     ratios = []
     for weight in weights[:: max(1, len(weights) // 8)]:
-        scheme = choose_scheme(*FORMATS["palette4"], places[weight].rows, places[weight].columns)
-        expected = expected_error(squares, weight, scheme, tensors)
+        scheme = places[weight].scheme(*FORMATS["palette4"])
+        (expected,) = expected_errors(squares, weight, [scheme], tensors)
         ratios.append(10 * np.log10(expected / measured_error(one_component, weight, scheme, wanted)))
     assert len(ratios) >= 8
     assert abs(np.mean(ratios)) < 1
@@ -71,6 +71,22 @@ def test_two_gradients_say_what_a_run_for_each_weight_measures(
     # One weight is 3.3 dB off, with more probes too: its errors of rounding are correlated, which the diagonal leaves
     # out. Formats differ by 12 dB and more.
     assert np.max(np.abs(ratios)) < 4
+
+
+def test_a_sample_of_outputs_says_what_the_whole_weight_does(
+    one_component: Checkpoint, cleaned: CapturedModel, places: dict[Param, Place]
+) -> None:
+    squares = measure_sensitivities(one_component, [COMPONENT])
+    tensors = one_component.tensors()
+    ratios = []
+    for weight in [param for param in cleaned.params[COMPONENT] if param in places][::2]:
+        schemes = [places[weight].scheme(*FORMATS[name]) for name in MIXED_FORMATS]
+        whole, sampled = (expected_errors(squares, weight, schemes, tensors, None, count) for count in (10**9, 1))
+        if sampled != whole:  # small weights are one group, and their own sample
+            ratios.append(10 * np.log10(np.array(sampled) / whole))
+    assert len(ratios) >= 8
+    assert np.median(np.abs(ratios)) < 0.3
+    assert np.max(np.abs(ratios)) < 3
 
 
 def mix(checkpoint: Checkpoint, cleaned: CapturedModel, places: dict[Param, Place], budget: Budget) -> dict[Param, str]:
