@@ -33,7 +33,7 @@ def kernel_shapes(captured: CapturedModel, weights: Collection[Param]) -> dict[P
 def _readings(function: relax.Function) -> list[tuple[int, Shape]]:
     """Return the numbers of params with the shape of each product or convolution that reads them."""
     numbers: dict[relax.Var, int] = {}
-    readings = []
+    readings: list[tuple[int, Shape]] = []
     for binding in bindings(function):
         value = binding.value
         if is_param(value, function):
