@@ -84,8 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--report",
-        action="store_true",
-        help="only show the records of --out: before and after, and what is skipped; default: those that builds use",
+        nargs="?",
+        const="",
+        metavar="PICTURE",
+        help="only show the records of --out: before and after, and what is skipped; default: those that builds use; "
+        "with the name of an .svg or a .png, draw them too",
     )
     parser.set_defaults(run=run)
 
@@ -96,13 +99,17 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserError: an option has a value that cannot be, there is no such model, or a compiler is missing.
     """
-    if options.report:
+    if options.report is not None:
         from mlc_controlnet.bench.compilers.chips import CHIPS
         from mlc_controlnet.tuning.report import report_lines
 
         folder = TUNING_DB if options.out is None else options.out
         check_folder("--out", folder)
         ceilings = {name: chip.teraflops for chip in CHIPS.values() for name in (chip.name, chip.title)}
+        if options.report:
+            from mlc_controlnet.tuning.plot import write_report
+
+            print(write_report(folder, ceilings, Path(options.report)))
         print("\n".join(report_lines(folder, ceilings)))
         return
     if options.out is None:

@@ -59,6 +59,10 @@ class Judge(Protocol):
     def batch(self) -> int:
         """How many candidates of a task to hand over at once."""
 
+    @property
+    def finalists(self) -> int:
+        """How many of a search's best to compare."""
+
     def judge(self, candidates: Sequence[Candidate]) -> Iterable[Trial]:
         """Return a trial for each candidate, in order, each as soon as it is made. They may be of several tasks."""
 

@@ -22,7 +22,6 @@ from mlc_controlnet.tuning.records import append_record, record_of, write_about
 from mlc_controlnet.tuning.search import Search
 from mlc_controlnet.tuning.tasks import Task
 
-FINALISTS = 3
 CHUNK = 16  # tasks
 
 
@@ -144,9 +143,11 @@ def _search(
             search.tell(trial.decisions, _figure(trial, rules))
     discarded = sum(1 for trial in journal.trials_of(task.key) if trial.problem)
     known = _known_elsewhere(task, settings.folder)
-    finalists = search.best(FINALISTS, below=1.0)
-    finalists += [one for one in known if one not in finalists and one != task.tunable.chosen]
+    finalists = search.best(judge.finalists, below=1.0)
     compared = judge.compare(task, finalists) if finalists else []
+    decided = [task.tunable.chosen, *(one.decisions for one in compared)]
+    # Each by itself: a judge may stop at the first right one.
+    compared += [one for other in known if other not in decided for one in judge.compare(task, [other])]
     winners = [one for one in compared if not one.problem and max(_ratios(one)) <= WORST_LOSS]
     best = min(winners, key=_mean_ratio, default=None)
     discarded += sum(1 for one in compared if one.problem)

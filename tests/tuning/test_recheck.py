@@ -20,7 +20,7 @@ OURS = changed(operation=TASK.tunable.operation, decisions=DECISIONS)
 class FakeJudge:
     """Compares with the given ratios in turn."""
 
-    how, batch = MEASURED, 1
+    how, batch, finalists = MEASURED, 1, 1
     devices, families = ("EPYC",), {"EPYC": "v3"}
 
     def __init__(self, *ratios: float, problem: str = "") -> None:

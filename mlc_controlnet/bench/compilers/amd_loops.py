@@ -75,10 +75,12 @@ def _trips(
     for index in range(first, last + 1):
         instructions = blocks[index].instructions
         for number, compare in enumerate(instructions):
+            if not COMPARE.match(compare.opcode):
+                continue
             rest = instructions[number + 1 :]
             branch = next((i for i in rest if re.match(r"s_c(branch_scc|mp)", i.opcode)), None)
-            if not COMPARE.match(compare.opcode) or branch is None or branch.operands[-1] not in place:
-                continue  # no compare, or the next one comes before any branch
+            if branch is None or branch.operands[-1] not in place:
+                continue  # the next compare comes before any branch
             target = place[branch.operands[-1]]
             exits = not first <= target <= last
             if not exits and (index, target) != (last, first):

@@ -1,9 +1,9 @@
 """Judges a search's candidates by the compilers of GPUs that are not there: `tune --runner compilers`.
 
 A candidate's figure is its predicted time (roofline.py). AMD's compiler is many times as fast as NVIDIA's: where both
-are asked for, the search goes by AMD's chips, and what it finds must hold on all of them. The prediction leaves out
-latency, so a candidate must hold as many waves as the rules' choice, or as many as hide it, and may spill no register.
-What wins is run on a software adapter, and its output compared with the reference.
+are asked for, the search goes by AMD's chips, and of the best that it finds those may win that hold on all of them. The
+prediction leaves out latency, so a candidate must hold as many waves as the rules' choice, or as many as hide it, and
+may spill no register. What wins is run on a software adapter, and its output compared with the reference.
 """
 
 import json
@@ -31,7 +31,7 @@ from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
-from mlc_controlnet.passes.schedule.tuning_records import PREDICTED
+from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, WORST_LOSS, geometric_mean
 from mlc_controlnet.tuning.judge import Candidate, Comparison, Trial
 from mlc_controlnet.tuning.reference import make_reference
 from mlc_controlnet.tuning.runner import refusal
@@ -46,6 +46,7 @@ class CompilerJudge:
     """Predicts for chips. Candidates that any of them refuses fail."""
 
     how = PREDICTED
+    finalists = 8  # compiling one for all chips takes a second or two
 
     def __init__(self, chips: Sequence[Chip], batch: int = 8) -> None:
         self.chips = chips
@@ -68,15 +69,20 @@ class CompilerJudge:
         ]
 
     def compare(self, task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
-        """Run the finalists, in order, until one agrees with the reference."""
+        """Predict for all chips, and run the finalists on a software adapter until one agrees with the reference.
+
+        The fastest over all chips comes first, and what loses too much on one of them last: it cannot win.
+        """
         first, *trials = self._trials([(task, one) for one in (task.tunable.chosen, *finalists)], self.chips)
         rules = first.seconds
+        if not rules:
+            return []
+        compared = [Comparison(one.decisions, one.seconds, rules, 0.0, one.problem) for one in trials if one.problem]
+        right = sorted((one for one in trials if not one.problem), key=lambda trial: _rank(trial, first))
+        if not right:
+            return compared
         reference = make_reference(task.function, tvm_target(TARGETS["llvm"]))
-        compared = []
-        for trial in trials if rules else ():
-            if trial.problem:
-                compared.append(Comparison(trial.decisions, trial.seconds, rules, 0.0, trial.problem))
-                continue
+        for trial in right:
             shader = compile_shader(task.tunable.schedule(trial.decisions), self._target)
             decibels = reference.decibels(
                 run_on_adapter(shader.function, shader.wgsl, shader.facts, reference.arguments)
@@ -160,6 +166,11 @@ def _operand_bytes(shader: Shader) -> int:
 
 def _seconds(judgement: KernelJudgement) -> float:
     return judgement.total_microseconds / 1e6
+
+
+def _rank(trial: Trial, rules: Trial) -> tuple[bool, float]:
+    ratios = [seconds / rules.seconds[chip] for chip, seconds in trial.seconds.items()]
+    return max(ratios) > WORST_LOSS, geometric_mean(ratios)
 
 
 def _waits(one: KernelJudgement, rules: KernelJudgement, chip: Chip) -> str:

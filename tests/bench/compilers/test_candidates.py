@@ -11,6 +11,8 @@ from mlc_controlnet.bench.compilers.amd import mesa_version
 from mlc_controlnet.bench.compilers.candidates import FAMILIES, CompilerJudge
 from mlc_controlnet.bench.compilers.chips import CHIPS, W7900
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.tuning.judge import Trial
+from mlc_controlnet.tuning.reference import Reference
 from mlc_controlnet.tuning.tasks import Task
 from tests.bench.compilers.made_up_judgements import kernel
 from tests.tuning.operations import WEBGPU, make_linear, make_tunable
@@ -66,3 +68,22 @@ def test_times_are_predicted_for_each_chip_and_a_winner_is_run_on_a_software_ada
     monkeypatch.setattr(candidates, "run_on_adapter", wrong)
     (compared,) = judge.compare(task, [rules])
     assert compared.problem.startswith("differs from the reference")
+
+
+def test_a_finalist_that_loses_on_one_chip_does_not_stand_in_the_way_of_others(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search went by AMD's chips alone, and its fastest may lose on NVIDIA's."""
+    judge = CompilerJudge([W7900])
+    rules, *others = task.tunable.space()[:4]
+    times = [(1.0, 1.0), (0.5, 1.2), (0.8, 0.9), (0.6, 1.0)]
+    trials = [
+        Trial(one, {"navi31": amd, "sm_89": nvidia}) for one, (amd, nvidia) in zip((rules, *others), times, strict=True)
+    ]
+    monkeypatch.setattr(judge, "_trials", lambda _candidates, _chips: trials)
+    outputs = iter([np.zeros, np.ones])
+    reference = Reference((np.zeros(4, "float32"),), np.ones(4, "float32"))
+    monkeypatch.setattr(candidates, "make_reference", lambda _function, _target: reference)
+    monkeypatch.setattr(candidates, "run_on_adapter", lambda *_: next(outputs)(4))
+    compared = judge.compare(task, others)
+    assert [(one.decisions, bool(one.problem)) for one in compared] == [(others[2], True), (others[1], False)]
