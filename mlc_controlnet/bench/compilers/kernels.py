@@ -13,6 +13,7 @@ from mlc_controlnet.locations import TUNING_DB
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernels
 from mlc_controlnet.passes.generate.webgpu_code import shaders_of
 from mlc_controlnet.passes.pipeline import Pipeline
+from mlc_controlnet.passes.schedule.tuning_records import TuningRecords, families_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ def compile_kernels(module: tvm.IRModule, dtype: str) -> list[Kernel]:
 
 
 def write_kernels(module: tvm.IRModule, target_name: str) -> tuple[str, list[Kernel]]:
-    """Compile a module after phase clean to source, CUDA C or OpenCL C, without the target's compiler."""
+    """Compile a module after phase clean to source, CUDA C or OpenCL C, without the target's compiler.
+
+    The source stands in for WebGPU's, so tuning records of WebGPU's families decide about it.
+    """
     target = tvm_target(TARGETS[target_name])
-    planned = Pipeline(target).run(module)
+    planned = Pipeline(target, TuningRecords(families_of(TUNING_DB / "webgpu"))).run(module)
     kernels = list(_kernels(planned, target, {}))
     called = {kernel.facts.prim_func for kernel in kernels}
     launched = tvm.IRModule({v: f for v, f in planned.functions_items() if v.name_hint in called})
