@@ -23,10 +23,17 @@ LEAST_DB = {"float32": 80.0, "float16": 50.0}  # a wrong index is at 30 dB or le
 
 @dataclass(frozen=True)
 class Reference:
-    """Random arguments, the last one of zeros for the output, and what it should hold; NaN where nobody computed it."""
+    """What a kernel is given, and what it should make of it.
+
+    Attributes:
+        arguments: random ones, the last one of zeros for the output.
+        want: what that should hold; NaN where nobody computed it.
+        dtype: of the numbers that are multiplied. Sums of float16 products are no better where they come as float32.
+    """
 
     arguments: tuple[np.ndarray, ...]
     want: np.ndarray
+    dtype: str
 
     @property
     def known(self) -> tuple[tuple[int, int], ...]:
@@ -46,7 +53,7 @@ class Reference:
 
     def problem(self, decibels: float) -> str:
         """Say that a kernel of that agreement is wrong; empty if it is right."""
-        least = LEAST_DB[str(self.want.dtype)]
+        least = LEAST_DB[self.dtype]
         return "" if decibels >= least else f"differs from the reference: {decibels:.0f} dB, wanted {least:.0f}"
 
 
@@ -63,22 +70,29 @@ def make_reference(function: tirx.PrimFunc, target: Target) -> Reference:
     output = arguments[-1]
     asked = asked_for(function)
     if asked is not None:
-        return Reference((*arguments[:-1], np.zeros_like(output)), compute(asked, arguments[:-1]).astype(output.dtype))
-    library = tvm.compile(tvm.IRModule({"main": _some_rows(function)}), target=target)
+        want = compute(asked, arguments[:-1]).astype(output.dtype)
+        return Reference((*arguments[:-1], np.zeros_like(output)), want, str(output.dtype))
+    some_rows, dtype = _some_rows(function)
+    library = tvm.compile(tvm.IRModule({"main": some_rows}), target=target)
     tensors = [tvm.runtime.tensor(value) for value in (*arguments[:-1], np.full_like(output, np.nan))]
     library["main"](*tensors)
     output[...] = 0
-    return Reference(tuple(arguments), tensors[-1].numpy())
+    return Reference(tuple(arguments), tensors[-1].numpy(), dtype)
 
 
-def _some_rows(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Restrict a function to some rows of its output, evenly distributed: its other work is done for them alone."""
+def _some_rows(function: tirx.PrimFunc) -> tuple[tirx.PrimFunc, str]:
+    """Restrict a function to some rows of its output, evenly distributed: its other work is done for them alone.
+
+    Returns also the dtype of what it multiplies: float32 unless both operands are float16.
+    """
     schedule = Schedule(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
     blocks = schedule.get_child_blocks(schedule.get_sblock("root"))
     (kinds,) = (kinds for block in blocks if "R" in (kinds := axis_kinds(schedule, block)))
     found = anchor(schedule, kinds)
     assert found is not None, "tasks have one reduction"
     inline_weights(schedule, found)
+    operands = {str(read.source.dtype) for read in schedule.get(found.reduction).reads}
+    dtype = "float16" if operands == {"float16"} else "float32"
     *outer, _ = schedule.get_loops(found.epilogue)
     rows = schedule.fuse(*outer)
     schedule.compute_at(found.reduction, rows, preserve_unit_loops=True)
@@ -94,4 +108,4 @@ def _some_rows(function: tirx.PrimFunc) -> tirx.PrimFunc:
         body = tvm_ffi.structural_map(node.body, (tirx.Var, lambda var: row if var.same_as(node.loop_var) else var))
         return tirx.For(number, node.min, tirx.const(-(-count // step), str(number.ty.dtype)), node.kind, body)
 
-    return tvm_ffi.structural_map(schedule.mod["main"], (tirx.For, restrict))
+    return tvm_ffi.structural_map(schedule.mod["main"], (tirx.For, restrict)), dtype

@@ -47,8 +47,13 @@ def lower(builder: relax.BlockBuilder, target: Target = LLVM) -> tvm.IRModule:
         )(builder.get())
 
 
-def make_linear(rows: int, columns: int = 48, depth: int = 32, dtype: str = "float32") -> tvm.IRModule:
-    """x @ w.T, summed in float32, as a fused but unscheduled PrimFunc whose name begins with NT_matmul."""
+def make_linear(
+    rows: int, columns: int = 48, depth: int = 32, dtype: str = "float32", rounds: bool = True
+) -> tvm.IRModule:
+    """x @ w.T, summed in float32, as a fused but unscheduled PrimFunc whose name begins with NT_matmul.
+
+    rounds: whether the sums are rounded to `dtype`.
+    """
     builder = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType((rows, depth), dtype))
     weight = relax.Var("weight", relax.TensorType((columns, depth), dtype))
@@ -56,7 +61,7 @@ def make_linear(rows: int, columns: int = 48, depth: int = 32, dtype: str = "flo
         with builder.dataflow():
             transposed = builder.emit(relax.op.permute_dims(weight))
             y = builder.emit(relax.op.matmul(x, transposed, out_dtype="float32"))
-            y = builder.emit_output(y if dtype == "float32" else relax.op.astype(y, dtype))
+            y = builder.emit_output(y if dtype == "float32" or not rounds else relax.op.astype(y, dtype))
         builder.emit_func_output(y)
     return lower(builder)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from tvm.tirx import PrimFunc
 
 from mlc_controlnet.tuning.reference import make_reference
 from tests.tuning.operations import LLVM, make_convolution, make_linear
@@ -33,3 +34,14 @@ def test_a_wrong_output_is_told(convolution) -> None:
     assert convolution.decibels(np.full_like(right, np.nan)) == -np.inf
     assert convolution.problem(convolution.decibels(right * 1.01)) == "differs from the reference: 40 dB, wanted 80"
     assert not convolution.problem(convolution.decibels(right))
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_sums_of_float16_products_need_not_be_better_where_they_come_as_float32(rounds: bool) -> None:
+    """Parts of a deep convolution are such sums: another launch adds them up."""
+    (function,) = (
+        f for _, f in make_linear(64, dtype="float16", rounds=rounds).functions_items() if isinstance(f, PrimFunc)
+    )
+    reference = make_reference(function, LLVM)
+    assert str(reference.want.dtype) == ("float16" if rounds else "float32")
+    assert not reference.problem(60.0) and reference.problem(40.0)

@@ -31,7 +31,7 @@ from mlc_controlnet.kernels.integers import ceil_div
 from mlc_controlnet.kernels.tunable import Decisions
 from mlc_controlnet.locations import WEB
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts
-from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, WORST_LOSS, geometric_mean
+from mlc_controlnet.passes.schedule.tuning_records import PREDICTED, WORST_LOSS, WORTH_A_RECORD, geometric_mean
 from mlc_controlnet.tuning.judge import Candidate, Comparison, Trial
 from mlc_controlnet.tuning.reference import make_reference
 from mlc_controlnet.tuning.runner import refusal
@@ -69,20 +69,21 @@ class CompilerJudge:
         ]
 
     def compare(self, task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
-        """Predict for all chips, and run the finalists on a software adapter until one agrees with the reference.
+        """Predict for all chips, and run finalists that win on a software adapter until one agrees with the reference.
 
-        The fastest over all chips comes first, and what loses too much on one of them last: it cannot win.
+        The fastest over all chips comes first. If none wins, only the best of them is run.
         """
         first, *trials = self._trials([(task, one) for one in (task.tunable.chosen, *finalists)], self.chips)
         rules = first.seconds
         if not rules:
             return []
         compared = [Comparison(one.decisions, one.seconds, rules, 0.0, one.problem) for one in trials if one.problem]
-        right = sorted((one for one in trials if not one.problem), key=lambda trial: _rank(trial, first))
-        if not right:
+        ranked = sorted((_rank(one, first), number) for number, one in enumerate(trials) if not one.problem)
+        if not ranked:
             return compared
         reference = make_reference(task.function, tvm_target(TARGETS["llvm"]))
-        for trial in right:
+        winners = [number for (loses, mean), number in ranked if not loses and mean <= WORTH_A_RECORD]
+        for trial in (trials[number] for number in winners or [ranked[0][1]]):
             shader = compile_shader(task.tunable.schedule(trial.decisions), self._target)
             decibels = reference.decibels(
                 run_on_adapter(shader.function, shader.wgsl, shader.facts, reference.arguments)
@@ -169,6 +170,7 @@ def _seconds(judgement: KernelJudgement) -> float:
 
 
 def _rank(trial: Trial, rules: Trial) -> tuple[bool, float]:
+    """Return whether a trial loses too much on one chip, and the mean of its times over the rules'."""
     ratios = [seconds / rules.seconds[chip] for chip, seconds in trial.seconds.items()]
     return max(ratios) > WORST_LOSS, geometric_mean(ratios)
 

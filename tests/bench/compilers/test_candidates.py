@@ -82,8 +82,20 @@ def test_a_finalist_that_loses_on_one_chip_does_not_stand_in_the_way_of_others(
     ]
     monkeypatch.setattr(judge, "_trials", lambda _candidates, _chips: trials)
     outputs = iter([np.zeros, np.ones])
-    reference = Reference((np.zeros(4, "float32"),), np.ones(4, "float32"))
+    reference = Reference((np.zeros(4, "float32"),), np.ones(4, "float32"), "float32")
     monkeypatch.setattr(candidates, "make_reference", lambda _function, _target: reference)
     monkeypatch.setattr(candidates, "run_on_adapter", lambda *_: next(outputs)(4))
     compared = judge.compare(task, others)
     assert [(one.decisions, bool(one.problem)) for one in compared] == [(others[2], True), (others[1], False)]
+
+
+def test_finalists_that_do_not_win_are_not_run_but_for_the_best(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another family has a record of needs its figures, also where it loses."""
+    judge = CompilerJudge([W7900])
+    rules, *others = task.tunable.space()[:3]
+    trials = [Trial(one, {"navi31": ratio}) for one, ratio in zip((rules, *others), (1.0, 1.2, 0.99), strict=True)]
+    monkeypatch.setattr(judge, "_trials", lambda _candidates, _chips: trials)
+    run: list[object] = []
+    monkeypatch.setattr(candidates, "run_on_adapter", lambda *_: run.append(1) or np.zeros((64, 128), "float32"))
+    compared = judge.compare(task, others)
+    assert [one.decisions for one in compared] == [others[1]] and len(run) == 1
