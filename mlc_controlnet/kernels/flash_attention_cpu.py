@@ -15,6 +15,7 @@ Four vectors instead of two take 0.87 to 1.01 of that with AVX-512 and AVX2 wher
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm import tirx
@@ -125,6 +126,7 @@ def tunable_attention(function: tirx.PrimFunc, target: Target) -> Tunable | None
     )
 
 
+@lru_cache(maxsize=256)  # TVM parses its text anew each time: a tenth of a second
 def build(attention: Attention, registers: Registers, decided: Tile | None = None) -> tirx.PrimFunc:
     """Return the kernel with its loops as they shall run. See `flash_attention` for its parameters."""
     B, S, K, H, D = attention.batch, attention.queries, attention.keys, attention.heads, attention.head_size

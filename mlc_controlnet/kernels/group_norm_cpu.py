@@ -7,6 +7,7 @@ normalize, a row. A row is one channel of one batch element: it has one scale an
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from tvm import tirx
@@ -177,6 +178,7 @@ def is_whole(norm: GroupNorm) -> bool:
     return norm.group_size <= LARGEST_WHOLE
 
 
+@lru_cache(maxsize=256)  # TVM parses its text anew each time: a tenth of a second
 def whole(norm: GroupNorm, registers: Registers, tile: Tile | None = None) -> tirx.PrimFunc:
     """Return normalize (x, gamma, beta, y), which computes the statistics itself. tile: None is the rules'.
 

@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from tvm import tirx
 from tvm.script import tirx as T
@@ -68,6 +69,7 @@ def _vectors(norm: LayerNorm, registers: Registers) -> int:
     return norm.width // math.gcd(registers.lanes, norm.width)
 
 
+@lru_cache(maxsize=256)  # TVM parses its text anew each time: a tenth of a second
 def build(norm: LayerNorm, registers: Registers, tile: Tile | None = None) -> tirx.PrimFunc:
     """See `layer_norm` for its parameters. tile: None is the rules'."""
     tile = default_tile(norm, registers) if tile is None else tile
