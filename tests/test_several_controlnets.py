@@ -9,13 +9,13 @@ import torch
 from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionControlNetPipeline
 
 from mlc_controlnet.add_controlnet import add_controlnets
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle, read_bundle, verify_bundle
 from mlc_controlnet.config import BuildConfig, ControlNetOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.parity import THRESHOLD_DB
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import build_quickly
 from tests.fixtures.random_model import random_controlnet, save_random_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMPT, STEPS, WIDTH, random_picture
@@ -38,7 +38,7 @@ def build_with(model: Path, out: Path, *names: str) -> Bundle:
     config = BuildConfig(
         str(model), "llvm", ("float32",), out, TUNING_DB, height=HEIGHT, width=WIDTH, controlnets=options
     )
-    return build(config)
+    return build_quickly(config)
 
 
 @pytest.fixture(scope="module")

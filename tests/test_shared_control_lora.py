@@ -14,7 +14,6 @@ from diffusers import (
 )
 
 from mlc_controlnet.add_controlnet import add_controlnets
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.params import MergedParam
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.checkpoint import load_checkpoint
@@ -25,6 +24,7 @@ from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
 from tests.fixtures.control_lora import save_control_lora
+from tests.fixtures.quick_build import build_quickly
 from tests.fixtures.random_model import save_random_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMPT, SCALE, STEPS, WIDTH, random_picture
@@ -54,7 +54,7 @@ def bundle(model: Model) -> Bundle:
     folder, _ = model
     options = tuple(ControlNetOption(str(folder.parent / f"{name}.safetensors"), name) for name in NAMES)
     out = folder.parent / "bundle"
-    return build(
+    return build_quickly(
         BuildConfig(
             str(folder),
             "llvm",

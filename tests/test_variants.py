@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.capture import capture
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
@@ -17,6 +16,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.export.description import describe_variants
 from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.runtime.engine import Context, Engine, Residuals
+from tests.fixtures.quick_build import build_quickly
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,7 +70,7 @@ def two_sizes(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> B
     config = BuildConfig(
         str(random_model), "llvm", ("float32",), out, ROOT / "tuning_db", components=("unet",), height=64, width=64
     )
-    return build(dataclasses.replace(config, other_sizes=((64, 96),)))
+    return build_quickly(dataclasses.replace(config, other_sizes=((64, 96),)))
 
 
 @pytest.mark.integration

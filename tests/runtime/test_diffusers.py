@@ -9,12 +9,12 @@ from diffusers import StableDiffusionControlNetInpaintPipeline, StableDiffusionC
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import build_quickly
 from tests.fixtures.random_model import save_random_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
@@ -37,7 +37,7 @@ def build_random(folder: Path, **options: object) -> tuple[Path, Bundle]:
     model = save_random_model(folder / "model", **options)  # type: ignore[arg-type]
     out = folder / "bundle"
     config = BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", height=HEIGHT, width=WIDTH)
-    return model, build(config)
+    return model, build_quickly(config)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.denoising import Step
@@ -19,6 +18,7 @@ from tests.conftest import ROOT
 from tests.fixtures import drawings
 from tests.fixtures.diffusers_pictures import DiffusersPictures
 from tests.fixtures.distilled_model import save_distilled_model
+from tests.fixtures.quick_build import build_quickly
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
 pytestmark = pytest.mark.integration
@@ -35,7 +35,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bundle]:
     model = save_distilled_model(folder / "model")
     out = folder / "bundle"
     size, preview = {"height": HEIGHT, "width": WIDTH}, str(model / "vae")
-    return model, build(
+    return model, build_quickly(
         BuildConfig(str(model), "llvm", ("float32",), out, ROOT / "tuning_db", preview_vae=preview, **size)
     )
 
@@ -87,7 +87,7 @@ def sdxs(tmp_path_factory: pytest.TempPathFactory) -> Contest:
     folder = tmp_path_factory.mktemp("sdxs")
     model = save_distilled_model(folder / "model", time_cond_proj_dim=None)
     size = {"height": drawings.HEIGHT, "width": drawings.WIDTH}
-    bundle = build(BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", **size))
+    bundle = build_quickly(BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", **size))
     return ControlNetPipeline.from_bundle(bundle), DiffusersPictures(model, [model / "controlnet"])
 
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from mlc_controlnet.build import build
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
@@ -22,6 +21,7 @@ from mlc_controlnet.runtime.request import GenerateRequest
 from mlc_controlnet.runtime.resolve import schedule_of
 from tests.conftest import ROOT
 from tests.fixtures.diffusers_pictures import DiffusersPictures, Drawing
+from tests.fixtures.quick_build import build_quickly
 from tests.fixtures.random_model import save_random_model
 from tests.runtime.test_circles import MIN_PSNR_DB
 
@@ -50,7 +50,7 @@ def pipeline(model: Path) -> ControlNetPipeline:
         other_sizes=(LARGE,),
         tiles_vae=True,
     )
-    return ControlNetPipeline.from_bundle(build(config))
+    return ControlNetPipeline.from_bundle(build_quickly(config))
 
 
 @pytest.fixture

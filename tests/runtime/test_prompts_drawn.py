@@ -8,12 +8,12 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import build_quickly
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ Chunk = list[tuple[str, float]]
 def bundle(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle for prompts of two chunks."""
     out, records = tmp_path_factory.mktemp("prompts") / "bundle", ROOT / "tuning_db"
-    return build(
+    return build_quickly(
         BuildConfig(str(random_model), "llvm", ("float32",), out, records, height=SIDE, width=SIDE, prompt_chunks=2)
     )
 

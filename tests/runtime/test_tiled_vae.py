@@ -13,12 +13,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from mlc_controlnet.build import build
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.tiles import run_at_any_size
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import build_quickly
 from tests.fixtures.random_model import save_random_model
 
 pytestmark = pytest.mark.integration
@@ -46,7 +46,7 @@ def engine(model: Path) -> Engine:
     config = BuildConfig(
         str(model), "llvm", ("float32",), out, ROOT / "tuning_db", components=components, height=TILE, width=TILE
     )
-    return Engine.load(build(config))
+    return Engine.load(build_quickly(config))
 
 
 def psnr_db(ours: np.ndarray, theirs: np.ndarray) -> float:

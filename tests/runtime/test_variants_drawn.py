@@ -11,13 +11,13 @@ from diffusers import StableDiffusionControlNetPipeline
 from PIL import Image
 from torch import nn
 
-from mlc_controlnet.build import build
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import build_quickly
 from tests.runtime.test_circles import psnr_db
 
 pytestmark = pytest.mark.integration
@@ -47,7 +47,7 @@ def noise(height: int, width: int) -> np.ndarray:
 def bundle(random_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     out = tmp_path_factory.mktemp("variants") / "bundle"
     (height, width), *others = SIZES
-    return build(
+    return build_quickly(
         BuildConfig(
             str(random_model),
             "llvm",

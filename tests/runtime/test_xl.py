@@ -49,12 +49,14 @@ Contest = tuple[ControlNetPipeline, StableDiffusionXLControlNetPipeline]
 
 
 def build_xl(folder: Path) -> None:
-    from mlc_controlnet.build import build
     from mlc_controlnet.config import BuildConfig
+    from tests.fixtures.quick_build import build_quickly
 
     model = save_xl_model(folder / "model")
     size = {"height": HEIGHT, "width": WIDTH}
-    build(BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", prompt_chunks=2, **size))
+    build_quickly(
+        BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", prompt_chunks=2, **size)
+    )
 
 
 @pytest.fixture(scope="module")
