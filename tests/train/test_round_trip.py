@@ -57,13 +57,13 @@ def test_the_compiled_library_draws_torchs_picture_with_it(
     trained: Path, circles_model: Path, circles_bundle: Bundle, tmp_path: Path
 ) -> None:
     """And another picture than the bundled ControlNet's, which steers the disc to the outline."""
-    from mlc_controlnet.build import build
     from mlc_controlnet.config import BuildConfig, ControlNetOption
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+    from tests.fixtures.quick_build import build_quickly
 
     out = tmp_path / "circles-llvm"
     trained_one = (ControlNetOption(str(trained)),)
-    build(BuildConfig("circles", "llvm", ("float32",), out, ROOT / "tuning_db", controlnets=trained_one))
+    build_quickly(BuildConfig("circles", "llvm", ("float32",), out, ROOT / "tuning_db", controlnets=trained_one))
     circle = random_circle(np.random.default_rng(0))
     outline = Image.fromarray(draw_source(circle))
     latents = standard_normal((1, 4, IMAGE_SIZE // 8, IMAGE_SIZE // 8), seed=7)
