@@ -117,7 +117,11 @@ export async function useEveryControl({ visitor, host, options }) {
   await page.setViewportSize({ width: 1200, height: 1100 });
   await visitor.set("Steps", "4");
   const end = await visitor.generate();
+  await page.evaluate(() => {
+    navigator.clipboard.writeText = async () => {};
+  });
   await press("Copy link");
+  await page.getByRole("button", { name: "Copied" }).waitFor();
   await page.getByRole("button", { name: "Copied" }).waitFor({ state: "detached" });
   await visitor.save("Download PNG", "picture.png");
   await press("Repaint it");
