@@ -1,17 +1,10 @@
 /** Links to this page with a model and settings: in the part of an address after #, which is sent to no server. */
 
-import { type RestoredSettings, settingsOfRecord } from "../../worker";
 import { t } from "../text";
+import { type Link, readLink } from "./link";
 import type { Models } from "./models";
 import { optionsOf, restore, toTexts } from "./options";
 import type { Studio } from "./studio";
-
-/** What a link asks for. */
-export interface Link {
-  /** The model's name in the site's list; empty if the link leaves the model open. */
-  readonly model: string;
-  readonly settings: RestoredSettings;
-}
 
 /** The address of this page with the present model and settings. A site without a list has only one model, without a name. */
 export function linkOf(studio: Studio, models: Models): string {
@@ -19,12 +12,6 @@ export function linkOf(studio: Studio, models: Models): string {
   const model = models.current.peek()?.name;
   const record = { ...toTexts(optionsOf(studio)), ...(model ? { model } : {}) };
   return `${origin === "null" ? "" : origin}${pathname}${search}#${new URLSearchParams(record)}`;
-}
-
-/** What an address asks for by its part after #; undefined if that is no link's. */
-export function readLink(hash: string): Link | undefined {
-  const { model = "", ...record } = Object.fromEntries(new URLSearchParams(hash.slice(1)));
-  return "prompt" in record ? { model, settings: settingsOfRecord(record) } : undefined;
 }
 
 /** Set the page to what its address has asked for, once, and tell if the site has not that model. */

@@ -13,7 +13,7 @@ import { Photo } from "../drawing/photo";
 import { isSubject, type Subject } from "../samples/outlines";
 import { t } from "../text";
 import { BUNDLED_MODEL, ControlUnit } from "./control_unit";
-import type { Link } from "./links";
+import type { Link } from "./link";
 import { Messages } from "./messages";
 
 /** What a drawing starts from: noise, a picture, or a picture of which a part is repainted. */

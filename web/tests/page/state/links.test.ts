@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { Model } from "../../../src/page/models/catalogue";
-import { type Link, leaveLink, linkOf, listenForLinks, readLink, showInAddress } from "../../../src/page/state/links";
+import { type Link, readLink } from "../../../src/page/state/link";
+import { leaveLink, linkOf, listenForLinks, showInAddress } from "../../../src/page/state/links";
 import { Models } from "../../../src/page/state/models";
 import { optionsOf, toTexts } from "../../../src/page/state/options";
 import { Studio } from "../../../src/page/state/studio";
