@@ -1,15 +1,19 @@
 # mypy: disable-error-code="no-untyped-def, valid-type"
 """Flash attention for processors: the same online softmax, with a query in each lane of a vector.
 
-A task owns two or four vectors of queries of one head, which it turns over once, [D, queries]. Then everything runs in
-lanes: the scores of a key are its numbers, read one by one, times vectors of queries; the maxima and the sums of a
-softmax are those of vectors, without any sum across lanes; and the result is [D, queries] until the end. Keys and
-values are read where they lie and never packed. Micro-tiles of `rows` keys, or numbers of a head, stay in registers in
-both products.
+A tile of queries is two or four vectors of one head, turned over once, [D, queries]. Then everything runs in lanes: the
+scores of a key are its numbers, read one by one, times vectors of queries; the maxima and the sums of a softmax are
+those of vectors, without any sum across lanes; and the result is [D, queries] until the end. Micro-tiles of `rows`
+keys, or numbers of a head, stay in registers in both products.
+
+A task owns up to eight such tiles and takes them past each tile of keys, which it copies for them: the keys of a head
+lie thousands of bytes apart, each on a page of memory of its own, and no processor fetches those ahead. A task of one
+tile reads keys and values where they lie.
 
 The rules' sizes are measured (docs/performance.md). 64 keys at a time take 0.85 to 1.00 of the time of 128, on every
 instruction set: a value is a line of the cache, thousands of bytes from the next one, and few sets hold all of them.
 Four vectors instead of two take 0.87 to 1.01 of that with AVX-512 and AVX2 where heads are small, and more beyond.
+Eight tiles of queries for each tile of keys take 0.75 of the time of one, with 4096 tokens and heads of 40.
 """
 
 import math
@@ -34,8 +38,10 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params
 VERSION = 1  # of what the decisions mean
 VECTORS, MANY_VECTORS = 2, 4  # of queries in a task, by the rules
 KEYS = 64  # of a tile of keys at most
-LARGEST_HEAD, LEAST_LANES = 80, 8  # with many vectors: WebAssembly gains nothing, Neon is not measured
+LARGEST_HEAD = 80  # with many vectors, or tiles of queries: copies of larger heads fill the first cache
+LEAST_LANES = 8  # with many vectors: WebAssembly gains nothing, Neon is not measured
 LEAST_TASKS = 16  # with many vectors: fewer would leave threads without one
+MOST_TILES, LEAST_TASKS_OF_TILES = 8, 32  # of queries in a task
 MOST_VECTORS = 4  # a search's
 TILES_OF_KEYS = (32, 64, 128, 256)  # a search's
 
@@ -88,6 +94,20 @@ def _fits(attention: Attention, registers: Registers, many: Tile, two: Tile) -> 
     )
 
 
+def query_tiles_of_task(attention: Attention, registers: Registers, tile: Tile) -> int:
+    """Return how many tiles of queries share a copy of each tile of keys: 1, 2, 4 or 8. No tile is nobody's."""
+    if attention.head_size > LARGEST_HEAD:
+        return 1
+    lanes = tile.vectors * registers.lanes
+    query_tiles = ceil_div(attention.queries, lanes)
+    count = MOST_TILES
+    while count > 1 and (
+        query_tiles % count != 0 or attention.batch * attention.heads * query_tiles < count * LEAST_TASKS_OF_TILES
+    ):
+        count //= 2
+    return count
+
+
 def tiles(attention: Attention, registers: Registers) -> list[Tile]:
     """List the search space: the rules' tile, and those whose micro-tiles fill a quarter of the registers or more."""
     return list(dict.fromkeys([default_tile(attention, registers), *_tiles(attention, registers)]))
@@ -133,11 +153,15 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
     dtype, lanes = attention.dtype, registers.lanes
     decided = default_tile(attention, registers) if decided is None else decided
     vectors, rows, groups_of_tile, depth_rows = decided.vectors, decided.rows, decided.groups, decided.depth_rows
-    queries_of_task = vectors * lanes
-    query_tiles = ceil_div(S, queries_of_task)
+    queries_of_tile = vectors * lanes
+    tiles_of_task = query_tiles_of_task(attention, registers, decided)
+    is_copied = tiles_of_task > 1
+    queries_of_task = tiles_of_task * queries_of_tile
+    tasks_of_head = ceil_div(S, queries_of_task)
     groups = ceil_div(K, rows)
     tile = groups_of_tile * rows
     has_bias = attention.bias_shape is not None
+    copy_shape = (tile, D) if is_copied else (1, 1)
     is_masked = has_bias or attention.causal is not None or K % rows != 0
     vector = f"float32x{lanes}"
 
@@ -150,7 +174,7 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
 
     def at(operand: Operand, source: Any, place: Any, b: Any, row: Any, h: Any, d: Any) -> Any:
         """Read a number of an operand as float32. The last row replaces rows past the end, where there are any."""
-        past_the_end = S % queries_of_task if operand == "q" else K % rows
+        past_the_end = S % queries_of_tile if operand == "q" else K % rows
         if past_the_end:
             row = T.min(row, (S if operand == "q" else K) - 1)
         return T.cast(source[tuple(attention.index(operand, place, b, row, h, d))], "float32")
@@ -161,15 +185,25 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
     def lanes_at(n: Any) -> Any:
         return T.ramp(n * lanes, 1, lanes)
 
+    def key_at(k: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any) -> Any:
+        return copied[t, d] if is_copied else at("k", k, place, b, first + t, h, d)
+
+    def value_at(v: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any) -> Any:
+        return copied[t, d] if is_copied else at("v", v, place, b, first + t, h, d)
+
     @T.macro
     def body(q, k, v, bias, place, output):
-        for task in T.parallel(B * H * query_tiles):
+        for task in T.parallel(B * H * tasks_of_head):
             with T.sblock("flash_attention"):
                 T.reads()
                 T.writes()
-                queries = T.sblock_alloc_buffer((D, queries_of_task), "float32")
-                scores = T.sblock_alloc_buffer((tile, queries_of_task), "float32")
-                result = T.sblock_alloc_buffer((D, queries_of_task), "float32")
+                queries = T.sblock_alloc_buffer((tiles_of_task, D, queries_of_tile), "float32")
+                scores = T.sblock_alloc_buffer((tile, queries_of_tile), "float32")
+                result = T.sblock_alloc_buffer((tiles_of_task, D, queries_of_tile), "float32")
+                keys = T.sblock_alloc_buffer(copy_shape, "float32")
+                values = T.sblock_alloc_buffer(copy_shape, "float32")
+                kept_max = T.sblock_alloc_buffer((tiles_of_task, queries_of_tile), "float32")
+                kept_sum = T.sblock_alloc_buffer((tiles_of_task, queries_of_tile), "float32")
                 row_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 row_sum = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 new_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
@@ -177,81 +211,101 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                 score_vectors = T.sblock_alloc_buffer((rows, vectors), vector, scope="local")
                 result_vectors = T.sblock_alloc_buffer((depth_rows, vectors), vector, scope="local")
 
-                b: T.let[T.int32] = task // (H * query_tiles)
-                h: T.let[T.int32] = task // query_tiles % H
-                first_query: T.let[T.int32] = task % query_tiles * queries_of_task
+                b: T.let[T.int32] = task // (H * tasks_of_head)
+                h: T.let[T.int32] = task // tasks_of_head % H
+                first_of_task: T.let[T.int32] = task % tasks_of_head * queries_of_task
 
-                for n in T.unroll(vectors):
-                    row_max[n] = of(T.float32(LOWEST))
-                    row_sum[n] = of(T.float32(0))
-                for i, d in T.grid(queries_of_task, D):
-                    queries[d, i] = at("q", q, place, b, first_query + i, h, d) * T.float32(attention.scale * LOG2_E)
-                for d, n in T.grid(D, vectors):
-                    result[d, lanes_at(n)] = of(T.float32(0))
+                for m, i, d in T.grid(tiles_of_task, queries_of_tile, D):
+                    queries[m, d, i] = at("q", q, place, b, first_of_task + m * queries_of_tile + i, h, d) * T.float32(
+                        attention.scale * LOG2_E
+                    )
+                for m, d, n in T.grid(tiles_of_task, D, vectors):
+                    result[m, d, lanes_at(n)] = of(T.float32(0))
+                for m, n in T.grid(tiles_of_task, vectors):
+                    kept_max[m, lanes_at(n)] = of(T.float32(LOWEST))
+                    kept_sum[m, lanes_at(n)] = of(T.float32(0))
 
                 for key_tile in T.serial(ceil_div(groups, groups_of_tile)):
                     first_key: T.let[T.int32] = key_tile * tile
                     there: T.let[T.int32] = T.min(groups_of_tile, groups - key_tile * groups_of_tile)
 
-                    for group in T.serial(there):
-                        for i, n in T.grid(rows, vectors):
-                            score_vectors[i, n] = of(T.float32(0))
-                        for d in T.serial(D):
+                    if is_copied:
+                        for t, d in T.grid(there * rows, D):
+                            keys[t, d] = at("k", k, place, b, first_key + t, h, d)
+                        for t, d in T.grid(there * rows, D):
+                            values[t, d] = at("v", v, place, b, first_key + t, h, d)
+
+                    for m in T.serial(tiles_of_task):
+                        for n in T.unroll(vectors):
+                            row_max[n] = kept_max[m, lanes_at(n)]
+                            row_sum[n] = kept_sum[m, lanes_at(n)]
+
+                        for group in T.serial(there):
+                            for i, n in T.grid(rows, vectors):
+                                score_vectors[i, n] = of(T.float32(0))
+                            for d in T.serial(D):
+                                for i in T.unroll(rows):
+                                    for n in T.unroll(vectors):
+                                        score_vectors[i, n] = (
+                                            score_vectors[i, n]
+                                            + of(key_at(k, keys, place, b, first_key, group * rows + i, h, d))
+                                            * queries[m, d, lanes_at(n)]
+                                        )
                             for i in T.unroll(rows):
                                 for n in T.unroll(vectors):
-                                    score_vectors[i, n] = (
-                                        score_vectors[i, n]
-                                        + of(at("k", k, place, b, first_key + group * rows + i, h, d))
-                                        * queries[d, lanes_at(n)]
-                                    )
-                        for i in T.unroll(rows):
-                            for n in T.unroll(vectors):
-                                scores[group * rows + i, lanes_at(n)] = score_vectors[i, n]
-                    if is_masked:
-                        for t, i in T.grid(there * rows, queries_of_task):
-                            scores[t, i] = masked(scores[t, i], bias, b, h, first_query + i, first_key + t)
+                                    scores[group * rows + i, lanes_at(n)] = score_vectors[i, n]
+                        if is_masked:
+                            for t, i in T.grid(there * rows, queries_of_tile):
+                                scores[t, i] = masked(
+                                    scores[t, i], bias, b, h, first_of_task + m * queries_of_tile + i, first_key + t
+                                )
 
-                    for n in T.unroll(vectors):
-                        new_max[n] = row_max[n]
-                    for t in T.serial(there * rows):
                         for n in T.unroll(vectors):
-                            new_max[n] = T.max(new_max[n], scores[t, lanes_at(n)])
-                    for n in T.unroll(vectors):
-                        power[0] = exp2(row_max[n] - new_max[n], lanes)
-                        row_max[n] = new_max[n]
-                        row_sum[n] = row_sum[n] * power[0]
-                        for d in T.serial(D):
-                            result[d, lanes_at(n)] = result[d, lanes_at(n)] * power[0]
-                    for t in T.serial(there * rows):
-                        for n in T.unroll(vectors):
-                            power[0] = exp2(scores[t, lanes_at(n)] - new_max[n], lanes)
-                            row_sum[n] = row_sum[n] + power[0]
-                            scores[t, lanes_at(n)] = power[0]
-
-                    for part in T.serial(D // depth_rows):
-                        for i in T.unroll(depth_rows):
-                            for n in T.unroll(vectors):
-                                result_vectors[i, n] = result[part * depth_rows + i, lanes_at(n)]
+                            new_max[n] = row_max[n]
                         for t in T.serial(there * rows):
+                            for n in T.unroll(vectors):
+                                new_max[n] = T.max(new_max[n], scores[t, lanes_at(n)])
+                        for n in T.unroll(vectors):
+                            power[0] = exp2(row_max[n] - new_max[n], lanes)
+                            row_sum[n] = row_sum[n] * power[0]
+                            for d in T.serial(D):
+                                result[m, d, lanes_at(n)] = result[m, d, lanes_at(n)] * power[0]
+                        for t in T.serial(there * rows):
+                            for n in T.unroll(vectors):
+                                power[0] = exp2(scores[t, lanes_at(n)] - new_max[n], lanes)
+                                row_sum[n] = row_sum[n] + power[0]
+                                scores[t, lanes_at(n)] = power[0]
+                        for n in T.unroll(vectors):
+                            kept_max[m, lanes_at(n)] = new_max[n]
+                            kept_sum[m, lanes_at(n)] = row_sum[n]
+
+                        for part in T.serial(D // depth_rows):
                             for i in T.unroll(depth_rows):
                                 for n in T.unroll(vectors):
-                                    result_vectors[i, n] = (
-                                        result_vectors[i, n]
-                                        + of(at("v", v, place, b, first_key + t, h, part * depth_rows + i))
-                                        * scores[t, lanes_at(n)]
-                                    )
-                        for i in T.unroll(depth_rows):
-                            for n in T.unroll(vectors):
-                                result[part * depth_rows + i, lanes_at(n)] = result_vectors[i, n]
+                                    result_vectors[i, n] = result[m, part * depth_rows + i, lanes_at(n)]
+                            for t in T.serial(there * rows):
+                                for i in T.unroll(depth_rows):
+                                    for n in T.unroll(vectors):
+                                        result_vectors[i, n] = (
+                                            result_vectors[i, n]
+                                            + of(value_at(v, values, place, b, first_key, t, h, part * depth_rows + i))
+                                            * scores[t, lanes_at(n)]
+                                        )
+                            for i in T.unroll(depth_rows):
+                                for n in T.unroll(vectors):
+                                    result[m, part * depth_rows + i, lanes_at(n)] = result_vectors[i, n]
 
-                for n in T.unroll(vectors):
-                    row_sum[n] = of(T.float32(1)) / row_sum[n]
-                    for d in T.serial(D):
-                        result[d, lanes_at(n)] = result[d, lanes_at(n)] * row_sum[n]
-                for i in T.serial(queries_of_task):
-                    if first_query + i < S:
+                for m in T.serial(tiles_of_task):
+                    for n in T.unroll(vectors):
+                        row_sum[n] = of(T.float32(1)) / kept_sum[m, lanes_at(n)]
                         for d in T.serial(D):
-                            output[b, first_query + i, h * D + d] = T.cast(result[d, i], dtype)
+                            result[m, d, lanes_at(n)] = result[m, d, lanes_at(n)] * row_sum[n]
+                    for i in T.serial(queries_of_tile):
+                        if first_of_task + m * queries_of_tile + i < S:
+                            for d in T.serial(D):
+                                output[b, first_of_task + m * queries_of_tile + i, h * D + d] = T.cast(
+                                    result[m, d, i], dtype
+                                )
 
     return with_signature(attention, body)
 

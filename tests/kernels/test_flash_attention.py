@@ -11,7 +11,7 @@ from tvm.target import Target
 from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
-from mlc_controlnet.kernels.flash_attention_cpu import KEYS, Tile, default_tile
+from mlc_controlnet.kernels.flash_attention_cpu import KEYS, Tile, default_tile, query_tiles_of_task
 from mlc_controlnet.kernels.flash_attention_plan import factors
 from mlc_controlnet.kernels.flash_attention_tile import THREADS, choose_tile, span
 from mlc_controlnet.kernels.registers_cpu import registers_of
@@ -75,6 +75,29 @@ def test_with_four_vectors_of_queries_it_agrees_with_torch(name):
     many = Attention(1, 120, 128, 16, 24, "float32", 24**-0.5)
     assert rules_for(many, name).vectors == 4
     check_on_processor(many, Target(INSTRUCTION_SETS[name].tvm_target))
+
+
+MANY_TILES = {
+    "whole tiles of keys": Attention(1, 256, 128, 32, 24, "float32", 24**-0.5),
+    "keys past the end": Attention(1, 250, 77, 32, 24, "float32", 24**-0.5),
+    "a mask": Attention(2, 256, 33, 16, 12, "float32", 0.3, bias_shape=(2, 1, 256, 33)),
+    "causal, one tensor": Attention(1, 256, 256, 32, 16, "float32", 0.25, causal="TopLeft", layout="together"),
+    "shared keys, float16": Attention(1, 256, 77, 32, 16, "float16", 0.25, layout="shared"),
+}
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+@pytest.mark.parametrize("attention", MANY_TILES.values(), ids=MANY_TILES)
+def test_with_tiles_of_queries_that_share_copies_of_keys_it_agrees_with_torch(attention, name):
+    target = Target(INSTRUCTION_SETS[name].tvm_target)
+    assert query_tiles_of_task(attention, registers_of(target), rules_for(attention, name)) > 1
+    check_on_processor(attention, target)
+
+
+def test_large_heads_and_few_tasks_have_one_tile_of_queries():
+    registers = registers_of(Target(INSTRUCTION_SETS["x86-64-v3"].tvm_target))
+    for attention in [Attention(1, 4096, 4096, 1, 512, "float32", 1.0), Attention(1, 64, 64, 4, 40, "float32", 1.0)]:
+        assert query_tiles_of_task(attention, registers, default_tile(attention, registers)) == 1
 
 
 def rules_for(attention: Attention, name: str) -> Tile:
