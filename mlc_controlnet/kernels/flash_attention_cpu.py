@@ -185,11 +185,11 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
     def lanes_at(n: Any) -> Any:
         return T.ramp(n * lanes, 1, lanes)
 
-    def key_at(k: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any) -> Any:
-        return copied[t, d] if is_copied else at("k", k, place, b, first + t, h, d)
-
-    def value_at(v: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any) -> Any:
-        return copied[t, d] if is_copied else at("v", v, place, b, first + t, h, d)
+    def in_tile(
+        operand: Operand, source: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any
+    ) -> Any:
+        """Read a number of the key or value t of a tile."""
+        return copied[t, d] if is_copied else at(operand, source, place, b, first + t, h, d)
 
     @T.macro
     def body(q, k, v, bias, place, output):
@@ -248,7 +248,7 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                                     for n in T.unroll(vectors):
                                         score_vectors[i, n] = (
                                             score_vectors[i, n]
-                                            + of(key_at(k, keys, place, b, first_key, group * rows + i, h, d))
+                                            + of(in_tile("k", k, keys, place, b, first_key, group * rows + i, h, d))
                                             * queries[m, d, lanes_at(n)]
                                         )
                             for i in T.unroll(rows):
@@ -288,7 +288,11 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                                     for n in T.unroll(vectors):
                                         result_vectors[i, n] = (
                                             result_vectors[i, n]
-                                            + of(value_at(v, values, place, b, first_key, t, h, part * depth_rows + i))
+                                            + of(
+                                                in_tile(
+                                                    "v", v, values, place, b, first_key, t, h, part * depth_rows + i
+                                                )
+                                            )
                                             * scores[t, lanes_at(n)]
                                         )
                             for i in T.unroll(depth_rows):
