@@ -3,8 +3,9 @@
 /** @typedef {import("./scenarios.mjs").Stage} Stage */
 
 /**
- * Load the model twice, draw pictures and save one, while the browser writes down what the page's thread does: the longest
- * task, in milliseconds of the processor's time and by the clock. @param {Stage} stage
+ * Load the model twice, draw pictures and save one, while the browser writes down what its threads do: the longest tasks of
+ * the page's thread, in milliseconds of the processor's time and by the clock, and how often each kind of thread compiled or
+ * made an instance of WebAssembly. @param {Stage} stage
  */
 export async function watchTheMainThread({ visitor, browser, options }) {
   const { page } = visitor;
@@ -17,7 +18,9 @@ export async function watchTheMainThread({ visitor, browser, options }) {
     new PerformanceObserver(note).observe({ type: "longtask", buffered: true });
   });
   await page.goto("about:blank");
-  await browser.startTracing(page, { categories: ["toplevel", "disabled-by-default-devtools.timeline", "__metadata"] });
+  await browser.startTracing(page, {
+    categories: ["toplevel", "disabled-by-default-devtools.timeline", "v8.wasm", "__metadata"],
+  });
   await visitor.open();
   await visitor.waitFor("Ready");
   await page.reload();
@@ -27,16 +30,41 @@ export async function watchTheMainThread({ visitor, browser, options }) {
   await visitor.save("Download PNG");
   const longTasks = await page.evaluate(() => /** @type {any} */ (window).tasks);
   const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
-  return { ends, longTasks, tasks: mainThreadTasks(traceEvents) };
+  const threads = threadNames(traceEvents);
+  return { ends, longTasks, tasks: mainThreadTasks(traceEvents, threads), wasm: wasmEvents(traceEvents, threads) };
 }
 
-/** @param {any[]} events of a trace */
-function mainThreadTasks(events) {
-  const threads = events.filter(({ name, args }) => name === "thread_name" && args.name === "CrRendererMain");
-  const main = new Set(threads.map(({ pid, tid }) => `${pid} ${tid}`));
+const PAGE_THREAD = "CrRendererMain";
+
+/** A thread of a process in a trace. @param {any} event */
+const threadOf = ({ pid, tid }) => `${pid} ${tid}`;
+
+/** The name of each thread. @param {any[]} events of a trace @returns {Map<string, string>} */
+function threadNames(events) {
+  return new Map(
+    events.filter(({ name }) => name === "thread_name").map((event) => [threadOf(event), event.args.name]),
+  );
+}
+
+/** Events of WebAssembly by the name of their thread. @param {any[]} events of a trace @param {Map<string, string>} threads */
+function wasmEvents(events, threads) {
+  /** @type {Record<string, number>} */
+  const counts = { [PAGE_THREAD]: 0 };
+  for (const event of events.filter(({ cat, name }) => cat === "v8.wasm" && name.startsWith("wasm."))) {
+    const thread = threads.get(threadOf(event)) ?? "";
+    counts[thread] = (counts[thread] ?? 0) + 1;
+  }
+  return counts;
+}
+
+/** The longest ones. @param {any[]} events of a trace @param {Map<string, string>} threads */
+function mainThreadTasks(events, threads) {
   return events
     .filter(
-      ({ name, ph, pid, tid }) => name === "ThreadControllerImpl::RunTask" && ph === "X" && main.has(`${pid} ${tid}`),
+      (event) =>
+        event.name === "ThreadControllerImpl::RunTask" &&
+        event.ph === "X" &&
+        threads.get(threadOf(event)) === PAGE_THREAD,
     )
     .map(({ dur, tdur = 0, args }) => ({
       clockMs: dur / 1000,
