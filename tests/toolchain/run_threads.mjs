@@ -1,4 +1,5 @@
-// Run `multiply` of a library for processors under node, on one thread and on more; print as JSON what came out.
+// Run `multiply` of a library for processors under node, on one thread, with threads that never come and with
+// threads that do; print as JSON what came out.
 //
 //   node run_threads.mjs <folder with node_modules> <library.wasm> <inputs.json> <threads>
 import { readFileSync } from "node:fs";
@@ -27,16 +28,16 @@ async function run(packageFolder, libraryPath, inputsPath, threads) {
   const multiply = tvm.createVirtualMachine(tvm.cpu()).getFunction("multiply");
   const call = () => Array.from(multiply(...tensors).toArray());
   const one = call();
+  library.mlc_use_threads(threads);
+  const alone = call(); // none of the others has begun
   for (let part = 1; part < threads; part++) {
     const stack = library.mlc_thread_stack(STACK_BYTES) + STACK_BYTES;
     const worker = new Worker(fileURLToPath(import.meta.url), { workerData: { module, memory, stack, part } });
     await new Promise((ready) => worker.once("message", ready));
   }
-  library.mlc_use_threads(threads);
   let different = 0; // of many launches: each must wait for all of its parts
   for (let launch = 0; launch < 200; launch++) different += Number(String(call()) !== String(one));
-  console.log(JSON.stringify({ imports: importsOf(module), one, different }));
-  process.exit(0);
+  process.stdout.write(JSON.stringify({ imports: importsOf(module), one, alone, different }), () => process.exit(0));
 }
 
 function importsOf(module) {

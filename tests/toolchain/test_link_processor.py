@@ -58,6 +58,10 @@ def test_one_thread_computes_what_numpy_does(seen: dict[str, Any], matrices: lis
     np.testing.assert_allclose(seen["one"], (x @ w).ravel(), rtol=0, atol=1e-4)
 
 
+def test_the_first_thread_does_what_no_other_has_begun(seen: dict[str, Any]) -> None:
+    assert seen["alone"] == seen["one"]
+
+
 def test_several_threads_compute_the_same_every_time(seen: dict[str, Any]) -> None:
     assert seen["different"] == 0
 
