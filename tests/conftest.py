@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 BROWSER_TESTS = ROOT / "tests" / "browser"
 # They compile a whole model, build the page or start Chromium: a test that uses one is marked `integration`.
-INTEGRATION_FIXTURES = {"llvm_library", "circles_bundle", "circles_webgpu_bundle", "engine_site", "visit"}
+INTEGRATION_FIXTURES = {
+    "llvm_library",
+    "circles_bundle",
+    "circles_webgpu_bundle",
+    "several_controlnets",
+    "control_loras",
+    "engine_site",
+    "visit",
+}
 # A test file that imports one of these runs kernels on a software adapter.
 ON_WEBGPU = ("run_on_webgpu", "run_module_on_webgpu", "execute_all")
 
@@ -172,6 +180,22 @@ def _linear_bundle(build_once: BuildOnce, name: str, inpaints: bool, controlnets
 def linear_bundle_copy(tmp_path: Path, linear_bundle: Bundle) -> Path:
     """The folder of a copy, to be broken."""
     return shutil.copytree(linear_bundle.path, tmp_path / "linear-llvm")
+
+
+@pytest.fixture(scope="session")
+def several_controlnets(build_once: BuildOnce) -> Path:
+    """A folder with a model of four ControlNets and its bundle; see tests/fixtures/controlnet_models.py."""
+    from tests.fixtures.controlnet_models import build_several_controlnets
+
+    return build_once("several-controlnets", build_several_controlnets)
+
+
+@pytest.fixture(scope="session")
+def control_loras(build_once: BuildOnce) -> Path:
+    """A folder with a model, two Control-LoRAs and their bundle; see tests/fixtures/controlnet_models.py."""
+    from tests.fixtures.controlnet_models import build_control_loras
+
+    return build_once("control-loras", build_control_loras)
 
 
 @pytest.fixture(scope="session")

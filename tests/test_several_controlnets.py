@@ -10,45 +10,37 @@ from diffusers import ControlNetModel, MultiControlNetModel, StableDiffusionCont
 
 from mlc_controlnet.add_controlnet import add_controlnets
 from mlc_controlnet.bundle.reader import Bundle, read_bundle, verify_bundle
-from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.config import ControlNetOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.parity import THRESHOLD_DB
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
+from tests.fixtures.controlnet_models import SEVERAL as FOLDERS
+from tests.fixtures.controlnet_models import config_with
 from tests.fixtures.quick_build import build_quickly
-from tests.fixtures.random_model import random_controlnet, save_random_model
+from tests.fixtures.random_model import random_controlnet
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
-from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMPT, STEPS, WIDTH, random_picture
+from tests.runtime.test_diffusers import LATENTS, NEGATIVE_PROMPT, PROMPT, STEPS, random_picture
 
 pytestmark = pytest.mark.integration
 
 TUNING_DB = ROOT / "tuning_db"
-FOLDERS = {"first": "controlnet", "second": "controlnet_1", "pooled": "controlnet_2", "pooled_2": "controlnet_3"}
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two ControlNets of one graph, and two of another, which pool their residuals."""
-    pools = {"global_pool_conditions": True}
-    return save_random_model(tmp_path_factory.mktemp("several") / "model", more_controlnets=[{}, pools, pools])
-
-
-def build_with(model: Path, out: Path, *names: str) -> Bundle:
-    options = tuple(ControlNetOption(str(model / FOLDERS[name]), name) for name in names)
-    config = BuildConfig(
-        str(model), "llvm", ("float32",), out, TUNING_DB, height=HEIGHT, width=WIDTH, controlnets=options
-    )
-    return build_quickly(config)
+def model(several_controlnets: Path) -> Path:
+    return several_controlnets / "model"
 
 
 @pytest.fixture(scope="module")
-def several(model: Path) -> Bundle:
-    return build_with(model, model.parent / "several", *FOLDERS)
+def several(several_controlnets: Path) -> Bundle:
+    return read_bundle(several_controlnets / "bundle")
 
 
 @pytest.fixture(scope="module")
-def one(model: Path) -> Bundle:
-    return build_with(model, model.parent / "one", "first")
+def one(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("one") / "bundle"
+    return build_quickly(config_with(model, out, {"first": model / FOLDERS["first"]}))
 
 
 @pytest.fixture

@@ -15,57 +15,37 @@ from diffusers import (
 
 from mlc_controlnet.add_controlnet import add_controlnets
 from mlc_controlnet.bundle.params import MergedParam
-from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.checkpoint import load_checkpoint
-from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.config import ControlNetOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.parity.parity import THRESHOLD_DB
 from mlc_controlnet.runtime.engine import Engine
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.conftest import ROOT
 from tests.fixtures.control_lora import save_control_lora
-from tests.fixtures.quick_build import build_quickly
-from tests.fixtures.random_model import save_random_model
+from tests.fixtures.controlnet_models import CONTROL_LORAS as NAMES
+from tests.fixtures.controlnet_models import HEIGHT, RANK, UNTOLD, WIDTH
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
-from tests.runtime.test_diffusers import HEIGHT, LATENTS, NEGATIVE_PROMPT, PROMPT, SCALE, STEPS, WIDTH, random_picture
+from tests.runtime.test_diffusers import LATENTS, NEGATIVE_PROMPT, PROMPT, SCALE, STEPS, random_picture
 
 pytestmark = pytest.mark.integration
 
 TUNING_DB = ROOT / "tuning_db"
-RANK = 4
-NAMES = ("canny", "depth")
-UNTOLD = "mid_block.resnets.0.conv2.weight"
 
 Model = tuple[Path, dict[str, ControlNetModel]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(control_loras: Path) -> Model:
     """The folder, and what the Control-LoRAs beside it make of its UNet, in torch float32."""
-    folder = save_random_model(tmp_path_factory.mktemp("control-lora") / "model")
-    return folder, {
-        name: save_control_lora(folder.parent / f"{name}.safetensors", folder, RANK, seed, untold=[UNTOLD])
-        for seed, name in enumerate(NAMES)
-    }
+    made = {name: ControlNetModel.from_pretrained(control_loras / name, torch_dtype=torch.float32) for name in NAMES}
+    return control_loras / "model", made
 
 
 @pytest.fixture(scope="module")
-def bundle(model: Model) -> Bundle:
-    folder, _ = model
-    options = tuple(ControlNetOption(str(folder.parent / f"{name}.safetensors"), name) for name in NAMES)
-    out = folder.parent / "bundle"
-    return build_quickly(
-        BuildConfig(
-            str(folder),
-            "llvm",
-            ("float32",),
-            out,
-            TUNING_DB,
-            height=HEIGHT,
-            width=WIDTH,
-            controlnets=options,
-        )
-    )
+def bundle(control_loras: Path) -> Bundle:
+    return read_bundle(control_loras / "bundle")
 
 
 def draw(bundle: Bundle, names: tuple[str, ...], reduced_memory: bool = False, as_depth: bool = False) -> np.ndarray:

@@ -6,37 +6,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlc_controlnet.build import build
-from mlc_controlnet.bundle.reader import Bundle
-from mlc_controlnet.config import BuildConfig, ControlNetOption
+from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from tests.browser.conftest import ROOT, Visit
+from tests.browser.conftest import Visit
 from tests.browser.test_covering_set import MIN_PSNR_DB, as_request
 from tests.fixtures.build_for_browsers import build_for_browsers
-from tests.fixtures.control_lora import save_control_lora
-from tests.fixtures.random_model import save_random_model
+from tests.fixtures.controlnet_models import CONTROL_LORAS, HEIGHT, WIDTH, config_with
 from tests.runtime.test_circles import psnr_db
-from tests.runtime.test_diffusers import HEIGHT, PROMPT, SCALE, WIDTH, random_picture
+from tests.runtime.test_diffusers import PROMPT, SCALE, random_picture
 
 MODES = ("resident", "reduced")
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+def bundles(control_loras: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     """By target: of two Control-LoRAs."""
-    folder = tmp_path_factory.mktemp("control-lora")
-    model = save_random_model(folder / "model")
-    options = []
-    for seed, name in enumerate(("canny", "depth")):
-        save_control_lora(folder / f"{name}.safetensors", model, 4, seed)
-        options.append(ControlNetOption(str(folder / f"{name}.safetensors"), name))
-    size = {"height": HEIGHT, "width": WIDTH, "controlnets": tuple(options)}
-    native, web = (
-        BuildConfig(str(model), target, ("float32",), folder / target, ROOT / "tuning_db", **size)
-        for target in ("llvm", "webgpu")
-    )
-    built = build(native)
-    return {"llvm": built, "webgpu": build_for_browsers(web, built)}
+    native = read_bundle(control_loras / "bundle")
+    out = tmp_path_factory.mktemp("control-loras") / "webgpu"
+    files = {name: control_loras / f"{name}.safetensors" for name in CONTROL_LORAS}
+    config = config_with(control_loras / "model", out, files, "webgpu")
+    return {"llvm": native, "webgpu": build_for_browsers(config, native)}
 
 
 def test_the_browser_draws_what_the_native_library_draws(
