@@ -11,7 +11,17 @@ import tempfile
 from collections.abc import Iterable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+REFUSALS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,  # a file where a folder is to be made
+    errno.ELOOP,
+    errno.EBUSY,
+    errno.ENAMETOOLONG,
+)
 
 
 class UserError(Exception):

@@ -2,14 +2,18 @@
 
 New content is written under a hidden name next to the target, flushed to the disk, and then renamed. Whatever stops the
 program, even a power cut, the target holds its old content or its new content and never a mixture. Two processes must
-not write one target at the same time.
+not write one target at the same time; where they could, `locked` keeps one of them out.
 """
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from mlc_controlnet.errors import UserError
 
 PARTIAL, PREVIOUS = ".partial-", ".previous-"  # prefixes, so that a name keeps its suffix: some libraries read it
 
@@ -88,6 +92,43 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_replaceable(folder: Path, is_older: bool, kind: str, subject: str | None = None) -> None:
+    """Raise UserError if `folder` holds something else than an older `kind`: to write a new one would delete it.
+
+    Args:
+        is_older: whether it holds an older one.
+        kind: such as "a bundle".
+        subject: of the message; None: the folder.
+    """
+    subject = str(folder) if subject is None else subject
+    if folder.is_mount():
+        remedy = f"choose a folder inside it, such as {folder / kind.rpartition(' ')[2]}"
+        raise UserError(subject, "where a disk is mounted, a folder that cannot be replaced", "another folder", remedy)
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not is_older:
+        got, wanted = f"something that is not {kind}", f"{kind}, an empty folder or a new name"
+        raise UserError(subject, got, wanted, "choose another")
+
+
+@contextlib.contextmanager
+def locked(lock: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock that the file `lock` stands for while the block runs. Yields whether this process holds it.
+
+    The system releases it when this process ends, however it ends, although processes that it forked live on. Between
+    machines it counts as far as their common file system has locks. The file stays; its folder must exist.
+
+    Args:
+        wait: whether to wait while another process holds it.
+    """
+    with lock.open("a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            yield error.errno not in (errno.EAGAIN, errno.EACCES)  # any other: a file system without locks
+            return
+        yield True
+
+
 def replace_folder(new: Path, target: Path) -> None:
     """Give the folder `new`, already flushed to the disk, the name `target`, and delete what had that name before.
 
@@ -112,12 +153,12 @@ def restore_folder(target: Path) -> None:
 
 def partial_of(target: Path) -> Path:
     """Return the hidden name that new content has until it is complete."""
-    return target.with_name(f"{PARTIAL}{target.name}")
+    return target.parent / f"{PARTIAL}{target.name}"
 
 
 def previous_of(target: Path) -> Path:
     """Return the hidden name that old content has while it is replaced."""
-    return target.with_name(f"{PREVIOUS}{target.name}")
+    return target.parent / f"{PREVIOUS}{target.name}"
 
 
 def flush(path: Path) -> None:

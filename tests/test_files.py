@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.files import append_line, remove, whole_file, whole_folder, write_bytes, write_text
+from mlc_controlnet.files import append_line, locked, remove, whole_file, whole_folder, write_bytes, write_text
 
 CHANGES = ("mkdir", "rename", "replace", "rmdir", "unlink", "fsync", "open")  # calls that change the disk
 
@@ -138,3 +138,17 @@ def test_a_full_disk_leaves_the_lines_that_were_there(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match="No space left"):
         append_line(path, "two\n")
     assert path.read_text() == "one\n"
+
+
+def test_a_lock_keeps_other_processes_out_until_its_holder_lets_go(tmp_path: Path) -> None:
+    def another_process_has_it() -> bool:
+        child = os.fork()
+        if child == 0:
+            with locked(tmp_path / "lock", wait=False) as is_ours:
+                os._exit(0 if is_ours else 1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    with locked(tmp_path / "lock", wait=False) as is_ours:
+        assert is_ours
+        assert not another_process_has_it()
+    assert another_process_has_it()

@@ -18,7 +18,7 @@ from typing import Any
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import FULL_DISK, UserError
-from mlc_controlnet.files import flush, partial_of, remove, replace_folder, restore_folder
+from mlc_controlnet.files import check_replaceable, flush, partial_of, remove, replace_folder, restore_folder
 
 CHUNK_BYTES = 1 << 20
 
@@ -40,7 +40,7 @@ class BundleWriter:
         self._files: dict[str, FileEntry] = {}
 
     def __enter__(self) -> "BundleWriter":
-        _check_replaceable(self.target)
+        check_replaceable(self.target, _is_bundle(self.target), "a bundle")
         with self._explain_full_disk():
             self._partial.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self._partial, self.target)
@@ -133,15 +133,9 @@ class BundleWriter:
         return self._files[path]
 
 
-def _check_replaceable(target: Path) -> None:
-    """Raise UserError if the target is not an older bundle: replacing it deletes the whole folder."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    manifest = target / MANIFEST_NAME
-    if not manifest.is_file() or b'"format_version"' not in manifest.read_bytes():
-        raise UserError(
-            str(target), "something that is not a bundle", "an older bundle or a new name", "choose another --out"
-        )
+def _is_bundle(folder: Path) -> bool:
+    manifest = folder / MANIFEST_NAME
+    return manifest.is_file() and b'"format_version"' in manifest.read_bytes()
 
 
 def _lock_folder(folder: Path, target: Path) -> int:

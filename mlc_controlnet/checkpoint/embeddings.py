@@ -25,6 +25,7 @@ XL_KEYS = ("clip_l", "clip_g")  # the tensors of a file for the first and the se
 HUB_FILES = ("learned_embeds.safetensors", "learned_embeds.bin")  # as diffusers saves them
 WEBUI_TENSOR = "emb_params"  # sd-webui's only tensor in a safetensors file
 _SYNTAX = re.compile(r"[()\[\]\\]")  # has a meaning in prompts
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")  # Python's stand-ins for the bytes of such a file's name
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def _check_word(embedding: Embedding, vocabulary: _Vocabulary) -> None:
     remedy = "name another: --embedding FILE=WORD"
     if not word or _SYNTAX.search(word):
         raise UserError(where, repr(word), "a word without brackets and backslashes", remedy)
+    if _NOT_UTF8.search(word):
+        raise UserError(where, repr(word), "a word in UTF-8", remedy)
     taken = [name for name in (word, f"{word}_1") if vocabulary.has(name)]
     if taken:
         raise UserError(where, f"{taken[0]!r}, which the tokenizer has", "a word that is not taken", remedy)

@@ -41,7 +41,11 @@ def read_tokenizer_folder(folder: Path) -> TokenizerSource:
         data = _checked(file.read_bytes(), file)
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json(folder / "vocab.json")
-        lines = (folder / "merges.txt").read_text(encoding="utf-8-sig").split("\n")
+        merges_file = folder / "merges.txt"
+        try:
+            lines = merges_file.read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise UserError(str(merges_file), f"no UTF-8 ({error})", "merges", "save the model again") from error
         merges = [line for line in lines if line.strip() and not line.startswith("#version")]
         data = _clip_json(vocabulary, merges, folder)
     else:

@@ -67,8 +67,21 @@ def _check_suffix(path: Path) -> None:
     if not path.is_file():
         raise UserError(str(path), "no such file", "weights as safetensors", "check that the model was saved whole")
     check_is_not_gguf(path)
+    _check_is_not_a_stand_in(path)
     if path.suffix not in SUFFIXES:
         raise UserError(str(path), f"a {path.suffix or 'nameless'} file", f"one of {', '.join(SUFFIXES)}", "convert it")
+
+
+def _check_is_not_a_stand_in(path: Path) -> None:
+    """Raise UserError for what git and browsers store under the name of a file that they did not get."""
+    with path.open("rb") as file:
+        beginning = file.read(64).lstrip().lower()
+    if beginning.startswith(b"version https://git-lfs"):
+        remedy = "run `git lfs pull` in its repository"
+        raise UserError(str(path), "a pointer of Git LFS instead of the file", "the weights", remedy)
+    if beginning.startswith((b"<!doctype html", b"<html")):
+        remedy = "download the file itself: on the hub, its address has /resolve/ instead of /blob/"
+        raise UserError(str(path), "a web page under the name of the file", "the weights", remedy)
 
 
 def without_wrappers(tensors: dict[str, Value]) -> dict[str, Value]:

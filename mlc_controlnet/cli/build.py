@@ -302,7 +302,7 @@ def site_folder(out: Path | None) -> Path:
     if out is None:
         return SITE
     bundle = out.resolve()
-    return bundle.with_name(f"{bundle.name}-site")
+    return bundle.parent / f"{bundle.name}-site"
 
 
 def resolve(options: argparse.Namespace) -> BuildConfig:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure 
 
 import argparse
 import importlib
+import io
 import os
 import shlex
 import sys
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
 
     owns_process: the process ends with this call, so that torch may be blocked for the rest of it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files need not be in the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     options.command_line = shlex.join(["python", "-m", "mlc_controlnet", *arguments])  # some results keep it
     needs_torch = getattr(options, "needs_torch", False) or getattr(options, "diffusers", None) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 from mlc_controlnet.bundle.manifest import MANIFEST_NAME, Manifest
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.errors import UserError, print_notice
-from mlc_controlnet.files import restore_folder, whole_folder, write_text
+from mlc_controlnet.files import check_replaceable, locked, restore_folder, whole_folder, write_text
 from mlc_controlnet.locations import IS_CHECKOUT, PAGE, THIRD_PARTY_LICENSES, WEB
 from mlc_controlnet.site.hosting import prepare_for_hosts
 from mlc_controlnet.site.models_file import (
@@ -31,18 +31,15 @@ def check_site_folder(site: Path) -> None:
 
     A site has a page and, beside it, a list of models; before there was a list, it had one bundle.
     """
-    is_free = not site.exists() or (site.is_dir() and not any(site.iterdir()))
     has_models = (site / MODELS_NAME).is_file() or (site / FIRST_BUNDLE / MANIFEST_NAME).is_file()
-    if not is_free and not (has_models and (site / "index.html").is_file()):
-        raise UserError(
-            str(site), "something that is not a site", "an older site or nothing", "move it, or choose another --out"
-        )
+    check_replaceable(site, has_models and (site / "index.html").is_file(), "a site")
 
 
 def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> None:
     """Put the demo page and a copy of `bundle` into the folder `site`.
 
-    The site's other bundles stay; one of the same model is replaced. The page opens the newest.
+    The site's other bundles stay; one of the same model is replaced. The page opens the newest. Builds that end at the
+    same time wait for each other here.
 
     In a checkout, Vite builds the page. An installed package copies the page that it carries. If neither is possible,
     this prints why and leaves `site` as it was.
@@ -58,9 +55,18 @@ def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> No
         )
         print(f"the demo page was not built: {reason}")
         return
-    restore_folder(site.resolve())  # whose replacement was stopped in the middle: its bundles are needed now
+    site = site.resolve()
+    site.parent.mkdir(parents=True, exist_ok=True)
+    with locked(site.parent / f".lock-{site.name}", wait=True):
+        others = _replace_site(bundle, site, Listing() if listing is None else listing, has_node)
+    also = f" (with {', '.join(entry.name for entry in others)})" if others else ""
+    print(f"{site}{also}: open it with python -m mlc_controlnet serve {shlex.quote(str(site))}")
+
+
+def _replace_site(bundle: Bundle, site: Path, listing: Listing, has_node: bool) -> list[ModelEntry]:
+    """Write the site anew, with the page that Vite builds or else the package's; return the entries of other models."""
+    restore_folder(site)  # whose replacement was stopped in the middle: its bundles are needed now
     check_site_folder(site)
-    listing = Listing() if listing is None else listing
     name = bundle.manifest.model.name
     earlier = present_models(site)
     others = [entry for entry in earlier if entry.name != name]
@@ -80,8 +86,7 @@ def build_site(bundle: Bundle, site: Path, listing: Listing | None = None) -> No
         (partial / MODELS_NAME).write_text(models_text(entries), encoding="utf-8")
         shutil.copy(THIRD_PARTY_LICENSES, partial)
         prepare_for_hosts(partial, [mirror for entry in entries for mirror in entry.mirrors])
-    also = f" (with {', '.join(entry.name for entry in others)})" if others else ""
-    print(f"{site}{also}: open it with python -m mlc_controlnet serve {shlex.quote(str(site))}")
+    return others
 
 
 def present_models(site: Path) -> list[ModelEntry]:

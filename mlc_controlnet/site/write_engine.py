@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.files import whole_folder
+from mlc_controlnet.files import check_replaceable, whole_folder
 from mlc_controlnet.locations import ENGINE, IS_CHECKOUT, THIRD_PARTY_LICENSES, WEB
 
 
@@ -15,10 +15,7 @@ def write_engine(folder: Path) -> None:
     In a checkout, Vite builds it. An installed package copies the engine that it carries. Raises UserError if neither
     is possible, or if `folder` holds something that is not an older engine.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "engine.js").is_file():
-        raise UserError(
-            str(folder), "something that is not an engine", "an older engine or a new name", "choose another"
-        )
+    check_replaceable(folder, (folder / "engine.js").is_file(), "an engine")
     has_node = IS_CHECKOUT and (WEB / "node_modules").is_dir() and shutil.which("npm") is not None
     if not has_node and not ENGINE.is_dir():
         wanted = "Node 20 and its packages" if IS_CHECKOUT else "a package that was built with Node"

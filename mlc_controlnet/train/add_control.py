@@ -6,6 +6,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from mlc_controlnet.checkpoint.json_file import read_json
+from mlc_controlnet.files import check_replaceable
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.base import load_unet, new_controlnet
 
@@ -21,7 +22,7 @@ def add_control(base: str, output: Path, hint_channels: int, hint_widths: tuple[
         UserError: there is no such base model, it is one for inpainting, or `output` holds something that is not a
             ControlNet.
     """
-    checkpoints.check_replaceable("--output", output, _is_controlnet(output), "a ControlNet")
+    check_replaceable(output, _is_controlnet(output), "a ControlNet", f"--output {output.absolute()}")
     unet = load_unet(base)
     torch.manual_seed(seed)
     controlnet = new_controlnet(unet, hint_channels, hint_widths)

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder, read_part_folder
+from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.checkpoint.locate import find_model, find_weights
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.options import check_class, check_options, is_tiny
@@ -172,6 +173,9 @@ def _build(source: PartSource, part: str) -> Any:
     """Build the part's module in float32. Its weights are copies, because the source's are mapped from the file."""
     module = build_empty(source, part).eval()
     weights = {name: tensor.to(torch.float32, copy=True) for name, tensor in source.read().items()}
+    if not_finite := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
+        got = f"NaN or infinity in {some(not_finite)}"
+        raise UserError(f"{part} {source.where}", got, "finite numbers", "copy or download the model again")
     try:
         module.load_state_dict(weights, assign=True)
     except RuntimeError as error:

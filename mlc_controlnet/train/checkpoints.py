@@ -77,14 +77,6 @@ def write_folder(target: Path, write: Callable[[Path], None], remedy: str = "not
     return target
 
 
-def check_replaceable(subject: str, folder: Path, is_older: bool, kind: str) -> None:
-    """Raise UserError if `folder` holds something else than an older `kind`: to write a new one would delete it."""
-    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    if not is_free and not is_older:
-        got, wanted = f"something that is not {kind}", f"{kind}, an empty folder or a new name"
-        raise UserError(f"{subject} {folder.absolute()}", got, wanted, "choose another")
-
-
 def clean(folder: Path) -> None:
     """Remove what a killed process left unfinished."""
     for leftover in [*folder.glob(f"{PARTIAL}*"), *folder.glob(f"{_DELETED}*")]:

@@ -24,6 +24,20 @@ LR_SCHEDULES = (
     "polynomial",
     "one_cycle",
 )
+LARGEST_SEED = 2**63 - 1  # of torch's generators
+# The least number that an option takes, apart from those that are checked one by one.
+_LEAST = {
+    1: (
+        "optim.lr_num_cycles", "trainer.max_steps", "trainer.epochs", "trainer.batch_size",
+        "trainer.gradient_accumulation_steps", "trainer.checkpoint_every", "trainer.checkpoints_limit", "log.every",
+        "log.images", "log.image_steps", "log.held_out_every",
+    ),
+    0: (
+        "data.workers", "data.max_bad_samples", "data.held_out", "optim.learning_rate", "optim.epsilon",
+        "optim.weight_decay", "optim.max_grad_norm", "optim.lr_warmup_steps", "optim.lr_power", "trainer.seed",
+        "log.image_every",
+    ),
+}  # fmt: skip
 _DEFAULT_KEYS = {"fill50k": ("source", "target", "prompt"), "webdataset": ("png", "jpg", "txt")}
 
 
@@ -162,12 +176,20 @@ class TrainConfig:
         check_one_of("model.prediction_type", self.model.prediction_type, (None, *PREDICTION_TYPES))
         check_one_of("data.annotator", self.data.annotator, (None, *ANNOTATORS))
         check_one_of("model.hint_channels", self.model.hint_channels, (1, 3, 4))
-        for name in ("trainer.batch_size", "trainer.gradient_accumulation_steps", "trainer.checkpoint_every"):
-            _at_least(name, self.get(name), 1)
-        for name in ("trainer.checkpoints_limit", "log.every", "log.images", "log.image_steps", "log.held_out_every"):
-            _at_least(name, self.get(name), 1)
-        for name in ("data.workers", "data.max_bad_samples", "data.held_out", "log.image_every", "trainer.seed"):
-            _at_least(name, self.get(name), 0)
+        for least, names in _LEAST.items():
+            for name in names:
+                if self.get(name) is not None and self.get(name) < least:
+                    raise UserError(name, str(self.get(name)), f"{least} or more", "choose another number")
+        if not self.model.hint_widths or min(self.model.hint_widths) < 1:
+            got = str(list(self.model.hint_widths))
+            raise UserError("model.hint_widths", got, "1 or more for each layer", "leave it out for ControlNet's own")
+        if self.trainer.seed > LARGEST_SEED:
+            raise UserError("trainer.seed", str(self.trainer.seed), f"at most {LARGEST_SEED}", "choose another number")
+        for name in ("optim.beta1", "optim.beta2"):
+            if not 0 <= self.get(name) < 1:
+                raise UserError(name, str(self.get(name)), "0 or more, and less than 1", "choose another number")
+        if self.optim.min_snr_gamma is not None and self.optim.min_snr_gamma <= 0:
+            raise UserError("optim.min_snr_gamma", str(self.optim.min_snr_gamma), "more than 0, or null", "5 is usual")
         for name in ("data.proportion_empty_prompts", "optim.ema_decay"):
             if not 0 <= self.get(name) <= 1:
                 raise UserError(name, str(self.get(name)), "0 to 1", "choose another number")
@@ -201,8 +223,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(name, str(value), f"{least} or more", "choose another number")

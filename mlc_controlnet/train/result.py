@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.errors import UserError
@@ -51,8 +52,15 @@ class RunState:
         """Restore the checkpoint that `write` wrote, and return its step, samples and data.
 
         Raises:
-            UserError: it belongs to another model.
+            UserError: it belongs to another model, or it is damaged.
         """
+        try:
+            return self._read(folder)
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            got, remedy = f"a damaged checkpoint ({error})", "delete it to resume from the one before it"
+            raise UserError(str(folder), got, "a whole one", remedy) from error
+
+    def _read(self, folder: Path) -> dict[str, Any]:
         weights = load_file(folder / "weights.safetensors")
         ours = {name: p.shape for name, p in self.model.trainable()}
         if ours != {name: tensor.shape for name, tensor in weights.items()}:

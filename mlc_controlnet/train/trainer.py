@@ -8,7 +8,7 @@ import math
 import shlex
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from mlc_controlnet.errors import FULL_DISK, UserError
+from mlc_controlnet.files import locked
 from mlc_controlnet.train import checkpoints, image_log
 from mlc_controlnet.train.base import Base, load_base_of, start_controlnet
 from mlc_controlnet.train.circles.data_set import generate_circles
@@ -37,29 +38,40 @@ from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
 
 BUILT_CHANNELS = 3  # the channels of the control images that a bundle accepts
-LEFT_BEHIND = (
-    "checkpoints",
-    "metrics.jsonl",
-    "image_log",
-    "logs",
-)  # not to be mixed with another run's
+LEFT_BEHIND = ("checkpoints", "metrics.jsonl", "image_log", "logs")  # not to be mixed with another run's
+LOCK_NAME = ".lock"
 
 
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
     """Start or resume a run. Return the folder of the result, or None if SIGTERM ended the run early.
 
     Raises:
-        UserError: there is no data, the base model does not fit, a loss is not finite, or the disk is full.
+        UserError: there is no data, the base model does not fit, a loss is not finite, the disk is full, or another run
+            has the same `out`.
     """
     accelerator = set_up_process(config.trainer)
     try:
-        with termination() as asked_to_stop:
+        with _alone_in(Path(config.out), accelerator.is_main_process), termination() as asked_to_stop:
             return Trainer(config, accelerator, log).run(asked_to_stop)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
         remedy = "make room and start again: the run resumes from its newest checkpoint"
         raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
+
+
+@contextmanager
+def _alone_in(out: Path, is_main_process: bool) -> Iterator[None]:
+    """Keep other runs out of the folder of a run: they would delete what this one is writing."""
+    if not is_main_process:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out / LOCK_NAME, wait=False) as is_ours:
+        if not is_ours:
+            remedy = "wait for it, or choose another with --output"
+            raise UserError("out", f"{out}, where another run is training", "a folder for each run", remedy)
+        yield
 
 
 class Trainer:

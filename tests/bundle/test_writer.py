@@ -157,6 +157,15 @@ def test_two_builds_of_one_bundle_do_not_mix(tmp_path):
         first.add_bytes("params/00.bin", b"1234")
 
 
+def test_where_a_disk_is_mounted_nothing_can_be_replaced():
+    """As the folders that a container shares with its host. A rename there would fail at the end of the build."""
+    with (
+        pytest.raises(UserError, match=r"/: got where a disk is mounted.* inside it, such as /bundle"),
+        BundleWriter(Path("/")),
+    ):
+        pass
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(b"cat")

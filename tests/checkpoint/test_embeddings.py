@@ -134,6 +134,7 @@ REFUSED = {
         "a(b",
         r"word: got 'a\(b', wanted a word without brackets and backslashes; name anoth",
     ),
+    "bytes that are not UTF-8": (VECTORS, "x.pt", "caf\udce9", r"word: got 'caf\\udce9', wanted a word in UTF-8"),
     "no word": (VECTORS, "x.pt", " ", "word: got '', wanted a word without"),
 }
 

@@ -100,6 +100,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
         read_tokenizer_folder(tmp_path)
 
 
+def test_merges_in_another_encoding_are_refused(folder: Path) -> None:
+    (folder / "merges.txt").write_bytes("é d".encode("latin-1"))
+    with pytest.raises(UserError, match=r"merges\.txt: got no UTF-8"):
+        read_tokenizer_folder(folder)
+
+
 def test_merges_of_another_vocabulary_are_refused(folder: Path) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\nö ä\n")
     with pytest.raises(UserError, match="got no vocabulary"):

@@ -148,3 +148,20 @@ def test_another_kind_of_file_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"ONNX")
     with pytest.raises(UserError, match=r"got a \.onnx file"):
         read_weights(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.ckpt"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS.*git lfs pull"),
+        (b"\n<!doctype html><html>", "a web page under the name of the file.*/resolve/ instead of /blob/"),
+        (b"<HTML><head>", "a web page"),
+    ],
+)
+def test_what_was_stored_in_the_place_of_a_file_is_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: got {message}"):
+        read_weights(tmp_path / name)

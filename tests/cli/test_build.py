@@ -135,6 +135,7 @@ def test_what_cannot_be_built_is_refused_by_its_option(options: str, complaint: 
 def test_a_bundle_elsewhere_has_its_site_next_to_it(tmp_path: Path) -> None:
     assert site_folder(None) == Path("dist/site")
     assert site_folder(tmp_path / "mine") == tmp_path / "mine-site"
+    assert site_folder(Path("/")) == Path("/-site")  # no name to change; the build refuses it
 
 
 def test_a_folder_that_is_not_a_site_is_refused_before_the_build(tmp_path: Path) -> None:

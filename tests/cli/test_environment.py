@@ -37,11 +37,19 @@ def _run(command: list[str]) -> str:
     return f"sys.argv = {command}; runpy.run_path({command[0]!r}, run_name='__main__')"
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"), [("file/run", "Not a directory"), ("file", "File exists"), ("loop/run", "Too many levels")]
+)
+def test_a_place_that_cannot_be_written_to_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str
+) -> None:
     (tmp_path / "file").touch()
-    place = tmp_path / "file" / "run"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    place = tmp_path / name
     assert main(["train", "--config", "circles", "--output", str(place)]) == 2
-    assert f"error: {place}: got Not a directory, wanted a place that may be used; " in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"error: {place}: got {reason}" in message
+    assert "wanted a place that may be used; " in message
 
 
 def test_what_the_system_refuses_is_the_users_to_put_right() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -64,6 +65,14 @@ def test_several_pictures_are_written_one_by_one(generate, tmp_path, capsys):
     pictures = [(tmp_path / f"out-{i}.png").read_bytes() for i in (1, 2)]
     assert pictures[0] != pictures[1]
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_name_that_is_not_utf8_is_drawn_and_told(generate, tmp_path, capsys):
+    """As files from an older Windows have it, which unpack with bytes of Latin-1."""
+    name = os.fsdecode(b"caf\xe9.png")
+    assert generate(seed=3, output=tmp_path / name) == 0
+    assert capsys.readouterr().out.endswith("caf\\udce9.png: seed 3\n")
+    assert (tmp_path / name).is_file()
 
 
 def test_the_share_of_the_steps_that_is_steered_reaches_the_pipeline(generate, tmp_path):

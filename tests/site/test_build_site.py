@@ -1,8 +1,10 @@
 import dataclasses
 import gzip
 import json
+import os
 import shlex
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from mlc_controlnet.files import previous_of
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.site import build_site as module
 from mlc_controlnet.site.build_site import build_site, check_site_folder, update_models
+from mlc_controlnet.site.hosting import prepare_for_hosts
 from mlc_controlnet.site.models_file import Listing, check_mirrors, read_models
 from tests.bundle.conftest import FILES, write_bundle
 
@@ -194,3 +197,25 @@ def test_large_files_of_the_page_have_compressed_copies(tmp_path: Path, bundle: 
     page = tmp_path / "site" / "assets" / "page-1a2b.js"
     assert gzip.decompress(page.with_name("page-1a2b.js.gz").read_bytes()) == page.read_bytes()
     assert not list((tmp_path / "site" / "bundle").rglob("manifest.json.gz"))  # another ControlNet changes it in place
+
+
+def test_two_builds_that_end_at_the_same_time_are_both_in_the_site(
+    tmp_path: Path, bundle: Bundle, manifest: Manifest, carried_page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, site, processes = bundle_named("other", tmp_path, manifest), tmp_path / "site", []
+
+    def while_another_build_ends(folder: Path, mirrors: list[str]) -> None:
+        if not processes:
+            processes.append(os.fork())
+            if processes == [0]:
+                try:
+                    build_site(other, site)
+                finally:
+                    os._exit(0)
+            time.sleep(0.2)  # without a lock, the other one would have removed this one's folder by now
+        prepare_for_hosts(folder, mirrors)
+
+    monkeypatch.setattr(module, "prepare_for_hosts", while_another_build_ends)
+    build_site(bundle, site)
+    os.waitpid(processes[0], 0)
+    assert [entry.name for entry in read_models(site)] == ["other", "tiny"]

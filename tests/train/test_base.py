@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.add_control import add_control, changes_nothing
@@ -185,4 +185,14 @@ def test_a_model_with_a_part_missing_is_named(tmp_path: Path, tiny_base: Path) -
     folder = shutil.copytree(tiny_base, tmp_path / "base")
     shutil.rmtree(folder / "vae")
     with pytest.raises(UserError, match="vae"):
+        load_base(folder)
+
+
+def test_a_base_whose_weights_are_no_numbers_is_refused_before_the_first_step(tiny_base: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_base, tmp_path / "base")
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights["conv_in.bias"][0] = torch.nan
+    save_file(weights, file)
+    with pytest.raises(UserError, match=r"unet .*: got NaN or infinity in 1 tensor\(s\) \(conv_in\.bias\)"):
         load_base(folder)

@@ -4,6 +4,7 @@ import argparse
 import errno
 import itertools
 import json
+import os
 import shlex
 import shutil
 import threading
@@ -19,11 +20,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from mlc_controlnet.cli import build
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import locked
 from mlc_controlnet.train import image_log
 from mlc_controlnet.train.config import TrainConfig
 from mlc_controlnet.train.metrics import Metrics, read_metrics
 from mlc_controlnet.train.process import make_accelerator
-from mlc_controlnet.train.trainer import Trainer, train
+from mlc_controlnet.train.trainer import LOCK_NAME, Trainer, train
 from tests.train.conftest import same_weights, weights_below, write_set
 
 MakeConfig = Callable[..., TrainConfig]
@@ -428,3 +430,36 @@ def test_a_full_disk_is_an_error_wherever_it_is_met(make_config: MakeConfig, mon
     lines: list[str] = []
     train(config, lines.append)
     assert any(line.startswith("resuming from") and line.endswith("step-00000002") for line in lines)
+
+
+def test_two_runs_do_not_share_a_folder(make_config: MakeConfig) -> None:
+    """Each would delete the checkpoint that the other one is writing."""
+    config = make_config(trainer__max_steps=1)
+    out, (told, tell), (wait, let_go) = Path(config.out), os.pipe(), os.pipe()
+    out.mkdir()
+    other = os.fork()
+    if other == 0:
+        with locked(out / LOCK_NAME, wait=False):
+            os.write(tell, b"!")
+            os.read(wait, 1)
+        os._exit(0)
+    os.read(told, 1)
+    with pytest.raises(UserError, match=r"out: got .*out, where another run is training"):
+        train(config, quiet)
+    assert [path.name for path in out.iterdir()] == [LOCK_NAME]
+    os.write(let_go, b"!")
+    os.waitpid(other, 0)
+    train(config, quiet)
+
+
+def test_a_damaged_checkpoint_is_named(make_config: MakeConfig) -> None:
+    config = make_config(trainer__max_steps=1)
+    train(config, quiet)
+    (checkpoint,) = (Path(config.out) / "checkpoints").iterdir()
+    for name in ("weights.safetensors", "optimizer.safetensors", "state.json"):
+        whole = (checkpoint / name).read_bytes()
+        (checkpoint / name).write_bytes(whole[:-9])
+        with pytest.raises(UserError, match=rf"{checkpoint.name}: got a damaged checkpoint .*delete it to resume"):
+            train(config, quiet)
+        (checkpoint / name).write_bytes(whole)
+    train(config, quiet)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mlc_controlnet.files import check_replaceable
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.data.fill50k import Row
 from mlc_controlnet.train.data.rows import RowSet
@@ -71,7 +72,7 @@ def open_cache(
 
     Raises UserError if `folder` holds something that is not a cache.
     """
-    checkpoints.check_replaceable("data.cache", folder, (folder / "cache.json").is_file(), "a cache")
+    check_replaceable(folder, (folder / "cache.json").is_file(), "a cache", f"data.cache {folder.absolute()}")
     fingerprint = _fingerprint(rows, parts)
     if _is_current(folder / "cache.json", fingerprint, rows):
         return

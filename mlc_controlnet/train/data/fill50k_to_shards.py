@@ -3,6 +3,8 @@
 import contextlib
 import io
 import itertools
+import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mlc_controlnet.train.data.samples import CONTROL_IMAGE, PICTURE, describe_p
 JPEG_QUALITY = 95
 SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n"}
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_SHARD = re.compile("[0-9]{5,}")
 
 
 def fill50k_to_shards(
@@ -34,14 +37,21 @@ def fill50k_to_shards(
     must name that extension. A file that already has its format is copied byte for byte, any other is turned upright
     first. Samples that cannot be read are skipped, and `log` names each of them.
 
-    Returns the numbers of samples, of shards and of skipped samples. Raises UserError if there is no set, or if none of
-    its samples can be read.
+    Shards of an earlier conversion are replaced.
+
+    Returns the numbers of samples, of shards and of skipped samples. Raises UserError if there is no set, if none of
+    its samples can be read, or if `output` holds more shards than the set has.
     """
     if shard_samples < 1:
         raise UserError("--shard-samples", str(shard_samples), "1 or more", "choose another number")
     if image_extension != "jpg" and not (image_extension.endswith(".png") and image_extension != ".png"):
         raise UserError("--image-extension", repr(image_extension), "jpg, or one like image.png", "choose one of these")
     rows = read_rows(folder)
+    most = math.ceil(len(rows) / shard_samples)
+    if others := _shards_from(output, most):
+        got, wanted = f"{len(others)} shards of another set ({others[0].name}, ...)", f"at most {most}, as this set has"
+        remedy = "delete them, or choose another folder: a run would read them too"
+        raise UserError(f"--output {output}", got, wanted, remedy)
     skipped: list[str] = []
     samples = _samples(folder, rows, image_extension, skipped, log)
     output.mkdir(parents=True, exist_ok=True)
@@ -55,9 +65,16 @@ def fill50k_to_shards(
                 writer.write({"__key__": f"{written:06d}", **sample})
                 written += 1
         shards += 1
+    for older in _shards_from(output, shards):  # more samples could be read then
+        older.unlink()
     if written == 0:
         raise UserError(str(folder), f"{len(skipped)} samples that cannot be read", "one or more", "check its files")
     return written, shards, len(skipped)
+
+
+def _shards_from(output: Path, number: int) -> list[Path]:
+    """List the shards in a folder from this number on."""
+    return sorted(path for path in output.glob("*.tar") if _SHARD.fullmatch(path.stem) and int(path.stem) >= number)
 
 
 def _samples(

@@ -9,6 +9,7 @@ different lengths cannot block a run.
 import glob
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ from mlc_controlnet.train.data.samples import (
 from mlc_controlnet.train.data.text import decode_text
 from mlc_controlnet.train.randomness import seed_of
 
+_PROTOCOL = re.compile("(pipe|file):|[a-z0-9+.-]+://")
 EMPTY_EPOCHS = 2  # a reader that finds no sample in so many successive epochs gives up
 
 
@@ -65,7 +67,11 @@ def expand(path: str) -> tuple[str, ...]:
 
 
 def _matches(url: str) -> list[str]:
-    return sorted(glob.glob(url)) if "*" in url and ":" not in url else [url]  # noqa: PTH207 - absolute ones too
+    if _PROTOCOL.match(url):
+        return [url]
+    files = sorted(glob.glob(url)) if "*" in url else [url]  # noqa: PTH207 - absolute ones too
+    # webdataset takes what stands before a colon for a protocol, unless a slash comes first.
+    return [str(Path(file).absolute()) if ":" in file else file for file in files]
 
 
 def _fingerprint(urls: tuple[str, ...]) -> str:

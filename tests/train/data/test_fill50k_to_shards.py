@@ -87,3 +87,25 @@ def test_a_run_on_shards_in_two_halves_equals_a_run_in_one(
     whole = train(make_config(out=str(tmp_path / "whole"), trainer__max_steps=14, **options), quiet)
     train(make_config(trainer__max_steps=7, **options), quiet)
     assert same_weights(whole, train(make_config(trainer__max_steps=14, **options), quiet))
+
+
+def test_a_conversion_leaves_no_shard_of_an_earlier_one(tmp_path: Path, tiny_set: Path) -> None:
+    """A run on `shards/*.tar` would read its samples a second time."""
+    shards = tmp_path / "shards"
+    fill50k_to_shards(tiny_set, shards, 4, log=quiet)
+    before = {path.name: path.read_bytes() for path in shards.iterdir()}
+    with pytest.raises(
+        UserError, match=r"shards: got 2 shards of another set \(00001\.tar, \.\.\.\), wanted at most 1"
+    ):
+        fill50k_to_shards(tiny_set, shards, 10, log=quiet)
+    assert {path.name: path.read_bytes() for path in shards.iterdir()} == before
+    (shards / "other-00007.tar").touch()
+    assert fill50k_to_shards(tiny_set, shards, 4, log=quiet) == (10, 3, 0)
+
+
+def test_samples_that_became_unreadable_leave_no_older_shard(tmp_path: Path) -> None:
+    folder, shards = write_set(tmp_path / "set", 3), tmp_path / "shards"
+    fill50k_to_shards(folder, shards, 1, log=quiet)
+    (folder / "source" / "0.png").unlink()
+    assert fill50k_to_shards(folder, shards, 1, log=quiet) == (2, 2, 1)
+    assert sorted(path.name for path in shards.iterdir()) == ["00000.tar", "00001.tar"]

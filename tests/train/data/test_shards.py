@@ -199,3 +199,12 @@ def test_more_readers_than_samples_end_with_a_message_and_not_with_a_hang(tmp_pa
     shards = source(write_shards(tmp_path, [1]))
     with pytest.raises(UserError, match="no sample for reader 1 of 2"):
         take(ShardStream(shards, 1, 1, 2, 0), 1)
+
+
+@pytest.mark.parametrize("pattern", ["{000..001}.tar", "*.tar"])
+def test_a_folder_may_have_a_colon_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    (tmp_path / "run-12:30").mkdir()
+    write_shards(tmp_path / "run-12:30", [2, 1])
+    monkeypatch.chdir(tmp_path)
+    samples = list(read_epoch(source(f"run-12:30/{pattern}"), 0, 0, 1))
+    assert [sample.problem for sample in samples] == [None, None, None]
