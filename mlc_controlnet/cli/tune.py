@@ -79,8 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recheck",
         action="store_true",
-        help="of --target llvm: only measure the records of this processor again, twice each, and take out those that "
-        "are not clearly faster than the rules both times; best on a machine that does nothing else",
+        help="only judge the records of this device or of the chips again, and take out those that are not clearly "
+        "faster than the rules; what is measured, twice each: best on a machine that does nothing else",
     )
     parser.add_argument(
         "--report",
@@ -177,8 +177,6 @@ def check_options(options: argparse.Namespace) -> str:
         raise UserError(
             f"--runner {runner}", "--tracker or --key beside it", "neither", "leave it out, or --runner rpc"
         )
-    if options.recheck and options.target != "llvm":
-        raise UserError(f"--target {options.target}", "--recheck beside it", "--target llvm", "run the search again")
     if runner != LOCAL and options.cpu is not None:
         raise UserError("--cpu", f"--runner {runner} beside it", "--runner local", "leave it out")
     if options.cpu is not None:

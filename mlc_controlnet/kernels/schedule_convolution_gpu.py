@@ -5,6 +5,19 @@ and four comparisons, again for each of the 3x3 taps. Here a workgroup keeps a t
 and of the weights in workgroup memory, and all taps read the same tile. What was fused with the convolution stays:
 padding, upsampling or a norm is computed as the input is brought in; bias, residual and silu on the sums.
 
+A tile is 64 channels x 8 x 8 pixels, or half or a quarter of it where those divide better among a GPU's SIMDs.
+Predicted, of the whole tile's time on a W7900, a W6800 and an RTX 4090, the same at any depth:
+
+                                                                float16               float32
+    160 tiles, 640 channels at 32x32 or 1280 at 16x16    half   0.98 0.76 0.94        1.01 0.75 1.02
+    320 tiles, 320 channels at 64x64                     half   0.98 1.01 0.71        1.01 1.00 0.77
+                                                      quarter   0.91 0.96 0.72        1.27 0.95 0.84
+    1440 tiles and more                                 whole   fewer reads of what the prediction leaves out: caches
+
+160 tiles are 3 for the busiest of 60 units, of which one of its two SIMDs runs two: 320 of half the size are 6. With
+packed weights half a tile takes 1.06 of the time where it fills no better, a quarter 0.96 1.02 0.72 of 320 tiles' time.
+In float32 RDNA 3 issues two products at once in waves of 64 threads alone, and a quarter of a tile has 32.
+
 Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
 3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
 hide behind the arithmetic already, and transforms and barriers take much of the rest. In turns with this kernel's
@@ -12,7 +25,7 @@ forerunner it was 1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -27,12 +40,19 @@ from tvm.s_tir.schedule import SBlockRV
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, anchor
+from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.doubled_convolution import PHASES
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.tunable import Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
+from mlc_controlnet.kernels.workgroups import (
+    ENOUGH_WORKGROUPS,
+    WORKGROUP_BYTES,
+    WORTH_ANOTHER_TILE,
+    busiest_simd,
+    mean_share,
+)
 
 VERSION = 1  # of what a search's decisions mean
 
@@ -44,9 +64,32 @@ MOST_VECTORS = 4  # of a thread's channels, or its rows, likewise
 LEAST_PRODUCTS = 128 * 9  # a sum of a part: with fewer, a launch more takes as long
 POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 
+# Smaller tilings.
+LEAST_TAPS = 9  # with four, what is brought in counts: predicted 1.09 for half a tile of a doubled picture
+# Of the time where both fill a GPU, as the GPUs' compilers take it: 0.94 to 1.02 for half a tile of numbers.
+HALF_DECODING = 1.06  # it decodes for half as many pixels
+QUARTER, QUARTER_DECODING = 1.04, 1.1
 
-def choose_tiling(shape: ConvolutionShape) -> Tiling:
-    """Choose 64 channels x 8 x 8 pixels for 64 threads, or as many pixels more as there are fewer channels."""
+
+def choose_tiling(shape: ConvolutionShape, decodes: bool = False) -> Tiling:
+    """Choose the tiling of `whole_tiling`, or a smaller one whose workgroups keep GPUs busier.
+
+    Busier: in less time on the geometric mean over GPUS, and on none of them in a twentieth more. A smaller one brings
+    more to workgroup memory for each product, so it must have something to fill.
+
+    decodes: the weights are packed, and each workgroup decodes those that it needs.
+    """
+    whole = whole_tiling(shape)
+    best, least = whole, WORTH_ANOTHER_TILE
+    for tiling, factor in _smaller_tilings(whole, shape, decodes):
+        mean = mean_share([factor * time for time in _times(tiling, shape)], _times(whole, shape))
+        if mean < least:
+            best, least = tiling, mean
+    return best
+
+
+def whole_tiling(shape: ConvolutionShape) -> Tiling:
+    """Return 64 channels x 8 x 8 pixels for 64 threads, or as many pixels more as there are fewer channels."""
     channels = max(LANES, min(CHANNELS, next_power_of_two(shape.channels)))
     rows = min(ROWS if channels > CHANNELS // 4 else MOST_ROWS, next_power_of_two(shape.height))
     columns = min(COLUMNS * CHANNELS // channels * ROWS // rows, MOST_COLUMNS, next_power_of_two(shape.width))
@@ -67,15 +110,39 @@ def choose_tiling(shape: ConvolutionShape) -> Tiling:
 
 def choose_parts(shape: ConvolutionShape) -> int:
     """Return into how many parts to split the input channels, a power of two: as few as fill a GPU."""
-    tiling = choose_tiling(shape)
-    tiles = ceil_div(shape.height, tiling.rows) * ceil_div(shape.width, tiling.columns)
-    workgroups = shape.batch * tiles * ceil_div(shape.channels, tiling.channels)
+    tiling = whole_tiling(shape)
+    workgroups = _workgroups(tiling, shape)
     step, parts = tiling.depth_vectors * LANES, 1
     while workgroups * parts < ENOUGH_WORKGROUPS and shape.depth % (2 * parts * step) == 0:
         if shape.depth * shape.taps // (2 * parts) < LEAST_PRODUCTS:
             break
         parts *= 2
     return parts
+
+
+def _smaller_tilings(whole: Tiling, shape: ConvolutionShape, decodes: bool) -> Iterator[tuple[Tiling, float]]:
+    """Yield smaller tilings, and the time that the same products take under them where both fill a GPU."""
+    if shape.taps < LEAST_TAPS or whole.columns < 2 * LANES or whole.channel_vectors < 2:
+        return
+    if shape.dtype == "float32" and shape.strides != (1, 1):
+        return  # half a tile reads workgroup memory too often there: predicted 1.24 of the time on a W7900
+    half = replace(whole, columns=whole.columns // 2)
+    yield replace(half, channel_vectors=1), HALF_DECODING if decodes else 1.0
+    is_large = whole.channels == CHANNELS and _workgroups(whole, shape) >= ENOUGH_WORKGROUPS
+    if is_large and whole.rows_a_thread == 2 and shape.dtype == "float16":
+        quarter = replace(half, channels=whole.channels // 2, rows_a_thread=1)
+        yield quarter, QUARTER_DECODING if decodes else QUARTER
+
+
+def _times(tiling: Tiling, shape: ConvolutionShape) -> list[float]:
+    """Return how long the busiest SIMD of each of GPUS takes, in products of as many threads as it runs at once."""
+    products = tiling.channel_vectors * tiling.rows_a_thread * shape.depth * shape.taps
+    return [products * waves for waves in busiest_simd(_workgroups(tiling, shape), math.prod(tiling.threads))]
+
+
+def _workgroups(tiling: Tiling, shape: ConvolutionShape) -> int:
+    tiles = ceil_div(shape.height, tiling.rows) * ceil_div(shape.width, tiling.columns)
+    return shape.batch * tiles * ceil_div(shape.channels, tiling.channels)
 
 
 def _workgroup_bytes(tiling: Tiling, shape: ConvolutionShape) -> int:
@@ -104,7 +171,7 @@ class Convolution(GPUScheduleRule):
         found = _find(schedule)
         if found is None:
             return None
-        tiling = choose_tiling(_describe(schedule, found.reduction))
+        tiling = choose_tiling(_describe(schedule, found.reduction), _decodes(schedule, found))
         return Schedule(tvm.IRModule({"main": _build(func, schedule, found, tiling)}), enable_check=False)
 
 
@@ -127,7 +194,7 @@ def list_tilings(shape: ConvolutionShape) -> list[Tiling]:
         <= math.prod((tiling := Tiling(channels, rows, columns, channel_vectors, rows_a_thread, depth_vectors)).threads)
         <= MOST_THREADS
         and _workgroup_bytes(tiling, shape) <= WORKGROUP_BYTES
-        and tiling.sums_in_float16(shape) == choose_tiling(shape).sums_in_float16(shape)  # else as accurate, or less
+        and tiling.sums_in_float16(shape) == whole_tiling(shape).sums_in_float16(shape)  # else as accurate, or less
     ]
 
 
@@ -142,7 +209,7 @@ def tunable_convolution(function: tirx.PrimFunc, _target: Target) -> Tunable | N
     form = (f"strides {shape.strides[0]} {shape.strides[1]}", shape.dtype)
     return Tunable(
         Operation("convolution_gpu", VERSION, axes, form, params_of(function)),
-        asdict(choose_tiling(shape)),
+        asdict(choose_tiling(shape, _decodes(schedule, found))),
         lambda: [asdict(tiling) for tiling in list_tilings(shape)],
         lambda decisions: _build(function, schedule, found, Tiling(**decisions)),
         math.prod(axes),
@@ -170,6 +237,11 @@ def _describe(schedule: Schedule, convolution: SBlockRV) -> ConvolutionShape:
     kernel_y, kernel_x = kernel
     strides = _strides(schedule, convolution)
     return ConvolutionShape(batch, channels, height, width, depth, (kernel_y, kernel_x), strides, dtype)
+
+
+def _decodes(schedule: Schedule, found: Anchored) -> bool:
+    """Return whether weights are packed; those that are only widened cost an instruction."""
+    return any(is_decoding(schedule.get(block)) for block in found.weights)
 
 
 def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -> Elementwise:

@@ -14,7 +14,7 @@ from tvm.relax import transform
 
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
 from mlc_controlnet.kernels.float16_sums import run_length
-from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_tiling
+from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_tiling, whole_tiling
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
@@ -208,8 +208,8 @@ def test_half_precision_is_summed_in_single_after_a_row_of_taps() -> None:
     assert func is not None
     wgsl = build_wgsl(func)
     assert "var<workgroup> window : array<vec4<f16>" in wgsl
-    assert "var total : array<vec4<f32>, 16>" in wgsl
-    assert "var run : array<vec4<f16>, 16>" in wgsl
+    assert "var total : array<vec4<f32>, 8>" in wgsl
+    assert "var run : array<vec4<f16>, 8>" in wgsl
     assert run_length("float16", 12) == 12  # three taps of four channels
 
 
@@ -289,4 +289,27 @@ def test_every_tiling_fits_any_device(channels: int, kernel: int, stride: int, d
 def test_few_channels_have_as_many_threads() -> None:
     for channels in (4, 16, 32, 64, 320):
         shape = ConvolutionShape(1, channels, 64, 64, 320, (3, 3), (1, 1), "float16")
-        assert np.prod(choose_tiling(shape).threads) == 64
+        assert np.prod(whole_tiling(shape).threads) == 64
+        assert np.prod(choose_tiling(shape).threads) == (32 if channels == 320 else 64)
+
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "side", "single", "half", "packed"),
+    [
+        (1, 640, 32, 2, 2, 1),  # 160 tiles are 3 for the busiest of 60 units, 6 of half the size
+        (2, 1280, 16, 2, 2, 1),
+        (1, 320, 64, 2, 4, 4),  # 320 are 4 for the busiest of 96, 1280 of a quarter 14
+        (1, 128, 512, 1, 1, 1),  # 8192 fill any GPU
+    ],
+)
+def test_tiles_shrink_where_smaller_ones_fill_gpus_better(
+    batch: int, channels: int, side: int, single: int, half: int, packed: int
+) -> None:
+    """In float16, float32 and packed: a tile of packed weights decodes them, for as many pixels as it has."""
+
+    def share(dtype: str, decodes: bool = False) -> float:
+        shape = ConvolutionShape(batch, channels, side, side, 320, (3, 3), (1, 1), dtype)
+        whole, tiling = (t.channels * t.rows * t.columns for t in (whole_tiling(shape), choose_tiling(shape, decodes)))
+        return whole / tiling
+
+    assert (share("float32"), share("float16"), share("float16", decodes=True)) == (single, half, packed)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlc_controlnet.kernels.tunable import Decisions
-from mlc_controlnet.passes.schedule.tuning_records import MEASURED, RECORDS_FILE, Record, read_file
+from mlc_controlnet.passes.schedule.tuning_records import MEASURED, PREDICTED, RECORDS_FILE, Record, read_file
 from mlc_controlnet.tuning.judge import Comparison
 from mlc_controlnet.tuning.recheck import recheck
 from mlc_controlnet.tuning.records import append_record
@@ -64,6 +64,11 @@ def test_a_decision_outside_of_the_space_is_taken_out_unmeasured(tmp_path: Path)
     assert recheck_all(tmp_path, [odd], FakeJudge())[0] == []
 
 
+def test_what_the_rules_decide_by_now_is_taken_out_unmeasured(tmp_path: Path) -> None:
+    records, lines = recheck_all(tmp_path, [dataclasses.replace(OURS, decisions=TASK.tunable.chosen)], FakeJudge())
+    assert not records and lines[0].endswith("what the rules decide")
+
+
 def test_what_the_judge_cannot_measure_stays(tmp_path: Path) -> None:
     """Another device's, and an operation that the model does not have; a line that is no record, too."""
     others = [dataclasses.replace(OURS, device="Xeon"), changed()]
@@ -71,3 +76,34 @@ def test_what_the_judge_cannot_measure_stays(tmp_path: Path) -> None:
     (tmp_path / "v3" / RECORDS_FILE).write_bytes(b"\xff\n")
     assert recheck_all(tmp_path, [*others, OURS], FakeJudge(1.0, 1.0))[0] == others
     assert (tmp_path / "v3" / RECORDS_FILE).read_bytes().startswith(b"\xff\n")
+
+
+class FakePredictions:
+    """Predicts for two chips, once for each record: the given ratios."""
+
+    how, batch, finalists = PREDICTED, 1, 1
+    devices, families = ("navi31", "sm_89"), {"navi31": "rdna3", "sm_89": "ada"}
+
+    def __init__(self, *ratios: float) -> None:
+        self.ratios = ratios
+
+    def compare(self, _task: Task, finalists: Sequence[Decisions]) -> list[Comparison]:
+        rules = dict.fromkeys(self.devices, 4e-6)
+        times = {chip: 4e-6 * ratio for chip, ratio in zip(self.devices, self.ratios, strict=True)}
+        return [Comparison(one, times, rules, 99.0) for one in finalists]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "left"),
+    [((0.9, 1.04), 1), ((0.97, 1.0), 0), ((0.7, 1.06), 0)],
+    ids=["it wins on the mean", "the rules are as good by now", "it loses too much on one chip"],
+)
+def test_predictions_of_all_chips_stay_or_go_together(ratios: tuple[float, float], left: int, tmp_path: Path) -> None:
+    for chip, family in FakePredictions.families.items():
+        append_record(tmp_path / family, dataclasses.replace(OURS, device=chip, how=PREDICTED))
+    lines = list(recheck([TASK], FakePredictions(*ratios), tmp_path, "tune --recheck"))
+    for ratio, family in zip(ratios, FakePredictions.families.values(), strict=True):
+        records, _ = read_file(tmp_path / family / RECORDS_FILE)
+        assert [record.ratio for record in records] == [pytest.approx(ratio)] * left
+        assert (tmp_path / family / "about.json").exists()
+    assert lines[-1].startswith(f"2 records predicted again for navi31 and sm_89, {2 - 2 * left} taken out; ")
