@@ -12,9 +12,11 @@ only their sums over inputs and over outputs are kept, whose product is near the
 3): all squares of Stable Diffusion XL would be 8 GB.
 
 Weights stay float16. A layer's is widened while the layer runs, in the forward and again in the backward pass. Of a
-large weight a sample of outputs is rounded to see what a format does to it.
+large weight a sample of outputs is rounded to see what a format does to it. A weight matters in a large picture as it
+does in a small one, which takes less time and memory.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +27,13 @@ from torch.utils.checkpoint import checkpoint as run_again
 
 from mlc_controlnet.capture import Param, Quantizer, Rows, build_references, example_inputs, wrap
 from mlc_controlnet.checkpoint import Checkpoint, give_back
+from mlc_controlnet.components import ModelShape
 from mlc_controlnet.quantize.scheme import PALETTE, Scheme
 
 LAYERS = (nn.Conv2d, nn.Linear)
 PROBES = 2  # of signs, for each input
 SEED = 1
+MOST_PIXELS = 512 * 512  # of the picture that gradients are taken on
 SAMPLED_NUMBERS = 2**18  # of a weight, at least: 16 tables of 64 numbers
 
 Inputs = tuple[torch.Tensor, ...]
@@ -61,6 +65,7 @@ def measure_sensitivities(
     checkpoint: Checkpoint,
     components: Iterable[str],
     inputs: Mapping[str, Sequence[Inputs]] | None = None,
+    most_pixels: int = MOST_PIXELS,
 ) -> dict[str, SquaredGradients]:
     """Return the mean of g^2 for the weights of convolutions and linear layers, summed over the components.
 
@@ -69,13 +74,15 @@ def measure_sensitivities(
     Args:
         components: those whose outputs count, each as much as another.
         inputs: of each component, float32 and int32; where there are none, one of `example_inputs`.
+        most_pixels: those examples are for a picture of so many at most.
     """
     names = checkpoint.names_by_identity()
+    specs = dataclasses.replace(checkpoint, shape=_smaller(checkpoint.shape, most_pixels)).specs
     wrapped = wrap(checkpoint)
     references = build_references(checkpoint, prepare=lambda layer: None)  # `_observe` does
     sums: dict[str, SquaredGradients] = {}
     for component in components:
-        given = (inputs or {}).get(component) or [example_inputs(checkpoint.specs[component], "float32", SEED)]
+        given = (inputs or {}).get(component) or [example_inputs(specs[component], "float32", SEED)]
         layers = {path: layer for path, layer in wrapped[component].named_modules() if isinstance(layer, LAYERS)}
         tensors = {path: names[id(layer.weight)] for path, layer in layers.items()}
         _add_squares(references.pop(component), tensors, given, sums)
@@ -112,6 +119,19 @@ def expected_errors(
         decoded = (quantizer or Quantizer()).try_out(weight, stored, scheme)
         errors.append(larger * float((sample * (decoded - stored).square()).sum()))
     return errors
+
+
+def _smaller(shape: ModelShape, most_pixels: int) -> ModelShape:
+    """Return the shape for a picture of so many pixels at most, about as wide for its height.
+
+    The smallest is a cell of the UNet's coarsest level.
+    """
+    factor = math.sqrt(most_pixels / (shape.height * shape.width))
+    if factor >= 1:
+        return shape
+    cell = shape.vae_scale_factor * 2 ** (len(shape.unet_channels) - 1)
+    height, width = (max(1, int(size * factor) // cell) * cell for size in (shape.height, shape.width))
+    return dataclasses.replace(shape, height=height, width=width)
 
 
 def _sampled_outputs(schemes: Sequence[Scheme], least_numbers: int) -> torch.Tensor:
