@@ -30,7 +30,7 @@ export function checkHires(settings: Settings, request: GenerateRequest, manifes
 }
 
 /** The size of the second pass: whole pixels, the halves of them rounded up. */
-export function hiresSize({ height, width, hiresScale }: Settings): Size {
+export function hiresSize({ height, width, hiresScale }: Pick<Settings, "height" | "width" | "hiresScale">): Size {
   const scale = hiresScale as number;
   return { height: Math.floor(height * scale + 0.5), width: Math.floor(width * scale + 0.5) };
 }

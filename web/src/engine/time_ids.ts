@@ -11,7 +11,8 @@ import { readsTimeIds } from "./model_traits.ts";
 import { words } from "./option_text.ts";
 import type { GenerateRequest, Settings } from "./request.ts";
 
-const OF_XL = [
+/** Options that only Stable Diffusion XL reads. */
+export const OF_XL = [
   "prompt2",
   "negativePrompt2",
   "originalSize",

@@ -1,8 +1,6 @@
 /** Make control images of pictures, in workers that are started for the first annotator of their kind. */
 
 import type { Image } from "../../worker";
-import { t } from "../text";
-import { PageError } from "../text/page_error";
 import type { Annotation } from "./annotation";
 import { annotateByOnnx } from "./onnx_models";
 import type { AnnotateCall } from "./opencv_worker";
@@ -10,7 +8,7 @@ import { WorkerCalls } from "./worker_calls";
 
 const openCv = new WorkerCalls<AnnotateCall>(
   () => new Worker(new URL("./opencv_worker.ts", import.meta.url), { type: "module", name: "annotators" }),
-  () => new PageError(t.peek().annotatorScript, t.peek().annotatorScriptMissing("OpenCV.js")),
+  "OpenCV.js",
 );
 
 /** Apply an annotator to a picture at the model's size. Throws PageError if its script cannot be loaded. */

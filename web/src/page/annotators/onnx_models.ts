@@ -26,7 +26,7 @@ let nextId = 1;
 
 const worker = new WorkerCalls<OnnxCall>(
   () => new Worker(new URL("./onnx_worker.ts", import.meta.url), { type: "module", name: "onnx" }),
-  () => new PageError(t.peek().annotatorScript, t.peek().annotatorScriptMissing("onnxruntime-web")),
+  "onnxruntime-web",
 );
 
 /** Open a model's file. Throws PageError for a file that is none, and for a model that reads no picture. */
@@ -69,5 +69,9 @@ export function sizeFor(
 
 function accepted<Answer extends object>(answer: Answer | OnnxRefusal, name: string): Answer {
   if (!("refused" in answer)) return answer;
-  throw new PageError(name, t.peek().onnxErrors[answer.refused](answer.got));
+  const { refused, got } = answer;
+  throw new PageError(
+    () => name,
+    () => t.value.onnxErrors[refused](got),
+  );
 }

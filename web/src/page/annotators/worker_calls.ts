@@ -1,5 +1,8 @@
 /** Calls of a worker that is started for the first of them. */
 
+import { t } from "../text";
+import { PageError } from "../text/page_error";
+
 interface Waiting {
   readonly resolve: (reply: never) => void;
   readonly reject: (error: unknown) => void;
@@ -15,8 +18,8 @@ export class WorkerCalls<Call extends object> {
 
   constructor(
     private readonly start: () => Worker,
-    /** Makes the error for a script that could not be fetched. */
-    private readonly notLoaded: () => Error,
+    /** What it runs, for the error that it could not be fetched. */
+    private readonly script: string,
   ) {}
 
   call<Answer>(call: Call, transfer: Transferable[] = []): Promise<Answer> {
@@ -26,6 +29,13 @@ export class WorkerCalls<Call extends object> {
       this.waiting.set(id, { resolve, reject });
       this.worker?.postMessage({ ...call, id }, transfer);
     });
+  }
+
+  private notLoaded(): PageError {
+    return new PageError(
+      () => t.value.annotatorScript,
+      () => t.value.annotatorScriptMissing(this.script),
+    );
   }
 
   private listen(worker: Worker): Worker {

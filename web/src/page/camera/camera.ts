@@ -29,7 +29,10 @@ export async function openCamera(id?: string): Promise<MediaStream> {
 }
 
 export function cameraError(reason: keyof ReturnType<typeof t.peek>["cameraErrors"]): PageError {
-  return new PageError(t.peek().camera, t.peek().cameraErrors[reason]);
+  return new PageError(
+    () => t.value.camera,
+    () => t.value.cameraErrors[reason],
+  );
 }
 
 /** The cameras of this machine. Their names are known once one is open. */

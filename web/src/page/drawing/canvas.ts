@@ -19,9 +19,13 @@ export async function readPicture(file: File, subject: Subject): Promise<Image> 
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    const complaint = t.peek().noPictureFile;
-    const got = file.type && !file.type.startsWith("image/") ? file.type : complaint.got;
-    throw new PageError(nameOf(file, subject), { ...complaint, got });
+    throw new PageError(
+      () => nameOf(file, subject),
+      () => {
+        const complaint = t.value.noPictureFile;
+        return { ...complaint, got: file.type && !file.type.startsWith("image/") ? file.type : complaint.got };
+      },
+    );
   }
   checkSize(bitmap, file, subject); // of the formats whose headers are not read
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
@@ -33,11 +37,15 @@ export async function readPicture(file: File, subject: Subject): Promise<Image> 
 
 function checkSize(size: Size | undefined, file: File, subject: Subject): void {
   if (size === undefined || size.width * size.height <= 1e6 * MOST_MEGAPIXELS) return;
-  throw new PageError(nameOf(file, subject), t.peek().tooManyPixels(size.width, size.height, MOST_MEGAPIXELS));
+  const { width, height } = size;
+  throw new PageError(
+    () => nameOf(file, subject),
+    () => t.value.tooManyPixels(width, height, MOST_MEGAPIXELS),
+  );
 }
 
 function nameOf(file: File, subject: Subject): string {
-  return `${t.peek().subjects[subject]} ${file.name}`;
+  return `${t.value.subjects[subject]} ${file.name}`;
 }
 
 /** Paint `image` onto `canvas`, which takes its size. */

@@ -66,7 +66,7 @@ function ProgressBar({ studio, run, models }: PictureProps) {
       <progress id="progress" max={1} value={fraction} aria-labelledby="status" />
       <div class="row">
         <p id="status" role="status">
-          {text}
+          {text()}
         </p>
         {isRunning && (
           <button

@@ -24,7 +24,7 @@ export class LoadProgress {
   get text(): string {
     const download = this.phases.get("download");
     const compile = this.phases.get("compile");
-    const { loading, loadingParts, loadingBytes, loadingKernels } = t.peek();
+    const { loading, loadingParts, loadingBytes, loadingKernels } = t.value;
     const parts: string[] = [];
     if (download !== undefined) parts.push(loadingBytes(megabytes(download.done), megabytes(download.total)));
     if (compile !== undefined) parts.push(loadingKernels(compile.done, compile.total));
@@ -35,8 +35,8 @@ export class LoadProgress {
 /** Return for example "Step 3 of 20, about 12 s left". `elapsedMs` counts from the begin of the first step. */
 export function stepText(index: number, count: number, elapsedMs: number): string {
   const left = ((count - index - 1) * elapsedMs) / (index + 1) / 1000;
-  const rest = left >= 1 ? t.peek().timeLeft(Math.round(left)) : "";
-  return t.peek().step(index + 1, count) + rest;
+  const rest = left >= 1 ? t.value.timeLeft(Math.round(left)) : "";
+  return t.value.step(index + 1, count) + rest;
 }
 
 /** Format a time as in "1.2 s", in German "1,2 s". */
@@ -50,5 +50,5 @@ function megabytes(bytes: number): string {
 
 function withOneDecimal(number: number): string {
   const digits = { minimumFractionDigits: 1, maximumFractionDigits: 1, useGrouping: false };
-  return number.toLocaleString(t.peek().locale, digits);
+  return number.toLocaleString(t.value.locale, digits);
 }

@@ -18,7 +18,7 @@ export function ShareLink({ studio, models }: { studio: Studio; models: Models }
       }, 2000);
     } catch {
       showInAddress(link);
-      studio.messages.notice(t.peek().linkInAddress); // the browser forbids the clipboard
+      studio.messages.notice(() => t.value.linkInAddress); // the browser forbids the clipboard
     }
   };
   return (

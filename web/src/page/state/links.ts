@@ -23,7 +23,7 @@ export function useLink(studio: Studio, models: Models): void {
   if (link.settings.options.seed === undefined) studio.request.seed.value = undefined; // who made it has left it open
   const present = studio.manifest.peek()?.model.name ?? "";
   const isHere = link.model === "" || link.model === present || models.named(link.model) !== undefined;
-  if (!isHere) studio.messages.notice(t.peek().linkedModelMissing(link.model, present));
+  if (!isHere) studio.messages.notice(() => t.value.linkedModelMissing(link.model, present));
   leaveLink();
 }
 
@@ -52,7 +52,7 @@ export function listenForLinks(studio: Studio, models: Models): void {
 
 function follow(studio: Studio, models: Models, link: Link): void {
   if (studio.running.peek() !== undefined) {
-    studio.messages.notice(t.peek().linkWhileDrawing);
+    studio.messages.notice(() => t.value.linkWhileDrawing);
     leaveLink();
     return;
   }

@@ -1,17 +1,16 @@
 /** What the page has to say: notices of changes, and errors with what to do. */
 
-import { type Signal, signal } from "@preact/signals";
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { type Notice, UserError } from "../../worker";
 import { t } from "../text";
 import { noticeText, subjectText } from "../text/engine_text";
-import { PageError } from "../text/page_error";
+import { type Complaint, PageError } from "../text/page_error";
 
 /** Where on the page a message is said: below the request, at the photo, in the list of models, or at a control unit, by its number. */
 export type Place = "request" | "photo" | "models" | number;
 
-export interface Message {
-  readonly kind: "notice" | "error";
-  readonly place: Place;
+/** What a message says, in one language. */
+interface Said {
   /** What the message is about. */
   readonly subject?: string;
   /** One paragraph each. */
@@ -20,51 +19,71 @@ export interface Message {
   readonly original?: string;
 }
 
+/** What was told, and where. */
+interface Told {
+  /** Tells messages apart, in any language. */
+  readonly id: number;
+  readonly kind: "notice" | "error";
+  readonly place: Place;
+}
+
+export interface Message extends Told, Said {}
+
 export class Messages {
-  readonly list: Signal<readonly Message[]> = signal([]);
+  private readonly told: Signal<readonly (Told & { readonly say: () => Said })[]> = signal([]);
+  /** In the page's language: when another one is chosen, it is all said in that. */
+  readonly list: ReadonlySignal<readonly Message[]> = computed(() =>
+    this.told.value.map(({ say, ...told }) => ({ ...told, ...say() })),
+  );
+  private nextId = 1;
 
   clear(): void {
-    this.list.value = [];
+    this.told.value = [];
   }
 
   /** Take away what was said at one place. */
   clearAt(place: Place): void {
-    this.list.value = this.list.peek().filter((message) => message.place !== place);
+    this.told.value = this.told.peek().filter((message) => message.place !== place);
   }
 
-  /** Tell a change that was made to the inputs: a notice of the engine, or a sentence in the page's language. */
-  notice(told: Notice | string, place: Place = "request"): void {
-    const text = typeof told === "string" ? told : noticeText(told);
-    this.add({ kind: "notice", place, text: [capitalise(text)] });
+  /**
+   * Tell a change that was made to the inputs: a notice of the engine, a sentence that only it has, or one in the page's
+   * language. `subject` names what a notice is about, if the page knows that better.
+   */
+  notice(notice: Notice | string | (() => string), place: Place = "request", subject?: () => string): void {
+    const say = () => {
+      if (typeof notice === "string") return notice;
+      return typeof notice === "function" ? notice() : noticeText(notice, subject?.());
+    };
+    this.add("notice", place, () => ({ text: [capitalise(say())] }));
   }
 
   /** Tell what is wrong and what to do. For a bug of the page, tell the technical text, which helps in a report. */
   error(error: unknown, place: Place = "request"): void {
-    const isForeign = error instanceof UserError && !(error instanceof PageError);
-    const translated = isForeign ? translationOf(error) : undefined;
-    if (translated !== undefined) {
-      this.add({ kind: "error", place, ...translated });
-      return;
-    }
-    if (error instanceof UserError) {
-      const fact = t.value.gotWanted(error.got, error.wanted);
-      const text = [fact, `${capitalise(error.remedy)}.`];
-      const subject = capitalise((isForeign && subjectText(error.subject)) || error.subject);
-      this.add({ kind: "error", place, subject, text });
-      return;
-    }
-    console.error(error);
-    const fact = error instanceof Error ? error.message : String(error);
-    this.add({ kind: "error", place, subject: t.value.pageFailed, text: [fact, t.value.pageFailedRemedy] });
+    if (!(error instanceof UserError)) console.error(error);
+    this.add("error", place, () => sayError(error));
   }
 
-  private add(message: Message): void {
-    this.list.value = [...this.list.peek(), message];
+  private add(kind: Told["kind"], place: Place, say: () => Said): void {
+    this.told.value = [...this.told.peek(), { id: this.nextId++, kind, place, say }];
   }
 }
 
+function sayError(error: unknown): Said {
+  if (error instanceof PageError) return sayComplaint(error.about(), error.complaint());
+  if (error instanceof UserError) {
+    return translationOf(error) ?? sayComplaint(subjectText(error.subject) ?? error.subject, error);
+  }
+  const fact = error instanceof Error ? error.message : String(error);
+  return { subject: t.value.pageFailed, text: [fact, t.value.pageFailedRemedy] };
+}
+
+function sayComplaint(subject: string, { got, wanted, remedy }: Complaint): Said {
+  return { subject: capitalise(subject), text: [t.value.gotWanted(got, wanted), `${capitalise(remedy)}.`] };
+}
+
 /** The engine's error in another language than its own; undefined where there is none. */
-function translationOf(error: UserError): Pick<Message, "subject" | "text" | "original"> | undefined {
+function translationOf(error: UserError): Said | undefined {
   const texts: Partial<Record<string, string>> = t.value.errorsByCode ?? {};
   const text = texts[error.code];
   if (text === undefined) return undefined;

@@ -4,9 +4,13 @@ import { batch } from "@preact/signals";
 import { type Notice, OPTION_NAMES, optionWords, type RestoredSettings, type Settings } from "../../worker";
 import { t } from "../text";
 import type { ControlUnit } from "./control_unit";
+import { notOffered } from "./offered";
 import type { Studio } from "./studio";
 
 export type Options = Partial<Settings>;
+
+/** Says something in the page's language. */
+type Sentence = () => string;
 
 /** Options that the page has no fields for, with the values that they have anyway. */
 const WITHOUT_FIELDS: Options = {
@@ -72,12 +76,13 @@ export function toTexts(options: Options): Record<string, string> {
 export function restore(studio: Studio, { options, model, notices }: RestoredSettings): void {
   const { request, messages } = studio;
   const manifest = studio.manifest.peek();
-  const told: (Notice | string)[] = [...notices];
+  const told: (Notice | Sentence)[] = [...notices];
   batch(() => {
     request.others.value = {};
     told.push(...apply(studio, options));
   });
-  if (model !== "" && manifest !== undefined && model !== manifest.model.name) told.push(t.peek().otherModel(model));
+  if (model !== "" && manifest !== undefined && model !== manifest.model.name)
+    told.push(() => t.value.otherModel(model));
   for (const notice of told) messages.notice(notice);
 }
 
@@ -88,9 +93,9 @@ export function usePreset(studio: Studio, options: Options): void {
 }
 
 /** Set the page's fields to the options that are named; returns notices of what the bundle does not offer. */
-function apply(studio: Studio, options: Options): string[] {
+function apply(studio: Studio, options: Options): Sentence[] {
   const { request } = studio;
-  const told: string[] = [];
+  const told: Sentence[] = [];
   set(request.prompt, options.prompt);
   set(request.negativePrompt, options.negativePrompt);
   set(request.steps, options.numInferenceSteps);
@@ -104,14 +109,14 @@ function apply(studio: Studio, options: Options): string[] {
     request.onlyMasked.value = true;
   } else if (options.strength !== undefined) request.onlyMasked.value = false;
   const samplers = studio.engine.peek()?.samplers;
-  if (options.sampler === undefined || samplers === undefined || samplers.includes(options.sampler)) {
-    set(request.sampler, options.sampler);
-  } else told.push(t.peek().samplerMissing(options.sampler));
+  const { sampler } = options;
+  if (sampler === undefined || samplers === undefined || samplers.includes(sampler)) set(request.sampler, sampler);
+  else told.push(() => t.value.samplerMissing(sampler));
   const { width, height } = options;
   const isOffered = studio.sizes.peek().some((size) => size.width === width && size.height === height);
   if (width !== undefined && height !== undefined) {
     if (isOffered) studio.setSize({ width, height });
-    else told.push(t.peek().sizeMissing(`${width}×${height}`));
+    else told.push(() => t.value.sizeMissing(`${width}×${height}`));
   }
   told.push(...restoreUnits(studio, options));
   const names = (Object.keys(WITHOUT_FIELDS) as (keyof Settings)[]).filter((name) => options[name] !== undefined);
@@ -119,19 +124,32 @@ function apply(studio: Studio, options: Options): string[] {
   request.others.value = Object.fromEntries(
     Object.entries(others).filter(([name, value]) => value != null && value !== WITHOUT_FIELDS[name as keyof Settings]),
   );
+  told.push(...leaveOutOthers(studio));
   return told;
 }
 
+/** Leave out options without a field that the bundle does not offer; returns a sentence that names them. */
+export function leaveOutOthers(studio: Studio): Sentence[] {
+  const { others } = studio.request;
+  const manifest = studio.manifest.peek();
+  const missing = manifest === undefined ? [] : notOffered(manifest, others.peek());
+  if (missing.length === 0) return [];
+  others.value = Object.fromEntries(
+    Object.entries(others.peek()).filter(([name]) => !missing.includes(name as keyof Settings)),
+  );
+  return [() => t.value.optionsMissing(missing.map((name) => t.value.options[name]).join(", "))];
+}
+
 /** Give the units the values of restored ControlNets; returns notices of those that the bundle has not. */
-function restoreUnits(studio: Studio, options: Options): string[] {
+function restoreUnits(studio: Studio, options: Options): Sentence[] {
   const { controlnets } = options;
   if (controlnets === undefined) return [];
-  const unknown: string[] = [];
+  const unknown: Sentence[] = [];
   const used = new Set<ControlUnit>();
   for (const [i, name] of controlnets.entries()) {
     const unit = unitFor(studio, name);
     if (unit === undefined) {
-      unknown.push(t.peek().controlnetMissing(name));
+      unknown.push(() => t.value.controlnetMissing(name));
       continue;
     }
     used.add(unit);

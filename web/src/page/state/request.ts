@@ -49,12 +49,17 @@ function readPhoto({ photo, request, messages }: Studio): Partial<GenerateReques
   const mode = request.mode.peek();
   if (mode === "txt2img") return {};
   const image = photo.image;
-  if (image === undefined) throw new PageError(t.peek().subjects.photo, t.peek().photoWanted(mode));
+  if (image === undefined) {
+    throw new PageError(
+      () => t.value.subjects.photo,
+      () => t.value.photoWanted(mode),
+    );
+  }
   for (const notice of photo.notices) messages.notice(notice);
   const strength = request.strength.peek();
   if (mode === "img2img") return { image, strength };
   const maskImage = photo.maskImage();
-  if (maskImage === undefined) messages.notice(t.peek().nothingBrushed);
+  if (maskImage === undefined) messages.notice(() => t.value.nothingBrushed);
   return {
     image,
     strength,

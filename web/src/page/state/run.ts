@@ -23,6 +23,7 @@ import type { ControlNetEntry, ControlUnit } from "./control_unit";
 import { EngineSession } from "./engine_session";
 import type { Gallery } from "./gallery";
 import type { Models } from "./models";
+import { leaveOutOthers } from "./options";
 import { readRequest } from "./request";
 import type { Studio } from "./studio";
 
@@ -76,16 +77,17 @@ export class Run {
       let { seed } = request;
       const began = performance.now();
       for (let i = 0; i < count; i++) {
-        const prefix = count > 1 ? t.peek().pictureOf(i + 1, count) : "";
+        const prefix = () => (count > 1 ? t.value.pictureOf(i + 1, count) : "");
         const picture = await this.draw({ ...request, seed }, signal, prefix);
         seed = picture.settings.seed + 1;
       }
-      studio.endStatus(t.peek().done(seconds(performance.now() - began), (seed ?? 1) - 1), 1);
+      const [elapsed, lastSeed] = [performance.now() - began, (seed ?? 1) - 1];
+      studio.endStatus(() => t.value.done(seconds(elapsed), lastSeed), 1);
     } catch (error) {
-      if (isAbort(error)) studio.endStatus(t.peek().cancelled);
+      if (isAbort(error)) studio.endStatus(() => t.value.cancelled);
       else {
         messages.error(error);
-        studio.endStatus(t.peek().stopped);
+        studio.endStatus(() => t.value.stopped);
       }
     } finally {
       studio.preview.value = undefined;
@@ -101,25 +103,26 @@ export class Run {
   }
 
   /** Draw one picture of a run. */
-  private async draw(request: GenerateRequest, signal: AbortSignal, prefix: string): Promise<GeneratedImage> {
+  private async draw(request: GenerateRequest, signal: AbortSignal, prefix: () => string): Promise<GeneratedImage> {
     const { studio, session } = this;
     const { messages } = studio;
     const began = performance.now();
     let stepsBegan = began;
     const loading = new LoadProgress();
-    studio.setStatus(prefix + t.peek().readingPrompt, 0);
+    studio.setStatus(() => prefix() + t.value.readingPrompt, 0);
     const picture = await session.generate(request, {
       signal,
       decodesPreviews: true,
       onNotice: (text, notice) => messages.notice(notice ?? text),
       onProgress: (progress) => {
         loading.add(progress);
-        studio.setStatus(prefix + loading.text, loading.fraction);
+        studio.setStatus(() => prefix() + loading.text, loading.fraction);
         stepsBegan = performance.now();
       },
       onStep: (step) => {
-        const text = stepText(step.index, step.count, performance.now() - stepsBegan);
-        studio.setStatus(prefix + text, (step.index + 1) / step.count);
+        const { index, count } = step;
+        const elapsed = performance.now() - stepsBegan;
+        studio.setStatus(() => prefix() + stepText(index, count, elapsed), (index + 1) / count);
         studio.preview.value = step.decodedPreview ?? step.preview();
       },
     });
@@ -174,26 +177,28 @@ export class Run {
 
   /** Cancel the run under way after its present step. */
   cancel(): void {
-    this.studio.setStatus(t.peek().cancelling);
+    this.studio.setStatus(() => t.value.cancelling);
     this.studio.running.peek()?.abort();
   }
 
   private onLoadStart(): void {
     performance.mark("load begins");
-    this.loading = new LoadProgress();
-    this.studio.setStatus(this.loading.text, 0);
+    const loading = new LoadProgress();
+    this.loading = loading;
+    this.studio.setStatus(() => loading.text, 0);
   }
 
   private onProgress(progress: Progress): void {
-    this.loading.add(progress);
-    this.studio.setStatus(this.loading.text, this.loading.fraction);
+    const { loading } = this;
+    loading.add(progress);
+    this.studio.setStatus(() => loading.text, loading.fraction);
   }
 
   private onFailed(error: unknown): void {
     const { studio } = this;
     if (studio.running.peek() !== undefined) return; // the run that waits for the engine reports the error
     studio.messages.error(error);
-    studio.endStatus(t.peek().notLoaded);
+    studio.endStatus(() => t.value.notLoaded);
   }
 
   private onLoaded(info: EngineInfo): void {
@@ -203,11 +208,12 @@ export class Run {
     studio.engine.value = info;
     const { sampler } = studio.request; // that of a link or of the last visit came before the bundle's were known
     if (sampler.peek() !== undefined && !info.samplers.includes(String(sampler.peek()))) {
-      studio.messages.notice(t.peek().samplerMissing(String(sampler.peek())));
+      const missing = String(sampler.peek());
+      studio.messages.notice(() => t.value.samplerMissing(missing));
       sampler.value = undefined;
     }
     sampler.value ??= info.manifest.samplers.default;
-    studio.endStatus(runsOn === "gpu" ? t.peek().ready : t.peek().readyOnProcessor(reasonText(info)));
+    studio.endStatus(() => (runsOn === "gpu" ? t.value.ready : t.value.readyOnProcessor(reasonText(info))));
   }
 }
 
@@ -217,8 +223,10 @@ function tellOfBoards({ controls, messages }: Studio): void {
   for (const unit of units) {
     const { enabled, drawing } = unit;
     if (!enabled.peek()) continue;
-    if (drawing.isEmpty()) messages.notice(t.peek().boardEmpty(units.length > 1 ? unitName(unit, units) : undefined));
-    for (const notice of drawing.notices) messages.notice(notice);
+    const name = () => (units.length > 1 ? unitName(unit, units) : undefined);
+    if (drawing.isEmpty()) messages.notice(() => t.value.boardEmpty(name()));
+    const subject = () => t.value.controlImageOf(name());
+    for (const notice of drawing.notices) messages.notice(notice, "request", subject);
   }
 }
 
@@ -234,6 +242,7 @@ function adapt(studio: Studio, manifest: Manifest): void {
   request.steps.value ??= defaults.steps;
   request.guidance.value ??= defaults.guidance_scale;
   if (!studio.modes.peek().includes(request.mode.peek())) request.mode.value = studio.modes.peek()[0];
+  for (const notice of leaveOutOthers(studio)) studio.messages.notice(notice);
   const units = unitsFor(controlnets, studio.controls.peek());
   studio.controls.value = units;
   const ofUnit = (unit: ControlUnit) => controlnets.find(({ name }) => name === unit.controlnet.peek());

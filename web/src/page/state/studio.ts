@@ -21,7 +21,8 @@ export type Mode = "txt2img" | "img2img" | "inpaint";
 
 /** The page's current work. */
 export interface Status {
-  readonly text: string;
+  /** Says it in the page's language. */
+  readonly text: () => string;
   /** 0..1 */
   readonly fraction: number;
   readonly isBusy: boolean;
@@ -74,7 +75,11 @@ export class Studio {
   /** The loaded engine; undefined before. */
   readonly engine: Signal<EngineInfo | undefined> = signal(undefined);
 
-  readonly status: Signal<Status> = signal({ text: t.peek().starting, fraction: 0, isBusy: true });
+  readonly status: Signal<Status> = signal({
+    text: () => t.value.starting,
+    fraction: 0,
+    isBusy: true,
+  });
   readonly messages = new Messages();
   /** The run under way. */
   readonly running: Signal<AbortController | undefined> = signal(undefined);
@@ -140,12 +145,12 @@ export class Studio {
     for (const { drawing } of this.controls.peek()) drawing.setSize(size);
   }
 
-  setStatus(text: string, fraction = this.status.peek().fraction): void {
+  setStatus(text: () => string, fraction = this.status.peek().fraction): void {
     this.status.value = { text, fraction, isBusy: true };
   }
 
   /** Show the result of finished work. */
-  endStatus(text: string, fraction = 0): void {
+  endStatus(text: () => string, fraction = 0): void {
     this.status.value = { text, fraction, isBusy: false };
   }
 

@@ -29,6 +29,7 @@ export const de: Texts = {
     unit
       ? `Die Zeichenfläche „${unit}“ ist leer: Nichts im Bild folgt ihr.`
       : "Die Zeichenfläche ist leer: Das Bild folgt nur der Beschreibung.",
+  controlImageOf: (unit) => (unit ? `Steuerbild „${unit}“` : "Steuerbild"),
   nothingBrushed: "Nichts ist übermalt: Nichts wird neu gemalt.",
   photoWanted: (mode) => ({
     got: "keines",
@@ -288,6 +289,7 @@ export const de: Texts = {
   settingsRestored: "Die Einstellungen des Bildes sind wiederhergestellt.",
   samplerMissing: (name) => `Dieses Modell hat keinen Sampler ${name}.`,
   sizeMissing: (size) => `Dieses Modell malt keine Bilder von ${size}.`,
+  optionsMissing: (names) => `Dieses Modell bietet nicht: ${names}.`,
   controlnetMissing: (name) => `Dieses Modell hat kein ControlNet ${name}.`,
   otherModel: (name) => `Das Bild ist vom Modell ${name}: Dieses malt ein anderes.`,
   alsoFromPicture: "Ebenfalls vom Bild",

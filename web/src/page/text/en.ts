@@ -31,6 +31,7 @@ export const en = {
     unit
       ? `The drawing board of ${unit} is empty: nothing in the picture will follow it.`
       : "The drawing board is empty: the picture will follow only the prompt.",
+  controlImageOf: (unit?: string) => (unit ? `control image of ${unit}` : "control image"),
   nothingBrushed: "Nothing is brushed over: nothing will be repainted.",
   photoWanted: (mode: "img2img" | "inpaint") => ({
     got: "none",
@@ -291,6 +292,7 @@ export const en = {
   settingsRestored: "The settings of the picture are restored.",
   samplerMissing: (name: string) => `This model has no sampler ${name}.`,
   sizeMissing: (size: string) => `This model draws no pictures of ${size}.`,
+  optionsMissing: (names: string) => `This model does not offer: ${names}.`,
   controlnetMissing: (name: string) => `This model has no ControlNet ${name}.`,
   otherModel: (name: string) => `The picture is of the model ${name}: this one draws another.`,
   alsoFromPicture: "Also from the picture",

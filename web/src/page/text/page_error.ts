@@ -9,9 +9,14 @@ export interface Complaint {
   readonly remedy: string;
 }
 
-/** The engine's errors are in English; these are in the page's language already. */
+/** The engine's errors are in English; these are in the page's language, also after another one is chosen. */
 export class PageError extends UserError {
-  constructor(subject: string, { got, wanted, remedy }: Complaint) {
-    super(subject, got, wanted, remedy);
+  constructor(
+    /** Says what the mistake is about. */
+    readonly about: () => string,
+    readonly complaint: () => Complaint,
+  ) {
+    const { got, wanted, remedy } = complaint();
+    super(about(), got, wanted, remedy);
   }
 }

@@ -8,7 +8,7 @@ export function MessageList({ messages, place }: { messages: Messages; place: Pl
   return (
     <div class="messages" aria-live="assertive">
       {here.map((message) => (
-        <MessageBox key={message} message={message} />
+        <MessageBox key={message.id} message={message} />
       ))}
     </div>
   );

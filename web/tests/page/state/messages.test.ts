@@ -1,5 +1,6 @@
 import { afterEach, expect, test } from "vitest";
 import { noticeOf } from "../../../src/engine/notices";
+import { cameraError } from "../../../src/page/camera/camera";
 import { Messages } from "../../../src/page/state/messages";
 import { language, t } from "../../../src/page/text";
 import { de } from "../../../src/page/text/de";
@@ -71,7 +72,46 @@ test("in English the engine's own words are enough", () => {
 
 test("what the page itself has found is said in the page's language", () => {
   language.value = "de";
-  const message = said(new PageError(t.value.camera, t.value.cameraErrors.missing));
+  const message = said(
+    new PageError(
+      () => t.value.camera,
+      () => t.value.cameraErrors.missing,
+    ),
+  );
   expect(message.text[0]).toBe("gefunden: keine Kamera; gebraucht: eine an diesem Gerät.");
   expect(message.original).toBeUndefined();
+});
+
+test("what was told is said in the language that is chosen later, each message under its own number", () => {
+  const messages = new Messages();
+  messages.notice(noticeOf("scaled", { subject: "photo", from: "64x48", to: "32x32", how: "cropped" }));
+  messages.notice(() => t.value.linkInAddress);
+  messages.error(cameraError("missing"), "photo");
+  messages.error(new UserError("GPU memory", "1 GB", "2 GB", "close other tabs", "gpu-memory-full"));
+  const [english, ids] = [messages.list.value, messages.list.value.map(({ id }) => id)];
+  language.value = "de";
+  expect(messages.list.value.map(({ text }) => text[0])).toEqual([
+    "Foto: 64x48 wurde auf 32x32 gebracht und ringsum beschnitten.",
+    de.linkInAddress,
+    "gefunden: keine Kamera; gebraucht: eine an diesem Gerät.",
+    de.errorsByCode?.["gpu-memory-full"],
+  ]);
+  expect(messages.list.value.map(({ id }) => id)).toEqual(ids);
+  expect(new Set(ids).size).toBe(4);
+  language.value = "en";
+  expect(messages.list.value).toEqual(english);
+});
+
+test("a notice is about what the page calls its subject, in both languages", () => {
+  const messages = new Messages();
+  const notice = noticeOf("transparency", { subject: "control image" });
+  messages.notice(notice, "request", () => t.value.controlImageOf("Depth"));
+  const told = ["en", "de"].map((code) => {
+    language.value = code;
+    return messages.list.value[0].text[0];
+  });
+  expect(told).toEqual([
+    "Control image of Depth: its transparency was composited on black",
+    "Steuerbild „Depth“: Was durchsichtig war, wurde auf Schwarz gesetzt.",
+  ]);
 });

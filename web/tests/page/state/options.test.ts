@@ -3,7 +3,7 @@ import { builtIn } from "../../../src/page/settings/presets";
 import { optionsOf, restore, usePreset } from "../../../src/page/state/options";
 import { Studio } from "../../../src/page/state/studio";
 import type { EngineInfo, RestoredSettings } from "../../../src/worker";
-import { DEPTH, LINES, makeManifest } from "../../engine/sample_bundle";
+import { DEPTH, LINES, makeManifest, makeXlManifest } from "../../engine/sample_bundle";
 
 let studio: Studio;
 const restored = (options: RestoredSettings["options"], model = "circles"): RestoredSettings => ({
@@ -55,13 +55,31 @@ test("options without a field stay with the request, unless they say what holds 
   expect(studio.request.others.value).toEqual({});
 });
 
+test("of the options without a field, those that the engine would refuse with this model are told and left out", () => {
+  const options = {
+    prompt2: "in oil",
+    targetSize: [8, 8],
+    hiresScale: 2,
+    hiresSteps: 4,
+    clipSkip: 3,
+    eta: 0.5,
+  } as const;
+  restore(studio, restored({ ...options, deepcacheInterval: 3 }));
+  expect(studio.request.others.value).toEqual({ eta: 0.5 });
+  const names = "Second prompt, Target size, Hires scale, Hires steps, Deepcache interval, Clip skip";
+  expect(notices()).toEqual([`This model does not offer: ${names}.`]);
+});
+
 test("a second prompt and the sizes of Stable Diffusion XL come back with a picture", () => {
+  studio.manifest.value = makeXlManifest();
   const options = { prompt2: "in oil", originalSize: [512, 768], cropsCoordsTopLeft: [0, 8] } as const;
   restore(studio, restored({ ...options, targetSize: null }));
   expect(studio.request.others.value).toEqual(options);
 });
 
 test("a preset changes what it names: a restored hires fix, clip skip and padding stay", () => {
+  const twice = { width: 48, height: 32, chunks: 1, functions: {} };
+  studio.manifest.value = makeManifest(undefined, { variants: [twice] });
   restore(studio, restored({ hiresScale: 2, clipSkip: 1, strength: 0.6, paddingMaskCrop: 48 }));
   usePreset(studio, builtIn("fine", { steps: 20, guidance_scale: 3 }));
   expect([studio.request.steps.value, studio.request.guidance.value]).toEqual([40, 3]);

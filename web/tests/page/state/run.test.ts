@@ -132,6 +132,44 @@ test("a board whose annotator works is not called empty, and its notices are of 
   expect(notices()).toEqual([expect.stringContaining("empty")]);
 });
 
+test("of two boards, the message says whose picture was scaled, and in which language it is read", async () => {
+  await open(manifestOf("doodle", ["scribble", "color"]));
+  studio.addControl();
+  const [scribble, color] = studio.controls.value;
+  scribble.drawing.open({ ...blank(24, 16), data: new Uint8ClampedArray(4 * 24 * 16).fill(255) });
+  color.drawing.open({ ...blank(300, 200), data: new Uint8ClampedArray(4 * 300 * 200).fill(255) });
+  await run.generate();
+  expect(notices()).toEqual(["Control image of Colour grid: 300x200 was scaled to cover 24x16"]);
+  language.value = "de";
+  expect(notices()).toEqual(["Steuerbild „Farbraster“: 300x200 wurde auf 24x16 gebracht."]);
+});
+
+test("the status line is in the language that is chosen later", async () => {
+  await open(manifestOf("doodle", ["scribble"]));
+  expect(studio.status.value.text()).toBe("Ready");
+  language.value = "de";
+  expect(studio.status.value.text()).toBe("Bereit");
+  studio.request.seed.value = 3;
+  await run.generate();
+  expect(studio.status.value.text()).toMatch(/^Fertig in \d+,\d s, Startwert 3$/);
+  language.value = "en";
+  expect(studio.status.value.text()).toMatch(/^Done in \d+\.\d s with seed 3$/);
+});
+
+test("what a picture has brought along goes over to a model that offers it; what is left out is told", async () => {
+  const larger = [{ width: 48, height: 32, chunks: 1, functions: {} }];
+  await open(manifestOf("doodle", ["scribble"], larger));
+  const others = { clipSkip: 1, hiresScale: 2, hiresStrength: 0.5, eta: 0.5 };
+  studio.request.others.value = others;
+  await open(manifestOf("large", ["scribble"], larger));
+  expect([studio.request.others.value, notices()]).toEqual([others, []]);
+  await open(manifestOf("small", ["scribble"]));
+  expect(studio.request.others.value).toEqual({ clipSkip: 1, eta: 0.5 });
+  expect(notices()).toEqual(["This model does not offer: Hires scale, Hires strength."]);
+  await run.generate();
+  expect(generate.mock.lastCall?.[0].hiresScale).toBeUndefined();
+});
+
 test("of two boards, the message says which one is empty", async () => {
   await open(manifestOf("doodle", ["scribble", "color"]));
   studio.addControl();
@@ -154,7 +192,7 @@ test.each([
   openOwn(studio, models, "https://site.example/mine/", "mine");
   expect([models.current.value, studio.engine.value?.manifest]).toEqual([doodle, manifest]);
   expect(models.list.value.at(-1)).toMatchObject({ name: "mine", isOwn: true });
-  expect(studio.messages.list.value).toEqual([{ kind: "notice", place: "models", text: [text] }]);
+  expect(studio.messages.list.value).toMatchObject([{ kind: "notice", place: "models", text: [text] }]);
   finish();
   await drawing;
   expect(studio.result.value).toBe(picture);
