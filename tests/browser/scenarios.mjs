@@ -574,7 +574,28 @@ export async function useTheElement({ visitor, host, options }) {
     .evaluate((canvas) => [.../** @type {any} */ (canvas).getContext("2d").getImageData(0, 0, 2, 1).data]);
   const longTasks = await page.evaluate(() => /** @type {any} */ (window).tasks);
   await element.evaluate((it) => it.remove());
-  return { mistake, line, drawn, shown, longTasks };
+  const abandoned = await page.evaluate(async () => {
+    /** @type {string[]} */
+    const sent = [];
+    const { postMessage, terminate } = Worker.prototype;
+    Worker.prototype.postMessage = function (message, /** @type {any} */ transfer) {
+      sent.push(message.kind);
+      postMessage.call(this, message, transfer);
+    };
+    const ended = new Promise((resolve) => {
+      Worker.prototype.terminate = function () {
+        terminate.call(this);
+        resolve(sent);
+      };
+    });
+    const other = document.createElement("control-net");
+    other.setAttribute("bundle", "./bundle/");
+    other.toggleAttribute("eager", true);
+    document.body.append(other);
+    other.remove(); // while it loads
+    return ended;
+  });
+  return { mistake, line, drawn, shown, longTasks, abandoned };
 }
 
 /** A page whose engine and bundle are on another host. @param {Stage} stage */

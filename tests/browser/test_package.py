@@ -70,6 +70,10 @@ def test_the_element_tells_a_mistake_and_goes_on(facts: dict[str, Any]):
     assert facts["mistake"].startswith("bundleUrl: got '', wanted the address of a bundle's folder; pass for example")
 
 
+def test_an_element_that_is_taken_out_while_it_loads_ends_the_load(facts: dict[str, Any]):
+    assert facts["abandoned"] == ["create", "abort"]
+
+
 def test_the_worker_is_a_file_of_its_own_that_the_bundler_took_along(project: Path):
     sizes = {path.name: path.stat().st_size for path in (project / "dist" / "assets").iterdir()}
     (worker,) = [name for name in sizes if name.startswith("worker")]

@@ -3,8 +3,7 @@
  *
  * Attributes: `bundle`, the folder's address; `prompt`, `seed` and `steps`, as in generate. The model loads when somebody first
  * draws or presses the button; with the attribute `eager`, at once. Parts for CSS: board, picture, prompt, button, status.
- * Events bubble, and have in `detail` what they tell: `controlnet-ready` EngineInfo, `controlnet-step` Step,
- * `controlnet-image` GeneratedImage, `controlnet-error` the error.
+ * Events bubble. Their `detail`: `controlnet-ready` EngineInfo, `-step` Step, `-image` GeneratedImage, `-error` the error.
  */
 
 import { type ControlNetEngine, codeOf, createEngine, type GeneratedImage, isAbort } from "../worker/index.ts";
@@ -22,6 +21,7 @@ const GENERATE = "Generate";
 export class ControlNetElement extends HTMLElement {
   private engine: Promise<ControlNetEngine> | undefined;
   private running: AbortController | undefined;
+  private unloading = new AbortController();
   private readonly board = part("canvas", "board", { width: 512, height: 512, ariaLabel: "Outline" });
   private readonly picture = part("canvas", "picture", { width: 512, height: 512 });
   private readonly field = part("input", "prompt", { placeholder: PROMPT, ariaLabel: PROMPT });
@@ -57,7 +57,9 @@ export class ControlNetElement extends HTMLElement {
 
   /** Load the model, unless it is loaded or loading. After a failure, the next call tries again. */
   load(): Promise<ControlNetEngine> {
-    this.engine ??= this.start().catch((error) => {
+    const { signal } = this.unloading;
+    this.engine ??= this.start(signal).catch((error) => {
+      if (signal.aborted) throw error;
       this.engine = undefined;
       this.fail(error);
       throw error;
@@ -117,16 +119,18 @@ export class ControlNetElement extends HTMLElement {
 
   /** End what runs and free the GPU. */
   async unload(): Promise<void> {
-    const { engine } = this;
-    this.engine = undefined;
+    const { engine, unloading } = this;
+    Object.assign(this, { engine: undefined, unloading: new AbortController() });
+    unloading.abort(); // of a load, with its downloads
     await (await engine?.catch(() => undefined))?.unload();
   }
 
-  private async start(): Promise<ControlNetEngine> {
+  private async start(signal: AbortSignal): Promise<ControlNetEngine> {
     const bundleUrl = this.getAttribute("bundle") ?? "";
     const percent = new Map<string, number>();
     const engine = await createEngine({
       bundleUrl: bundleUrl && new URL(bundleUrl, this.baseURI),
+      signal,
       onNotice: (notice) => this.say(notice),
       onProgress: ({ phase, done, total }) => {
         percent.set(phase, Math.floor((100 * done) / total));
@@ -162,11 +166,7 @@ export class ControlNetElement extends HTMLElement {
   private async drop(event: DragEvent): Promise<void> {
     event.preventDefault();
     const [file] = event.dataTransfer?.files ?? [];
-    if (file === undefined) return;
-    await createImageBitmap(file).then(
-      (picture) => this.setControlImage(picture),
-      (error) => this.fail(error),
-    );
+    if (file) await createImageBitmap(file).then(this.setControlImage.bind(this), this.fail.bind(this));
   }
 
   private number(name: string): number | undefined {

@@ -5,7 +5,7 @@ import { chooseDevice } from "./choose_device.ts";
 import { MAX_SEED } from "./constants.ts";
 import { filesToDraw } from "./detect.ts";
 import { Engine } from "./engine.ts";
-import { codeOf } from "./errors.ts";
+import { abortable, codeOf } from "./errors.ts";
 import {
   type BatchCallbacks,
   type ControlNetEngine,
@@ -39,6 +39,10 @@ import { PromptTokenizer } from "./tokenizer.ts";
  */
 export async function createEngine(options: EngineOptions): Promise<ControlNetEngine> {
   checkOptions(options);
+  return abortable(options.signal, () => loadPipeline(options));
+}
+
+async function loadPipeline(options: EngineOptions): Promise<ControlNetEngine> {
   const persists = options.persist ? persistStorage() : undefined;
   const bundle = await openBundle(options.bundleUrl, options.signal);
   checkCanDraw(bundle.manifest, bundle.url);
@@ -158,8 +162,9 @@ class PipelineEngine implements ControlNetEngine {
     this.engine.unload();
   }
 
-  private inTurn<T>({ onQueue, signal }: GenerateCallbacks, action: () => Promise<T>): Promise<T> {
-    return this.queue.run(action, { onQueue, signal: this.endedBy(signal) });
+  private async inTurn<T>({ onQueue, signal }: GenerateCallbacks, action: () => Promise<T>): Promise<T> {
+    if (this.unloading.signal.aborted) throw new Error("the engine was unloaded");
+    return abortable(signal, () => this.queue.run(action, { onQueue, signal: this.endedBy(signal) }));
   }
 
   /** Aborts when the caller's signal does, and when the engine is unloaded. */

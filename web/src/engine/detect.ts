@@ -2,7 +2,7 @@
 
 import { chooseDevice, type DeviceChoice, type OpenGpu } from "./choose_device.ts";
 import { type AdapterFacts, adapterFacts, chooseLibrary, requestAdapter } from "./device.ts";
-import { UserError } from "./errors.ts";
+import { abortable, UserError } from "./errors.ts";
 import { checkKeys } from "./known_keys.ts";
 import { type Bundle, openBundle } from "./load.ts";
 import type { Manifest } from "./manifest.ts";
@@ -66,6 +66,10 @@ export interface Detection {
  */
 export async function detect(options: DetectOptions = {}): Promise<Detection> {
   checkKeys("options", options, ["bundleUrl", "device", "memory", "signal"]);
+  return abortable(options.signal, () => look(options));
+}
+
+async function look(options: DetectOptions): Promise<Detection> {
   const { bundleUrl, device = "auto", memory = "auto", signal } = options;
   const problems: UserError[] = [];
   const attempt = async <T>(action: () => Promise<T>): Promise<T | undefined> => {

@@ -78,6 +78,21 @@ export function checkOneOf(subject: string, value: unknown, allowed: readonly un
   throw new UserError(subject, got, `one of ${allowed.join(", ")}`, "choose one of these");
 }
 
+/** Run an action. After the signal's abort it rejects with an AbortError, also if the caller has given another reason. */
+export async function abortable<T>(signal: AbortSignal | undefined, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw signal?.aborted && error === signal.reason ? abortError(signal) : error;
+  }
+}
+
+/** The AbortError of an aborted signal, whose reason is what the caller has given: a timeout, a word, anything. */
+export function abortError({ reason }: AbortSignal): Error {
+  if (isAbort(reason)) return reason;
+  return new DOMException(`the call was aborted: ${reason instanceof Error ? reason.message : reason}`, "AbortError");
+}
+
 /** Return true for the error that an AbortSignal causes: nothing is wrong, the caller cancelled. */
 export function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === "AbortError";

@@ -121,7 +121,7 @@ export interface ControlNetEngine {
   generateAll(request: BatchRequest, callbacks?: BatchCallbacks): Promise<GeneratedImage[]>;
   /** The work of the GPU so far. */
   stats(): Promise<EngineStats>;
-  /** Cancel a running call and free the GPU. The engine cannot be used afterwards. */
+  /** Cancel a running call and free the GPU. The engine cannot be used afterwards; to unload it again does nothing. */
   unload(): Promise<void>;
 }
 

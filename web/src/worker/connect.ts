@@ -1,6 +1,7 @@
 /** The page's side: an engine that runs at the other end of a port, with the interface of a local one. */
 
 import { resolveBundleUrl } from "../engine/bundle_address.ts";
+import { abortError } from "../engine/errors.ts";
 import type {
   BatchCallbacks,
   BatchRequest,
@@ -50,7 +51,7 @@ export class Connection {
     options: { signal?: AbortSignal; onEvent?: (event: Reply) => void } = {},
   ): Promise<T> {
     const { signal, onEvent = () => {} } = options;
-    signal?.throwIfAborted();
+    if (signal?.aborted) throw abortError(signal);
     if (this.closed !== undefined) throw this.closed;
     const id = ++this.lastId;
     const abort = () => this.port.postMessage({ kind: "abort", id }, []);
@@ -101,6 +102,8 @@ export async function connectEngine(
 }
 
 class RemoteEngine implements ControlNetEngine {
+  private unloading: Promise<void> | undefined;
+
   constructor(
     private latest: EngineInfo,
     private readonly connection: Connection,
@@ -140,9 +143,13 @@ class RemoteEngine implements ControlNetEngine {
     return this.connection.call<EngineStats>({ kind: "stats" });
   }
 
-  async unload(): Promise<void> {
-    await this.connection.call({ kind: "unload" });
-    this.release();
+  /** Also a worker that does not answer any more is ended. */
+  unload(): Promise<void> {
+    this.unloading ??= this.connection
+      .call({ kind: "unload" })
+      .catch(() => {})
+      .then(this.release);
+    return this.unloading;
   }
 
   private reportTo({ onStep, onNotice, onProgress, onQueue }: GenerateCallbacks): (event: Reply) => void {

@@ -94,3 +94,22 @@ test("what the bundle is, is told before its first large file is fetched", async
   await createEngine({ bundleUrl: "./", onManifest });
   expect(onManifest).toHaveBeenCalledTimes(1);
 });
+
+test("an abort of loading or of a call is an AbortError, whatever reason the caller gives", async () => {
+  const aborted = { name: "AbortError", message: "the call was aborted: the visitor has left" };
+  const signal = AbortSignal.abort("the visitor has left");
+  vi.mocked(openBundle).mockImplementationOnce(async (_, given) => Promise.reject(given?.reason));
+  await expect(createEngine({ bundleUrl: "./", signal })).rejects.toMatchObject(aborted);
+  const engine = await createEngine({ bundleUrl: "./" });
+  await expect(engine.generate({ prompt: "gold" }, { signal })).rejects.toMatchObject(aborted);
+  await expect(engine.generateAll({ prompt: ["gold"] }, { signal })).rejects.toMatchObject(aborted);
+});
+
+test("a call after unload says that the engine was unloaded, and another unload does nothing", async () => {
+  const unload = vi.fn();
+  vi.mocked(Engine.load).mockResolvedValue({ unload } as unknown as Engine);
+  const engine = await createEngine({ bundleUrl: "./" });
+  await engine.unload();
+  await engine.unload();
+  await expect(engine.generate({ prompt: "gold" })).rejects.toThrow("the engine was unloaded");
+});

@@ -115,5 +115,10 @@ test("a processor that stands in for a GPU is told", async () => {
 
 test("an abort rejects, and so does a misspelt option", async () => {
   await expect(detect({ bundleUrl, signal: AbortSignal.abort() })).rejects.toMatchObject({ name: "AbortError" });
+  const left = detect({ bundleUrl, signal: AbortSignal.abort("the visitor has left") });
+  await expect(left).rejects.toMatchObject({
+    name: "AbortError",
+    message: "the call was aborted: the visitor has left",
+  });
   await expect(detect({ bundelUrl: "x" } as never)).rejects.toThrow("'bundelUrl'");
 });

@@ -218,9 +218,10 @@ describe("generating", () => {
 
   test("with a signal that is aborted already does not start", async () => {
     const engine = await connect();
-    await expect(engine.generate(request, { signal: AbortSignal.abort() })).rejects.toMatchObject({
-      name: "AbortError",
-    });
+    for (const reason of [undefined, "the visitor has left", new DOMException("timed out", "TimeoutError")]) {
+      const signal = AbortSignal.abort(reason);
+      await expect(engine.generate(request, { signal })).rejects.toMatchObject({ name: "AbortError" });
+    }
   });
 
   test("that fails keeps the error's parts, and the next one works", async () => {
@@ -258,6 +259,24 @@ test("stats pass through", async () => {
 test("unloading unloads the engine there and releases the worker", async () => {
   await (await connect()).unload();
   expect(fakeEngine.unload).toHaveBeenCalled();
+  expect(release).toHaveBeenCalledTimes(1);
+});
+
+test("an engine that is unloaded twice is unloaded once, and later calls say so", async () => {
+  const engine = await connect();
+  vi.mocked(fakeEngine.unload).mockClear();
+  vi.mocked(release).mockImplementationOnce(() => connection.close(new Error("the engine was unloaded")));
+  await Promise.all([engine.unload(), engine.unload()]);
+  await engine.unload();
+  expect(fakeEngine.unload).toHaveBeenCalledTimes(1);
+  expect(release).toHaveBeenCalledTimes(1);
+  await expect(engine.generate(request)).rejects.toThrow("the engine was unloaded");
+});
+
+test("an engine whose worker has died can be unloaded: the worker is released", async () => {
+  const engine = await connect();
+  connection.close(new Error("the worker failed"));
+  await engine.unload();
   expect(release).toHaveBeenCalledTimes(1);
 });
 
