@@ -71,7 +71,15 @@ export async function auditClassesOnAPhone({ visitor, host }) {
     const { violations } = await /** @type {any} */ (window).axe.run({ resultTypes: ["violations"] });
     return violations.map((/** @type {any} */ { id, nodes }) => `${id}: ${nodes[0].html.slice(0, 160)}`);
   });
+  const statuses = [await page.getByRole("status").innerText()];
+  await page.getByLabel("Sprache").selectOption("en");
+  statuses.push(await page.getByRole("status").innerText());
+  await page.getByLabel("Language").selectOption("de");
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  await page.setViewportSize({ width: 320, height: 640 }); // 1280 pixels at 400 %
+  const narrowest = await page.evaluate(() => document.documentElement.scrollWidth);
+  await page.setViewportSize({ width: 844, height: 390 });
+  const board = await page.getByRole("application").first().boundingBox();
   await page.setViewportSize({ width: 3840, height: 2160 });
   const on4k = await page.evaluate(() => {
     const box = (/** @type {string} */ selector) =>
@@ -79,5 +87,39 @@ export async function auditClassesOnAPhone({ visitor, host }) {
     const [main, picture, form] = ["main", ".picture", "#form"].map(box);
     return { share: main.width / innerWidth, isBeside: form.left >= picture.right, bottom: picture.bottom };
   });
-  return { violations, width, on4k };
+  return { violations, statuses, width, narrowest, lyingBoard: board?.height, on4k };
+}
+
+/** What has the focus after each step by keys, and what a wrong address of a model leaves. @param {Stage} stage */
+export async function goOnByKeys({ visitor }) {
+  const { page } = visitor;
+  const focused = () =>
+    page.evaluate(() => {
+      const element = document.activeElement;
+      return element?.closest(".thumbnails") ? "a picture" : element?.ariaLabel || element?.textContent;
+    });
+  const removePicture = async (/** @type {number} */ left) => {
+    await page.locator(".thumbnails button").first().press("Enter");
+    await page.getByRole("button", { name: "Remove", exact: true }).press("Enter");
+    await page.waitForFunction((count) => document.querySelectorAll(".thumbnails button").length === count, left);
+    await page.waitForFunction(() => document.activeElement !== document.body);
+    return focused();
+  };
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await visitor.press("Clear");
+  await page.getByRole("button", { name: "Undo", exact: true }).press("Enter");
+  await page.waitForFunction(() => /** @type {any} */ (document.querySelector(".undo button"))?.disabled);
+  const undone = await focused();
+  await visitor.set("Pictures", "2");
+  await visitor.generate();
+  await page.locator(".thumbnails button").nth(1).waitFor();
+  const removed = [await removePicture(1), await removePicture(0)];
+  await page.getByRole("button", { name: /^Model:/ }).press("Enter");
+  const models = await page.locator(".model").count();
+  await page.getByLabel("Address of a bundle").fill("./nowhere/");
+  await page.keyboard.press("Enter");
+  const told = await page.locator("dialog .message").innerText();
+  const added = (await page.locator(".model").count()) - models;
+  return { undone, removed, told, added, status: await page.getByRole("status").innerText() };
 }

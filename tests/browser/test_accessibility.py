@@ -15,7 +15,21 @@ def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit:
     facts = visit("auditClassesOnAPhone", linear_webgpu_bundle)
     assert facts["violations"] == []
     assert facts["width"] <= 360  # nothing to scroll sideways for
+    assert facts["narrowest"] <= 320
+    assert facts["lyingBoard"] < 390 - 64  # a finger, which draws on the board, can scroll beside it
+    german, english = facts["statuses"]
+    assert english.startswith("Ready")
+    assert german.startswith("Bereit")
     on_4k = facts["on4k"]
     assert on_4k["share"] > 0.85  # no narrow column
     assert on_4k["isBeside"]  # the request, and all of the picture is in sight with it
     assert on_4k["bottom"] <= 2160
+
+
+def test_who_uses_keys_goes_on_where_they_were(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("goOnByKeys", linear_webgpu_bundle)
+    assert facts["undone"] == "Redo"  # "Undo", which was pressed, is off
+    assert facts["removed"] == ["a picture", "Generate"]
+    assert "nowhere/manifest.json" in facts["told"]  # in the dialog, where the address was written
+    assert facts["added"] == 0
+    assert facts["status"].startswith("Ready")

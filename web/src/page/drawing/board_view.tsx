@@ -22,7 +22,7 @@ export function BoardView({ drawing, id, label, describedBy, isIdle }: BoardProp
       ref={canvas}
       id={id}
       class={isIdle ? "board idle" : "board"}
-      style={{ aspectRatio: `${width} / ${height}` }}
+      style={{ "--ratio": width / height, aspectRatio: `${width} / ${height}` }}
       tabIndex={isIdle ? undefined : 0}
       role={isIdle ? "img" : "application"}
       aria-roledescription={isIdle ? undefined : t.value.boardRole}

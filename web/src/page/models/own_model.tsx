@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { keepOwnBundle, keptBundle, type OwnFile } from "../../worker";
+import { detect, keepOwnBundle, keptBundle, type OwnFile } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -13,7 +13,14 @@ import { chosenFolder, droppedFolder } from "./dropped_folder";
 /** Add a model of the visitor's to the list, and open it. While a picture is drawn, which needs the model that is open, say so. */
 export function openOwn(studio: Studio, models: Models, url: string, name: string): void {
   const isOpened = models.add(addOwnModel(url, name));
-  if (!isOpened) studio.messages.notice(t.peek().addedWhileDrawing(name), "models");
+  if (!isOpened) studio.messages.notice(() => t.value.addedWhileDrawing(name), "models");
+}
+
+/** Open the bundle of an address. Throws UserError, and adds nothing to the list, if there is none that can be read. */
+async function openAt(studio: Studio, models: Models, bundleUrl: string, name: string): Promise<void> {
+  const { bundle, problem } = await detect({ bundleUrl });
+  if (bundle === undefined && problem !== undefined) throw problem;
+  openOwn(studio, models, bundleUrl, name);
 }
 
 /** A bundle of the visitor's: by its address, or a folder of this machine. */
@@ -44,7 +51,7 @@ export function OwnModel({ studio, models }: { studio: Studio; models: Models })
   const openAddress = (event: Event) => {
     event.preventDefault();
     const url = address.value.trim();
-    if (url !== "") void attempt(async () => openOwn(studio, models, new URL(url, location.href).href, url));
+    if (url !== "") void attempt(() => openAt(studio, models, new URL(url, location.href).href, url));
   };
   return (
     <form

@@ -8,6 +8,7 @@ import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { bytesText } from "../text/engine_text";
+import { useFocusAfterRemoval } from "../widgets/focus";
 import { Compare } from "./compare";
 import { fileName } from "./file_name";
 import { Picture } from "./picture";
@@ -20,7 +21,13 @@ interface Props {
 
 export function GalleryView({ studio, gallery }: Props) {
   const opened = useSignal<number | undefined>(undefined);
+  const list = useRef<HTMLUListElement>(null);
+  const place = useRef(0);
   const pictures = gallery.pictures.value;
+  useFocusAfterRemoval(pictures.length, () => {
+    const thumbnails = list.current?.querySelectorAll("button") ?? [];
+    return thumbnails[Math.min(place.current, thumbnails.length - 1)] ?? document.getElementById("generate");
+  });
   if (pictures.length === 0 && gallery.trouble.value === undefined) return null;
   const picture = pictures.find(({ id }) => id === opened.value);
   return (
@@ -34,13 +41,14 @@ export function GalleryView({ studio, gallery }: Props) {
           {t.value.galleryTrouble[gallery.trouble.value]}
         </p>
       )}
-      <ul class="thumbnails">
-        {pictures.map((entry) => (
+      <ul ref={list} class="thumbnails">
+        {pictures.map((entry, i) => (
           <li key={entry.id}>
             <button
               type="button"
               aria-haspopup="dialog"
               onClick={() => {
+                place.current = i;
                 opened.value = entry.id;
               }}
             >

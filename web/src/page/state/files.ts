@@ -9,6 +9,7 @@ import type { ControlUnit } from "./control_unit";
 import type { Place } from "./messages";
 import { restore } from "./options";
 import type { Studio } from "./studio";
+import { isTextField } from "./text_field";
 
 /** Put a file's picture on a control unit's board: a photo with its annotator, a ready map as it is. */
 export async function openControl(studio: Studio, unit: ControlUnit, file: File): Promise<void> {
@@ -73,7 +74,7 @@ async function restoreFrom(studio: Studio, file: File): Promise<boolean> {
     return false;
   }
   studio.messages.clear();
-  studio.messages.notice(t.peek().settingsRestored);
+  studio.messages.notice(() => t.value.settingsRestored);
   restore(studio, restored);
   return true;
 }
@@ -93,12 +94,20 @@ async function openAt(studio: Studio, target: EventTarget | null, file: File | u
   }
 }
 
-/** Take the pictures that are dropped on the page, or pasted. */
+/**
+ * Take the pictures that are dropped on the page, or pasted. Text that is dropped on a field goes there, and so does pasted
+ * text that has a picture beside it, as texts of office programs have.
+ */
 export function listenForFiles(studio: Studio): void {
-  document.addEventListener("dragover", (event) => event.preventDefault());
+  const isText = ({ target, dataTransfer }: DragEvent) => isTextField(target) && !dataTransfer?.types.includes("Files");
+  document.addEventListener("dragover", (event) => isText(event) || event.preventDefault());
   document.addEventListener("drop", (event) => {
+    if (isText(event)) return;
     event.preventDefault();
     void openAt(studio, event.target, event.dataTransfer?.files[0]);
   });
-  document.addEventListener("paste", (event) => void openAt(studio, event.target, event.clipboardData?.files[0]));
+  document.addEventListener("paste", ({ target, clipboardData }) => {
+    if (isTextField(target) && clipboardData?.types.includes("text/plain")) return;
+    void openAt(studio, target, clipboardData?.files[0]);
+  });
 }

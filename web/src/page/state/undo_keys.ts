@@ -2,6 +2,7 @@
 
 import { effect } from "@preact/signals";
 import type { Studio } from "./studio";
+import { isTextField } from "./text_field";
 
 export function listenForUndo(studio: Studio): void {
   const drawings = () => [studio.photo, ...studio.controls.value.map(({ drawing }) => drawing)];
@@ -15,11 +16,8 @@ export function listenForUndo(studio: Studio): void {
     }
   });
   document.addEventListener("keydown", (event) => {
-    const isText =
-      event.target instanceof HTMLTextAreaElement ||
-      (event.target instanceof HTMLInputElement && !["radio", "checkbox", "range"].includes(event.target.type));
     const key = event.key.toLowerCase();
-    if (!(event.ctrlKey || event.metaKey) || isText || (key !== "z" && key !== "y")) return;
+    if (!(event.ctrlKey || event.metaKey) || isTextField(event.target) || (key !== "z" && key !== "y")) return;
     event.preventDefault();
     if (key === "y" || event.shiftKey) last?.redo();
     else (last?.canUndo ? last : drawings().find(({ canUndo }) => canUndo))?.undo();

@@ -1,5 +1,6 @@
 /** The way back from a change of a drawing, and forth again. */
 
+import { useEffect, useRef } from "preact/hooks";
 import { t } from "../text";
 
 interface Undoable {
@@ -16,14 +17,21 @@ interface UndoProps {
 }
 
 export function UndoButtons({ drawing, undoLabel, redoLabel }: UndoProps) {
+  const buttons = useRef<HTMLDivElement>(null);
+  const { canUndo, canRedo } = drawing;
+  const hadFocus = buttons.current?.contains(document.activeElement); // before the button that was pressed is disabled
+  useEffect(() => {
+    const hasFocus = buttons.current?.querySelector("button:enabled:focus") != null;
+    if (hadFocus && !hasFocus) buttons.current?.querySelector<HTMLButtonElement>("button:enabled")?.focus();
+  }, [canUndo, canRedo]);
   return (
-    <div class="undo">
+    <div ref={buttons} class="undo">
       <button
         type="button"
         class="icon"
         title={t.value.undoKey}
         aria-label={undoLabel}
-        disabled={!drawing.canUndo}
+        disabled={!canUndo}
         onClick={() => drawing.undo()}
       >
         ↶
@@ -33,7 +41,7 @@ export function UndoButtons({ drawing, undoLabel, redoLabel }: UndoProps) {
         class="icon"
         title={t.value.redoKey}
         aria-label={redoLabel}
-        disabled={!drawing.canRedo}
+        disabled={!canRedo}
         onClick={() => drawing.redo()}
       >
         ↷
