@@ -4,12 +4,16 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure 
 """
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 from mlc_controlnet import __version__
 from mlc_controlnet.errors import UserError, explain
@@ -49,21 +53,42 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     # diffusers asks transformers for image processors that nothing here uses, and those complain without torchvision.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     run: Callable[[argparse.Namespace], None] = options.run
-    try:
-        run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        explained = explain(error)
-        if explained is None:
-            raise
-        print(f"error: {explained}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with _noted_interrupt() as interrupted:
+        try:
+            run(options)
+        except (Exception, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) or interrupted.is_set():
+                print("interrupted", file=sys.stderr)
+                return INTERRUPTED
+            told = error if isinstance(error, UserError) else explain(error)
+            if told is None:
+                raise
+            print(f"error: {told}", file=sys.stderr)
+            return 2
     return 0
+
+
+@contextlib.contextmanager
+def _noted_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets, besides raising KeyboardInterrupt.
+
+    TVM makes a RuntimeError without a text of a KeyboardInterrupt that is raised in a pass which it called.
+    """
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        yield interrupted  # a process in the background ignores Ctrl-C, and goes on to do so
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def console() -> None:

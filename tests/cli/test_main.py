@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -310,6 +312,23 @@ def test_an_interrupted_picture_leaves_nothing(generate, tmp_path, monkeypatch, 
     assert generate() == INTERRUPTED
     assert capsys.readouterr().err.endswith("interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["ring.png"]
+
+
+def test_ctrl_c_is_no_failure_where_tvm_makes_another_error_of_it(monkeypatch, capsys):
+    """It does so in a pass that it called, which is most of a build."""
+    import tvm
+
+    @tvm.transform.module_pass(opt_level=0)
+    def interrupted(module, context):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+        return module
+
+    monkeypatch.setattr("mlc_controlnet.cli.verify.run", lambda options: interrupted(tvm.IRModule()))
+    handler = signal.getsignal(signal.SIGINT)
+    assert main(["verify"]) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_verify_says_what_it_checked(linear_bundle, capsys):
