@@ -101,7 +101,7 @@ def check_replaceable(folder: Path, is_older: bool, kind: str, subject: str | No
         subject: of the message; None: the folder.
     """
     subject = str(folder) if subject is None else subject
-    if folder.is_mount():
+    if os.path.ismount(folder.resolve()):
         remedy = f"choose a folder inside it, such as {folder / kind.rpartition(' ')[2]}"
         raise UserError(subject, "where a disk is mounted, a folder that cannot be replaced", "another folder", remedy)
     is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.files import append_line, locked, remove, whole_file, whole_folder, write_bytes, write_text
+from mlc_controlnet.errors import UserError
+from mlc_controlnet.files import (
+    append_line,
+    check_replaceable,
+    locked,
+    remove,
+    whole_file,
+    whole_folder,
+    write_bytes,
+    write_text,
+)
 
 CHANGES = ("mkdir", "rename", "replace", "rmdir", "unlink", "fsync", "open")  # calls that change the disk
 
@@ -152,3 +162,16 @@ def test_a_lock_keeps_other_processes_out_until_its_holder_lets_go(tmp_path: Pat
         assert is_ours
         assert not another_process_has_it()
     assert another_process_has_it()
+
+
+def test_a_link_and_the_folder_that_one_is_in_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both look like a mounted disk to those who compare a path with its parent."""
+    (tmp_path / "link").symlink_to("/")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"link: got where a disk is mounted"):
+        check_replaceable(Path("link"), is_older=True, kind="a bundle")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").symlink_to(tmp_path / "folder")
+    check_replaceable(Path("other"), is_older=False, kind="a bundle")
+    monkeypatch.chdir(tmp_path / "folder")
+    check_replaceable(Path(), is_older=False, kind="a bundle")

@@ -39,7 +39,8 @@ def _read_file(path: Path, subject: str) -> tuple[str, ...]:
         raise UserError(subject, got, _WANTED, "save it as UTF-8 text") from None
     if "\0" in text:
         raise UserError(subject, "a file with zero bytes", _WANTED, "save it as UTF-8 text")
-    prompts = tuple(line.strip() for line in text.splitlines() if line.strip())
+    # Not splitlines(): U+2028 and U+0085 end no line of a text file.
+    prompts = tuple(line.strip() for line in text.split("\n") if line.strip())
     if not prompts:
         got = f"a file without a prompt, of {len(data)} bytes"
         raise UserError(subject, got, _WANTED, "write prompts into it, as you will draw with")

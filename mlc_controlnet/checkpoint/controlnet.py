@@ -21,8 +21,6 @@ from mlc_controlnet.errors import UserError
 _ORIGINAL = "input_hint_block.0.weight"
 _UNION = "task_embedding"  # of a ControlNet for many kinds of control image at once
 _DIFFUSERS = "controlnet_cond_embedding.conv_in.weight"
-# The one kind of ControlNet 1.1 that averages its residuals over the picture. Its file does not say so, its name does.
-POOLED = "shuffle"
 
 
 def read_controlnet(path: Path, unet: PartSource | None = None) -> PartSource:
@@ -41,7 +39,7 @@ def read_controlnet(path: Path, unet: PartSource | None = None) -> PartSource:
         return read_part_folder(inside if (inside / "config.json").is_file() else path, "controlnet")
     file = read_weights(path)
     if is_control_lora(file):
-        return read_control_lora(file, unet, pools=POOLED in path.stem)
+        return read_control_lora(file, unet, pools=_pools(path))
     # A file where diffusers puts it has its options beside it, of which tensors and name do not show all.
     if path.name in weight_files(CONTROLNET) and _DIFFUSERS in file.tensors and path.with_name("config.json").is_file():
         return read_part_folder(path.parent, CONTROLNET, path)
@@ -117,7 +115,7 @@ def _read_original(file: WeightFile, prefix: str) -> PartSource:
     is_second = _is_linear(tensors.get("input_blocks.1.1.proj_in.weight"))
     base = ldm_config.base_model(is_second, "label_emb.0.0.weight" in tensors)
     config = ldm_config.controlnet_config(base, Shapes(tensors, "", where))
-    config["global_pool_conditions"] = POOLED in file.path.stem
+    config["global_pool_conditions"] = _pools(file.path)
     return PartSource(where, config, partial(ldm_names.convert_controlnet, tensors, config, where))
 
 
@@ -127,8 +125,13 @@ def _read_diffusers(file: WeightFile) -> PartSource:
     shapes = Shapes(file.tensors, "", where)
     base = ldm_config.base_model(is_second, "add_embedding.linear_1.weight" in file.tensors)
     config = ldm_config.controlnet_config(base, shapes, in_diffusers_names=True)
-    config["global_pool_conditions"] = POOLED in file.path.stem
+    config["global_pool_conditions"] = _pools(file.path)
     return PartSource(where, config, lambda: file.tensors)
+
+
+def _pools(file: Path) -> bool:
+    """Return whether it is the one kind of ControlNet 1.1 that averages its residuals. Only the file's name says so."""
+    return "shuffle" in file.stem.lower()
 
 
 def _is_linear(projection: object) -> bool:

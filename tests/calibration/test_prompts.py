@@ -15,6 +15,8 @@ def test_a_file_has_a_prompt_on_each_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts"
     file.write_bytes(b"\xef\xbb\xbfa red circle\r\n\r\n  ein gr\xc3\xbcner Kreis \n")
     assert read_prompts(str(file)) == ("a red circle", "ein grüner Kreis")
+    file.write_text("a red\u2028circle\x85of paint\na cat", encoding="utf-8")
+    assert read_prompts(str(file)) == ("a red\u2028circle\x85of paint", "a cat")
 
 
 @pytest.mark.parametrize(

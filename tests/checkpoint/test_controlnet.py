@@ -111,7 +111,7 @@ def test_a_controlnet_of_another_shape_is_refused_by_name(
         load_checkpoint(first_folder, controlnets={"canny": tmp_path / "canny"})
 
 
-@pytest.mark.parametrize(("kind", "pools"), [("p_sd15_canny", False), ("e_sd15_shuffle", True)])
+@pytest.mark.parametrize(("kind", "pools"), [("p_sd15_canny", False), ("e_sd15_shuffle", True), ("e_Shuffle", True)])
 def test_the_kind_that_pools_its_residuals_is_told_by_its_name(
     first: Tiny, first_folder: Path, tmp_path: Path, kind: str, pools: bool
 ) -> None:
