@@ -15,7 +15,8 @@ import tvm
 
 from mlc_controlnet.build import Parity, find_controlnets, report_shared_weights
 from mlc_controlnet.bundle.extender import BundleExtender
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, ComponentEntry, ControlNetEntry, Library, Manifest
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
+from mlc_controlnet.bundle.manifest import ComponentEntry, ControlNetEntry, Library, Manifest
 from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.writer import BundleWriter

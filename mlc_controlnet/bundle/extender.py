@@ -5,7 +5,8 @@ bundle, under names that its manifest does not list, and then the new manifest t
 Whatever stops the program, there is the old bundle or the new one, and both are sound.
 """
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
+from mlc_controlnet.bundle.manifest import FileEntry, Manifest
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.errors import UserError

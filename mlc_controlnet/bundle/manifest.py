@@ -5,13 +5,14 @@ Twin: web/src/engine/manifest.ts.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
 from mlc_controlnet.bundle.json_record import REMEDY, from_json, to_json
-from mlc_controlnet.bundle.params import Complaint, ParamsSpec, param_faults
+from mlc_controlnet.bundle.manifest_faults import faults_of
+from mlc_controlnet.bundle.params import ParamsSpec
 from mlc_controlnet.bundle.variant import Variant
 from mlc_controlnet.components import (
     DRAWING,
@@ -27,7 +28,6 @@ from mlc_controlnet.config import Defaults
 from mlc_controlnet.errors import UserError
 
 FORMAT_VERSION = 3
-MANIFEST_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -207,9 +207,7 @@ class Manifest:
 
     def validate(self, where: str = MANIFEST_NAME) -> None:
         """Check what types cannot express: file names stay inside the bundle, and every reference has a target."""
-        sizes = {entry.path: entry.bytes for entry in self.files}
-        for complaint in (*_file_faults(self), *param_faults(self.params, sizes), *_reference_faults(self)):
-            subject, got, wanted = complaint
+        for subject, got, wanted in faults_of(self):
             raise UserError(f"{where}: {subject}", got, wanted, REMEDY)
 
     @property
@@ -298,13 +296,6 @@ def _sample_shape(components: Mapping[str, ComponentEntry]) -> tuple[int, ...]:
     return next((tensor.shape for tensor in inputs if tensor.name == "sample"), ())
 
 
-def is_inside(path: str) -> bool:
-    """Return whether `path` is a plain relative path, which cannot leave its folder on any system."""
-    parts = PurePosixPath(path).parts
-    plain = bool(parts) and path == "/".join(parts) and not {"..", "/"} & set(parts)
-    return plain and not set("\\:\0") & set(path)
-
-
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     try:
         raw = json.loads(data.decode())
@@ -313,64 +304,3 @@ def _parse(data: bytes, where: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise UserError(where, f"a JSON {type(raw).__name__}", "an object", REMEDY)
     return raw
-
-
-def _file_faults(manifest: Manifest) -> Iterator[Complaint]:
-    seen: set[str] = set()
-    for entry in manifest.files:
-        if not is_inside(entry.path) or entry.path == MANIFEST_NAME:
-            yield "files", repr(entry.path), "a relative path inside the bundle"
-        if entry.path in seen:
-            yield "files", f"{entry.path} twice", "every file once"
-        seen.add(entry.path)
-        if entry.bytes < 0 or len(entry.sha256) != 64 or set(entry.sha256) - set("0123456789abcdef"):
-            yield f"files: {entry.path}", f"{entry.bytes} bytes, sha256 {entry.sha256!r}", "a size and 64 hex digits"
-
-
-def _reference_faults(manifest: Manifest) -> Iterator[Complaint]:
-    files = {entry.path for entry in manifest.files}
-    named = {
-        **{f"libraries: {library.file}": library.file for library in manifest.libraries},
-        **{f"params.shards: {shard}": shard for shard in manifest.params.shards},
-        "tokenizer": manifest.tokenizer.file,
-        **{f"more_tokenizers[{i}]": tokenizer.file for i, tokenizer in enumerate(manifest.more_tokenizers)},
-        "samplers": manifest.samplers.file,
-    }
-    for subject, path in named.items():
-        if path not in files:
-            yield subject, f"{path!r}, which files does not list", "a file of the bundle"
-    if not manifest.libraries:
-        yield "libraries", "none", "at least one"
-    for library in manifest.libraries:
-        if library.memory_dtype and (library.device, library.memory_dtype) != ("llvm", "float16"):
-            got = f"memory_dtype {library.memory_dtype} for {library.device}"
-            yield f"libraries: {library.file}", got, "float16 for llvm, or none"
-    params = {record.name for record in manifest.params.records} | {merged.name for merged in manifest.params.merged}
-    for name, entry in manifest.components.items():
-        for param in entry.params:
-            if param not in params:
-                yield f"components.{name}.params", f"{param}, which has no record", "recorded params only"
-    names = [controlnet.name for controlnet in manifest.controlnets]
-    if len(set(names)) < len(names):
-        yield "controlnets", ", ".join(names), "a name of its own for each"
-    for controlnet in manifest.controlnets:
-        for component in (controlnet.control_embedding, controlnet.controlnet):
-            if component not in manifest.components:
-                yield f"controlnets.{controlnet.name}", f"{component!r}, which is no component", "components"
-    functions = {entry.function for entry in manifest.components.values()}
-    for variant in manifest.variants:
-        if unknown := sorted(set(variant.functions) - functions):
-            yield f"variants: {variant}", f"{', '.join(unknown)}, no component's function", "components' functions"
-    for library in manifest.libraries:
-        if library.file not in manifest.memory:
-            yield "memory", f"none for {library.file}", "a plan for each library"
-    for file, plan in manifest.memory.items():
-        for mode in (plan.resident, plan.reduced):
-            for name, entry in manifest.components.items():
-                kept = mode.kept_params.get(name, -1)
-                if not 0 <= kept <= len(entry.params):
-                    yield f"memory: {file}", f"{kept} params kept of {name}", f"0 to {len(entry.params)}"
-    channels = manifest.model.latent_channels
-    preview = manifest.latent_preview
-    if len(preview.weight) != 3 or len(preview.bias) != 3 or any(len(row) != channels for row in preview.weight):
-        yield "latent_preview", "another shape", f"weight [3, {channels}] and bias [3]"

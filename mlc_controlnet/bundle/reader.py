@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
+from mlc_controlnet.bundle.manifest import FileEntry, Manifest
 from mlc_controlnet.errors import UserError
 
 REMEDY = "build the bundle again with python -m mlc_controlnet build, or copy it again"

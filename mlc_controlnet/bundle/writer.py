@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, FileEntry, Manifest, is_inside
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME, is_inside
+from mlc_controlnet.bundle.manifest import FileEntry, Manifest
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import FULL_DISK, UserError
 from mlc_controlnet.files import check_replaceable, flush, partial_of, remove, replace_folder, restore_folder

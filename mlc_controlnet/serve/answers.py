@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.notices import Notice
 from mlc_controlnet.runtime.request import OPTIONS
-from mlc_controlnet.serve.job_queue import Job, JobQueue
+from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.pictures import to_base64
 from mlc_controlnet.serve.worker import Drawn, Stepped
 
@@ -21,6 +21,13 @@ def error_answer(path: str, error: UserError, status: HTTPStatus, headers: dict[
         form = {"error": status.phrase, "detail": str(error), "body": "", "errors": error.got}
         return JSONResponse(form, status, headers)
     return JSONResponse(error_json(error), status, headers)
+
+
+def status_of(job: Job) -> HTTPStatus:
+    """Return the status of an answer about a job: a failure is the client's mistake or ours."""
+    if job.state is State.FAILED:
+        return HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
+    return HTTPStatus.OK
 
 
 def error_json(error: UserError) -> dict[str, Any]:

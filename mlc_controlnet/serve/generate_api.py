@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.serve.annotators.named import Annotator
-from mlc_controlnet.serve.answers import drawn_json, error_json, job_json, progress_json
+from mlc_controlnet.serve.answers import drawn_json, error_json, job_json, progress_json, status_of
 from mlc_controlnet.serve.generate_body import GenerateBody, parse_form, parse_json, to_requests
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.limits import Limits
@@ -61,7 +61,7 @@ def generate_routes(
         headers = {"X-Job": job.id, "Server-Timing": f"draw;dur={1000 * sum(one.seconds for one in job.drawn):.1f}"}
         if job.state is State.DONE and accepted.startswith("image/png") and len(job.drawn) == 1:
             return Response(job.drawn[0].png, media_type="image/png", headers=headers)
-        return JSONResponse(job_json(job, queue), _status(job), headers)
+        return JSONResponse(job_json(job, queue), status_of(job), headers)
 
     @routes.get("/models")
     async def list_models() -> dict[str, Any]:
@@ -132,12 +132,6 @@ async def _events(job: Job, queue: JobQueue) -> AsyncIterator[str]:
 
 def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
-
-
-def _status(job: Job) -> HTTPStatus:
-    if job.state is State.FAILED:
-        return HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
-    return HTTPStatus.OK
 
 
 def _unknown(id: str) -> Response:

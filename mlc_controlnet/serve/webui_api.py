@@ -8,7 +8,6 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,7 +18,7 @@ from mlc_controlnet.runtime.infotext import webui_name, write_infotext
 from mlc_controlnet.runtime.png import png_bytes
 from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
 from mlc_controlnet.serve.annotators.named import Annotator
-from mlc_controlnet.serve.answers import error_answer
+from mlc_controlnet.serve.answers import error_answer, status_of
 from mlc_controlnet.serve.generate_body import annotate
 from mlc_controlnet.serve.job_queue import Job, JobQueue, State
 from mlc_controlnet.serve.limits import Limits
@@ -59,6 +58,10 @@ class Webui:
     def model(self, body: DrawBody) -> ServedModel:
         """Return the model that a body or the options name."""
         title = (body.override_settings or {}).get("sd_model_checkpoint") or self.options["sd_model_checkpoint"]
+        return self._titled(title)
+
+    def _titled(self, title: object) -> ServedModel:
+        """Return the model of a title, or of a name alone. Raises UserError if there is none."""
         return self.models.named(str(title).partition(" [")[0])
 
     async def draw(self, body: DrawBody, request: Request) -> Response:
@@ -71,8 +74,7 @@ class Webui:
         await wait_for(job, self.queue, request)
         if job.state is State.FAILED:
             assert job.error is not None
-            status = HTTPStatus.INTERNAL_SERVER_ERROR if job.is_our_fault else HTTPStatus.UNPROCESSABLE_ENTITY
-            return error_answer(request.url.path, job.error, status)
+            return error_answer(request.url.path, job.error, status_of(job))
         images = [to_base64(drawn.png) for drawn in job.drawn]
         controls = [to_base64(png_bytes(image, {})) for image in wanted.control_images]
         answer = {
@@ -108,7 +110,7 @@ class Webui:
     def set_options(self, options: dict[str, Any]) -> None:
         """Change options. Raises UserError for an unknown model."""
         if "sd_model_checkpoint" in options:
-            self.models.named(str(options["sd_model_checkpoint"]).partition(" [")[0])
+            self._titled(options["sd_model_checkpoint"])
         self.options |= {name: value for name, value in options.items() if name in self.options}
 
 

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME, Manifest
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
+from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.files import check_replaceable, locked, restore_folder, whole_folder, write_text

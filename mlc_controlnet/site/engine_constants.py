@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Iterator
 
-from mlc_controlnet.bundle.manifest import FORMAT_VERSION, MANIFEST_NAME
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
+from mlc_controlnet.bundle.manifest import FORMAT_VERSION
 from mlc_controlnet.bundle.params import DTYPE_BYTES, RECORD_ALIGNMENT_BYTES
 from mlc_controlnet.checkpoint.controlnet_names import KINDS
 from mlc_controlnet.components import COMPUTE, DRAWING, INPAINTING_CHANNELS

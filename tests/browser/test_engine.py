@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
 from tests.browser.conftest import WEB, Visit

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlc_controlnet.bundle.manifest import MANIFEST_NAME
+from mlc_controlnet.bundle.file_names import MANIFEST_NAME
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime import engine as engine_module

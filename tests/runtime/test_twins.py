@@ -46,7 +46,7 @@ TWINS = (
     ("runtime/infotext.py", "infotext.ts", 14),
     ("runtime/metadata.py", "metadata.ts", 5),
     ("bundle/manifest.py", "model_traits.ts", 11),
-    ("bundle/manifest.py", "manifest_faults.ts", 3),
+    ("bundle/manifest_faults.py", "manifest_faults.ts", 10),
 )
 # A function, a method whose parameters fit on its line, or the first line of one whose parameters do not.
 TYPESCRIPT_FUNCTION = re.compile(

@@ -10,6 +10,10 @@ export function* faultsOf(parsed: Manifest): Generator<Complaint> {
   yield* fileFaults(parsed);
   yield* paramFaults(parsed);
   yield* referenceFaults(parsed);
+  yield* controlnetFaults(parsed);
+  yield* variantFaults(parsed);
+  yield* memoryFaults(parsed);
+  yield* previewFaults(parsed);
 }
 
 /** Return whether `path` is a plain relative path, which cannot leave its folder on any system. */
@@ -123,24 +127,9 @@ function* referenceFaults(parsed: Manifest): Generator<Complaint> {
         yield [`components.${name}.params`, `${param}, which has no record`, "recorded params only"];
     }
   }
-  yield* controlNetFaults(parsed);
-  const functions = new Set(Object.values(parsed.components).map((component) => component.function));
-  for (const { height, width, chunks, functions: others } of parsed.variants) {
-    const unknown = Object.keys(others).filter((name) => !functions.has(name));
-    if (unknown.length) {
-      const got = `${unknown.sort().join(", ")}, no component's function`;
-      yield [`variants: ${width}x${height}, ${chunks} chunks`, got, "components' functions"];
-    }
-  }
-  yield* memoryFaults(parsed);
-  const { weight, bias } = parsed.latent_preview;
-  const channels = parsed.model.latent_channels;
-  if (weight.length !== 3 || bias.length !== 3 || weight.some((row) => row.length !== channels)) {
-    yield ["latent_preview", "another shape", `weight [3, ${channels}] and bias [3]`];
-  }
 }
 
-function* controlNetFaults({ controlnets, components }: Manifest): Generator<Complaint> {
+function* controlnetFaults({ controlnets, components }: Manifest): Generator<Complaint> {
   const names = controlnets.map(({ name }) => name);
   if (new Set(names).size < names.length) yield ["controlnets", names.join(", "), "a name of its own for each"];
   for (const { name, control_embedding, controlnet } of controlnets) {
@@ -148,6 +137,17 @@ function* controlNetFaults({ controlnets, components }: Manifest): Generator<Com
       if (!Object.hasOwn(components, component)) {
         yield [`controlnets.${name}`, `'${component}', which is no component`, "components"];
       }
+    }
+  }
+}
+
+function* variantFaults({ components, variants }: Manifest): Generator<Complaint> {
+  const functions = new Set(Object.values(components).map((component) => component.function));
+  for (const { height, width, chunks, functions: others } of variants) {
+    const unknown = Object.keys(others).filter((name) => !functions.has(name));
+    if (unknown.length) {
+      const got = `${unknown.sort().join(", ")}, no component's function`;
+      yield [`variants: ${width}x${height}, ${chunks} chunks`, got, "components' functions"];
     }
   }
 }
@@ -165,5 +165,13 @@ function* memoryFaults({ libraries, components, memory }: Manifest): Generator<C
         }
       }
     }
+  }
+}
+
+function* previewFaults({ model, latent_preview }: Manifest): Generator<Complaint> {
+  const { weight, bias } = latent_preview;
+  const channels = model.latent_channels;
+  if (weight.length !== 3 || bias.length !== 3 || weight.some((row) => row.length !== channels)) {
+    yield ["latent_preview", "another shape", `weight [3, ${channels}] and bias [3]`];
   }
 }
