@@ -6,7 +6,8 @@ from pathlib import Path
 from mlc_controlnet.checkpoint.compatibility import check_controlnets
 from mlc_controlnet.checkpoint.control_lora import control_lora_products
 from mlc_controlnet.checkpoint.controlnet import kinds_of, read_controlnets
-from mlc_controlnet.checkpoint.load import load_part, read_source
+from mlc_controlnet.checkpoint.load import read_source
+from mlc_controlnet.checkpoint.load_part import load_part
 from mlc_controlnet.checkpoint.loaded import Checkpoint
 from mlc_controlnet.checkpoint.options import check_options
 from mlc_controlnet.components import CONTROLNET, PER_CONTROLNET, UNET, ModelShape, numbered

@@ -14,6 +14,7 @@ from mlc_controlnet.errors import UserError
 _FAMILIES = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL"}
 # A UNet's input channels -> the kind of model that no pipeline of ours runs.
 _OTHER_SAMPLES = {5: " (a depth model)", 7: " (an upscaler)", 8: " (an InstructPix2Pix model)"}
+_BOTH_FROM_ONE = "take both from one model"
 
 
 def check_belong_together(parts: Mapping[str, PartSource]) -> None:
@@ -24,46 +25,47 @@ def check_belong_together(parts: Mapping[str, PartSource]) -> None:
     """
     for part, source in parts.items():
         check_options("vae" if part == PREVIEW_VAE else kind_of(part), source.config, source.where)
-    unet, vae, text = (parts[part].config for part in ("unet", "vae", "text_encoder"))
-    subject, remedy = f"unet {parts['unet'].where}", "take both from one model"
-    second = parts[TEXT_ENCODER_2].config if TEXT_ENCODER_2 in parts else {}
-    width = text.get("hidden_size", 0) + second.get("hidden_size", 0)
-    if width != unet.get("cross_attention_dim"):
-        raise UserError(
-            f"text_encoder {parts['text_encoder'].where}",
-            f"text width {width}" + (", with the second one's" if second else ""),
-            f"{_width(unet)}, that of the unet",
-            remedy,
-        )
-    if second:
-        _check_added_embedding(parts["unet"], second)
-    latents = vae.get("latent_channels", 4)
-    if unet.get("out_channels", 4) != latents:
-        raise UserError(
-            f"vae {parts['vae'].where}",
-            f"{latents} latent channels",
-            f"{unet.get('out_channels', 4)}, those of the unet",
-            remedy,
-        )
-    samples = {latents, INPAINTING_CHANNELS} if 2 * latents + 1 == INPAINTING_CHANNELS else {latents}
-    if unet.get("in_channels", 4) not in samples:
-        wanted = " or ".join(map(str, sorted(samples)))
-        raise UserError(
-            subject,
-            f"in_channels {unet.get('in_channels')}{_OTHER_SAMPLES.get(unet.get('in_channels', 4), '')}",
-            f"{wanted}: a text-to-image or an inpainting model",
-            "use such a model",
-        )
-    if is_tiny(vae) and len(vae["num_encoder_blocks"]) != len(vae["num_decoder_blocks"]):
-        got = f"{len(vae['num_encoder_blocks'])} stages in the encoder, {len(vae['num_decoder_blocks'])} in the decoder"
-        raise UserError(f"vae {parts['vae'].where}", got, "as many", "check that the two belong together")
-    if not isinstance(unet.get("layers_per_block", 2), int):
-        got = f"layers_per_block {unet['layers_per_block']}"
-        raise UserError(subject, got, "one number for all blocks", "use a model of Stable Diffusion 1.x, 2.x or XL")
+    unet, vae = parts["unet"], parts["vae"]
+    _check_text_width(parts)
+    if TEXT_ENCODER_2 in parts:
+        _check_added_embedding(unet, parts[TEXT_ENCODER_2].config)
+    _check_latents(unet, vae)
+    if not isinstance(unet.config.get("layers_per_block", 2), int):
+        got = f"layers_per_block {unet.config['layers_per_block']}"
+        remedy = "use a model of Stable Diffusion 1.x, 2.x or XL"
+        raise UserError(f"unet {unet.where}", got, "one number for all blocks", remedy)
     if PREVIEW_VAE in parts:
-        _check_preview(parts[PREVIEW_VAE], vae)
+        _check_preview(parts[PREVIEW_VAE], vae.config)
     controlnets = [source for part, source in parts.items() if kind_of(part) == CONTROLNET]
-    check_controlnets(controlnets, unet, latents, vae_scale_factor(vae))
+    check_controlnets(controlnets, unet.config, vae.config.get("latent_channels", 4), vae_scale_factor(vae.config))
+
+
+def _check_text_width(parts: Mapping[str, PartSource]) -> None:
+    """Check that the UNet reads contexts as wide as the text encoders' are together."""
+    text, unet = parts["text_encoder"], parts["unet"].config
+    second = parts[TEXT_ENCODER_2].config if TEXT_ENCODER_2 in parts else {}
+    width = text.config.get("hidden_size", 0) + second.get("hidden_size", 0)
+    if width != unet.get("cross_attention_dim"):
+        got = f"text width {width}" + (", with the second one's" if second else "")
+        raise UserError(f"text_encoder {text.where}", got, f"{_width(unet)}, that of the unet", _BOTH_FROM_ONE)
+
+
+def _check_latents(unet: PartSource, vae: PartSource) -> None:
+    """Check that the VAE encodes and decodes what the UNet denoises, and that the UNet reads nothing else."""
+    latents, denoised = vae.config.get("latent_channels", 4), unet.config.get("out_channels", 4)
+    if denoised != latents:
+        got, wanted = f"{latents} latent channels", f"{denoised}, those of the unet"
+        raise UserError(f"vae {vae.where}", got, wanted, _BOTH_FROM_ONE)
+    samples = {latents, INPAINTING_CHANNELS} if 2 * latents + 1 == INPAINTING_CHANNELS else {latents}
+    if unet.config.get("in_channels", 4) not in samples:
+        got = f"in_channels {unet.config.get('in_channels')}{_OTHER_SAMPLES.get(unet.config.get('in_channels', 4), '')}"
+        wanted = f"{' or '.join(map(str, sorted(samples)))}: a text-to-image or an inpainting model"
+        raise UserError(f"unet {unet.where}", got, wanted, "use such a model")
+    if is_tiny(vae.config):
+        encoder, decoder = len(vae.config["num_encoder_blocks"]), len(vae.config["num_decoder_blocks"])
+        if encoder != decoder:
+            got = f"{encoder} stages in the encoder, {decoder} in the decoder"
+            raise UserError(f"vae {vae.where}", got, "as many", "check that the two belong together")
 
 
 def _check_added_embedding(unet: PartSource, second: Mapping[str, Any]) -> None:

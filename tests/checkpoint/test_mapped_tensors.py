@@ -13,7 +13,7 @@ from torch import nn
 from mlc_controlnet.capture import Param, Quantizer
 from mlc_controlnet.capture.reference import widen_while_it_runs
 from mlc_controlnet.checkpoint import give_back
-from mlc_controlnet.checkpoint.load import load_part
+from mlc_controlnet.checkpoint.load_part import load_part
 from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
 from mlc_controlnet.checkpoint.source import PartSource
 from mlc_controlnet.checkpoint.weight_file import read_weights

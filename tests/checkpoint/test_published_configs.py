@@ -9,7 +9,7 @@ from diffusers import ControlNetModel
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together
 from mlc_controlnet.checkpoint.ldm_config import base_model
-from mlc_controlnet.checkpoint.load import _model_shape
+from mlc_controlnet.checkpoint.model_shapes import _model_shape
 from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
 from mlc_controlnet.checkpoint.options import check_class, check_options
 from mlc_controlnet.checkpoint.source import PartSource
