@@ -5,11 +5,17 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlc_controlnet.cli.defaults import BUNDLE as DEFAULT_BUNDLE
 from mlc_controlnet.errors import UserError, print_notice
 from mlc_controlnet.runtime.request import OPTIONS
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from mlc_controlnet.runtime.denoising import Step
+    from mlc_controlnet.runtime.request import GenerateRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,18 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    from mlc_controlnet.images.lines import invert
-    from mlc_controlnet.images.read import read_image
     from mlc_controlnet.machine import describe_processor
     from mlc_controlnet.runtime.batch import seeds_of
-    from mlc_controlnet.runtime.control_image import SUBJECT
-    from mlc_controlnet.runtime.denoising import Step
-    from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
     from mlc_controlnet.runtime.png import check_output_path, write_png
-    from mlc_controlnet.runtime.request import GenerateRequest
 
     given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     chosen = _complete({**_restore(options.settings_from), **given})
@@ -97,43 +95,65 @@ def run(options: argparse.Namespace) -> None:
     outputs = [_numbered(options.output, i, len(seeds)) for i in range(len(seeds))]
     for output in outputs:
         check_output_path(output)
+    request = _request_of(chosen, options)
+    pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
+    if pipeline.engine.library.instruction_set:
+        print(f"{describe_processor()}: library for {pipeline.engine.library.instruction_set}", file=sys.stderr)
+    told: set[str] = set()
+    requests = [dataclasses.replace(request, seed=seed) for seed in seeds]
+    with _Progress() as progress:
+        for output, drawn in zip(outputs, pipeline.stream(requests, progress.show), strict=True):
+            progress.end()
+            for notice in drawn.notices:
+                if notice not in told:
+                    print_notice(notice)
+            told.update(drawn.notices)
+            write_png(output, drawn.image, drawn.metadata)
+            print(f"{output}: seed {drawn.settings.seed}", flush=True)
+
+
+def _request_of(chosen: Mapping[str, Any], options: argparse.Namespace) -> "GenerateRequest":
+    """Read the pictures of a request. Raises UserError for one that cannot be used."""
+    from mlc_controlnet.images.lines import invert
+    from mlc_controlnet.images.read import read_image
+    from mlc_controlnet.runtime.control_image import SUBJECT
+    from mlc_controlnet.runtime.inpainting import IMAGE, MASK_IMAGE
+    from mlc_controlnet.runtime.request import GenerateRequest
+
     control_images = [read_image(path, SUBJECT) for path in options.control_image]
-    request = GenerateRequest(
+    return GenerateRequest(
         **chosen,
         control_image=[invert(image) for image in control_images] if options.invert else control_images,
         image=None if options.image is None else read_image(options.image, IMAGE),
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
     )
-    pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
-    if pipeline.engine.library.instruction_set:
-        print(f"{describe_processor()}: library for {pipeline.engine.library.instruction_set}", file=sys.stderr)
-    progress: tqdm | None = None
 
-    def show(step: Step) -> None:
-        nonlocal progress
-        if progress is None:  # not before: a picture that cannot be used is an error and no progress
-            progress = tqdm(total=step.count, unit="step", file=sys.stderr)
-        progress.update()
 
-    def end_progress() -> None:
-        nonlocal progress
-        if progress is not None:
-            progress.close()
-        progress = None
+class _Progress:
+    """A bar of the steps of a picture, on stderr. A picture that cannot be used is an error, and no bar appears."""
 
-    told: set[str] = set()
-    requests = [dataclasses.replace(request, seed=seed) for seed in seeds]
-    try:
-        for output, drawn in zip(outputs, pipeline.stream(requests, show), strict=True):
-            end_progress()
-            for notice in drawn.notices:
-                if notice not in told:
-                    print(f"notice: {notice}", file=sys.stderr)
-            told.update(drawn.notices)
-            write_png(output, drawn.image, drawn.metadata)
-            print(f"{output}: seed {drawn.settings.seed}", flush=True)
-    finally:
-        end_progress()
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def show(self, step: "Step") -> None:
+        """Count a step."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=step.count, unit="step", file=sys.stderr)
+        self._bar.update()
+
+    def end(self) -> None:
+        """Close the bar of this picture; the next one gets its own."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
 
 
 def _restore(path: Path | None) -> Mapping[str, Any]:

@@ -170,12 +170,19 @@ class TrainConfig:
     out: str = _option("runs/controlnet", "folder for checkpoints, logs and the result")
 
     def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        self._check_set_and_length()
+
+    def _check_choices(self) -> None:
         check_one_of("trainer.precision", self.trainer.precision, PRECISIONS)
         check_one_of("data.format", self.data.format, FORMATS)
         check_one_of("optim.lr_scheduler", self.optim.lr_scheduler, LR_SCHEDULES)
         check_one_of("model.prediction_type", self.model.prediction_type, (None, *PREDICTION_TYPES))
         check_one_of("data.annotator", self.data.annotator, (None, *ANNOTATORS))
         check_one_of("model.hint_channels", self.model.hint_channels, (1, 3, 4))
+
+    def _check_numbers(self) -> None:
         for least, names in _LEAST.items():
             for name in names:
                 if self.get(name) is not None and self.get(name) < least:
@@ -196,6 +203,8 @@ class TrainConfig:
         for name in ("data.height", "data.width"):
             if self.get(name) < 8 or self.get(name) % 8:
                 raise UserError(name, str(self.get(name)), "a positive multiple of 8", "choose another size")
+
+    def _check_set_and_length(self) -> None:
         if not self.data.path:
             raise UserError("data.path", "nothing", "fill50k's folder or shards", "set data.path")
         if (self.trainer.max_steps is None) == (self.trainer.epochs is None):
