@@ -16,6 +16,7 @@ from mlc_controlnet.kernels import (
     schedule_convolution_gpu,
     schedule_matmul_cpu,
     schedule_matmul_gpu,
+    schedule_winograd_cpu,
 )
 from mlc_controlnet.kernels.marks import computed_by, is_scheduled
 from mlc_controlnet.kernels.tunable import Tunable
@@ -23,7 +24,11 @@ from mlc_controlnet.kernels.tunable import Tunable
 Describe = Callable[[tirx.PrimFunc, Target], Tunable | None]
 
 ON_GPU: tuple[Describe, ...] = (schedule_convolution_gpu.tunable_convolution, schedule_matmul_gpu.tunable_matmul)
-ON_PROCESSOR: tuple[Describe, ...] = (schedule_convolution_cpu.tunable_convolution, schedule_matmul_cpu.tunable_matmul)
+ON_PROCESSOR: tuple[Describe, ...] = (
+    schedule_convolution_cpu.tunable_convolution,
+    schedule_winograd_cpu.tunable_winograd,
+    schedule_matmul_cpu.tunable_matmul,
+)
 FINISHED_ON_GPU: tuple[Describe, ...] = (
     flash_attention_gpu.tunable_attention,
     group_norm_gpu.tunable_group_norm,
@@ -45,6 +50,7 @@ VERSIONS = {
     "layer_norm_gpu": layer_norm_gpu.VERSION,
     "matmul_cpu": schedule_matmul_cpu.VERSION,
     "matmul_gpu": schedule_matmul_gpu.VERSION,
+    "winograd_cpu": schedule_winograd_cpu.VERSION,
 }
 
 

@@ -46,6 +46,7 @@ from mlc_controlnet.passes.replace.use_gated_matmul import UseGatedMatmul
 from mlc_controlnet.passes.replace.use_group_norm import UseGroupNorm
 from mlc_controlnet.passes.replace.use_layer_norm import UseLayerNorm
 from mlc_controlnet.passes.replace.use_pointwise_matmul import UsePointwiseMatmul
+from mlc_controlnet.passes.replace.use_winograd_conv2d import UseWinogradConv2d
 from mlc_controlnet.passes.replace.widen_weights import WidenWeights
 from mlc_controlnet.passes.schedule.apply_tuning_records import ApplyTuningRecords
 from mlc_controlnet.passes.schedule.keep_loops_rolled import KeepLoopsRolled
@@ -68,8 +69,7 @@ CLEAN = (
     relax.transform.BundleModelParams(),
 )
 
-# These save launches and memory on a GPU. A processor's schedules need other convolutions and gates unchanged.
-CPU_FUSIONS = (WidenWeights(), FoldResizeIntoConv2d(on_gpu=False))
+# These save launches and memory.
 GPU_FUSIONS = (
     SplitLargePlanes(),
     SplitDeepAttention(),
@@ -164,7 +164,7 @@ def _phases(target: tvm.target.Target, tuning_records: TuningRecords | None) -> 
             "replace",
             (
                 UseLayerNorm(target),
-                *(GPU_FUSIONS if on_gpu else CPU_FUSIONS),
+                *(GPU_FUSIONS if on_gpu else _for_processor(target)),
                 UseDirectConv2d(),
                 UseFlashAttention(target),
                 UseGroupNorm(target),
@@ -206,6 +206,10 @@ def _phases(target: tvm.target.Target, tuning_records: TuningRecords | None) -> 
             ),
         ),
     ]
+
+
+def _for_processor(target: tvm.target.Target) -> tuple[tvm.transform.Pass, ...]:
+    return WidenWeights(), FoldResizeIntoConv2d(on_gpu=False), UseWinogradConv2d(target)
 
 
 def _schedule(on_gpu: bool, tuning_records: TuningRecords | None) -> tuple[tvm.transform.Pass, ...]:

@@ -41,20 +41,22 @@ def test_a_function_has_the_same_key_under_any_name() -> None:
 
 
 FUNCTIONS = {"matmul": make_linear(16, columns=64)["NT_matmul"], "convolution": make_convolution()}
+ON_PROCESSOR = FUNCTIONS | {"winograd": make_convolution(32, 64, (16, 32))}
 
 
-@pytest.mark.parametrize("target", [V3, WEBGPU], ids=["cpu", "gpu"])
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name,target", [*((name, V3) for name in ON_PROCESSOR), *((name, WEBGPU) for name in FUNCTIONS)], ids=str
+)
 def test_the_space_has_the_choice_of_the_rules(name: str, target: Target) -> None:
-    tunable = tunable_of(FUNCTIONS[name], target)
-    assert tunable is not None and tunable.operation.kernel in VERSIONS
+    tunable = tunable_of(ON_PROCESSOR[name], target)
+    assert tunable is not None and tunable.operation.kernel in VERSIONS and tunable.operation.kernel.startswith(name)
     assert tunable.chosen in tunable.space()
     assert len(tunable.space()) > 5
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", ON_PROCESSOR)
 def test_every_decision_of_a_processor_computes_the_same(name: str) -> None:
-    function = FUNCTIONS[name]
+    function = ON_PROCESSOR[name]
     tunable, reference = tunable_of(function, V3), make_reference(function, V3)
     space = tunable.space()
     for decisions in (tunable.chosen, *space[:: max(1, len(space) // 6)][:3]):

@@ -17,6 +17,7 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable
 from mlc_controlnet.kernels.tunable_kernels import tunable_of
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
+from mlc_controlnet.passes.replace.use_winograd_conv2d import UseWinogradConv2d
 from mlc_controlnet.passes.schedule.tuning_records import MEASURED, Record
 from mlc_controlnet.tuning.tasks import Task
 
@@ -36,6 +37,7 @@ def lower(builder: relax.BlockBuilder, target: Target = LLVM) -> tvm.IRModule:
     with target:
         return tvm.transform.Sequential(
             [
+                *([] if "gpu" in target.keys else [UseWinogradConv2d(target)]),
                 UseDirectConv2d(),
                 transform.FuseTransposeMatmul(),
                 transform.LegalizeOps(),
@@ -88,12 +90,12 @@ def made_up_tunable(space: Sequence[Decisions], operation: Operation = OPERATION
     return Tunable(operation, space[0], lambda: list(space), refuse, 1)
 
 
-def make_convolution() -> tirx.PrimFunc:
-    """A 3x3 convolution of [1, 8, 6, 16] with a bias."""
+def make_convolution(channels: int = 8, out_channels: int = 16, size: tuple[int, int] = (6, 16)) -> tirx.PrimFunc:
+    """A 3x3 convolution of [1, channels, *size] with a bias."""
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 8, 6, 16), "float32"))
-    weight = relax.Var("weight", relax.TensorType((8, 3, 3, 16), "float32"))  # as kernels read it
-    bias = relax.Var("bias", relax.TensorType((1, 16, 1, 1), "float32"))
+    x = relax.Var("x", relax.TensorType((1, channels, *size), "float32"))
+    weight = relax.Var("weight", relax.TensorType((channels, 3, 3, out_channels), "float32"))  # as kernels read it
+    bias = relax.Var("bias", relax.TensorType((1, out_channels, 1, 1), "float32"))
     with builder.function("main", [x, weight, bias]):
         with builder.dataflow():
             as_torch = builder.emit(relax.op.permute_dims(weight, AS_TORCH))

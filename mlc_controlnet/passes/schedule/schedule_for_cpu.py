@@ -21,6 +21,7 @@ from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 from mlc_controlnet.kernels.schedule_convolution_cpu import schedule_convolution
 from mlc_controlnet.kernels.schedule_elementwise_cpu import schedule_elementwise
 from mlc_controlnet.kernels.schedule_matmul_cpu import schedule_matmul
+from mlc_controlnet.kernels.schedule_winograd_cpu import schedule_winograd
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def _rows(function: tirx.PrimFunc, target: Target) -> tirx.PrimFunc | None:
 
 FORMS: dict[str, Form] = {
     "convolution": _form(schedule_convolution),
+    "Winograd's convolution": _form(schedule_winograd),
     "matmul": _form(schedule_matmul),
     "rows": _rows,
     "elementwise": _form(schedule_elementwise),

@@ -8,7 +8,7 @@ from mlc_controlnet.passes.pipeline import clean
 from mlc_controlnet.passes.quantize.find_weights import find_weights
 from mlc_controlnet.passes.quantize.pack_weights import pack_weights
 
-INPUTS = ((1, 32, 8, 16), (1, 256))
+INPUTS = ((1, 32, 16, 16), (1, 256))
 
 
 class Layers(nn.Module):

@@ -1,0 +1,82 @@
+"""Convolutions by Winograd's F(4x4, 3x3): what they compute, against torch, and which ones they are."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch.nn import functional
+from tvm import relax
+from tvm.target import Target
+
+from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.passes.pipeline import Pipeline
+from mlc_controlnet.passes.replace.use_winograd_conv2d import UseWinogradConv2d
+from tests.passes.evaluate import ops
+
+LEAST_DB = 95
+
+
+def random(*shape: int, scale: float = 1.0) -> torch.Tensor:
+    return torch.tensor(scale * np.random.default_rng(sum(shape)).standard_normal(shape).astype("float32"))
+
+
+def convolution(x: torch.Tensor, weight: torch.Tensor, padding: int = 1, stride: int = 1) -> tvm.IRModule:
+    """silu(conv2d(x, weight) + bias + residual)."""
+    channels, pixels = weight.shape[0], [size // stride - 2 + 2 * padding for size in x.shape[2:]]
+    shapes = [tuple(x.shape), tuple(weight.shape), (1, channels, 1, 1), (x.shape[0], channels, *pixels)]
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(name, relax.TensorType(shape, "float32"))
+        for name, shape in zip(("x", "weight", "bias", "residual"), shapes, strict=True)
+    ]
+    with builder.function("main", variables, {"num_input": 4}):
+        with builder.dataflow():
+            y = builder.emit(relax.op.nn.conv2d(variables[0], variables[1], strides=stride, padding=padding))
+            y = builder.emit(relax.op.add(y, variables[2]))
+            y = builder.emit(relax.op.add(y, variables[3]))
+            y = builder.emit_output(relax.op.nn.silu(y))
+        builder.emit_func_output(y)
+    return builder.get()
+
+
+def decibels(got: np.ndarray, wanted: torch.Tensor) -> float:
+    reference = wanted.double().numpy()
+    return 10 * math.log10((reference**2).sum() / ((got - reference) ** 2).sum())
+
+
+def fires(mod: tvm.IRModule, target: str = "x86-64-v3") -> bool:
+    rewritten = UseWinogradConv2d(Target(INSTRUCTION_SETS[target].tvm_target))(mod)
+    return "relax.nn.conv2d" not in ops(rewritten["main"])
+
+
+@pytest.mark.parametrize("name", host_instruction_sets())
+@pytest.mark.parametrize("batch,size", [(1, (16, 24)), (2, (16, 16)), (1, (12, 64))], ids=str)
+def test_bias_residual_and_silu_are_computed_with_it(name: str, batch: int, size: tuple[int, int]) -> None:
+    target = Target(INSTRUCTION_SETS[name].tvm_target)
+    x, weight, bias = random(batch, 48, *size, scale=30), random(96, 48, 3, 3, scale=0.05), random(1, 96, 1, 1)
+    residual = random(batch, 96, *size)
+    mod = convolution(x, weight)
+    assert fires(mod, name)
+    machine = relax.VirtualMachine(tvm.compile(Pipeline(target).run(mod), target), tvm.cpu())
+    got = machine["main"](*(tvm.runtime.tensor(each.numpy()) for each in (x, weight, bias, residual))).numpy()
+    wanted = functional.silu(functional.conv2d(x.double(), weight.double(), padding=1) + bias + residual)
+    assert decibels(got, wanted) > LEAST_DB
+
+
+@pytest.mark.parametrize(
+    "why,size,channels,options",
+    [
+        ("fours do not divide the picture", (18, 16), (48, 96), {}),
+        ("few pixels", (8, 16), (48, 96), {}),
+        ("few channels", (16, 16), (8, 96), {}),
+        ("few results", (16, 16), (48, 8), {}),
+        ("no padding", (18, 18), (48, 96), {"padding": 0}),
+        ("vectors are not full", (16, 16), (48, 36), {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_convolutions_stay(why: str, size: tuple[int, int], channels: tuple[int, int], options: dict) -> None:
+    into, out = channels
+    assert not fires(convolution(random(1, into, *size), random(out, into, 3, 3), **options))
