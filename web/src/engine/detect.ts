@@ -87,7 +87,7 @@ async function look(options: DetectOptions): Promise<Detection> {
   const found = {
     ...(adapter === undefined ? {} : { adapter: adapterFacts(adapter) }),
   };
-  if (opened === undefined) return { ...found, ...problemOf(problems) };
+  if (opened === undefined) return { ...found, ...problemOf(problems.reverse()) }; // the bundle's: a processor may draw
   const { manifest, sha256 } = opened;
   const chosen = await attempt(() => chooseDevice(manifest, device, globalThis.navigator?.gpu, lookAtGpu));
   const file = chosen?.opened.library.file ?? manifest.libraries[manifest.libraries.length - 1].file;

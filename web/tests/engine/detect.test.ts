@@ -106,6 +106,8 @@ test("a bundle that is not there is a problem", async () => {
   vi.mocked(openBundle).mockRejectedValue(new UserError(bundleUrl, "HTTP 404", "a bundle", "build one", "bad-bundle"));
   const { adapter: gpu, bundle, problem } = await detect({ bundleUrl });
   expect([gpu?.description, bundle, problem?.code]).toEqual(["acme one", undefined, "bad-bundle"]);
+  vi.stubGlobal("navigator", {});
+  expect((await detect({ bundleUrl })).problem?.code).toBe("bad-bundle"); // not that there is no GPU
 });
 
 test("a processor that stands in for a GPU is told", async () => {
