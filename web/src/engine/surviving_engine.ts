@@ -23,6 +23,7 @@ import type { Memory, MemoryChoice } from "./memory.ts";
 import { type Notice, type NoticeListener, noticeOf } from "./notices.ts";
 import { ADAPTER_DELAYS_MS, LOSSES_MS } from "./patience.ts";
 import type { LoadOptions } from "./progress.ts";
+import { contextOn, on, Remembered } from "./remembered.ts";
 import type { Size } from "./size.ts";
 
 /** How an engine is to be loaded: what a failure may change. */
@@ -318,57 +319,4 @@ export class SurvivingEngine implements Components {
     }
     tell(noticeOf("gpu-lost", {}));
   }
-}
-
-/** A value on a device, and how it is made again on another one. */
-class Remembered implements Context, Residuals {
-  timeIds?: FloatArray;
-  private making: { readonly engine: Engine; readonly value: Promise<Context & Residuals> } | undefined;
-  private isDisposed = false;
-
-  /** `parts` are the values that it is made of. They may be disposed before it is. */
-  constructor(
-    private readonly owner: SurvivingEngine,
-    private readonly parts: readonly OnDevice[],
-    private readonly make: (engine: Engine) => Promise<Context & Residuals>,
-    private held: { readonly engine: Engine; readonly value: Context & Residuals } | undefined,
-  ) {}
-
-  read(): Promise<FloatArray[]> {
-    return this.owner.survive(async (engine) => (await this.on(engine)).read());
-  }
-
-  async on(engine: Engine): Promise<Context & Residuals> {
-    if (this.held?.engine === engine) return this.held.value;
-    if (this.making?.engine !== engine) {
-      const value = this.make(engine).then((made) => {
-        this.held = { engine, value: made };
-        return made;
-      });
-      this.making = { engine, value };
-    }
-    return this.making.value;
-  }
-
-  dispose(): void {
-    this.isDisposed = true;
-    this.free();
-    for (const part of this.parts) if ((part as Remembered).isDisposed) (part as Remembered).free(); // made again for this
-  }
-
-  /** What was on an engine that is gone went with it. */
-  private free(): void {
-    if (this.held?.engine === this.owner.loaded.engine) this.held.value.dispose();
-    this.held = undefined;
-    this.making = undefined;
-  }
-}
-
-/** A context on an engine, with the time ids that the host keeps. */
-async function contextOn(engine: Engine, context: Context): Promise<Context> {
-  return Object.assign(await on(engine, context), { timeIds: context.timeIds });
-}
-
-function on<T extends OnDevice>(engine: Engine, value: T): Promise<T> {
-  return (value as unknown as Remembered).on(engine) as unknown as Promise<T>;
 }
