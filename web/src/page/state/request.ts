@@ -1,6 +1,7 @@
 /** Read the request for a picture from the store. */
 
 import type { GenerateRequest } from "../../worker";
+import { unitName } from "../controls/descriptions";
 import { blackImage } from "../drawing/marks";
 import { t } from "../text";
 import { PageError } from "../text/page_error";
@@ -36,6 +37,19 @@ export async function readRequest(studio: Studio): Promise<GenerateRequest> {
     controlMode: oneOrEach(each(({ mode }) => mode.peek())),
     ...readPhoto(studio),
   };
+}
+
+/** Tell of boards that are empty, and of the changes that made opened pictures fit. */
+export function tellOfBoards({ controls, messages }: Studio): void {
+  const units = controls.peek();
+  for (const unit of units) {
+    const { enabled, drawing } = unit;
+    if (!enabled.peek()) continue;
+    const name = () => (units.length > 1 ? unitName(unit, units) : undefined);
+    if (drawing.isEmpty()) messages.notice(() => t.value.boardEmpty(name()));
+    const subject = () => t.value.controlImageOf(name());
+    for (const notice of drawing.notices) messages.notice(notice, "request", subject);
+  }
 }
 
 /** A single value for a single unit. What a unit leaves open is left to the bundle for all. */

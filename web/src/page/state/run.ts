@@ -10,21 +10,16 @@ import {
   type GeneratedImage,
   type GenerateRequest,
   isAbort,
-  type Manifest,
   type Progress,
 } from "../../worker";
-import { unitName } from "../controls/descriptions";
 import { LoadProgress, seconds, stepText } from "../results/progress_text";
-import { isSubject } from "../samples/outlines";
-import { samplesFor } from "../samples/samples";
 import { t } from "../text";
 import { reasonText } from "../text/engine_text";
-import type { ControlNetEntry, ControlUnit } from "./control_unit";
+import { adapt, adaptSampler, leaveModel } from "./adapt";
 import { EngineSession } from "./engine_session";
 import type { Gallery } from "./gallery";
 import type { Models } from "./models";
-import { leaveOutOthers } from "./options";
-import { readRequest } from "./request";
+import { readRequest, tellOfBoards } from "./request";
 import type { Studio } from "./studio";
 
 /** The engine of a studio: what loads it, draws with it and cancels. */
@@ -156,14 +151,7 @@ export class Run {
   private openAnother(): void {
     const { studio } = this;
     studio.messages.clear();
-    batch(() => {
-      studio.engine.value = undefined;
-      studio.manifest.value = undefined;
-      studio.result.value = undefined;
-      studio.request.steps.value = undefined;
-      studio.request.guidance.value = undefined;
-      studio.request.sampler.value = undefined;
-    });
+    leaveModel(studio);
     this.load();
   }
 
@@ -206,72 +194,7 @@ export class Run {
     const { device, dtype, runsOn } = info;
     performance.measure("mlc-controlnet load", { start: "load begins", detail: { device, dtype } });
     studio.engine.value = info;
-    const { sampler } = studio.request; // that of a link or of the last visit came before the bundle's were known
-    if (sampler.peek() !== undefined && !info.samplers.includes(String(sampler.peek()))) {
-      const missing = String(sampler.peek());
-      studio.messages.notice(() => t.value.samplerMissing(missing));
-      sampler.value = undefined;
-    }
-    sampler.value ??= info.manifest.samplers.default;
+    adaptSampler(studio, info);
     studio.endStatus(() => (runsOn === "gpu" ? t.value.ready : t.value.readyOnProcessor(reasonText(info))));
   }
-}
-
-/** Tell of boards that are empty, and of the changes that made opened pictures fit. */
-function tellOfBoards({ controls, messages }: Studio): void {
-  const units = controls.peek();
-  for (const unit of units) {
-    const { enabled, drawing } = unit;
-    if (!enabled.peek()) continue;
-    const name = () => (units.length > 1 ? unitName(unit, units) : undefined);
-    if (drawing.isEmpty()) messages.notice(() => t.value.boardEmpty(name()));
-    const subject = () => t.value.controlImageOf(name());
-    for (const notice of drawing.notices) messages.notice(notice, "request", subject);
-  }
-}
-
-/** Adapt the page to the bundle. What the visitor has filled in keeps its value. */
-function adapt(studio: Studio, manifest: Manifest): void {
-  const { request } = studio;
-  const { model, defaults, controlnets } = manifest;
-  const isOpen = studio.manifest.peek() !== undefined; // and only its engine is loaded anew
-  studio.manifest.value = manifest;
-  const { width, height } = request.size.peek();
-  const isOffered = studio.sizes.peek().some((size) => size.width === width && size.height === height);
-  if (!isOpen || !isOffered) studio.setSize({ width: model.width, height: model.height });
-  request.steps.value ??= defaults.steps;
-  request.guidance.value ??= defaults.guidance_scale;
-  if (!studio.modes.peek().includes(request.mode.peek())) request.mode.value = studio.modes.peek()[0];
-  for (const notice of leaveOutOthers(studio)) studio.messages.notice(notice);
-  const units = unitsFor(controlnets, studio.controls.peek());
-  studio.controls.value = units;
-  const ofUnit = (unit: ControlUnit) => controlnets.find(({ name }) => name === unit.controlnet.peek());
-  const taken = new Set(units.map(ofUnit));
-  const others = controlnets.filter((entry) => !taken.has(entry));
-  for (const unit of units) {
-    unit.use(ofUnit(unit) ?? (others.shift() as ControlNetEntry));
-    unit.recommend(defaults.conditioning_scale);
-    if (studio.isBundledModel.peek()) unit.drawOneRing();
-    else unit.drawFreely();
-  }
-  if (studio.isBundledModel.peek() && isSubject(request.prompt.peek())) request.prompt.value = t.peek().firstPrompt;
-  if (!studio.isBundledModel.peek() && request.prompt.peek() === t.peek().firstPrompt) request.prompt.value = "";
-  if (units[0]?.kind.peek() === "scribble") beginWithScribble(studio, units[0]);
-}
-
-/** The units that there are ControlNets for: rather those that take part, and of them those whose ControlNet is there. */
-function unitsFor(controlnets: readonly ControlNetEntry[], units: readonly ControlUnit[]): readonly ControlUnit[] {
-  const names = new Set(controlnets.map(({ name }) => name));
-  const rank = ({ enabled, controlnet }: ControlUnit) =>
-    2 * Number(enabled.peek()) + Number(names.has(controlnet.peek()));
-  const kept = new Set([...units].sort((one, other) => rank(other) - rank(one)).slice(0, controlnets.length));
-  return units.filter((unit) => kept.has(unit));
-}
-
-/** Put the first sample on the board, and its name into the prompt: one press draws, and the first own line replaces it. */
-function beginWithScribble(studio: Studio, { drawing, kind }: ControlUnit): void {
-  const [{ shape, subject }] = samplesFor(kind.peek(), false);
-  const example = shape(drawing.size, "none");
-  if (example.kind !== "strokes" || !drawing.beginWith({ ...example, isExample: true })) return;
-  studio.suggestPrompt(subject);
 }
