@@ -50,7 +50,8 @@ test("every text is translated", () => {
 
 test("sentences with numbers name all of them in both languages", () => {
   for (const { facts, pictureOf, room } of [en, de]) {
-    expect(facts("m", 20, "7.5", 3)).toMatch(/m.*20.*7\.5.*3/);
+    expect(facts("m", 20, "7.5", 3)).toMatch(/m.*20 (steps|Schritte) .*7\.5.*3/);
+    expect(facts("m", 1, "7.5", 3)).toMatch(/m.*1 (step|Schritt) .*7\.5.*3/);
     expect(pictureOf(2, 4)).toMatch(/2.*4/);
     expect(room("1 MB", "2 GB")).toMatch(/1 MB.*2 GB/);
   }
