@@ -5,16 +5,21 @@ A micro-tile of a thread, for each step of k, reads `rows` + `columns` numbers a
     float16    4 x 8: 32 float32 sums, 16 registers of packed float16 runs, 10 of operands: 80 to 120 registers in all.
                With 8 x 8 they are 128 on NVIDIA and 240 on AMD, where only half as many threads fit, and a read of
                workgroup memory serves 27 multiply-adds instead of 18: neither waits for it
-    float32    8 x 8, or 4 x 4 if there is little work. Predicted for 77x768 by 768x1280 on a Radeon Pro W6800: 12.2 us
-               in tiles of 16 x 64, 25.1 in tiles of 80 x 32, of which there are 40
+    float32    8 x 8, or 4 x 8 if there is little work
 
 A low resolution has few tiles, and a GPU wants two workgroups for each compute unit: float16 tiles shrink until there
-are 240, or 120 if only the smallest are that many. A tile that would leave an eighth of its rows idle is passed over:
-CLIP's 77 tokens are 5 tiles of 16. Micro-tiles stay as they are, because smaller ones wait for workgroup memory.
-Instead a micro-tile of a small tile is shared by 2 or 4 threads, each with a slice of every step of k. Their sums meet
-in 8 KB of workgroup memory, which leaves room for 3 to 6 waves a SIMD; with so few workgroups no more would be there.
-Predicted for a Radeon Pro W7900 by `bench compilers`, 64x1280 by 1280x1280: 5.5 us, 76 % of the chip's limit; 6.9 with
-2 x 4 in 64 threads, 10.0 with 4 x 4, of which there are 80 workgroups.
+are 240, or 120 if only the smallest are that many, and float32 tiles until there are 120. A tile that would leave an
+eighth of its rows idle is passed over: CLIP's 77 tokens are 5 tiles of 16. Micro-tiles stay as they are, because
+smaller ones wait for workgroup memory. Instead a micro-tile of a small tile is shared by 2 or 4 threads, each with a
+slice of every step of k. Their sums meet in 8 KB of workgroup memory, where an operand lay before, which leaves room
+for 3 to 6 waves a SIMD; with so few workgroups no more would be there. Predicted by `bench compilers` for 64x1280 by
+1280x1280 in float16 on a Radeon Pro W7900: 5.5 us, 76 % of the chip's limit; 6.9 with 2 x 4 in 64 threads, 10.0 with
+4 x 4, of which there are 80 workgroups. In float32, of the time of 4 x 4 in 64 threads:
+
+                               W7900    W6800    RTX 4090
+    256x2560 by 2560x640        0.78     1.02        0.78    tiles of 32 x 32, 2 slices
+    64x1280 by 1280x1280        0.90     0.97        0.79    tiles of 16 x 32, 4 slices
+    77x768 by 768x1280          0.62     0.98        0.76    tiles of 16 x 32, 4 slices
 
 What is left, for 4096x320 by 320x320 on the same card: 19.3 us, 71 % of its limit. 1.69 multiply-adds an instruction
 are 85 % of the two that are possible; the others add runs to float32, read workgroup memory and bring operands. And
@@ -41,6 +46,7 @@ FEWEST_WORKGROUPS = 120  # two for each of 60
 # What a search tries.
 POWERS = (1, 2, 4, 8, 16, 32)  # threads down and across a tile
 SLICES = (1, 2, 4)
+LONGEST_STEP = 128
 LEAST_THREADS, MOST_THREADS = 16, 256
 
 
@@ -97,7 +103,7 @@ HALF_TILES = (
 )
 HALF_TILES_GATED = (MatmulTile(16, 8, 4, 4), MatmulTile(8, 8, 4, 4), MatmulTile(16, 4, 4, 4), MatmulTile(8, 4, 4, 4))
 
-SMALL_SINGLE_TILES = (MatmulTile(8, 8, 4, 4), MatmulTile(4, 16, 4, 4))  # for float32
+SMALL_SINGLE_TILES = (MatmulTile(8, 4, 4, 8, slices=2), MatmulTile(4, 4, 4, 8, slices=4))  # for float32
 
 
 def has_tile(rows: int, columns: int) -> bool:
@@ -114,7 +120,7 @@ def choose_tile(product: Product) -> MatmulTile | None:
     if step is None:
         return None
     run = run_length(product.dtype, step)
-    slices = 1 if run is None else min(tile.slices, step // run)
+    slices = min(tile.slices, step // (run or LANES))
     return replace(tile, slices=slices, step=step, run=run)
 
 
@@ -130,7 +136,7 @@ def _half_tile(product: Product) -> MatmulTile:
 
 
 def _single_tile(product: Product) -> MatmulTile:
-    """64 accumulators per thread if there is enough work, otherwise 16 (gated: 32)."""
+    """64 accumulators per thread if there is enough work, otherwise 32, or 16 where no small tile fits."""
     for size in (8, 4):
         threads_y = min(8, next_power_of_two(ceil_div(product.rows, size)))
         if size == LANES and round_up(product.rows, TALL * size) < round_up(product.rows, threads_y * size):
@@ -139,18 +145,17 @@ def _single_tile(product: Product) -> MatmulTile:
             tile = MatmulTile(threads_y, threads_x, size, LANES if product.is_gated else size)
             enough = size == LANES or tile.workgroups(product) >= ENOUGH_WORKGROUPS
             if product.columns % tile.shape[1] == 0 and enough:
-                return _smaller_tile(product, tile)
+                return tile if size > LANES or product.is_gated else _smaller_tile(product, tile)
     raise AssertionError(f"no tile divides {product.columns} columns")
 
 
 def _smaller_tile(product: Product, tile: MatmulTile) -> MatmulTile:
-    """Return a tile of 64 threads in place of one that is too large to fill a GPU, if more of them fill their rows."""
-    if tile.workgroups(product) >= FEWEST_WORKGROUPS or product.is_gated:
-        return tile
+    """Return a small tile in place of one of 4 x 4: the larger one if it fills a GPU, else that of most workgroups."""
     smaller = [
         small for small in SMALL_SINGLE_TILES if product.columns % small.shape[1] == 0 and _fills_rows(product, small)
     ]
-    return max([tile, *smaller], key=lambda tile: tile.workgroups(product))
+    enough = (small for small in smaller if small.workgroups(product) >= FEWEST_WORKGROUPS)
+    return next(enough, max([tile, *smaller], key=lambda tile: tile.workgroups(product)))
 
 
 def _fills_rows(product: Product, tile: MatmulTile) -> bool:
@@ -160,12 +165,25 @@ def _fills_rows(product: Product, tile: MatmulTile) -> bool:
 
 def choose_step(product: Product, tile: MatmulTile) -> int | None:
     """Return how much of k one step covers; None if k is not a multiple of a vector."""
+    steps = _steps(product, tile)
+    operands = product.item_bytes * (tile.shape[0] + (1 + product.is_gated) * tile.shape[1])
+    return next((step for step in reversed(steps) if step * operands <= STEP_BYTES), None)
+
+
+def _steps(product: Product, tile: MatmulTile) -> list[int]:
+    """List the steps of k that divide it and whose operands fit workgroup memory, the shortest first.
+
+    Sums of slices meet where an operand lay before: TVM's StorageRewrite sees that it is no longer read.
+    """
     rows, columns = tile.shape
     sums_bytes = 4 * tile.slices * rows * columns if tile.slices > 1 else 0
-    room = min(STEP_BYTES, WORKGROUP_BYTES - sums_bytes - PADDING_BYTES)
-    fits = room // ((rows + (1 + product.is_gated) * columns) * product.item_bytes)
-    steps = (1 << exponent for exponent in reversed(range(fits.bit_length())))
-    return next((step for step in steps if step >= LANES and product.depth % step == 0), None)
+
+    def fits(step: int) -> bool:
+        left, right = (step * product.item_bytes * size for size in (rows, (1 + product.is_gated) * columns))
+        return max(left + right, sums_bytes + max(left, right)) + PADDING_BYTES <= WORKGROUP_BYTES
+
+    powers = (1 << exponent for exponent in range(LANES.bit_length() - 1, LONGEST_STEP.bit_length()))
+    return [step for step in powers if product.depth % step == 0 and fits(step)]
 
 
 def list_tiles(product: Product) -> list[MatmulTile]:
@@ -182,15 +200,12 @@ def list_tiles(product: Product) -> list[MatmulTile]:
             continue
         if round_up(product.rows, high) * 3 > product.rows * 4:
             continue
-        for slices in SLICES if product.dtype == "float16" else (1,):
+        for slices in SLICES:
             if not LEAST_THREADS <= threads_y * threads_x * slices <= MOST_THREADS:
                 continue
-            room = WORKGROUP_BYTES - PADDING_BYTES - (4 * slices * high * wide if slices > 1 else 0)
-            fits = room // ((high + (1 + product.is_gated) * wide) * product.item_bytes)
-            steps = [step for exponent in range(2, 8) if (step := 1 << exponent) <= fits and product.depth % step == 0]
-            for step in steps[-3:]:
+            for step in _steps(product, replace(tile, slices=slices))[-3:]:
                 run = run_length(product.dtype, step)
-                if slices == 1 or (run is not None and step % (run * slices) == 0):
+                if step % ((run or LANES) * slices) == 0 or slices == 1:
                     found.append(replace(tile, slices=slices, step=step, run=run))
     return found
 

@@ -1,7 +1,7 @@
 """Matrix products for GPUs, with whatever elementwise work was fused into them, all in vectors of four.
 
     tile of a workgroup        64 x 64 of the output if there is enough work, see `matmul_tile.py`
-    micro-tile of a thread     float16: 4 rows x 8 columns; gated 4 x 2 x 4. float32: 8 x 8, or 4 x 4; gated 8 x 2 x 4
+    micro-tile of a thread     float16: 4 rows x 8 columns; gated 4 x 2 x 4. float32: 8 x 8, or 4 x 8; gated 8 x 2 x 4
     per step                   8 KiB of both operands in workgroup memory: 32 of k for 64 x 64 in float16
     sums                       float16: packed, over runs of 16 of k, each run added to float32, see `float16_sums.py`
 
@@ -148,6 +148,7 @@ def _schedule(found: _Found, tile: MatmulTile) -> Schedule:
 
     if tile.slices > 1:
         sums = _place_slices(schedule, sums, epilogue, tile)
+        product = sums if tile.run is None else product
     else:
         _place(schedule, sums, epilogue, tile)
     k0, k1, k2 = _walk_over_k(schedule, sums, product, tile, gates)
@@ -193,7 +194,10 @@ def _place_slices(schedule: Schedule, sums: Block, epilogue: Block, tile: Matmul
 
     Returns the block of `partial`, whose results pass through workgroup memory.
     """
-    _, part = schedule.split(schedule.get_loops(sums)[-1], [None, tile.slices])
+    # Float32 has no runs: a slice is every so many vectors of k.
+    _, part, *_ = schedule.split(
+        schedule.get_loops(sums)[-1], [None, tile.slices, *([LANES] if tile.run is None else [])]
+    )
     partial = schedule.rfactor(part, 0)
     shared = schedule.cache_read(sums, 0, "shared")
     *batch, m, n = schedule.get_loops(epilogue)
@@ -226,16 +230,19 @@ def _walk_over_k(
     schedule: Schedule, sums: Block, product: Block, tile: MatmulTile, gates: int
 ) -> tuple[Block, Block, Block]:
     """Divide the loop over k into steps, vectors of a step (of a run, in float16) and numbers of a vector."""
-    if tile.run is None:
-        *micro_tile, k = schedule.get_loops(product)[-3 - gates :]
-        k0, k1, k2 = schedule.split(k, [None, tile.step // LANES, LANES])
-        schedule.reorder(k0, k1, k2, *micro_tile)
-        return k0, k1, k2
     axes = schedule.get(sums).iter_vars  # in another order after `rfactor`
     loops = schedule.get_loops(sums)[-len(axes) :]
-    (runs,) = (loop for loop, axis in zip(loops, axes, strict=True) if axis.iter_type == tirx.IterVar.CommReduce)
-    k0, run = schedule.split(runs, [None, tile.step // tile.run // tile.slices])
-    schedule.reorder(k0, run, *(loop for loop in loops if loop is not runs))
+    over_k: list[Block] = []
+    micro_tile: list[Block] = []
+    for loop, axis in zip(loops, axes, strict=True):
+        (over_k if axis.iter_type == tirx.IterVar.CommReduce else micro_tile).append(loop)
+    if tile.run is None:
+        vectors, vector = over_k if tile.slices > 1 else schedule.split(over_k[0], [None, LANES])
+        k0, k1 = schedule.split(vectors, [None, tile.step // LANES // tile.slices])
+        schedule.reorder(k0, k1, vector, *micro_tile)
+        return k0, k1, vector
+    k0, run = schedule.split(over_k[0], [None, tile.step // tile.run // tile.slices])
+    schedule.reorder(k0, run, *micro_tile)
     schedule.compute_at(product, run, preserve_unit_loops=True)
     *micro_tile, k = schedule.get_loops(product)[-3 - gates :]
     k1, k2 = schedule.split(k, [None, LANES])

@@ -45,8 +45,19 @@ def test_a_gpu_of_sixty_units_has_two_tiles_for_each(rows: int, columns: int) ->
 def test_the_tokens_of_a_prompt_leave_few_rows_idle() -> None:
     """A multiple of 32 would be 96 rows for 77."""
     for columns in (320, 768, 1280):
-        assert shape_of_tile(77, columns, 768, "float32") == (16, 64)
+        assert shape_of_tile(77, columns, 768, "float32") == (16, 32)
         assert shape_of_tile(77, columns, 768, "float16")[0] == 16
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(256, 640, 2560), (64, 1280, 1280), (77, 1280, 768)])
+def test_threads_share_a_micro_tile_where_float32_has_few_tiles(rows: int, columns: int, depth: int) -> None:
+    """A read of workgroup memory serves 11 multiply-adds, where it would serve 8 with micro-tiles of half the size."""
+    product = Product(1, rows, columns, depth, "float32")
+    tile = choose_tile(product)
+    assert tile is not None
+    assert (tile.rows, tile.columns) == (4, 8)
+    assert tile.threads_y * tile.threads_x * tile.slices == 64
+    assert tile.workgroups(product) >= 120
 
 
 def test_runs_of_sixteen_fit_a_step() -> None:
