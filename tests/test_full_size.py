@@ -226,6 +226,15 @@ def test_mixed_bits_fit_a_download_of_850_megabytes_and_a_gpu_with_1200(
     assert memory.reduced.peak_bytes <= reduced * MEGA
 
 
+@pytest.mark.slow
+def test_mixed_bits_cost_little_wgsl(stable_diffusion: Checkpoint, in_float16: CapturedModel) -> None:
+    """How much a weight matters is drawn."""
+    packed = with_mixed_bits(in_float16, stable_diffusion, BitBudget.parse("4.5bits"), spread=1.0)
+    target = tvm_target(TARGETS["webgpu"])
+    planned = dict(Pipeline(target).walk(packed.module))["plan"]
+    assert sum(len(text) for text in wgsl(generate_code(planned, target).mod)) <= 1.99 * MEGA
+
+
 def bytes_of(megabytes: Mapping[str, float]) -> dict[str, int]:
     """Activations of components, at most."""
     return {name: int(size * MEGA) for name, size in megabytes.items()}
