@@ -11,13 +11,13 @@ import { serveSite } from "../../web/browser/serve_site.mjs";
 import { drawWith } from "./draw_with.mjs";
 
 /**
- * Two tries, because a Firefox that is driven from outside can stand still where a worker makes a worker: its debugger is told
- * of the new one, and Firefox wakes only one of the two that wait for that (WorkerPrivate::WaitForIsDebuggerRegistered and
- * the new worker's own loop, on one condition variable). Without a debugger, nobody waits.
+ * Several tries, because a Firefox that is driven from outside can stand still where a worker makes a worker: its debugger is
+ * told of the new one, and Firefox wakes only one of the two that wait for that (WorkerPrivate::WaitForIsDebuggerRegistered
+ * and the new worker's own loop, on one condition variable). Without a debugger, nobody waits.
  */
-const TRIES = 2;
+const TRIES = 4;
 /** Of one try, which takes some five seconds. */
-const PATIENCE_MS = 100_000;
+const PATIENCE_MS = 60_000;
 
 const { site, engineSite, bundle, request, isolated } = /** @type {any} */ (await json(process.stdin));
 let facts;
