@@ -87,23 +87,7 @@ class Trainer:
         self.config, self.accelerator, self.log = config, accelerator, log
         self.out = Path(config.out)
         self.checkpoints = self.out / "checkpoints"
-        self.out.mkdir(parents=True, exist_ok=True)
-        if accelerator.is_main_process and not config.trainer.resume:
-            for name in LEFT_BEHIND:
-                aside = checkpoints.set_aside(self.out / name)
-                if aside is not None:
-                    log(f"notice: an earlier run's {name} is now {aside}")
-        self.metrics = Metrics(self.out, accelerator.is_main_process, config.log.tensorboard, log)
-        self.metrics.log(config.to_yaml())
-        if config.model.hint_channels != BUILT_CHANNELS:
-            channels = config.model.hint_channels
-            self.metrics.log(f"notice: diffusers runs a ControlNet for {channels} channels, a build takes only three")
-        if accelerator.is_main_process:
-            if config.data.format == "fill50k" and config.data.generate_circles:
-                generate_circles(Path(config.data.path), config.data.generate_circles, config.trainer.seed, log)
-            (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-            checkpoints.clean(self.checkpoints)
-        accelerator.wait_for_everyone()
+        self.metrics = self._open_folder()
         self.data = open_data(config)
 
         torch.manual_seed(config.trainer.seed)  # the layers that embed the control image start at random
@@ -128,6 +112,28 @@ class Trainer:
         self.bad = BadSamples(config.data.max_bad_samples)
         self.step = 0
         self.samples = 0  # taken so far; a run may go on with batches of another size or with other processes
+
+    def _open_folder(self) -> Metrics:
+        """Prepare the run's folder, and its data if they are generated. Say what the run is."""
+        config, is_main_process = self.config, self.accelerator.is_main_process
+        self.out.mkdir(parents=True, exist_ok=True)
+        if is_main_process and not config.trainer.resume:
+            for name in LEFT_BEHIND:
+                aside = checkpoints.set_aside(self.out / name)
+                if aside is not None:
+                    self.log(f"notice: an earlier run's {name} is now {aside}")
+        metrics = Metrics(self.out, is_main_process, config.log.tensorboard, self.log)
+        metrics.log(config.to_yaml())
+        if config.model.hint_channels != BUILT_CHANNELS:
+            channels = config.model.hint_channels
+            metrics.log(f"notice: diffusers runs a ControlNet for {channels} channels, a build takes only three")
+        if is_main_process:
+            if config.data.format == "fill50k" and config.data.generate_circles:
+                generate_circles(Path(config.data.path), config.data.generate_circles, config.trainer.seed, self.log)
+            (self.out / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            checkpoints.clean(self.checkpoints)
+        self.accelerator.wait_for_everyone()
+        return metrics
 
     def run(self, asked_to_stop: threading.Event) -> Path | None:
         """Take every step, and save, report and draw when they are due. Return as `train` does."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mlc_controlnet.files import check_replaceable
+from mlc_controlnet.files import check_replaceable, locked
 from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.data.fill50k import Row
 from mlc_controlnet.train.data.rows import RowSet
@@ -64,7 +64,7 @@ def open_cache(
     workers: int,
     log: Callable[[str], None],
 ) -> None:
-    """Compute the cache in `folder`, unless it is there already.
+    """Compute the cache in `folder`, unless it is there already. Runs that need the same one wait for the first.
 
     parts: the modules on whose weights the result depends: VAE and text encoder.
     encode_pictures: [B, 3, H, W] in -1..1 -> moments [B, 2c, h, w].
@@ -74,9 +74,6 @@ def open_cache(
     """
     check_replaceable(folder, (folder / "cache.json").is_file(), "a cache", f"data.cache {folder.absolute()}")
     fingerprint = _fingerprint(rows, parts)
-    if _is_current(folder / "cache.json", fingerprint, rows):
-        return
-    log(f"cache: latents and text states of {len(rows)} samples to {folder}")
 
     def write(partial: Path) -> None:
         prompts = sorted({"", *(row.prompt for row in rows.rows if isinstance(row, Row))})
@@ -93,7 +90,11 @@ def open_cache(
         }
         (partial / "cache.json").write_text(json.dumps(about), encoding="utf-8")
 
-    checkpoints.write_folder(folder, write)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.parent / f".lock-{folder.name}", wait=True):
+        if not _is_current(folder / "cache.json", fingerprint, rows):
+            log(f"cache: latents and text states of {len(rows)} samples to {folder}")
+            checkpoints.write_folder(folder, write)
 
 
 def read_cache(folder: Path) -> ConditionCache:

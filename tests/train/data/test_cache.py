@@ -1,6 +1,9 @@
 """A cache is used while it is true, and computed again when its set changed."""
 
+import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from torch import nn
 
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.data import fill50k
 from mlc_controlnet.train.data.cache import ConditionCache, open_cache, read_cache
 from mlc_controlnet.train.data.rows import RowSet
@@ -51,6 +55,26 @@ def test_a_cache_is_computed_once(folder: Path) -> None:
     moments, states = first.lookup([0, 2], ["red left", ""])
     assert moments.shape == (2, 3, 1, 1) and states.flatten().tolist() == [8, 0]
     assert not cache_of(folder)[1]
+
+
+def test_two_runs_that_begin_at_the_same_time_compute_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder, processes = checkpoints.write_folder, []
+
+    def while_another_run_begins(target: Path, write: Callable[[Path], None]) -> Path:
+        if not processes:
+            processes.append(os.fork())
+            if processes == [0]:
+                status = 2
+                try:
+                    status = int(cache_of(folder)[1])
+                finally:
+                    os._exit(status)
+            time.sleep(0.2)  # without a lock, the other one would have removed this one's files by now
+        return write_folder(target, write)
+
+    monkeypatch.setattr(checkpoints, "write_folder", while_another_run_begins)
+    assert cache_of(folder)[1]
+    assert os.waitstatus_to_exitcode(os.waitpid(processes[0], 0)[1]) == 0
 
 
 def test_a_set_that_moved_keeps_its_cache(folder: Path) -> None:
