@@ -11,7 +11,7 @@ A low resolution has few tiles, and a GPU wants two workgroups for each compute 
 are 240, or 120 if only the smallest are that many, and float32 tiles until there are 120. A tile that would leave an
 eighth of its rows idle is passed over: CLIP's 77 tokens are 5 tiles of 16. Micro-tiles stay as they are, because
 smaller ones wait for workgroup memory. Instead a micro-tile of a small tile is shared by 2 or 4 threads, each with a
-slice of every step of k. Their sums meet in 8 KB of workgroup memory, where an operand lay before, which leaves room
+slice of every step of k. Their sums meet in 8 KB of workgroup memory, in float32 where an operand lay. That leaves room
 for 3 to 6 waves a SIMD; with so few workgroups no more would be there. Predicted by `bench compilers` for 64x1280 by
 1280x1280 in float16 on a Radeon Pro W7900: 5.5 us, 76 % of the chip's limit; 6.9 with 2 x 4 in 64 threads, 10.0 with
 4 x 4, of which there are 80 workgroups. In float32, of the time of 4 x 4 in 64 threads:
@@ -173,14 +173,16 @@ def choose_step(product: Product, tile: MatmulTile) -> int | None:
 def _steps(product: Product, tile: MatmulTile) -> list[int]:
     """List the steps of k that divide it and whose operands fit workgroup memory, the shortest first.
 
-    Sums of slices meet where an operand lay before: TVM's StorageRewrite sees that it is no longer read.
+    In float32 sums of slices meet where an operand lay before: TVM's StorageRewrite sees that it is no longer read, and
+    that both have one dtype.
     """
     rows, columns = tile.shape
     sums_bytes = 4 * tile.slices * rows * columns if tile.slices > 1 else 0
 
     def fits(step: int) -> bool:
         left, right = (step * product.item_bytes * size for size in (rows, (1 + product.is_gated) * columns))
-        return max(left + right, sums_bytes + max(left, right)) + PADDING_BYTES <= WORKGROUP_BYTES
+        beside = max(left, right) if product.dtype == "float32" else left + right
+        return max(left + right, sums_bytes + beside) + PADDING_BYTES <= WORKGROUP_BYTES
 
     powers = (1 << exponent for exponent in range(LANES.bit_length() - 1, LONGEST_STEP.bit_length()))
     return [step for step in powers if product.depth % step == 0 and fits(step)]

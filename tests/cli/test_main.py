@@ -325,10 +325,13 @@ def test_ctrl_c_is_no_failure_where_tvm_makes_another_error_of_it(monkeypatch, c
         return module
 
     monkeypatch.setattr("mlc_controlnet.cli.verify.run", lambda options: interrupted(tvm.IRModule()))
-    handler = signal.getsignal(signal.SIGINT)
-    assert main(["verify"]) == INTERRUPTED
-    assert capsys.readouterr().err == "interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores the signal
+    try:
+        assert main(["verify"]) == INTERRUPTED
+        assert capsys.readouterr().err == "interrupted\n"
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_verify_says_what_it_checked(linear_bundle, capsys):
