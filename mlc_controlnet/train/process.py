@@ -1,5 +1,6 @@
 """Sets up the process of a run: its device, its precision, its memory and its reaction to SIGTERM."""
 
+import atexit
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,16 @@ def make_accelerator(precision: str) -> Accelerator:
             InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )
+
+
+def disconnect_at_exit(accelerator: Accelerator) -> None:
+    """Let a process whose run is through end its connection to the others, with the threads that serve it, at its exit.
+
+    C++ aborts a process now and then that exits with such a thread, and its launcher would say that a run failed whose
+    result is written. Until the exit a further run of the same processes needs the connection.
+    """
+    if accelerator.num_processes > 1:
+        atexit.register(accelerator.state.destroy_process_group)  # it does nothing a second time
 
 
 @contextmanager

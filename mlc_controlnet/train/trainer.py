@@ -33,7 +33,7 @@ from mlc_controlnet.train.data.shards import ShardStream
 from mlc_controlnet.train.metrics import Metrics, Stopwatch, peak_memory_mib
 from mlc_controlnet.train.objective import Objective, encode_pictures, encode_prompts
 from mlc_controlnet.train.optimizer import WeightUpdate
-from mlc_controlnet.train.process import FROZEN_DTYPES, set_up_process, termination
+from mlc_controlnet.train.process import FROZEN_DTYPES, disconnect_at_exit, set_up_process, termination
 from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
 
@@ -52,12 +52,14 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
     accelerator = set_up_process(config.trainer)
     try:
         with _alone_in(Path(config.out), accelerator.is_main_process), termination() as asked_to_stop:
-            return Trainer(config, accelerator, log).run(asked_to_stop)
+            result = Trainer(config, accelerator, log).run(asked_to_stop)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
         remedy = "make room and start again: the run resumes from its newest checkpoint"
         raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
+    disconnect_at_exit(accelerator)
+    return result
 
 
 @contextmanager

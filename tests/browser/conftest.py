@@ -20,6 +20,16 @@ TIMEOUT_S = 1800  # one scenario, on a software adapter that shares its cores
 Visit = Callable[..., dict[str, Any]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try a test of this folder a second time: browsers and their drivers lose a race now and then.
+
+    The summary names what needed it. A fault of the page or of the engine fails twice.
+    """
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def run_npx(*command: str) -> None:
     """Run a program of web/node_modules in web/."""
     if not (WEB / "node_modules").is_dir() or shutil.which("npx") is None:

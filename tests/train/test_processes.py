@@ -25,9 +25,27 @@ STEPS = 30
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as in this process: bit for bit
 
 
+# A process that exits while it is connected is aborted now and then, and the launcher reports that the run failed.
+# Python calls first what was registered last.
+BOTH_RUNS = """\
+import atexit, sys
+from torch.distributed import is_initialized
+from mlc_controlnet.train.config_file import load_config
+from mlc_controlnet.train.trainer import train
+
+atexit.register(lambda: print("connected at the exit:", is_initialized(), flush=True))
+for config in sys.argv[1:]:
+    assert train(load_config(config)) is not None
+"""
+
+
 def start(config: Path, *launcher: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *launcher, "-m", "mlc_controlnet", "train", "--config", str(config)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    return start_python(*launcher, "-m", "mlc_controlnet", "train", "--config", str(config))
+
+
+def start_python(*arguments: str) -> subprocess.Popen[str]:
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, *arguments], **output, text=True, env=ENVIRONMENT)
 
 
 def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
@@ -152,11 +170,15 @@ def test_two_processes_on_uneven_shards_end_and_go_on(tiny_base: Path, tmp_path:
         "trainer__checkpoint_every": 4,
     }
     path = f"{tmp_path}/{{0..2}}.tar"
+    runs = []
     for steps in (4, 8):
         tree = tiny_tree(tiny_base, Path(path), out=str(tmp_path / "out"), trainer__max_steps=steps, **options)
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-        output = finish(start(write_config(tmp_path / "run.yaml", tree), *launcher))
-        assert f"step {steps}/{steps}, loss" in output
+        runs.append(write_config(tmp_path / f"{steps}.yaml", tree))
+    (tmp_path / "both.py").write_text(BOTH_RUNS)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    output = finish(start_python(*launcher, str(tmp_path / "both.py"), *map(str, runs)))
+    assert all(f"step {steps}/{steps}, loss" in output for steps in (4, 8))
+    assert output.count("connected at the exit: False") == 2
     places = json.loads((tmp_path / "out" / "checkpoints" / "step-00000008" / "state.json").read_text())["data"]
     epochs = sorted(place["places"][0][0] for place in places)
     assert [place["taken"] for place in places] == [8, 8] and epochs[1] > epochs[0]
