@@ -111,6 +111,11 @@ export async function goOnByKeys({ visitor }) {
   await page.getByRole("button", { name: "Undo", exact: true }).press("Enter");
   await page.waitForFunction(() => /** @type {any} */ (document.querySelector(".undo button"))?.disabled);
   const undone = await focused();
+  page.on("dialog", (dialog) => dialog.accept("my way"));
+  await visitor.press("Save as preset…");
+  await page.getByRole("button", { name: "Remove the preset my way" }).press("Enter");
+  await page.getByRole("button", { name: "my way", exact: true }).waitFor({ state: "detached" });
+  const presetRemoved = await focused();
   await visitor.set("Pictures", "2");
   await visitor.generate();
   await page.locator(".thumbnails button").nth(1).waitFor();
@@ -121,5 +126,5 @@ export async function goOnByKeys({ visitor }) {
   await page.keyboard.press("Enter");
   const told = await page.locator("dialog .message").innerText();
   const added = (await page.locator(".model").count()) - models;
-  return { undone, removed, told, added, status: await page.getByRole("status").innerText() };
+  return { undone, presetRemoved, removed, told, added, status: await page.getByRole("status").innerText() };
 }

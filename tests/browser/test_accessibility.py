@@ -29,6 +29,7 @@ def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit:
 def test_who_uses_keys_goes_on_where_they_were(visit: Visit, linear_webgpu_bundle: Bundle):
     facts = visit("goOnByKeys", linear_webgpu_bundle)
     assert facts["undone"] == "Redo"  # "Undo", which was pressed, is off
+    assert facts["presetRemoved"] == "Save as preset…"
     assert facts["removed"] == ["a picture", "Generate"]
     assert "nowhere/manifest.json" in facts["told"]  # in the dialog, where the address was written
     assert facts["added"] == 0

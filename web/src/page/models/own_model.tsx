@@ -1,12 +1,12 @@
 /** A bundle of the visitor's, among the models. */
 
 import { useSignal } from "@preact/signals";
-import { useRef } from "preact/hooks";
 import { detect, keepOwnBundle, keptBundle, type OwnFile } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { bytesText } from "../text/engine_text";
+import { OpenFolder } from "../widgets/open_folder";
 import { addOwnModel } from "./catalogue";
 import { chosenFolder, droppedFolder } from "./dropped_folder";
 
@@ -23,11 +23,25 @@ async function openAt(studio: Studio, models: Models, bundleUrl: string, name: s
   openOwn(studio, models, bundleUrl, name);
 }
 
+/** Keep the bundle of these files, and open it. `onProgress` hears of the bytes that were read. Throws UserError if it is none. */
+async function openFolder(
+  studio: Studio,
+  models: Models,
+  files: OwnFile[],
+  onProgress: (doneBytes: number) => void,
+): Promise<void> {
+  let done = 0;
+  const url = await keepOwnBundle(files, (bytes) => {
+    done += bytes;
+    onProgress(done);
+  });
+  openOwn(studio, models, url, (await keptBundle(url))?.manifest.model.name ?? "");
+}
+
 /** A bundle of the visitor's: by its address, or a folder of this machine. */
 export function OwnModel({ studio, models }: { studio: Studio; models: Models }) {
   const address = useSignal("");
-  const progress = useSignal("");
-  const input = useRef<HTMLInputElement>(null);
+  const readBytes = useSignal<number | undefined>(undefined);
   const attempt = async (action: () => Promise<void>) => {
     studio.messages.clearAt("models");
     try {
@@ -35,34 +49,30 @@ export function OwnModel({ studio, models }: { studio: Studio; models: Models })
     } catch (error) {
       studio.messages.error(error, "models");
     } finally {
-      progress.value = "";
+      readBytes.value = undefined;
     }
   };
-  const open = (files: OwnFile[]) =>
-    attempt(async () => {
-      let done = 0;
-      const url = await keepOwnBundle(files, (bytes) => {
-        done += bytes;
-        progress.value = t.peek().readingFolder(bytesText(done));
-      });
-      const name = (await keptBundle(url))?.manifest.model.name ?? "";
-      openOwn(studio, models, url, name);
-    });
-  const openAddress = (event: Event) => {
+  const showBytes = (bytes: number) => {
+    readBytes.value = bytes;
+  };
+  const takeFolder = (files: OwnFile[]) => void attempt(() => openFolder(studio, models, files, showBytes));
+  const takeAddress = (event: Event) => {
     event.preventDefault();
     const url = address.value.trim();
     if (url !== "") void attempt(() => openAt(studio, models, new URL(url, location.href).href, url));
   };
+  const takeDrop = async (event: DragEvent) => {
+    event.preventDefault();
+    event.stopPropagation();
+    const files = await droppedFolder(event.dataTransfer);
+    if (files !== undefined) takeFolder(files);
+  };
   return (
     <form
       class="own-model"
-      onSubmit={openAddress}
+      onSubmit={takeAddress}
       onDragOver={(event) => event.preventDefault()}
-      onDrop={(event) => {
-        event.preventDefault();
-        event.stopPropagation();
-        void droppedFolder(event.dataTransfer).then((files) => files && open(files));
-      }}
+      onDrop={(event) => void takeDrop(event)}
     >
       <h3>{t.value.ownModel}</h3>
       <p>{t.value.ownModelHelp}</p>
@@ -77,23 +87,9 @@ export function OwnModel({ studio, models }: { studio: Studio; models: Models })
           }}
         />
         <button type="submit">{t.value.add}</button>
-        <button type="button" onClick={() => input.current?.click()}>
-          {t.value.chooseFolder}
-        </button>
-        <input
-          ref={(element) => {
-            input.current = element;
-            element?.setAttribute("webkitdirectory", "");
-          }}
-          type="file"
-          hidden
-          onChange={({ currentTarget }) => {
-            if (currentTarget.files?.length) void open(chosenFolder(currentTarget.files));
-            currentTarget.value = "";
-          }}
-        />
+        <OpenFolder label={t.value.chooseFolder} onFiles={(files) => takeFolder(chosenFolder(files))} />
       </div>
-      <p aria-live="polite">{progress.value}</p>
+      <p aria-live="polite">{readBytes.value !== undefined && t.value.readingFolder(bytesText(readBytes.value))}</p>
     </form>
   );
 }

@@ -1,11 +1,13 @@
 /** Presets: three that follow from what the bundle recommends, and the visitor's own. */
 
 import { type Signal, signal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import { settingsOfRecord } from "../../worker";
 import { isObject, isTextRecord, keep, readKept } from "../state/kept";
 import { type Options, optionsOf, toTexts, usePreset } from "../state/options";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { useFocusAfterRemoval } from "../widgets/focus";
 
 export const BUILT_IN = ["quick", "standard", "fine"] as const;
 export type BuiltIn = (typeof BUILT_IN)[number];
@@ -26,6 +28,15 @@ export function builtIn(name: BuiltIn, { steps, guidance_scale }: { steps: numbe
 }
 
 export function PresetChoice({ studio }: { studio: Studio }) {
+  return (
+    <div class="presets">
+      <BuiltInPresets studio={studio} />
+      <OwnPresets studio={studio} />
+    </div>
+  );
+}
+
+function BuiltInPresets({ studio }: { studio: Studio }) {
   const defaults = studio.manifest.value?.defaults;
   const { steps, guidance } = studio.request;
   const isChosen = (name: BuiltIn) => {
@@ -33,60 +44,65 @@ export function PresetChoice({ studio }: { studio: Studio }) {
     const { numInferenceSteps, guidanceScale } = builtIn(name, defaults);
     return steps.value === numInferenceSteps && guidance.value === guidanceScale;
   };
-  const saveAs = () => {
-    const name = prompt(t.peek().presetName)?.trim();
-    if (!name) return;
-    const texts = toTexts(optionsOf(studio));
-    for (const left of LEFT_OUT) delete texts[left];
-    save({ ...own.peek(), [name]: texts });
-  };
   return (
-    <div class="presets">
-      <fieldset class="segments">
-        <legend>{t.value.presets}</legend>
-        <div class="segment-row">
-          {BUILT_IN.map((name) => (
-            <label key={name} title={t.value.presetHelp[name]}>
-              <input
-                type="radio"
-                name="preset"
-                checked={isChosen(name)}
-                disabled={defaults === undefined}
-                onChange={() => defaults && usePreset(studio, builtIn(name, defaults))}
-              />
-              {t.value.presetNames[name]}
-            </label>
-          ))}
-        </div>
-      </fieldset>
-      <div class="own-presets">
-        {Object.entries(own.value).map(([name, texts]) => (
-          <span key={name} class="own-preset">
-            <button type="button" onClick={() => usePreset(studio, settingsOfRecord(texts).options)}>
-              {name}
-            </button>
-            <button
-              type="button"
-              class="icon"
-              aria-label={t.value.removePreset(name)}
-              onClick={() => {
-                const { [name]: _, ...others } = own.peek();
-                save(others);
-              }}
-            >
-              ✕
-            </button>
-          </span>
+    <fieldset class="segments">
+      <legend>{t.value.presets}</legend>
+      <div class="segment-row">
+        {BUILT_IN.map((name) => (
+          <label key={name} title={t.value.presetHelp[name]}>
+            <input
+              type="radio"
+              name="preset"
+              checked={isChosen(name)}
+              disabled={defaults === undefined}
+              onChange={() => defaults && usePreset(studio, builtIn(name, defaults))}
+            />
+            {t.value.presetNames[name]}
+          </label>
         ))}
-        <button type="button" onClick={saveAs}>
-          {t.value.savePreset}
-        </button>
       </div>
+    </fieldset>
+  );
+}
+
+function OwnPresets({ studio }: { studio: Studio }) {
+  const saveButton = useRef<HTMLButtonElement>(null);
+  const presets = Object.entries(own.value);
+  useFocusAfterRemoval(presets.length, () => saveButton.current);
+  return (
+    <div class="own-presets">
+      {presets.map(([name, texts]) => (
+        <span key={name} class="own-preset">
+          <button type="button" onClick={() => usePreset(studio, settingsOfRecord(texts).options)}>
+            {name}
+          </button>
+          <button type="button" class="icon" aria-label={t.value.removePreset(name)} onClick={() => removePreset(name)}>
+            ✕
+          </button>
+        </span>
+      ))}
+      <button ref={saveButton} type="button" onClick={() => savePreset(studio)}>
+        {t.value.savePreset}
+      </button>
     </div>
   );
 }
 
-function save(presets: Presets): void {
+/** Keep the present settings under a name that the visitor is asked for. */
+function savePreset(studio: Studio): void {
+  const name = prompt(t.peek().presetName)?.trim();
+  if (!name) return;
+  const texts = toTexts(optionsOf(studio));
+  for (const left of LEFT_OUT) delete texts[left];
+  keepPresets({ ...own.peek(), [name]: texts });
+}
+
+function removePreset(name: string): void {
+  const { [name]: _, ...others } = own.peek();
+  keepPresets(others);
+}
+
+function keepPresets(presets: Presets): void {
   own.value = presets;
   keep(KEPT, presets);
 }

@@ -1,0 +1,116 @@
+/** A picture of the gallery in a dialog: how it was made, and what can be done with it. */
+
+import { type Signal, useSignal } from "@preact/signals";
+import { useEffect, useRef } from "preact/hooks";
+import { unitName } from "../controls/descriptions";
+import { saveFile } from "../drawing/canvas";
+import type { Gallery, KeptPicture } from "../state/gallery";
+import type { Studio } from "../state/studio";
+import { t } from "../text";
+import { Compare } from "./compare";
+import { fileName } from "./file_name";
+import { Picture } from "./picture";
+import { sendTo, useAgain, varySeed } from "./send_picture";
+
+interface PictureProps {
+  readonly studio: Studio;
+  readonly gallery: Gallery;
+  readonly picture: KeptPicture;
+}
+
+export function PictureDialog(props: PictureProps & { readonly onClose: () => void }) {
+  const { gallery, picture, onClose } = props;
+  const { settings, png, controls } = picture;
+  const dialog = useRef<HTMLDialogElement>(null);
+  const compares = useSignal(false);
+  useEffect(() => dialog.current?.showModal(), []);
+  const label = settings.prompt || t.value.withoutPrompt;
+  const close = () => dialog.current?.close();
+  const other = controls[0] ?? gallery.pictures.value.find(({ id }) => id !== picture.id)?.png;
+  return (
+    <dialog ref={dialog} class="picture-dialog" aria-label={label} onClose={onClose}>
+      <button type="button" class="icon close" aria-label={t.value.close} onClick={close}>
+        ✕
+      </button>
+      {compares.value && other !== undefined ? (
+        <Compare before={other} after={png} />
+      ) : (
+        <div class="shown">
+          <Picture png={png} label={label} />
+        </div>
+      )}
+      <div class="facts">
+        <Facts picture={picture} />
+        <Actions {...props} compares={other === undefined ? undefined : compares} close={close} />
+      </div>
+    </dialog>
+  );
+}
+
+function Facts({ picture: { settings, model, created } }: { picture: KeptPicture }) {
+  const date = new Date(created);
+  return (
+    <>
+      <p class="prompt-text">{settings.prompt}</p>
+      <p>
+        {t.value.facts(model, settings.numInferenceSteps, String(settings.guidanceScale), settings.seed)}
+        {" · "}
+        <time dateTime={date.toISOString()}>{date.toLocaleString(t.value.locale)}</time>
+      </p>
+    </>
+  );
+}
+
+interface ActionsProps extends PictureProps {
+  /** Whether another picture lies over this one; undefined without another one. */
+  readonly compares: Signal<boolean> | undefined;
+  readonly close: () => void;
+}
+
+/** Most of them close the dialog: what they change is on the page below it. */
+function Actions({ studio, gallery, picture, compares, close }: ActionsProps) {
+  const { settings, png, id } = picture;
+  const act = (action: () => unknown) => () => {
+    close();
+    void action();
+  };
+  const modes = (["img2img", "inpaint"] as const).filter((mode) => studio.modes.value.includes(mode));
+  const units = studio.controls.value;
+  return (
+    <div class="actions">
+      <button type="button" class="primary" onClick={act(() => useAgain(studio, picture))}>
+        {t.value.useAgain}
+      </button>
+      <button type="button" onClick={act(() => varySeed(studio, picture))}>
+        {t.value.varySeed}
+      </button>
+      {modes.map((mode) => (
+        <button key={mode} type="button" onClick={act(() => sendTo(studio, png, mode))}>
+          {t.value.sendTo[mode]}
+        </button>
+      ))}
+      {units.map((unit) => (
+        <button key={unit.id} type="button" onClick={act(() => sendTo(studio, png, unit))}>
+          {t.value.sendToControl(units.length > 1 ? unitName(unit, units) : undefined)}
+        </button>
+      ))}
+      {compares !== undefined && (
+        <button
+          type="button"
+          aria-pressed={compares.value}
+          onClick={() => {
+            compares.value = !compares.value;
+          }}
+        >
+          {t.value.compare}
+        </button>
+      )}
+      <button type="button" onClick={() => saveFile(png, fileName(settings))}>
+        {t.value.download}
+      </button>
+      <button type="button" class="remove" onClick={act(() => gallery.remove(id))}>
+        {t.value.removePicture}
+      </button>
+    </div>
+  );
+}
