@@ -90,19 +90,21 @@ export async function auditClassesOnAPhone({ visitor, host }) {
   return { violations, statuses, width, narrowest, lyingBoard: board?.height, on4k };
 }
 
-/** What has the focus after each step by keys, and what a wrong address of a model leaves. @param {Stage} stage */
+/** What has the focus after each step by keys, and what becomes of an address of a model, wrong and right. @param {Stage} stage */
 export async function goOnByKeys({ visitor }) {
   const { page } = visitor;
-  const focused = () =>
-    page.evaluate(() => {
+  /** What has the focus, once what had it is gone or disabled. */
+  const focused = async () => {
+    await page.waitForFunction(() => document.activeElement?.matches(":enabled"));
+    return page.evaluate(() => {
       const element = document.activeElement;
       return element?.closest(".thumbnails") ? "a picture" : element?.ariaLabel || element?.textContent;
     });
+  };
   const removePicture = async (/** @type {number} */ left) => {
     await page.locator(".thumbnails button").first().press("Enter");
     await page.getByRole("button", { name: "Remove", exact: true }).press("Enter");
     await page.waitForFunction((count) => document.querySelectorAll(".thumbnails button").length === count, left);
-    await page.waitForFunction(() => document.activeElement !== document.body);
     return focused();
   };
   await visitor.open();
@@ -126,5 +128,32 @@ export async function goOnByKeys({ visitor }) {
   await page.keyboard.press("Enter");
   const told = await page.locator("dialog .message").innerText();
   const added = (await page.locator(".model").count()) - models;
-  return { undone, presetRemoved, removed, told, added, status: await page.getByRole("status").innerText() };
+  const status = await page.getByRole("status").innerText();
+
+  await page.route("**/late/manifest.json", async (route) => {
+    await page.locator("dialog.models").waitFor({ state: "hidden" });
+    await route.fulfill({ status: 404 });
+  });
+  await page.getByLabel("Address of a bundle").fill("./late/");
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Escape");
+  const toldLate = await page.locator("#form .message").innerText();
+
+  const removeModel = async (/** @type {string} */ card) => {
+    const button = page.locator(card).getByRole("button", { name: "Remove from this machine" });
+    await button.press("Enter");
+    await button.waitFor({ state: "detached" });
+    return focused();
+  };
+  await page.getByRole("button", { name: /^Model:/ }).press("Enter");
+  await page.getByLabel("Address of a bundle").fill("./bundle/?another");
+  await page.keyboard.press("Enter");
+  await page.locator(".model.current").getByText("another").waitFor();
+  await visitor.waitFor("Ready");
+  const modelsRemoved = [await removeModel(".model >> nth=0")];
+  await page.keyboard.press("Enter"); // opens it again, and the other one can be removed
+  await visitor.waitFor("Ready");
+  await page.getByRole("button", { name: /^Model:/ }).press("Enter");
+  modelsRemoved.push(await removeModel(".model >> nth=1"));
+  return { undone, presetRemoved, removed, told, added, status, toldLate, modelsRemoved };
 }

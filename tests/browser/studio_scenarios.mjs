@@ -40,8 +40,18 @@ export async function keepAndShare({ visitor, host }) {
   const download = page.waitForEvent("download");
   await dialog.getByRole("button", { name: "Download PNG" }).click();
   await (await download).saveAs(png);
+  const dismissed = [await clickBeside(page, dialog)];
+  await page.locator(".thumbnails button").first().click();
   await dialog.getByRole("button", { name: "Use again" }).click();
   const usedAgain = await page.getByLabel("Seed", { exact: true }).inputValue();
+  const models = page.getByRole("button", { name: /^Model:/ });
+  await models.click();
+  const address = page.getByLabel("Address of a bundle");
+  await address.fill("./half/writ");
+  dismissed.push(await clickBeside(page, page.locator("dialog.models")));
+  await models.click();
+  const written = await address.inputValue();
+  await page.keyboard.press("Escape");
   await visitor.set("Seed", "5");
   await visitor.writePrompt("red");
   await page.evaluate(() => {
@@ -86,6 +96,8 @@ export async function keepAndShare({ visitor, host }) {
     facts,
     compared,
     png,
+    dismissed,
+    written,
     usedAgain,
     reloaded,
     dropped,
@@ -143,6 +155,27 @@ function firstPaintMs(page) {
 async function gallery(page) {
   await page.locator(".thumbnails img").first().waitFor();
   return page.locator(".thumbnails img").count();
+}
+
+/**
+ * Press in a dialog and release beside it, as who marks text; click at its very edge; then click beside it.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {import("playwright-core").Locator} dialog
+ */
+async function clickBeside(page, dialog) {
+  const box = /** @type {{ x: number, y: number, height: number }} */ (await dialog.boundingBox());
+  const [left, middle] = [box.x, box.y + box.height / 2];
+  await page.mouse.move(left + 4, middle);
+  await page.mouse.down();
+  await page.mouse.move(left / 2, middle, { steps: 3 });
+  await page.mouse.up();
+  await page.mouse.click(left + 4, middle);
+  const open = [await dialog.isVisible()];
+  await page.mouse.click(left / 2, middle);
+  await dialog.waitFor({ state: "hidden" });
+  open.push(await dialog.isVisible());
+  return { open, focused: await page.evaluate(() => document.activeElement?.ariaHasPopup) };
 }
 
 /** Drop a PNG file on the page. @param {import("playwright-core").Page} page @param {Buffer} content */

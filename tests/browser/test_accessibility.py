@@ -34,3 +34,5 @@ def test_who_uses_keys_goes_on_where_they_were(visit: Visit, linear_webgpu_bundl
     assert "nowhere/manifest.json" in facts["told"]  # in the dialog, where the address was written
     assert facts["added"] == 0
     assert facts["status"].startswith("Done")  # the model that was open still is
+    assert "late/manifest.json" in facts["toldLate"]  # the dialog was closed meanwhile
+    assert facts["modelsRemoved"] == ["Open", "Close"]  # of the same model, and of the list

@@ -46,6 +46,11 @@ def test_a_kept_picture_is_a_file_with_its_settings_and_can_be_used_again(facts:
     assert facts["usedAgain"] == "42"
 
 
+def test_a_click_beside_a_dialog_closes_it_and_nothing_else_does_and_what_is_written_there_stays(facts: dict[str, Any]):
+    assert facts["dismissed"] == [{"open": [True, False], "focused": "dialog"}] * 2  # the button that opened it
+    assert facts["written"] == "./half/writ"
+
+
 def test_settings_survive_a_reload(facts: dict[str, Any]):
     assert facts["reloaded"]["prompt"] == "red"
 

@@ -4,6 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import type { Image } from "../../worker";
 import { t } from "../text";
+import { Dialog } from "../widgets/dialog";
 import { Select } from "../widgets/fields";
 import { cameraError, closeCamera, listCameras, openCamera, takeStill } from "./camera";
 
@@ -73,13 +74,7 @@ function CameraDialog({ onPicture, onError, onClose }: CameraProps & { readonly 
     onPicture(picture);
   };
   return (
-    <dialog ref={dialog} class="camera" aria-labelledby="camera-title" onClose={onClose}>
-      <div class="card-head">
-        <h2 id="camera-title">{t.value.camera}</h2>
-        <button type="button" class="icon" aria-label={t.value.close} onClick={() => dialog.current?.close()}>
-          ✕
-        </button>
-      </div>
+    <Dialog dialog={dialog} class="camera" label={t.value.camera} isTitled onClose={onClose}>
       <div class={isReady.value ? "stage" : "stage vacant"}>
         <video
           ref={video}
@@ -109,6 +104,6 @@ function CameraDialog({ onPicture, onError, onClose }: CameraProps & { readonly 
           />
         )}
       </div>
-    </dialog>
+    </Dialog>
   );
 }

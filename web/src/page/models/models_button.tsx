@@ -7,6 +7,8 @@ import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { bytesText } from "../text/engine_text";
+import { Dialog } from "../widgets/dialog";
+import { useFocusAfterRemoval } from "../widgets/focus";
 import { MessageList } from "../widgets/message_list";
 import { type Model, removeOwnModel } from "./catalogue";
 import { OwnModel } from "./own_model";
@@ -18,19 +20,14 @@ interface Props {
 
 export function ModelsButton({ studio, models }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
+  useFocusAfterRemoval(models.list.value.length, () => dialog.current?.querySelector("button"));
   const name = studio.manifest.value?.model.name ?? models.current.value?.name;
   return (
     <>
-      <button type="button" class="models-button" onClick={() => dialog.current?.showModal()}>
+      <button type="button" class="models-button" aria-haspopup="dialog" onClick={() => dialog.current?.showModal()}>
         {t.value.model}: <strong>{name || "…"}</strong>
       </button>
-      <dialog ref={dialog} class="models" aria-labelledby="models-title">
-        <div class="card-head">
-          <h2 id="models-title">{t.value.models}</h2>
-          <button type="button" class="icon" aria-label={t.value.close} onClick={() => dialog.current?.close()}>
-            ✕
-          </button>
-        </div>
+      <Dialog dialog={dialog} class="models" label={t.value.models} isTitled>
         <ul class="model-list">
           {models.list.value.map((model) => (
             <ModelCard
@@ -44,7 +41,7 @@ export function ModelsButton({ studio, models }: Props) {
         </ul>
         <OwnModel studio={studio} models={models} />
         <MessageList messages={studio.messages} place="models" />
-      </dialog>
+      </Dialog>
     </>
   );
 }
@@ -56,6 +53,7 @@ interface CardProps extends Props {
 
 function ModelCard({ studio, models, model, onChosen }: CardProps) {
   const kept = useSignal<number | undefined>(undefined);
+  const useButton = useRef<HTMLButtonElement>(null);
   const isCurrent = models.current.value?.url === model.url;
   const isLoaded = studio.engine.value !== undefined;
   const isBusy = studio.running.value !== undefined;
@@ -64,6 +62,8 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
       kept.value = bytes;
     });
   }, [model.url, isCurrent, isLoaded]); // a load that was given up has left what was whole
+  const isRemovable = !isCurrent && ((kept.value ?? 0) > 0 || model.isOwn);
+  useFocusAfterRemoval(isRemovable ? 1 : 0, () => useButton.current);
   const missing = model.needs.filter((feature) => models.lacks(feature));
   const remove = async () => {
     await purgeBundle(model.url);
@@ -87,6 +87,7 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
           <span class="in-use">{t.value.modelInUse}</span>
         ) : (
           <button
+            ref={useButton}
             type="button"
             class="primary"
             disabled={missing.length > 0 || isBusy}
@@ -98,7 +99,7 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
             {t.value.useModel}
           </button>
         )}
-        {!isCurrent && ((kept.value ?? 0) > 0 || model.isOwn) && (
+        {isRemovable && (
           <button type="button" onClick={() => void remove()}>
             {t.value.removeModel}
           </button>

@@ -1,7 +1,9 @@
 /** A bundle of the visitor's, among the models. */
 
 import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
 import { detect, keepOwnBundle, keptBundle, type OwnFile } from "../../worker";
+import type { Place } from "../state/messages";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -10,44 +12,52 @@ import { OpenFolder } from "../widgets/open_folder";
 import { addOwnModel } from "./catalogue";
 import { chosenFolder, droppedFolder } from "./dropped_folder";
 
-/** Add a model of the visitor's to the list, and open it. While a picture is drawn, which needs the model that is open, say so. */
-export function openOwn(studio: Studio, models: Models, url: string, name: string): void {
-  const isOpened = models.add(addOwnModel(url, name));
-  if (!isOpened) studio.messages.notice(() => t.value.addedWhileDrawing(name), "models");
+/** Where a bundle of the visitor's is, and what its model is called. */
+interface OwnBundle {
+  readonly url: string;
+  readonly name: string;
 }
 
-/** Open the bundle of an address. Throws UserError, and adds nothing to the list, if there is none that can be read. */
-async function openAt(studio: Studio, models: Models, bundleUrl: string, name: string): Promise<void> {
+/**
+ * Add a model of the visitor's to the list, and open it. While a picture is drawn, which needs the model that is open, say so at
+ * `place`.
+ */
+export function openOwn(studio: Studio, models: Models, { url, name }: OwnBundle, place: Place): void {
+  const isOpened = models.add(addOwnModel(url, name));
+  if (!isOpened) studio.messages.notice(() => t.value.addedWhileDrawing(name), place);
+}
+
+/** The bundle of an address, as it was written. Throws UserError if there is none that can be read. */
+async function bundleAt(address: string): Promise<OwnBundle> {
+  const bundleUrl = new URL(address, location.href).href;
   const { bundle, problem } = await detect({ bundleUrl });
   if (bundle === undefined && problem !== undefined) throw problem;
-  openOwn(studio, models, bundleUrl, name);
+  return { url: bundleUrl, name: address };
 }
 
-/** Keep the bundle of these files, and open it. `onProgress` hears of the bytes that were read. Throws UserError if it is none. */
-async function openFolder(
-  studio: Studio,
-  models: Models,
-  files: OwnFile[],
-  onProgress: (doneBytes: number) => void,
-): Promise<void> {
+/** Keep the bundle of these files. `onProgress` hears of the bytes that were read. Throws UserError if it is none. */
+async function bundleOf(files: OwnFile[], onProgress: (doneBytes: number) => void): Promise<OwnBundle> {
   let done = 0;
   const url = await keepOwnBundle(files, (bytes) => {
     done += bytes;
     onProgress(done);
   });
-  openOwn(studio, models, url, (await keptBundle(url))?.manifest.model.name ?? "");
+  return { url, name: (await keptBundle(url))?.manifest.model.name ?? "" };
 }
 
 /** A bundle of the visitor's: by its address, or a folder of this machine. */
 export function OwnModel({ studio, models }: { studio: Studio; models: Models }) {
   const address = useSignal("");
   const readBytes = useSignal<number | undefined>(undefined);
-  const attempt = async (action: () => Promise<void>) => {
+  const form = useRef<HTMLFormElement>(null);
+  /** The list of models may be closed while a bundle is read. */
+  const place = () => (form.current?.closest("dialog")?.open ? "models" : "request");
+  const open = async (bundle: () => Promise<OwnBundle>) => {
     studio.messages.clearAt("models");
     try {
-      await action();
+      openOwn(studio, models, await bundle(), place());
     } catch (error) {
-      studio.messages.error(error, "models");
+      studio.messages.error(error, place());
     } finally {
       readBytes.value = undefined;
     }
@@ -55,11 +65,11 @@ export function OwnModel({ studio, models }: { studio: Studio; models: Models })
   const showBytes = (bytes: number) => {
     readBytes.value = bytes;
   };
-  const takeFolder = (files: OwnFile[]) => void attempt(() => openFolder(studio, models, files, showBytes));
+  const takeFolder = (files: OwnFile[]) => void open(() => bundleOf(files, showBytes));
   const takeAddress = (event: Event) => {
     event.preventDefault();
-    const url = address.value.trim();
-    if (url !== "") void attempt(() => openAt(studio, models, new URL(url, location.href).href, url));
+    const written = address.value.trim();
+    if (written !== "") void open(() => bundleAt(written));
   };
   const takeDrop = async (event: DragEvent) => {
     event.preventDefault();
@@ -69,6 +79,7 @@ export function OwnModel({ studio, models }: { studio: Studio; models: Models })
   };
   return (
     <form
+      ref={form}
       class="own-model"
       onSubmit={takeAddress}
       onDragOver={(event) => event.preventDefault()}

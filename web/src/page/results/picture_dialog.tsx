@@ -7,6 +7,7 @@ import { saveFile } from "../drawing/canvas";
 import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
+import { Dialog } from "../widgets/dialog";
 import { Compare } from "./compare";
 import { fileName } from "./file_name";
 import { Picture } from "./picture";
@@ -25,13 +26,9 @@ export function PictureDialog(props: PictureProps & { readonly onClose: () => vo
   const compares = useSignal(false);
   useEffect(() => dialog.current?.showModal(), []);
   const label = settings.prompt || t.value.withoutPrompt;
-  const close = () => dialog.current?.close();
   const other = controls[0] ?? gallery.pictures.value.find(({ id }) => id !== picture.id)?.png;
   return (
-    <dialog ref={dialog} class="picture-dialog" aria-label={label} onClose={onClose}>
-      <button type="button" class="icon close" aria-label={t.value.close} onClick={close}>
-        ✕
-      </button>
+    <Dialog dialog={dialog} class="picture-dialog" label={label} onClose={onClose}>
       {compares.value && other !== undefined ? (
         <Compare before={other} after={png} />
       ) : (
@@ -41,9 +38,13 @@ export function PictureDialog(props: PictureProps & { readonly onClose: () => vo
       )}
       <div class="facts">
         <Facts picture={picture} />
-        <Actions {...props} compares={other === undefined ? undefined : compares} close={close} />
+        <Actions
+          {...props}
+          compares={other === undefined ? undefined : compares}
+          close={() => dialog.current?.close()}
+        />
       </div>
-    </dialog>
+    </Dialog>
   );
 }
 

@@ -5,8 +5,9 @@ import { useEffect, useRef } from "preact/hooks";
 /** When one of `count` things is removed with the focus in it, `next` says what has it from then on. */
 export function useFocusAfterRemoval(count: number, next: () => HTMLElement | null | undefined): void {
   const before = useRef(count);
+  const focused = document.activeElement; // now, before what is removed leaves the page
   useEffect(() => {
-    if (count < before.current && document.activeElement === document.body) next()?.focus({ preventScroll: true });
+    if (count < before.current && focused?.isConnected === false) next()?.focus({ preventScroll: true });
     before.current = count;
   }, [count]);
 }

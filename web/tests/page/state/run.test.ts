@@ -40,6 +40,8 @@ const manifestOf = (name: string, kinds: readonly string[], variants: unknown[] 
   }) as Manifest;
 const modelOf = (name: string) => ({ url: `./${name}/`, name, mirrors: [] }) as unknown as Model;
 
+const mine = { url: "https://site.example/mine/", name: "mine" };
+
 let studio: Studio;
 let models: Models;
 let run: Run;
@@ -189,14 +191,14 @@ test.each([
   generate.mockImplementationOnce(() => new Promise((resolve) => (finish = () => resolve(picture))));
   const drawing = run.generate();
   await vi.waitUntil(() => generate.mock.calls.length === 2);
-  openOwn(studio, models, "https://site.example/mine/", "mine");
+  openOwn(studio, models, mine, "models");
   expect([models.current.value, studio.engine.value?.manifest]).toEqual([doodle, manifest]);
   expect(models.list.value.at(-1)).toMatchObject({ name: "mine", isOwn: true });
   expect(studio.messages.list.value).toMatchObject([{ kind: "notice", place: "models", text: [text] }]);
   finish();
   await drawing;
   expect(studio.result.value).toBe(picture);
-  openOwn(studio, models, "https://site.example/mine/", "mine");
+  openOwn(studio, models, mine, "models");
   expect(models.current.value?.name).toBe("mine");
   await vi.waitUntil(() => studio.engine.value !== undefined);
 });
@@ -205,10 +207,10 @@ test("an own model that did not load is loaded again when it is added again", as
   manifest = manifestOf("doodle", ["scribble"]);
   await models.open();
   vi.mocked(createEngine).mockRejectedValueOnce(new UserError("own bundle", "nothing", "its files", "drop it again"));
-  openOwn(studio, models, "https://site.example/mine/", "mine");
+  openOwn(studio, models, mine, "models");
   await vi.waitUntil(() => !studio.status.value.isBusy);
   expect(notices()).toEqual([expect.stringContaining("got nothing")]);
-  openOwn(studio, models, "https://site.example/mine/", "mine");
+  openOwn(studio, models, mine, "models");
   await vi.waitUntil(() => studio.engine.value !== undefined);
   expect(notices()).toEqual([]);
 });
