@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tvm
 
-from mlc_controlnet.build import Parity, find_controlnets, report_shared_weights
+from mlc_controlnet.build import Parity, find_controlnets, report_shared_weights, types_of_controlnets
 from mlc_controlnet.bundle.extender import BundleExtender
 from mlc_controlnet.bundle.file_names import MANIFEST_NAME
 from mlc_controlnet.bundle.manifest import ComponentEntry, ControlNetEntry, Library, Manifest
@@ -60,10 +60,11 @@ def add_controlnets(
     manifest = bundle.manifest
     others = [entry.name for entry in manifest.controlnets]
     paths = find_controlnets(options, others)
+    types = types_of_controlnets(options, others)
     base = None if model is None else find_model(model, (UNET,), with_vae=False)
     with BundleExtender(bundle) as writer:
         checkpoint = load_added_controlnets(
-            paths, others, model_shapes(manifest), manifest.defaults, manifest.model.name, base
+            paths, others, model_shapes(manifest), manifest.defaults, manifest.model.name, base, types
         )
         captured = {
             library.dtype: _as_read_by(library, _shared(clean(capture(checkpoint, library.dtype)), checkpoint, bundle))

@@ -133,6 +133,7 @@ def load_model(config: BuildConfig) -> Checkpoint:
         vae_tile=config.vae_tile,
         name=model_name(config.model),
         controlnets=find_controlnets(config.controlnets),
+        control_types=types_of_controlnets(config.controlnets),
         vae=None if config.vae is None else find_vae(config.vae),
         preview_vae=None if config.preview_vae is None else find_weights(config.preview_vae, "--preview-vae"),
         loras=config.loras,
@@ -165,6 +166,12 @@ def find_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] =
     return dict(zip(name_controlnets(options, taken), paths, strict=True))
 
 
+def types_of_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Return the control type of each union ControlNet, by its name in the bundle; `taken` are the names of others."""
+    named = zip(name_controlnets(options, taken), options, strict=True)
+    return {name: option.control_type for name, option in named if option.control_type}
+
+
 def packs_control_loras(config: BuildConfig) -> bool:
     """Return whether the build merges Control-LoRAs, so that their weights have few bits, and the UNet's.
 
@@ -176,8 +183,14 @@ def packs_control_loras(config: BuildConfig) -> bool:
 
 
 def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint, packs: bool = False) -> None:
-    """Print what each Control-LoRA's ControlNet adds to the bundle; `packs` is `packs_control_loras`."""
+    """Print what each ControlNet that shares weights with others adds to the bundle.
+
+    packs: `packs_control_loras`.
+    """
     names = {part_of(numbered(CONTROLNET, i + 1)): name for i, name in enumerate(checkpoint.controlnets)}
+    for part, twin in _sharing_controlnets(model, list(names)).items():
+        stored, alone = (count / 1e6 for count in stored_bytes(model, part, checkpoint))
+        print(f"  {names[part]}: {stored:.1f} MB instead of {alone:.1f}, by {names[twin]}'s weights", flush=True)
     for part in checkpoint.control_loras:
         if part in model.params and packs:  # also the component's name
             print(f"  {names[part]}: merged, because its factors would keep the UNet's weights float16", flush=True)
@@ -187,6 +200,17 @@ def report_shared_weights(model: CapturedModel, checkpoint: Checkpoint, packs: b
                 print(f"  {names[part]}: {stored:.1f} MB instead of {alone:.1f}, by the UNet's weights", flush=True)
             else:
                 print(f"  {names[part]}: {alone:.1f} MB, merged: it shares nothing with the UNet's weights", flush=True)
+
+
+def _sharing_controlnets(model: CapturedModel, controlnets: Sequence[str]) -> dict[str, str]:
+    """Map each ControlNet that reads another one's weights to the first such one before it."""
+    params = {name: set(model.params.get(name, ())) for name in controlnets}
+    found: dict[str, str] = {}
+    for i, own in enumerate(controlnets):
+        twins = [other for other in controlnets[:i] if params[own] & params[other]]
+        if twins:
+            found[own] = twins[0]
+    return found
 
 
 def quantize_models(

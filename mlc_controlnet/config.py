@@ -180,24 +180,34 @@ _BUDGET = re.compile(r"(?P<number>[0-9]{1,6}(\.[0-9]{1,6})?) ?(?P<unit>mb|gb|bit
 
 @dataclass(frozen=True)
 class ControlNetOption:
-    """A ControlNet to build: `[NAME=]PATH` of the command line.
+    """A ControlNet to build: `[NAME=]PATH[:TYPE]` of the command line.
 
     Attributes:
         path: a folder, a file or a hub id.
-        name: its name in the bundle; None: made from `path`.
+        name: its name in the bundle; None: the control type, or made from `path`.
+        control_type: the kind of control image that a union ControlNet is to read; "" for any other ControlNet.
     """
 
     path: str
     name: str | None = None
+    control_type: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "ControlNetOption":
-        """Split at the first `=` if a name precedes it, and there is no file or folder of the whole text."""
+        """Split at the first `=` if a name precedes it, and at the last colon if a word follows it.
+
+        Neither belongs to the path then, unless there is a file or folder of that name.
+        """
+        if Path(text).exists():
+            return cls(text)
         named = _NAMED_PATH.fullmatch(text)
-        return cls(text) if named is None or Path(text).exists() else cls(named["path"], named["name"])
+        path, name = (text, None) if named is None else (named["path"], named["name"])
+        typed = None if Path(path).exists() else _TYPED_PATH.fullmatch(path)
+        return cls(path, name) if typed is None else cls(typed["path"], name, typed["type"])
 
 
 _NAMED_PATH = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)=(?P<path>.+)")
+_TYPED_PATH = re.compile(r"(?P<path>..+):(?P<type>[A-Za-z][A-Za-z_]*)")  # C:canny is a path
 
 
 # The parts of a model that a LoRA changes.

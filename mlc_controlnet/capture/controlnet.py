@@ -7,6 +7,7 @@ from diffusers import ControlNetModel
 from torch import nn
 
 from mlc_controlnet.capture.added_conditions import take_added, with_exact_sinusoids
+from mlc_controlnet.checkpoint.union_controlnet import FUSER
 
 
 class ControlNet(nn.Module):
@@ -22,7 +23,7 @@ class ControlNet(nn.Module):
     def __init__(self, model: ControlNetModel) -> None:
         super().__init__()
         self.model = copy.copy(with_exact_sinusoids(model))
-        self.model._modules = {**self.model._modules, "controlnet_cond_embedding": nn.Identity()}
+        self.model._modules = {**self.model._modules, "controlnet_cond_embedding": nn.Identity(), FUSER: None}
         # diffusers would flip the control embedding: it expects the control image there.
         self.pools = bool(model.config.global_pool_conditions)
         self.model.register_to_config(controlnet_conditioning_channel_order="rgb", global_pool_conditions=False)

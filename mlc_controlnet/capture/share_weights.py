@@ -1,4 +1,6 @@
-"""Which weights of a Control-LoRA's ControlNet a bundle need not hold, because it holds the UNet's.
+"""Which weights of a ControlNet a bundle need not hold, because it holds another component's.
+
+Control types of one union ControlNet have the same weights but for two vectors, and each of those is stored once.
 
 A Control-LoRA is a difference from the UNet's encoder. For each param of its ControlNet, the bundle holds what takes
 the fewest bytes:
@@ -34,13 +36,15 @@ def share_weights(
     holds: Callable[[Param], bool] = lambda _: True,
     functions: Container[str] | None = None,
 ) -> CapturedModel:
-    """Return the model whose Control-LoRAs share what they can with the UNet, with the functions that make params.
+    """Return the model whose control types share their union ControlNet's weights, and whose Control-LoRAs share what
+    they can with the UNet, with the functions that make params.
 
     Args:
         captured: after phase clean.
         holds: whether the bundle has one of the UNet's params, for a bundle that exists.
         functions: those of its libraries; None: any can be compiled; (): the device makes no params.
     """
+    captured = _share_unions(captured, checkpoint)
     if UNET not in captured.params:
         return captured
     tensors = checkpoint.tensors()
@@ -64,10 +68,27 @@ def share_weights(
 def stored_bytes(captured: CapturedModel, component: str, checkpoint: Checkpoint) -> tuple[int, int]:
     """Return how many bytes of weights a ControlNet's component adds to a bundle, and without `share_weights`."""
     tensors = checkpoint.stored_tensors()
-    adds = set(captured.stored[component]) - set(captured.params[UNET])
+    before = itertools.takewhile(lambda name: name != component, captured.params)
+    others = {param for name in (*before, UNET) for param in captured.params.get(name, ())}
+    adds = set(captured.stored[component]) - others
     return sum(param.bytes(tensors) for param in adds), sum(
         param.bytes(tensors) for param in captured.params[component]
     )
+
+
+def _share_unions(captured: CapturedModel, checkpoint: Checkpoint) -> CapturedModel:
+    """Call components with another's params where both are made of the very same tensors: see `load_parts`."""
+    firsts = checkpoint.names_by_identity()
+    first_name = {name: firsts[id(tensor)] for name, tensor in checkpoint.tensors().items()}
+    known = {param for own in captured.params.values() for param in own}
+
+    def shared(param: Param) -> Param:
+        rows = (dataclasses.replace(rows, tensor=first_name[rows.tensor]) for rows in param.rows)
+        twin = dataclasses.replace(param, rows=tuple(rows))
+        return twin if twin in known else param
+
+    params = {name: tuple(map(shared, own)) for name, own in captured.params.items()}
+    return dataclasses.replace(captured, params=params)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mlc_controlnet.checkpoint.compatibility import check_controlnets
 from mlc_controlnet.checkpoint.control_lora import control_lora_products
 from mlc_controlnet.checkpoint.controlnet import kinds_of, read_controlnets
 from mlc_controlnet.checkpoint.load import read_source
-from mlc_controlnet.checkpoint.load_part import load_part
+from mlc_controlnet.checkpoint.load_part import load_parts
 from mlc_controlnet.checkpoint.loaded import Checkpoint
 from mlc_controlnet.checkpoint.options import check_options
 from mlc_controlnet.components import CONTROLNET, PER_CONTROLNET, UNET, ModelShape, numbered
@@ -21,6 +22,7 @@ def load_added_controlnets(
     defaults: Defaults,
     name: str,
     base: Path | None = None,
+    control_types: Mapping[str, str] = MappingProxyType({}),
 ) -> Checkpoint:
     """Read ControlNets for a base model of which only the shapes are known, unless one is a Control-LoRA.
 
@@ -30,6 +32,7 @@ def load_added_controlnets(
         shapes: of the base model, the default picture size first.
         defaults, name: of the base model.
         base: the base model, which a Control-LoRA needs.
+        control_types: of union ControlNets, by name.
 
     Returns:
         A checkpoint of these ControlNets alone, and of the UNet if one of them is a Control-LoRA.
@@ -38,7 +41,7 @@ def load_added_controlnets(
         UserError: a ControlNet does not fit, its options cannot be honoured, or its file is damaged.
     """
     unet_source = None if base is None else read_source(base).parts[UNET]
-    named = read_controlnets(controlnets, unet_source, taken=others)
+    named = read_controlnets(controlnets, unet_source, others, control_types)
     for source in named.values():
         check_options(CONTROLNET, source.config, source.where)
     shape, *other_shapes = shapes
@@ -59,7 +62,7 @@ def load_added_controlnets(
     return Checkpoint(
         name=name,
         components=(*components, UNET) if UNET in sources else components,
-        parts={part: load_part(sources.pop(part), part, {}) for part in tuple(sources)},
+        parts=load_parts(sources, {}),
         scheduler_config={},
         tokenizer_json=b"",
         special_tokens={},

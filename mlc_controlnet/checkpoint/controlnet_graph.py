@@ -4,14 +4,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mlc_controlnet.checkpoint.options import OPTIONS, Irrelevant
+from mlc_controlnet.checkpoint.options import OPTIONS, UNION_CLASS, Irrelevant
 
 # Options of the layers that read the control image, which are a component of their own.
 _CONTROL_IMAGE = (
     "conditioning_channels",
     "conditioning_embedding_out_channels",
     "controlnet_conditioning_channel_order",
+    "num_trans_layer",  # of a union ControlNet
 )
+_VERDICTS = {**OPTIONS[UNION_CLASS], **OPTIONS["controlnet"]}
 
 
 def graph_options(config: Mapping[str, Any], of_control_image: bool) -> str:
@@ -23,7 +25,7 @@ def graph_options(config: Mapping[str, Any], of_control_image: bool) -> str:
     """
     honoured = {
         option: config[option]
-        for option, verdict in OPTIONS["controlnet"].items()
+        for option, verdict in _VERDICTS.items()
         if option in config and not isinstance(verdict, Irrelevant)
     }
     if of_control_image:

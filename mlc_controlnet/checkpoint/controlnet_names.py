@@ -27,14 +27,19 @@ KINDS = (
     "softedge",
     "tile",
 )
-# Other words for them, of the first release and of diffusers' files.
+# Other words for them, of the first release, of diffusers' files and of ControlNet++.
 _SYNONYMS = {
+    "anime_lineart": "lineart_anime",
     "fake_scribble": "scribble",
     "hed": "softedge",
     "normal": "normalbae",
+    "pidi": "softedge",
     "pose": "openpose",
+    "repaint": "inpaint",
+    "segment": "seg",
     "segmentation": "seg",
     "sketch": "scribble",
+    "ted": "softedge",
 }
 # Words of a name that say what the file is, and not what its control images show.
 _COMMON = re.compile(
@@ -45,7 +50,8 @@ _NO_NAME = "controlnet"
 
 
 def name_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] = ()) -> list[str]:
-    """Return a name for each: its own, or one made from its path. Names made from paths are made unique by numbers.
+    """Return a name for each: its own, or its control type, or one made from its path. Names made are made unique by
+    numbers.
 
     Args:
         taken: the names of other ControlNets of the bundle.
@@ -60,7 +66,7 @@ def name_controlnets(options: Sequence[ControlNetOption], taken: Sequence[str] =
             raise UserError("--controlnet", f"{count} named {name}", wanted, "choose another NAME=PATH")
     names: list[str] = []
     for option in options:
-        made = unique(short_name(option.path), [*own, *names, *taken])
+        made = unique(option.control_type or short_name(option.path), [*own, *names, *taken])
         names.append(made if option.name is None else option.name)
     return names
 
@@ -83,8 +89,13 @@ def kind_of_control(name: str) -> str:
     """Return the one of KINDS that a ControlNet's name tells; empty if it tells none."""
     words = re.split(r"[_-]", name.lower())
     phrases = ("_".join(words[i:j]) for i in range(len(words)) for j in range(len(words), i, -1))
-    kinds = (_SYNONYMS.get(phrase, phrase) for phrase in phrases)
-    return next((kind for kind in kinds if kind in KINDS), "")
+    return next(filter(None, map(kind_of_word, phrases)), "")
+
+
+def kind_of_word(word: str) -> str:
+    """Return the one of KINDS that a word means; empty if it means none."""
+    kind = _SYNONYMS.get(word, word)
+    return kind if kind in KINDS else ""
 
 
 def unique(name: str, taken: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from mlc_controlnet.checkpoint.controlnet import kinds_of, own_controlnets, read
 from mlc_controlnet.checkpoint.defaults import scheduler_of_loras, usual_defaults
 from mlc_controlnet.checkpoint.diffusers_folder import read_model_folder
 from mlc_controlnet.checkpoint.embeddings import merge_embeddings
-from mlc_controlnet.checkpoint.load_part import load_part
+from mlc_controlnet.checkpoint.load_part import load_parts
 from mlc_controlnet.checkpoint.loaded import PART_OF, Checkpoint
 from mlc_controlnet.checkpoint.lora import read_loras
 from mlc_controlnet.checkpoint.model_shapes import model_shapes
@@ -60,6 +60,7 @@ def load_checkpoint(
     vae_tile: tuple[int, int] | None = None,
     name: str | None = None,
     controlnets: Mapping[str, Path] = MappingProxyType({}),
+    control_types: Mapping[str, str] = MappingProxyType({}),
     vae: Path | None = None,
     preview_vae: Path | None = None,
     loras: Sequence[LoraOption] = (),
@@ -79,6 +80,7 @@ def load_checkpoint(
         vae_tile: with `tiles_vae`, height and width of a tile in pixels; None: the default size.
         name: the model's name; None: the name of its folder or file.
         controlnets: name -> a folder or a file; none: the model's own ControlNets.
+        control_types: of those that are union ControlNets, by name.
         vae: a folder or a file; None: the model's own VAE.
         preview_vae: a folder or a file of a second VAE, whose decoder is built for previews; None: no such decoder.
         loras: the LoRAs to merge into the weights, in this order.
@@ -93,7 +95,7 @@ def load_checkpoint(
             it needs to.
     """
     source = read_source(path, tokenizer, prediction_type)
-    parts, kinds = _choose_parts(source, controlnets, vae, preview_vae)
+    parts, kinds = _choose_parts(source, controlnets, control_types, vae, preview_vae)
     components = _with_further_components(components, parts, cached_branch)
     needed = {PART_OF[name] for name in components if name in PART_OF}
     needed |= {"vae"}  # the latent preview is fitted with its encoder
@@ -114,7 +116,7 @@ def load_checkpoint(
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     del source
     parts = _in_order(parts, [kind for kind in _LOADING_ORDER if kind in needed])
-    modules = {part: load_part(parts.pop(part), part, updates) for part in tuple(parts)}
+    modules = load_parts(parts, updates)
     if (
         TEXT_ENCODER_2 in vocabularies
         and isinstance(modules["vae"], AutoencoderKL)
@@ -140,13 +142,20 @@ def load_checkpoint(
 
 
 def _choose_parts(
-    source: ModelSource, controlnets: Mapping[str, Path], vae: Path | None, preview_vae: Path | None
+    source: ModelSource,
+    controlnets: Mapping[str, Path],
+    control_types: Mapping[str, str],
+    vae: Path | None,
+    preview_vae: Path | None,
 ) -> tuple[dict[str, PartSource], dict[str, str]]:
     """Return the model's parts with those of other files in their place, and the kinds of ControlNets by name."""
     parts = dict(source.parts)
     if vae is not None:
         parts["vae"] = read_vae(vae, is_xl(parts["unet"].config))
-    named = read_controlnets(controlnets, parts["unet"]) if controlnets else own_controlnets(parts)
+    if controlnets:
+        named = read_controlnets(controlnets, parts["unet"], control_types=control_types)
+    else:
+        named = own_controlnets(parts)
     parts = {part: own for part, own in parts.items() if kind_of(part) != CONTROLNET}
     parts |= {numbered(CONTROLNET, i + 1): controlnet for i, controlnet in enumerate(named.values())}
     if preview_vae is not None:

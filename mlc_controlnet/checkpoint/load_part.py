@@ -13,12 +13,32 @@ from mlc_controlnet.checkpoint.loaded import some
 from mlc_controlnet.checkpoint.mapped_tensors import give_back
 from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.union_controlnet import share_tensors
 from mlc_controlnet.checkpoint.weight_update import Updates, WeightUpdate
 from mlc_controlnet.components import kind_of
 from mlc_controlnet.errors import UserError
 
 FLOAT16_MAX = 65504.0
 FLOAT16_EXPONENT = 0x7C00
+
+
+def load_parts(sources: dict[str, PartSource], updates: Updates) -> dict[str, nn.Module]:
+    """Load parts, and take each source away when its part is loaded: its file stays mapped until then.
+
+    Parts that are control types of one union ControlNet have the same tensors where these are equal.
+
+    Raises:
+        UserError: as `load_part`.
+    """
+    modules: dict[str, nn.Module] = {}
+    unions: dict[str, str] = {}  # part -> its file
+    for part in tuple(sources):
+        source = sources.pop(part)
+        modules[part] = load_part(source, part, updates)
+        if source.control_type:
+            unions[part] = source.where
+            share_tensors({union: modules[union] for union in unions}, unions)
+    return modules
 
 
 def load_part(source: PartSource, part: str, updates: Updates) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import nn
 
 from mlc_controlnet.checkpoint.controlnet_graph import graph_options
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE, TokenizerSource
+from mlc_controlnet.checkpoint.union_controlnet import FUSER
 from mlc_controlnet.checkpoint.weight_update import Product
 from mlc_controlnet.components import (
     CONTROL_EMBEDDING,
@@ -54,7 +55,7 @@ _OWN_TENSORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         TEXT_ENCODER: ("",),
         TEXT_ENCODER_2: ("",),
-        CONTROL_EMBEDDING: ("controlnet_cond_embedding.",),
+        CONTROL_EMBEDDING: ("controlnet_cond_embedding.", f"{FUSER}."),
         CONTROLNET: ("",),
         UNET: ("",),
         UNET_SHALLOW: (),
@@ -169,8 +170,11 @@ class Checkpoint:
         return {**self.tensors(), **self.corrected_biases, **factors}
 
     def names_by_identity(self) -> dict[int, str]:
-        """Map `id()` of every tensor to its name, for modules that are made of pieces of the parts."""
-        return {id(tensor): name for name, tensor in self.tensors().items()}
+        """Map `id()` of every tensor to its name, for modules that are made of pieces of the parts.
+
+        A tensor of several parts, which are union ControlNets of one file, has its name in the first of them.
+        """
+        return {id(tensor): name for name, tensor in reversed(self.tensors().items())}
 
     def check_every_tensor_is_read_once(self, params: Mapping[str, Sequence[str]]) -> None:
         """Compare what the components read (component -> names) with what the checkpoint holds.

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, ControlNetUnionModel, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from mlc_controlnet.checkpoint.options import is_tiny
+from mlc_controlnet.checkpoint.options import is_tiny, is_union
 from mlc_controlnet.checkpoint.source import PREVIEW_VAE, PartSource
+from mlc_controlnet.checkpoint.union_controlnet import ControlFuser
 from mlc_controlnet.components import TEXT_ENCODER_2, TEXT_ENCODERS
 from mlc_controlnet.errors import UserError
 
@@ -57,6 +58,8 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
         with torch.device("meta"):
             if part in TEXT_ENCODERS:
                 module: nn.Module = _text_encoder(CLIPTextConfig(**config), projects=part == TEXT_ENCODER_2)
+            elif part == "controlnet" and is_union(config):
+                module = _union_of_one_type(config)
             elif part == "controlnet" and config.get("mid_block_type", "") is None:
                 module = _without_middle_block(config)
             else:
@@ -72,6 +75,8 @@ def build_empty(source: PartSource, part: str) -> nn.Module:
 
 
 def _class_of(part: str, config: Mapping[str, Any]) -> Any:
+    if part == "controlnet" and is_union(config):
+        return ControlNetUnionModel
     return AutoencoderTiny if is_tiny(config) else _CLASSES[part]
 
 
@@ -91,6 +96,15 @@ def _without_middle_block(config: Mapping[str, Any]) -> ControlNetModel:
     module = ControlNetModel.from_config({**config, "mid_block_type": "UNetMidBlock2D"})
     module.mid_block = None
     module.register_to_config(mid_block_type=None)
+    return module
+
+
+def _union_of_one_type(config: Mapping[str, Any]) -> ControlNetModel:
+    """Build a ControlNet with the layers that a union ControlNet adds to it: see `union_controlnet.py`."""
+    known = inspect.signature(ControlNetModel.__init__).parameters
+    module = ControlNetModel.from_config({option: value for option, value in config.items() if option in known})
+    module.control_fuser = ControlFuser(config["block_out_channels"][0], config["num_trans_layer"])
+    module.register_to_config(num_trans_layer=config["num_trans_layer"])  # which is a part of its graph
     return module
 
 

@@ -140,6 +140,19 @@ _CONTROLNET: Mapping[str, Verdict] = {
     "global_pool_conditions": _WIDTHS,
 }
 
+_FIRST_WIDTH = Irrelevant("it is the first width of the ControlNet, without which diffusers' class does not run")
+
+# ControlNetUnionModel: see `union_controlnet.py`.
+_UNION: Mapping[str, Verdict] = {
+    **{option: verdict for option, verdict in _CONTROLNET.items() if option != "mid_block_type"},
+    "controlnet_conditioning_channel_order": Limited(("rgb",), "a class of diffusers that accepts it"),
+    "num_control_type": Irrelevant("it is the number of types to choose from; a build chooses one"),
+    "num_trans_channel": _FIRST_WIDTH,
+    "num_proj_channel": _FIRST_WIDTH,
+    "num_trans_head": Irrelevant("every token attends to itself alone"),
+    "num_trans_layer": _MODULE,
+}
+
 _VAE: Mapping[str, Verdict] = {
     "in_channels": Limited((3,), "pictures that are not RGB"),
     "out_channels": Limited((3,), "pictures that are not RGB"),
@@ -269,12 +282,14 @@ _SCHEDULER: Mapping[str, Verdict] = {
 
 TINY_VAE = "AutoencoderTiny"
 UNION_CLASS = "ControlNetUnionModel"
+_UNION_CLASSES = (UNION_CLASS, "ControlNetModel_Union")  # diffusers' and the original code's
 
-# Part, or the class of a VAE that is no AutoencoderKL -> option -> verdict.
+# Part, or the class that takes the place of its usual one -> option -> verdict.
 OPTIONS: Mapping[str, Mapping[str, Verdict]] = MappingProxyType(
     {
         "unet": _UNET,
         "controlnet": _CONTROLNET,
+        UNION_CLASS: _UNION,
         "vae": _VAE,
         TINY_VAE: _TINY_VAE,
         "text_encoder": _TEXT_ENCODER,
@@ -288,7 +303,7 @@ OPTIONS: Mapping[str, Mapping[str, Verdict]] = MappingProxyType(
 CLASSES: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
         "unet": ("_class_name", ("UNet2DConditionModel",)),
-        "controlnet": ("_class_name", ("ControlNetModel",)),
+        "controlnet": ("_class_name", ("ControlNetModel", *_UNION_CLASSES)),
         "vae": ("_class_name", ("AutoencoderKL", TINY_VAE)),
         "text_encoder": ("model_type", ("clip_text_model",)),
         "text_encoder_2": ("model_type", ("clip_text_model",)),
@@ -323,18 +338,19 @@ def is_tiny(config: Mapping[str, Any]) -> bool:
     return config.get("_class_name") == TINY_VAE
 
 
-def union_refused(where: str) -> UserError:
-    """Return the error for a ControlNet that reads many kinds of control image, as ControlNet++'s union and promax do.
+def is_union(config: Mapping[str, Any]) -> bool:
+    """Return whether the configuration is of a ControlNet for many kinds of control image, as union and promax are.
 
-    Args:
-        where: its file or folder.
+    Some of them have the class name of a plain ControlNet.
     """
-    return UserError(
-        f"controlnet {where}",
-        f"a union ControlNet (union or promax, {UNION_CLASS})",
-        "a ControlNet of one kind of control image",
-        "take one for each kind, such as diffusers/controlnet-canny-sdxl-1.0 and diffusers/controlnet-depth-sdxl-1.0",
-    )
+    return config.get("_class_name") in _UNION_CLASSES or "num_control_type" in config
+
+
+def options_of(part: str, config: Mapping[str, Any]) -> Mapping[str, Verdict]:
+    """Return the verdicts on the options of a configuration of this part."""
+    if is_tiny(config):
+        return OPTIONS[TINY_VAE]
+    return OPTIONS[UNION_CLASS if part == "controlnet" and is_union(config) else part]
 
 
 def check_class(part: str, config: Mapping[str, Any], where: str) -> None:
@@ -349,8 +365,6 @@ def check_class(part: str, config: Mapping[str, Any], where: str) -> None:
     """
     key, names = CLASSES[part]
     name = config.get(key, names[0])
-    if part == "controlnet" and name == UNION_CLASS:
-        raise union_refused(where)
     if name not in names:
         wanted = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
         raise UserError(f"{part} {where}: {key}", repr(name), wanted, _REMEDY)
@@ -366,7 +380,7 @@ def check_options(part: str, config: Mapping[str, Any], where: str) -> None:
     Raises:
         UserError: names the first such option.
     """
-    for option, verdict in OPTIONS[TINY_VAE if is_tiny(config) else part].items():
+    for option, verdict in options_of(part, config).items():
         if not isinstance(verdict, Limited) or option not in config:
             continue
         value = config[option]

@@ -22,6 +22,7 @@ class PartSource:
         read: parses the weights and gives them the names of the part's module. It is called only if the part is built.
         updates: what the weights that `read` returns lack, by the same names: a Control-LoRA is a base and updates.
         unread: the names of modules that the model never runs. Their weights are left out.
+        control_type: of a union ControlNet, one of `controlnet_names.KINDS`; "" for any other part.
     """
 
     where: str
@@ -29,6 +30,7 @@ class PartSource:
     read: Callable[[], dict[str, torch.Tensor]]
     updates: Updates = field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    control_type: str = ""
 
 
 @dataclass(frozen=True)

@@ -65,15 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--controlnet",
         action="append",
         default=[],
-        metavar="[NAME=]PATH",
+        metavar="[NAME=]PATH[:TYPE]",
         help="a folder, a file or a hub id, also of a Control-LoRA; can be repeated: a picture uses one or several "
-        "of them; default: those in the model's folder; default NAME: from PATH, canny for control_v11p_sd15_canny.pth",
+        "of them; default: those in the model's folder; default NAME: PATH's, canny for control_v11p_sd15_canny.pth; "
+        "TYPE, which a union ControlNet needs: the kind of control image, as in union.safetensors:depth",
     )
     parser.add_argument(
         "--add-controlnet",
         action="append",
         default=[],
-        metavar="[NAME=]PATH",
+        metavar="[NAME=]PATH[:TYPE]",
         help="compile nothing, and add this ControlNet to the bundle or site --out, whose kernels and weights stay as "
         "they are; can be repeated; a Control-LoRA needs its base in --model",
     )

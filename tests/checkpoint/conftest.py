@@ -12,6 +12,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from mlc_controlnet.checkpoint.ldm_config import base_model
 from tests.checkpoint.original_layout import original_model, original_unet
+from tests.fixtures.shared_build import BuildOnce
+from tests.fixtures.xl_model import save_xl_model
 
 VAE_WIDTHS = (32, 32, 64, 64)
 HINT_WIDTHS = (8, 16, 24, 32)
@@ -92,6 +94,12 @@ def write_vocabulary(folder: Path) -> None:
 def first() -> Tiny:
     """Stable Diffusion 1.x."""
     return build_tiny(is_second=False)
+
+
+@pytest.fixture(scope="session")
+def xl_folder(build_once: BuildOnce) -> Path:
+    """Stable Diffusion XL, as a folder."""
+    return build_once("xl-folder", lambda folder: save_xl_model(folder / "model")) / "model"
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     ControlNetModel,
+    ControlNetUnionModel,
     LatentConsistencyModelPipeline,
     UNet2DConditionModel,
 )
@@ -33,12 +34,14 @@ from mlc_controlnet.checkpoint.modules import build_empty, with_defaults
 from mlc_controlnet.checkpoint.options import CLASSES as ACCEPTED
 from mlc_controlnet.checkpoint.options import OPTIONS, Limited
 from mlc_controlnet.checkpoint.source import PartSource
+from mlc_controlnet.checkpoint.union_controlnet import of_control_type
 from mlc_controlnet.components import ModelShape
 from mlc_controlnet.errors import UserError
 
 CLASSES: dict[str, tuple[type, ...]] = {
     "unet": (UNet2DConditionModel,),
     "controlnet": (ControlNetModel,),
+    "ControlNetUnionModel": (ControlNetUnionModel,),
     "vae": (AutoencoderKL,),
     "AutoencoderTiny": (AutoencoderTiny,),
     "text_encoder": (CLIPTextConfig,),
@@ -101,6 +104,17 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "controlnet_conditioning_channel_order": "bgr",
         "conditioning_embedding_out_channels": [8, 16, 24, 32],
         "global_pool_conditions": True,
+    },
+    "ControlNetUnionModel": {
+        **{option: value for option, value in ENCODER.items() if option != "mid_block_type"},
+        "num_attention_heads": 2,
+        "conditioning_embedding_out_channels": [4, 8, 12, 16],
+        "global_pool_conditions": True,
+        "num_control_type": 8,
+        "num_trans_channel": 64,
+        "num_trans_head": 2,
+        "num_trans_layer": 2,
+        "num_proj_channel": 64,
     },
     "vae": {
         "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
@@ -242,6 +256,32 @@ def compare_controlnet(**change: Any) -> None:
 
 
 @torch.no_grad()
+def compare_union_controlnet(**change: Any) -> None:
+    width = change.get("num_trans_channel", change.get("num_proj_channel", change.get("block_out_channels", [32])[0]))
+    config = {"block_out_channels": (width, 64), "num_trans_channel": width, "num_proj_channel": width}
+    config |= {"attention_head_dim": 4, "cross_attention_dim": 16, "layers_per_block": 1, "norm_num_groups": 4}
+    config |= {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "addition_time_embed_dim": 4}
+    config |= {"conditioning_embedding_out_channels": (8, 16, 24, 32), **change}
+    options, added = added_conditions(change)
+    whole = randomized(ControlNetUnionModel(**{**config, **options}))
+    chosen = of_control_type(PartSource("here", whole.config, whole.state_dict), "depth")
+    model = build_empty(chosen, "controlnet").to_empty(device="cpu").eval()
+    model.load_state_dict(chosen.read())
+    count = whole.config.num_control_type
+    sample, context = (
+        torch.randn(1, whole.config.in_channels, 8, 12),
+        torch.randn(1, 5, whole.config.cross_attention_dim),
+    )
+    timestep, image, chosen_type = torch.tensor([481.0]), torch.rand(1, 3, 64, 96), torch.eye(count)[1:2]
+    conditions = {"conditioning_scale": 0.5, "added_cond_kwargs": added}
+    down, mid = whole(sample, timestep, context, [image], chosen_type, [1], **conditions, return_dict=False)
+    scales = torch.full((len(down) + 1,), 0.5)
+    got = ControlNet(model)(sample, timestep, context, *added.values(), ControlEmbedding(model)(image), scales)
+    for residual, wanted in zip(got, (*down, mid), strict=True):
+        assert_equal(residual, wanted.expand_as(residual))  # a pooled one is a number a channel
+
+
+@torch.no_grad()
 def compare_vae(**change: Any) -> None:
     blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     config = {**blocks, "block_out_channels": (16, 32), "norm_num_groups": 4, "latent_channels": 4}
@@ -320,6 +360,7 @@ def test_a_controlnet_without_a_middle_block_returns_what_its_last_block_gives()
 COMPARISONS: dict[str, Callable[..., None]] = {
     "unet": compare_unet,
     "controlnet": compare_controlnet,
+    "ControlNetUnionModel": compare_union_controlnet,
     "vae": compare_vae,
     "AutoencoderTiny": compare_tiny_vae,
     "text_encoder": compare_text_encoder,

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
-from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.defaults import scheduler_of_xl, usual_defaults
 from mlc_controlnet.checkpoint.ldm_config import base_model
 from mlc_controlnet.checkpoint.lora_layers import layers_of
@@ -20,13 +19,7 @@ from mlc_controlnet.config import EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny
 from tests.checkpoint.original_layout import original_xl, original_xl_unet
-from tests.fixtures.shared_build import BuildOnce
-from tests.fixtures.xl_model import LAYERS, POOLED, TEXT_WIDTHS, TIME_WIDTH, build_published_modules, save_xl_model
-
-
-@pytest.fixture(scope="session")
-def xl_folder(build_once: BuildOnce) -> Path:
-    return build_once("xl-folder", lambda folder: save_xl_model(folder / "model")) / "model"
+from tests.fixtures.xl_model import LAYERS, POOLED, TEXT_WIDTHS, TIME_WIDTH, build_published_modules
 
 
 @pytest.fixture(scope="session")
@@ -87,17 +80,6 @@ def test_a_controlnet_of_another_family_is_refused_with_both_widths(copied: Path
     first.controlnet.save_pretrained(copied / "other")
     with pytest.raises(UserError, match=rf"text width 128.*{sum(TEXT_WIDTHS)}"):
         load_checkpoint(copied, controlnets={"other": copied / "other"})
-
-
-def test_a_union_controlnet_is_refused_by_name_with_what_to_take_instead(copied: Path, tmp_path: Path) -> None:
-    told = "a union ControlNet .*promax.*; take one for each kind, such as diffusers/controlnet-canny-sdxl-1.0"
-    edit(copied / "controlnet" / "config.json", _class_name="ControlNetUnionModel")
-    with pytest.raises(UserError, match=told):
-        load_checkpoint(copied)
-    file = tmp_path / "union.safetensors"
-    save_file({"task_embedding": torch.zeros(6, 32)}, file)
-    with pytest.raises(UserError, match=told):
-        read_controlnet(file)
 
 
 def test_an_inpainting_unet_reads_nine_channels_and_its_controlnet_four(copied: Path) -> None:

@@ -1,6 +1,5 @@
 """Stable Diffusion XL of random weights: the compiled library draws diffusers' own pictures."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,10 @@ from mlc_controlnet.bundle.reader import read_bundle
 from mlc_controlnet.export.sampler_descriptions import build_scheduler
 from mlc_controlnet.runtime.noise import standard_normal
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
-from tests.conftest import ROOT
+from tests.fixtures.controlnet_models import build_xl
 from tests.fixtures.diffusers_pictures import inject_noise
 from tests.fixtures.drawings import HEIGHT, WIDTH, random_picture
 from tests.fixtures.shared_build import BuildOnce
-from tests.fixtures.xl_model import save_xl_model
 from tests.runtime.test_circles import MIN_PSNR_DB, psnr_db
 
 pytestmark = pytest.mark.integration
@@ -46,17 +44,6 @@ CASES: dict[str, dict[str, Any]] = {
     "inpaint": {"image": random_picture(5), "mask_image": MASK, "strength": 0.9, "apply_overlay": False},
 }
 Contest = tuple[ControlNetPipeline, StableDiffusionXLControlNetPipeline]
-
-
-def build_xl(folder: Path) -> None:
-    from mlc_controlnet.config import BuildConfig
-    from tests.fixtures.quick_build import build_quickly
-
-    model = save_xl_model(folder / "model")
-    size = {"height": HEIGHT, "width": WIDTH}
-    build_quickly(
-        BuildConfig(str(model), "llvm", ("float32",), folder / "bundle", ROOT / "tuning_db", prompt_chunks=2, **size)
-    )
 
 
 @pytest.fixture(scope="module")
