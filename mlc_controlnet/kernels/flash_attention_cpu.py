@@ -13,7 +13,8 @@ tile reads keys and values where they lie.
 The rules' sizes are measured (docs/performance.md). 64 keys at a time take 0.85 to 1.00 of the time of 128, on every
 instruction set: a value is a line of the cache, thousands of bytes from the next one, and few sets hold all of them.
 Four vectors instead of two take 0.87 to 1.01 of that with AVX-512 and AVX2 where heads are small, and more beyond.
-Eight tiles of queries for each tile of keys take 0.75 of the time of one, with 4096 tokens and heads of 40.
+Eight tiles of queries for each tile of keys take 0.75 of the time of one, with 4096 tokens and heads of 40. One head
+of 512 takes 0.84 with copies whose rows do not collide in the first cache and four vectors, 0.89 with AVX2.
 """
 
 import math
@@ -38,7 +39,9 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params
 VERSION = 1  # of what the decisions mean
 VECTORS, MANY_VECTORS = 2, 4  # of queries in a task, by the rules
 KEYS = 64  # of a tile of keys at most
-LARGEST_HEAD = 80  # with many vectors, or tiles of queries: copies of larger heads fill the first cache
+LARGEST_HEAD = 80  # with many vectors, or tiles of queries: copies of larger heads fill the first cache. But
+COLLIDING_HEAD = 256  # numbers, or a multiple, are rows that lie on few sets of it: copies move values apart
+ROWS_OF_A_LARGE_HEAD = 4  # of keys with many vectors: its queries come from the second-level cache for each
 LEAST_LANES = 8  # with many vectors: WebAssembly gains nothing, Neon is not measured
 LEAST_TASKS = 16  # with many vectors: fewer would leave threads without one
 MOST_TILES, LEAST_TASKS_OF_TILES = 8, 32  # of queries in a task
@@ -69,6 +72,10 @@ def default_tile(attention: Attention, registers: Registers) -> Tile:
     return many if _fits(attention, registers, many, two) else two
 
 
+def _gains_by_copies(head_size: int) -> bool:
+    return head_size <= LARGEST_HEAD or head_size % COLLIDING_HEAD == 0
+
+
 def _tile(attention: Attention, registers: Registers, vectors: int) -> Tile:
     """Return the tile of so many vectors of queries whose micro-tiles fill the registers, with even tiles of keys."""
     most = min(registers.accumulators, registers.count - vectors - 1) // vectors  # beside the queries and a number
@@ -86,7 +93,8 @@ def _fits(attention: Attention, registers: Registers, many: Tile, two: Tile) -> 
 
     return (
         registers.lanes >= LEAST_LANES
-        and attention.head_size <= LARGEST_HEAD
+        and _gains_by_copies(attention.head_size)
+        and (attention.head_size <= LARGEST_HEAD or many.rows >= ROWS_OF_A_LARGE_HEAD)
         and attention.keys % many.rows == 0
         and many.vectors * many.rows >= two.vectors * two.rows
         and many.vectors * tasks(many) <= two.vectors * tasks(two)
@@ -96,7 +104,7 @@ def _fits(attention: Attention, registers: Registers, many: Tile, two: Tile) -> 
 
 def query_tiles_of_task(attention: Attention, registers: Registers, tile: Tile) -> int:
     """Return how many tiles of queries share a copy of each tile of keys: 1, 2, 4 or 8. No tile is nobody's."""
-    if attention.head_size > LARGEST_HEAD:
+    if not _gains_by_copies(attention.head_size):
         return 1
     lanes = tile.vectors * registers.lanes
     query_tiles = ceil_div(attention.queries, lanes)
@@ -161,7 +169,11 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
     groups = ceil_div(K, rows)
     tile = groups_of_tile * rows
     has_bias = attention.bias_shape is not None
-    copy_shape = (tile, D) if is_copied else (1, 1)
+    pitch = D + lanes if D % COLLIDING_HEAD == 0 else D  # of copied rows
+    block = lanes if D % lanes == 0 else D  # of numbers that are turned over at a time: their lines stay at hand
+    are_keys_copied = is_copied and pitch == D  # a micro-tile reads few keys, whose lines do not collide
+    value_shape = (tile, pitch) if is_copied else (1, 1)
+    key_shape = (tile, D) if are_keys_copied else (1, 1)
     is_masked = has_bias or attention.causal is not None or K % rows != 0
     vector = f"float32x{lanes}"
 
@@ -189,7 +201,8 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
         operand: Operand, source: Any, copied: Any, place: Any, b: Any, first: Any, t: Any, h: Any, d: Any
     ) -> Any:
         """Read a number of the key or value t of a tile."""
-        return copied[t, d] if is_copied else at(operand, source, place, b, first + t, h, d)
+        is_there = are_keys_copied if operand == "k" else is_copied
+        return copied[t, d] if is_there else at(operand, source, place, b, first + t, h, d)
 
     @T.macro
     def body(q, k, v, bias, place, output):
@@ -200,13 +213,14 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                 queries = T.sblock_alloc_buffer((tiles_of_task, D, queries_of_tile), "float32")
                 scores = T.sblock_alloc_buffer((tile, queries_of_tile), "float32")
                 result = T.sblock_alloc_buffer((tiles_of_task, D, queries_of_tile), "float32")
-                keys = T.sblock_alloc_buffer(copy_shape, "float32")
-                values = T.sblock_alloc_buffer(copy_shape, "float32")
+                keys = T.sblock_alloc_buffer(key_shape, "float32")
+                values = T.sblock_alloc_buffer(value_shape, "float32")
                 kept_max = T.sblock_alloc_buffer((tiles_of_task, queries_of_tile), "float32")
                 kept_sum = T.sblock_alloc_buffer((tiles_of_task, queries_of_tile), "float32")
                 row_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 row_sum = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 new_max = T.sblock_alloc_buffer((vectors,), vector, scope="local")
+                rescale = T.sblock_alloc_buffer((vectors,), vector, scope="local")
                 power = T.sblock_alloc_buffer((1,), vector, scope="local")
                 score_vectors = T.sblock_alloc_buffer((rows, vectors), vector, scope="local")
                 result_vectors = T.sblock_alloc_buffer((depth_rows, vectors), vector, scope="local")
@@ -215,10 +229,10 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                 h: T.let[T.int32] = task // tasks_of_head % H
                 first_of_task: T.let[T.int32] = task % tasks_of_head * queries_of_task
 
-                for m, i, d in T.grid(tiles_of_task, queries_of_tile, D):
-                    queries[m, d, i] = at("q", q, place, b, first_of_task + m * queries_of_tile + i, h, d) * T.float32(
-                        attention.scale * LOG2_E
-                    )
+                for m, turned, i, d in T.grid(tiles_of_task, D // block, queries_of_tile, block):
+                    queries[m, turned * block + d, i] = at(
+                        "q", q, place, b, first_of_task + m * queries_of_tile + i, h, turned * block + d
+                    ) * T.float32(attention.scale * LOG2_E)
                 for m, d, n in T.grid(tiles_of_task, D, vectors):
                     result[m, d, lanes_at(n)] = of(T.float32(0))
                 for m, n in T.grid(tiles_of_task, vectors):
@@ -229,9 +243,10 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                     first_key: T.let[T.int32] = key_tile * tile
                     there: T.let[T.int32] = T.min(groups_of_tile, groups - key_tile * groups_of_tile)
 
-                    if is_copied:
+                    if are_keys_copied:
                         for t, d in T.grid(there * rows, D):
                             keys[t, d] = at("k", k, place, b, first_key + t, h, d)
+                    if is_copied:
                         for t, d in T.grid(there * rows, D):
                             values[t, d] = at("v", v, place, b, first_key + t, h, d)
 
@@ -268,8 +283,7 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                         for n in T.unroll(vectors):
                             power[0] = exp2(row_max[n] - new_max[n], lanes)
                             row_sum[n] = row_sum[n] * power[0]
-                            for d in T.serial(D):
-                                result[m, d, lanes_at(n)] = result[m, d, lanes_at(n)] * power[0]
+                            rescale[n] = power[0]  # of what the result has so far, when it is read next
                         for t in T.serial(there * rows):
                             for n in T.unroll(vectors):
                                 power[0] = exp2(scores[t, lanes_at(n)] - new_max[n], lanes)
@@ -282,7 +296,7 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                         for part in T.serial(D // depth_rows):
                             for i in T.unroll(depth_rows):
                                 for n in T.unroll(vectors):
-                                    result_vectors[i, n] = result[m, part * depth_rows + i, lanes_at(n)]
+                                    result_vectors[i, n] = result[m, part * depth_rows + i, lanes_at(n)] * rescale[n]
                             for t in T.serial(there * rows):
                                 for i in T.unroll(depth_rows):
                                     for n in T.unroll(vectors):
@@ -304,11 +318,11 @@ def build(attention: Attention, registers: Registers, decided: Tile | None = Non
                         row_sum[n] = of(T.float32(1)) / kept_sum[m, lanes_at(n)]
                         for d in T.serial(D):
                             result[m, d, lanes_at(n)] = result[m, d, lanes_at(n)] * row_sum[n]
-                    for i in T.serial(queries_of_tile):
+                    for turned, i in T.grid(D // block, queries_of_tile):
                         if first_of_task + m * queries_of_tile + i < S:
-                            for d in T.serial(D):
-                                output[b, first_of_task + m * queries_of_tile + i, h * D + d] = T.cast(
-                                    result[m, d, i], dtype
+                            for d in T.serial(block):
+                                output[b, first_of_task + m * queries_of_tile + i, h * D + turned * block + d] = T.cast(
+                                    result[m, turned * block + d, i], dtype
                                 )
 
     return with_signature(attention, body)

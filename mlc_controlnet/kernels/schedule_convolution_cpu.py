@@ -1,9 +1,10 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
-The padded picture is written out once. A panel of output channels is then packed and serves every pixel of a task. A
-micro-tile of pixels by channels stays in registers over the whole reduction: each step reads the weights of the
-channels as vectors, which lie as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither
-the picture's width nor the stride matters. At the end the tile is turned over into the picture's layout.
+The padded picture is written out once. A panel of output channels is then packed and serves every pixel of a task. The
+panels of the same rows of the picture follow each other, so that these rows stay in the second-level cache. A micro-
+tile of pixels by channels stays in registers over the whole reduction: each step reads the weights of the channels as
+vectors, which lie as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither the
+picture's width nor the stride matters. At the end the tile is turned over into the picture's layout.
 
 A doubled picture's four phases (doubled_convolution.py) are four convolutions: the sums of its weights are made in the
 panel, and each phase writes every other pixel of every other row.
@@ -28,11 +29,13 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_
 VERSION = 1  # of what the decisions mean
 KINDS = "SSSSRRR"  # n, c, y, x; in channels, kernel rows, kernel columns
 PANEL = 192 * 1024  # numbers: what of the weights a task reads again and again, three eighths of a second-level cache
-VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
+VECTOR_LOAD = 3  # a vector of weights comes from the second-level cache, a single number mostly from the first
+PIXEL_LOAD = 2  # a vector of pixels: wide panels are copied faster, each of their rows lies on a page of its own
+PIXEL_VECTORS = 4  # of a panel at most
 ONE_SET = 1024  # numbers of a plane: planes whose distance is a multiple of it share a set of the first-level cache
 SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn
 BLOCK = 6144  # numbers: a panel's weights of some input channels, half of a first-level cache
-PIXELS_OF_A_TASK = 256  # so many repay packing the weights
+PIXELS_OF_A_TASK = 512  # so many repay packing the weights
 WORTH_A_THREAD = 1 << 18  # multiply-adds: a few microseconds
 
 
@@ -62,7 +65,7 @@ class ConvolutionTile:
     def loads(self, registers: Registers) -> int:
         """Weigh the reads of a step: single numbers, whose cache lines serve several steps, and vectors."""
         if self.along_pixels:
-            return self.channels + VECTOR_LOAD * self.height * registers.filled_by(self.width)
+            return self.channels + PIXEL_LOAD * self.height * registers.filled_by(self.width)
         return self.height * self.width + VECTOR_LOAD * registers.filled_by(self.channels)
 
     def fullness(self, registers: Registers) -> float:
@@ -87,7 +90,7 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
         <= most
         and (along_pixels or tile_channels * depth * steps <= PANEL or tile_channels <= 2 * registers.lanes)
         and (tile_height == 1 or tile_width == width)
-        and (not along_pixels or tile_height * registers.filled_by(tile_width) <= 2)  # the panel stays small
+        and (not along_pixels or tile_height * registers.filled_by(tile_width) <= PIXEL_VECTORS)
     ]
     best = max(
         found,
@@ -202,8 +205,8 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     batch, channel, y, x = schedule.get_loops(found.epilogue)
     channel, tile_channel = schedule.split(channel, [None, tile.channels])
     task, y = schedule.split(y, [None, tile.task_rows])
-    schedule.reorder(batch, channel, task, y, tile_channel, x)
-    panel = schedule.fuse(batch, channel, task)
+    schedule.reorder(batch, task, channel, y, tile_channel, x)
+    panel = schedule.fuse(batch, task, channel)
     schedule.parallel(panel)
     _, tile_x = schedule.split(x, [None, divisors(width, registers.lanes)[-1]])
     schedule.vectorize(tile_x)

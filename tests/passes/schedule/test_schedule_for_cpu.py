@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -130,8 +131,11 @@ def test_a_doubled_picture_with_bias_and_residual(name: str, channels: int, size
     )
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16, 77])
-@pytest.mark.parametrize("depth,columns", [(64, 96), (24, 10), (7, 5)], ids=str)
+@pytest.mark.parametrize(
+    "rows,depth,columns",
+    [*product([1, 3, 16, 77], [64], [96]), *product([1, 3, 16, 77], [24], [10]), (3, 7, 5), (77, 7, 5), (1536, 8, 96)],
+    ids=str,
+)
 def test_linear_with_bias(rows, depth, columns) -> None:
     x, weight, bias = random(1, rows, depth), random(columns, depth), random(columns)
     builder = relax.BlockBuilder()
@@ -190,6 +194,14 @@ def test_many_rows_and_few_columns_have_work_for_many_threads() -> None:
     mod = lower_and_schedule(of_two(linear, x, weight))
     assert min(tasks(mod)) >= 32
     assert close(run(mod, x, weight), functional.linear(x, weight))
+
+
+def test_the_panels_of_a_block_of_rows_follow_each_other() -> None:
+    """Its rows stay in the second-level cache while every panel of columns passes them."""
+    mod = lower_and_schedule(of_two(relax.op.matmul, random(1, 2048, 8), random(8, 1280)))
+    (count,) = tasks(mod)
+    script = prim_funcs(mod)[0].script().replace("T.int64", "")
+    assert f"// ({count // 4}) * (512)" in script, "the task's outer part is one of four blocks of rows"
 
 
 @pytest.mark.parametrize("columns,threads", [(1280, True), (64, False)], ids=str)
