@@ -21,19 +21,38 @@ for 3 to 6 waves a SIMD; with so few workgroups no more would be there. Predicte
     64x1280 by 1280x1280        0.90     0.97        0.79    tiles of 16 x 32, 4 slices
     77x768 by 768x1280          0.62     0.98        0.76    tiles of 16 x 32, 4 slices
 
-What is left, for 4096x320 by 320x320 on the same card: 19.3 us, 71 % of its limit. 1.69 multiply-adds an instruction
-are 85 % of the two that are possible; the others add runs to float32, read workgroup memory and bring operands. And
-320 tiles on 96 units leave the busiest one with 4 where the mean is 3.3, which is 83 %. Twice as many tiles of half the
-size fill it better and lose as much to loads: 19.6 us, and 83.0 instead of 77.1 for 1024x2560 by 2560x640.
+320 tiles of 64 x 64 on 96 units leave the busiest one with 4 where the mean is 3.3, and one wave more weighs more where
+there are fewer tiles. So a product takes a finer tile where that leaves less to the busiest SIMD of GPUS. In float16
+128 threads share it, with 4 x 4 sums each: 32 x 64 numbers, 32 x 32 in two slices, 16 x 32 in four. Where both fill a
+GPU it takes 1.05 to 1.1 of the time, and it reads operands up to twice as often: the prediction leaves out what caches
+miss. Workgroup memory is busy for 0.9 of the time: a still smaller one would wait for it. In float32 4 x 8 do already:
+only workgroups of 32 threads, and 64 rows for 77, are divided. Packed weights keep tiles that decode them for more
+rows. Predicted by `tune`'s compilers, of the time of the coarser tile:
+
+                                        W7900    W6800    RTX 4090
+    float16    4096x320 by 320x320       0.93     0.96        0.84
+               1024x2560 by 2560x640     0.93     0.94        0.64
+               256x1280 by 1280x1280     0.92     0.96        0.62
+               64x1280 by 1280x1280      0.99     0.74        0.99
+               77x768 by 768x1280        0.75     1.00        1.03
+               77x768 by 768x24960       0.94     0.93        0.98
+    float32    256x1280 by 1280x1280     1.00     0.75        0.53
+               77x768 by 768x24960       0.90     0.69        0.93
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from mlc_controlnet.kernels.float16_sums import run_length
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
 from mlc_controlnet.kernels.vectors import LANES
-from mlc_controlnet.kernels.workgroups import ENOUGH_WORKGROUPS, WORKGROUP_BYTES
+from mlc_controlnet.kernels.workgroups import (
+    ENOUGH_WORKGROUPS,
+    WORKGROUP_BYTES,
+    WORTH_ANOTHER_TILE,
+    busiest_simd,
+    mean_share,
+)
 
 STEP_BYTES = 8 * 1024  # of both operands, in workgroup memory at once
 TALL = 20  # threads down a tile of 80 rows
@@ -60,6 +79,8 @@ class Product:
     depth: int
     dtype: str  # of the operands
     is_gated: bool = False
+    transposes: bool = False  # the right operand has k last, and is turned as it is brought to workgroup memory
+    decodes: bool = False  # the weights are packed, and each workgroup decodes those that it needs
 
     @property
     def item_bytes(self) -> int:
@@ -84,6 +105,11 @@ class MatmulTile:
         """Rows and columns of the result per workgroup."""
         return self.threads_y * self.rows, self.threads_x * self.columns
 
+    @property
+    def threads(self) -> int:
+        """Threads of a workgroup."""
+        return self.threads_y * self.threads_x * self.slices
+
     def workgroups(self, product: Product) -> int:
         """Count the tiles of a product, of which the last row of tiles may be filled in part."""
         rows, columns = self.shape
@@ -105,6 +131,21 @@ HALF_TILES_GATED = (MatmulTile(16, 8, 4, 4), MatmulTile(8, 8, 4, 4), MatmulTile(
 
 SMALL_SINGLE_TILES = (MatmulTile(8, 4, 4, 8, slices=2), MatmulTile(4, 4, 4, 8, slices=4))  # for float32
 
+# In place of those where they fill GPUs better, by dtype, each with the time that a product takes where both fill one.
+FINER_TILES = {
+    "float16": (
+        (MatmulTile(8, 16, 4, 4, step=16), 1.05),  # with 32 of k RADV takes 1.11 for the W6800
+        (MatmulTile(8, 8, 4, 4, slices=2), 1.05),
+        (MatmulTile(4, 16, 4, 4, slices=2), 1.05),
+        (MatmulTile(4, 8, 4, 4, slices=4), 1.1),
+    ),
+    "float32": (
+        (MatmulTile(4, 4, 8, 8, slices=2, step=16), 1.03),
+        (MatmulTile(4, 16, 4, 8), 1.45),  # waits for workgroup memory: for 77 rows, which leave tiles of 64 idle
+    ),
+}
+SLICED = {1: 1.0, 2: 1.08, 4: 1.1}  # likewise of the others, by slices
+
 
 def has_tile(rows: int, columns: int) -> bool:
     """Return whether there is a tile for an output of this size; then `choose_tile` finds one."""
@@ -115,13 +156,48 @@ def choose_tile(product: Product) -> MatmulTile | None:
     """Return the tile; None if none fits, or if k is not a multiple of a vector."""
     if not has_tile(product.rows, product.columns):
         return None
-    tile = _half_tile(product) if product.dtype == "float16" else _single_tile(product)
+    tile = _with_step(product, _half_tile(product) if product.dtype == "float16" else _single_tile(product))
+    if tile is None or product.is_gated or product.decodes:
+        return tile
+    best, least = tile, WORTH_ANOTHER_TILE
+    for finer, factor in _finer_tiles(product, tile):
+        mean = mean_share(_times(product, finer, factor), _times(product, tile, SLICED[tile.slices]))
+        if mean < least:
+            best, least = finer, mean
+    return best
+
+
+def _with_step(product: Product, tile: MatmulTile) -> MatmulTile | None:
+    """Return the tile with its longest step and as many slices as that has; None if k is not a multiple of a vector."""
     step = choose_step(product, tile)
     if step is None:
         return None
+    step = min(step, tile.step or step)
     run = run_length(product.dtype, step)
     slices = min(tile.slices, step // (run or LANES))
     return replace(tile, slices=slices, step=step, run=run)
+
+
+def _finer_tiles(product: Product, tile: MatmulTile) -> Iterator[tuple[MatmulTile, float]]:
+    """Yield tiles that divide a product finer, with no fewer threads, and the time of a product.
+
+    Float32: RDNA 3 issues two products at once in waves of 64 threads alone. An operand is transposed in squares of
+    four by four: with fewer of them than threads it takes 1.17 of the time on a W6800.
+    """
+    for small, factor in FINER_TILES[product.dtype]:
+        if product.columns % small.shape[1] == 0 and _fills_rows(product, small):
+            finer = _with_step(product, small)
+            if finer is None or finer.threads < tile.threads:
+                continue
+            squares = finer.shape[1] * finer.step // LANES**2
+            if not product.transposes or squares >= finer.threads:
+                yield finer, factor
+
+
+def _times(product: Product, tile: MatmulTile, factor: float) -> list[float]:
+    """Return how long the busiest SIMD of each of GPUS takes, in products of as many threads as it runs at once."""
+    products = factor * tile.rows * tile.columns / tile.slices
+    return [products * waves for waves in busiest_simd(tile.workgroups(product), tile.threads)]
 
 
 def _half_tile(product: Product) -> MatmulTile:

@@ -1,7 +1,7 @@
 """Matrix products for GPUs, with whatever elementwise work was fused into them, all in vectors of four.
 
     tile of a workgroup        64 x 64 of the output if there is enough work, see `matmul_tile.py`
-    micro-tile of a thread     float16: 4 rows x 8 columns; gated 4 x 2 x 4. float32: 8 x 8, or 4 x 8; gated 8 x 2 x 4
+    micro-tile of a thread     float16: 4 rows x 8 or 4 columns; gated 4 x 2 x 4. float32: 8 x 8, 4 x 8; gated 8 x 2 x 4
     per step                   8 KiB of both operands in workgroup memory: 32 of k for 64 x 64 in float16
     sums                       float16: packed, over runs of 16 of k, each run added to float32, see `float16_sums.py`
 
@@ -47,6 +47,7 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
+from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.float16_sums import sum_in_runs
 from mlc_controlnet.kernels.matmul_tile import (
     MatmulTile,
@@ -123,7 +124,9 @@ def _find(function: tirx.PrimFunc) -> _Found | None:
             continue
         (depth,) = extents(schedule, schedule.get_loops(found.reduction)[-1:])
         dtype = str(schedule.get(found.reduction).reads[0].source.dtype)
-        return _Found(schedule, found, k_is_last, Product(math.prod(batch), rows, columns, depth, dtype, bool(gates)))
+        decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
+        product = Product(math.prod(batch), rows, columns, depth, dtype, bool(gates), k_is_last[1], decodes)
+        return _Found(schedule, found, k_is_last, product)
     return None
 
 

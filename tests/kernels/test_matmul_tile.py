@@ -1,8 +1,21 @@
 """Which tile of a matrix product a workgroup computes."""
 
+from dataclasses import replace
+
 import pytest
 
-from mlc_controlnet.kernels.matmul_tile import MatmulTile, Product, choose_step, choose_tile, has_tile
+from mlc_controlnet.kernels.matmul_tile import (
+    FINER_TILES,
+    LANES,
+    MatmulTile,
+    Product,
+    choose_step,
+    choose_tile,
+    decisions_of,
+    has_tile,
+    list_tiles,
+)
+from mlc_controlnet.kernels.workgroups import busiest_simd
 
 
 def shape_of_tile(rows: int, columns: int, depth: int, dtype: str, is_gated: bool = False) -> tuple[int, int]:
@@ -30,7 +43,7 @@ def test_a_depth_that_is_no_multiple_of_a_vector_has_no_tile() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_tiles_grow_with_the_work(dtype: str) -> None:
     """Stable Diffusion 1.5 at 512x512: the finest level fills a GPU with wide tiles, the coarsest with small ones."""
-    assert shape_of_tile(4096, 320, 320, dtype) == (64, 64)
+    assert shape_of_tile(4096, 1280, 320, dtype) == (64, 64)
     assert max(shape_of_tile(64, 1280, 1280, dtype)) == 32
 
 
@@ -60,10 +73,70 @@ def test_threads_share_a_micro_tile_where_float32_has_few_tiles(rows: int, colum
     assert tile.workgroups(product) >= 120
 
 
-def test_runs_of_sixteen_fit_a_step() -> None:
-    tile = choose_tile(Product(1, 4096, 320, 320, "float16"))
+# Stable Diffusion 1.5 at 512x512, tokens first and pictures first; a tile of each divides GPUs better.
+UNEVEN = [
+    ("float16", 4096, 320, 320),
+    ("float16", 1024, 640, 2560),
+    ("float16", 256, 1280, 1280),
+    ("float16", 320, 4096, 960),
+    ("float16", 1280, 256, 2560),
+    ("float16", 77, 1280, 768),
+    ("float32", 256, 1280, 5120),
+    ("float32", 1280, 256, 640),
+    ("float32", 77, 24960, 768),
+]
+
+
+@pytest.mark.parametrize(("dtype", "rows", "columns", "depth"), UNEVEN)
+def test_a_finer_tile_leaves_less_to_the_busiest_simd(dtype: str, rows: int, columns: int, depth: int) -> None:
+    """Less than the coarser tile, which packed weights keep, on one GPU at least, and more on none."""
+    product = Product(1, rows, columns, depth, dtype)
+    finer, coarser = choose_tile(product), choose_tile(Product(1, rows, columns, depth, dtype, decodes=True))
+    assert finer is not None
+    assert coarser is not None
+
+    def products(tile: MatmulTile) -> list[float]:
+        of_a_thread = tile.rows * tile.columns / tile.slices
+        return [of_a_thread * waves for waves in busiest_simd(tile.workgroups(product), tile.threads)]
+
+    shares = [one / other for one, other in zip(products(finer), products(coarser), strict=True)]
+    assert replace(finer, step=0, run=None) in [replace(tile, step=0) for tile, _ in FINER_TILES[dtype]]
+    assert min(shares) < 1
+    assert max(shares) <= 1
+    assert finer.threads >= coarser.threads
+
+
+@pytest.mark.parametrize(("dtype", "rows", "columns", "depth"), [*UNEVEN, ("float16", 77, 24960, 768)])
+def test_a_search_may_decide_what_the_rules_do(dtype: str, rows: int, columns: int, depth: int) -> None:
+    product = Product(1, rows, columns, depth, dtype)
+    tile = choose_tile(product)
     assert tile is not None
-    assert (tile.step, tile.run) == (32, 16)
+    assert decisions_of(tile) in [decisions_of(one) for one in list_tiles(product)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_product_that_fills_gpus_keeps_wide_tiles(dtype: str) -> None:
+    for rows, columns in ((4096, 1280), (4096, 960), (1024, 1920), (16384, 320)):
+        tile = choose_tile(Product(1, rows, columns, 640, dtype))
+        assert tile is not None
+        assert (tile.shape, tile.slices) == ((64, 64), 1)
+
+
+def test_a_thread_has_a_square_to_transpose() -> None:
+    """Where fewer squares of four by four are brought than there are threads, the others wait."""
+    for rows, columns in ((320, 4096), (640, 1024)):
+        product = Product(1, rows, columns, 320, "float16", transposes=True)
+        tile, straight = choose_tile(product), choose_tile(Product(1, rows, columns, 320, "float16"))
+        assert tile is not None
+        assert tile != straight
+        assert tile.shape[1] * tile.step // LANES**2 >= tile.threads
+
+
+def test_runs_of_sixteen_fit_a_step() -> None:
+    for rows, step in ((4096, 16), (16384, 32)):
+        tile = choose_tile(Product(1, rows, 320, 320, "float16"))
+        assert tile is not None
+        assert (tile.step, tile.run) == (step, 16)
     single = choose_tile(Product(1, 4096, 320, 320, "float32"))
     assert single is not None
     assert single.run is None

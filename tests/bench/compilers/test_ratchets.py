@@ -14,7 +14,7 @@ from mlc_controlnet.bench.compilers.chips import W7900
 from mlc_controlnet.bench.compilers.judge import judge_operations
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.kernels import schedule_convolution_gpu
+from mlc_controlnet.kernels import matmul_tile, schedule_convolution_gpu
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +64,13 @@ def _rules_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 # Predicted microseconds at most, of an operation with few tiles for a W7900, where a smaller tile fills it better.
-MICROSECONDS = {"conv3x3_320_320_64": 176.5, "conv3x3_640_640_32": 191.0}
+MICROSECONDS = {
+    "conv3x3_320_320_64": 176.5,
+    "conv3x3_640_640_32": 191.0,
+    "matmul_4096_320_320": 18.1,
+    "matmul_1024_2560_640": 71.5,
+    "matmul_77_768_1280": 5.2,
+}
 
 
 def judge(name: str) -> Judgement:
@@ -83,7 +89,8 @@ def test_tiles_that_fill_a_gpu_keep_the_time_they_reached(name: str) -> None:
 @pytest.mark.parametrize("name", RATCHETS)
 def test_the_heaviest_kernel_of_an_operation_keeps_what_it_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In whole tiles: a smaller one trades these figures for SIMDs that are busy."""
-    monkeypatch.setattr(schedule_convolution_gpu, "WORTH_ANOTHER_TILE", 0.0)
+    for module in (matmul_tile, schedule_convolution_gpu):
+        monkeypatch.setattr(module, "WORTH_ANOTHER_TILE", 0.0)
     judgement, ratchet = judge(name), RATCHETS[name]
     assert not judgement.errors
     heaviest: KernelJudgement = judgement.kernels[0]
