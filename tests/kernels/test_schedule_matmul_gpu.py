@@ -12,11 +12,13 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax import transform
 
+from mlc_controlnet.kernels.decoding import decode
 from mlc_controlnet.kernels.matmul_tile import FINER_TILES, MatmulTile, decisions_of
 from mlc_controlnet.kernels.schedule_matmul_gpu import MatrixProduct, tunable_matmul
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_kernels
 from mlc_controlnet.passes.replace.use_gated_matmul import UseGatedMatmul
+from mlc_controlnet.quantize.scheme import LINEAR, Scheme
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 GATE_DB = {"float32": 100, "float16": 60}  # of one operation
@@ -162,6 +164,25 @@ def test_finer_tiles_compute_the_same(dtype: str, tile: MatmulTile, tmp_path: Pa
     got = np.zeros(case.output, dtype)
     run_on_webgpu([kernel], {name: values[name] for name in inputs}, {output: got}, tmp_path)
     assert signal_to_noise_db(values["x"].astype(np.float64) @ values["w"].astype(np.float64), got) > GATE_DB[dtype]
+
+
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "in float16"])
+def test_packed_weights_keep_tiles_that_decode_them_for_more_rows(packs: bool) -> None:
+    scheme = Scheme(LINEAR, 8, 64, rows=64, columns=320)
+    words = te.placeholder([scheme.words], "uint32", "words")
+    table = te.placeholder(scheme.table_shape, "float16", "table")
+    x, plain = te.placeholder([1, 4096, 64], "float16", "x"), te.placeholder([64, 320], "float16", "weight")
+    weight = decode(words, table, scheme, (64, 320)) if packs else plain
+    k = te.reduce_axis((0, 64), "k")
+
+    def term(batch: tirx.Var, m: tirx.Var, n: tirx.Var) -> tirx.Expr:
+        return te.sum(x[batch, m, k].astype("float32") * weight[k, n].astype("float32"), axis=k)
+
+    operands = [x, words, table] if packs else [x, plain]
+    function = te.create_prim_func([*operands, te.compute((1, 4096, 320), term, "product")])
+    tunable = tunable_matmul(function, WEBGPU)
+    assert tunable is not None
+    assert tunable.chosen["threads_y"] * tunable.chosen["rows"] == (64 if packs else 32)
 
 
 def gated(shapes: dict[str, tuple[int, ...]], dtype: str = "float32") -> tirx.PrimFunc | None:
