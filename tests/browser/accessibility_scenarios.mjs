@@ -78,7 +78,13 @@ export async function auditClassesOnAPhone({ visitor, host }) {
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   await page.setViewportSize({ width: 320, height: 640 }); // 1280 pixels at 400 %
   const narrowest = await page.evaluate(() => document.documentElement.scrollWidth);
+  const orders = [await outputOrder(page)];
+  await page.getByRole("radio", { name: "Einem Bildteil" }).check({ force: true });
+  const brushSize = await page.getByRole("slider", { name: "Größe", exact: true }).getAttribute("aria-valuetext");
+  await page.getByRole("radio", { name: "Nichts" }).check({ force: true });
   await page.setViewportSize({ width: 844, height: 390 });
+  await page.locator(".picture ~ #form").waitFor();
+  orders.push(await outputOrder(page));
   const board = await page.getByRole("application").first().boundingBox();
   await page.setViewportSize({ width: 3840, height: 2160 });
   const on4k = await page.evaluate(() => {
@@ -87,7 +93,17 @@ export async function auditClassesOnAPhone({ visitor, host }) {
     const [main, picture, form] = ["main", ".picture", "#form"].map(box);
     return { share: main.width / innerWidth, isBeside: form.left >= picture.right, bottom: picture.bottom };
   });
-  return { violations, statuses, width, narrowest, lyingBoard: board?.height, on4k };
+  return { violations, statuses, width, narrowest, orders, brushSize, lyingBoard: board?.height, on4k };
+}
+
+/** Where the keys go on, from above to below: the parts of the page in their order. @param {import("playwright-core").Page} page */
+function outputOrder(page) {
+  return page.evaluate(() =>
+    [...document.querySelectorAll(".inputs, #form, .picture")].map((part) => ({
+      name: part.id || part.classList[part.classList.length - 1],
+      top: part.getBoundingClientRect().top,
+    })),
+  );
 }
 
 /** What has the focus after each step by keys, and what becomes of an address of a model, wrong and right. @param {Stage} stage */
@@ -118,6 +134,7 @@ export async function goOnByKeys({ visitor }) {
   await page.getByRole("button", { name: "Remove the preset my way" }).press("Enter");
   await page.getByRole("button", { name: "my way", exact: true }).waitFor({ state: "detached" });
   const presetRemoved = await focused();
+  const presets = await savePresetsInTwoTabs(visitor);
   await visitor.set("Pictures", "2");
   await visitor.generate();
   await page.locator(".thumbnails button").nth(1).waitFor();
@@ -155,5 +172,21 @@ export async function goOnByKeys({ visitor }) {
   await visitor.waitFor("Ready");
   await page.getByRole("button", { name: /^Model:/ }).press("Enter");
   modelsRemoved.push(await removeModel(".model >> nth=1"));
-  return { undone, presetRemoved, removed, told, added, status, toldLate, modelsRemoved };
+  return { undone, presetRemoved, presets, removed, told, added, status, toldLate, modelsRemoved };
+}
+
+/** Another tab saves a preset, then this one does; the names of those that are kept. @param {Stage["visitor"]} visitor */
+async function savePresetsInTwoTabs({ page }) {
+  const opened = page.waitForEvent("popup");
+  await page.evaluate(() => void open("favicon.svg"));
+  const other = await opened;
+  await other.waitForURL("**/favicon.svg");
+  await other.evaluate(() =>
+    localStorage.setItem("mlc-controlnet / presets", JSON.stringify({ theirs: { eta: "1" } })),
+  );
+  await other.close();
+  await page.getByRole("button", { name: "theirs", exact: true }).waitFor();
+  await page.getByRole("button", { name: "Save as preset…" }).press("Enter");
+  await page.getByRole("button", { name: "my way", exact: true }).waitFor();
+  return page.evaluate(() => Object.keys(JSON.parse(localStorage.getItem("mlc-controlnet / presets") ?? "{}")));
 }

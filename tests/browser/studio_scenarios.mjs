@@ -40,6 +40,9 @@ export async function keepAndShare({ visitor, host }) {
   const download = page.waitForEvent("download");
   await dialog.getByRole("button", { name: "Download PNG" }).click();
   await (await download).saveAs(png);
+  const closeGround = await dialog
+    .getByRole("button", { name: "Close" })
+    .evaluate((button) => getComputedStyle(button).backgroundColor);
   const dismissed = [await clickBeside(page, dialog)];
   await page.locator(".thumbnails button").first().click();
   await dialog.getByRole("button", { name: "Use again" }).click();
@@ -96,6 +99,7 @@ export async function keepAndShare({ visitor, host }) {
     facts,
     compared,
     png,
+    closeGround,
     dismissed,
     written,
     usedAgain,

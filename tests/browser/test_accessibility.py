@@ -16,6 +16,12 @@ def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit:
     assert facts["violations"] == []
     assert facts["width"] <= 360  # nothing to scroll sideways for
     assert facts["narrowest"] <= 320
+    one_column, two_columns = facts["orders"]
+    assert [part["name"] for part in one_column] == ["inputs", "form", "picture"]
+    assert [part["name"] for part in two_columns] == ["inputs", "picture", "form"]
+    assert one_column == sorted(one_column, key=lambda part: part["top"])  # keys go on from above to below
+    assert two_columns[1:] == sorted(two_columns[1:], key=lambda part: part["top"])
+    assert facts["brushSize"] == "0,12"
     assert facts["lyingBoard"] < 390 - 64  # a finger, which draws on the board, can scroll beside it
     german, english = facts["statuses"]
     assert english.startswith("Ready")
@@ -30,6 +36,7 @@ def test_who_uses_keys_goes_on_where_they_were(visit: Visit, linear_webgpu_bundl
     facts = visit("goOnByKeys", linear_webgpu_bundle)
     assert facts["undone"] == "Redo"  # "Undo", which was pressed, is off
     assert facts["presetRemoved"] == "Save as preset…"
+    assert facts["presets"] == ["theirs", "my way"]  # of two tabs
     assert facts["removed"] == ["a picture", "Generate"]
     assert "nowhere/manifest.json" in facts["told"]  # in the dialog, where the address was written
     assert facts["added"] == 0

@@ -51,6 +51,10 @@ def test_a_click_beside_a_dialog_closes_it_and_nothing_else_does_and_what_is_wri
     assert facts["written"] == "./half/writ"
 
 
+def test_the_button_that_closes_a_picture_is_seen_on_any_picture(facts: dict[str, Any]):
+    assert facts["closeGround"].startswith("rgb(")  # it hides what is below it; rgba has an alpha
+
+
 def test_settings_survive_a_reload(facts: dict[str, Any]):
     assert facts["reloaded"]["prompt"] == "red"
 

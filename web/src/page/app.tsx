@@ -18,6 +18,7 @@ import type { Studio } from "./state/studio";
 import { isOutdated } from "./state/update";
 import { t } from "./text";
 import { bytesText, deviceText, reasonText } from "./text/engine_text";
+import { isOneColumn } from "./widgets/columns";
 
 interface AppProps {
   readonly studio: Studio;
@@ -26,7 +27,8 @@ interface AppProps {
   readonly models: Models;
 }
 
-export function App({ studio, run, gallery, models }: AppProps) {
+export function App(props: AppProps) {
+  const { studio, models } = props;
   return (
     <>
       <NewVersion />
@@ -38,17 +40,25 @@ export function App({ studio, run, gallery, models }: AppProps) {
           {studio.request.mode.value !== "txt2img" && <PhotoCard studio={studio} />}
           <UnitList studio={studio} />
         </div>
-        <div class="output">
-          <PictureCard studio={studio} run={run} models={models} />
-          <RequestForm studio={studio} run={run} />
-          <GalleryView studio={studio} gallery={gallery} />
-        </div>
+        <Output {...props} />
       </main>
       <footer>
         <p id="about">{about(studio)}</p>
         <LanguageChoice />
       </footer>
     </>
+  );
+}
+
+/** In one column the request stands before the picture: also for who goes on by keys, which a style alone would not change. */
+function Output({ studio, run, gallery, models }: AppProps) {
+  const picture = <PictureCard key="picture" studio={studio} run={run} models={models} />;
+  const form = <RequestForm key="form" studio={studio} run={run} />;
+  return (
+    <div class="output">
+      {isOneColumn.value ? [form, picture] : [picture, form]}
+      <GalleryView studio={studio} gallery={gallery} />
+    </div>
   );
 }
 

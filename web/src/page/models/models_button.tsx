@@ -57,17 +57,19 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
   const isCurrent = models.current.value?.url === model.url;
   const isLoaded = studio.engine.value !== undefined;
   const isBusy = studio.running.value !== undefined;
-  useEffect(() => {
-    void keptBytes(model.url).then((bytes) => {
-      kept.value = bytes;
-    });
-  }, [model.url, isCurrent, isLoaded]); // a load that was given up has left what was whole
+  const lookups = useRef(0);
+  const lookUp = async () => {
+    const lookup = ++lookups.current;
+    const bytes = await keptBytes(model.url);
+    if (lookup === lookups.current) kept.value = bytes; // else one that began after a change will say
+  };
+  useEffect(() => void lookUp(), [model.url, isCurrent, isLoaded]); // a load that was given up has left what was whole
   const isRemovable = !isCurrent && ((kept.value ?? 0) > 0 || model.isOwn);
   useFocusAfterRemoval(isRemovable ? 1 : 0, () => useButton.current);
   const missing = model.needs.filter((feature) => models.lacks(feature));
   const remove = async () => {
     await purgeBundle(model.url);
-    kept.value = 0;
+    await lookUp();
     if (model.isOwn) {
       removeOwnModel(model.url);
       models.list.value = models.list.peek().filter((other) => other.url !== model.url);

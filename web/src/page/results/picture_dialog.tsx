@@ -6,7 +6,7 @@ import { unitName } from "../controls/descriptions";
 import { saveFile } from "../drawing/canvas";
 import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
-import { t } from "../text";
+import { numberText, t } from "../text";
 import { Dialog } from "../widgets/dialog";
 import { Compare } from "./compare";
 import { fileName } from "./file_name";
@@ -54,7 +54,7 @@ function Facts({ picture: { settings, model, created } }: { picture: KeptPicture
     <>
       <p class="prompt-text">{settings.prompt}</p>
       <p>
-        {t.value.facts(model, settings.numInferenceSteps, String(settings.guidanceScale), settings.seed)}
+        {t.value.facts(model, settings.numInferenceSteps, numberText(settings.guidanceScale), settings.seed)}
         {" · "}
         <time dateTime={date.toISOString()}>{date.toLocaleString(t.value.locale)}</time>
       </p>

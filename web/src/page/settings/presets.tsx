@@ -1,9 +1,9 @@
 /** Presets: three that follow from what the bundle recommends, and the visitor's own. */
 
 import { type Signal, signal } from "@preact/signals";
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { settingsOfRecord } from "../../worker";
-import { isObject, isTextRecord, keep, readKept } from "../state/kept";
+import { isObject, isTextRecord, keep, onKeptElsewhere, readKept } from "../state/kept";
 import { type Options, optionsOf, toTexts, usePreset } from "../state/options";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -18,7 +18,7 @@ const LEFT_OUT = ["prompt", "seed", "width", "height", "strength"] as const;
 
 type Presets = Readonly<Record<string, Record<string, string>>>;
 
-const own: Signal<Presets> = signal(readKept(KEPT, isPresets) ?? {});
+const own: Signal<Presets> = signal(readOwn());
 
 /** The options of a built-in preset: half or twice the recommended steps. A distilled model's few steps are not halved. */
 export function builtIn(name: BuiltIn, { steps, guidance_scale }: { steps: number; guidance_scale: number }): Options {
@@ -68,6 +68,10 @@ function BuiltInPresets({ studio }: { studio: Studio }) {
 function OwnPresets({ studio }: { studio: Studio }) {
   const saveButton = useRef<HTMLButtonElement>(null);
   const presets = Object.entries(own.value);
+  const readAgain = () => {
+    own.value = readOwn();
+  };
+  useEffect(() => onKeptElsewhere(KEPT, readAgain), []); // what another tab has saved is not to be saved over
   useFocusAfterRemoval(presets.length, () => saveButton.current);
   return (
     <div class="own-presets">
@@ -100,6 +104,10 @@ function savePreset(studio: Studio): void {
 function removePreset(name: string): void {
   const { [name]: _, ...others } = own.peek();
   keepPresets(others);
+}
+
+function readOwn(): Presets {
+  return readKept(KEPT, isPresets) ?? {};
 }
 
 function keepPresets(presets: Presets): void {

@@ -23,6 +23,15 @@ export function keep(name: string, value: unknown): boolean {
   }
 }
 
+/** Call `heed` when another tab of this site keeps something under a name. Returns what ends that. */
+export function onKeptElsewhere(name: string, heed: () => void): () => void {
+  const listen = ({ key }: StorageEvent) => {
+    if (key === null || key === keyOf(name)) heed(); // null: all of it is deleted
+  };
+  addEventListener("storage", listen);
+  return () => removeEventListener("storage", listen);
+}
+
 export function isText(value: unknown): value is string {
   return typeof value === "string";
 }

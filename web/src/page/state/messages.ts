@@ -98,7 +98,7 @@ function wordsOf({ got, wanted, remedy }: UserError): string {
   return `got ${got}, wanted ${wanted}. ${capitalise(remedy)}.`;
 }
 
-/** Turn "steps" into "Steps". Addresses, and names such as maxBufferSize, do not change. */
+/** Turn "steps" into "Steps", "öffnen" into "Öffnen". Addresses, and names such as maxBufferSize, do not change. */
 function capitalise(text: string): string {
-  return /^(?!\w+:\/\/)[a-z][a-z ]/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /^(?!\w+:\/\/)\p{Ll}+(?=[\s,:;'’-]|\.?$)/u.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }

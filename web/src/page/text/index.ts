@@ -16,6 +16,11 @@ export const language = signal(firstLanguage());
 
 export const t = computed(() => LANGUAGES[language.value] ?? en);
 
+/** "0.5", in German "0,5". */
+export function numberText(number: number): string {
+  return number.toLocaleString(t.value.locale, { maximumFractionDigits: 6, useGrouping: false });
+}
+
 /** Speak another language, also at the next visit. */
 export function setLanguage(code: string): void {
   language.value = code;

@@ -2,6 +2,7 @@
 
 import type { Signal } from "@preact/signals";
 import { useId } from "preact/hooks";
+import { numberText } from "../text";
 
 interface NumberFieldProps {
   readonly label: string;
@@ -50,6 +51,7 @@ interface SliderProps {
 /** A range with its number beside it. */
 export function Slider({ label, value, onInput, min, max, step, unit = "" }: SliderProps) {
   const id = useId();
+  const text = numberText(value) + unit;
   return (
     <div class="slider">
       <label for={id}>{label}</label>
@@ -60,12 +62,10 @@ export function Slider({ label, value, onInput, min, max, step, unit = "" }: Sli
         max={max}
         step={step}
         value={value}
+        aria-valuetext={text}
         onInput={({ currentTarget }) => onInput(currentTarget.valueAsNumber)}
       />
-      <output for={id}>
-        {value}
-        {unit}
-      </output>
+      <output for={id}>{text}</output>
     </div>
   );
 }

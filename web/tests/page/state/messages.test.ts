@@ -82,6 +82,16 @@ test("what the page itself has found is said in the page's language", () => {
   expect(message.original).toBeUndefined();
 });
 
+test("a sentence begins with a capital letter, also one with a dot on it", () => {
+  language.value = "de";
+  expect(said(cameraError("insecure")).text.at(-1)).toMatch(/^Öffnen Sie/);
+  language.value = "en";
+  expect(said(new UserError("maxBufferSize", "1", "2", "wait"))).toMatchObject({
+    subject: "maxBufferSize", // a name stays
+    text: ["got 1, wanted 2.", "Wait."],
+  });
+});
+
 test("what was told is said in the language that is chosen later, each message under its own number", () => {
   const messages = new Messages();
   messages.notice(noticeOf("scaled", { subject: "photo", from: "64x48", to: "32x32", how: "cropped" }));

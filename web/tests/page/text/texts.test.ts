@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
 import { type NoticeCode, type NoticeValues, noticeOf } from "../../../src/engine/notices";
-import { language } from "../../../src/page/text";
+import { language, numberText } from "../../../src/page/text";
 import { de } from "../../../src/page/text/de";
 import { en } from "../../../src/page/text/en";
 import { noticeText, subjectText } from "../../../src/page/text/engine_text";
@@ -84,6 +84,14 @@ test("the words within a notice are in German for each of their values", () => {
   expect(new Set(scalings).size).toBe(4);
   expect(scalings[3]).toBe("Foto: 64x48 wurde auf 32x32 gestreckt.");
   expect(noticeText(noticeOf("drawn-again", { spoilt: "not-finite" }))).toContain("Zahlen");
+});
+
+test("numbers have the decimal point of the language, and nothing between thousands", () => {
+  const texts = ["en", "de"].map((code) => {
+    language.value = code;
+    return [0.12, 7.5, 1024, 3].map(numberText).join(" ");
+  });
+  expect(texts).toEqual(["0.12 7.5 1024 3", "0,12 7,5 1024 3"]);
 });
 
 test("whatever an error of the engine is about has a name in German, unless only a script can cause it", () => {
