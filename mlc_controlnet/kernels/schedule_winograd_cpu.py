@@ -21,7 +21,7 @@ from mlc_controlnet.kernels.decoding import is_decoding, is_widening
 from mlc_controlnet.kernels.integers import divisors
 from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words, registers_of
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_in_place, params_of
-from mlc_controlnet.kernels.winograd_convolution import POINTS, RESULTS
+from mlc_controlnet.kernels.winograd_convolution import RESULTS
 
 VERSION = 1  # of what the decisions mean
 KINDS = "SSSSSSR"  # picture, block; row and column of a tile, tile, output channel; input channel
@@ -85,7 +85,7 @@ def gains(channels: int, out_channels: int, height: int, width: int, registers: 
 
 def default_tile(axes: list[int], registers: Registers) -> WinogradTile:
     """Return the tile of the rules, for the axes of the reduction."""
-    batch, blocks, *_, tiles, out_channels, channels = axes
+    *outer, tiles, out_channels, channels = axes
     best = max(
         (
             (count, vectors)
@@ -99,23 +99,32 @@ def default_tile(axes: list[int], registers: Registers) -> WinogradTile:
     )
     least = best[1] * registers.lanes
     panels = [panel for panel in divisors(out_channels, max(PANEL, least)) if panel % least == 0]
-    enough = [panel for panel in panels if batch * blocks * out_channels // panel >= LEAST_TASKS]
-    whole = batch * blocks * POINTS * POINTS * tiles * channels <= LARGE_PICTURE
+    enough = [panel for panel in panels if _tasks_of_panels(axes, panel) >= LEAST_TASKS]
+    whole = math.prod(outer) * tiles * channels <= LARGE_PICTURE
     return WinogradTile(max(enough, default=least), *best, int(whole))
 
 
 def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
-    """List the search space: micro-tiles that fill a quarter of the registers or more, panels of up to 256 channels."""
+    """List the search space: micro-tiles that fill a quarter of the registers or more, panels of up to 256 channels.
+
+    A search measures on one core: it must not choose panels so large that others would have no task.
+    """
     *_, tile_count, out_channels, _ = axes
+    least_tasks = min(LEAST_TASKS, _tasks_of_panels(axes, default_tile(axes, registers).channels))
     return [
         WinogradTile(panel, count, vectors, whole)
         for vectors in _vectors(out_channels, registers)
         for count in divisors(tile_count, registers.count)
         if registers.count // 4 <= count * vectors <= registers.count - 2
         for panel in divisors(out_channels, 4 * PANEL)
-        if panel % (vectors * registers.lanes) == 0
+        if panel % (vectors * registers.lanes) == 0 and _tasks_of_panels(axes, panel) >= least_tasks
         for whole in (0, 1)
     ]
+
+
+def _tasks_of_panels(axes: list[int], panel: int) -> int:
+    batch, blocks, *_, out_channels, _ = axes
+    return batch * blocks * out_channels // panel
 
 
 def _vectors(out_channels: int, registers: Registers) -> list[int]:

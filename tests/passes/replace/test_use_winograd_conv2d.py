@@ -11,6 +11,8 @@ from tvm import relax
 from tvm.target import Target
 
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.kernels.registers_cpu import registers_of
+from mlc_controlnet.kernels.schedule_winograd_cpu import LEAST_TASKS, default_tile, tiles
 from mlc_controlnet.passes.pipeline import Pipeline
 from mlc_controlnet.passes.replace.use_winograd_conv2d import UseWinogradConv2d
 from tests.passes.evaluate import ops
@@ -63,6 +65,14 @@ def test_bias_residual_and_silu_are_computed_with_it(name: str, batch: int, size
     got = machine["main"](*(tvm.runtime.tensor(each.numpy()) for each in (x, weight, bias, residual))).numpy()
     wanted = functional.silu(functional.conv2d(x.double(), weight.double(), padding=1) + bias + residual)
     assert decibels(got, wanted) > LEAST_DB
+
+
+def test_a_search_of_one_core_leaves_tasks_for_others() -> None:
+    registers = registers_of(Target(INSTRUCTION_SETS["x86-64-v4"].tvm_target))
+    axes = [1, 1, 6, 6, 64, 640, 640]
+    chosen = default_tile(axes, registers)
+    assert {tile.channels for tile in tiles(axes, registers)} >= {chosen.channels, 80}
+    assert max(tile.channels for tile in tiles(axes, registers)) == 640 // LEAST_TASKS
 
 
 @pytest.mark.parametrize(
