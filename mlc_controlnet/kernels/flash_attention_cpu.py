@@ -14,7 +14,7 @@ The rules' sizes are measured (docs/performance.md). 64 keys at a time take 0.85
 instruction set: a value is a line of the cache, thousands of bytes from the next one, and few sets hold all of them.
 Four vectors instead of two take 0.87 to 1.01 of that with AVX-512 and AVX2 where heads are small, and more beyond.
 Eight tiles of queries for each tile of keys take 0.75 of the time of one, with 4096 tokens and heads of 40. One head
-of 512 takes 0.84 with copies whose rows do not collide in the first cache and four vectors, 0.89 with AVX2.
+of 512 takes 0.86 with copies whose rows do not collide in the first cache and four vectors, 0.89 with AVX2.
 """
 
 import math
@@ -39,9 +39,9 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params
 VERSION = 1  # of what the decisions mean
 VECTORS, MANY_VECTORS = 2, 4  # of queries in a task, by the rules
 KEYS = 64  # of a tile of keys at most
-LARGEST_HEAD = 80  # with many vectors, or tiles of queries: copies of larger heads fill the first cache. But
-COLLIDING_HEAD = 256  # numbers, or a multiple, are rows that lie on few sets of it: copies move values apart
-ROWS_OF_A_LARGE_HEAD = 4  # of keys with many vectors: its queries come from the second-level cache for each
+LARGEST_HEAD = 80  # with many vectors, or tiles of queries: copies of larger heads fill the first cache
+COLLIDING_HEAD = 256  # its rows, and those of a multiple, lie on few sets of the first cache: copies move values apart
+ROWS_OF_A_LARGE_HEAD = 4  # of keys with many vectors, at least: its queries come from the second-level cache each time
 LEAST_LANES = 8  # with many vectors: WebAssembly gains nothing, Neon is not measured
 LEAST_TASKS = 16  # with many vectors: fewer would leave threads without one
 MOST_TILES, LEAST_TASKS_OF_TILES = 8, 32  # of queries in a task
