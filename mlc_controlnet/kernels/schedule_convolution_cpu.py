@@ -1,10 +1,12 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
-The padded picture is written out once. A panel of output channels is then packed and serves every pixel of a task. The
-panels of the same rows of the picture follow each other, so that these rows stay in the second-level cache. A micro-
-tile of pixels by channels stays in registers over the whole reduction: each step reads the weights of the channels as
-vectors, which lie as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither the
-picture's width nor the stride matters. At the end the tile is turned over into the picture's layout.
+The padded picture is written out once, in the order in which micro-tiles read it: as rows of all channels, and for a 1x1
+kernel as micro-tiles of all channels. As planes, a row's channels would lie kilobytes apart, on few sets of the first-
+level cache. A panel of output channels is then packed and serves every pixel of a task. The panels of the same rows of
+the picture follow each other, so that these rows stay in the second-level cache. A micro-tile of pixels by channels
+stays in registers over the whole reduction: each step reads the weights of the channels as vectors, which lie as
+[C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither the picture's width nor the
+stride matters. At the end the tile is turned over into the picture's layout.
 
 A doubled picture's four phases (doubled_convolution.py) are four convolutions: the sums of its weights are made in the
 panel, and each phase writes every other pixel of every other row.
@@ -213,6 +215,7 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
 
     product = schedule.get(found.reduction)
     channel_is_last = product.reads[1].region[-1].min.same_as(product.iter_vars[1].var)
+    _write_in_reading_order(schedule, found, tile)
     weights = schedule.cache_read(found.reduction, 1, "global", [found.reduction])
     decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
     inline_weights(schedule, found)
@@ -237,6 +240,26 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
         in_vectors(schedule, schedule.get_loops(weights)[-1], registers)
     else:
         schedule.transform_layout(weights, ("write", 0), lambda n, c, i, j: (c, i, j, n))
+
+
+def _write_in_reading_order(schedule: Schedule, found: Anchored, tile: ConvolutionTile) -> None:
+    """Lay the padded picture out as [b, y, C, x]; copy one that needs no padding to [b, y, x / width, C, width]."""
+    for pad in found.pads:
+        schedule.transform_layout(pad, ("write", 0), lambda b, c, y, x: (b, y, c, x))
+    _, channels, _, width, _, *taps = extents(schedule, schedule.get_loops(found.reduction))
+    if found.pads or math.prod(taps) > 1 or channels == tile.channels or _picture_width(schedule, found) != width:
+        return  # one panel reads a picture once, as a copy would
+    picture = schedule.cache_read(found.reduction, 0, "global", [found.reduction])
+    schedule.transform_layout(picture, ("write", 0), lambda b, c, y, x: (b, y, x // tile.width, c, x % tile.width))
+    batch, channel, y, x = schedule.get_loops(picture)
+    x, tile_x = schedule.split(x, [None, tile.width])
+    schedule.reorder(batch, y, x, channel, tile_x)
+    schedule.parallel(schedule.fuse(batch, y))
+    schedule.vectorize(tile_x)
+
+
+def _picture_width(schedule: Schedule, found: Anchored) -> int:
+    return int(schedule.get(found.reduction).reads[0].source.shape[-1])
 
 
 def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:

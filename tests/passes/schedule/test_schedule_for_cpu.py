@@ -11,12 +11,14 @@ import tvm
 import tvm_ffi
 from torch.nn import functional
 from tvm import relax, tirx
+from tvm.s_tir import SBlock
 from tvm.script import ir as I
 from tvm.script import tirx as T
 from tvm.target import Target
 
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
+from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
 
 LLVM = Target({"kind": "llvm", "num-cores": 2})
@@ -202,6 +204,41 @@ def test_the_panels_of_a_block_of_rows_follow_each_other() -> None:
     (count,) = tasks(mod)
     script = prim_funcs(mod)[0].script().replace("T.int64", "")
     assert f"// ({count // 4}) * (512)" in script, "the task's outer part is one of four blocks of rows"
+
+
+def allocated(mod: tvm.IRModule) -> list[tuple[int, ...]]:
+    """The shapes of what each kernel allocates for itself."""
+    found: list[tuple[int, ...]] = []
+
+    def visit(block: SBlock) -> None:
+        found.extend(tuple(int(size) for size in buffer.shape) for buffer in block.alloc_buffers)
+
+    for function in prim_funcs(mod):
+        tvm_ffi.structural_walk(function.body, (SBlock, visit), order="pre")
+    return found
+
+
+def direct(depth: int, channels: int, kernel: int) -> tuple[tvm.IRModule, torch.Tensor, torch.Tensor]:
+    """A convolution of an 8x8 picture as a model has it, its weights [C, kh, kw, N]; also picture and weights."""
+    x, weight = random(1, depth, 8, 8), random(depth, kernel, kernel, channels)
+
+    def convolved(x: relax.Var, weight: relax.Var) -> relax.Expr:
+        return relax.op.nn.conv2d(x, relax.op.permute_dims(weight, [3, 0, 1, 2]), padding=kernel // 2)
+
+    return lower_and_schedule(UseDirectConv2d()(of_two(convolved, x, weight))), x, weight
+
+
+@pytest.mark.parametrize("kernel,order", [(3, (1, 10, 512, 10)), (1, (1, 8, 2, 512, 4))], ids=str)
+def test_micro_tiles_read_a_picture_whose_channels_follow_each_other(kernel: int, order: tuple[int, ...]) -> None:
+    mod, x, weight = direct(depth=512, channels=64, kernel=kernel)
+    assert order in allocated(mod)
+    assert close(run(mod, x, weight), functional.conv2d(x, weight.permute(3, 0, 1, 2), padding=kernel // 2))
+
+
+def test_one_panel_of_channels_reads_a_picture_where_it_lies() -> None:
+    mod, x, weight = direct(depth=512, channels=4, kernel=1)
+    assert len(allocated(mod)) == 2, "its weights and its sums"
+    assert close(run(mod, x, weight), functional.conv2d(x, weight.permute(3, 0, 1, 2)))
 
 
 @pytest.mark.parametrize("columns,threads", [(1280, True), (64, False)], ids=str)
