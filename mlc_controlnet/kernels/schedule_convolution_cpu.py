@@ -1,11 +1,11 @@
 """A schedule for 2-d convolutions on processors, with whatever elementwise work was fused into them.
 
-The padded picture is written out once, in the order in which micro-tiles read it: as rows of all channels, and for a 1x1
-kernel as micro-tiles of all channels. As planes, a row's channels would lie kilobytes apart, on few sets of the first-
-level cache. A panel of output channels is then packed and serves every pixel of a task. The panels of the same rows of
-the picture follow each other, so that these rows stay in the second-level cache. A micro-tile of pixels by channels
-stays in registers over the whole reduction: each step reads the weights of the channels as vectors, which lie as
-[C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither the picture's width nor the
+The padded picture is written out once, in the order in which micro-tiles read it: as rows of all channels, and for a
+1x1 kernel as micro-tiles of all channels. As planes, a row's channels would lie kilobytes apart, on few sets of the
+first-level cache. A panel of output channels is then packed and serves every pixel of a task. The panels of the same
+rows of the picture follow each other, so that these rows stay in the second-level cache. A micro-tile of pixels by
+channels stays in registers over the whole reduction: each step reads the weights of the channels as vectors, which lie
+as [C, kh, kw, N], and multiplies them by one number of the picture per pixel. So neither the picture's width nor the
 stride matters. At the end the tile is turned over into the picture's layout.
 
 A doubled picture's four phases (doubled_convolution.py) are four convolutions: the sums of its weights are made in the

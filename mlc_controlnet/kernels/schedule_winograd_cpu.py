@@ -1,9 +1,9 @@
 """A schedule for Winograd's convolution on processors, with whatever elementwise work was fused into it.
 
-A task owns a block of tiles and a panel of output channels. It transforms the panel's weights, which then lie in the
-second-level cache as [36, C, channels], and computes 36 matrix products: a micro-tile of tiles by channels stays in
-registers over the whole reduction. Then it transforms the results, in vectors of channels, and turns them over into the
-picture's layout.
+A task owns a block of tiles and a panel of output channels. For some input channels at a time it transforms the panel's
+weights, which then lie in the second-level cache as [36, step, channels], and adds to 36 matrix products: a micro-tile
+of tiles by channels stays in registers over these input channels. Then it transforms the results, in vectors of
+channels, and turns them over into the picture's layout.
 
 The transformed picture is written out once for all panels where it is small. A large one has many blocks: there the
 weights are transformed once, and a task owns a block and goes through all panels.
@@ -24,12 +24,15 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_
 from mlc_controlnet.kernels.winograd_convolution import RESULTS
 
 VERSION = 1  # of what the decisions mean
+POINTS = 36  # numbers of a transformed tile, and of the weights of two channels
 KINDS = "SSSSSSR"  # picture, block; row and column of a tile, tile, output channel; input channel
 TILES_OF_BLOCK = 128  # at most: so many repay transforming a panel's weights for them
 PANEL = 64  # output channels at most, by the rules
 LEAST_TASKS = 8  # of panels: fewer would leave threads without one
 LARGE_PICTURE = 1 << 24  # numbers of a transformed picture that is not written out as a whole
 VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
+STEP = POINTS * 64 * 64  # numbers: transformed weights that a second-level cache of 512 KB nearly holds
+MOST_LANES_OF_STEPS = 8  # AVX-512's caches are larger, and steps are not measured there
 LEAST_CHANNELS, LEAST_PIXELS = 32, 256  # of fewer, transforms take what the products save
 
 
@@ -41,12 +44,14 @@ class WinogradTile:
         channels: of a panel of weights.
         tiles, vectors: of the micro-tile that stays in registers, tiles by vectors of channels.
         whole: the transformed picture is written out before; else each task transforms its block.
+        step: input channels whose weights a task transforms at once; all of them where they are transformed before.
     """
 
     channels: int
     tiles: int
     vectors: int
     whole: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,13 @@ def default_tile(axes: list[int], registers: Registers) -> WinogradTile:
     panels = [panel for panel in divisors(out_channels, max(PANEL, least)) if panel % least == 0]
     enough = [panel for panel in panels if _tasks_of_panels(axes, panel) >= LEAST_TASKS]
     whole = math.prod(outer) * tiles * channels <= LARGE_PICTURE
-    return WinogradTile(max(enough, default=least), *best, int(whole))
+    panel = max(enough, default=least)
+    in_steps = whole and registers.lanes <= MOST_LANES_OF_STEPS
+    return WinogradTile(panel, *best, int(whole), _step(channels, panel) if in_steps else channels)
+
+
+def _step(channels: int, panel: int) -> int:
+    return divisors(channels, max(1, STEP // (POINTS * panel)))[-1]
 
 
 def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
@@ -109,16 +120,17 @@ def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
 
     A search measures on one core: it must not choose panels so large that others would have no task.
     """
-    *_, tile_count, out_channels, _ = axes
+    *_, tile_count, out_channels, channels = axes
     least_tasks = min(LEAST_TASKS, _tasks_of_panels(axes, default_tile(axes, registers).channels))
     return [
-        WinogradTile(panel, count, vectors, whole)
+        WinogradTile(panel, count, vectors, whole, step)
         for vectors in _vectors(out_channels, registers)
         for count in divisors(tile_count, registers.count)
         if registers.count // 4 <= count * vectors <= registers.count - 2
         for panel in divisors(out_channels, 4 * PANEL)
         if panel % (vectors * registers.lanes) == 0 and _tasks_of_panels(axes, panel) >= least_tasks
         for whole in (0, 1)
+        for step in sorted({channels, _step(channels, panel) if whole else channels})
     ]
 
 
@@ -163,8 +175,8 @@ def schedule_winograd(schedule: Schedule, registers: Registers, tile: WinogradTi
         tile = default_tile(extents(schedule, schedule.get_loops(found.products)), registers)
     block, task = _tasks(schedule, found, tile, registers)
     _transform_results(schedule, found, task, registers)
-    _multiply(schedule, found, task, tile, registers)
-    _transform_weights(schedule, found, task if tile.whole else None, registers)
+    step = _multiply(schedule, found, task, tile, registers)
+    _transform_weights(schedule, found, step if tile.whole else None, registers)
     _transform_picture(schedule, found, None if tile.whole else block, registers)
     for pad in (found.padded, *found.pads):
         batch, channel, *_ = schedule.get_loops(pad)
@@ -201,26 +213,33 @@ def _transform_results(schedule: Schedule, found: _Stages, task: Block, register
     _unrolled(schedule, *schedule.get_loops(found.result_rows)[-3:])
 
 
-def _multiply(schedule: Schedule, found: _Stages, task: Block, tile: WinogradTile, registers: Registers) -> None:
+def _multiply(schedule: Schedule, found: _Stages, task: Block, tile: WinogradTile, registers: Registers) -> Block:
+    """Returns the loop that wants other weights each time: over input channels, or the task itself."""
     schedule.compute_at(found.products, task, preserve_unit_loops=True)
     *_, row, column, of_tile, channel, into = schedule.get_loops(found.products)
+    (channels,) = extents(schedule, [into])
     of_tile, tile_of_tile = schedule.split(of_tile, [None, tile.tiles])
     channel, vector, lane = schedule.split(channel, [None, tile.vectors, registers.lanes])
+    step = task
+    if tile.step < channels:
+        step, into = schedule.split(into, [None, tile.step])
+        schedule.reorder(step, row)
     schedule.reorder(row, column, channel, of_tile, into, tile_of_tile, vector, lane)
     _unrolled(schedule, tile_of_tile, vector, lane)
-    start = schedule.decompose_reduction(found.products, into)
+    start = schedule.decompose_reduction(found.products, step if tile.step < channels else into)
     _unrolled(schedule, *schedule.get_loops(start)[-3:])
+    return step
 
 
-def _transform_weights(schedule: Schedule, found: _Stages, task: Block | None, registers: Registers) -> None:
-    """Transform a task's weights in the task, or all of them before."""
-    if task is not None:
-        schedule.compute_at(found.weights, task, preserve_unit_loops=True)
+def _transform_weights(schedule: Schedule, found: _Stages, step: Block | None, registers: Registers) -> None:
+    """Transform the weights that a step wants in that step, or all of them before."""
+    if step is not None:
+        schedule.compute_at(found.weights, step, preserve_unit_loops=True)
     *_, row, column, into, channel = schedule.get_loops(found.weights)
     vectors, lane = schedule.split(channel, [None, registers.lanes])
     schedule.reorder(into, vectors, row, column, lane)
     _unrolled(schedule, row, column, lane)
-    if task is None:
+    if step is None:
         schedule.parallel(into)
     schedule.compute_at(found.weight_rows, vectors, preserve_unit_loops=True)
     _unrolled(schedule, *schedule.get_loops(found.weight_rows)[-3:])

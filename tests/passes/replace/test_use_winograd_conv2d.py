@@ -54,10 +54,12 @@ def fires(mod: tvm.IRModule, target: str = "x86-64-v3") -> bool:
 
 
 @pytest.mark.parametrize("name", host_instruction_sets())
-@pytest.mark.parametrize("batch,size", [(1, (16, 24)), (2, (16, 16)), (1, (12, 64))], ids=str)
-def test_bias_residual_and_silu_are_computed_with_it(name: str, batch: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "batch,size,depth", [(1, (16, 24), 48), (2, (16, 16), 48), (1, (12, 64), 48), (2, (16, 16), 192)], ids=str
+)
+def test_bias_residual_and_silu_are_computed_with_it(name: str, batch: int, size: tuple[int, int], depth: int) -> None:
     target = Target(INSTRUCTION_SETS[name].tvm_target)
-    x, weight, bias = random(batch, 48, *size, scale=30), random(96, 48, 3, 3, scale=0.05), random(1, 96, 1, 1)
+    x, weight, bias = random(batch, depth, *size, scale=30), random(96, depth, 3, 3, scale=0.05), random(1, 96, 1, 1)
     residual = random(batch, 96, *size)
     mod = convolution(x, weight)
     assert fires(mod, name)
@@ -73,6 +75,15 @@ def test_a_search_of_one_core_leaves_tasks_for_others() -> None:
     chosen = default_tile(axes, registers)
     assert {tile.channels for tile in tiles(axes, registers)} >= {chosen.channels, 80}
     assert max(tile.channels for tile in tiles(axes, registers)) == 640 // LEAST_TASKS
+
+
+def test_a_step_has_the_weights_that_a_second_level_cache_holds() -> None:
+    registers = registers_of(Target(INSTRUCTION_SETS["x86-64-v3"].tvm_target))
+    for axes in ([1, 1, 6, 6, 16, 1280, 2560], [1, 1, 6, 6, 64, 640, 960], [1, 2, 6, 6, 128, 320, 320]):
+        tile = default_tile(axes, registers)
+        assert 256 * 1024 < 4 * 36 * tile.step * tile.channels < 640 * 1024
+    shallow = default_tile([1, 1, 6, 6, 64, 64, 48], registers)
+    assert shallow.step == 48, "all input channels"
 
 
 @pytest.mark.parametrize(
