@@ -162,5 +162,5 @@ def test_a_file_that_is_no_model_and_one_that_reads_no_picture_are_told(annotate
     assert message.startswith("drawing.png: got a file that does not load") and "wanted an ONNX model" in message
     (message,) = annotated["unfit"]
     assert message.startswith(
-        "Two pictures.onnx: got a: float32 [1, 3, 8, 8]; b: float32 [1, 3, 8, 8], wanted one input"
+        "two pictures.onnx: got a: float32 [1, 3, 8, 8]; b: float32 [1, 3, 8, 8], wanted one input"
     )

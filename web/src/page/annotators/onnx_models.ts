@@ -70,8 +70,5 @@ export function sizeFor(
 function accepted<Answer extends object>(answer: Answer | OnnxRefusal, name: string): Answer {
   if (!("refused" in answer)) return answer;
   const { refused, got } = answer;
-  throw new PageError(
-    () => name,
-    () => t.value.onnxErrors[refused](got),
-  );
+  throw new PageError(name, () => t.value.onnxErrors[refused](got));
 }

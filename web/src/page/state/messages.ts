@@ -70,16 +70,22 @@ export class Messages {
 }
 
 function sayError(error: unknown): Said {
-  if (error instanceof PageError) return sayComplaint(error.about(), error.complaint());
-  if (error instanceof UserError) {
-    return translationOf(error) ?? sayComplaint(subjectText(error.subject) ?? error.subject, error);
+  if (error instanceof PageError) {
+    const { about } = error;
+    return sayComplaint(typeof about === "string" ? about : capitalise(about()), error.complaint());
   }
+  if (error instanceof UserError) return translationOf(error) ?? sayComplaint(subjectOf(error), error);
   const fact = error instanceof Error ? error.message : String(error);
   return { subject: t.value.pageFailed, text: [fact, t.value.pageFailedRemedy] };
 }
 
 function sayComplaint(subject: string, { got, wanted, remedy }: Complaint): Said {
-  return { subject: capitalise(subject), text: [t.value.gotWanted(got, wanted), `${capitalise(remedy)}.`] };
+  return { subject, text: [t.value.gotWanted(got, wanted), `${capitalise(remedy)}.`] };
+}
+
+/** What an error of the engine is about, as a message begins: in the page's language, if it has a text there. */
+function subjectOf({ subject }: UserError): string {
+  return isFile(subject) ? subject : capitalise(subjectText(subject) ?? subject);
 }
 
 /** The engine's error in another language than its own; undefined where there is none. */
@@ -87,15 +93,21 @@ function translationOf(error: UserError): Said | undefined {
   const texts: Partial<Record<string, string>> = t.value.errorsByCode ?? {};
   const text = texts[error.code];
   if (text === undefined) return undefined;
-  const name = subjectText(error.subject);
-  if (name !== undefined) return { subject: capitalise(name), text: [text], original: wordsOf(error) };
+  const { subject } = error;
+  const original = wordsOf(error);
+  if (subjectText(subject) !== undefined) return { subject: subjectOf(error), text: [text], original };
   // A file, an address or a name is the same in every language; anything else stays with the engine's words.
-  if (!error.subject.includes(" ")) return { subject: error.subject, text: [text], original: wordsOf(error) };
-  return { text: [text], original: `${capitalise(error.subject)}: ${wordsOf(error)}` };
+  if (isFile(subject) || !subject.includes(" ")) return { subject, text: [text], original };
+  return { text: [text], original: `${capitalise(subject)}: ${original}` };
 }
 
 function wordsOf({ got, wanted, remedy }: UserError): string {
   return `got ${got}, wanted ${wanted}. ${capitalise(remedy)}.`;
+}
+
+/** Whether a subject of the engine is a file, or a place in one. */
+function isFile(subject: string): boolean {
+  return /\/|\.\p{L}/u.test(subject);
 }
 
 /** Turn "steps" into "Steps", "öffnen" into "Öffnen". Addresses, and names such as maxBufferSize, do not change. */

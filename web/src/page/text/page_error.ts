@@ -12,11 +12,11 @@ export interface Complaint {
 /** The engine's errors are in English; these are in the page's language, also after another one is chosen. */
 export class PageError extends UserError {
   constructor(
-    /** Says what the mistake is about. */
-    readonly about: () => string,
+    /** What the mistake is about: a name, such as a file's, which is the same in every language, or what says it in the page's. */
+    readonly about: string | (() => string),
     readonly complaint: () => Complaint,
   ) {
     const { got, wanted, remedy } = complaint();
-    super(about(), got, wanted, remedy);
+    super(typeof about === "string" ? about : about(), got, wanted, remedy);
   }
 }

@@ -92,6 +92,23 @@ test("a sentence begins with a capital letter, also one with a dot on it", () =>
   });
 });
 
+test.each([
+  ["a model of the visitor's", new PageError("two pictures.onnx", () => t.value.onnxErrors.file("text"))],
+  ["a model without an ending", new PageError("two pictures", () => t.value.onnxErrors.file("text"))],
+  ["a file in a folder", new UserError("my model/manifest.json", "nothing", "a manifest", "wait", "bad-bundle")],
+  ["a file of a bundle", new UserError("circles-float32.wasm", "nothing", "a library", "wait", "bundle-changed")],
+])("the name of %s stays as it is where a message begins with it", (_, error) => {
+  for (const code of ["en", "de"]) {
+    language.value = code;
+    expect(said(error).subject).toBe(error.subject);
+  }
+});
+
+test("a message that begins with a word before a file's name begins with a capital letter", () => {
+  const about = () => `${t.value.subjects.photo} two pictures.png`;
+  expect(said(new PageError(about, () => t.value.noPictureFile)).subject).toBe("Photo two pictures.png");
+});
+
 test("what was told is said in the language that is chosen later, each message under its own number", () => {
   const messages = new Messages();
   messages.notice(noticeOf("scaled", { subject: "photo", from: "64x48", to: "32x32", how: "cropped" }));
