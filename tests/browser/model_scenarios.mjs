@@ -49,6 +49,24 @@ export async function dropAFolder({ visitor, options }) {
   return { list, end, kept };
 }
 
+/** Open a model with a second library, which is larger and needs another GPU, and read what the list says. @param {Stage} stage */
+export async function readTheListOfModels({ visitor, host, options }) {
+  const { page } = visitor;
+  await page.route("**/models.json", (route) => route.fulfill({ body: options.models }));
+  spoilManifest(host, ({ libraries, files, memory }) => {
+    const [own] = libraries;
+    const other = { ...own, file: "linear-float16.wasm", dtype: "float16", required_features: ["shader-f16"] };
+    libraries.unshift(other);
+    files.push({ path: other.file, bytes: options.libraryBytes, sha256: "0".repeat(64) });
+    memory[other.file] = memory[own.file];
+  });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await page.getByRole("button", { name: /^Model:/ }).click();
+  await page.locator(".model").getByText("on this machine").waitFor();
+  return { text: await page.locator(".model").innerText(), requests: host.requests };
+}
+
 /** A bundle of a newer format, on the English page and on the German one; then the host has one that the page reads. @param {Stage} stage */
 export async function meetANewerFormat({ visitor, host }) {
   const { page } = visitor;

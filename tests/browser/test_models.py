@@ -1,13 +1,16 @@
 """Models from elsewhere and odd inputs: what the page says, and that it goes on working."""
 
 import base64
+import dataclasses
 import io
+import math
 from typing import Any
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from mlc_controlnet.bundle.reader import Bundle
+from mlc_controlnet.site.models_file import describe_model, models_text
 from tests.browser.conftest import Visit
 
 
@@ -36,6 +39,19 @@ def test_a_dropped_folder_is_a_model_also_at_the_next_visit(visit: Visit, linear
     assert facts["list"][1] == "linear"
     assert facts["end"].startswith("Done")
     assert "on this machine" in facts["kept"] and "Open now" in facts["kept"]
+    assert facts["complaints"] == []
+
+
+def test_of_an_open_model_no_library_beside_its_own_is_still_to_be_fetched(visit: Visit, linear_webgpu_bundle: Bundle):
+    manifest = linear_webgpu_bundle.manifest
+    listed = describe_model(manifest, "bundle/")
+    larger = dataclasses.replace(listed, bytes=listed.bytes + 9_000_000)
+    options = {"models": models_text([larger]), "libraryBytes": 9_000_000}
+    facts = visit("readTheListOfModels", linear_webgpu_bundle, **options)
+    shards = [entry for entry in manifest.files if entry.path in manifest.params.shards]
+    later = sum(shard.bytes for shard in shards if f"bundle/{shard.path}" not in facts["requests"])
+    assert later > 0  # the VAE's encoder waits for a photo
+    assert f"· {math.ceil(later / 1e6)} MB to download" in facts["text"]
     assert facts["complaints"] == []
 
 

@@ -9,13 +9,15 @@ import { BundleCache, cacheKey, isOfFile } from "./bundle_cache.ts";
 import { MANIFEST_NAME } from "./constants.ts";
 import { UserError } from "./errors.ts";
 import { sha256Hex } from "./load.ts";
-import { type Manifest, parseManifest } from "./manifest.ts";
+import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
 
 /** What this machine has of a bundle. */
 export interface KeptBundle {
   readonly manifest: Manifest;
   /** Of the files that are here. */
   readonly bytes: number;
+  /** Of the others that may still be fetched. A browser runs one library: the one that is here, else at most the largest. */
+  readonly missingBytes: number;
 }
 
 /** A file of a folder; `path` is relative to the folder, with /. */
@@ -35,12 +37,26 @@ export async function keptBundle(bundleUrl: string | URL): Promise<KeptBundle | 
   try {
     const manifest = parseManifest(bytes, url);
     const keys = new Set(await cache.keys());
-    const here = manifest.files.filter((entry) => keys.has(cacheKey(entry)));
-    return { manifest, bytes: here.reduce((sum, file) => sum + file.bytes, 0) };
+    const [here, missing] = [true, false].map((isKept) =>
+      manifest.files.filter((entry) => keys.has(cacheKey(entry)) === isKept),
+    );
+    return { manifest, bytes: total(here), missingBytes: total(neededOf(missing, manifest)) };
   } catch {
     return undefined; // of another version of the engine
   }
 }
+
+/** The files of `missing` that may still be fetched: no licences, of libraries the largest, and none where one is here. */
+function neededOf(missing: readonly FileEntry[], manifest: Manifest): readonly FileEntry[] {
+  const { params, tokenizer, more_tokenizers, samplers } = manifest;
+  const shared = new Set([...params.shards, tokenizer.file, ...more_tokenizers.map(({ file }) => file), samplers.file]);
+  const libraries = new Set(manifest.libraries.map(({ file }) => file));
+  const lacking = missing.filter(({ path }) => libraries.has(path)).sort((a, b) => b.bytes - a.bytes);
+  const needed = lacking.length < libraries.size ? [] : lacking.slice(0, 1);
+  return [...needed, ...missing.filter(({ path }) => shared.has(path))];
+}
+
+const total = (files: readonly FileEntry[]) => files.reduce((sum, { bytes }) => sum + bytes, 0);
 
 /** The bytes of a bundle's files on this machine, also of one whose download was given up. Fetches nothing. */
 export async function keptBytes(bundleUrl: string | URL): Promise<number> {

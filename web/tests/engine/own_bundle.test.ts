@@ -2,7 +2,7 @@ import { beforeEach, expect, test, vi } from "vitest";
 import { openBundle, purgeBundle } from "../../src/engine/load";
 import { keepOwnBundle, keptBundle, keptBytes, type OwnFile } from "../../src/engine/own_bundle";
 import { MemoryCache } from "./memory_cache";
-import { FILES, makeManifest, manifestBytes } from "./sample_bundle";
+import { FILES, type Files, makeLibrary, makeManifest, manifestBytes } from "./sample_bundle";
 
 let stores: Map<string, MemoryCache>;
 const fetched = vi.fn(async () => new Response(null, { status: 404 }));
@@ -64,6 +64,26 @@ test("the files of a download that was given up are counted, so that they can be
   expect(await keptBytes("./bundle/")).toBe(FILES["params/00.bin"].length);
   await purgeBundle("./bundle/");
   expect(await keptBytes("./bundle/")).toBe(0);
+});
+
+test("of a bundle that is open, other libraries than its own are not still to be fetched", async () => {
+  const processor = { file: "circles-float32-wasm.wasm", device: "wasm", instruction_set: "wasm-simd128" };
+  const licences = { "THIRD_PARTY_LICENSES.txt": Uint8Array.of(77, 73, 84) }; // no browser fetches them
+  const files: Files = { ...FILES, ...licences, [processor.file]: Uint8Array.of(0, 97, 115, 109) };
+  const manifest = makeManifest(files, { libraries: [makeLibrary(), makeLibrary(processor)] });
+  const served: Files = { ...files, "manifest.json": manifestBytes(manifest) };
+  vi.stubGlobal(
+    "fetch",
+    async (url: string) => new Response(served[url.slice("https://site.example/demo/bundle/".length)]),
+  );
+  const bundle = await openBundle("./bundle/");
+  await bundle.readFile("samplers.json");
+  await bundle.keep();
+  const sizes = ["params/00.bin", "tokenizer/tokenizer.json", "circles-float32.wasm"].map((path) => files[path].length);
+  const missingBytes = sizes.reduce((sum, size) => sum + size); // with the largest library, as models.json has it
+  expect(await keptBundle("./bundle/")).toMatchObject({ bytes: FILES["samplers.json"].length, missingBytes });
+  for (const path of [processor.file, "params/00.bin", "tokenizer/tokenizer.json"]) await bundle.readFile(path);
+  expect(await keptBundle("./bundle/")).toMatchObject({ missingBytes: 0 });
 });
 
 test.each([

@@ -2,7 +2,7 @@
 
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { keptBytes, purgeBundle } from "../../worker";
+import { keptBundle, keptBytes, purgeBundle } from "../../worker";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -46,13 +46,22 @@ export function ModelsButton({ studio, models }: Props) {
   );
 }
 
+/** What this machine has of a model. */
+interface Kept {
+  readonly bytes: number;
+  /** What may still be fetched; undefined if no version of it was ever here whole. */
+  readonly missingBytes: number | undefined;
+}
+
+const NOTHING: Kept = { bytes: 0, missingBytes: undefined };
+
 interface CardProps extends Props {
   readonly model: Model;
   readonly onChosen: () => void;
 }
 
 function ModelCard({ studio, models, model, onChosen }: CardProps) {
-  const kept = useSignal<number | undefined>(undefined);
+  const kept = useSignal<Kept>(NOTHING);
   const useButton = useRef<HTMLButtonElement>(null);
   const isCurrent = models.current.value?.url === model.url;
   const isLoaded = studio.engine.value !== undefined;
@@ -60,11 +69,11 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
   const lookups = useRef(0);
   const lookUp = async () => {
     const lookup = ++lookups.current;
-    const bytes = await keptBytes(model.url);
-    if (lookup === lookups.current) kept.value = bytes; // else one that began after a change will say
+    const [bytes, bundle] = await Promise.all([keptBytes(model.url), keptBundle(model.url)]);
+    if (lookup === lookups.current) kept.value = { bytes, missingBytes: bundle?.missingBytes }; // else a later one will say
   };
   useEffect(() => void lookUp(), [model.url, isCurrent, isLoaded]); // a load that was given up has left what was whole
-  const isRemovable = !isCurrent && ((kept.value ?? 0) > 0 || model.isOwn);
+  const isRemovable = !isCurrent && (kept.value.bytes > 0 || model.isOwn);
   useFocusAfterRemoval(isRemovable ? 1 : 0, () => useButton.current);
   const missing = model.needs.filter((feature) => models.lacks(feature));
   const remove = async () => {
@@ -81,7 +90,7 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
       <div>
         <h3>{model.name || (isCurrent && studio.manifest.value?.model.name) || t.value.modelOfThisSite}</h3>
         <p>{describe(model)}</p>
-        <p>{cost(model, kept.value ?? 0, models.secondsOf(model))}</p>
+        <p>{cost(model, kept.value, models.secondsOf(model))}</p>
         {missing.length > 0 && <p class="missing">{t.value.modelNeeds(missing.join(", "))}</p>}
       </div>
       <div class="buttons">
@@ -117,10 +126,11 @@ function describe({ kinds, sizes, licence }: Model): string {
   return [names.join(", "), size.join(", "), licence].filter((part) => part !== "").join(" · ");
 }
 
-function cost({ bytes, memoryBytes, steps }: Model, here: number, seconds: number | undefined): string {
+function cost({ bytes, memoryBytes, steps }: Model, kept: Kept, seconds: number | undefined): string {
   const parts: string[] = [];
-  if (here > 0) parts.push(t.value.modelHere(bytesText(here)));
-  if (bytes > here) parts.push(t.value.modelToFetch(bytesText(bytes - here)));
+  const missing = kept.missingBytes ?? bytes - kept.bytes;
+  if (kept.bytes > 0) parts.push(t.value.modelHere(bytesText(kept.bytes)));
+  if (missing > 0) parts.push(t.value.modelToFetch(bytesText(missing)));
   if (memoryBytes !== undefined) parts.push(t.value.modelMemory(bytesText(memoryBytes.reduced)));
   if (seconds !== undefined) parts.push(t.value.modelTime(Math.max(1, Math.round(seconds)), steps ?? 0));
   return parts.join(" · ");
