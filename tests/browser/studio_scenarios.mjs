@@ -112,6 +112,55 @@ export async function keepAndShare({ visitor, host }) {
   };
 }
 
+/**
+ * On a narrow German phone, open a picture and lay the other over it: the dialog's size as it opens and when its picture has
+ * loaded, and what can be seen at a time.
+ *
+ * @param {Stage} stage
+ */
+export async function comparePicturesOnAPhone({ visitor }) {
+  const { page } = visitor;
+  await page.setViewportSize({ width: 320, height: 480 });
+  await page.addInitScript(() => {
+    const { showModal } = HTMLDialogElement.prototype;
+    HTMLDialogElement.prototype.showModal = function () {
+      showModal.call(this);
+      Object.assign(window, { opened: this.scrollHeight, isLoaded: this.querySelector("img")?.complete });
+    };
+  });
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  await visitor.set("Pictures", "2");
+  await visitor.generate();
+  await page.locator(".thumbnails button").nth(1).waitFor();
+  await page.getByLabel("Language").selectOption("de");
+  await page.locator(".thumbnails button").first().click();
+  const dialog = page.locator(".picture-dialog");
+  await page.waitForFunction(
+    () => /** @type {any} */ (document.querySelector(".picture-dialog img"))?.naturalWidth > 0,
+  );
+  const { opened, isLoaded } = await page.evaluate(() => {
+    const { opened, isLoaded } = /** @type {any} */ (window);
+    return { opened, isLoaded };
+  });
+  const sizes = [opened, await dialog.evaluate(({ scrollHeight }) => scrollHeight)];
+  const compare = dialog.getByRole("button", { name: "Vergleichen" });
+  await compare.click();
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll(".compare img")].every((image) => /** @type {any} */ (image).naturalWidth > 0),
+  );
+  sizes.push(await dialog.evaluate(({ scrollHeight }) => scrollHeight));
+  const inSight = await page.evaluate(() =>
+    [".compare", ".compare input", "[aria-pressed=true]"].map((part) => {
+      const { top, bottom } = /** @type {Element} */ (
+        document.querySelector(`.picture-dialog ${part}`)
+      ).getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    }),
+  );
+  return { isLoaded, sizes, inSight };
+}
+
 /** Draw on a page below the root of an ordinary server, which sends no headers of ours. @param {Stage} stage */
 export async function drawBelowTheRoot({ visitor, host, options }) {
   host.url = options.url;

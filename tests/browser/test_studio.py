@@ -102,6 +102,22 @@ def test_where_nothing_may_be_kept_the_page_says_so_and_draws(visit: Visit, line
     assert facts["complaints"] == []
 
 
+@pytest.fixture(scope="module")
+def compared(visit: Visit, linear_webgpu_bundle: Bundle) -> dict[str, Any]:
+    return visit("comparePicturesOnAPhone", linear_webgpu_bundle)
+
+
+def test_the_dialog_of_a_picture_has_its_size_before_the_picture_has_loaded(compared: dict[str, Any]):
+    assert not compared["isLoaded"]
+    assert len(set(compared["sizes"])) == 1  # as it opens, then, and with another picture over it
+
+
+def test_on_a_narrow_phone_compared_pictures_their_line_and_the_way_back_are_in_sight_together(
+    compared: dict[str, Any],
+):
+    assert compared["inSight"] == [True, True, True]
+
+
 @pytest.fixture
 def ordinary_host(tmp_path: Path, site: Path, linear_webgpu_bundle: Bundle) -> Iterator[str]:
     """The site in a folder of Python's own server, which sends no header of ours; yields its address."""

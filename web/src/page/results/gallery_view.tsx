@@ -2,7 +2,9 @@
 
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import type { Gallery } from "../state/gallery";
+import type { Size } from "../drawing/marks";
+import { readHeaderSize } from "../drawing/picture_header";
+import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
 import { bytesText } from "../text/engine_text";
@@ -16,7 +18,7 @@ interface Props {
 }
 
 export function GalleryView({ studio, gallery }: Props) {
-  const opened = useSignal<number | undefined>(undefined);
+  const opened = useSignal<{ readonly id: number; readonly size: Size | undefined } | undefined>(undefined);
   const list = useRef<HTMLUListElement>(null);
   const place = useRef(0);
   const pictures = gallery.pictures.value;
@@ -25,7 +27,11 @@ export function GalleryView({ studio, gallery }: Props) {
     return thumbnails[Math.min(place.current, thumbnails.length - 1)] ?? document.getElementById("generate");
   });
   if (pictures.length === 0 && gallery.trouble.value === undefined) return null;
-  const picture = pictures.find(({ id }) => id === opened.value);
+  const picture = pictures.find(({ id }) => id === opened.value?.id);
+  const open = async ({ id, png }: KeptPicture) => {
+    const size = await readHeaderSize(png).catch(() => undefined); // the browser may have lost the file
+    opened.value = { id, size };
+  };
   return (
     <section class="card gallery" aria-labelledby="gallery-title">
       <div class="card-head">
@@ -45,7 +51,7 @@ export function GalleryView({ studio, gallery }: Props) {
               aria-haspopup="dialog"
               onClick={() => {
                 place.current = i;
-                opened.value = entry.id;
+                void open(entry);
               }}
             >
               <Picture png={entry.png} label={entry.settings.prompt || t.value.withoutPrompt} />
@@ -59,6 +65,7 @@ export function GalleryView({ studio, gallery }: Props) {
           studio={studio}
           gallery={gallery}
           picture={picture}
+          size={opened.value?.size}
           onClose={() => {
             opened.value = undefined;
           }}

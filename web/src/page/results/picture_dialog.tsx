@@ -1,9 +1,10 @@
 /** A picture of the gallery in a dialog: how it was made, and what can be done with it. */
 
-import { type Signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { unitName } from "../controls/descriptions";
 import { saveFile } from "../drawing/canvas";
+import type { Size } from "../drawing/marks";
 import type { Gallery, KeptPicture } from "../state/gallery";
 import type { Studio } from "../state/studio";
 import { numberText, t } from "../text";
@@ -19,8 +20,14 @@ interface PictureProps {
   readonly picture: KeptPicture;
 }
 
-export function PictureDialog(props: PictureProps & { readonly onClose: () => void }) {
-  const { gallery, picture, onClose } = props;
+interface DialogProps extends PictureProps {
+  /** Of the picture, in pixels; undefined if its file does not tell it. */
+  readonly size: Size | undefined;
+  readonly onClose: () => void;
+}
+
+export function PictureDialog(props: DialogProps) {
+  const { gallery, picture, size, onClose } = props;
   const { settings, png, controls } = picture;
   const dialog = useRef<HTMLDialogElement>(null);
   const compares = useSignal(false);
@@ -29,20 +36,29 @@ export function PictureDialog(props: PictureProps & { readonly onClose: () => vo
   const other = controls[0] ?? gallery.pictures.value.find(({ id }) => id !== picture.id)?.png;
   return (
     <Dialog dialog={dialog} class="picture-dialog" label={label} onClose={onClose}>
-      {compares.value && other !== undefined ? (
-        <Compare before={other} after={png} />
-      ) : (
-        <div class="shown">
-          <Picture png={png} label={label} />
-        </div>
-      )}
+      <div class="view">
+        {compares.value && other !== undefined ? (
+          <Compare before={other} after={png} size={size} />
+        ) : (
+          <div class="shown">
+            <Picture png={png} label={label} size={size} />
+          </div>
+        )}
+        {other !== undefined && (
+          <button
+            type="button"
+            aria-pressed={compares.value}
+            onClick={() => {
+              compares.value = !compares.value;
+            }}
+          >
+            {t.value.compare}
+          </button>
+        )}
+      </div>
       <div class="facts">
         <Facts picture={picture} />
-        <Actions
-          {...props}
-          compares={other === undefined ? undefined : compares}
-          close={() => dialog.current?.close()}
-        />
+        <Actions {...props} close={() => dialog.current?.close()} />
       </div>
     </Dialog>
   );
@@ -63,13 +79,11 @@ function Facts({ picture: { settings, model, created } }: { picture: KeptPicture
 }
 
 interface ActionsProps extends PictureProps {
-  /** Whether another picture lies over this one; undefined without another one. */
-  readonly compares: Signal<boolean> | undefined;
   readonly close: () => void;
 }
 
 /** Most of them close the dialog: what they change is on the page below it. */
-function Actions({ studio, gallery, picture, compares, close }: ActionsProps) {
+function Actions({ studio, gallery, picture, close }: ActionsProps) {
   const { settings, png, id } = picture;
   const act = (action: () => unknown) => () => {
     close();
@@ -95,17 +109,6 @@ function Actions({ studio, gallery, picture, compares, close }: ActionsProps) {
           {t.value.sendToControl(units.length > 1 ? unitName(unit, units) : undefined)}
         </button>
       ))}
-      {compares !== undefined && (
-        <button
-          type="button"
-          aria-pressed={compares.value}
-          onClick={() => {
-            compares.value = !compares.value;
-          }}
-        >
-          {t.value.compare}
-        </button>
-      )}
       <button type="button" onClick={() => saveFile(png, fileName(settings))}>
         {t.value.download}
       </button>
