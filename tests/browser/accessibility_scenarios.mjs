@@ -106,6 +106,40 @@ function outputOrder(page) {
   );
 }
 
+/**
+ * While a picture waits for its model, in German, by the width of the window: the status's share of the progress bar's width,
+ * and the lines that its buttons take.
+ *
+ * @param {Stage} stage
+ */
+export async function readTheProgress({ visitor }) {
+  const { page } = visitor;
+  await page.route("**/params/*.bin", () => {}); // never answered
+  await visitor.open();
+  await page.getByLabel("Language").selectOption("de");
+  await page.getByRole("button", { name: "Malen", exact: true }).click();
+  await page.locator("#cancel").waitFor();
+  /** @type {Record<string, { share: number, lines: number[] }>} */
+  const bars = {};
+  for (const width of [320, 360, 768, 1024, 1440]) {
+    await page.setViewportSize({ width, height: 640 });
+    bars[width] = await page.evaluate(() => {
+      const lines = (/** @type {Element} */ element) => {
+        const range = new Range();
+        range.selectNodeContents(element);
+        return new Set([...range.getClientRects()].map(({ bottom }) => Math.round(bottom))).size;
+      };
+      const bar = /** @type {Element} */ (document.querySelector("#progress-bar"));
+      const buttons = [...bar.querySelectorAll("button")].filter((button) => button.checkVisibility());
+      const [status, row] = ["#status", ".row"].map(
+        (part) => /** @type {Element} */ (bar.querySelector(part)).clientWidth,
+      );
+      return { share: status / row, lines: buttons.map(lines) };
+    });
+  }
+  return { bars };
+}
+
 /** What has the focus after each step by keys, and what becomes of an address of a model, wrong and right. @param {Stage} stage */
 export async function goOnByKeys({ visitor }) {
   const { page } = visitor;

@@ -158,7 +158,10 @@ export async function comparePicturesOnAPhone({ visitor }) {
       return top >= 0 && bottom <= innerHeight;
     }),
   );
-  return { isLoaded, sizes, inSight };
+  const colors = await dialog
+    .getByRole("button", { name: /Vergleichen|Anderer Startwert/ })
+    .evaluateAll((buttons) => buttons.map((button) => getComputedStyle(button).color));
+  return { isLoaded, sizes, inSight, colors };
 }
 
 /** Draw on a page below the root of an ordinary server, which sends no headers of ours. @param {Stage} stage */

@@ -32,6 +32,14 @@ def test_axe_finds_no_violation_on_a_german_phone_with_a_model_of_classes(visit:
     assert on_4k["bottom"] <= 2160
 
 
+def test_the_progress_is_read_at_a_glance_at_any_width(visit: Visit, linear_webgpu_bundle: Bundle):
+    bars = visit("readTheProgress", linear_webgpu_bundle)["bars"]
+    assert len(bars) == 5
+    for width, bar in bars.items():
+        assert bar["share"] > 0.5, width
+        assert set(bar["lines"]) == {1}, width
+
+
 def test_who_uses_keys_goes_on_where_they_were(visit: Visit, linear_webgpu_bundle: Bundle):
     facts = visit("goOnByKeys", linear_webgpu_bundle)
     assert facts["undone"] == "Redo"  # "Undo", which was pressed, is off

@@ -118,6 +118,10 @@ def test_on_a_narrow_phone_compared_pictures_their_line_and_the_way_back_are_in_
     assert compared["inSight"] == [True, True, True]
 
 
+def test_what_can_be_done_with_a_picture_looks_as_other_buttons_do(compared: dict[str, Any]):
+    assert len(compared["colors"]) == 2 and len(set(compared["colors"])) == 1
+
+
 @pytest.fixture
 def ordinary_host(tmp_path: Path, site: Path, linear_webgpu_bundle: Bundle) -> Iterator[str]:
     """The site in a folder of Python's own server, which sends no header of ours; yields its address."""

@@ -22,7 +22,7 @@ export function ShareLink({ studio, models }: { studio: Studio; models: Models }
     }
   };
   return (
-    <button type="button" title={t.value.shareHelp} onClick={() => void copy()}>
+    <button type="button" class="share" title={t.value.shareHelp} onClick={() => void copy()}>
       {isCopied.value ? t.value.copied : t.value.share}
     </button>
   );
