@@ -71,7 +71,7 @@ function Facts({ picture: { settings, model, created } }: { picture: KeptPicture
       <p class="prompt-text">{settings.prompt}</p>
       <p>
         {t.value.facts(model, settings.numInferenceSteps, numberText(settings.guidanceScale), settings.seed)}
-        {"\u00a0· "}
+        {" · "}
         <time dateTime={date.toISOString()}>{date.toLocaleString(t.value.locale)}</time>
       </p>
     </>

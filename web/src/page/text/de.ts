@@ -258,7 +258,7 @@ export const de: Texts = {
     full: "Der Speicher des Browsers ist voll: Die neuesten Bilder sind nach dem Neuladen weg. Entfernen Sie einige, oder speichern Sie sie.",
   },
   facts: (model, steps, guidance, seed) =>
-    `${model}\u00a0· ${steps} ${steps === 1 ? "Schritt" : "Schritte"}\u00a0· Prompt-Gewicht ${guidance}\u00a0· Startwert ${seed}`,
+    `${model} · ${steps} ${steps === 1 ? "Schritt" : "Schritte"} · Prompt-Gewicht ${guidance} · Startwert ${seed}`,
   useAgain: "Wieder verwenden",
   varySeed: "Anderer Startwert",
   sendTo: { img2img: "Verändern", inpaint: "Teil neu malen" },

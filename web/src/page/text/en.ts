@@ -261,7 +261,7 @@ export const en = {
     full: "The browser's storage is full: the newest pictures are gone after a reload. Remove some, or download them.",
   },
   facts: (model: string, steps: number, guidance: string, seed: number) =>
-    `${model}\u00a0· ${steps} ${steps === 1 ? "step" : "steps"}\u00a0· guidance ${guidance}\u00a0· seed ${seed}`,
+    `${model} · ${steps} ${steps === 1 ? "step" : "steps"} · guidance ${guidance} · seed ${seed}`,
   useAgain: "Use again",
   varySeed: "Vary the seed",
   sendTo: { img2img: "Change it", inpaint: "Repaint a part" },
