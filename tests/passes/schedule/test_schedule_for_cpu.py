@@ -218,6 +218,12 @@ def allocated(mod: tvm.IRModule) -> list[tuple[int, ...]]:
     return found
 
 
+def test_narrow_micro_tiles_share_a_panel_whose_rows_are_whole_lines_of_the_cache() -> None:
+    target = Target(INSTRUCTION_SETS["x86-64-v3"].tvm_target)
+    mod = lower_and_schedule(of_two(relax.op.matmul, random(1, 2048, 8), random(8, 1280)), target)
+    assert (4, 8, 16) in allocated(mod), "four micro-tiles of 16 columns"
+
+
 def direct(depth: int, channels: int, kernel: int) -> tuple[tvm.IRModule, torch.Tensor, torch.Tensor]:
     """A convolution of an 8x8 picture as a model has it, its weights [C, kh, kw, N]; also picture and weights."""
     x, weight = random(1, depth, 8, 8), random(depth, kernel, kernel, channels)
