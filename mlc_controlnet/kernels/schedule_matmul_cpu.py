@@ -16,9 +16,9 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from mlc_controlnet.kernels.anchored import Anchored, anchor, extents, inline_weights
+from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, inline_weights, try_inline
 from mlc_controlnet.kernels.decoding import is_decoding
-from mlc_controlnet.kernels.integers import divisors
+from mlc_controlnet.kernels.integers import divisors, round_up
 from mlc_controlnet.kernels.registers_cpu import Registers, in_vectors, in_words, registers_of
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_in_place, params_of
 
@@ -28,6 +28,7 @@ ROWS_OF_A_TASK = 256  # so many repay packing a panel once more
 MOST_ROWS_OF_A_TASK = 512  # more would leave the second-level cache before the next panel wants them
 LINE, PANEL = 32, 64  # columns: float16 numbers of a line of the cache; of a panel of several micro-tiles at most
 TASKS = 32  # at least, where rows allow it: for ten tasks, eight cores need the time of two
+PADDING = 0.85  # of a tile's worth where rows are padded: the left operand is copied
 WORTH_A_THREAD = 1 << 16  # weights of few rows; with fewer, waking a thread costs more than the work
 
 
@@ -42,20 +43,30 @@ class MatmulTile:
 def default_tile(function: tirx.PrimFunc, registers: Registers) -> MatmulTile:
     """Return the tile with the most multiply-adds per load that fits into the registers with its operands."""
     rows, columns = _output_shape(function)
+
+    def multiply_adds_per_load(tile: MatmulTile) -> float:
+        loads = tile.rows + registers.filled_by(tile.columns)
+        used = registers.fullness(tile.columns) * rows / round_up(rows, tile.rows)
+        return used * tile.rows * tile.columns / loads * (PADDING if rows % tile.rows else 1)
+
     return max(
         (
             MatmulTile(tile_rows, tile_columns)
             for tile_columns in divisors(columns, 3 * registers.lanes)
-            for tile_rows in divisors(rows, registers.accumulators)
+            for tile_rows in _rows_of_tiles(rows, registers.accumulators)
             if tile_rows * registers.filled_by(tile_columns) <= registers.accumulators
         ),
-        key=lambda tile: (
-            registers.fullness(tile.columns)
-            * tile.rows
-            * tile.columns
-            / (tile.rows + registers.filled_by(tile.columns))
-        ),
+        key=multiply_adds_per_load,
     )
+
+
+def _rows_of_tiles(rows: int, most: int) -> list[int]:
+    """List divisors of `rows`, and for few rows what leaves at most an eighth of the last tile's idle."""
+    return [
+        size
+        for size in range(1, min(rows, most) + 1)
+        if rows % size == 0 or (rows < ROWS_OF_A_TASK and round_up(rows, size) * 7 <= rows * 8)
+    ]
 
 
 def tiles(function: tirx.PrimFunc, registers: Registers) -> list[MatmulTile]:
@@ -65,7 +76,7 @@ def tiles(function: tirx.PrimFunc, registers: Registers) -> list[MatmulTile]:
         return []
     return [
         MatmulTile(tile_rows, tile_columns)
-        for tile_rows in divisors(rows, registers.count - 2)
+        for tile_rows in _rows_of_tiles(rows, registers.count - 2)
         for tile_columns in divisors(columns, 4 * registers.lanes)
         if registers.count // 4 <= tile_rows * registers.filled_by(tile_columns) <= registers.count - 2
     ]
@@ -122,6 +133,7 @@ def _k_is_last(schedule: Schedule, found: Anchored) -> bool:
 
 def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Registers) -> None:
     k_is_last = _k_is_last(schedule, found)
+    weights = _copy_weights(schedule, found, tile)
     *batch, m, n = schedule.get_loops(found.epilogue)
     rows, columns = extents(schedule, [m, n])
     n, tile_of_panel, tile_n = schedule.split(n, [None, _tiles_of_panel(rows, columns, tile), tile.columns])
@@ -134,7 +146,6 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
     schedule.parallel(panel)
     in_vectors(schedule, tile_n, registers)
 
-    weights = schedule.cache_read(found.reduction, 1, "global", [found.reduction])
     decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
     inline_weights(schedule, found)
     schedule.compute_at(found.reduction, m, preserve_unit_loops=True)
@@ -160,6 +171,27 @@ def _packed(schedule: Schedule, found: Anchored, tile: MatmulTile, registers: Re
             in_words(schedule, column)
         else:
             in_vectors(schedule, column, registers)
+
+
+def _copy_weights(schedule: Schedule, found: Anchored, tile: MatmulTile) -> Block:
+    """Return the copy of the weights, yet to be placed, and pad the rows to whole tiles in a copy of the left operand.
+
+    Rows past the end are zeros, and their results are not written.
+    """
+    *batch, rows, _, _ = extents(schedule, schedule.get_loops(found.reduction))
+    if round_up(rows, tile.rows or rows) == rows:
+        return schedule.cache_read(found.reduction, 1, "global", [found.reduction])
+    for index in (0, 1):
+        schedule.cache_read(found.reduction, index, "global", [found.reduction])
+    schedule.pad_einsum(found.reduction, [*(1 for _ in batch), tile.rows, 1, 1])
+    for consumer in schedule.get_consumers(found.reduction):
+        try_inline(schedule, consumer)  # the crop, if the product is not the output
+    padded, weights = schedule.get_producers(found.reduction)
+    for copy in schedule.get_producers(padded):
+        schedule.compute_inline(copy)
+    *outer, _ = schedule.get_loops(padded)
+    schedule.parallel(schedule.fuse(*outer))
+    return weights
 
 
 def _tiles_of_panel(rows: int, columns: int, tile: MatmulTile) -> int:

@@ -224,6 +224,16 @@ def test_narrow_micro_tiles_share_a_panel_whose_rows_are_whole_lines_of_the_cach
     assert tasks(mod) == [1280 // 64 * 2048 // 512], "panels of four micro-tiles of 16 columns, by blocks of rows"
 
 
+@pytest.mark.parametrize("rows,padded", [(77, 78), (64, None), (257, None)], ids=str)
+def test_few_rows_are_padded_where_no_divisor_of_them_fills_the_registers(rows: int, padded: int | None) -> None:
+    """77 rows have tiles of 6, not of 11 by half as many columns. A copy of many rows would take what that saves."""
+    target = Target(INSTRUCTION_SETS["x86-64-v3"].tvm_target)
+    x, weight = random(1, rows, 48), random(48, 1280)
+    mod = lower_and_schedule(of_two(relax.op.matmul, x, weight), target)
+    copies = [shape for shape in allocated(mod) if shape[0] == 1 and shape[-1] == 48]
+    assert copies == ([] if padded is None else [(1, padded, 48)])
+
+
 def direct(depth: int, channels: int, kernel: int) -> tuple[tvm.IRModule, torch.Tensor, torch.Tensor]:
     """A convolution of an 8x8 picture as a model has it, its weights [C, kh, kw, N]; also picture and weights."""
     x, weight = random(1, depth, 8, 8), random(depth, kernel, kernel, channels)
