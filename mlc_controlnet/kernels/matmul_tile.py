@@ -26,8 +26,10 @@ there are fewer tiles. So a product takes a finer tile where that leaves less to
 128 threads share it, with 4 x 4 sums each: 32 x 64 numbers, 32 x 32 in two slices, 16 x 32 in four. Where both fill a
 GPU it takes 1.05 to 1.1 of the time, and it reads operands up to twice as often: the prediction leaves out what caches
 miss. Workgroup memory is busy for 0.9 of the time: a still smaller one would wait for it. In float32 4 x 8 do already:
-only workgroups of 32 threads, and 64 rows for 77, are divided. Packed weights keep tiles that decode them for more
-rows. Predicted by `tune`'s compilers, of the time of the coarser tile:
+only workgroups of 32 threads, and 64 rows for 77, are divided. Packed weights take none that decodes them for fewer
+rows, or for fewer columns where they are on the left: with 6 bits 1024x2560 by 2560x640 takes 0.92 on the W7900, and
+320x320 by a picture of 64x64 0.92; 4096x320 by 320x320 would take 1.00. Predicted by `tune`'s compilers, of the time of
+the coarser tile:
 
                                         W7900    W6800    RTX 4090
     float16    4096x320 by 320x320       0.93     0.96        0.84
@@ -42,6 +44,7 @@ rows. Predicted by `tune`'s compilers, of the time of the coarser tile:
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from mlc_controlnet.kernels.float16_sums import run_length
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two, round_up
@@ -69,6 +72,9 @@ LONGEST_STEP = 128
 LEAST_THREADS, MOST_THREADS = 16, 256
 
 
+Side = Literal["left", "right"]
+
+
 @dataclass(frozen=True)
 class Product:
     """[batch, rows, depth] by [depth, columns], or by [depth, 2, columns] if it is gated."""
@@ -80,7 +86,7 @@ class Product:
     dtype: str  # of the operands
     is_gated: bool = False
     transposes: bool = False  # the right operand has k last, and is turned as it is brought to workgroup memory
-    decodes: bool = False  # the weights are packed, and each workgroup decodes those that it needs
+    packed: Side | None = None  # the operand whose numbers each workgroup decodes for itself
 
     @property
     def item_bytes(self) -> int:
@@ -157,7 +163,7 @@ def choose_tile(product: Product) -> MatmulTile | None:
     if not has_tile(product.rows, product.columns):
         return None
     tile = _with_step(product, _half_tile(product) if product.dtype == "float16" else _single_tile(product))
-    if tile is None or product.is_gated or product.decodes:
+    if tile is None or product.is_gated:
         return tile
     best, least = tile, WORTH_ANOTHER_TILE
     for finer, factor in _finer_tiles(product, tile):
@@ -187,11 +193,17 @@ def _finer_tiles(product: Product, tile: MatmulTile) -> Iterator[tuple[MatmulTil
     for small, factor in FINER_TILES[product.dtype]:
         if product.columns % small.shape[1] == 0 and _fills_rows(product, small):
             finer = _with_step(product, small)
-            if finer is None or finer.threads < tile.threads:
+            if finer is None or finer.threads < tile.threads or _decodes_more(product, finer, tile):
                 continue
             squares = finer.shape[1] * finer.step // LANES**2
             if not product.transposes or squares >= finer.threads:
                 yield finer, factor
+
+
+def _decodes_more(product: Product, finer: MatmulTile, tile: MatmulTile) -> bool:
+    """Return whether packed weights would be decoded for fewer rows, or columns if they are on the left."""
+    side = {"left": 1, "right": 0}
+    return product.packed is not None and finer.shape[side[product.packed]] < tile.shape[side[product.packed]]
 
 
 def _times(product: Product, tile: MatmulTile, factor: float) -> list[float]:

@@ -52,6 +52,7 @@ from mlc_controlnet.kernels.float16_sums import sum_in_runs
 from mlc_controlnet.kernels.matmul_tile import (
     MatmulTile,
     Product,
+    Side,
     choose_tile,
     decisions_of,
     has_tile,
@@ -124,10 +125,18 @@ def _find(function: tirx.PrimFunc) -> _Found | None:
             continue
         (depth,) = extents(schedule, schedule.get_loops(found.reduction)[-1:])
         dtype = str(schedule.get(found.reduction).reads[0].source.dtype)
-        decodes = any(is_decoding(schedule.get(block)) for block in found.weights)
-        product = Product(math.prod(batch), rows, columns, depth, dtype, bool(gates), k_is_last[1], decodes)
+        packed = _packed_side(schedule, found)
+        product = Product(math.prod(batch), rows, columns, depth, dtype, bool(gates), k_is_last[1], packed)
         return _Found(schedule, found, k_is_last, product)
     return None
+
+
+def _packed_side(schedule: Schedule, found: Anchored) -> Side | None:
+    decoded = [schedule.get(block).writes[0].source for block in found.weights if is_decoding(schedule.get(block))]
+    left, right = (
+        any(operand.source.same_as(weight) for weight in decoded) for operand in schedule.get(found.reduction).reads
+    )
+    return "left" if left else "right" if right else None
 
 
 def _schedule(found: _Found, tile: MatmulTile) -> Schedule:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from mlc_controlnet.kernels import matmul_tile
 from mlc_controlnet.kernels.matmul_tile import (
     FINER_TILES,
     LANES,
@@ -87,13 +88,41 @@ UNEVEN = [
 ]
 
 
+def coarse_tile(product: Product) -> MatmulTile:
+    """The tile without any finer one to choose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matmul_tile, "FINER_TILES", {product.dtype: ()})
+        tile = choose_tile(product)
+    assert tile is not None
+    return tile
+
+
+@pytest.mark.parametrize(
+    ("product", "finer", "coarser"),
+    [
+        (Product(1, 1024, 640, 2560, "float16", packed="right"), (32, 32), (32, 64)),
+        (Product(1, 77, 24960, 768, "float16", packed="right"), (16, 64), (16, 32)),
+        (Product(1, 320, 4096, 320, "float16", transposes=True, packed="left"), (16, 64), (64, 64)),
+        (Product(1, 1280, 256, 1280, "float16", transposes=True, packed="left"), (16, 32), (32, 32)),
+        (Product(1, 4096, 320, 320, "float16", packed="right"), (64, 64), (64, 64)),
+        (Product(1, 256, 1280, 1280, "float16", packed="right"), (32, 32), (32, 32)),
+    ],
+    ids=str,
+)
+def test_a_finer_tile_decodes_packed_weights_for_no_fewer_of_the_other_operand(
+    product: Product, finer: tuple[int, int], coarser: tuple[int, int]
+) -> None:
+    tile = choose_tile(product)
+    assert tile is not None
+    assert (tile.shape, coarse_tile(product).shape) == (finer, coarser)
+
+
 @pytest.mark.parametrize(("dtype", "rows", "columns", "depth"), UNEVEN)
 def test_a_finer_tile_leaves_less_to_the_busiest_simd(dtype: str, rows: int, columns: int, depth: int) -> None:
-    """Less than the coarser tile, which packed weights keep, on one GPU at least, and more on none."""
+    """Less than the coarser tile, on one GPU at least, and more on none."""
     product = Product(1, rows, columns, depth, dtype)
-    finer, coarser = choose_tile(product), choose_tile(Product(1, rows, columns, depth, dtype, decodes=True))
+    finer, coarser = choose_tile(product), coarse_tile(product)
     assert finer is not None
-    assert coarser is not None
 
     def products(tile: MatmulTile) -> list[float]:
         of_a_thread = tile.rows * tile.columns / tile.slices
