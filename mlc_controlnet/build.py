@@ -336,7 +336,8 @@ def compare_with_torch(
             if not runs_here:
                 compared.append(model)
                 native = config.for_target("llvm")
-                if keeps_float16(model.dtype, native.target, named=False) and not model.merges:
+                is_narrowed = model.memory_dtype is not None or model.merges
+                if keeps_float16(model.dtype, native.target, named=False) and not is_narrowed:
                     model = keep_float16(model)
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references, drawn)

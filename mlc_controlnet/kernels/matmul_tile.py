@@ -202,8 +202,10 @@ def _finer_tiles(product: Product, tile: MatmulTile) -> Iterator[tuple[MatmulTil
 
 def _decodes_more(product: Product, finer: MatmulTile, tile: MatmulTile) -> bool:
     """Return whether packed weights would be decoded for fewer rows, or columns if they are on the left."""
-    side = {"left": 1, "right": 0}
-    return product.packed is not None and finer.shape[side[product.packed]] < tile.shape[side[product.packed]]
+    if product.packed is None:
+        return False
+    axis = 0 if product.packed == "right" else 1
+    return finer.shape[axis] < tile.shape[axis]
 
 
 def _times(product: Product, tile: MatmulTile, factor: float) -> list[float]:

@@ -220,13 +220,14 @@ def _multiply(schedule: Schedule, found: _Stages, task: Block, tile: WinogradTil
     (channels,) = extents(schedule, [into])
     of_tile, tile_of_tile = schedule.split(of_tile, [None, tile.tiles])
     channel, vector, lane = schedule.split(channel, [None, tile.vectors, registers.lanes])
-    step = task
+    step, first = task, into
     if tile.step < channels:
         step, into = schedule.split(into, [None, tile.step])
+        first = step
         schedule.reorder(step, row)
     schedule.reorder(row, column, channel, of_tile, into, tile_of_tile, vector, lane)
     _unrolled(schedule, tile_of_tile, vector, lane)
-    start = schedule.decompose_reduction(found.products, step if tile.step < channels else into)
+    start = schedule.decompose_reduction(found.products, first)
     _unrolled(schedule, *schedule.get_loops(start)[-3:])
     return step
 
