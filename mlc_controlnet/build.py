@@ -311,9 +311,9 @@ def compare_with_torch(
 ) -> Parity:
     """Measure each component against torch in float32, on this machine's processor.
 
-    A library for another target or processor cannot run here, so the same module is compiled for this processor and
-    takes its place. One that computes in float32 reads the weights in float16 meanwhile: the numbers are the same, in
-    half of the memory.
+    A library for another target or processor cannot run here. Unless one of the same module does, the module is
+    compiled for this processor and takes its place. One that computes in float32 reads the weights in float16
+    meanwhile: the numbers are the same, in half of the memory.
 
     Raises:
         ParityError: a component is below the threshold of its dtype.
@@ -325,19 +325,19 @@ def compare_with_torch(
         return config.weights_of(specs[name].name)
 
     parity: Parity = {}
-    compared: list[CapturedModel] = []  # with a library that takes the place of another
-    for library in libraries:
+    here = host_instruction_sets()
+    compared: list[CapturedModel] = []
+    for library in sorted(libraries, key=lambda one: one.description.instruction_set not in here):
         model = library.model
-        runs_here = library.description.instruction_set in host_instruction_sets()
+        runs_here = library.description.instruction_set in here
         if not runs_here and any(model is other for other in compared):
-            continue
+            continue  # another library of it ran, or one that took its place
+        compared.append(model)
         with tempfile.TemporaryDirectory() as folder:
             path = library.path
             if not runs_here:
-                compared.append(model)
                 native = config.for_target("llvm")
-                is_narrowed = model.memory_dtype is not None or model.merges
-                if keeps_float16(model.dtype, native.target, named=False) and not is_narrowed:
+                if keeps_float16(model.dtype, native.target, named=False) and not (model.memory_dtype or model.merges):
                     model = keep_float16(model)
                 path, _ = compile_library(model.module, "compared", model.dtype, native, Path(folder), shipped=False)
             measured = measure_parity(checkpoint, model, path, references, drawn)

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mlc_controlnet.build import build, for_browsers_that_hold, load_model, packs_control_loras
+import mlc_controlnet.build
+from mlc_controlnet.build import build, compare_with_torch, for_browsers_that_hold, load_model, packs_control_loras
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
 from mlc_controlnet.config import BuildConfig, WeightsOption
 from mlc_controlnet.errors import UserError
@@ -107,3 +108,39 @@ def test_control_loras_are_merged_where_the_unet_and_they_have_few_bits(
     weights = tuple(map(WeightsOption.parse, options))
     config = BuildConfig("circles", "llvm", ("float32",), tmp_path / "out", tmp_path, weights=weights)
     assert packs_control_loras(config) is packs
+
+
+@pytest.mark.parametrize(
+    "here,measured",
+    [
+        (("x86-64-v3", "x86-64-v4"), ["v3.so", "v4.so"]),
+        (("x86-64-v3",), ["v3.so"]),
+        (("aarch64",), ["in its place.so"]),
+    ],
+    ids=["with AVX-512", "without", "on another processor"],
+)
+def test_a_module_is_compared_where_a_library_of_it_runs(
+    here: tuple[str, ...], measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are in float16 already: they are not narrowed twice."""
+    model = SimpleNamespace(module=None, dtype="float32", memory_dtype="float16", merges={})
+    libraries = [
+        SimpleNamespace(path=Path(f"{short}.so"), description=SimpleNamespace(instruction_set=name), model=model)
+        for short, name in (("v4", "x86-64-v4"), ("v3", "x86-64-v3"))
+    ]
+    seen: list[str] = []
+
+    def measure(_checkpoint: object, _model: object, path: Path, *_: object) -> dict[str, float]:
+        seen.append(path.name)
+        return {"unet": 60.0}
+
+    monkeypatch.setattr(mlc_controlnet.build, "host_instruction_sets", lambda: here)
+    monkeypatch.setattr(mlc_controlnet.build, "compile_library", lambda *_, **__: (Path("in its place.so"), None))
+    monkeypatch.setattr(mlc_controlnet.build, "measure_parity", measure)
+    checkpoint = SimpleNamespace(call_specs={"unet": SimpleNamespace(name="unet")})
+    config = BuildConfig(
+        model="circles", target="llvm", dtypes=("float32",), out=Path("out"), tuning_db=Path("records")
+    )
+    parity = compare_with_torch(libraries, checkpoint, config, {}, None)
+    assert sorted(seen) == measured
+    assert parity == {"unet": {"float32": 60.0}}
