@@ -9,6 +9,7 @@
  *   --gpu   in Chromium, use the machine's GPU instead of the software adapter
  *
  *   --adapter  run no contest, but print as JSON on stdout the adapter that would be used
+ *   --instruction-set NAME  run no contest, but print as JSON on stdout whether this Node runs code of it
  *
  * A job with `threads` is a contest on the processor: in Chromium in a worker of a cross-origin isolated page, in Node on one
  * thread.
@@ -30,10 +31,17 @@ const { values: options } = parseArgs({
     host: { type: "string", default: "chromium" },
     gpu: { type: "boolean", default: false },
     adapter: { type: "boolean", default: false },
+    "instruction-set": { type: "string" },
   },
 });
 const web = resolve(import.meta.dirname, "..");
 const module = resolve(web, "..", "dist", "bench", "contest.js");
+const instructionSet = options["instruction-set"];
+if (instructionSet !== undefined) {
+  const { hasInstructionSet } = await import(pathToFileURL(module).href);
+  console.log(JSON.stringify({ host: `Node ${process.versions.node}`, runs: hasInstructionSet(instructionSet) }));
+  process.exit(0);
+}
 const peer = join(web, "node_modules", "onnxruntime-web", "dist");
 const job = options.adapter ? mkdtempSync(join(tmpdir(), "contest-")) : resolve(/** @type {string} */ (options.job));
 /** @type {Pick<import("./contest/job.ts").Job, "threads">} */

@@ -34,6 +34,7 @@ from mlc_controlnet.bench.operations.web_contest import (
     ContestOutcome,
     Rules,
     build_contest_module,
+    check_node,
     find_adapter,
     note_on,
     peer_version,
@@ -189,6 +190,8 @@ def measure_on_browser_processor(settings: ContestSettings, folder: Path, log: L
     """Measure our library against onnxruntime-web, both in WebAssembly. folder: for intermediate files."""
     assert settings.cpu is not None
     build_contest_module()
+    if settings.host == "node":
+        check_node(settings.cpu)
     (dtype,) = BROWSER_PROCESSOR.dtypes
     threads = 1 if settings.threads is None else settings.threads
     cases = settings.cases(True, dtype)

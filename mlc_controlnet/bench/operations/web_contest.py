@@ -24,6 +24,7 @@ from mlc_controlnet.bundle.json_record import from_json
 from mlc_controlnet.compile.library import plan_library, write_library
 from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.errors import UserError
+from mlc_controlnet.instruction_sets import BROWSER_INSTRUCTION_SETS
 from mlc_controlnet.locations import TUNING_DB, WEB
 
 ALIGNMENT = 16
@@ -106,6 +107,15 @@ def find_adapter(host: str, gpu: bool) -> Adapter:
     """Return the adapter that a contest on `host` uses. The contest's shapes and dtype depend on it."""
     with_options = ["--host", host, *(["--gpu"] if gpu else []), "--adapter"]
     return from_json(Adapter, json.loads(_node(with_options, capture=True)), "the adapter")
+
+
+def check_node(instruction_set: str) -> None:
+    """Raise UserError unless this machine's Node runs code of one of BROWSER_INSTRUCTION_SETS."""
+    found = json.loads(_node(["--instruction-set", instruction_set], capture=True))
+    if not found["runs"]:
+        lacks = f"{found['host']}, which lacks {BROWSER_INSTRUCTION_SETS[instruction_set].description}"
+        remedy = "update Node, or pass --cpu wasm-simd128 or --host chromium"
+        raise UserError(f"--cpu {instruction_set}", lacks, "a Node that has it: 22.12 or newer", remedy)
 
 
 def run_web_contest(cases: Cases, rules: Rules, folder: Path, log: Log) -> ContestOutcome:

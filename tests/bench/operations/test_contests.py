@@ -1,6 +1,7 @@
 """Contests on the smallest operations: against onnxruntime-web on SwiftShader, and against torch."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from mlc_controlnet.bench.operations.onnx_runtimes import ONNXRUNTIME, OPENVINO
 from mlc_controlnet.bench.operations.operations import matmul
 from mlc_controlnet.bench.operations.torch_peers import COMPILED, EAGER
 from mlc_controlnet.bench.operations.turns import CaseOutcome
+from mlc_controlnet.bench.operations.web_contest import check_node
 from mlc_controlnet.bench.operations.work import Work
 from mlc_controlnet.bench.own_process import ProcessFailed
 from mlc_controlnet.cli.main import main
@@ -111,6 +113,28 @@ def test_an_operation_runs_on_a_browsers_processor(tmp_path: Path, monkeypatch: 
     for row in figures.rows:
         assert row.ours_db >= 60 and row.note == ""  # which would say that the peer is wrong
         assert all(len(times.wall_ms) == 2 and min(times.wall_ms) > 0 for times in row.times.values())
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (ROOT / "web/node_modules/onnxruntime-web").exists(),
+    reason="needs Node and `npm ci` in web/",
+)
+def test_a_node_without_an_instruction_set_is_told_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = tmp_path / "without.mjs"  # as Node 20 lacks relaxed SIMD
+    without.write_text("WebAssembly.validate = () => false;")
+    monkeypatch.setattr("mlc_controlnet.bench.operations.web_contest.NODE", ("node", "--import", without.as_uri()))
+    assert main(["bench", "kernels", "--host", "node", "--cpu", "wasm-relaxed-simd"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"error: --cpu wasm-relaxed-simd: got Node \d+\.\d+\.\d+, which lacks WebAssembly's relaxed SIMD, "
+        r"wanted a Node that has it: 22\.12 or newer; update Node, or pass --cpu wasm-simd128 or --host chromium",
+        line,
+    )
+    monkeypatch.undo()
+    check_node("wasm-simd128")  # which every Node has that can run the contest
 
 
 @pytest.fixture(scope="module")

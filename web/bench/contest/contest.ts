@@ -9,6 +9,7 @@ import type { CaseOutcome, Job, Outcome } from "./job";
 import { openOnProcessor } from "./processor_arena";
 import { openOnWebgpu } from "./webgpu_arena";
 
+export { hasInstructionSet } from "../../src/engine/processor";
 export { findAdapter } from "./webgpu_arena";
 
 /**
