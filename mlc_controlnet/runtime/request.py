@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+IMAGE_STRENGTH = 0.8  # diffusers' default for a picture without a mask
+
 
 @dataclass(frozen=True)
 class Option:
@@ -305,9 +307,9 @@ class Settings:
     )
     strength: float = _option(
         "with --image: the share of the steps that run on the noised picture; 0 keeps it, 1 draws a new one (default: "
-        "0.8; with a mask 1)",
+        f"{IMAGE_STRENGTH}; with a mask 1)",
         check_strength,
-        lambda manifest, request: 0.8 if request.image is not None and request.mask_image is None else 1.0,
+        lambda manifest, request: IMAGE_STRENGTH if request.image is not None and request.mask_image is None else 1.0,
     )
     mask_blur: float = _option(
         "softness of the mask's edge in its pixels, 0 to 256 (default: 0)",

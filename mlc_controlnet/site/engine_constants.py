@@ -20,7 +20,7 @@ from mlc_controlnet.runtime.hires import HIRES_STRENGTH
 from mlc_controlnet.runtime.inpainting import MASK_THRESHOLD
 from mlc_controlnet.runtime.mask_options import MASKED_CONTENTS, MAX_MASK_BLUR
 from mlc_controlnet.runtime.option_checks import CONTROL_MODES, MAX_PIXELS, MAX_SEED, UPSCALE_MODES
-from mlc_controlnet.runtime.request import OPTIONS
+from mlc_controlnet.runtime.request import IMAGE_STRENGTH, OPTIONS
 from mlc_controlnet.runtime.webui_names import CONTROL_MODES as WEBUI_CONTROL_MODES
 from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
 
@@ -46,6 +46,7 @@ CONSTANTS = (
     ("MASKED_CONTENTS", MASKED_CONTENTS, "What a repainted part starts from, in sd-webui's order."),
     ("MAX_MASK_BLUR", MAX_MASK_BLUR, "The largest standard deviation, in pixels, of a mask's blur."),
     ("UPSCALE_MODES", UPSCALE_MODES, "The ways to resample latents, the default first."),
+    ("IMAGE_STRENGTH", IMAGE_STRENGTH, "The share of the steps that changes a whole picture, unless told otherwise."),
     ("HIRES_STRENGTH", HIRES_STRENGTH, "The share of the steps that hires fix runs, unless told otherwise."),
     ("MIN_SIDE", MIN_SIDE, "The least pixels on a side of a picture: one latent cell."),
     ("MAX_PIXELS", MAX_PIXELS, "The largest number in a time id of Stable Diffusion XL."),

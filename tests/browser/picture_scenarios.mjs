@@ -37,6 +37,31 @@ export async function takeStills({ visitor }) {
   return { control, photo, onMeanwhile, focused, end };
 }
 
+/** Say how much of a picture changes, and leave it open again. @param {Stage} stage */
+export async function sayHowMuchChanges({ visitor }) {
+  const { page } = visitor;
+  await visitor.open();
+  await visitor.waitFor("Ready");
+  const begin = (/** @type {string} */ name) => page.getByRole("radio", { name, exact: true }).check({ force: true });
+  const change = page.getByRole("spinbutton", { name: "Change", exact: true });
+  /** @type {Record<string, string>} */
+  const shown = {};
+  await begin("A picture");
+  shown.first = await change.inputValue();
+  await change.press("ArrowUp");
+  shown.stepped = await change.inputValue();
+  await change.fill("");
+  shown.emptied = await change.inputValue();
+  await change.press("Tab");
+  shown.left = await change.inputValue();
+  await begin("A part of a picture");
+  shown.repainted = await change.inputValue();
+  await change.fill("0.6");
+  await begin("A picture");
+  shown.chosen = await change.inputValue();
+  return { shown };
+}
+
 /** Ask for a camera that is refused, or that is not there; then draw. @param {Stage} stage */
 export async function askForACameraInVain({ visitor, options }) {
   const { page } = visitor;

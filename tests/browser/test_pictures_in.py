@@ -51,6 +51,19 @@ def test_a_pen_draws_as_hard_as_it_presses_and_a_finger_draws(visit: Visit, line
     assert light["finger"] == pytest.approx(light["firmly"], rel=0.01)  # half of the pressure is that of a normal hand
 
 
+def test_how_much_of_a_picture_changes_is_shown_before_it_is_chosen(visit: Visit, linear_webgpu_bundle: Bundle):
+    facts = visit("sayHowMuchChanges", linear_webgpu_bundle)
+    assert facts["shown"] == {
+        "first": "0.8",
+        "stepped": "0.85",
+        "emptied": "",  # while somebody types in it
+        "left": "0.8",
+        "repainted": "1",
+        "chosen": "0.6",
+    }
+    assert facts["complaints"] == []
+
+
 def test_the_camera_is_on_only_while_its_dialog_is_open(stills: dict[str, Any]):
     """The scenario waits for it to go out, after each still and after Escape."""
     assert stills["onMeanwhile"] == 1

@@ -33,6 +33,9 @@ export const MAX_MASK_BLUR = 256;
 /** The ways to resample latents, the default first. */
 export const UPSCALE_MODES = ["bilinear", "nearest", "nearest-exact", "bicubic"] as const;
 
+/** The share of the steps that changes a whole picture, unless told otherwise. */
+export const IMAGE_STRENGTH = 0.8;
+
 /** The share of the steps that hires fix runs, unless told otherwise. */
 export const HIRES_STRENGTH = 0.7;
 

@@ -8,7 +8,7 @@
  */
 
 import type { FloatArray } from "./components.ts";
-import { HIRES_STRENGTH, MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constants.ts";
+import { HIRES_STRENGTH, IMAGE_STRENGTH, MAX_SEED, OPTION_NAMES, UPSCALE_MODES } from "./constants.ts";
 import { checkKeys } from "./known_keys.ts";
 import type { UpscaleMode } from "./latents.ts";
 import type { Manifest } from "./manifest.ts";
@@ -242,7 +242,7 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   deepcacheInterval: { check: checkInteger, default: () => 1 },
   strength: {
     check: checkStrength,
-    default: (_, { image, maskImage }) => (image != null && maskImage == null ? 0.8 : 1),
+    default: (_, { image, maskImage }) => (image != null && maskImage == null ? IMAGE_STRENGTH : 1),
   },
   maskBlur: { check: checkMaskBlur, default: () => 0 },
   paddingMaskCrop: { check: checkPaddingMaskCrop, default: () => null },

@@ -9,7 +9,7 @@ import { startWorker } from "./start_worker.ts";
 
 // Not from "../engine/index.ts": that would put the whole runtime, which only the worker needs, into the page's script.
 export { gigabytes } from "../engine/byte_text.ts";
-export { MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
+export { IMAGE_STRENGTH, MASK_THRESHOLD, OPTION_NAMES } from "../engine/constants.ts";
 export { detect } from "../engine/detect.ts";
 export { codeOf, isAbort, UserError } from "../engine/errors.ts";
 export type * from "../engine/index.ts";

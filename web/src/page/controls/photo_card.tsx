@@ -1,5 +1,6 @@
 /** The photo of img2img and inpainting, with the mask's brush. */
 
+import { IMAGE_STRENGTH } from "../../worker";
 import { CameraButton } from "../camera/camera_button";
 import { BoardView } from "../drawing/board_view";
 import { openPhoto, placeOnBoard, takePicture } from "../state/files";
@@ -126,7 +127,14 @@ function PhotoFields({ studio: { request } }: { studio: Studio }) {
   return (
     <>
       <div class="numbers">
-        <NumberField label={options.strength} value={request.strength} min={0} max={1} step={0.05} />
+        <NumberField
+          label={options.strength}
+          value={request.strength}
+          min={0}
+          max={1}
+          step={0.05}
+          otherwise={request.mode.value === "inpaint" ? 1 : IMAGE_STRENGTH}
+        />
         {request.mode.value === "inpaint" && (
           <NumberField label={options.maskBlur} value={request.maskBlur} min={0} max={256} />
         )}

@@ -1,6 +1,6 @@
 /** Fields that show and set a signal. */
 
-import type { Signal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import { useId } from "preact/hooks";
 import { numberText } from "../text";
 
@@ -11,15 +11,20 @@ interface NumberFieldProps {
   readonly min?: number;
   readonly max?: number;
   readonly step?: number;
+  /** What counts as long as no value is set. */
+  readonly otherwise?: number;
 }
 
-/** A number that may be left empty: the bundle then decides. */
-export function NumberField({ label, help, value, min, max, step = 1 }: NumberFieldProps) {
+/** A number that may be left empty: the bundle then decides. A field that knows how shows it, once nobody types in it. */
+export function NumberField({ label, help, value, min, max, step = 1, otherwise }: NumberFieldProps) {
   const id = useId();
+  const isEmptied = useSignal(false);
   const read = ({ currentTarget }: { currentTarget: HTMLInputElement }) => {
     const { value: text, valueAsNumber } = currentTarget;
     value.value = text === "" ? undefined : valueAsNumber;
+    isEmptied.value = text === "";
   };
+  const unset = isEmptied.value ? undefined : otherwise;
   return (
     <div class="field">
       <label for={id}>{label}</label>
@@ -29,8 +34,11 @@ export function NumberField({ label, help, value, min, max, step = 1 }: NumberFi
         min={min}
         max={max}
         step={step}
-        value={value.value ?? ""}
+        value={value.value ?? unset ?? ""}
         onInput={read}
+        onBlur={() => {
+          isEmptied.value = false;
+        }}
         aria-describedby={help && `${id}-help`}
       />
       {help && <small id={`${id}-help`}>{help}</small>}
