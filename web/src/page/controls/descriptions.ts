@@ -11,6 +11,13 @@ export function kindName({ kind, controlnet }: ControlUnit): string {
   return kind.value === "" || known === undefined ? (known ?? controlnet.value) : known;
 }
 
+/** What a model's control images of a kind show. A ControlNet's own name stands for itself, if it says anything. */
+export function kindText(kind: string): string {
+  const { kinds } = t.value;
+  if (/^(controlnet(_\d+)?)?$/.test(kind)) return kinds[""]; // so a build names one whose file tells nothing
+  return kinds[kind as keyof typeof kinds] ?? kind;
+}
+
 /** The name that tells a unit from the others: what its control image shows, with its place among those that show the same. */
 export function unitName(unit: ControlUnit, units: readonly ControlUnit[]): string {
   const name = kindName(unit);

@@ -3,6 +3,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { keptBundle, keptBytes, purgeBundle } from "../../worker";
+import { kindText } from "../controls/descriptions";
 import type { Models } from "../state/models";
 import type { Studio } from "../state/studio";
 import { t } from "../text";
@@ -121,9 +122,8 @@ function ModelCard({ studio, models, model, onChosen }: CardProps) {
 }
 
 function describe({ kinds, sizes, licence }: Model): string {
-  const names = kinds.map((kind) => (t.value.kinds as Record<string, string>)[kind] ?? kind);
   const size = sizes.map(([width, height]) => `${width}×${height}`);
-  return [names.join(", "), size.join(", "), licence].filter((part) => part !== "").join(" · ");
+  return [kinds.map(kindText).join(", "), size.join(", "), licence].filter((part) => part !== "").join(" · ");
 }
 
 function cost({ bytes, memoryBytes, steps }: Model, kept: Kept, seconds: number | undefined): string {

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
-import { unitName } from "../../../src/page/controls/descriptions";
+import { kindText, unitName } from "../../../src/page/controls/descriptions";
 import { Studio } from "../../../src/page/state/studio";
+import { language } from "../../../src/page/text";
 import { de } from "../../../src/page/text/de";
 import { en } from "../../../src/page/text/en";
 import { LINES, makeManifest } from "../../engine/sample_bundle";
@@ -25,6 +26,14 @@ test("units of one kind have numbers, which close up when one is removed", () =>
   expect(namesOf(studio)).toEqual(["Canny edges 1", "Depth", "Canny edges 2", "Canny edges 3"]);
   studio.removeControl(studio.controls.value[0]);
   expect(namesOf(studio)).toEqual(["Depth", "Canny edges 1", "Canny edges 2"]);
+});
+
+test("the list of models calls kinds as units are called, in the page's language, and keeps names that say something", () => {
+  const kinds = ["", "controlnet", "controlnet_2", "canny", "controlnet_of_mine"];
+  language.value = "de";
+  expect(kinds.map(kindText)).toEqual(["Umriss", "Umriss", "Umriss", "Canny-Kanten", "controlnet_of_mine"]);
+  language.value = "en";
+  expect(kinds.map(kindText).slice(1, 4)).toEqual(["Outline", "Outline", "Canny edges"]);
 });
 
 test("a picture of the gallery goes to a unit by its name, and to one that is alone without", () => {
