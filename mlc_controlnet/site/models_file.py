@@ -39,7 +39,7 @@ class ModelEntry:
         picture: an address below the site; "" without one.
         kinds: what its control images show, one for each ControlNet: a kind if it is known, else the name.
         sizes: width and height of its pictures, in pixels; the first is the default.
-        bytes: what a browser fetches: all files but the libraries, and the largest of these.
+        bytes: what a browser fetches: weights, tokenizers, samplers and the largest of the libraries.
         memory_bytes: of GPU memory, in the modes resident and reduced, of its most modest library.
         needs: the WebGPU features that all of its libraries need.
         steps: denoising steps of a picture, unless told otherwise.
@@ -74,7 +74,8 @@ def describe_model(manifest: Manifest, path: str, picture: str = "", listing: Li
     listing = Listing() if listing is None else listing
     libraries = {library.file for library in manifest.libraries}
     sizes = {entry.path: entry.bytes for entry in manifest.files}
-    shared = sum(size for name, size in sizes.items() if name not in libraries)
+    tokenizers = {tokenizer.file for tokenizer in (manifest.tokenizer, *manifest.more_tokenizers)}
+    shared = {*manifest.params.shards, *tokenizers, manifest.samplers.file}  # twin: web/src/engine/own_bundle.ts
     needs = set.intersection(*(set(library.required_features) for library in manifest.libraries))
     plans = [manifest.memory[library.file] for library in manifest.libraries]
     return ModelEntry(
@@ -83,7 +84,7 @@ def describe_model(manifest: Manifest, path: str, picture: str = "", listing: Li
         picture=picture,
         kinds=tuple(controlnet.kind or controlnet.name for controlnet in manifest.controlnets),
         sizes=tuple((width, height) for height, width in manifest.sizes),
-        bytes=shared + max(sizes[name] for name in libraries),
+        bytes=sum(sizes[name] for name in shared) + max(sizes[name] for name in libraries),
         memory_bytes={
             "resident": min(plan.resident.peak_bytes for plan in plans),
             "reduced": min(plan.reduced.peak_bytes for plan in plans),
