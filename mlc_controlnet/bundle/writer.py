@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,7 @@ class BundleWriter:
         with self._explain_full_disk():
             self._partial.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self._partial, self.target)
+        self._discard = weakref.finalize(self, _discard, self._partial, self.target)  # also where the process ends
         for leftover in self._partial.iterdir():  # of a build that was killed
             remove(leftover)
         restore_folder(self.target)
@@ -53,8 +55,7 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        restore_folder(self.target)
+        self._discard()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -132,6 +133,11 @@ class BundleWriter:
     def _note(self, path: str, size: int, sha256: str) -> FileEntry:
         self._files[path] = FileEntry(path, size, sha256)
         return self._files[path]
+
+
+def _discard(partial: Path, target: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    restore_folder(target)
 
 
 def _is_bundle(folder: Path) -> bool:

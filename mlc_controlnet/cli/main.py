@@ -4,21 +4,16 @@ Exit codes: 0 done, 2 a mistake of the user's (one line on stderr), 1 a failure 
 """
 
 import argparse
-import contextlib
 import importlib
 import io
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
+from collections.abc import Callable, Sequence
 
 from mlc_controlnet import __version__
+from mlc_controlnet.cli.interrupt import INTERRUPTED, noted_interrupt
 from mlc_controlnet.errors import UserError, explain
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 COMMANDS = {
     "build": "compile a model into a bundle, for WebGPU or for this machine",
@@ -37,6 +32,10 @@ COMMANDS = {
 # drawing a picture needs none of it. An option or subcommand that does need it sets `needs_torch`.
 WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve", "engine"})
 
+# Commands that Ctrl-C ends although a call into TVM or torch still runs. They start no processes that outlive them, and
+# nothing that they write is there before it is whole.
+ENDED_AT_ONCE = frozenset({"build", "generate", "parity", "sources"})
+
 
 def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     """Run one command and return its exit code.
@@ -53,12 +52,12 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
     # diffusers asks transformers for image processors that nothing here uses, and those complain without torchvision.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     run: Callable[[argparse.Namespace], None] = options.run
-    with _noted_interrupt() as interrupted:
+    with noted_interrupt(owns_process and options.command in ENDED_AT_ONCE) as interrupt:
         try:
             run(options)
         except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt) or interrupted.is_set():
-                print("interrupted", file=sys.stderr)
+            if isinstance(error, KeyboardInterrupt) or interrupt.is_noted:
+                interrupt.tell()
                 return INTERRUPTED
             told = error if isinstance(error, UserError) else explain(error)
             if told is None:
@@ -66,29 +65,6 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
             print(f"error: {told}", file=sys.stderr)
             return 2
     return 0
-
-
-@contextlib.contextmanager
-def _noted_interrupt() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets, besides raising KeyboardInterrupt.
-
-    TVM makes a RuntimeError without a text of a KeyboardInterrupt that is raised in a pass which it called.
-    """
-    interrupted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
-        yield interrupted  # a process in the background ignores Ctrl-C, and goes on to do so
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.default_int_handler(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def console() -> None:
