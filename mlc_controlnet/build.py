@@ -52,6 +52,7 @@ from mlc_controlnet.export.latent_preview import fit_latent_preview
 from mlc_controlnet.export.params import write_params
 from mlc_controlnet.export.sampler_descriptions import check_samplers, default_sampler, describe_samplers
 from mlc_controlnet.export.weight_residency import plan_residency
+from mlc_controlnet.files import check_writable_folder
 from mlc_controlnet.instruction_sets import host_instruction_sets
 from mlc_controlnet.locations import THIRD_PARTY_LICENSES
 from mlc_controlnet.machine import give_back_freed_memory, set_up_threads
@@ -90,6 +91,8 @@ def build(config: BuildConfig) -> Bundle:
     give_back_freed_memory()
     check_device(config.target)
     find_records(config, None)
+    if config.dump_ir is not None:
+        check_writable_folder(config.dump_ir, "--dump-ir")
     stage = StageLog(config)
     with BundleWriter(config.out) as writer, tempfile.TemporaryDirectory() as folder, Background() as background:
         with stage("load the model"):

@@ -401,13 +401,13 @@ class BuildConfig:
         return TARGETS[self.target]
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width of `WIDTHxHEIGHT`, in pixels.
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """Return height and width of `WIDTHxHEIGHT`, in pixels. option: that is named in errors.
 
     Raises:
         UserError: the text is not of this form.
     """
     size = re.fullmatch(r"([0-9]{1,5})[xX×]([0-9]{1,5})", text.strip())
     if size is None:
-        raise UserError("--size", repr(text), "WIDTHxHEIGHT in pixels", "write for example --size 512x768")
+        raise UserError(option, repr(text), "WIDTHxHEIGHT in pixels", f"write for example {option} 512x768")
     return int(size[2]), int(size[1])

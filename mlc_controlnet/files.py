@@ -110,6 +110,35 @@ def check_replaceable(folder: Path, is_older: bool, kind: str, subject: str | No
         raise UserError(subject, got, wanted, "choose another")
 
 
+def check_writable_folder(folder: Path, subject: str) -> None:
+    """Raise UserError if no file can be written into `folder`, which need not exist yet. Call it before long work.
+
+    subject: of the message, such as an option.
+    """
+    place = folder.absolute()
+    there = next(parent for parent in (place, *place.parents) if parent.exists())
+    if not there.is_dir():
+        raise UserError(subject, f"{folder}, where {there} is a file", "a folder", "choose another")
+    _check_access(there, f"{subject} {folder}")
+
+
+def check_writable_file(path: Path, subject: str) -> None:
+    """Raise UserError if no file can be written at `path`, whose folder must exist. Call it before long work.
+
+    subject: of the message, with the path.
+    """
+    if path.is_dir():
+        raise UserError(subject, "a folder", "a file name", "add a file name")
+    if not path.parent.is_dir():
+        raise UserError(subject, f"no folder {path.parent}", "an existing folder", "create it first")
+    _check_access(path.parent, subject)
+
+
+def _check_access(folder: Path, subject: str) -> None:
+    if not os.access(folder, os.W_OK):
+        raise UserError(subject, f"no right to write in {folder}", "a writable folder", "choose another")
+
+
 @contextlib.contextmanager
 def locked(lock: Path, wait: bool) -> Iterator[bool]:
     """Hold the lock that the file `lock` stands for while the block runs. Yields whether this process holds it.

@@ -8,6 +8,8 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import (
     append_line,
     check_replaceable,
+    check_writable_file,
+    check_writable_folder,
     locked,
     remove,
     whole_file,
@@ -175,3 +177,29 @@ def test_a_link_and_the_folder_that_one_is_in_can_be_replaced(tmp_path: Path, mo
     check_replaceable(Path("other"), is_older=False, kind="a bundle")
     monkeypatch.chdir(tmp_path / "folder")
     check_replaceable(Path(), is_older=False, kind="a bundle")
+
+
+def test_a_place_to_write_in_is_a_folder_or_becomes_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for free in (tmp_path, tmp_path / "new", tmp_path / "new" / "deeper"):
+        check_writable_folder(free, "--out")
+    for taken in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=rf"--out: got {taken}, where {tmp_path}/file is a file, wanted a folder"):
+            check_writable_folder(taken, "--out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_to_write_needs_its_folder(tmp_path: Path) -> None:
+    check_writable_file(tmp_path / "new.json", "--raw")
+    with pytest.raises(UserError, match=r"--raw: got a folder, wanted a file name"):
+        check_writable_file(tmp_path, "--raw")
+    with pytest.raises(UserError, match=r"--raw: got no folder .*none, wanted an existing folder"):
+        check_writable_file(tmp_path / "none" / "new.json", "--raw")
+
+
+def test_a_place_without_the_right_to_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # an administrator has every right
+    with pytest.raises(UserError, match=r"--out .*new: got no right to write in .*, wanted a writable folder"):
+        check_writable_folder(tmp_path / "new", "--out")
+    with pytest.raises(UserError, match=r"--raw: got no right to write in "):
+        check_writable_file(tmp_path / "new.json", "--raw")

@@ -345,7 +345,7 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
         prompt_chunks=options.prompt_chunks,
         cached_branch=options.deepcache,
         tiles_vae=options.vae_tiling is not None,
-        vae_tile=parse_size(options.vae_tiling) if options.vae_tiling else None,
+        vae_tile=parse_size(options.vae_tiling, "--vae-tiling") if options.vae_tiling else None,
         dump_ir=options.dump_ir,
         controlnets=tuple(ControlNetOption.parse(text) for text in options.controlnet),
         vae=options.vae,
@@ -364,7 +364,10 @@ def resolve(options: argparse.Namespace) -> BuildConfig:
 def _calibration(options: argparse.Namespace) -> CalibrationOption | None:
     if options.calibrate is not None:
         from mlc_controlnet.calibration.prompts import read_prompts
+        from mlc_controlnet.images.read import read_image
 
+        for path in options.calibrate_image:
+            read_image(path, "--calibrate-image")  # it is used when the model is loaded
         return CalibrationOption(read_prompts(options.calibrate), tuple(options.calibrate_image))
     if options.calibrate_image:
         raise UserError("--calibrate-image", "no --calibrate", "prompts beside it", "pass --calibrate PROMPTS")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.files import check_writable_folder
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets, host_machine, without_any
 from mlc_controlnet.locations import DIST, IS_CHECKOUT, TUNING_DB
 
@@ -121,6 +122,7 @@ def run(options: argparse.Namespace) -> None:
         print("\n".join(merge_all(options.merge, options.out, options.command_line)))
         return
     runner = check_options(options)
+    check_writable_folder(options.out, "--out")
 
     from mlc_controlnet.passes.schedule.tuning_records import MEASURED
     from mlc_controlnet.tuning.recheck import recheck

@@ -19,6 +19,7 @@ from mlc_controlnet.compile.library import tvm_target
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import DTYPES, TARGETS
 from mlc_controlnet.errors import check_one_of
+from mlc_controlnet.files import check_writable_folder
 from mlc_controlnet.passes.check.check_webgpu_limits import KernelFacts, measure_kernel
 from mlc_controlnet.passes.pipeline import Pipeline, clean
 from mlc_controlnet.toolchain.gpu_compilers import no_compiler
@@ -92,6 +93,7 @@ def write_source(target_name: str, model: str, dtype: str, folder: Path, compone
         *(("--component", name, COMPONENTS) for name in components),
     ):
         check_one_of(option, value, allowed)
+    check_writable_folder(folder, "--out")
     target = tvm_target(TARGETS[target_name])
     checkpoint = load_checkpoint(find_model(model, components), components=components)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ Twin: web/src/engine/png.ts.
 """
 
 import io
-import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.files import whole_file
+from mlc_controlnet.files import check_writable_file, whole_file
 
 PARAMETERS = "parameters"  # Stable Diffusion web UI's text, which it writes as Pillow chooses: Latin-1 if that will do
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -25,12 +24,7 @@ def check_output_path(path: Path) -> None:
     """Raise UserError if no PNG file can be written at `path`. Call it before any work is done."""
     if path.suffix.lower() != ".png":
         raise UserError(f"output {path}", f"the suffix {path.suffix!r}", ".png", "name a PNG file: it keeps the seed")
-    if path.is_dir():
-        raise UserError(f"output {path}", "a folder", "a file name", "add a file name")
-    if not path.parent.is_dir():
-        raise UserError(f"output {path}", f"no folder {path.parent}", "an existing folder", "create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"output {path}", f"no right to write in {path.parent}", "a writable folder", "choose another")
+    check_writable_file(path, f"output {path}")
 
 
 def write_png(path: Path, picture: Image.Image, metadata: Mapping[str, str]) -> None:

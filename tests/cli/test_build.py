@@ -118,6 +118,11 @@ def test_adding_a_controlnet_needs_a_bundle_and_nothing_else(options: str, compl
         ("--calibrate circle", r"--calibrate: got no --weights, wanted weights of few bits; add for example --weights"),
         ("--calibrate circle --weights float16", r"--calibrate: got float16, wanted weights of few bits"),
         ("--calibrate none.txt --weights int8", r"--calibrate none.txt: got no such file"),
+        (
+            "--calibrate circle --weights int8 --calibrate-image none.png",
+            r"--calibrate-image none.png: got no such file, wanted an image file",
+        ),
+        ("--vae-tiling large", r"--vae-tiling: got 'large', wanted WIDTHxHEIGHT in pixels; .* --vae-tiling 512x768"),
         ("--calibrate-image a.png --weights int8", r"--calibrate-image: got no --calibrate, wanted prompts beside it"),
         (
             "--calibrate circle --weights int8 --component unet",
@@ -146,6 +151,19 @@ def test_a_folder_that_is_not_a_site_is_refused_before_the_build(tmp_path: Path)
     with pytest.raises(UserError, match="mine-site: got something that is not a site"):
         run(parser.parse_args(["--target", "webgpu", "--out", str(tmp_path / "mine")]))
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_file_in_the_place_of_dumps_is_told_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlc_controlnet.build.load_model", lambda _: pytest.fail("the model was loaded"))
+    (tmp_path / "notes").touch()
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = ["--target", "llvm", "--out", str(tmp_path / "mine"), "--dump-ir", str(tmp_path / "notes" / "ir")]
+    with pytest.raises(UserError, match=r"--dump-ir: got .*notes/ir, where .*notes is a file, wanted a folder"):
+        run(parser.parse_args(options))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
 
 
 def test_a_models_folder_speaks_for_it_unless_an_option_does(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_a_mistake_writes_nothing(arguments, words, tmp_path: Path, capsys: pyte
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_in_the_place_of_records_is_told_before_the_model_is_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_tasks", lambda *_: pytest.fail("the model was captured"))
+    (tmp_path / "notes").touch()
+    assert main(["tune", "--out", str(tmp_path / "notes")]) == 2
+    assert f"--out: got {tmp_path}/notes, where {tmp_path}/notes is a file" in capsys.readouterr().err
+
+
 def test_only_what_the_user_names_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     task = make_task()
     monkeypatch.setattr("mlc_controlnet.tuning.tasks.find_tasks", lambda *_: [task])

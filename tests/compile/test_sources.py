@@ -52,6 +52,15 @@ def test_one_components_kernels_are_written(tmp_path: Path) -> None:
     assert len(definitions) == kernels > 2
 
 
+def test_a_file_in_the_place_of_the_folder_is_told_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlc_controlnet.compile.sources.load_checkpoint", lambda *_, **__: pytest.fail("it was loaded"))
+    (tmp_path / "notes").touch()
+    with pytest.raises(UserError, match=r"--out: got .*notes, where .*notes is a file"):
+        write_source("cuda", "circles", "float32", tmp_path / "notes")
+
+
 def test_an_unknown_component_is_refused() -> None:
     with pytest.raises(UserError, match=r"--component: got 'decoder', wanted one of text_encoder, "):
         write_source("cuda", "circles", "float16", Path(), ["decoder"])

@@ -83,8 +83,11 @@ def time_service(bundle: Path, steps: int, rounds: int, clients: int, pictures: 
 
     pictures: after how many the memory is read, first and last.
 
-    Raises UserError if the bundle cannot be loaded, or on a system without /proc.
+    Raises UserError if a count is none, if the bundle cannot be loaded, or on a system without /proc.
     """
+    for option, count in (("--rounds", rounds), ("--clients", clients), ("--pictures", pictures[-1])):
+        if count < 1:
+            raise UserError(option, str(count), "1 or more", "choose another number")
     if not Path("/proc/self/status").is_file():
         raise UserError("bench serve", "a system without /proc", "Linux", "run it there")
     pipeline = ControlNetPipeline.from_bundle(bundle)

@@ -21,6 +21,7 @@ import torch
 
 from mlc_controlnet.bench.training.contestant import Contestant, Loop
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.files import check_writable_file
 from mlc_controlnet.machine import processor_name
 from mlc_controlnet.train.config import PRECISIONS
 from mlc_controlnet.train.process import FROZEN_DTYPES, make_accelerator
@@ -122,6 +123,8 @@ def measure(settings: TrainBenchSettings, raw: Path | None = None) -> Iterator[s
     Args:
         raw: a JSON file to write the time of every turn to.
     """
+    if raw is not None:
+        check_writable_file(raw, f"--raw {raw}")
     device = make_accelerator(settings.precision).device
     where = describe_device(device)
     yield f"{settings.model}, batch {settings.batch}, precision {settings.precision}, {where}"

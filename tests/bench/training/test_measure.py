@@ -5,7 +5,7 @@ import pytest
 
 from mlc_controlnet.bench.training import measure as bench
 from mlc_controlnet.bench.training.contestant import make_step, tflop_of
-from mlc_controlnet.bench.training.measure import Figures, TrainBenchSettings
+from mlc_controlnet.bench.training.measure import Figures, TrainBenchSettings, measure
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.train.config import ModelOptions
@@ -100,3 +100,9 @@ def test_what_can_not_be_measured_is_refused(changes: dict) -> None:
 def test_the_command_refuses_a_model_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "train", "--model", "sd9"]) == 2
     assert "circles, sd15" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_any_turn(tmp_path: Path) -> None:
+    settings = TrainBenchSettings("circles", batch=1, precision="32", rounds=1, steps=1)
+    with pytest.raises(UserError, match=r"--raw .*turns.json: got no folder .*none, wanted an existing folder"):
+        next(measure(settings, tmp_path / "none" / "turns.json"))
