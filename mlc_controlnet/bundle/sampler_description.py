@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlc_controlnet.bundle.json_record import REMEDY, from_json
+from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.errors import UserError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -117,6 +118,12 @@ def descriptions_to_json(descriptions: SamplerDescriptions) -> dict[str, Any]:
         ],
         "samplers": {name: _changed(options) for name, options in descriptions.samplers.items()},
     }
+
+
+def read_samplers(bundle: Bundle) -> SamplerDescriptions:
+    """Read samplers.json of a bundle. Raises UserError if it is not sound."""
+    file = bundle.manifest.samplers.file
+    return descriptions_from_json(bundle.read_file(file), str(bundle.path / file))
 
 
 def descriptions_from_json(data: bytes, where: str) -> SamplerDescriptions:

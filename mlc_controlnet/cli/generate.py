@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from mlc_controlnet.runtime.request import OPTIONS
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from mlc_controlnet.bundle.reader import Bundle
     from mlc_controlnet.runtime.denoising import Step
     from mlc_controlnet.runtime.request import GenerateRequest
 
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bundle.reader import read_bundle
     from mlc_controlnet.machine import describe_processor
     from mlc_controlnet.runtime.batch import seeds_of
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
@@ -96,11 +98,13 @@ def run(options: argparse.Namespace) -> None:
     for output in outputs:
         check_output_path(output)
     request = _request_of(chosen, options)
-    pipeline = ControlNetPipeline.from_bundle(options.bundle, options.device, options.reduced_memory)
+    requests = [dataclasses.replace(request, seed=seed) for seed in seeds]
+    bundle = read_bundle(options.bundle)
+    _check(requests, bundle)
+    pipeline = ControlNetPipeline.from_bundle(bundle, options.device, options.reduced_memory)
     if pipeline.engine.library.instruction_set:
         print(f"{describe_processor()}: library for {pipeline.engine.library.instruction_set}", file=sys.stderr)
     told: set[str] = set()
-    requests = [dataclasses.replace(request, seed=seed) for seed in seeds]
     with _Progress() as progress:
         for output, drawn in zip(outputs, pipeline.stream(requests, progress.show), strict=True):
             progress.end()
@@ -127,6 +131,17 @@ def _request_of(chosen: Mapping[str, Any], options: argparse.Namespace) -> "Gene
         image=None if options.image is None else read_image(options.image, IMAGE),
         mask_image=None if options.mask_image is None else read_image(options.mask_image, MASK_IMAGE),
     )
+
+
+def _check(requests: "Sequence[GenerateRequest]", bundle: "Bundle") -> None:
+    """Raise UserError for an option that the bundle cannot draw with, before its weights are loaded."""
+    from mlc_controlnet.bundle.sampler_description import read_samplers
+    from mlc_controlnet.runtime.resolve import resolve
+
+    bundle.manifest.check_can_draw(str(bundle.path))
+    samplers = read_samplers(bundle)
+    for request in requests:
+        resolve(request, bundle.manifest, samplers)
 
 
 class _Progress:

@@ -93,22 +93,23 @@ def _serve_pipeline(options: argparse.Namespace) -> None:
     token = options.token or os.environ.get(TOKEN_VARIABLE) or None
     check_reach(options.listen, token, options.bundle, options.cors)
     limits = Limits() if options.queue is None else Limits(waiting=options.queue)
+    models = read_models(options.bundle, options.device)
     page = options.folder if (options.folder / "index.html").is_file() else None
-    serve_options = ServeOptions(
-        device=options.device,
-        reduced_memory=options.reduced_memory,
-        token=token,
-        hosts=None if options.listen else LOOPBACK,
-        origins=options.cors,
-        page=page,
-        limits=limits,
-        annotators=name_annotators(options.annotator),
-        logs_prompts=options.log_prompts,
-    )
-    for line in describe(options.annotator):
-        print(line, flush=True)
-    app = create_app(read_models(options.bundle), serve_options)
-    with open_socket(options.listen, options.port) as listening:
+    with open_socket(options.listen, options.port) as listening:  # networks take seconds to load
+        serve_options = ServeOptions(
+            device=options.device,
+            reduced_memory=options.reduced_memory,
+            token=token,
+            hosts=None if options.listen else LOOPBACK,
+            origins=options.cors,
+            page=page,
+            limits=limits,
+            annotators=name_annotators(options.annotator),
+            logs_prompts=options.log_prompts,
+        )
+        for line in describe(options.annotator):
+            print(line, flush=True)
+        app = create_app(models, serve_options)
         address, port = listening.getsockname()[:2]
         print(f"http://{address}:{port}/{'' if page else 'docs'}   (press Ctrl+C to stop)", flush=True)
         run_server(app, listening)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
-from mlc_controlnet.bundle.sampler_description import descriptions_from_json
+from mlc_controlnet.bundle.sampler_description import read_samplers
 from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.images.prepare import PreparedImage
@@ -49,9 +49,8 @@ class ControlNetPipeline:
         self.manifest = bundle.manifest
         specs = (self.manifest.tokenizer, *self.manifest.more_tokenizers)  # one for each text encoder
         self._tokenizers = [PromptTokenizer(bundle.read_file(spec.file), spec) for spec in specs]
-        samplers = self.manifest.samplers.file
         self._drawing = threading.Lock()  # held by the call that draws
-        self._samplers = descriptions_from_json(bundle.read_file(samplers), str(bundle.path / samplers))
+        self._samplers = read_samplers(bundle)
 
     @classmethod
     def from_bundle(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
-from mlc_controlnet.bundle.sampler_description import SamplerDescriptions, descriptions_from_json
+from mlc_controlnet.bundle.sampler_description import SamplerDescriptions, read_samplers
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.runtime.request import GenerateRequest, Settings
 from mlc_controlnet.runtime.resolve import resolve
@@ -58,8 +58,10 @@ class ServedModels:
         return self.models[self.names.index(name)]
 
 
-def read_models(folders: Sequence[Path]) -> ServedModels:
+def read_models(folders: Sequence[Path], device: str | None = None) -> ServedModels:
     """Read the manifests of native bundles. A model's name is its bundle's, or the folder's if two have one name.
+
+    device: that all are to have a library for; None: any.
 
     Raises UserError for a folder that holds no sound bundle, or one that this machine cannot draw with.
     """
@@ -67,9 +69,13 @@ def read_models(folders: Sequence[Path]) -> ServedModels:
     for folder in folders:
         bundle = read_bundle(folder)
         bundle.manifest.check_can_draw(str(folder))
-        if all(library.device in ("webgpu", "wasm") for library in bundle.manifest.libraries):
+        devices = {library.device for library in bundle.manifest.libraries}
+        if devices <= {"webgpu", "wasm"}:
             remedy = "build one with python -m mlc_controlnet build --target llvm; the page serves this one by itself"
             raise UserError(str(folder), "a bundle for browsers", "a native bundle", remedy)
+        if device not in (None, *devices):
+            got, remedy = f"{', '.join(sorted(devices))} only", "leave --device out, or build one for it"
+            raise UserError(f"{folder}: libraries", got, f"one for --device {device}", remedy)
         bundles.append(bundle)
     own_names = [bundle.manifest.model.name for bundle in bundles]
     names = [
@@ -82,5 +88,4 @@ def read_models(folders: Sequence[Path]) -> ServedModels:
 
 
 def _served(name: str, bundle: Bundle) -> ServedModel:
-    file = bundle.manifest.samplers.file
-    return ServedModel(name, bundle, descriptions_from_json(bundle.read_file(file), str(bundle.path / file)))
+    return ServedModel(name, bundle, read_samplers(bundle))

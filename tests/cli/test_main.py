@@ -166,6 +166,12 @@ def test_a_bad_option_is_refused(generate, tmp_path, capsys, options, message):
     assert_refused(generate(**options), tmp_path, capsys, message)
 
 
+@pytest.mark.parametrize("options", [{"sampler": "plms"}, {"num_inference_steps": 0}, {"clip_skip": 99}])
+def test_an_option_is_refused_before_the_weights_are_loaded(generate, tmp_path, monkeypatch, capsys, options):
+    monkeypatch.setattr("mlc_controlnet.runtime.engine.Engine.load", lambda *_: pytest.fail("weights were loaded"))
+    assert_refused(generate(**options), tmp_path, capsys, next(iter(options)).replace("_", " "))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -420,6 +426,12 @@ def test_bench_refuses_a_folder_that_is_no_model(linear_bundle, tmp_path, capsys
 def test_bench_refuses_no_rounds(linear_bundle, capsys):
     assert main(["bench", "--bundle", str(linear_bundle.path), "--rounds", "0"]) == 2
     assert capsys.readouterr().err == "error: rounds: got 0, wanted 1 or more; choose another number\n"
+
+
+@pytest.mark.parametrize("option", ["rounds", "clients", "pictures"])
+def test_bench_serve_refuses_a_count_of_none_before_it_measures(linear_bundle, capsys, option):
+    assert main(["bench", "serve", "--bundle", str(linear_bundle.path), f"--{option}", "0"]) == 2
+    assert capsys.readouterr().err == f"error: --{option}: got 0, wanted 1 or more; choose another number\n"
 
 
 def test_every_command_and_subcommand_has_something_to_run():

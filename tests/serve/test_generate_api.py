@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.request import OPTIONS
 from mlc_controlnet.serve.app import ServeOptions, create_app
 from mlc_controlnet.serve.models import read_models
@@ -207,6 +208,12 @@ def test_a_client_that_goes_away_frees_its_place(patient, accept):
         until(lambda: patient.queue.current is not None)
     until(lambda: patient.queue.current is None)
     assert patient.queue.ended["linear", "cancelled"] == before + 1
+
+
+def test_a_device_that_a_bundle_has_no_library_for_is_told_before_the_first_request(linear_bundle):
+    assert read_models([linear_bundle.path], "llvm").names == ["linear"]
+    with pytest.raises(UserError, match=r"libraries: got llvm only, wanted one for --device cuda; leave --device out"):
+        read_models([linear_bundle.path], "cuda")
 
 
 def test_a_client_that_is_gone_before_its_first_event_leaves_no_job(linear_bundle):
