@@ -11,6 +11,8 @@ import { UserError } from "./errors.ts";
 import { sha256Hex } from "./load.ts";
 import { type FileEntry, type Manifest, parseManifest } from "./manifest.ts";
 
+const REMEDY = "drop the folder that python -m mlc_controlnet build --target webgpu has written";
+
 /** What this machine has of a bundle. */
 export interface KeptBundle {
   readonly manifest: Manifest;
@@ -72,35 +74,50 @@ export async function keptBytes(bundleUrl: string | URL): Promise<number> {
  * Keep the bundle in a folder of the visitor. Returns its address for `createEngine`, which is the same each time, and works
  * until the browser's data are deleted. `onBytes` receives the bytes as they are verified.
  *
- * Throws UserError if the files are no whole bundle, or the browser has no room for it.
+ * Throws UserError if the files are no whole bundle, or the browser has no room for it. Nothing of it stays then, unless the
+ * bundle was here before.
  */
 export async function keepOwnBundle(files: readonly OwnFile[], onBytes?: (bytes: number) => void): Promise<string> {
   const found = files.find(({ path }) => path.split("/").at(-1) === MANIFEST_NAME);
   const wanted = "the folder of a bundle, with manifest.json";
-  const remedy = "drop the folder that python -m mlc_controlnet build --target webgpu has written";
-  if (found === undefined) throw new UserError("folder", `no ${MANIFEST_NAME}`, wanted, remedy, "bad-bundle");
+  if (found === undefined) throw new UserError("folder", `no ${MANIFEST_NAME}`, wanted, REMEDY, "bad-bundle");
   const folder = found.path.slice(0, -MANIFEST_NAME.length);
   const manifestBytes = new Uint8Array(await found.file.arrayBuffer());
   const manifest = parseManifest(manifestBytes, found.path);
   const address = resolveBundleUrl(`./${OWN_FOLDER}/${(await sha256Hex(manifestBytes)).slice(0, 16)}/`);
   const cache = await BundleCache.open(address);
   if (!cache.exists) throw noRoom("no storage in this browser");
+  const manifestUrl = fileUrl(address, MANIFEST_NAME);
+  const isHere = (await cache.get(manifestUrl)) !== undefined;
+  try {
+    await keepFiles(manifest, files, folder, cache, onBytes);
+    if (!(await cache.put(manifestUrl, manifestBytes))) throw noRoom("no room for the bundle in the browser's storage");
+  } catch (error) {
+    if (!isHere) await BundleCache.purge(address).catch(() => {});
+    throw error;
+  }
+  return address.folder;
+}
+
+/** Verify the files that the manifest lists, and put them into the cache. `folder` is where the manifest was. */
+async function keepFiles(
+  manifest: Manifest,
+  files: readonly OwnFile[],
+  folder: string,
+  cache: BundleCache,
+  onBytes?: (bytes: number) => void,
+): Promise<void> {
   const byPath = new Map(files.map(({ path, file }) => [path, file]));
   for (const entry of manifest.files) {
     const file = byPath.get(folder + entry.path);
-    const problem = (got: string) => new UserError(entry.path, got, `${entry.bytes} bytes`, remedy, "bad-bundle");
+    const problem = (got: string) => new UserError(entry.path, got, `${entry.bytes} bytes`, REMEDY, "bad-bundle");
     if (file === undefined) throw problem("no such file in the folder");
     if (file.size !== entry.bytes) throw problem(`${file.size} bytes`);
     const bytes = new Uint8Array(await file.arrayBuffer());
     if ((await sha256Hex(bytes)) !== entry.sha256) throw problem("other bytes than its manifest says");
-    if (!(await cache.put(cacheKey(entry), bytes))) {
-      await BundleCache.purge(address);
-      throw noRoom("no room for the bundle in the browser's storage");
-    }
+    if (!(await cache.put(cacheKey(entry), bytes))) throw noRoom("no room for the bundle in the browser's storage");
     onBytes?.(bytes.length);
   }
-  await cache.put(fileUrl(address, MANIFEST_NAME), manifestBytes);
-  return address.folder;
 }
 
 function noRoom(got: string): UserError {

@@ -12,6 +12,7 @@ import type {
   GenerateCallbacks,
   GeneratedImage,
   GenerateRequest,
+  Image,
 } from "../engine/index.ts";
 import { IMAGE, MASK_IMAGE } from "../engine/inpainting.ts";
 import { checkBatch, checkCallbacks, checkOptions } from "../engine/interface.ts";
@@ -45,7 +46,10 @@ export class Connection {
     };
   }
 
-  /** Make one call. An abort is passed on, and the call ends when the other side has stopped. */
+  /**
+   * Make one call. An abort is passed on, and the call ends when the other side has stopped. What `onEvent` throws ends the
+   * call, as it does in an engine of this thread.
+   */
   async call<T>(
     call: Unnumbered<Exclude<Call, { kind: "abort" }>>,
     options: { signal?: AbortSignal; onEvent?: (event: Reply) => void } = {},
@@ -58,7 +62,15 @@ export class Connection {
     signal?.addEventListener("abort", abort);
     try {
       return await new Promise((resolve, reject) => {
-        this.listeners.set(id, { resolve: resolve as (value: unknown) => void, reject, onEvent });
+        const report = (event: Reply) => {
+          try {
+            onEvent(event);
+          } catch (error) {
+            abort();
+            reject(error);
+          }
+        };
+        this.listeners.set(id, { resolve: resolve as (value: unknown) => void, reject, onEvent: report });
         this.port.postMessage({ ...call, id } as Call, []);
       });
     } finally {
@@ -120,7 +132,10 @@ class RemoteEngine implements ControlNetEngine {
     checkPictures(request);
     const options = { signal: callbacks.signal, onEvent: this.reportTo(callbacks) };
     const { decodesPreviews } = callbacks;
-    return this.connection.call<GeneratedImage>({ kind: "generate", request, decodesPreviews }, options);
+    return this.connection.call<GeneratedImage>(
+      { kind: "generate", request: plain(request), decodesPreviews },
+      options,
+    );
   }
 
   async generateAll(request: BatchRequest, callbacks: BatchCallbacks = {}): Promise<GeneratedImage[]> {
@@ -135,7 +150,7 @@ class RemoteEngine implements ControlNetEngine {
       callbacks.onImage?.(event.image);
     };
     const { decodesPreviews, signal } = callbacks;
-    await this.connection.call({ kind: "generateAll", request, decodesPreviews }, { signal, onEvent });
+    await this.connection.call({ kind: "generateAll", request: plain(request), decodesPreviews }, { signal, onEvent });
     return images;
   }
 
@@ -168,6 +183,20 @@ function checkPictures(request: Pictures): void {
   for (const image of controlImages(request)) checkPixels(image);
   if (request.image != null && !(request.image instanceof Float32Array)) checkPixels(request.image, IMAGE);
   if (request.maskImage != null) checkPixels(request.maskImage, MASK_IMAGE);
+}
+
+/**
+ * Copy a request, its lists and its pictures, without their pixels and numbers. The proxies that Vue and others wrap objects
+ * in cannot be sent to a worker.
+ */
+function plain<T extends object>(request: T): T {
+  return Object.fromEntries(Object.entries(request).map(([key, value]) => [key, plainValue(value)])) as T;
+}
+
+function plainValue(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(plainValue);
+  const { width, height, data } = (value ?? {}) as Partial<Image>;
+  return ArrayBuffer.isView(data) ? { width, height, data } : value;
 }
 
 function withPreview(step: StepData) {

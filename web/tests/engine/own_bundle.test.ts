@@ -95,8 +95,30 @@ test.each([
     { "params/00.bin": FILES["params/00.bin"].map((byte) => byte ^ 1) as Uint8Array<ArrayBuffer> },
     "params/00.bin: got other bytes than its manifest says, wanted",
   ],
-])("a folder with %s is refused", async (_, changes, message) => {
+])("a folder with %s is refused, and nothing of it stays", async (_, changes, message) => {
   await expect(keepOwnBundle(folder(changes))).rejects.toThrow(message);
+  expect(stores.size).toBe(0);
+});
+
+test("a bundle that is here survives a folder that lacks a file, and a full disk", async () => {
+  const url = await keepOwnBundle(folder());
+  await expect(keepOwnBundle(folder({ "params/00.bin": undefined }))).rejects.toThrow("no such file in the folder");
+  for (const store of stores.values()) store.room = 100;
+  await expect(keepOwnBundle(folder())).rejects.toThrow("no room for the bundle");
+  const bundle = await openBundle(url);
+  for (const [path, bytes] of Object.entries(FILES)) expect(await bundle.readFile(path)).toEqual(bytes);
+});
+
+test("a folder of which the manifest alone finds no room is refused, and nothing of it stays", async () => {
+  const store = new MemoryCache();
+  store.room = Object.values(FILES).reduce((sum, { length }) => sum + length, 0);
+  vi.stubGlobal("caches", {
+    open: async () => store,
+    has: async () => true,
+    delete: async () => store.entries.clear(),
+  });
+  await expect(keepOwnBundle(folder())).rejects.toThrow("storage: got no room for the bundle in the browser's storage");
+  expect(store.entries.size).toBe(0);
 });
 
 test("where there is no room, nothing stays and the visitor is told", async () => {

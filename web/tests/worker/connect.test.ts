@@ -199,6 +199,28 @@ describe("generating", () => {
     expect(notices).toEqual([[noticed.text, noticed]]);
   });
 
+  test("takes the proxies that frameworks wrap objects in", async () => {
+    const proxy = <T extends object>(value: T): T =>
+      new Proxy(value, { get: (own, key) => wrapped(Reflect.get(own, key)) });
+    const wrapped = (value: unknown) =>
+      typeof value === "object" && value !== null && !ArrayBuffer.isView(value) ? proxy(value) : value;
+    const several = { ...request, controlnetConditioningScale: [1, 0.5], controlnets: ["canny"] };
+    expect(() => structuredClone(proxy(request))).toThrow("could not be cloned");
+    const engine = await connect();
+    expect((await engine.generate(proxy(request))).data[0]).toBe(10);
+    await engine.generate(proxy(several));
+    expect((await engine.generateAll(proxy({ ...request, prompt: ["gold"] }))).length).toBe(1);
+  });
+
+  test("ends with what a callback throws, and the next one works", async () => {
+    const engine = await connect();
+    const onStep = () => {
+      throw new RangeError("enough");
+    };
+    await expect(engine.generate({ ...request, prompt: "slow" }, { onStep })).rejects.toThrow(RangeError);
+    expect((await engine.generate(request)).width).toBe(1);
+  });
+
   test("that is aborted ends with AbortError, and the next one works", async () => {
     const engine = await connect();
     const controller = new AbortController();
