@@ -26,10 +26,12 @@ from mlc_controlnet.checkpoint.lora_factors import (
 from mlc_controlnet.checkpoint.lora_layers import Layer, layers_of
 from mlc_controlnet.checkpoint.weight_file import WeightFile, read_weights
 from mlc_controlnet.checkpoint.weight_update import Magnitude, WeightUpdate
+from mlc_controlnet.components import TEXT_ENCODERS
 from mlc_controlnet.config import LoraOption
 from mlc_controlnet.errors import UserError
 
 _ADAPTER_METADATA = "lora_adapter_metadata"  # diffusers' copy of peft's configuration
+_TEXT_LAYER = re.compile(r"(?P<before>.*encoder[._]layers[._])(?P<number>\d+)(?P<after>[._].+)")
 _OTHER_MODEL = "take a LoRA that was trained for this base model"
 
 
@@ -43,23 +45,32 @@ def read_loras(loras: Sequence[LoraOption], modules: Mapping[str, nn.Module]) ->
         UserError: a file is damaged, is not a LoRA, or was trained for another base model.
     """
     layers = {alias: layer for layer in layers_of(modules) for alias in layer.aliases}
+    read = {part: module.config.num_hidden_layers for part, module in modules.items() if part in TEXT_ENCODERS}
     updates: dict[str, list[WeightUpdate]] = {}
     for lora in loras:
         file = read_weights(find_lora(lora.file))
-        for layer, update in _read(file, lora, layers):
+        for layer, update in _read(file, lora, layers, read):
             if update.weight != 0:
                 updates.setdefault(layer.tensor_name, []).append(update)
     return updates
 
 
-def _read(file: WeightFile, lora: LoraOption, layers: Mapping[str, Layer]) -> Iterator[tuple[Layer, WeightUpdate]]:
+def _read(
+    file: WeightFile, lora: LoraOption, layers: Mapping[str, Layer], read: Mapping[str, int]
+) -> Iterator[tuple[Layer, WeightUpdate]]:
+    """Yield the updates of a file.
+
+    Args:
+        layers: by the names that they have in files.
+        read: text encoder -> how many of its layers the model reads.
+    """
     tensors: dict[str, dict[str, torch.Tensor]] = {}
     unknown: list[str] = []
     for key, tensor in file.tensors.items():
         alias, role = split_key(key) or ("", "")
         if alias in layers:
             tensors.setdefault(alias, {})[role] = tensor
-        else:
+        elif not _is_of_unread_layer(alias, layers, read):
             unknown.append(key)
     if unknown or not tensors:
         raise UserError(
@@ -71,6 +82,16 @@ def _read(file: WeightFile, lora: LoraOption, layers: Mapping[str, Layer]) -> It
     stated = _stated(file)
     for alias, of_layer in tensors.items():
         yield layers[alias], _update(file, stated, lora.weight_of(layers[alias].part), layers[alias], of_layer)
+
+
+def _is_of_unread_layer(alias: str, layers: Mapping[str, Layer], read: Mapping[str, int]) -> bool:
+    """Return whether a name is of a text encoder's layer behind those that the model reads.
+
+    Trainers give every layer its factors, also the last one of Stable Diffusion XL's first encoder.
+    """
+    match = _TEXT_LAYER.fullmatch(alias)
+    first = None if match is None else layers.get(f"{match['before']}0{match['after']}")
+    return match is not None and first is not None and int(match["number"]) >= read.get(first.part, math.inf)
 
 
 def _update(

@@ -54,6 +54,9 @@ _LEFTOVERS = (
     "conditioner.embedders.1.model.logit_scale",
     CONTROLNET_PREFIX,
 )
+# Empty tensors by which files of Stable Diffusion XL say that their UNet predicts v, and that its schedule ends in pure
+# noise (arXiv 2305.08891). Trainers write them, and web UI and ComfyUI read them.
+_PREDICTS_V, _ENDS_IN_NOISE = _MARKS = ("v_pred", "ztsnr")
 # diffusers' names; it calls unknown models "v1" too.
 _ACCEPTED = {"v1", "v2", "inpainting", "inpainting_v2", "xl_base", "xl_inpaint"}
 _PREFIXES = (UNET_PREFIX, VAE_PREFIX, CLIP_PREFIX, OPEN_CLIP_PREFIX, XL_CLIP_PREFIX, XL_OPEN_CLIP_PREFIX)
@@ -111,6 +114,8 @@ def model_of(file: WeightFile, tokenizer: Path | None, prediction_type: str | No
     if any(key.startswith(CONTROLNET_PREFIX) for key in file.tensors):  # ControlNet 1.0 was published like this
         parts["controlnet"] = controlnet_of(file)
     scheduler = {**base["scheduler"], "prediction_type": prediction}
+    if _ENDS_IN_NOISE in file.tensors:
+        scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     if two:
         scheduler = scheduler_of_xl(file.path.stem, scheduler)
     if "time_cond_proj_dim" in unet:
@@ -144,8 +149,9 @@ def _split(file: WeightFile) -> dict[str, dict[str, torch.Tensor]]:
     """
     groups: dict[str, dict[str, torch.Tensor]] = {}
     unknown: list[str] = []
+    marks = _MARKS if any(key.startswith(XL_OPEN_CLIP_PREFIX) for key in file.tensors) else ()
     for key, tensor in file.tensors.items():
-        if key.startswith(_LEFTOVERS):
+        if key.startswith(_LEFTOVERS) or key in marks:
             continue
         name = OPEN_CLIP_PREFIX + key.removeprefix(TURBO_CLIP_PREFIX) if key.startswith(TURBO_CLIP_PREFIX) else key
         for prefix in _PREFIXES:
@@ -191,7 +197,7 @@ def _diffusers_kind(file: WeightFile) -> str:
 
 
 def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> str:
-    """Return what the UNet predicts. No tensor shows it; files that follow Stability's ModelSpec state it in a header.
+    """Return what the UNet predicts. No weight shows it; files that follow Stability's ModelSpec state it in a header.
 
     Raises:
         UserError: a Stable Diffusion 2 file that does not state it.
@@ -201,6 +207,8 @@ def _prediction_type(file: WeightFile, is_second: bool, stated: str | None) -> s
     in_header = _HEADER_PREDICTION_TYPES.get(file.metadata.get("modelspec.prediction_type", ""))
     if in_header is not None:
         return in_header
+    if _PREDICTS_V in file.tensors:
+        return "v_prediction"
     if not is_second:
         return "epsilon"
     raise UserError(

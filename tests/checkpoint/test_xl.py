@@ -13,6 +13,7 @@ from transformers import CLIPTextModelWithProjection
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
 from mlc_controlnet.checkpoint.defaults import scheduler_of_xl, usual_defaults
 from mlc_controlnet.checkpoint.ldm_config import base_model
+from mlc_controlnet.checkpoint.load import read_source
 from mlc_controlnet.checkpoint.lora_layers import layers_of
 from mlc_controlnet.checkpoint.vae_range import narrow_activations
 from mlc_controlnet.config import EmbeddingOption, LoraOption
@@ -115,6 +116,21 @@ def test_a_single_file_has_the_modules_it_was_written_from(tmp_path: Path) -> No
         assert torch.equal(got[key.removeprefix("text_model.")], tensor)
 
 
+def test_a_single_file_says_by_empty_tensors_that_it_predicts_v_and_ends_in_noise(tmp_path: Path) -> None:
+    """As web UI and ComfyUI read them."""
+    parts, marks = build_published_modules(), {"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}
+    tensors = {key: tensor.contiguous() for key, tensor in original_xl(**parts.states()).items()}
+    file = tmp_path / "anime_vpred.safetensors"
+    save_file(tensors | marks, file)
+    config = read_source(file).scheduler_config
+    assert (config["prediction_type"], config["rescale_betas_zero_snr"]) == ("v_prediction", True)
+    assert config["timestep_spacing"] == "trailing"
+    assert read_source(file, prediction_type="epsilon").scheduler_config["prediction_type"] == "epsilon"
+    save_file(tensors | {"v_pred": torch.empty(0)}, file)
+    config = read_source(file).scheduler_config
+    assert (config["prediction_type"], config.get("rescale_betas_zero_snr", False)) == ("v_prediction", False)
+
+
 @pytest.mark.parametrize(
     ("name", "scheduler", "spacing", "steps"),
     [
@@ -164,6 +180,39 @@ def test_a_lora_changes_the_layer_that_its_names_say(
     save_file({f"{name}.{ends[0]}.weight": up, f"{name}.{ends[1]}.weight": down}, file)
     merged = load_checkpoint(xl_folder, loras=[LoraOption(str(file))]).parts[part].get_parameter(f"{key}.weight")
     assert torch.equal(merged, torch.add(weight.float(), up @ down).half())
+
+
+@pytest.mark.parametrize(
+    ("start", "ends"),
+    [
+        ("lora_te1_text_model_encoder_layers_{}_mlp_fc1", ("lora_up", "lora_down")),
+        ("text_encoder.text_model.encoder.layers.{}.mlp.fc1", ("lora_B", "lora_A")),
+    ],
+)
+def test_a_lora_has_factors_of_the_last_layer_too_which_the_model_does_not_read(
+    start: str, ends: tuple[str, str], xl: Checkpoint, xl_folder: Path, tmp_path: Path
+) -> None:
+    """Trainers write them for every layer."""
+    weight = xl.parts["text_encoder"].get_parameter("encoder.layers.0.mlp.fc1.weight")
+    up, down = 0.1 * torch.randn(weight.shape[0], 2), 0.1 * torch.randn(2, weight.shape[1])
+    of_layers = {}
+    for layer in range(LAYERS):
+        name = start.format(layer)
+        of_layers |= {f"{name}.{ends[0]}.weight": up.clone(), f"{name}.{ends[1]}.weight": down.clone()}
+    save_file(of_layers, tmp_path / "lora.safetensors")
+    merged = load_checkpoint(xl_folder, loras=[LoraOption(str(tmp_path / "lora.safetensors"))]).parts["text_encoder"]
+    for layer in range(LAYERS - 1):
+        key = f"encoder.layers.{layer}.mlp.fc1.weight"
+        base = xl.parts["text_encoder"].get_parameter(key)
+        assert torch.equal(merged.get_parameter(key), torch.add(base.float(), up @ down).half())
+
+
+def test_a_lora_for_a_layer_that_no_text_encoder_has_is_refused(xl_folder: Path, tmp_path: Path) -> None:
+    factors = {"lora_up": torch.zeros(4, 1), "lora_down": torch.zeros(1, 4)}
+    for name in ("lora_te1_text_model_encoder_layers_2_mlp_fc9", "lora_te3_text_model_encoder_layers_2_mlp_fc1"):
+        save_file({f"{name}.{end}.weight": t for end, t in factors.items()}, tmp_path / "lora.safetensors")
+        with pytest.raises(UserError, match="for which this model has no layer"):
+            load_checkpoint(xl_folder, loras=[LoraOption(str(tmp_path / "lora.safetensors"))])
 
 
 def test_layers_have_the_original_codes_names(xl: Checkpoint) -> None:
