@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _serve_pipeline(options: argparse.Namespace) -> None:
+    from mlc_controlnet.errors import UserError
     from mlc_controlnet.serve.annotators.named import describe, name_annotators
     from mlc_controlnet.serve.app import ServeOptions, create_app
     from mlc_controlnet.serve.guard import LOOPBACK
@@ -92,6 +93,8 @@ def _serve_pipeline(options: argparse.Namespace) -> None:
 
     token = options.token or os.environ.get(TOKEN_VARIABLE) or None
     check_reach(options.listen, token, options.bundle, options.cors)
+    if options.queue is not None and options.queue < 0:
+        raise UserError("--queue", str(options.queue), "0 or more", "leave it out for 8")
     limits = Limits() if options.queue is None else Limits(waiting=options.queue)
     models = read_models(options.bundle, options.device)
     page = options.folder if (options.folder / "index.html").is_file() else None

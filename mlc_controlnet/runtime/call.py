@@ -16,6 +16,14 @@ from mlc_controlnet.runtime.output import OUTPUT_TYPES
 OnStep: TypeAlias = Callable[[Step], np.ndarray | None]
 
 
+class Enough(Exception):
+    """An `on_step` raises it to finish the picture at once: its latents are then `x0`, what the step predicts."""
+
+    def __init__(self, x0: np.ndarray) -> None:
+        super().__init__("the picture is finished early")
+        self.x0 = x0
+
+
 def check_call(
     seed: Any,
     generator: Any,

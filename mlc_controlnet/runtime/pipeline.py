@@ -17,7 +17,7 @@ from mlc_controlnet.components import VAE_DECODER, VAE_ENCODER
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.images.prepare import PreparedImage
 from mlc_controlnet.runtime.batch import Prompts, Seeds, one_request_each
-from mlc_controlnet.runtime.call import OnStep, as_on_step, check_call, like, numbered
+from mlc_controlnet.runtime.call import Enough, OnStep, as_on_step, check_call, like, numbered
 from mlc_controlnet.runtime.control_image import prepare_control_image
 from mlc_controlnet.runtime.controls import Control, control_units
 from mlc_controlnet.runtime.crop import Crop
@@ -25,7 +25,7 @@ from mlc_controlnet.runtime.denoising import Conditions, Kept, add_noise, check_
 from mlc_controlnet.runtime.engine import Context, Engine
 from mlc_controlnet.runtime.hires import hires_settings
 from mlc_controlnet.runtime.inpainting import InitImage, Inpainting, paste, prepare_init_image, prepare_inpainting
-from mlc_controlnet.runtime.latents import check_latents, upscale_latents
+from mlc_controlnet.runtime.latents import blend_latents, check_latents, upscale_latents
 from mlc_controlnet.runtime.masked_content import mask_latents
 from mlc_controlnet.runtime.metadata import to_metadata
 from mlc_controlnet.runtime.noise import standard_normal
@@ -157,8 +157,8 @@ class ControlNetPipeline:
             yield self.generate(request, on_step)
 
     def generate(self, request: GenerateRequest, on_step: OnStep | None = None) -> GeneratedImage:
-        """Draw one picture. `on_step` is called after every step; latents that it returns replace the step's, and an
-        exception that it raises ends the loop.
+        """Draw one picture. `on_step` is called after every step; latents that it returns replace the step's, an
+        exception that it raises ends the loop, and `Enough` ends it with the picture as the step predicts it.
 
         Raises UserError for every value that cannot be used and for a call while another one is running, before
         anything is computed, and for a component that returns NaN or infinity.
@@ -190,9 +190,12 @@ class ControlNetPipeline:
         larger = None if settings.hires_scale is None else hires_settings(settings)
         before = len(schedule.rows)
         count = before + (0 if larger is None else len(schedule_of(larger, self._samplers).rows))
-        x = self._run(settings, schedule, conditions, x, numbered(on_step, 0, count))
-        if larger is not None:
-            x = self.draw_larger(larger, request, contexts, x, numbered(on_step, before, count))
+        try:
+            x = self._run(settings, schedule, conditions, x, numbered(on_step, 0, count))
+            if larger is not None:
+                x = self.draw_larger(larger, request, contexts, x, numbered(on_step, before, count))
+        except Enough as enough:
+            x = enough.x0 if kept is None else blend_latents(enough.x0, kept.latents, kept.mask)
         image = self.decode(x, larger or settings)
         if inpainting is not None and (settings.apply_overlay or crop is not None):
             image = paste(image, inpainting)

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 KEPT_JOBS = 32  # finished ones, whose pictures can still be asked for
 FIRST_GUESS_SECONDS = 5.0  # of a job, before one is finished
+_OUR_ERROR = UserError("job", "an error in the server", "a finished picture", "the server's log has the traceback")
 
 
 class State(StrEnum):
@@ -138,10 +139,13 @@ class Worker:
         self.process.start()
         theirs.close()  # so that the end of the process closes the pipe
 
-    def send(self, order: Order) -> None:
-        """Start an order. Raises WorkerLost."""
+    def clear(self) -> None:
+        """Forget the last order: nothing is told, and nothing done. What is told from now on is of the next order."""
         board = self._board
         board.told, board.asked, board.image, board.step, board.steps = GO_ON, 0, 0, 0, 0
+
+    def send(self, order: Order) -> None:
+        """Start an order. Waits until the process has started and takes its pictures. Raises WorkerLost."""
         try:
             self._connection.send(order)
         except OSError as error:
@@ -267,6 +271,10 @@ class JobQueue:
             log.warning("the process that draws has ended in the middle of a job; the next job starts another one")
             remedy = "ask again; if it happens again, the machine may lack memory"
             job.fail(UserError("job", "the end of the process that draws", "a finished picture", remedy), True)
+        except Exception:  # no memory for a process, for example; the jobs that wait need this loop
+            self._end_worker()
+            log.exception("a picture failed in the server; the next job starts another process")
+            job.fail(_OUR_ERROR, True)
         finally:
             self.look(job)
             self.current = None
@@ -281,7 +289,8 @@ class JobQueue:
             self._end_worker()
             self._worker = self._start_worker()
         worker = self._worker
-        worker.send(job.order)
+        worker.clear()
+        await asyncio.to_thread(worker.send, job.order)
         while not job.is_over:
             match await asyncio.to_thread(worker.receive):
                 case Stepped() as progress:
@@ -296,8 +305,7 @@ class JobQueue:
                     job.fail(error, False)
                 case Failed(None, traceback):
                     log.error("a picture failed:\n%s", traceback)
-                    remedy = "the server's log has the traceback"
-                    job.fail(UserError("job", "an error in the server", "a finished picture", remedy), True)
+                    job.fail(_OUR_ERROR, True)
 
     def close(self) -> None:
         """End the process that draws."""

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlc_controlnet.runtime.infotext import webui_name, write_infotext
 from mlc_controlnet.runtime.png import png_bytes
 from mlc_controlnet.runtime.webui_names import SAMPLERS, SCHEDULERS, UPSCALERS
+from mlc_controlnet.serve import webui_names
 from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.answers import error_answer, status_of
 from mlc_controlnet.serve.generate_body import annotate
@@ -38,6 +39,8 @@ class DetectBody(BaseModel):
     controlnet_module: str = "none"
     controlnet_input_images: list[str] = Field(default_factory=list)
     controlnet_images: list[str] = Field(default_factory=list)  # its older name
+    controlnet_threshold_a: float | None = None
+    controlnet_threshold_b: float | None = None
 
 
 class Webui:
@@ -52,7 +55,7 @@ class Webui:
         self.annotators = annotators
         self.options: dict[str, Any] = {
             "sd_model_checkpoint": title_of(models.models[0]),
-            "CLIP_stop_at_last_layers": 1,
+            webui_names.CLIP_STOP: 1,
         }
 
     def model(self, body: DrawBody) -> ServedModel:
@@ -79,7 +82,7 @@ class Webui:
         controls = [to_base64(png_bytes(image, {})) for image in wanted.control_images]
         answer = {
             "images": [*images, *controls] if body.send_images else [],
-            "parameters": body.model_dump(exclude={"init_images", "mask", "alwayson_scripts"}),
+            "parameters": body.model_dump(exclude={"init_images", "mask", "alwayson_scripts", "override_settings"}),
             "info": json.dumps(_info(job, model, body)),
         }
         return JSONResponse(answer)
@@ -108,9 +111,10 @@ class Webui:
         }
 
     def set_options(self, options: dict[str, Any]) -> None:
-        """Change options. Raises UserError for an unknown model."""
+        """Change options. Raises UserError for an unknown model, and for layers that are no number."""
         if "sd_model_checkpoint" in options:
             self._titled(options["sd_model_checkpoint"])
+        webui_names.clip_skip(options.get(webui_names.CLIP_STOP))
         self.options |= {name: value for name, value in options.items() if name in self.options}
 
 
@@ -212,7 +216,8 @@ def _controlnet_routes(webui: Webui) -> APIRouter:
     def detect(body: DetectBody) -> dict[str, Any]:  # in a thread: OpenCV takes its time
         texts = (body.controlnet_input_images or body.controlnet_images)[: webui.limits.pictures]
         pictures = [from_base64(text, "controlnet_input_images", webui.limits) for text in texts]
-        found = annotate(pictures, body.controlnet_module, webui.annotators)
+        name, thresholds = body.controlnet_module, (body.controlnet_threshold_a, body.controlnet_threshold_b)
+        found = annotate(pictures, name, webui_names.tuned(webui.annotators, name, *thresholds))
         return {"images": [to_base64(png_bytes(image, {})) for image in found], "info": "Success"}
 
     return routes

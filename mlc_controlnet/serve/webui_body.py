@@ -18,6 +18,7 @@ from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.lines import invert
 from mlc_controlnet.runtime.batch import one_request_each
 from mlc_controlnet.runtime.request import GenerateRequest
+from mlc_controlnet.runtime.variant_options import check_size
 from mlc_controlnet.serve import webui_names
 from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.generate_body import annotate
@@ -31,7 +32,7 @@ _ETA_SAMPLERS = ("ddim", "tcd")
 
 
 class _Open(BaseModel):
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
 
 class ControlUnitBody(_Open):
@@ -47,6 +48,8 @@ class ControlUnitBody(_Open):
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     control_mode: int | str = 0
+    threshold_a: float | None = None
+    threshold_b: float | None = None
 
 
 class DrawBody(_Open):
@@ -118,6 +121,8 @@ def to_requests(
     count = body.batch_size * body.n_iter
     if count > limits.images:
         raise UserError("batch_size x n_iter", str(count), f"{limits.images} at most", "ask again for more")
+    width, height = _size(body, model)
+    check_size("size", height, width, model.manifest)  # before a picture is fitted to it
     overridden = {**options, **(body.override_settings or {})}
     sampler, schedule = webui_names.sampler_and_schedule(body.sampler_name or body.sampler_index, body.scheduler)
     fields: dict[str, Any] = {
@@ -127,7 +132,7 @@ def to_requests(
         "height": body.height,
         "sampler": sampler,
         "schedule_type": schedule,
-        "clip_skip": max(0, int(overridden.get("CLIP_stop_at_last_layers") or 1) - 1),
+        "clip_skip": webui_names.clip_skip(overridden.get(webui_names.CLIP_STOP)),
     }
     if body.eta is not None and (sampler or model.manifest.samplers.default) in _ETA_SAMPLERS:
         fields["eta"] = body.eta
@@ -197,10 +202,14 @@ def _size(body: DrawBody, model: ServedModel) -> tuple[int, int]:
 
 
 def _units(body: DrawBody) -> list[ControlUnitBody]:
-    """Return the enabled units of the ControlNet extension."""
+    """Return the enabled units of the ControlNet extension. Raises UserError for units of another form."""
     scripts = {name.lower(): value for name, value in (body.alwayson_scripts or {}).items()}
-    arguments = (scripts.get(CONTROLNET) or {}).get("args") or []
-    units = [ControlUnitBody.model_validate(unit) for unit in arguments if isinstance(unit, dict)]
+    script = scripts.get(CONTROLNET) or {}
+    arguments = (script.get("args") if isinstance(script, dict) else script) or []
+    if not isinstance(arguments, list) or not all(isinstance(unit, dict) for unit in arguments):
+        wanted = 'a list of units: {"args": [{"image": ..., "model": ...}]}'
+        raise UserError(f"alwayson_scripts.{CONTROLNET}", repr(arguments)[:80], wanted, "write each unit as an object")
+    units = [ControlUnitBody.model_validate(unit) for unit in arguments]
     return [unit for unit in units if unit.enabled]
 
 
@@ -224,7 +233,9 @@ def _control_image(
         raise UserError("ControlNet image", "none", "a picture in base64", "give the unit an image, or disable it")
     picture = fit(picture, _size(body, model), webui_names.resize_mode(unit.resize_mode))
     module = unit.module.lower()
-    return invert(picture) if module in INVERT else annotate([picture], module, annotators)[0]
+    if module in INVERT:
+        return invert(picture)
+    return annotate([picture], module, webui_names.tuned(annotators, module, unit.threshold_a, unit.threshold_b))[0]
 
 
 def _control_fields(units: list[ControlUnitBody], model: ServedModel) -> dict[str, Any]:

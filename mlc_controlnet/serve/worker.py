@@ -22,8 +22,6 @@ from mlc_controlnet.runtime.png import png_bytes
 from mlc_controlnet.runtime.request import GenerateRequest, Settings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mlc_controlnet.runtime.denoising import Step
     from mlc_controlnet.runtime.pipeline import ControlNetPipeline
     from mlc_controlnet.runtime.weight_store import WeightStore
@@ -104,10 +102,7 @@ class WorkerOptions:
 
 
 class _Stopped(Exception):
-    """Ends the denoising loop. It holds the final latents as the last step predicts them, if they are wanted."""
-
-    def __init__(self, x0: "np.ndarray | None") -> None:
-        self.x0 = x0
+    """Ends the denoising loop: nothing of the picture is wanted."""
 
 
 def run_worker(connection: Connection, board: Board, options: WorkerOptions) -> None:
@@ -169,14 +164,17 @@ def _draw(
     board: Board,
 ) -> Drawn | None:
     """Draw one picture; return None if it was stopped and nothing of it is wanted."""
+    from mlc_controlnet.runtime.call import Enough
 
     began = time.perf_counter()
     sent = 0.0  # when the last `Stepped` went
 
     def on_step(step: "Step") -> None:
         nonlocal sent
-        if board.told != GO_ON:
-            raise _Stopped(step.x0 if board.told == KEEP else None)
+        if board.told == STOP:
+            raise _Stopped
+        if board.told == KEEP:
+            raise Enough(step.x0)
         board.image, board.step, board.steps = number, step.index + 1, step.count
         is_due = step.index + 1 == step.count or time.monotonic() - sent >= PACE_SECONDS
         if not (board.asked or (order.tells_steps and is_due)):
@@ -187,12 +185,7 @@ def _draw(
 
     try:
         generated = pipeline.generate(request, on_step)
-    except _Stopped as stopped:
-        if stopped.x0 is None:
-            return None
-        settings = pipeline.resolve(request)
-        picture = pipeline.decode(stopped.x0, settings)
-        png = png_bytes(picture, pipeline.describe(settings))
-        return Drawn(png, settings, (), time.perf_counter() - began)
+    except _Stopped:
+        return None
     png = png_bytes(generated.image, generated.metadata)
     return Drawn(png, generated.settings, generated.notices, time.perf_counter() - began)

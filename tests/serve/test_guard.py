@@ -121,6 +121,7 @@ def test_every_answer_is_isolated(guarded):
     [
         (["--listen", "0.0.0.0"], "--listen: got no --bundle"),
         (["--listen", "0.0.0.0", "--bundle", "B"], "--listen: got no token, wanted a --token, because everybody"),
+        (["--bundle", "B", "--queue", "-1"], "--queue: got -1, wanted 0 or more"),
         (["--bundle", "B", "--token", "short"], "--token: got 5 characters, wanted 16 or more"),
         (["--bundle", "B", "--cors", "example.org"], "--cors: got 'example.org', wanted an origin"),
         (["--bundle", "none"], "none: got no such folder, wanted a bundle"),

@@ -111,6 +111,28 @@ def test_progress_is_told_and_an_interrupted_picture_is_what_there_is(patient):
     assert client.get_progress()["progress"] == 0
 
 
+def test_an_interrupted_repainting_keeps_the_pixels_outside_of_the_mask(patient):
+    """What the model has until then is pasted into the photo, as a finished part is."""
+    host, port = patient.address.removeprefix("http://").split(":")
+    client = webuiapi.WebUIApi(host=host, port=int(port))
+    photo = Image.effect_noise((96, 64), 50).convert("RGB")
+    mask = Image.new("L", photo.size)
+    mask.paste(255, (0, 0, 48, 64))
+    results = []
+    options = {"mask_image": mask, "mask_blur": 0, "inpainting_fill": 1, "inpaint_full_res": True, "prompt": "red"}
+    long = {**SIZE, "steps": 150, "batch_size": 1000}
+    drawing = threading.Thread(target=lambda: results.append(client.img2img(images=[photo], **options, **long)))
+    drawing.start()
+    until(lambda: client.get_progress()["state"]["sampling_step"] > 0)
+    client.interrupt()
+    drawing.join()
+    last = results[0].images[-1]
+    assert last.size == photo.size
+    kept, painted = (48, 0, 96, 64), (0, 0, 48, 64)
+    assert last.crop(kept).tobytes() == photo.crop(kept).tobytes()
+    assert last.crop(painted).tobytes() != photo.crop(painted).tobytes()
+
+
 def test_lists_that_clients_ask_for(client):
     assert "Euler a" in client.util_get_sampler_names()
     assert "karras" in client.util_get_scheduler_names()
@@ -132,6 +154,35 @@ def test_an_annotator_makes_the_control_image(client):
     assert edges.convert("L").getextrema() == (0, 255)
 
 
+def test_thresholds_of_a_unit_are_those_of_its_annotator(client):
+    faint = Image.new("RGB", (24, 16))
+    faint.paste((60, 60, 60), (8, 0, 16, 16))  # a gradient of 240
+    few = {"module": "canny", "threshold_a": 250, "threshold_b": 255}
+    usual = {"module": "canny", "threshold_a": -1, "threshold_b": -1}
+    for options, brightest in ((few, 0), (usual, 255)):
+        found = client.controlnet_detect([faint], **options).image
+        drawn = client.txt2img(prompt="red", seed=7, controlnet_units=[unit(faint, **options)], **SIZE)
+        assert [one.convert("L").getextrema()[1] for one in (found, drawn.images[1])] == [brightest, brightest]
+
+
+def test_an_option_that_no_picture_can_have_is_refused_and_spoils_no_picture(client, service):
+    answer = service.ask("POST", "/sdapi/v1/options", {"CLIP_stop_at_last_layers": "two"})
+    assert (answer.status, "CLIP_stop_at_last_layers: got 'two'" in answer.json()["detail"]) == (422, True)
+    assert client.get_options()["CLIP_stop_at_last_layers"] == 1
+    client.txt2img(prompt="red", **SIZE)
+
+
+def test_what_an_answer_repeats_of_a_request_is_json(service):
+    """Python writes and reads numbers that JSON has not."""
+    odd = {"prompt": "red", "steps": 1, "override_settings": {"eta_noise_seed_delta": float("nan")}}
+    answer = service.ask("POST", "/sdapi/v1/txt2img", odd)
+    assert (answer.status, len(answer.json()["images"])) == (200, 1)
+
+
+UNIT = {"model": "lines", "image": ring()}
+HUGE = {"width": 100_000, "height": 100_000}
+
+
 @pytest.mark.parametrize(
     ("change", "detail"),
     [
@@ -145,6 +196,14 @@ def test_an_annotator_makes_the_control_image(client):
         ({"alwayson_scripts": {"ControlNet": {"args": [{"model": "lines"}]}}}, "ControlNet image: got none"),
         ({"alwayson_scripts": {"controlnet": {"args": [{"model": "x", "image": ring()}]}}}, "ControlNet model"),
         ({"alwayson_scripts": {"controlnet": {"args": [{"weight": "x", "image": ring()}]}}}, "weight"),
+        ({"alwayson_scripts": {"controlnet": {"args": [True, "canny", "lines"]}}}, "alwayson_scripts.controlnet: got"),
+        ({"alwayson_scripts": {"controlnet": {"args": UNIT}}}, "alwayson_scripts.controlnet: got"),
+        ({"alwayson_scripts": {"controlnet": {"args": 5}}}, "alwayson_scripts.controlnet: got 5"),
+        ({"alwayson_scripts": {"controlnet": 5}}, "alwayson_scripts.controlnet: got 5"),
+        ({**HUGE, "alwayson_scripts": {"controlnet": {"args": [{**UNIT, "resize_mode": 0}]}}}, "got 100000x100000"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": "two"}}, "CLIP_stop_at_last_layers: got 'two'"),
+        ({"override_settings": {"CLIP_stop_at_last_layers": [2]}}, "CLIP_stop_at_last_layers: got [2]"),
+        ({"denoising_strength": float("nan")}, "denoising_strength"),
     ],
 )
 def test_mistakes_are_answered_in_the_form_of_this_interface(service, change, detail):
