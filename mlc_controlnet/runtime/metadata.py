@@ -17,7 +17,8 @@ from mlc_controlnet.runtime.png import PARAMETERS, read_texts
 from mlc_controlnet.runtime.request import OPTIONS, Settings, to_record
 
 RECORD = "mlc-controlnet"
-FREE_TEXTS = ("prompt", "negative_prompt")  # options that any text is a value of
+# Options that any text is a value of, also one that is a number in JSON.
+FREE_TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 
 
 @dataclass(frozen=True)

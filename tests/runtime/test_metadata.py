@@ -104,6 +104,13 @@ def test_what_cannot_be_used_is_left_out_with_a_notice():
     )
 
 
+def test_a_prompt_that_is_a_number_comes_back_as_a_text():
+    values = dict(zip(("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"), "1234", strict=True))
+    restored = read_settings(picture({"settings": {**FIXTURE["written"][0]["settings"], **values}, "model": "x"}))
+    assert {name: restored.options.get(name) for name in values} == values
+    assert restored.notices == ()
+
+
 def test_every_option_is_in_the_record():
     values = {**FIXTURE["written"][0]["settings"], "hires_scale": 2.0, "timesteps": (1.0,), "sigmas": (1.0,)}
     values |= {"hires_strength": 0.5, "hires_steps": 2, "hires_upscaler": "bicubic", "padding_mask_crop": 1}

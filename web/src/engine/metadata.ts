@@ -16,7 +16,7 @@ import { OPTIONS, type Settings, toRecord } from "./request.ts";
 
 const RECORD = "mlc-controlnet";
 /** Options that any text is a value of. */
-const FREE_TEXTS = ["prompt", "negativePrompt"];
+const FREE_TEXTS = ["prompt", "negativePrompt", "prompt2", "negativePrompt2"];
 
 /** What a PNG file says of how it was made. */
 export interface RestoredSettings {

@@ -83,3 +83,9 @@ test("what cannot be used is left out with a notice", async () => {
     ],
   });
 });
+
+test("a prompt that is a number comes back as a text", async () => {
+  const record = { prompt: "1", negative_prompt: "2", prompt_2: "3", negative_prompt_2: "4" };
+  const options = { prompt: "1", negativePrompt: "2", prompt2: "3", negativePrompt2: "4" };
+  expect(await readSettings(await pngOf({ "mlc-controlnet": JSON.stringify(record) }))).toMatchObject({ options });
+});
