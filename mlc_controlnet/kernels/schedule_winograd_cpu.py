@@ -5,6 +5,10 @@ weights, which then lie in the second-level cache as [36, step, channels], and a
 of tiles by channels stays in registers over these input channels. Then it transforms the results, in vectors of
 channels, and turns them over into the picture's layout.
 
+The 36 numbers of a transform lie a power of two of bytes apart, or nearly, where caches have few sets for them; so each
+of the 36 matrices has a line of the cache more than it needs. The weights of a step are read and widened before any
+of them is transformed: many lines are under way at a time, where one input channel's would be waited for one by one.
+
 The transformed picture is written out once for all panels where it is small. A large one has many blocks: there the
 weights are transformed once, and a task owns a block and goes through all panels.
 """
@@ -32,8 +36,11 @@ LEAST_TASKS = 8  # of panels: fewer would leave threads without one
 LARGE_PICTURE = 1 << 24  # numbers of a transformed picture that is not written out as a whole
 VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
 STEP = POINTS * 64 * 64  # numbers: transformed weights that a second-level cache of 512 KB nearly holds
+FULL_BLOCK = 128  # tiles: their sums want as much of that cache as half of these weights
+LINE = 16  # numbers of a line of the cache
 MOST_LANES_OF_STEPS = 8  # AVX-512's caches are larger, and steps are not measured there
-LEAST_CHANNELS, LEAST_PIXELS = 32, 256  # of fewer, transforms take what the products save
+LEAST_CHANNELS, LEAST_PIXELS = 32, 64  # of fewer, transforms take what the products save
+LEAST_PIXELS_UNMEASURED = 256  # where steps are not measured: without them fewer did not repay the transforms
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def gains(channels: int, out_channels: int, height: int, width: int, registers: 
     return (
         height % RESULTS == 0
         and width % RESULTS == 0
-        and height * width >= LEAST_PIXELS
+        and height * width >= (LEAST_PIXELS if takes_steps(registers) else LEAST_PIXELS_UNMEASURED)
         and min(channels, out_channels) >= LEAST_CHANNELS
         and out_channels % registers.lanes == 0
     )
@@ -107,12 +114,19 @@ def default_tile(axes: list[int], registers: Registers) -> WinogradTile:
     enough = [panel for panel in panels if _tasks_of_panels(axes, panel) >= LEAST_TASKS]
     whole = math.prod(outer) * tiles * channels <= LARGE_PICTURE
     panel = max(enough, default=least)
-    in_steps = whole and registers.lanes <= MOST_LANES_OF_STEPS
-    return WinogradTile(panel, *best, int(whole), _step(channels, panel) if in_steps else channels)
+    in_steps = whole and takes_steps(registers)
+    return WinogradTile(panel, *best, int(whole), _step(axes, panel) if in_steps else channels)
 
 
-def _step(channels: int, panel: int) -> int:
-    return divisors(channels, max(1, STEP // (POINTS * panel)))[-1]
+def takes_steps(registers: Registers) -> bool:
+    """Return whether the rules transform the weights of some input channels at a time."""
+    return registers.lanes <= MOST_LANES_OF_STEPS
+
+
+def _step(axes: list[int], panel: int) -> int:
+    *_, tiles, _, channels = axes
+    numbers = STEP if tiles < FULL_BLOCK else STEP // 2
+    return divisors(channels, max(1, numbers // (POINTS * panel)))[-1]
 
 
 def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
@@ -130,7 +144,7 @@ def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
         for panel in divisors(out_channels, 4 * PANEL)
         if panel % (vectors * registers.lanes) == 0 and _tasks_of_panels(axes, panel) >= least_tasks
         for whole in (0, 1)
-        for step in sorted({channels, _step(channels, panel) if whole else channels})
+        for step in sorted({channels, _step(axes, panel) if whole else channels})
     ]
 
 
@@ -173,15 +187,23 @@ def schedule_winograd(schedule: Schedule, registers: Registers, tile: WinogradTi
         return False
     if tile is None:
         tile = default_tile(extents(schedule, schedule.get_loops(found.products)), registers)
+    _spread(schedule, found)
     block, task = _tasks(schedule, found, tile, registers)
     _transform_results(schedule, found, task, registers)
     step = _multiply(schedule, found, task, tile, registers)
-    _transform_weights(schedule, found, step if tile.whole else None, registers)
+    at_once = bool(tile.whole) and tile.step * tile.channels * POINTS <= STEP
+    _transform_weights(schedule, found, step if tile.whole else None, at_once, registers)
     _transform_picture(schedule, found, None if tile.whole else block, registers)
     for pad in (found.padded, *found.pads):
         batch, channel, *_ = schedule.get_loops(pad)
         schedule.parallel(schedule.fuse(batch, channel))
     return True
+
+
+def _spread(schedule: Schedule, found: _Stages) -> None:
+    """Lay the 36 matrices of transformed weights and of sums a line of the cache farther apart than their sizes."""
+    for block in (found.weights, found.products):
+        schedule.storage_align(block, 0, axis=-3, factor=2 * LINE, offset=LINE)
 
 
 def _tasks(schedule: Schedule, found: _Stages, tile: WinogradTile, registers: Registers) -> tuple[Block, Block]:
@@ -232,8 +254,16 @@ def _multiply(schedule: Schedule, found: _Stages, task: Block, tile: WinogradTil
     return step
 
 
-def _transform_weights(schedule: Schedule, found: _Stages, step: Block | None, registers: Registers) -> None:
-    """Transform the weights that a step wants in that step, or all of them before."""
+def _transform_weights(
+    schedule: Schedule, found: _Stages, step: Block | None, at_once: bool, registers: Registers
+) -> None:
+    """Transform the weights that a step wants in that step, or all of them before.
+
+    at_once: all weights of a step are read before any of them is transformed; else those of an input channel.
+    """
+    read = found.decoded
+    if at_once and not read:
+        read = (schedule.cache_read(found.weight_rows, 0, "global"),)
     if step is not None:
         schedule.compute_at(found.weights, step, preserve_unit_loops=True)
     *_, row, column, into, channel = schedule.get_loops(found.weights)
@@ -244,8 +274,8 @@ def _transform_weights(schedule: Schedule, found: _Stages, step: Block | None, r
         schedule.parallel(into)
     schedule.compute_at(found.weight_rows, vectors, preserve_unit_loops=True)
     _unrolled(schedule, *schedule.get_loops(found.weight_rows)[-3:])
-    for weight in found.decoded:
-        schedule.compute_at(weight, into, preserve_unit_loops=True)
+    for weight in read:
+        schedule.compute_at(weight, step if at_once else into, preserve_unit_loops=True)
         channel = schedule.get_loops(weight)[-1]
         if is_decoding(schedule.get(weight)):
             in_words(schedule, channel)
