@@ -2,17 +2,17 @@
 
 Before: vec4<f16>((vec4<i32>(i32(b1[i]), i32(b1[i]), i32(b1[i]), i32(b1[i])) >> vec4<u32>(min(vec4<i32>(0i, 8i, 16i,
         24i), vec4<i32>(31i, 31i, 31i, 31i)))) & vec4<i32>(255i, 255i, 255i, 255i) - vec4<i32>(128i, 128i, 128i, 128i))
-After:  vec4<f16>(vec4<u32>(w & 255u, w >> 8u & 255u, w >> 16u & 255u, w >> 24u & 255u)) - vec4<f16>(128h), of
-        let w = b1[i]
+After:  vec4<f16>(vec4<f32>(vec4<u32>(w & 255u, w >> 8u & 255u, w >> 16u & 255u, w >> 24u & 255u)) - vec4<f32>(128f)),
+        of let w = b1[i]
 
 TVM writes a number for each lane, and bounds shifts of vectors even by constants. Shifts are of u32, and a byte is
 converted before the middle is taken from it, which is exact: of i32, AMD's compiler shifts and masks where it could
-take a byte (v_bfe_u32) or convert it at once (v_cvt_f32_ubyte0 to 3).
+take a byte (v_bfe_u32) or convert it at once (v_cvt_f32_ubyte0 to 3). The middle is taken in float32, since that and
+the conversion to float16 are one instruction (v_fma_mixlo_f16): 10 for four weights in int8, 12 if it is taken after.
 
 Two codes at a time could be float16 numbers without a conversion: 0x6400 are the bits of 1024, whose last bit counts 1,
-so that bitcast<vec2<f16>>(w & 0xff00ff | 0x64006400) - 1024 are two codes. It saves 5 of the 12 vector instructions
-that four weights in int8 cost more than in float16, predicted for a Radeon Pro W7900 in a convolution 3x3. But naga,
-and so Firefox, has no such bitcast (gfx-rs/wgpu issue 8896).
+so that bitcast<vec2<f16>>(w & 0xff00ff | 0x64006400) - 1024 are two codes. It would save 3 of the 10 on a Radeon Pro
+W7900. But naga, and so Firefox, has no such bitcast (gfx-rs/wgpu issue 8896).
 
 `kernels/decoding.py` says what is decoded. Runs on device functions for WGSL after common subexpressions are gone,
 which would have taken the numbers out of the vectors.
@@ -28,7 +28,7 @@ from mlc_controlnet.quantize.scheme import LANES
 
 log = logging.getLogger(__name__)
 
-WGSL_VECTORS = {"float16x4": "vec4<f16>", "float32x4": "vec4<f32>"}
+HALF, SINGLE = "float16x4", "float32x4"
 
 
 @tvm.transform.module_pass(opt_level=0, name="ShortenDecoding")
@@ -99,13 +99,14 @@ def _with_number(sum_: tirx.Add | tirx.Sub) -> tvm.ir.Expr:
 
 def _converted(cast: tirx.Cast) -> tvm.ir.Expr:
     """Convert codes before the middle is taken from them."""
-    name, difference = WGSL_VECTORS.get(str(cast.ty)), cast.value
-    if name is None or not isinstance(difference, tirx.Sub) or not _is_code(difference.a):
+    difference = cast.value
+    if str(cast.ty) not in (HALF, SINGLE) or not isinstance(difference, tirx.Sub) or not _is_code(difference.a):
         return cast
     codes, (_, middle) = difference.a, difference.b.args
     _, unsigned = codes.body.args
-    numbers = tirx.Let(codes.var, codes.value, tirx.call_pure_extern(str(cast.ty), name, unsigned))
-    return numbers - tirx.Broadcast(tirx.const(int(middle), str(cast.ty).removesuffix(f"x{LANES}")), LANES)
+    numbers = tirx.Let(codes.var, codes.value, tirx.call_pure_extern(SINGLE, "vec4<f32>", unsigned))
+    decoded = numbers - tirx.Broadcast(tirx.const(int(middle), "float32"), LANES)
+    return decoded if str(cast.ty) == SINGLE else tirx.Cast(str(cast.ty), decoded)
 
 
 def _vector(number: tvm.ir.Expr) -> tvm.ir.Expr:

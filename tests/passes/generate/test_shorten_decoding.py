@@ -47,12 +47,12 @@ def test_a_vector_of_places_is_taken_out_of_one_word(dtype: str) -> None:
 
 
 @pytest.mark.parametrize(("bits", "middle"), [(8, "1.280000e+02"), (4, "8.000000e+00")])
-@pytest.mark.parametrize(("dtype", "short"), [("float16", "f16"), ("float32", "f32")])
+@pytest.mark.parametrize(("dtype", "converted"), [("float16", "vec4<f16>("), ("float32", "")])
 def test_codes_are_converted_before_the_middle_is_taken_from_them(
-    bits: int, middle: str, dtype: str, short: str
+    bits: int, middle: str, dtype: str, converted: str
 ) -> None:
+    """In float32, and only then to float16."""
     wgsl = wgsl_of_product(LINEAR, bits, dtype)
-    suffix = {"f16": "h", "f32": "f"}[short]
     assert words_of_codes(wgsl) == 1
-    assert f"(vec4<{short}>(vec4<u32>({BYTES})) - vec4<{short}>({middle}{suffix}))" in wgsl
+    assert f"({converted}(vec4<f32>(vec4<u32>({BYTES})) - vec4<f32>({middle}f))" in wgsl
     assert "vec4<i32>" not in wgsl
