@@ -95,7 +95,8 @@ def choose_tile(attention: Attention) -> Tile:
     In float16 a thread has 4 queries and 4 keys: a vector that is read serves 4 rows or columns, and with up to 16
     sums a row for the result, scores and operands take about 100 registers. Workgroup memory allows no larger
     micro-tile: the probabilities of 128 threads with 8 x 4 would take half of it. In float32, of which half as much
-    fits, 4 x 2 with fewer threads.
+    fits, fewer threads have as many each, and 4 x 2 of heads beyond 160. With 2 x 4 in twice the threads, heads of 160
+    were bound by reads of workgroup memory: 1.19, 0.98 and 1.32 times the time on navi31, navi21 and sm_89, predicted.
     """
     depth = attention.head_size // LANES
     element_bytes = _bytes(attention)
@@ -157,10 +158,8 @@ def _shapes(depth: int, dtype: str) -> Iterator[Tile]:
         yield Tile(depth, threads_x, threads_y // 2, 2, 4, 0, False)
     else:
         threads_x = divisors(depth, 10 if depth <= 2 * MAX_CHUNK else 16)[-1]
-        if depth <= MAX_CHUNK:
+        if depth <= 2 * MAX_CHUNK:
             yield Tile(depth, threads_x, 8, 4, 4, 0, False)
-        elif depth <= 2 * MAX_CHUNK:
-            yield Tile(depth, threads_x, 16, 2, 4, 0, False)
         yield Tile(depth, threads_x, 8, 4, 2, 0, False)
         yield Tile(depth, threads_x, 4, 4, 2, 0, False)
 

@@ -205,6 +205,12 @@ def test_in_float16_the_threads_fill_whole_groups_of_64(head_size):
     assert tile.rows == tile.columns == 4, "the FMAs of a vector that is read"
 
 
+@pytest.mark.parametrize("head_size", [40, 64, 80, 96, 128, 160])
+def test_in_float32_a_vector_that_is_read_serves_four_queries_or_keys(head_size):
+    tile = choose_tile(Attention(1, 256, 256, 8, head_size, "float32", 1.0))
+    assert tile.rows == tile.columns == 4
+
+
 def test_a_tile_of_values_lies_where_keys_were():
     for head_size in (40, 64, 80):
         tile = choose_tile(Attention(1, 4096, 4096, 8, head_size, "float16", 1.0))
