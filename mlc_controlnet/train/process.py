@@ -1,6 +1,7 @@
-"""Sets up the process of a run: its device, its precision, its memory and its reaction to SIGTERM."""
+"""Sets up the process of a run: its device, its precision, its memory and its reaction to SIGTERM and Ctrl-C."""
 
 import atexit
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -85,3 +86,35 @@ def termination() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ctrl_c_asks(asked: threading.Event, is_alone: bool = True) -> Iterator[threading.Event]:
+    """Let Ctrl-C set `asked`, as SIGTERM does, and yield an event that only Ctrl-C sets.
+
+    A second Ctrl-C interrupts at once. One of several processes goes on until its step is saved: their launcher sends
+    them each Ctrl-C once more. Where Ctrl-C is ignored, as in the background of a shell, it stays so.
+    """
+    pressed = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield pressed
+        return
+    owner = os.getpid()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return  # a process that reads data, which still has to finish the step's batches
+        if pressed.is_set() and is_alone:
+            before(number, frame)
+        elif not pressed.is_set():
+            # Not by print: the signal may come in the middle of one.
+            os.write(2, b"\nCtrl-C: this step is finished and saved; Ctrl-C again ends at once\n")
+        pressed.set()
+        asked.set()
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

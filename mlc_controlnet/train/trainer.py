@@ -33,7 +33,13 @@ from mlc_controlnet.train.data.shards import ShardStream
 from mlc_controlnet.train.metrics import Metrics, Stopwatch, peak_memory_mib
 from mlc_controlnet.train.objective import Objective, encode_pictures, encode_prompts
 from mlc_controlnet.train.optimizer import WeightUpdate
-from mlc_controlnet.train.process import FROZEN_DTYPES, disconnect_at_exit, set_up_process, termination
+from mlc_controlnet.train.process import (
+    FROZEN_DTYPES,
+    ctrl_c_asks,
+    disconnect_at_exit,
+    set_up_process,
+    termination,
+)
 from mlc_controlnet.train.randomness import seed_of
 from mlc_controlnet.train.result import RunState, write_result
 
@@ -45,6 +51,8 @@ LOCK_NAME = ".lock"
 def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | None:
     """Start or resume a run. Return the folder of the result, or None if SIGTERM ended the run early.
 
+    Ctrl-C ends it early, too: its step is saved, and then KeyboardInterrupt is raised.
+
     Raises:
         UserError: there is no data, the base model does not fit, a loss is not finite, the disk is full, or another run
             has the same `out`.
@@ -52,13 +60,16 @@ def train(config: TrainConfig, log: Callable[[str], None] = print) -> Path | Non
     accelerator = set_up_process(config.trainer)
     try:
         with _alone_in(Path(config.out), accelerator.is_main_process), termination() as asked_to_stop:
-            result = Trainer(config, accelerator, log).run(asked_to_stop)
+            trainer = Trainer(config, accelerator, log)
+            result = trainer.run(asked_to_stop)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
         remedy = "make room and start again: the run resumes from its newest checkpoint"
         raise UserError(config.out, str(error), "a disk that takes it", remedy) from error
     disconnect_at_exit(accelerator)
+    if trainer.is_interrupted:
+        raise KeyboardInterrupt
     return result
 
 
@@ -112,6 +123,7 @@ class Trainer:
         self.state = RunState(self.model, self.update.optimizer, self.update.ema, accelerator.scaler)
         self.wrapped, self.update.optimizer = accelerator.prepare(self.model, self.update.optimizer)
         self.bad = BadSamples(config.data.max_bad_samples)
+        self.is_interrupted = False  # whether Ctrl-C ended the run early
         self.step = 0
         self.samples = 0  # taken so far; a run may go on with batches of another size or with other processes
 
@@ -140,6 +152,18 @@ class Trainer:
     def run(self, asked_to_stop: threading.Event) -> Path | None:
         """Take every step, and save, report and draw when they are due. Return as `train` does."""
         self._resume()
+        with ctrl_c_asks(asked_to_stop, self.accelerator.num_processes == 1) as pressed:
+            is_over = self._take_steps(asked_to_stop)
+        if not is_over:
+            self.is_interrupted = pressed.is_set()
+            signal_name = "Ctrl-C" if self.is_interrupted else "SIGTERM"
+            self.metrics.log(f"stopped by {signal_name} after step {self.step}; start again to resume")
+        folder = self._finish() if is_over else None
+        self.metrics.close()
+        return folder
+
+    def _take_steps(self, asked_to_stop: threading.Event) -> bool:
+        """Take every step that is left. Return False if the run was asked to stop before the last one."""
         log, trainer = self.config.log, self.config.trainer
         watch, losses = Stopwatch(), []
         batches = iter(self.stream)
@@ -158,12 +182,8 @@ class Trainer:
             if log.image_every and (self.step % log.image_every == 0 or self.step == self.steps):
                 self._draw()
             if stop and self.step < self.steps:
-                self.metrics.log(f"stopped by SIGTERM after step {self.step}; start again to resume")
-                self.metrics.close()
-                return None
-        folder = self._finish()
-        self.metrics.close()
-        return folder
+                return False
+        return True
 
     def take_step(self, batches: Iterator[Batch], asked_to_stop: threading.Event) -> tuple[float, bool]:
         """Take one optimizer step. Return the mean loss over all processes, and whether any was asked to stop."""

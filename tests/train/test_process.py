@@ -9,7 +9,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 
 from mlc_controlnet.train import process
 from mlc_controlnet.train.config import RunOptions
-from mlc_controlnet.train.process import set_up_process, termination
+from mlc_controlnet.train.process import ctrl_c_asks, set_up_process, termination
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,43 @@ def test_sigterm_is_noted_inside_and_as_before_outside() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked.wait(5)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.fixture
+def in_the_foreground():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores the signal
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_asks_once_and_then_interrupts(in_the_foreground: None) -> None:
+    asked = threading.Event()
+    with ctrl_c_asks(asked) as pressed:
+        press_ctrl_c()
+        assert asked.wait(5) and pressed.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            press_ctrl_c()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_does_not_interrupt_one_of_several_processes(in_the_foreground: None) -> None:
+    """Their launcher sends it once more to each."""
+    asked = threading.Event()
+    with ctrl_c_asks(asked, is_alone=False):
+        press_ctrl_c()
+        press_ctrl_c()
+        assert asked.is_set()
+
+
+def test_a_process_that_ignores_ctrl_c_goes_on_to_do_so(in_the_foreground: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with ctrl_c_asks(threading.Event()) as pressed:
+        press_ctrl_c()
+        assert not pressed.is_set()
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_changed() -> None:

@@ -44,8 +44,12 @@ def start(config: Path, *launcher: str) -> subprocess.Popen[str]:
 
 
 def start_python(*arguments: str) -> subprocess.Popen[str]:
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen([sys.executable, *arguments], **output, text=True, env=ENVIRONMENT)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "process_group": 0}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+    try:
+        return subprocess.Popen([sys.executable, *arguments], **options, text=True, env=ENVIRONMENT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
@@ -109,6 +113,27 @@ def test_sigterm_saves_exits_with_zero_and_the_run_goes_on_from_there(
     process.terminate()
     output = finish(process)
     assert "stopped by SIGTERM after step" in output
+    saved = json.loads((next((out / "checkpoints").glob("step-*")) / "state.json").read_text())["step"]
+    assert 5 <= saved < STEPS and not (out / "controlnet").exists()
+    finish(start(config))
+    assert same_weights(out / "controlnet", whole_run)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_loses_no_step_and_the_run_goes_on_from_there(
+    workers: int, tiny_base: Path, tiny_set: Path, tmp_path: Path, whole_run: Path
+) -> None:
+    """It reaches every process of the terminal's foreground, also those that read data."""
+    out = tmp_path / "interrupted"
+    options = {"trainer__max_steps": STEPS, "log__every": 1, "data__workers": workers}
+    config = write_config(tmp_path / "interrupted.yaml", tiny_tree(tiny_base, tiny_set, out=str(out), **options))
+    process = start(config)
+    wait_for_step(process, 5)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stopped by Ctrl-C after step" in output
+    assert output.endswith("interrupted\n") and "Traceback" not in output
     saved = json.loads((next((out / "checkpoints").glob("step-*")) / "state.json").read_text())["step"]
     assert 5 <= saved < STEPS and not (out / "controlnet").exists()
     finish(start(config))
