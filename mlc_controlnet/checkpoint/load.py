@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from diffusers import AutoencoderKL
+from torch import nn
 
 from mlc_controlnet.checkpoint.compatibility import check_belong_together, check_vocabulary
 from mlc_controlnet.checkpoint.control_lora import control_lora_products
@@ -97,32 +98,26 @@ def load_checkpoint(
     source = read_source(path, tokenizer, prediction_type)
     parts, kinds = _choose_parts(source, controlnets, control_types, vae, preview_vae)
     components = _with_further_components(components, parts, cached_branch)
-    needed = {PART_OF[name] for name in components if name in PART_OF}
-    needed |= {"vae"}  # the latent preview is fitted with its encoder
+    needed = _needed_parts(components)
     _check_complete(parts, needed, path)
     check_belong_together(parts)
     sizes = [(height, width), *other_sizes]
     shape, *other_shapes = model_shapes(parts, sizes, prompt_chunks, cached_branch, vae_tile)
     scheduler_config = _scheduler_config(source.scheduler_config, prediction_type, path)
     vocabularies, parts = _read_vocabularies(source, parts, embeddings)
-    updates: Updates = {}
-    if loras:
-        updates = read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS if part in parts})
-    name = source.name if name is None else name
+    updates = _read_updates(loras, parts)
     scheduler_config = scheduler_of_loras(loras, scheduler_config)
+    name = source.name if name is None else name
     usual = usual_defaults(name, loras, parts["unet"].config, scheduler_config)
     defaults = dataclasses.replace(usual, **source.recommended)
-    zeros_for_empty_prompt, products = source.zeros_for_empty_prompt, control_lora_products(parts, updates)
+    zeros_for_empty_prompt = source.zeros_for_empty_prompt
+    control_loras = control_lora_products(parts, updates)
     # A file stays mapped while a source may still read from it, so each source is released when its part is loaded.
     del source
     parts = _in_order(parts, [kind for kind in _LOADING_ORDER if kind in needed])
     modules = load_parts(parts, updates)
-    if (
-        TEXT_ENCODER_2 in vocabularies
-        and isinstance(modules["vae"], AutoencoderKL)
-        and modules["vae"].config.force_upcast
-    ):
-        narrow_activations(modules["vae"])
+    if TEXT_ENCODER_2 in vocabularies:
+        _narrow_vae(modules["vae"])
     return Checkpoint(
         name=name,
         components=components_of(components, len(kinds)),
@@ -137,7 +132,7 @@ def load_checkpoint(
         controlnets=kinds,
         tokenizer_2=vocabularies.get(TEXT_ENCODER_2),
         zeros_for_empty_prompt=zeros_for_empty_prompt,
-        control_loras={part: own for part, own in products.items() if UNET in modules},
+        control_loras=control_loras if UNET in modules else {},
     )
 
 
@@ -173,6 +168,23 @@ def _with_further_components(
         UNET_SHALLOW: cached_branch is not None and UNET in components,
     }
     return (*components, *(name for name, is_built in further.items() if is_built))
+
+
+def _needed_parts(components: Sequence[str]) -> set[str]:
+    """Return the parts that the components are made from, and the VAE always."""
+    return {PART_OF[name] for name in components if name in PART_OF} | {"vae"}  # its encoder fits the latent preview
+
+
+def _read_updates(loras: Sequence[LoraOption], parts: Mapping[str, PartSource]) -> Updates:
+    if not loras:
+        return {}
+    return read_loras(loras, {part: build_empty(parts[part], part) for part in LORA_PARTS if part in parts})
+
+
+def _narrow_vae(vae: nn.Module) -> None:
+    """Keep the activations of Stable Diffusion XL's VAE within float16, if its configuration says that they are not."""
+    if isinstance(vae, AutoencoderKL) and vae.config.force_upcast:
+        narrow_activations(vae)
 
 
 def _read_vocabularies(
