@@ -30,6 +30,7 @@ from mlc_controlnet.serve.webui_body import DrawBody, ImageToImageBody, TextToIm
 from mlc_controlnet.serve.worker import Order
 
 CONTROLNET_VERSION = 2  # of the extension's interface
+EMPTY_LISTS = ("sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles", "upscalers")
 
 
 class DetectBody(BaseModel):
@@ -121,72 +122,89 @@ class Webui:
 def webui_routes(webui: Webui) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["Stable Diffusion web UI"])
-    models, queue = webui.models, webui.queue
+    for some in (_drawing_routes, _options_routes, _list_routes, _controlnet_routes):
+        routes.include_router(some(webui))
+    return routes
 
-    @routes.post("/sdapi/v1/txt2img", response_model=None)
+
+def _drawing_routes(webui: Webui) -> APIRouter:
+    routes = APIRouter(prefix="/sdapi/v1")
+
+    @routes.post("/txt2img", response_model=None)
     async def txt2img(body: TextToImageBody, request: Request) -> Response:
         return await webui.draw(body, request)
 
-    @routes.post("/sdapi/v1/img2img", response_model=None)
+    @routes.post("/img2img", response_model=None)
     async def img2img(body: ImageToImageBody, request: Request) -> Response:
         return await webui.draw(body, request)
 
-    @routes.get("/sdapi/v1/progress")
+    @routes.get("/progress")
     async def progress() -> dict[str, Any]:
         return webui.progress()
 
-    @routes.post("/sdapi/v1/interrupt")
-    @routes.post("/sdapi/v1/skip")
+    @routes.post("/interrupt")
+    @routes.post("/skip")
     async def interrupt() -> dict[str, Any]:
-        if queue.current is not None:
-            queue.cancel(queue.current, keep=True)
+        if webui.queue.current is not None:
+            webui.queue.cancel(webui.queue.current, keep=True)
         return {}
 
-    @routes.get("/sdapi/v1/options")
+    return routes
+
+
+def _options_routes(webui: Webui) -> APIRouter:
+    routes = APIRouter(prefix="/sdapi/v1")
+
+    @routes.get("/options")
     async def options() -> dict[str, Any]:
         return webui.options
 
-    @routes.post("/sdapi/v1/options")
+    @routes.post("/options")
     async def set_options(options: dict[str, Any]) -> dict[str, Any]:
         webui.set_options(options)
         return {}
 
-    @routes.get("/sdapi/v1/sd-models")
-    async def sd_models() -> list[dict[str, Any]]:
-        return [_sd_model(model) for model in models.models]
+    return routes
 
-    @routes.get("/sdapi/v1/samplers")
+
+def _list_routes(webui: Webui) -> APIRouter:
+    """What clients ask for before they draw; what there is none of here is answered with nothing."""
+    routes = APIRouter(prefix="/sdapi/v1")
+
+    @routes.get("/sd-models")
+    async def sd_models() -> list[dict[str, Any]]:
+        return [_sd_model(model) for model in webui.models.models]
+
+    @routes.get("/samplers")
     async def samplers() -> list[dict[str, Any]]:
         known = webui.models.models[0].samplers.samplers
         names = (name for name, ours in SAMPLERS.items() if ours in known)
         return [{"name": name, "aliases": [SAMPLERS[name]], "options": {}} for name in names]
 
-    @routes.get("/sdapi/v1/schedulers")
+    @routes.get("/schedulers")
     async def schedulers() -> list[dict[str, Any]]:
         return [{"name": label.lower().replace(" ", "_"), "label": label, "aliases": None} for label in SCHEDULERS]
 
-    @routes.get("/sdapi/v1/latent-upscale-modes")
+    @routes.get("/latent-upscale-modes")
     async def latent_upscale_modes() -> list[dict[str, Any]]:
         return [{"name": name} for name in UPSCALERS]
 
-    @routes.get("/sdapi/v1/scripts")
+    @routes.get("/scripts")
     async def scripts() -> dict[str, list[str]]:
         names = ["controlnet", "controlnet m2m"]  # by the second one, clients recognise the extension
         return {"txt2img": names, "img2img": names}
 
-    @routes.get("/sdapi/v1/cmd-flags")
-    @routes.get("/sdapi/v1/memory")
+    @routes.get("/cmd-flags")
+    @routes.get("/memory")
     async def nothing() -> dict[str, Any]:
         return {}
 
-    @routes.get("/sdapi/v1/embeddings")
+    @routes.get("/embeddings")
     async def embeddings() -> dict[str, Any]:
         return {"loaded": {}, "skipped": {}}
 
-    for name in ("sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles"):
-        routes.add_api_route(f"/sdapi/v1/{name}", _no_list, methods=["GET"], operation_id=f"list_{name}")
-    routes.add_api_route("/sdapi/v1/upscalers", _no_list, methods=["GET"], operation_id="list_upscalers")
-    routes.include_router(_controlnet_routes(webui))
+    for name in EMPTY_LISTS:
+        routes.add_api_route(f"/{name}", _no_list, methods=["GET"], operation_id=f"list_{name}")
     return routes
 
 
