@@ -11,9 +11,9 @@ from tvm.target import Target
 from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.kernels.attention import Attention
 from mlc_controlnet.kernels.flash_attention import flash_attention
-from mlc_controlnet.kernels.flash_attention_cpu import KEYS, Tile, default_tile, query_tiles_of_task
 from mlc_controlnet.kernels.flash_attention_plan import factors
 from mlc_controlnet.kernels.flash_attention_tile import THREADS, choose_tile, span
+from mlc_controlnet.kernels.flash_attention_tile_cpu import KEYS, Tile, default_tile, query_tiles_of_task
 from mlc_controlnet.kernels.registers_cpu import registers_of
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.parity.parity import signal_to_noise_db
