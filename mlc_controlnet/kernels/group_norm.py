@@ -14,7 +14,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels import group_norm_cpu, group_norm_gpu
 from mlc_controlnet.kernels.marks import mark_finished
 from mlc_controlnet.kernels.normalization import GroupNorm
-from mlc_controlnet.kernels.registers_cpu import registers_of
+from mlc_controlnet.kernels.registers_cpu import Registers, registers_of
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,23 @@ def group_norm(norm: GroupNorm, target: Target) -> GroupNormKernels:
     """Return the kernels for `target`; sums are float32."""
     _check(norm)
     if "gpu" not in target.keys:
-        registers = registers_of(target)
-        if group_norm_cpu.is_whole(norm):
-            return GroupNormKernels(mark_finished(group_norm_cpu.whole(norm, registers), norm))
-        statistics, normalize, slices = group_norm_cpu.build(norm, registers)
-        partial_shape = (norm.batch * norm.groups, slices, 2)
-        return GroupNormKernels(
-            mark_finished(normalize, f"normalize of {norm}"),
-            mark_finished(statistics, f"statistics of {_any_reader(norm)}"),
-            partial_shape,
-        )
+        return _for_processor(norm, registers_of(target))
     if group_norm_gpu.is_whole(norm):
         return GroupNormKernels(mark_finished(group_norm_gpu.whole(norm), norm))
     return GroupNormKernels(
         mark_finished(group_norm_gpu.normalize(norm), f"normalize of {norm}"),
         _statistics(norm),
         group_norm_gpu.choose_slices(norm).partial_shape,
+    )
+
+
+def _for_processor(norm: GroupNorm, registers: Registers) -> GroupNormKernels:
+    if group_norm_cpu.is_whole(norm):
+        return GroupNormKernels(mark_finished(group_norm_cpu.whole(norm, registers), norm))
+    return GroupNormKernels(
+        mark_finished(group_norm_cpu.normalize(norm, registers), f"normalize of {norm}"),
+        mark_finished(group_norm_cpu.statistics(norm, registers), f"statistics of {_any_reader(norm)}"),
+        group_norm_cpu.partial_shape(norm),
     )
 
 

@@ -57,6 +57,36 @@ def tiles(norm: GroupNorm, registers: Registers) -> list[Tile]:
     return list(dict.fromkeys(found))
 
 
+def _vectors(norm: GroupNorm, registers: Registers) -> int:
+    return norm.group_size // math.gcd(registers.lanes, norm.group_size)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How a whole group is added: in runs, whose vectors take turns at the tile's chains.
+
+    A sum of a run is short, and rounds little; what joins the sum of all is one vector a run and chain.
+    """
+
+    norm: GroupNorm
+    tile: Tile
+    lanes: int
+
+    @property
+    def count(self) -> int:
+        """Runs of a group."""
+        return self.norm.group_size // self.lanes // self.tile.chains // self.tile.steps
+
+    def load(self, x: Any, group: Any, run: Any, n: Any, c: Any) -> Any:
+        """Return the vector that chain c adds in step n of a run, in float32."""
+        vector = (run * self.tile.steps + n) * self.tile.chains + c
+        return _load(x, group * self.norm.group_size + vector * self.lanes, self.lanes)
+
+    def zeros(self) -> Any:
+        """Return a vector of zeros."""
+        return spread(T.float32(0), self.lanes)
+
+
 def tunable_group_norm(function: tirx.PrimFunc, target: Target) -> Tunable | None:
     """Return what there is to decide about the one kernel of a small group; None if the function is none."""
     norm = asked_for(function)
@@ -76,202 +106,214 @@ def tunable_group_norm(function: tirx.PrimFunc, target: Target) -> Tunable | Non
     )
 
 
-def _vectors(norm: GroupNorm, registers: Registers) -> int:
-    return norm.group_size // math.gcd(registers.lanes, norm.group_size)
-
-
-def build(norm: GroupNorm, registers: Registers) -> tuple[tirx.PrimFunc, tirx.PrimFunc, int]:
-    """Return (statistics, normalize, slices per group). See `GroupNormKernels` for their parameters."""
-    shape, dtype, size = norm.shape, norm.dtype, norm.group_size
-    groups = norm.batch * norm.groups
-    slices = ceil_div(size, SLICE)
-    values = math.prod(shape)
-    group_lanes = math.gcd(2 * registers.lanes, size)
-    row_lanes = math.gcd(2 * registers.lanes, norm.positions)
-
-    def count(piece: Any) -> Any:
-        """Return the number of values in a slice. All slices but the last are full."""
-        return T.min(SLICE, size - piece * SLICE)
-
-    def finish(y: Any) -> Any:
-        return _finish(norm, y, row_lanes)
-
-    @T.prim_func(s_tir=True, private=True)
-    def statistics(x: T.Buffer(shape, dtype), partial: T.Buffer((groups, slices, 2), "float32")):
-        for task in T.parallel(groups * slices):
-            with T.sblock("statistics"):
-                T.reads()
-                T.writes()
-                flat = T.decl_buffer((values,), dtype, data=x.data)
-                total = T.sblock_alloc_buffer((1,), vector_of("float32", group_lanes), scope="local")
-                deviation = T.sblock_alloc_buffer((1,), vector_of("float32", group_lanes), scope="local")
-                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                group: T.let[T.int32] = task // slices
-                piece: T.let[T.int32] = task % slices
-                first: T.let[T.int32] = group * size + piece * SLICE
-
-                total[0] = spread(T.float32(0), group_lanes)
-                for n in T.serial(count(piece) // group_lanes):
-                    total[0] = total[0] + T.Cast(
-                        vector_of("float32", group_lanes), flat[neighbours(first + n * group_lanes, group_lanes)]
-                    )
-                mean[0] = across_lanes(total[0], group_lanes) / T.cast(count(piece), "float32")
-
-                total[0] = spread(T.float32(0), group_lanes)
-                for n in T.serial(count(piece) // group_lanes):
-                    deviation[0] = T.Cast(
-                        vector_of("float32", group_lanes), flat[neighbours(first + n * group_lanes, group_lanes)]
-                    ) - spread(mean[0], group_lanes)
-                    total[0] = total[0] + deviation[0] * deviation[0]
-                partial[group, piece, 0] = mean[0]
-                partial[group, piece, 1] = across_lanes(total[0], group_lanes)
-
-    @T.prim_func(s_tir=True, private=True)
-    def normalize(
-        x: T.Buffer(shape, dtype),
-        partial: T.Buffer((groups, slices, 2), "float32"),
-        gamma: T.Buffer((norm.channels,), dtype),
-        beta: T.Buffer((norm.channels,), dtype),
-        y: T.Buffer(shape, dtype),
-    ):
-        for row in T.parallel(norm.batch * norm.channels):
-            with T.sblock("normalize"):
-                T.reads()
-                T.writes()
-                x_flat = T.decl_buffer((values,), dtype, data=x.data)
-                y_flat = T.decl_buffer((values,), dtype, data=y.data)
-                total = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                normal = T.sblock_alloc_buffer((1,), vector_of("float32", row_lanes), scope="local")
-                channel: T.let[T.int32] = row % norm.channels
-                group: T.let[T.int32] = row // norm.group_channels
-
-                total[0] = T.float32(0)
-                for piece in T.serial(slices):
-                    total[0] = total[0] + partial[group, piece, 0] * T.cast(count(piece), "float32")
-                mean[0] = total[0] / T.float32(size)
-                total[0] = T.float32(0)
-                for piece in T.serial(slices):
-                    scale[0] = partial[group, piece, 0] - mean[0]
-                    total[0] = total[0] + partial[group, piece, 1]
-                    total[0] = total[0] + scale[0] * scale[0] * T.cast(count(piece), "float32")
-                scale[0] = T.cast(gamma[channel], "float32") / T.sqrt(
-                    total[0] / T.float32(size) + T.float32(norm.epsilon)
-                )
-
-                for n in T.serial(norm.positions // row_lanes):
-                    normal[0] = T.Cast(
-                        vector_of("float32", row_lanes),
-                        x_flat[neighbours(row * norm.positions + n * row_lanes, row_lanes)],
-                    )
-                    normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(scale[0], row_lanes) + spread(
-                        T.cast(beta[channel], "float32"), row_lanes
-                    )
-                    y_flat[neighbours(row * norm.positions + n * row_lanes, row_lanes)] = finish(normal[0])
-
-    return statistics, normalize, slices
-
-
 def is_whole(norm: GroupNorm) -> bool:
     """Return whether one kernel does everything: the group is read three times, and tasks are few."""
     return norm.group_size <= LARGEST_WHOLE
 
 
-@lru_cache(maxsize=256)  # TVM parses its text anew each time: a tenth of a second
-def whole(norm: GroupNorm, registers: Registers, tile: Tile | None = None) -> tirx.PrimFunc:
-    """Return normalize (x, gamma, beta, y), which computes the statistics itself. tile: None is the rules'.
+def partial_shape(norm: GroupNorm) -> tuple[int, int, int]:
+    """Return the shape of the statistics: mean and sum of squared deviations of every slice of every group."""
+    return norm.batch * norm.groups, ceil_div(norm.group_size, SLICE), 2
 
-    What the mean lost to rounding is the mean of the deviations from it: the shift takes it up.
-    """
-    shape, dtype, size = norm.shape, norm.dtype, norm.group_size
-    values = math.prod(shape)
-    lanes = math.gcd(registers.lanes, size)
-    tile = default_tile(norm, registers) if tile is None else tile
-    chains, steps = tile.chains, tile.steps
-    runs = size // lanes // chains // steps
-    row_lanes = math.gcd(registers.lanes, norm.positions)
-    vector = vector_of("float32", lanes)
-    row_vector = vector_of("float32", row_lanes)
-    tasks = T.parallel if values >= WORTH_A_THREAD else T.serial
 
-    @T.prim_func(s_tir=True, private=True)
-    def normalize(
-        x: T.Buffer(shape, dtype),
-        gamma: T.Buffer((norm.channels,), dtype),
-        beta: T.Buffer((norm.channels,), dtype),
-        y: T.Buffer(shape, dtype),
-    ):
-        for group in tasks(norm.batch * norm.groups):
-            with T.sblock("group_norm"):
-                T.reads()
-                T.writes()
-                x_flat = T.decl_buffer((values,), dtype, data=x.data)
-                y_flat = T.decl_buffer((values,), dtype, data=y.data)
-                total = T.sblock_alloc_buffer((chains,), vector, scope="local")
-                of_runs = T.sblock_alloc_buffer((1,), vector, scope="local")
-                deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
-                drift = T.sblock_alloc_buffer((chains,), vector, scope="local")
-                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                rounded_off = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                row_shift = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                row_scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
-                normal = T.sblock_alloc_buffer((1,), row_vector, scope="local")
+def _filled(norm: GroupNorm, piece: Any) -> Any:
+    """Return the number of values in a slice. All slices but the last are full."""
+    return T.min(SLICE, norm.group_size - piece * SLICE)
 
-                of_runs[0] = spread(T.float32(0), lanes)
-                for run in T.serial(runs):
-                    for c in T.unroll(chains):
-                        total[c] = spread(T.float32(0), lanes)
-                    for n in T.serial(steps):
-                        for c in T.unroll(chains):
-                            total[c] = total[c] + T.Cast(
-                                vector,
-                                x_flat[neighbours(group * size + ((run * steps + n) * chains + c) * lanes, lanes)],
-                            )
-                    for c in T.unroll(chains):
-                        of_runs[0] = of_runs[0] + total[c]
-                mean[0] = across_lanes(of_runs[0], lanes) / T.float32(size)
 
-                of_runs[0] = spread(T.float32(0), lanes)
-                for c in T.unroll(chains):
-                    drift[c] = spread(T.float32(0), lanes)
-                for run in T.serial(runs):
-                    for c in T.unroll(chains):
-                        total[c] = spread(T.float32(0), lanes)
-                    for n in T.serial(steps):
-                        for c in T.unroll(chains):
-                            deviation[0] = T.Cast(
-                                vector,
-                                x_flat[neighbours(group * size + ((run * steps + n) * chains + c) * lanes, lanes)],
-                            ) - spread(mean[0], lanes)
-                            total[c] = total[c] + deviation[0] * deviation[0]
-                            drift[c] = drift[c] + deviation[0]
-                    for c in T.unroll(chains):
-                        of_runs[0] = of_runs[0] + total[c]
-                for c in T.unroll(chains - 1):
-                    drift[0] = drift[0] + drift[c + 1]
-                rounded_off[0] = across_lanes(drift[0], lanes) / T.float32(size)
-                scale[0] = T.float32(1) / T.sqrt(
-                    across_lanes(of_runs[0], lanes) / T.float32(size) + T.float32(norm.epsilon)
-                )
-
-                for row in T.serial(norm.group_channels):
-                    channel: T.let[T.int32] = group % norm.groups * norm.group_channels + row
-                    first: T.let[T.int32] = group * size + row * norm.positions
-                    row_scale[0] = scale[0] * T.cast(gamma[channel], "float32")
-                    row_shift[0] = T.cast(beta[channel], "float32") - rounded_off[0] * row_scale[0]
-                    for n in T.serial(norm.positions // row_lanes):
-                        normal[0] = T.Cast(row_vector, x_flat[neighbours(first + n * row_lanes, row_lanes)])
-                        normal[0] = (normal[0] - spread(mean[0], row_lanes)) * spread(row_scale[0], row_lanes) + spread(
-                            row_shift[0], row_lanes
-                        )
-                        y_flat[neighbours(first + n * row_lanes, row_lanes)] = _finish(norm, normal[0], row_lanes)
-
-    return normalize
+def _load(x: Any, first: Any, lanes: int) -> Any:
+    """Return the vector of neighbours that begins at `first`, in float32."""
+    return T.Cast(vector_of("float32", lanes), x[neighbours(first, lanes)])
 
 
 def _finish(norm: GroupNorm, y: Any, lanes: int) -> Any:
     if norm.silu:
         y = y / (spread(T.float32(1), lanes) + exp2(y * spread(T.float32(-LOG2_E), lanes), lanes))
     return T.Cast(vector_of(norm.dtype, lanes), y)
+
+
+@T.macro
+def add_numbers(runs, x, group, of_run, total):
+    """Set total[0] to the sum of a group's numbers, lane by lane."""
+    total[0] = runs.zeros()
+    for run in T.serial(runs.count):
+        for c in T.unroll(runs.tile.chains):
+            of_run[c] = runs.zeros()
+        for n in T.serial(runs.tile.steps):
+            for c in T.unroll(runs.tile.chains):
+                of_run[c] = of_run[c] + runs.load(x, group, run, n, c)
+        for c in T.unroll(runs.tile.chains):
+            total[0] = total[0] + of_run[c]
+
+
+@T.macro
+def add_deviations(runs, x, group, mean, deviation, of_run, drift, total):
+    """Set total[0] to the sum of squared deviations from mean[0], and drift[0] to that of deviations, lane by lane."""
+    total[0] = runs.zeros()
+    for c in T.unroll(runs.tile.chains):
+        drift[c] = runs.zeros()
+    for run in T.serial(runs.count):
+        for c in T.unroll(runs.tile.chains):
+            of_run[c] = runs.zeros()
+        for n in T.serial(runs.tile.steps):
+            for c in T.unroll(runs.tile.chains):
+                deviation[0] = runs.load(x, group, run, n, c) - spread(mean[0], runs.lanes)
+                of_run[c] = of_run[c] + deviation[0] * deviation[0]
+                drift[c] = drift[c] + deviation[0]
+        for c in T.unroll(runs.tile.chains):
+            total[0] = total[0] + of_run[c]
+    for c in T.unroll(runs.tile.chains - 1):
+        drift[0] = drift[0] + drift[c + 1]
+
+
+@T.macro
+def combine_slices(norm, partial, group, mean, deviation, total):
+    """Compute mean[0] of a group, and its sum of squared deviations total[0]."""
+    total[0] = T.float32(0)
+    for piece in T.serial(partial_shape(norm)[1]):
+        total[0] = total[0] + partial[group, piece, 0] * T.cast(_filled(norm, piece), "float32")
+    mean[0] = total[0] / T.float32(norm.group_size)
+    total[0] = T.float32(0)
+    for piece in T.serial(partial_shape(norm)[1]):
+        deviation[0] = partial[group, piece, 0] - mean[0]
+        total[0] = total[0] + partial[group, piece, 1]
+        total[0] = total[0] + deviation[0] * deviation[0] * T.cast(_filled(norm, piece), "float32")
+
+
+@T.macro
+def write_row(norm, lanes, x, y, first, mean, scale, shift, normal):
+    """Write (x - mean) * scale + shift, and its silu if that is asked for, of the row that begins at `first`."""
+    for n in T.serial(norm.positions // lanes):
+        normal[0] = _load(x, first + n * lanes, lanes)
+        normal[0] = (normal[0] - spread(mean, lanes)) * spread(scale, lanes) + spread(shift, lanes)
+        y[neighbours(first + n * lanes, lanes)] = _finish(norm, normal[0], lanes)
+
+
+@lru_cache(maxsize=256)  # TVM parses its text anew each time: a tenth of a second
+def statistics(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
+    """(x, partial): mean and sum of squared deviations of every slice."""
+    size = norm.group_size
+    groups, slices, _ = partial_shape(norm)
+    lanes = math.gcd(2 * registers.lanes, size)
+    vector = vector_of("float32", lanes)
+
+    @T.prim_func(s_tir=True, private=True)
+    def statistics(x: T.Buffer(norm.shape, norm.dtype), partial: T.Buffer((groups, slices, 2), "float32")):
+        for task in T.parallel(groups * slices):
+            with T.sblock("statistics"):
+                T.reads()
+                T.writes()
+                flat = T.decl_buffer((groups * size,), norm.dtype, data=x.data)
+                total = T.sblock_alloc_buffer((1,), vector, scope="local")
+                deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                group: T.let[T.int32] = task // slices
+                piece: T.let[T.int32] = task % slices
+                first: T.let[T.int32] = group * size + piece * SLICE
+
+                total[0] = spread(T.float32(0), lanes)
+                for n in T.serial(_filled(norm, piece) // lanes):
+                    total[0] = total[0] + _load(flat, first + n * lanes, lanes)
+                mean[0] = across_lanes(total[0], lanes) / T.cast(_filled(norm, piece), "float32")
+
+                total[0] = spread(T.float32(0), lanes)
+                for n in T.serial(_filled(norm, piece) // lanes):
+                    deviation[0] = _load(flat, first + n * lanes, lanes) - spread(mean[0], lanes)
+                    total[0] = total[0] + deviation[0] * deviation[0]
+                partial[group, piece, 0] = mean[0]
+                partial[group, piece, 1] = across_lanes(total[0], lanes)
+
+    return statistics
+
+
+@lru_cache(maxsize=256)
+def normalize(norm: GroupNorm, registers: Registers) -> tirx.PrimFunc:
+    """(x, partial, gamma, beta, y): every row combines the slices of its group and normalizes itself."""
+    values = math.prod(norm.shape)
+    lanes = math.gcd(2 * registers.lanes, norm.positions)
+
+    @T.prim_func(s_tir=True, private=True)
+    def normalize(
+        x: T.Buffer(norm.shape, norm.dtype),
+        partial: T.Buffer(partial_shape(norm), "float32"),
+        gamma: T.Buffer((norm.channels,), norm.dtype),
+        beta: T.Buffer((norm.channels,), norm.dtype),
+        y: T.Buffer(norm.shape, norm.dtype),
+    ):
+        for row in T.parallel(norm.batch * norm.channels):
+            with T.sblock("normalize"):
+                T.reads()
+                T.writes()
+                x_flat = T.decl_buffer((values,), norm.dtype, data=x.data)
+                y_flat = T.decl_buffer((values,), norm.dtype, data=y.data)
+                total = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                normal = T.sblock_alloc_buffer((1,), vector_of("float32", lanes), scope="local")
+                channel: T.let[T.int32] = row % norm.channels
+                group: T.let[T.int32] = row // norm.group_channels
+
+                combine_slices(norm, partial, group, mean, scale, total)
+                scale[0] = T.cast(gamma[channel], "float32") / T.sqrt(
+                    total[0] / T.float32(norm.group_size) + T.float32(norm.epsilon)
+                )
+                shift = T.meta_var(T.cast(beta[channel], "float32"))
+                write_row(norm, lanes, x_flat, y_flat, row * norm.positions, mean[0], scale[0], shift, normal)
+
+    return normalize
+
+
+@lru_cache(maxsize=256)
+def whole(norm: GroupNorm, registers: Registers, tile: Tile | None = None) -> tirx.PrimFunc:
+    """(x, gamma, beta, y): everything in one kernel, for groups that `is_whole` takes. tile: None is the rules'.
+
+    What the mean lost to rounding is the mean of the deviations from it: the shift takes it up.
+    """
+    size = norm.group_size
+    values = math.prod(norm.shape)
+    tile = default_tile(norm, registers) if tile is None else tile
+    lanes = math.gcd(registers.lanes, size)
+    runs = Runs(norm, tile, lanes)
+    row_lanes = math.gcd(registers.lanes, norm.positions)
+    vector = vector_of("float32", lanes)
+    tasks = T.parallel if values >= WORTH_A_THREAD else T.serial
+
+    @T.prim_func(s_tir=True, private=True)
+    def normalize(
+        x: T.Buffer(norm.shape, norm.dtype),
+        gamma: T.Buffer((norm.channels,), norm.dtype),
+        beta: T.Buffer((norm.channels,), norm.dtype),
+        y: T.Buffer(norm.shape, norm.dtype),
+    ):
+        for group in tasks(norm.batch * norm.groups):
+            with T.sblock("group_norm"):
+                T.reads()
+                T.writes()
+                x_flat = T.decl_buffer((values,), norm.dtype, data=x.data)
+                y_flat = T.decl_buffer((values,), norm.dtype, data=y.data)
+                of_run = T.sblock_alloc_buffer((tile.chains,), vector, scope="local")
+                total = T.sblock_alloc_buffer((1,), vector, scope="local")
+                deviation = T.sblock_alloc_buffer((1,), vector, scope="local")
+                drift = T.sblock_alloc_buffer((tile.chains,), vector, scope="local")
+                mean = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                rounded_off = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                row_shift = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                row_scale = T.sblock_alloc_buffer((1,), "float32", scope="local")
+                normal = T.sblock_alloc_buffer((1,), vector_of("float32", row_lanes), scope="local")
+
+                add_numbers(runs, x_flat, group, of_run, total)
+                mean[0] = across_lanes(total[0], lanes) / T.float32(size)
+                add_deviations(runs, x_flat, group, mean, deviation, of_run, drift, total)
+                rounded_off[0] = across_lanes(drift[0], lanes) / T.float32(size)
+                scale[0] = T.float32(1) / T.sqrt(
+                    across_lanes(total[0], lanes) / T.float32(size) + T.float32(norm.epsilon)
+                )
+                for row in T.serial(norm.group_channels):
+                    channel: T.let[T.int32] = group % norm.groups * norm.group_channels + row
+                    first: T.let[T.int32] = group * size + row * norm.positions
+                    row_scale[0] = scale[0] * T.cast(gamma[channel], "float32")
+                    row_shift[0] = T.cast(beta[channel], "float32") - rounded_off[0] * row_scale[0]
+                    write_row(norm, row_lanes, x_flat, y_flat, first, mean[0], row_scale[0], row_shift[0], normal)
+
+    return normalize
