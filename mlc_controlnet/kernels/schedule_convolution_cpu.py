@@ -222,12 +222,12 @@ def _along_channels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, 
     schedule.set_scope(found.reduction, 0, "global")
     schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
     schedule.transform_layout(found.reduction, ("write", 0), lambda b, c, i, j: (b, i, j, c))
-    *_, out, row, column, into, kernel_y_loop, kernel_x_loop = schedule.get_loops(found.reduction)
+    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
     row, tile_row = schedule.split(row, [None, tile.height])
     column, tile_column = schedule.split(column, [None, tile.width])
     block, into = schedule.split(into, [None, tile.step])
-    schedule.reorder(block, row, column, into, kernel_y_loop, kernel_x_loop, tile_row, tile_column, out)
-    for loop in (kernel_x_loop, tile_row, tile_column):
+    schedule.reorder(block, row, column, into, kernel_y, kernel_x, tile_row, tile_column, out)
+    for loop in (kernel_x, tile_row, tile_column):
         schedule.unroll(loop)
     in_vectors(schedule, out, registers)
     start = schedule.decompose_reduction(found.reduction, block)

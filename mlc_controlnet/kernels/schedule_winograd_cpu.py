@@ -28,14 +28,13 @@ from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, apply_
 from mlc_controlnet.kernels.winograd_convolution import RESULTS
 
 VERSION = 1  # of what the decisions mean
-POINTS = 36  # numbers of a transformed tile, and of the weights of two channels
 KINDS = "SSSSSSR"  # picture, block; row and column of a tile, tile, output channel; input channel
 TILES_OF_BLOCK = 128  # at most: so many repay transforming a panel's weights for them
 PANEL = 64  # output channels at most, by the rules
 LEAST_TASKS = 8  # of panels: fewer would leave threads without one
 LARGE_PICTURE = 1 << 24  # numbers of a transformed picture that is not written out as a whole
 VECTOR_LOAD = 3  # a vector comes from the second-level cache, a single number mostly from the first
-STEP = POINTS * 64 * 64  # numbers: transformed weights that a second-level cache of 512 KB nearly holds
+STEP = 64 * 64  # of input by output channels: a second-level cache of 512 KB nearly holds their 36 matrices of weights
 FULL_BLOCK = 128  # tiles: their sums want as much of that cache as half of these weights
 LINE = 16  # numbers of a line of the cache
 MOST_LANES_OF_STEPS = 8  # AVX-512's caches are larger, and steps are not measured there
@@ -125,8 +124,8 @@ def takes_steps(registers: Registers) -> bool:
 
 def _step(axes: list[int], panel: int) -> int:
     *_, tiles, _, channels = axes
-    numbers = STEP if tiles < FULL_BLOCK else STEP // 2
-    return divisors(channels, max(1, numbers // (POINTS * panel)))[-1]
+    most = STEP if tiles < FULL_BLOCK else STEP // 2
+    return divisors(channels, max(1, most // panel))[-1]
 
 
 def tiles(axes: list[int], registers: Registers) -> list[WinogradTile]:
@@ -191,7 +190,7 @@ def schedule_winograd(schedule: Schedule, registers: Registers, tile: WinogradTi
     block, task = _tasks(schedule, found, tile, registers)
     _transform_results(schedule, found, task, registers)
     step = _multiply(schedule, found, task, tile, registers)
-    at_once = bool(tile.whole) and tile.step * tile.channels * POINTS <= STEP
+    at_once = bool(tile.whole) and tile.step * tile.channels <= STEP
     _transform_weights(schedule, found, step if tile.whole else None, at_once, registers)
     _transform_picture(schedule, found, None if tile.whole else block, registers)
     for pad in (found.padded, *found.pads):

@@ -29,44 +29,7 @@ def convolve_tiles(x: te.Tensor, weight: te.Tensor, block_rows: int) -> te.Tenso
     out_channels = int(weight.shape[3])
     columns = width // RESULTS
     blocks, tiles = height // RESULTS // block_rows, block_rows * columns
-
-    def pixel(b: tirx.Var, c: tirx.Var, row: tirx.Var, phase: tirx.Var, column: tirx.Var) -> tirx.Expr:
-        i, j = row - 1, RESULTS * column + phase - 1
-        inside = tirx.all(i >= 0, i < height, j >= 0, j < width)
-        return tirx.if_then_else(inside, x[b, c, i, j], tirx.const(0, "float32"))
-
-    # Every fourth pixel of a row lies beside the next: those of neighbouring tiles make a vector.
-    padded = te.compute((batch, channels, height + 2, RESULTS, columns + 1), pixel, STAGED)
-    picture_rows = te.compute(
-        (batch, blocks, channels, block_rows, POINTS, POINTS, columns),
-        lambda b, block, c, r, i, j, column: _one_of(
-            i,
-            _of_picture(
-                [
-                    padded[b, c, (block * block_rows + r) * RESULTS + k, j % RESULTS, column + j // RESULTS]
-                    for k in range(POINTS)
-                ]
-            ),
-        ),
-        "picture_rows",
-    )
-    picture = te.compute(
-        (batch, blocks, POINTS, POINTS, channels, block_rows, columns),
-        lambda b, block, i, j, c, r, column: _one_of(
-            j, _of_picture([picture_rows[b, block, c, r, i, k, column] for k in range(POINTS)])
-        ),
-        "picture",
-    )
-    weight_rows = te.compute(
-        (channels, POINTS, TAPS, out_channels),
-        lambda c, i, j, n: _one_of(i, _of_weights([weight[c, k, j, n] for k in range(TAPS)])),
-        "weight_rows",
-    )
-    weights = te.compute(
-        (POINTS, POINTS, channels, out_channels),
-        lambda i, j, c, n: _one_of(j, _of_weights([weight_rows[c, i, k, n] for k in range(TAPS)])),
-        "weights",
-    )
+    picture, weights = _transform_picture(x, block_rows), _transform_weights(weight)
     c = te.reduce_axis((0, channels), "c")
     products = te.compute(
         (batch, blocks, POINTS, POINTS, tiles, out_channels),
@@ -75,20 +38,7 @@ def convolve_tiles(x: te.Tensor, weight: te.Tensor, block_rows: int) -> te.Tenso
         ),
         "products",
     )
-    result_rows = te.compute(
-        (batch, blocks, tiles, RESULTS, POINTS, out_channels),
-        lambda b, block, tile, i, j, n: _one_of(
-            i, _of_results([products[b, block, k, j, tile, n] for k in range(POINTS)])
-        ),
-        "result_rows",
-    )
-    results = te.compute(
-        (batch, blocks, tiles, RESULTS, RESULTS, out_channels),
-        lambda b, block, tile, i, j, n: _one_of(
-            j, _of_results([result_rows[b, block, tile, i, k, n] for k in range(POINTS)])
-        ),
-        "results",
-    )
+    results = _transform_results(products)
 
     def result(b: tirx.Var, n: tirx.Var, y: tirx.Var, x: tirx.Var) -> tirx.Expr:
         row = y // RESULTS
@@ -96,6 +46,70 @@ def convolve_tiles(x: te.Tensor, weight: te.Tensor, block_rows: int) -> te.Tenso
         return results[b, row // block_rows, tile, y % RESULTS, x % RESULTS, n]
 
     return te.compute((batch, out_channels, height, width), result, "conv2d_nchw")
+
+
+def _transform_picture(x: te.Tensor, block_rows: int) -> te.Tensor:
+    """B' d B of each tile: [B, blocks, 6, 6, C, rows of a block, columns]."""
+    batch, channels, height, width = (int(extent) for extent in x.shape)
+    columns, blocks = width // RESULTS, height // RESULTS // block_rows
+
+    def pixel(b: tirx.Var, c: tirx.Var, row: tirx.Var, phase: tirx.Var, column: tirx.Var) -> tirx.Expr:
+        i, j = row - 1, RESULTS * column + phase - 1
+        inside = tirx.all(i >= 0, i < height, j >= 0, j < width)
+        return tirx.if_then_else(inside, x[b, c, i, j], tirx.const(0, "float32"))
+
+    # Every fourth pixel of a row lies beside the next: those of neighbouring tiles make a vector.
+    padded = te.compute((batch, channels, height + 2, RESULTS, columns + 1), pixel, STAGED)
+
+    def in_rows(
+        b: tirx.Var, block: tirx.Var, c: tirx.Var, r: tirx.Var, i: tirx.Var, j: tirx.Var, column: tirx.Var
+    ) -> tirx.Expr:
+        first = (block * block_rows + r) * RESULTS
+        d = [padded[b, c, first + k, j % RESULTS, column + j // RESULTS] for k in range(POINTS)]
+        return _one_of(i, _of_picture(d))
+
+    picture_rows = te.compute((batch, blocks, channels, block_rows, POINTS, POINTS, columns), in_rows, "picture_rows")
+    return te.compute(
+        (batch, blocks, POINTS, POINTS, channels, block_rows, columns),
+        lambda b, block, i, j, c, r, column: _one_of(
+            j, _of_picture([picture_rows[b, block, c, r, i, k, column] for k in range(POINTS)])
+        ),
+        "picture",
+    )
+
+
+def _transform_weights(weight: te.Tensor) -> te.Tensor:
+    """G g G': [6, 6, C, N]."""
+    channels, _, _, out_channels = (int(extent) for extent in weight.shape)
+    weight_rows = te.compute(
+        (channels, POINTS, TAPS, out_channels),
+        lambda c, i, j, n: _one_of(i, _of_weights([weight[c, k, j, n] for k in range(TAPS)])),
+        "weight_rows",
+    )
+    return te.compute(
+        (POINTS, POINTS, channels, out_channels),
+        lambda i, j, c, n: _one_of(j, _of_weights([weight_rows[c, i, k, n] for k in range(TAPS)])),
+        "weights",
+    )
+
+
+def _transform_results(products: te.Tensor) -> te.Tensor:
+    """A' m A of each tile: [B, blocks, tiles of a block, 4, 4, N]."""
+    batch, blocks, _, _, tiles, out_channels = (int(extent) for extent in products.shape)
+    result_rows = te.compute(
+        (batch, blocks, tiles, RESULTS, POINTS, out_channels),
+        lambda b, block, tile, i, j, n: _one_of(
+            i, _of_results([products[b, block, k, j, tile, n] for k in range(POINTS)])
+        ),
+        "result_rows",
+    )
+    return te.compute(
+        (batch, blocks, tiles, RESULTS, RESULTS, out_channels),
+        lambda b, block, tile, i, j, n: _one_of(
+            j, _of_results([result_rows[b, block, tile, i, k, n] for k in range(POINTS)])
+        ),
+        "results",
+    )
 
 
 def _one_of(number: tirx.Var, values: Numbers) -> tirx.Expr:
