@@ -122,7 +122,7 @@ class MatmulTile:
         return product.batch * ceil_div(product.rows, rows) * (product.columns // columns)
 
 
-# For float16, from the largest to the smallest. None has fewer than 64 threads, if k is deep enough.
+# For float16, from the largest to the smallest. None but the last has fewer than 64 threads, if k is deep enough.
 HALF_TILES = (
     MatmulTile(16, 8, 4, 8),
     MatmulTile(8, 8, 4, 8),
@@ -255,9 +255,14 @@ def _fills_rows(product: Product, tile: MatmulTile) -> bool:
 
 def choose_step(product: Product, tile: MatmulTile) -> int | None:
     """Return how much of k one step covers; None if k is not a multiple of a vector."""
-    steps = _steps(product, tile)
-    operands = product.item_bytes * (tile.shape[0] + (1 + product.is_gated) * tile.shape[1])
-    return next((step for step in reversed(steps) if step * operands <= STEP_BYTES), None)
+    bytes_of_k = sum(_operand_bytes(product, tile))
+    return next((step for step in reversed(_steps(product, tile)) if step * bytes_of_k <= STEP_BYTES), None)
+
+
+def _operand_bytes(product: Product, tile: MatmulTile) -> tuple[int, int]:
+    """Return the bytes of the left and of the right operand's tile for each of k."""
+    rows, columns = tile.shape
+    return product.item_bytes * rows, product.item_bytes * (1 + product.is_gated) * columns
 
 
 def _steps(product: Product, tile: MatmulTile) -> list[int]:
@@ -270,7 +275,7 @@ def _steps(product: Product, tile: MatmulTile) -> list[int]:
     sums_bytes = 4 * tile.slices * rows * columns if tile.slices > 1 else 0
 
     def fits(step: int) -> bool:
-        left, right = (step * product.item_bytes * size for size in (rows, (1 + product.is_gated) * columns))
+        left, right = (step * bytes_of_k for bytes_of_k in _operand_bytes(product, tile))
         beside = max(left, right) if product.dtype == "float32" else left + right
         return max(left + right, sums_bytes + beside) + PADDING_BYTES <= WORKGROUP_BYTES
 
