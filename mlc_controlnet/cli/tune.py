@@ -101,29 +101,41 @@ def run(options: argparse.Namespace) -> None:
         UserError: an option has a value that cannot be, there is no such model, or a compiler is missing.
     """
     if options.report is not None:
-        from mlc_controlnet.bench.compilers.chips import CHIPS
-        from mlc_controlnet.tuning.report import report_lines
-
-        folder = TUNING_DB if options.out is None else options.out
-        check_folder("--out", folder)
-        ceilings = {name: chip.teraflops for chip in CHIPS.values() for name in (chip.name, chip.title)}
-        if options.report:
-            from mlc_controlnet.tuning.plot import write_report
-
-            print(write_report(folder, ceilings, Path(options.report)))
-        print("\n".join(report_lines(folder, ceilings)))
+        _report(options)
         return
     if options.out is None:
         options.out = DEFAULT_RECORDS
     if options.merge is not None:
-        from mlc_controlnet.tuning.records import merge_all
+        _merge(options)
+    else:
+        runner = check_options(options)
+        check_writable_folder(options.out, "--out")
+        _search(options, runner)
 
-        check_folder("--merge", options.merge)
-        print("\n".join(merge_all(options.merge, options.out, options.command_line)))
-        return
-    runner = check_options(options)
-    check_writable_folder(options.out, "--out")
 
+def _report(options: argparse.Namespace) -> None:
+    from mlc_controlnet.bench.compilers.chips import CHIPS
+    from mlc_controlnet.tuning.report import report_lines
+
+    folder = TUNING_DB if options.out is None else options.out
+    check_folder("--out", folder)
+    ceilings = {name: chip.teraflops for chip in CHIPS.values() for name in (chip.name, chip.title)}
+    if options.report:
+        from mlc_controlnet.tuning.plot import write_report
+
+        print(write_report(folder, ceilings, Path(options.report)))
+    print("\n".join(report_lines(folder, ceilings)))
+
+
+def _merge(options: argparse.Namespace) -> None:
+    from mlc_controlnet.tuning.records import merge_all
+
+    check_folder("--merge", options.merge)
+    print("\n".join(merge_all(options.merge, options.out, options.command_line)))
+
+
+def _search(options: argparse.Namespace, runner: str) -> None:
+    """Search, or judge the records that there are once more."""
     from mlc_controlnet.passes.schedule.tuning_records import MEASURED
     from mlc_controlnet.tuning.recheck import recheck
     from mlc_controlnet.tuning.tune import TuneSettings, tune
