@@ -14,9 +14,13 @@ Predicted, of the whole tile's time on a W7900, a W6800 and an RTX 4090, the sam
                                                       quarter   0.91 0.96 0.72        1.27 0.95 0.84
     1440 tiles and more                                 whole   fewer reads of what the prediction leaves out: caches
 
-160 tiles are 3 for the busiest of 60 units, of which one of its two SIMDs runs two: 320 of half the size are 6. With
-packed weights half a tile takes 1.06 of the time where it fills no better, a quarter 0.96 1.02 0.72 of 320 tiles' time.
+160 tiles are 3 for the busiest of 60 units, of which one of its two SIMDs runs two: 320 of half the size are 6.
 In float32 RDNA 3 issues two products at once in waves of 64 threads alone, and a quarter of a tile has 32.
+
+Packed weights are decoded by each tile for itself, by half a tile for half as many pixels: it takes 1.06 of the time
+where it fills no better, a quarter 0.96 1.02 0.72 of 320 tiles' time. Other tiles are 64 channels x 8 x 16 pixels where
+those fill a GPU as well, in 128 threads: with palette6 and int8 that takes 0.97 and 0.99 of the time on a W7900, and 0.92
+of a doubled picture's, whose weights are sums of up to four packed numbers.
 
 Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
 3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
@@ -66,23 +70,22 @@ POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 
 # Smaller tilings.
 LEAST_TAPS = 9  # with four, what is brought in counts: predicted 1.09 for half a tile of a doubled picture
-# Of the time where both fill a GPU, as the GPUs' compilers take it: 0.94 to 1.02 for half a tile of numbers.
-HALF_DECODING = 1.06  # it decodes for half as many pixels
-QUARTER, QUARTER_DECODING = 1.04, 1.1
+QUARTER = 1.04  # of the time where both fill a GPU, as the GPUs' compilers take it: 0.94 to 1.02 for half a tile
+DECODING = 4.5  # pixels that a thread multiplies by a weight in the time in which it decodes one
 
 
-def choose_tiling(shape: ConvolutionShape, decodes: bool = False) -> Tiling:
-    """Choose the tiling of `whole_tiling`, or a smaller one whose workgroups keep GPUs busier.
+def choose_tiling(shape: ConvolutionShape, packed: int = 0) -> Tiling:
+    """Choose the tiling of `whole_tiling`, or another one whose workgroups keep GPUs busier or decode fewer weights.
 
-    Busier: in less time on the geometric mean over GPUS, and on none of them in a twentieth more. A smaller one brings
-    more to workgroup memory for each product, so it must have something to fill.
+    In less time on the geometric mean over GPUS, and on none of them in a twentieth more.
 
-    decodes: the weights are packed, and each workgroup decodes those that it needs.
+    packed: the packed numbers that make up a weight, which each workgroup decodes for itself; 0: none is packed.
     """
     whole = whole_tiling(shape)
     best, least = whole, WORTH_ANOTHER_TILE
-    for tiling, factor in _smaller_tilings(whole, shape, decodes):
-        mean = mean_share([factor * time for time in _times(tiling, shape)], _times(whole, shape))
+    for tiling, factor in (*_smaller_tilings(whole, shape), *_wider_tilings(whole, shape, packed)):
+        times = [factor * time for time in _times(tiling, shape, packed)]
+        mean = mean_share(times, _times(whole, shape, packed))
         if mean < least:
             best, least = tiling, mean
     return best
@@ -120,23 +123,34 @@ def choose_parts(shape: ConvolutionShape) -> int:
     return parts
 
 
-def _smaller_tilings(whole: Tiling, shape: ConvolutionShape, decodes: bool) -> Iterator[tuple[Tiling, float]]:
-    """Yield smaller tilings, and the time that the same products take under them where both fill a GPU."""
+def _smaller_tilings(whole: Tiling, shape: ConvolutionShape) -> Iterator[tuple[Tiling, float]]:
+    """Yield tilings that divide better among SIMDs, and the time of the same products where both fill a GPU.
+
+    They bring more to workgroup memory for each product.
+    """
     if shape.taps < LEAST_TAPS or whole.columns < 2 * LANES or whole.channel_vectors < 2:
         return
     if shape.dtype == "float32" and shape.strides != (1, 1):
         return  # half a tile reads workgroup memory too often there: predicted 1.24 of the time on a W7900
     half = replace(whole, columns=whole.columns // 2)
-    yield replace(half, channel_vectors=1), HALF_DECODING if decodes else 1.0
+    yield replace(half, channel_vectors=1), 1.0
     is_large = whole.channels == CHANNELS and _workgroups(whole, shape) >= ENOUGH_WORKGROUPS
     if is_large and whole.rows_a_thread == 2 and shape.dtype == "float16":
-        quarter = replace(half, channels=whole.channels // 2, rows_a_thread=1)
-        yield quarter, QUARTER_DECODING if decodes else QUARTER
+        yield replace(half, channels=whole.channels // 2, rows_a_thread=1), QUARTER
 
 
-def _times(tiling: Tiling, shape: ConvolutionShape) -> list[float]:
+def _wider_tilings(whole: Tiling, shape: ConvolutionShape, packed: int) -> Iterator[tuple[Tiling, float]]:
+    """Yield the tiling that decodes packed weights for twice as many pixels, in twice as many threads."""
+    wide = replace(whole, columns=2 * whole.columns)
+    fits = wide.columns <= shape.width and _workgroup_bytes(wide, shape) <= WORKGROUP_BYTES
+    if fits and packed and shape.taps > 1 and shape.dtype == "float16":
+        yield wide, 1.0
+
+
+def _times(tiling: Tiling, shape: ConvolutionShape, packed: int) -> list[float]:
     """Return how long the busiest SIMD of each of GPUS takes, in products of as many threads as it runs at once."""
     products = tiling.channel_vectors * tiling.rows_a_thread * shape.depth * shape.taps
+    products *= 1 + DECODING * packed / (tiling.rows * tiling.columns)
     return [products * waves for waves in busiest_simd(_workgroups(tiling, shape), math.prod(tiling.threads))]
 
 
@@ -171,7 +185,7 @@ class Convolution(GPUScheduleRule):
         found = _find(schedule)
         if found is None:
             return None
-        tiling = choose_tiling(_describe(schedule, found.reduction), _decodes(schedule, found))
+        tiling = choose_tiling(_describe(schedule, found.reduction), _packed(schedule, found))
         return Schedule(tvm.IRModule({"main": _build(func, schedule, found, tiling)}), enable_check=False)
 
 
@@ -209,7 +223,7 @@ def tunable_convolution(function: tirx.PrimFunc, _target: Target) -> Tunable | N
     form = (f"strides {shape.strides[0]} {shape.strides[1]}", shape.dtype)
     return Tunable(
         Operation("convolution_gpu", VERSION, axes, form, params_of(function)),
-        asdict(choose_tiling(shape, _decodes(schedule, found))),
+        asdict(choose_tiling(shape, _packed(schedule, found))),
         lambda: [asdict(tiling) for tiling in list_tilings(shape)],
         lambda decisions: _build(function, schedule, found, Tiling(**decisions)),
         math.prod(axes),
@@ -239,9 +253,11 @@ def _describe(schedule: Schedule, convolution: SBlockRV) -> ConvolutionShape:
     return ConvolutionShape(batch, channels, height, width, depth, (kernel_y, kernel_x), strides, dtype)
 
 
-def _decodes(schedule: Schedule, found: Anchored) -> bool:
-    """Return whether weights are packed; those that are only widened cost an instruction."""
-    return any(is_decoding(schedule.get(block)) for block in found.weights)
+def _packed(schedule: Schedule, found: Anchored) -> int:
+    """Count the packed numbers that make up a weight; those that are only widened cost an instruction."""
+    if not any(is_decoding(schedule.get(block)) for block in found.weights):
+        return 0
+    return _count_loads(schedule.get(found.reduction).body.value.b.b)
 
 
 def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -> Elementwise:
@@ -279,13 +295,19 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
     def place(*at: tirx.Expr) -> list[tirx.Expr]:
         return [_at(epilogue, index, written(*at)) for index in epilogue.body.indices]
 
-    return Elementwise(value, weight, epilogue.body.buffer, place, result)
+    return Elementwise(value, weight, _count_loads(weights) > 1, epilogue.body.buffer, place, result)
 
 
 def _at(block: SBlock, expr: tirx.Expr, index: Sequence[tirx.Expr]) -> tirx.Expr:
     """Return an expression of a block's axes at one index."""
     values = {axis.var: tirx.Cast(str(axis.var.ty), at) for axis, at in zip(block.iter_vars, index, strict=True)}
     return tvm_ffi.structural_map(expr, (tirx.Var, lambda var: values.get(var, var)))
+
+
+def _count_loads(expr: tirx.Expr) -> int:
+    loads: list[TensorLoad] = []
+    tvm_ffi.structural_walk(expr, (TensorLoad, loads.append), order="pre")
+    return len(loads)
 
 
 def _put_in_place(buffer: tirx.Buffer, value: Callable[[Sequence[tirx.Expr]], tirx.Expr], expr: tirx.Expr) -> tirx.Expr:

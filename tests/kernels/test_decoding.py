@@ -9,8 +9,8 @@ from tests.passes.quantize.packed_model import packed_layers
 @pytest.mark.parametrize(
     ("method", "bits", "kernels"),
     [
-        ("linear", 8, ("decode_gated", "decode_upsampled", "decode_NT_matmul")),
-        ("palette", 6, ("decode_conv2d", "decode_pointwise", "decode_NT_matmul")),
+        ("linear", 8, ("decode_conv2d", "decode_gated", "decode_upsampled", "decode_NT_matmul")),
+        ("palette", 6, ("decode_conv2d", "decode_upsampled", "decode_pointwise", "decode_NT_matmul")),
     ],
 )
 def test_kernels_that_decode_compute_what_their_definitions_say(

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
+from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Tiling
 from mlc_controlnet.kernels.float16_sums import run_length
 from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_tiling, whole_tiling
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
@@ -119,8 +119,9 @@ def test_a_software_device_computes_what_torch_computes(name: str, epilogue: boo
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
-    case = Case((1, 12, 7, 10), (16, 12, 3, 3))
+@pytest.mark.parametrize("channels", [16, 32, 64, 72])  # a thread brings 1, 2, 4 and 4 taps at a time
+def test_an_upsampled_picture_is_never_written(channels: int, tmp_path: Path) -> None:
+    case = Case((1, 12, 14, 16), (channels, 12, 3, 3))
     mod = FoldResizeIntoConv2d(on_gpu=True)(upsampled(case))
     (func,) = (f for f in mod.functions.values() if is_prim_func(f))
     func = schedule(func)
@@ -134,6 +135,18 @@ def test_an_upsampled_picture_is_never_written(tmp_path: Path) -> None:
     run_on_webgpu([func], dict(zip(inputs, (x, w.transpose(LAID_OUT)), strict=True)), {output: got}, tmp_path)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-4)
     assert len(func.params) == 3  # the picture, the weights, the result
+
+
+@pytest.mark.parametrize(("channels", "reads"), [(16, 4), (32, 6), (64, 9)])
+def test_taps_of_an_upsampled_picture_that_a_thread_brings_share_the_weights_they_are_made_of(
+    channels: int, reads: int
+) -> None:
+    mod = FoldResizeIntoConv2d(on_gpu=True)(upsampled(Case((1, 12, 14, 16), (channels, 12, 3, 3))))
+    (func,) = (f for f in mod.functions.values() if is_prim_func(f))
+    func = schedule(func)
+    assert func is not None
+    weights = str(func.params[1].name)
+    assert len(set(re.findall(rf"{weights}_ptr\[(.*?)\]", build_wgsl(func)))) == reads
 
 
 def test_an_upsampled_picture_keeps_60_decibels_in_half_precision(tmp_path: Path) -> None:
@@ -294,22 +307,42 @@ def test_few_channels_have_as_many_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "channels", "side", "single", "half", "packed"),
+    ("batch", "channels", "side", "single", "half"),
     [
-        (1, 640, 32, 2, 2, 1),  # 160 tiles are 3 for the busiest of 60 units, 6 of half the size
-        (2, 1280, 16, 2, 2, 1),
-        (1, 320, 64, 2, 4, 4),  # 320 are 4 for the busiest of 96, 1280 of a quarter 14
-        (1, 128, 512, 1, 1, 1),  # 8192 fill any GPU
+        (1, 640, 32, 2, 2),  # 160 tiles are 3 for the busiest of 60 units, 6 of half the size
+        (2, 1280, 16, 2, 2),
+        (1, 320, 64, 2, 4),  # 320 are 4 for the busiest of 96, 1280 of a quarter 14
+        (1, 128, 512, 1, 1),  # 8192 fill any GPU
     ],
 )
 def test_tiles_shrink_where_smaller_ones_fill_gpus_better(
-    batch: int, channels: int, side: int, single: int, half: int, packed: int
+    batch: int, channels: int, side: int, single: int, half: int
 ) -> None:
-    """In float16, float32 and packed: a tile of packed weights decodes them, for as many pixels as it has."""
-
-    def share(dtype: str, decodes: bool = False) -> float:
+    """In float32 and float16."""
+    for dtype, share in (("float32", single), ("float16", half)):
         shape = ConvolutionShape(batch, channels, side, side, 320, (3, 3), (1, 1), dtype)
-        whole, tiling = (t.channels * t.rows * t.columns for t in (whole_tiling(shape), choose_tiling(shape, decodes)))
-        return whole / tiling
+        assert size(whole_tiling(shape)) == share * size(choose_tiling(shape))
 
-    assert (share("float32"), share("float16"), share("float16", decodes=True)) == (single, half, packed)
+
+@pytest.mark.parametrize(
+    ("batch", "channels", "side", "taps", "share"),
+    [
+        (1, 640, 32, 3, 2),
+        (2, 1280, 16, 3, 2),
+        (8, 1280, 8, 3, 1),  # no picture has more pixels
+        (1, 320, 64, 3, 1 / 4),  # as with numbers
+        (4, 640, 32, 2, 2),  # a doubled picture: four packed numbers to a weight
+        (4, 1280, 16, 2, 2),
+    ],
+)
+def test_tiles_of_packed_weights_grow_where_larger_ones_fill_gpus_as_well(
+    batch: int, channels: int, side: int, taps: int, share: float
+) -> None:
+    """A tile decodes its weights for as many pixels as it has."""
+    shape = ConvolutionShape(batch, channels, side, side, 320, (taps, taps), (1, 1), "float16")
+    assert size(choose_tiling(shape, packed=4 if taps == 2 else 1)) == share * size(whole_tiling(shape))
+
+
+def size(tiling: Tiling) -> int:
+    """Return the results of a workgroup."""
+    return tiling.channels * tiling.rows * tiling.columns
