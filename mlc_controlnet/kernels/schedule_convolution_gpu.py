@@ -19,8 +19,8 @@ In float32 RDNA 3 issues two products at once in waves of 64 threads alone, and 
 
 Packed weights are decoded by each tile for itself, by half a tile for half as many pixels: it takes 1.06 of the time
 where it fills no better, a quarter 0.96 1.02 0.72 of 320 tiles' time. Other tiles are 64 channels x 8 x 16 pixels where
-those fill a GPU as well, in 128 threads: with palette6 and int8 that takes 0.97 and 0.99 of the time on a W7900, and 0.92
-of a doubled picture's, whose weights are sums of up to four packed numbers.
+those fill a GPU as well, in 128 threads: that takes 0.97 of the time on a W7900 with palette6 and 0.99 with int8, and
+0.92 of a doubled picture's, whose weights are sums of up to four packed numbers.
 
 Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
 3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
@@ -150,8 +150,8 @@ def _wider_tilings(whole: Tiling, shape: ConvolutionShape, packed: int) -> Itera
 def _times(tiling: Tiling, shape: ConvolutionShape, packed: int) -> list[float]:
     """Return how long the busiest SIMD of each of GPUS takes, in products of as many threads as it runs at once."""
     products = tiling.channel_vectors * tiling.rows_a_thread * shape.depth * shape.taps
-    products *= 1 + DECODING * packed / (tiling.rows * tiling.columns)
-    return [products * waves for waves in busiest_simd(_workgroups(tiling, shape), math.prod(tiling.threads))]
+    work = products * (1 + DECODING * packed / (tiling.rows * tiling.columns))
+    return [work * waves for waves in busiest_simd(_workgroups(tiling, shape), math.prod(tiling.threads))]
 
 
 def _workgroups(tiling: Tiling, shape: ConvolutionShape) -> int:
