@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mlc_controlnet.cli import build as build_command
+from mlc_controlnet.cli import build_options
 from mlc_controlnet.cli import tune as command
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
@@ -23,7 +23,7 @@ def test_defaults_are_the_bundled_model_on_llvm() -> None:
 
 def test_records_go_where_builds_of_a_checkout_find_them() -> None:
     """Wherever the command is run."""
-    assert command.DEFAULT_RECORDS == build_command.TUNING_DB and command.DEFAULT_RECORDS.is_absolute()
+    assert command.DEFAULT_RECORDS == build_options.TUNING_DB and command.DEFAULT_RECORDS.is_absolute()
 
 
 @pytest.mark.parametrize(
