@@ -24,8 +24,8 @@ multiplication: Tint, Chrome's compiler, proves that they are in range, and leav
 The loops over steps, taps and what is brought in stay loops: WGSL text is start-up time.
 
 Whole rounds of weights are brought without a condition, past which AMD's compiler takes no address out of a loop. The
-four taps of a doubled picture are sums of nine weights, up to four each: a thread brings as many neighbouring taps at a
-time as it brings at all, and four read and decode nine numbers instead of sixteen. Divisions of the window's index
+four taps of a doubled picture are sums of nine weights, up to four each: a thread brings two neighbouring taps at once,
+or all four where weights are packed, which decodes nine numbers instead of sixteen. Divisions of the window's index
 before its condition would take 0.97 of the time, but eight waves fit a SIMD then instead of ten.
 """
 
@@ -105,7 +105,7 @@ class Elementwise:
     Attributes:
         value: the padded input at (b, c, i, j).
         weight: the weight at (b, row, n), where rows are (c, ky, kx).
-        weights_share: a weight is a sum of several numbers, of which neighbouring taps share some.
+        taps_together: whose weights a thread brings at a time at most; sums that share numbers.
         output: the tensor to write.
         place: the index into the output for (b, n, y, x).
         result: the value there, of (sum, b, n, y, x).
@@ -113,7 +113,7 @@ class Elementwise:
 
     value: Callable[..., tirx.Expr]
     weight: Callable[..., tirx.Expr]
-    weights_share: bool
+    taps_together: int
     output: tirx.Buffer
     place: Callable[..., list[tirx.Expr]]
     result: Callable[..., tirx.Expr]
@@ -153,7 +153,7 @@ def build(shape: ConvolutionShape, tiling: Tiling, around: Elementwise) -> tirx.
     vector, sums = vector_of(shape.dtype, LANES), vector_of("float32", LANES)
     runs = tiling.runs(shape)
     in_runs = tiling.sums_in_float16(shape)
-    together = min(taps, max(1, weight_vectors // threads)) if around.weights_share else 1  # taps a thread brings
+    together = min(taps, around.taps_together, max(1, weight_vectors // threads))
     full_rounds, last_round = divmod(weight_vectors // together, threads)
     zero = T.Cast(shape.dtype, 0)
     splat = getattr(T, vector)

@@ -71,6 +71,7 @@ POINTWISE_VECTORS = 4  # of input channels at a time, if a tap has no neighbours
 # Smaller tilings.
 LEAST_TAPS = 9  # with four, what is brought in counts: predicted 1.09 for half a tile of a doubled picture
 QUARTER = 1.04  # of the time where both fill a GPU, as the GPUs' compilers take it: 0.94 to 1.02 for half a tile
+TOGETHER, PACKED_TOGETHER = 2, 4  # taps of a doubled picture; four of numbers would take 0.97 to 1.0 of the time
 DECODING = 4.5  # pixels that a thread multiplies by a weight in the time in which it decodes one
 
 
@@ -295,7 +296,10 @@ def _elementwise(schedule: Schedule, found: Anchored, shape: ConvolutionShape) -
     def place(*at: tirx.Expr) -> list[tirx.Expr]:
         return [_at(epilogue, index, written(*at)) for index in epilogue.body.indices]
 
-    return Elementwise(value, weight, _count_loads(weights) > 1, epilogue.body.buffer, place, result)
+    together = 1
+    if _count_loads(weights) > 1:
+        together = PACKED_TOGETHER if _packed(schedule, found) else TOGETHER
+    return Elementwise(value, weight, together, epilogue.body.buffer, place, result)
 
 
 def _at(block: SBlock, expr: tirx.Expr, index: Sequence[tirx.Expr]) -> tirx.Expr:

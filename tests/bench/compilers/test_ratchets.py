@@ -39,7 +39,7 @@ RATCHETS = {
     "conv3x3_1280_1280_16": Ratchet(1.55, 42.6, 10),
     "conv3x3_128_128_512": Ratchet(1.55, 42.6, 10),
     "conv3x3_320_320_64_s2": Ratchet(1.49, 36.5, 8),
-    "upsample_conv3x3_640_32": Ratchet(1.63, 40.9, 8),  # 1.56, 41.1 and 1.05 of the time where taps shared no reads
+    "upsample_conv3x3_640_32": Ratchet(1.56, 41.1, 8),
     "matmul_4096_320_320": Ratchet(1.72, 21.9, 12),
     "geglu_4096_320": Ratchet(1.72, 21.9, 12),
     "conv1x1_640_320_64": Ratchet(1.72, 19.5, 16),
