@@ -97,7 +97,7 @@ def denoise(
             outputs = [output for output, _ in pairs]
             cache.keep(active, residuals, [feature for _, feature in pairs])
         _check_outputs(conditions, residuals, outputs, f"step {index + 1} of {len(rows)}")
-        m = guide(outputs, settings.guidance_scale)
+        m = guide(outputs, settings.guidance_scale, settings.guidance_rescale)
         draw_noise = functools.partial(standard_normal, x.shape, settings.seed, FIRST_STEP_STREAM + index)
         x, x0, state = advance(row, state, x, m, draw_noise)
         if conditions.kept is not None:
@@ -106,12 +106,24 @@ def denoise(
         x = x if replaced is None else replaced
 
 
-def guide(outputs: Sequence[np.ndarray], guidance_scale: float) -> np.ndarray:
-    """Apply classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64."""
+def guide(outputs: Sequence[np.ndarray], guidance_scale: float, guidance_rescale: float = 0.0) -> np.ndarray:
+    """Apply classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m, float64.
+
+    `guidance_rescale` is the share of m that gets the prompt's standard deviation (arXiv 2305.08891, section 3.4).
+    """
     if len(outputs) == 1:
         return outputs[0].astype(np.float64)
     negative, positive = (output.astype(np.float64) for output in outputs)
-    return negative + guidance_scale * (positive - negative)
+    m = negative + guidance_scale * (positive - negative)
+    deviation = _deviation(m)
+    if guidance_rescale == 0 or deviation == 0:
+        return m
+    return m * (guidance_rescale * (_deviation(positive) / deviation) + (1 - guidance_rescale))
+
+
+def _deviation(values: np.ndarray) -> float:
+    """Return the standard deviation around the mean of all values."""
+    return float(values.std())
 
 
 def add_noise(row: Row, latents: np.ndarray, noise: np.ndarray) -> np.ndarray:

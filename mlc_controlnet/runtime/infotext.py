@@ -1,7 +1,8 @@
 """The settings of a picture as Stable Diffusion web UI writes them into its PNG files, and many programs read them.
 
 Format: modules/infotext_utils.py and modules/processing.py of AUTOMATIC1111/stable-diffusion-webui; the entries of the
-ControlNets: internal_controlnet of sd-webui-controlnet. Twin: web/src/engine/infotext.ts.
+ControlNets: internal_controlnet of sd-webui-controlnet; that of guidance rescale: Seshelle/CFG_Rescale_webui.
+Twin: web/src/engine/infotext.ts.
 """
 
 import json
@@ -15,6 +16,7 @@ from mlc_controlnet.runtime.request import Settings, per_controlnet
 from mlc_controlnet.runtime.webui_names import CONTROL_MODES, SAMPLERS, SCHEDULERS, UPSCALERS
 
 NEGATIVE_PROMPT = "Negative prompt:"
+RESCALE = "CFG Rescale"
 _ENTRY = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')  # as web UI has it
 _LEAST_ENTRIES = 3  # of a last line that holds settings and no prompt, as web UI counts
 _ETA = {"ddim": "Eta DDIM", "tcd": "Eta"}
@@ -61,6 +63,7 @@ def read_infotext(text: str) -> tuple[dict[str, Any], list[str]]:
         "prompt_syntax": WEBUI,
         "num_inference_steps": _number(entries.get("Steps")),
         "guidance_scale": _number(entries.get("CFG scale")),
+        "guidance_rescale": _number(entries.get(RESCALE)),
         "seed": _number(entries.get("Seed")),
         "eta": _number(entries.get("Eta DDIM", entries.get("Eta"))),
         "mask_blur": _number(entries.get("Mask blur")),
@@ -97,6 +100,8 @@ def _optional_entries(settings: Settings) -> dict[str, str]:
         entries["Hires upscaler"] = webui_name(UPSCALERS, settings.hires_upscaler)
     elif settings.strength < 1:
         entries["Denoising strength"] = json_number(settings.strength)
+    if settings.guidance_rescale:
+        entries[RESCALE] = json_number(settings.guidance_rescale)
     if settings.clip_skip:
         entries["Clip skip"] = str(settings.clip_skip + 1)
     if settings.eta and settings.sampler in _ETA:

@@ -37,11 +37,12 @@ def check_pairs(settings: "Settings", request: "GenerateRequest", manifest: Mani
 
 
 def notices_of(settings: "Settings", request: "GenerateRequest", manifest: Manifest) -> tuple[str, ...]:
-    """Return a notice for each option that diffusers accepts where it has no effect: the negative prompt's."""
+    """Return a notice for each option that diffusers accepts where it has no effect: those of guidance."""
     if settings.guidance_scale > 1 and not manifest.embeds_guidance:
         return ()
     why = "a model that embeds its guidance reads none" if manifest.embeds_guidance else "guidance is off"
     given = {
+        "guidance_rescale": settings.guidance_rescale != 0,
         "negative_prompt": settings.negative_prompt != "",
         "negative_prompt_2": bool(settings.negative_prompt_2),
         "negative_prompt_embeds": request.negative_prompt_embeds is not None,

@@ -163,6 +163,12 @@ class Settings:
         check_number,
         lambda manifest, request: manifest.defaults.guidance_scale,
     )
+    guidance_rescale: float = _option(
+        "share, 0 to 1, to which guidance keeps the contrast of the prompt's own prediction: 0.7 is usual for models "
+        "that predict v and begin at pure noise, which guidance overexposes (default: 0)",
+        check_share,
+        lambda manifest, request: 0.0,
+    )
     controlnets: tuple[str, ...] = _option(
         "names of the ControlNets to use, with commas, in the order of the control images (default: the "
         "first ones, as many as there are control images)",

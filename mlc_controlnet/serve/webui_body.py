@@ -28,6 +28,7 @@ from mlc_controlnet.serve.pictures import from_base64
 
 INVERT = ("invert", "invert (from white bg & black line)")
 CONTROLNET = "controlnet"  # of alwayson_scripts, in any case
+RESCALE = "cfg rescale extension"  # of Seshelle/CFG_Rescale_webui: the share, then whether DDIM's steps are trailing
 _ETA_SAMPLERS = ("ddim", "tcd")
 
 
@@ -136,6 +137,8 @@ def to_requests(
     }
     if body.eta is not None and (sampler or model.manifest.samplers.default) in _ETA_SAMPLERS:
         fields["eta"] = body.eta
+    if rescale := _arguments(body, RESCALE):
+        fields["guidance_rescale"] = rescale[0]
     if isinstance(body, ImageToImageBody):
         fields |= _start_fields(body, model, limits)
     elif isinstance(body, TextToImageBody) and body.enable_hr:
@@ -203,14 +206,23 @@ def _size(body: DrawBody, model: ServedModel) -> tuple[int, int]:
 
 def _units(body: DrawBody) -> list[ControlUnitBody]:
     """Return the enabled units of the ControlNet extension. Raises UserError for units of another form."""
-    scripts = {name.lower(): value for name, value in (body.alwayson_scripts or {}).items()}
-    script = scripts.get(CONTROLNET) or {}
-    arguments = (script.get("args") if isinstance(script, dict) else script) or []
-    if not isinstance(arguments, list) or not all(isinstance(unit, dict) for unit in arguments):
+    arguments = _arguments(body, CONTROLNET)
+    if not all(isinstance(unit, dict) for unit in arguments):
         wanted = 'a list of units: {"args": [{"image": ..., "model": ...}]}'
         raise UserError(f"alwayson_scripts.{CONTROLNET}", repr(arguments)[:80], wanted, "write each unit as an object")
     units = [ControlUnitBody.model_validate(unit) for unit in arguments]
     return [unit for unit in units if unit.enabled]
+
+
+def _arguments(body: DrawBody, name: str) -> list[Any]:
+    """Return the arguments of a script that is always on; none if the body does not name it."""
+    scripts = {name.lower(): value for name, value in (body.alwayson_scripts or {}).items()}
+    script = scripts.get(name) or {}
+    arguments = (script.get("args") if isinstance(script, dict) else script) or []
+    if not isinstance(arguments, list):
+        wanted = 'a list: {"args": [...]}'
+        raise UserError(f"alwayson_scripts.{name}", repr(arguments)[:80], wanted, "put the arguments into a list")
+    return arguments
 
 
 def _control_image(

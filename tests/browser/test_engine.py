@@ -121,6 +121,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "prompt": {"control_mode": "prompt"},
     "control": {"control_mode": ["balanced", "control"]},
     "guess": {"guess_mode": True},
+    "guided": {"guidance_scale": 6},
+    "rescaled": {"guidance_scale": 6, "guidance_rescale": 0.7},
     "one": {"controlnets": ["depth"]},
     "none": {"controlnets": []},
     "turned": {"controlnets": ["depth", "lines"]},

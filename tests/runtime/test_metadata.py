@@ -53,7 +53,7 @@ def test_web_uis_text_alone_brings_back_what_it_can_hold(case):
     if settings.prompt_syntax == "webui":
         assert options["prompt"] == settings.prompt
     assert options.get("controlnets", []) == list(settings.controlnets)
-    assert bool(notices) == (settings.sampler not in {"ddim", "dpmpp_2m", "unipc"})
+    assert bool(notices) == (settings.sampler not in {"ddim", "dpmpp_2m", "euler", "unipc"})
 
 
 @pytest.mark.parametrize("case", FIXTURE["texts"])

@@ -67,10 +67,14 @@ def test_encoded_prompts_of_different_lengths_are_refused(settings_of, linear_bu
 
 
 @pytest.mark.parametrize(("scale", "told"), [(1, True), (0, True), (1.5, False)])
-def test_a_negative_prompt_without_guidance_is_told(settings_of, linear_bundle, scale, told):
+def test_what_only_guidance_reads_is_told_without_it(settings_of, linear_bundle, scale, told):
     request = request_of({"negative_prompt_embeds": 1})
     settings = settings_of(negative_prompt="navy", guidance_scale=scale)
     notices = notices_of(settings, request, linear_bundle.manifest)
     names = ("negative prompt", "negative prompt embeds")
     assert notices == (tuple(f"{name}: has no effect, guidance is off" for name in names) if told else ())
+    rescaled = notices_of(
+        settings_of(guidance_scale=scale, guidance_rescale=0.7), request_of({}), linear_bundle.manifest
+    )
+    assert rescaled == (("guidance rescale: has no effect, guidance is off",) if told else ())
     assert notices_of(settings_of(guidance_scale=scale), request_of({}), linear_bundle.manifest) == ()

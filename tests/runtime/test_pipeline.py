@@ -330,6 +330,7 @@ def test_the_metadata_says_how_the_picture_was_made(pipeline, linear_bundle, rin
         "seed": "9007199254740991",
         "num_inference_steps": "4",
         "guidance_scale": "7.25",
+        "guidance_rescale": "0",
         "controlnets": '["lines"]',
         "controlnet_conditioning_scale": "1",
         "control_guidance_start": "0",

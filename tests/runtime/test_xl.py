@@ -42,6 +42,13 @@ CASES: dict[str, dict[str, Any]] = {
     "a window": {"control_guidance_start": 0.3, "control_guidance_end": 0.7},
     "img2img": {"image": random_picture(5), "strength": 0.7},
     "inpaint": {"image": random_picture(5), "mask_image": MASK, "strength": 0.9, "apply_overlay": False},
+    "rescaled guidance": {
+        "image": random_picture(5),
+        "mask_image": MASK,
+        "strength": 0.9,
+        "apply_overlay": False,
+        "guidance_rescale": 0.7,
+    },
 }
 Contest = tuple[ControlNetPipeline, StableDiffusionXLControlNetPipeline]
 

@@ -200,6 +200,8 @@ HUGE = {"width": 100_000, "height": 100_000}
         ({"alwayson_scripts": {"controlnet": {"args": UNIT}}}, "alwayson_scripts.controlnet: got"),
         ({"alwayson_scripts": {"controlnet": {"args": 5}}}, "alwayson_scripts.controlnet: got 5"),
         ({"alwayson_scripts": {"controlnet": 5}}, "alwayson_scripts.controlnet: got 5"),
+        ({"alwayson_scripts": {"CFG Rescale Extension": {"args": [2]}}}, "guidance rescale: got 2"),
+        ({"alwayson_scripts": {"CFG Rescale Extension": 2}}, "alwayson_scripts.cfg rescale extension: got 2"),
         ({**HUGE, "alwayson_scripts": {"controlnet": {"args": [{**UNIT, "resize_mode": 0}]}}}, "got 100000x100000"),
         ({"override_settings": {"CLIP_stop_at_last_layers": "two"}}, "CLIP_stop_at_last_layers: got 'two'"),
         ({"override_settings": {"CLIP_stop_at_last_layers": [2]}}, "CLIP_stop_at_last_layers: got [2]"),

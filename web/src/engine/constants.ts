@@ -131,6 +131,7 @@ export const OPTION_NAMES = [
   "seed",
   "numInferenceSteps",
   "guidanceScale",
+  "guidanceRescale",
   "controlnets",
   "controlnetConditioningScale",
   "controlGuidanceStart",

@@ -94,7 +94,7 @@ export async function* denoise(
       }
       await checkOutputs(conditions, read, outputs, `step ${index + 1} of ${rows.length}`);
       cache.endStep();
-      const m = guide(outputs, settings.guidanceScale);
+      const m = guide(outputs, settings.guidanceScale, settings.guidanceRescale);
       const drawNoise = () => standardNormal(x.length, settings.seed, FIRST_STEP_STREAM + index);
       const advanced = advance(row, state, x, m, drawNoise);
       state = advanced.state;
@@ -111,11 +111,24 @@ export async function* denoise(
   }
 }
 
-/** Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. */
-export function guide(outputs: readonly FloatArray[], guidanceScale: number): Float64Array {
+/**
+ * Classifier-free guidance (arXiv 2207.12598, eq. 6): [m] or [m_negative, m_prompt] -> m. `guidanceRescale` is the share of m
+ * that gets the prompt's standard deviation (arXiv 2305.08891, section 3.4).
+ */
+export function guide(outputs: readonly FloatArray[], guidanceScale: number, guidanceRescale = 0): Float64Array {
   if (outputs.length === 1) return Float64Array.from(outputs[0]);
   const [negative, positive] = outputs;
-  return Float64Array.from(negative, (m, i) => m + guidanceScale * (positive[i] - m));
+  const guided = Float64Array.from(negative, (m, i) => m + guidanceScale * (positive[i] - m));
+  const ofGuided = deviation(guided);
+  if (guidanceRescale === 0 || ofGuided === 0) return guided;
+  const factor = guidanceRescale * (deviation(Float64Array.from(positive)) / ofGuided) + (1 - guidanceRescale);
+  return guided.map((m) => m * factor);
+}
+
+/** The standard deviation around the mean of all values. */
+function deviation(values: Float64Array): number {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
 }
 
 /** Return latents as they are at the start of a step, float32: diffusers' `scheduler.add_noise`. */

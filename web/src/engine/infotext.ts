@@ -2,7 +2,7 @@
  * The settings of a picture as Stable Diffusion web UI writes them into its PNG files, and many programs read them.
  *
  * Format: modules/infotext_utils.py and modules/processing.py of AUTOMATIC1111/stable-diffusion-webui; the entries of the
- * ControlNets: internal_controlnet of sd-webui-controlnet. Twin: mlc_controlnet/runtime/infotext.py.
+ * ControlNets: internal_controlnet of sd-webui-controlnet; that of guidance rescale: Seshelle/CFG_Rescale_webui. Twin: mlc_controlnet/runtime/infotext.py.
  */
 
 import { WEBUI_CONTROL_MODES, WEBUI_SAMPLERS, WEBUI_SCHEDULERS, WEBUI_UPSCALERS } from "./constants.ts";
@@ -11,6 +11,7 @@ import { separated } from "./option_text.ts";
 import { perControlnet, type Settings } from "./request.ts";
 
 const NEGATIVE_PROMPT = "Negative prompt:";
+const RESCALE = "CFG Rescale";
 /** As web UI has it; \w is any letter there, too. */
 const ENTRY = /\s*([\p{L}\p{N}_][\p{L}\p{N}_ \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)/gu;
 /** Of a last line that holds settings and no prompt, as web UI counts. */
@@ -66,6 +67,7 @@ export function readInfotext(text: string): { options: Options; notices: Notice[
     promptSyntax: "webui",
     numInferenceSteps: number(entries.Steps),
     guidanceScale: number(entries["CFG scale"]),
+    guidanceRescale: number(entries[RESCALE]),
     seed: number(entries.Seed),
     eta: number(entries["Eta DDIM"] ?? entries.Eta),
     maskBlur: number(entries["Mask blur"]),
@@ -106,6 +108,7 @@ function optionalEntries(settings: Settings): Record<string, string> {
   } else if (settings.strength < 1) {
     entries["Denoising strength"] = String(settings.strength);
   }
+  if (settings.guidanceRescale) entries[RESCALE] = String(settings.guidanceRescale);
   if (settings.clipSkip) entries["Clip skip"] = String(settings.clipSkip + 1);
   if (settings.eta && settings.sampler in ETA) entries[ETA[settings.sampler]] = String(settings.eta);
   if (settings.maskBlur) entries["Mask blur"] = String(settings.maskBlur);

@@ -38,11 +38,12 @@ export function checkPairs(settings: Settings, request: GenerateRequest, manifes
   checkEmbeds(request, manifest);
 }
 
-/** A notice for each option that diffusers accepts where it has no effect: the negative prompt's. */
+/** A notice for each option that diffusers accepts where it has no effect: those of guidance. */
 export function noticesOf(settings: Settings, request: GenerateRequest, manifest: Manifest): Notice[] {
   if (settings.guidanceScale > 1 && !embedsGuidance(manifest)) return [];
   const why = embedsGuidance(manifest) ? "guidance-embedded" : "guidance-off";
   const given = [
+    ["guidanceRescale", settings.guidanceRescale !== 0],
     ["negativePrompt", settings.negativePrompt !== ""],
     ["negativePrompt2", Boolean(settings.negativePrompt2)],
     ["negativePromptEmbeds", request.negativePromptEmbeds != null],

@@ -65,6 +65,11 @@ export interface Settings {
   /** Weight of the prompt; 1 or less switches guidance off and halves the time. Default: the bundle's. */
   readonly guidanceScale: number;
   /**
+   * Share, 0 to 1, to which guidance keeps the contrast of the prompt's own prediction: 0.7 is usual for models that predict v
+   * and begin at pure noise, which guidance overexposes. Default: 0.
+   */
+  readonly guidanceRescale: number;
+  /**
    * Names of the ControlNets to use, in the order of the control images. Default: the first of the bundle, as many as
    * there are control images.
    */
@@ -202,6 +207,7 @@ export const OPTIONS: { readonly [K in keyof Settings]: Option<Settings[K]> } = 
   seed: { check: checkSeed, default: () => randomInteger(MAX_SEED) },
   numInferenceSteps: { check: checkInteger, default: ({ defaults }) => defaults.steps },
   guidanceScale: { check: checkNumber, default: ({ defaults }) => defaults.guidance_scale },
+  guidanceRescale: { check: checkShare, default: () => 0 },
   controlnets: {
     check: checkNames,
     // Without an image the check of the images names them all.

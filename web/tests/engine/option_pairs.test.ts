@@ -40,12 +40,14 @@ test.each([
   [1, true],
   [0, true],
   [1.5, false],
-])("a negative prompt with a guidance scale of %s is told: %s", (guidance_scale, told) => {
+])("a negative prompt, or a rescaling, with a guidance scale of %s is told: %s", (guidance_scale, told) => {
   const settings = settingsOf({ negative_prompt: "navy", guidance_scale });
   const notices = noticesOf(settings, requestOf({ negative_prompt_embeds: 1 }), makeManifest());
   const names = ["negative prompt", "negative prompt embeds"];
   expect(notices.map(({ text }) => text)).toEqual(
     told ? names.map((name) => `${name}: has no effect, guidance is off`) : [],
   );
+  const [rescale] = noticesOf(settingsOf({ guidance_scale, guidance_rescale: 0.7 }), requestOf({}), makeManifest());
+  expect(rescale?.text).toBe(told ? "guidance rescale: has no effect, guidance is off" : undefined);
   expect(noticesOf(settingsOf({ guidance_scale }), requestOf({}), makeManifest())).toEqual([]);
 });

@@ -18,6 +18,7 @@ const complete: Settings = {
   seed: 5,
   numInferenceSteps: 2,
   guidanceScale: 2.5,
+  guidanceRescale: 0,
   controlnets: ["lines"],
   controlnetConditioningScale: 1,
   controlGuidanceStart: 0,
@@ -125,7 +126,7 @@ test("every option and picture is a known key, in camelCase only", () => {
   expect(() => checkRequest({ ...complete, controlImage: pixel, image: pixel, maskImage: pixel })).not.toThrow();
   expect(() => checkRequest({ ...request, num_inference_steps: 4 } as never)).toThrow(
     "key of the request: got 'num_inference_steps', wanted one of prompt, negativePrompt, prompt2, " +
-      "negativePrompt2, promptSyntax, clipSkip, seed, numInferenceSteps, guidanceScale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
+      "negativePrompt2, promptSyntax, clipSkip, seed, numInferenceSteps, guidanceScale, guidanceRescale, controlnets, controlnetConditioningScale, controlGuidanceStart, controlGuidanceEnd, controlMode, " +
       "guessMode, sampler, scheduleType, eta, timesteps, sigmas, height, width, originalSize, cropsCoordsTopLeft, " +
       "targetSize, negativeOriginalSize, negativeCropsCoordsTopLeft, negativeTargetSize, hiresScale, hiresStrength, " +
       "hiresSteps, hiresUpscaler, deepcacheInterval, strength, maskBlur, paddingMaskCrop, maskedContent, applyOverlay, " +
@@ -143,6 +144,7 @@ test("the record has every option, under Python's names", () => {
     seed: "5",
     num_inference_steps: "2",
     guidance_scale: "2.5",
+    guidance_rescale: "0",
     controlnets: '["lines"]',
     controlnet_conditioning_scale: "1",
     control_guidance_start: "0",

@@ -26,6 +26,14 @@ export function SettingsFields({ studio }: { studio: Studio }) {
           min={0}
           step={0.5}
         />
+        <NumberField
+          label={options.guidanceRescale}
+          help={t.value.rescaleHelp}
+          value={request.rescale}
+          min={0}
+          max={1}
+          step={0.05}
+        />
         <Select
           label={options.sampler}
           help={t.value.samplerHelp}

@@ -49,6 +49,7 @@ export function optionsOf(studio: Studio): Options {
     sampler: request.sampler.value,
     numInferenceSteps: request.steps.value,
     guidanceScale: request.guidance.value,
+    guidanceRescale: request.rescale.value,
     seed: request.seed.value,
     width: request.size.value.width,
     height: request.size.value.height,
@@ -79,6 +80,7 @@ export function restore(studio: Studio, { options, model, notices }: RestoredSet
   const told: (Notice | Sentence)[] = [...notices];
   batch(() => {
     request.others.value = {};
+    request.rescale.value = 0; // of files without it
     told.push(...apply(studio, options));
   });
   if (model !== "" && manifest !== undefined && model !== manifest.model.name)
@@ -100,6 +102,7 @@ function apply(studio: Studio, options: Options): Sentence[] {
   set(request.negativePrompt, options.negativePrompt);
   set(request.steps, options.numInferenceSteps);
   set(request.guidance, options.guidanceScale);
+  set(request.rescale, options.guidanceRescale);
   set(request.seed, options.seed);
   if (options.strength !== undefined && options.strength < 1) request.strength.value = options.strength; // 1: of no photo
   set(request.maskBlur, options.maskBlur);

@@ -26,6 +26,7 @@ export async function readRequest(studio: Studio): Promise<GenerateRequest> {
     sampler: request.sampler.peek(),
     numInferenceSteps: request.steps.peek(),
     guidanceScale: request.guidance.peek(),
+    guidanceRescale: request.rescale.peek(),
     seed: request.seed.peek(),
     width,
     height,

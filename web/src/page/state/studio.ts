@@ -39,6 +39,7 @@ export function createRequest() {
     sampler: signal<string | undefined>(undefined),
     steps: signal<number | undefined>(undefined),
     guidance: signal<number | undefined>(undefined),
+    rescale: signal<number | undefined>(0),
     seed: signal<number | undefined>(7),
     size: signal<Size>(FIRST_SIZE),
     mode: signal<Mode>("txt2img"),

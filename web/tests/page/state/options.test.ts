@@ -55,6 +55,13 @@ test("options without a field stay with the request, unless they say what holds 
   expect(studio.request.others.value).toEqual({});
 });
 
+test("a guidance rescale comes back with a picture, and goes with one of before there was any", () => {
+  restore(studio, restored({ guidanceRescale: 0.7 }));
+  expect([studio.request.rescale.value, optionsOf(studio).guidanceRescale]).toEqual([0.7, 0.7]);
+  restore(studio, restored({ eta: 0 }));
+  expect(studio.request.rescale.value).toBe(0);
+});
+
 test("of the options without a field, those that the engine would refuse with this model are told and left out", () => {
   const options = {
     prompt2: "in oil",
