@@ -598,6 +598,44 @@ export async function useTheElement({ visitor, host, options }) {
   return { mistake, line, drawn, shown, longTasks, abandoned };
 }
 
+/** Change the element's attributes while it is on the page. @param {Stage} stage */
+export async function changeTheElement({ visitor, host }) {
+  await visitor.page.goto(host.url);
+  return visitor.page.evaluate(async () => {
+    let running = 0;
+    const { terminate } = Worker.prototype;
+    window.Worker = class extends Worker {
+      constructor(/** @type {any} */ ...options) {
+        super(.../** @type {[string]} */ (options));
+        running++;
+      }
+    };
+    Worker.prototype.terminate = function () {
+      terminate.call(this);
+      running--;
+    };
+    const element = /** @type {any} */ (document.querySelector("control-net"));
+    const told = (/** @type {string} */ name) =>
+      new Promise((resolve) => element.addEventListener(`controlnet-${name}`, resolve, { once: true }));
+    const field = element.shadowRoot.querySelector("input");
+    const prompts = [field.value];
+    element.setAttribute("bundle", "./bundle/");
+    const isIdle = running === 0;
+    let ready = told("ready");
+    element.toggleAttribute("eager", true);
+    await ready;
+    field.value = "what a visitor has typed";
+    element.setAttribute("prompt", "teal");
+    prompts.push(field.value);
+    ready = told("ready");
+    const ended = element.generate().catch((/** @type {any} */ error) => error.name);
+    element.setAttribute("bundle", "./bundle/?again");
+    await ready;
+    const { settings } = await element.generate();
+    return { prompts, isIdle, ended: await ended, running, drawn: settings.prompt };
+  });
+}
+
 /** A page whose engine and bundle are on another host. @param {Stage} stage */
 export async function useAForeignEngine({ visitor, host, options }) {
   const foreign = await serveSite({ site: options.engine, bundle: options.engineBundle, cors: true });

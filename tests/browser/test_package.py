@@ -74,6 +74,14 @@ def test_an_element_that_is_taken_out_while_it_loads_ends_the_load(facts: dict[s
     assert facts["abandoned"] == ["create", "abort"]
 
 
+def test_the_element_follows_its_attributes(visit: Visit, project: Path, linear_webgpu_bundle: Bundle):
+    """Another bundle ends what runs, and its engine takes the other's place; another prompt replaces what was typed."""
+    facts = visit("changeTheElement", linear_webgpu_bundle, site=project / "dist")
+    assert facts["prompts"] == ["navy", "teal"]
+    assert facts["isIdle"], "a bundle alone is loaded when somebody first draws"
+    assert (facts["ended"], facts["running"], facts["drawn"]) == ("AbortError", 1, "teal")
+
+
 def test_the_worker_is_a_file_of_its_own_that_the_bundler_took_along(project: Path):
     sizes = {path.name: path.stat().st_size for path in (project / "dist" / "assets").iterdir()}
     (worker,) = [name for name in sizes if name.startswith("worker")]

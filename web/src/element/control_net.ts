@@ -2,26 +2,25 @@
  * `<control-net bundle="./circles-webgpu/">`: draw, write, and see the picture. The easiest way to put a ControlNet into a page.
  *
  * Attributes: `bundle`, the folder's address; `prompt`, `seed` and `steps`, as in generate. The model loads when somebody first
- * draws or presses the button; with the attribute `eager`, at once. Parts for CSS: board, picture, prompt, button, status.
+ * draws or presses the button; with the attribute `eager`, at once. Another `prompt` replaces the text in the field, another
+ * `bundle` the model. Parts for CSS: board, picture, prompt, button, status.
  * Events bubble. Their `detail`: `controlnet-ready` EngineInfo, `-step` Step, `-image` GeneratedImage, `-error` the error.
  */
 
 import { type ControlNetEngine, codeOf, createEngine, type GeneratedImage, isAbort } from "../worker/index.ts";
+import { contextOf, part, STYLE } from "./parts.ts";
 
-const STYLE = `
-  :host { display: inline-grid; grid-template-columns: 1fr 1fr; gap: .5rem; max-width: 40rem; font: inherit }
-  canvas { width: 100%; min-width: 0; background: black; touch-action: none }
-  [part=prompt], [part=status] { grid-column: 1 / -1; font: inherit; min-height: 1.4em; margin: 0 }
-  button { font: inherit }
-`;
 const PROMPT = "What the picture shows";
 const GENERATE = "Generate";
 
 /** The element. */
 export class ControlNetElement extends HTMLElement {
+  static readonly observedAttributes = ["bundle", "eager", "prompt"];
+
   private engine: Promise<ControlNetEngine> | undefined;
   private running: AbortController | undefined;
   private unloading = new AbortController();
+  private unloaded = Promise.resolve();
   private readonly board = part("canvas", "board", { width: 512, height: 512, ariaLabel: "Outline" });
   private readonly picture = part("canvas", "picture", { width: 512, height: 512 });
   private readonly field = part("input", "prompt", { placeholder: PROMPT, ariaLabel: PROMPT });
@@ -46,8 +45,17 @@ export class ControlNetElement extends HTMLElement {
   }
 
   connectedCallback(): void {
-    this.field.value ||= this.getAttribute("prompt") ?? "";
     if (this.hasAttribute("eager")) void this.load().catch(() => {});
+  }
+
+  attributeChangedCallback(name: string, before: string | null, value: string | null): void {
+    if (name === "prompt" && value !== before) this.field.value = value ?? "";
+    if (name === "bundle" && value !== before && this.engine !== undefined) {
+      this.running?.abort();
+      this.say("");
+      this.unloaded = this.unload().catch(() => {});
+    }
+    if (name !== "prompt" && this.isConnected) this.connectedCallback();
   }
 
   /** An element that is moved in the page keeps its engine; one that is taken out of it frees the GPU. */
@@ -126,6 +134,8 @@ export class ControlNetElement extends HTMLElement {
   }
 
   private async start(signal: AbortSignal): Promise<ControlNetEngine> {
+    await this.unloaded; // of another bundle, so that the GPU never holds two
+    signal.throwIfAborted();
     const bundleUrl = this.getAttribute("bundle") ?? "";
     const percent = new Map<string, number>();
     const engine = await createEngine({
@@ -180,20 +190,6 @@ export class ControlNetElement extends HTMLElement {
   private tell(name: string, detail: unknown): void {
     this.dispatchEvent(new CustomEvent(`controlnet-${name}`, { detail, bubbles: true, composed: true }));
   }
-}
-
-function part<K extends "button" | "canvas" | "input" | "p">(
-  tag: K,
-  name: string,
-  properties: Partial<HTMLElementTagNameMap[K]>,
-): HTMLElementTagNameMap[K] {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.setAttribute("part", name);
-  return element;
-}
-
-function contextOf(canvas: HTMLCanvasElement): CanvasRenderingContext2D {
-  return canvas.getContext("2d") as CanvasRenderingContext2D;
 }
 
 customElements.define("control-net", ControlNetElement);
