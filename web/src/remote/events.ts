@@ -5,13 +5,19 @@ export interface ServerEvent {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
-/** Yield the events as they come. A caller that leaves the loop closes the connection. */
-export async function* readEvents(answer: Response): AsyncGenerator<ServerEvent> {
+/** Yield the events as they come. A caller that leaves the loop closes the connection. `broken` names one that breaks off. */
+export async function* readEvents(
+  answer: Response,
+  broken: (error: unknown) => unknown = (error) => error,
+): AsyncGenerator<ServerEvent> {
   const reader = (answer.body as ReadableStream<Uint8Array>).pipeThrough(new TextDecoderStream() as never).getReader();
   let text = "";
   try {
     for (;;) {
-      const { done, value } = (await reader.read()) as { done: boolean; value?: string };
+      const read = reader.read().catch((error: unknown) => {
+        throw broken(error);
+      });
+      const { done, value } = (await read) as { done: boolean; value?: string };
       if (done) return;
       text += value;
       const parts = text.split("\n\n");

@@ -104,7 +104,11 @@ class ServiceEngine implements ControlNetEngine {
     const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
     const answer = await ask(`${this.address}generate`, { method: "POST", body, headers, signal });
     let picture: Promise<GeneratedImage> | undefined;
-    for await (const { name, data } of readEvents(answer)) {
+    const broken = (error: unknown) => {
+      signal?.throwIfAborted();
+      return unanswered(error);
+    };
+    for await (const { name, data } of readEvents(answer, broken)) {
       if (name === "job") onQueue?.(data.place as number);
       if (name === "progress" && data.preview) {
         const image = await decode(bytesOf(data.preview as string));
@@ -166,10 +170,15 @@ async function ask(address: string, init: RequestInit): Promise<Response> {
     answer = await fetch(address, init);
   } catch (error) {
     init.signal?.throwIfAborted();
-    throw new UserError("service", String(error), "an answer", "see whether it still runs", "no-connection");
+    throw unanswered(error);
   }
   if (answer.ok) return answer;
   throw errorOf(await answer.json().catch(() => ({})));
+}
+
+/** The error of a service that does not answer, or no longer. */
+function unanswered(error: unknown): UserError {
+  return new UserError("service", String(error), "an answer", "see whether it still runs", "no-connection");
 }
 
 /** The error of an answer, in its four parts. */
