@@ -50,12 +50,14 @@ def run_server(app: Any, listening: socket.socket) -> None:
     """Serve until Ctrl+C. The log has no prompts, and no line for a request that went well."""
     import uvicorn
 
+    from mlc_controlnet.serve.server import Server, answered_at_the_end
+
     config = uvicorn.Config(
-        app,
+        answered_at_the_end(app),
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSING_SECONDS,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
