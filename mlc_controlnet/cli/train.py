@@ -1,7 +1,10 @@
 """`train`: train a ControlNet, prepare its data, draw the plot of a run."""
 
 import argparse
+import contextlib
 import shlex
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 16, 24, 32)
@@ -136,13 +139,17 @@ def _shown(value: object) -> str:
 
 def _circles(options: argparse.Namespace) -> None:
     from mlc_controlnet.train.circles import recipe
+    from mlc_controlnet.train.process import termination
 
     if options.data_only:
         recipe.write_data(options.out / "data", recipe.Recipe(), _log)
         return
-    pipeline = recipe.train_circles(options.out, recipe.Recipe(), _log)
+    recipe.write_data(options.out / "data", recipe.Recipe(), _log)
     model = options.out / "circles"
-    recipe.write_model(pipeline, model)
+    with termination() as asked_to_stop, _stopping_early(asked_to_stop):
+        recipe.write_model(recipe.train_circles(options.out, recipe.Recipe(), _log, asked_to_stop), model)
+    if asked_to_stop.is_set():
+        return
     circles = recipe.unseen_circles(64)
     for scale in (1.0, 0.0):
         quality, _ = recipe.evaluate(recipe.load_model(model), circles, conditioning_scale=scale)
@@ -153,7 +160,6 @@ def _circles(options: argparse.Namespace) -> None:
 
 def _doodle(options: argparse.Namespace) -> None:
     from mlc_controlnet.errors import UserError
-    from mlc_controlnet.train.circles.loop import Stopped
     from mlc_controlnet.train.circles.recipe import load_model
     from mlc_controlnet.train.doodle import recipe
     from mlc_controlnet.train.process import termination
@@ -166,18 +172,32 @@ def _doodle(options: argparse.Namespace) -> None:
     plan = recipe.Recipe() if options.share == 1 else recipe.Recipe().shortened(options.share)
     recipe.echo(plan, _log)
     with termination() as asked_to_stop:
-        try:
-            run = recipe.Run(options.out, plan, _log, options.packages, asked_to_stop)
-            if options.data_only:
-                return
+        run = recipe.Run(options.out, plan, _log, options.packages, asked_to_stop)
+        if options.data_only:
+            return
+        with _stopping_early(asked_to_stop):
             if not options.judge:
                 run.train()
             run.judge(load_model(model))
-        except Stopped as stopped:
-            _log(str(stopped))
-            return
+    if asked_to_stop.is_set():
+        return
     command = shlex.join(["build", "--model", str(model), "--target", "llvm"])
     _log(f"{model}: build it with python -m mlc_controlnet {command}")
+
+
+@contextlib.contextmanager
+def _stopping_early(asked_to_stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C ask for an early stop, as SIGTERM does, and tell what is kept; then raise KeyboardInterrupt."""
+    from mlc_controlnet.train.circles.loop import Stopped
+    from mlc_controlnet.train.process import ctrl_c_asks
+
+    with ctrl_c_asks(asked_to_stop) as pressed:
+        try:
+            yield
+        except Stopped as stopped:
+            _log(str(stopped))
+    if pressed.is_set():
+        raise KeyboardInterrupt
 
 
 def _widths(text: str) -> tuple[int, ...]:

@@ -109,7 +109,7 @@ def ctrl_c_asks(asked: threading.Event, is_alone: bool = True) -> Iterator[threa
             before(number, frame)
         elif not pressed.is_set():
             # Not by print: the signal may come in the middle of one.
-            os.write(2, b"\nCtrl-C: this step is finished and saved; Ctrl-C again ends at once\n")
+            os.write(2, b"\nCtrl-C: what is being computed is finished and saved; Ctrl-C again ends at once\n")
         pressed.set()
         asked.set()
 

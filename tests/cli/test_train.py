@@ -1,8 +1,16 @@
+import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlc_controlnet.cli.interrupt import INTERRUPTED
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.train.circles import recipe as circles
+from mlc_controlnet.train.circles.loop import Stopped
 from tests.train.conftest import freed_memory_goes_back, tiny_base, tiny_set, tiny_tree, write_config
 
 __all__ = ["freed_memory_goes_back", "tiny_base", "tiny_set"]  # fixtures of the tests of training, used here too
@@ -55,3 +63,25 @@ def test_presets_and_options_are_listed(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_set_is_converted(tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "convert", str(tiny_set), "--output", str(tmp_path / "s"), "--shard-samples", "6"]) == 0
     assert "10 samples in 2 shards, 0 skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, 0)])
+def test_a_recipe_that_is_interrupted_saves_its_step_and_says_so(
+    number: int, code: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(out: Path, plan: Any, log: Callable[[str], None], asked_to_stop: threading.Event) -> None:
+        os.kill(os.getpid(), number)
+        assert asked_to_stop.wait(5)
+        raise Stopped("stopped after step 2; the same command goes on from there")
+
+    monkeypatch.setattr(circles, "write_data", lambda *_: [])
+    monkeypatch.setattr(circles, "train_circles", train)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores the signal
+    try:
+        assert main(["train", "circles", "--out", str(tmp_path / "run")]) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+    said, told = capfd.readouterr()
+    assert said == "stopped after step 2; the same command goes on from there\n"
+    asked = "\nCtrl-C: what is being computed is finished and saved; Ctrl-C again ends at once\ninterrupted\n"
+    assert told == (asked if code else "")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
-from mlc_controlnet.train.circles.loop import LoopConfig, train
+from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, train
 from mlc_controlnet.train.config import ModelOptions
 from mlc_controlnet.train.controlled_unet import ControlledUNet
 from mlc_controlnet.train.diffusion import denoising_loss
@@ -18,6 +18,7 @@ def train_controlnet(
     next_batch: Callable[[], tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
     config: LoopConfig,
     log: Callable[[str], None] = print,
+    checkpointing: Checkpointing | None = None,
 ) -> None:
     """Train only `controlnet`; `unet` keeps its weights and is not trainable afterwards.
 
@@ -30,5 +31,5 @@ def train_controlnet(
         latents, context, control = next_batch()
         return denoising_loss(scheduler, latents, lambda x_t, t: model(x_t, t, context, control))
 
-    train("controlnet", controlnet.parameters(), loss_of_step, config, log)
+    train("controlnet", controlnet.parameters(), loss_of_step, config, log, checkpointing)
     controlnet.eval()

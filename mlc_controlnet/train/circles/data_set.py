@@ -19,6 +19,7 @@ def generate_circles(
     """
     if (folder / "prompt.json").is_file():
         return
+    log(f"data: {count} circles are drawn")
     rng = np.random.default_rng(seed)
     circles = (random_circle(rng, pixels) for _ in range(count))
     examples = (fill50k.Example(draw_source(c, pixels), draw_target(c, pixels), c.prompt) for c in circles)

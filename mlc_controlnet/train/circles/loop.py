@@ -9,7 +9,7 @@ takes hours keeps checkpoints, if it is given `Checkpointing`.
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from mlc_controlnet.train import checkpoints
 from mlc_controlnet.train.config import OptimOptions
 from mlc_controlnet.train.optimizer import WeightUpdate
 from mlc_controlnet.train.randomness import seed_of
+
+GENERATORS = "generators.safetensors"  # in a checkpoint: their states
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Stopped(Exception):
 class Checkpointing:
     """How a stage survives a kill.
 
-    Before every step torch's random numbers are seeded from `seed`, the stage and the step. So a stage that was killed
-    and resumed ends with the weights of one that never stopped, bit for bit on the same number of threads, if
-    `loss_of_step` takes nothing random from elsewhere.
+    Before every step torch's random numbers are seeded from `seed`, the stage and the step; those of `generators` are
+    saved with the step instead. So a stage that was killed and resumed ends with the weights of one that never stopped,
+    bit for bit on the same number of threads, if `loss_of_step` takes nothing random from elsewhere.
 
     Attributes:
         folder: where the checkpoints are.
+        seed: of each step's random numbers, unless there are generators.
+        generators: what `loss_of_step` draws its random numbers from, which go on from those of the step before.
         every_seconds: time between checkpoints: what a kill can lose.
         asked_to_stop: set by another thread or a signal; the stage then saves its step and raises `Stopped`.
         show: draws what the model has learned after a number of steps, with the averaged weights; None: nothing.
@@ -61,6 +65,7 @@ class Checkpointing:
 
     folder: Path
     seed: int = 0
+    generators: Sequence[torch.Generator] = ()
     every_seconds: float = 180.0
     asked_to_stop: threading.Event = field(default_factory=threading.Event)
     show: Callable[[int], None] | None = None
@@ -99,7 +104,7 @@ def train(
         log(f"{name}: resumed after step {first}")
     started, running, counted = time.monotonic(), 0.0, 0
     for step in range(first, config.steps):
-        if checkpointing is not None:
+        if checkpointing is not None and not checkpointing.generators:
             torch.manual_seed(seed_of(checkpointing.seed, name, step))
         update.set_learning_rate(step)
         loss = loss_of_step(step)
@@ -144,6 +149,10 @@ class _Keeper:
         for name, tensor in ours.items():
             tensor.copy_(stored[name])
         checkpoints.read_optimizer(newest, self._update.optimizer)
+        if self._options.generators:
+            states = load_file(newest / GENERATORS)
+            for i, generator in enumerate(self._options.generators):
+                generator.set_state(states[str(i)])
         steps: int = json.loads((newest / "state.json").read_text(encoding="utf-8"))["steps"]
         return steps
 
@@ -170,6 +179,9 @@ class _Keeper:
     def _write(self, folder: Path, steps: int) -> None:
         save_file({name: t.contiguous().cpu() for name, t in self._tensors().items()}, folder / "weights.safetensors")
         checkpoints.write_optimizer(folder, self._update.optimizer)
+        if self._options.generators:
+            states = {str(i): generator.get_state() for i, generator in enumerate(self._options.generators)}
+            save_file(states, folder / GENERATORS)
         (folder / "state.json").write_text(json.dumps({"steps": steps}), encoding="utf-8")
 
     def _tensors(self) -> dict[str, torch.Tensor]:

@@ -2,10 +2,13 @@
 
     python -m mlc_controlnet train circles --out runs/circles
 
-Each stage saves its result below `--out`. If the command is started again, it continues after the last finished stage.
+Each stage saves its result below `--out`, and the running one its step every few minutes, and when it is asked to stop.
+If the command is started again, it goes on from there.
 """
 
 import json
+import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,7 +33,7 @@ from mlc_controlnet.train.circles.colors import COLORS
 from mlc_controlnet.train.circles.controlnet import train_controlnet
 from mlc_controlnet.train.circles.data_set import generate_circles
 from mlc_controlnet.train.circles.drawing import Circle, draw_source, random_circle
-from mlc_controlnet.train.circles.loop import LoopConfig, one_cycle
+from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, Stopped, one_cycle
 from mlc_controlnet.train.circles.quality import Quality, measure
 from mlc_controlnet.train.circles.text_to_image import train_text_to_image
 from mlc_controlnet.train.circles.tokenizer import train_tokenizer
@@ -82,21 +85,62 @@ class TrainingSet:
         return rows, torch.where(dropped, self.empty, self.token_ids[rows])
 
 
-def train_circles(out: Path, recipe: Recipe, log: Callable[[str], None] = print) -> StableDiffusionControlNetPipeline:
-    """Run every stage that `out` does not hold yet and return the finished pipeline, in float32."""
+class _Progress:
+    """What the stages of one run share: where they keep their steps, when they stop, and whom they tell.
+
+    Args:
+        out: the run's folder.
+        asked_to_stop: set by another thread or a signal.
+    """
+
+    def __init__(self, out: Path, asked_to_stop: threading.Event, log: Callable[[str], None]) -> None:
+        self._checkpoints, self._stop, self.log = out / "checkpoints", asked_to_stop, log
+
+    def checkpointing(self, name: str, pick: torch.Generator) -> Checkpointing:
+        """Return how a part of a stage keeps its steps. `pick` and torch itself draw its random numbers."""
+        generators = (torch.default_generator, pick)
+        return Checkpointing(self._checkpoints / name, generators=generators, asked_to_stop=self._stop)
+
+    def check_stop(self) -> None:
+        """Raise `Stopped` if the run was asked to."""
+        if self._stop.is_set():
+            raise Stopped("stopped between two stages; the same command goes on from there")
+
+    def finish(self, *names: str) -> None:
+        """Delete the steps of a stage whose result is written."""
+        for name in names:
+            shutil.rmtree(self._checkpoints / name, ignore_errors=True)
+
+
+def train_circles(
+    out: Path,
+    recipe: Recipe,
+    log: Callable[[str], None] = print,
+    asked_to_stop: threading.Event | None = None,
+) -> StableDiffusionControlNetPipeline:
+    """Run every stage that `out` does not hold yet and return the finished pipeline, in float32.
+
+    Args:
+        asked_to_stop: set by another thread or a signal.
+
+    Raises:
+        Stopped: the run was asked to stop; its step is saved, and the next call goes on from there.
+    """
     log(f"recipe: {asdict(recipe)}")
     torch.manual_seed(recipe.seed)
+    progress = _Progress(out, threading.Event() if asked_to_stop is None else asked_to_stop, log)
     data = write_data(out / "data", recipe, log)
     tokenizer = _tokenizer(out / "tokenizer", data)
-    vae = _vae(out / "vae", data, recipe, log)
+    vae = _vae(out / "vae", data, recipe, progress)
+    log(f"latents: {len(data)} pictures are encoded")
     training_set = TrainingSet(
         sources=np.stack([e.source for e in data]),
-        latents=_latents(vae, data),
+        latents=_latents(vae, data, progress),
         token_ids=_token_ids(tokenizer, [e.prompt for e in data]),
         empty=_token_ids(tokenizer, [""]),
     )
-    text_encoder, unet = _base(out, tokenizer, training_set, recipe, log)
-    controlnet = _controlnet(out / "controlnet", unet, text_encoder, training_set, recipe, log)
+    text_encoder, unet = _base(out, tokenizer, training_set, recipe, progress)
+    controlnet = _controlnet(out / "controlnet", unet, text_encoder, training_set, recipe, progress)
     return Base(tokenizer, text_encoder, vae, unet, architecture.build_scheduler()).pipeline(unet, controlnet)
 
 
@@ -160,7 +204,7 @@ def _tokenizer(directory: Path, data: list[fill50k.Example]) -> CLIPTokenizer:
     return train_tokenizer([e.prompt for e in data], directory)
 
 
-def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, log: Callable[[str], None]) -> AutoencoderKL:
+def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, progress: _Progress) -> AutoencoderKL:
     if directory.is_dir():
         return AutoencoderKL.from_pretrained(directory)
     pictures = _pictures(np.stack([e.target for e in data]))
@@ -172,8 +216,12 @@ def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, log: Call
 
     small = F.avg_pool2d(pictures, 2)
     started = time.monotonic()
-    train_vae(vae, lambda: batch(small, recipe.batch), recipe.vae_small, log)
-    train_vae(vae, lambda: batch(pictures, recipe.batch // 2), recipe.vae_full, log)
+    log = progress.log
+    for name, next_pictures, config in (
+        ("vae-small", lambda: batch(small, recipe.batch), recipe.vae_small),
+        ("vae-full", lambda: batch(pictures, recipe.batch // 2), recipe.vae_full),
+    ):
+        train_vae(vae, next_pictures, config, log, progress.checkpointing(name, pick))
     vae.register_to_config(scaling_factor=round(latent_scale(vae, batch(pictures, 256)), 5))
     with torch.no_grad():
         held_out = pictures[-256:]
@@ -181,21 +229,23 @@ def _vae(directory: Path, data: list[fill50k.Example], recipe: Recipe, log: Call
     minutes = (time.monotonic() - started) / 60
     log(f"vae: mean absolute error {error:.4f}, scaling factor {vae.config.scaling_factor}, {minutes:.1f} min")
     _save(vae, directory)
+    progress.finish("vae-small", "vae-full")
     return vae
 
 
 @torch.no_grad()
-def _latents(vae: AutoencoderKL, data: list[fill50k.Example]) -> torch.Tensor:
+def _latents(vae: AutoencoderKL, data: list[fill50k.Example], progress: _Progress) -> torch.Tensor:
     """Compute the scaled latent means of every target, [N, 4, h, w]."""
     chunks = []
     for start in range(0, len(data), 64):
+        progress.check_stop()
         pictures = _pictures(np.stack([e.target for e in data[start : start + 64]]))
         chunks.append(vae.encode(pictures).latent_dist.mean * vae.config.scaling_factor)
     return torch.cat(chunks)
 
 
 def _base(
-    out: Path, tokenizer: CLIPTokenizer, training_set: TrainingSet, recipe: Recipe, log: Callable[[str], None]
+    out: Path, tokenizer: CLIPTokenizer, training_set: TrainingSet, recipe: Recipe, progress: _Progress
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     if (out / "unet").is_dir():
         return CLIPTextModel.from_pretrained(out / "text_encoder"), UNet2DConditionModel.from_pretrained(out / "unet")
@@ -206,9 +256,11 @@ def _base(
         rows, token_ids = training_set.draw(recipe, pick)
         return training_set.latents[rows], token_ids
 
-    train_text_to_image(unet, text_encoder, architecture.build_scheduler(), next_batch, recipe.base, log)
+    scheduler, checkpointing = architecture.build_scheduler(), progress.checkpointing("text-to-image", pick)
+    train_text_to_image(unet, text_encoder, scheduler, next_batch, recipe.base, progress.log, checkpointing)
     _save(text_encoder, out / "text_encoder")
     _save(unet, out / "unet")
+    progress.finish("text-to-image")
     return text_encoder, unet
 
 
@@ -218,7 +270,7 @@ def _controlnet(
     text_encoder: CLIPTextModel,
     training_set: TrainingSet,
     recipe: Recipe,
-    log: Callable[[str], None],
+    progress: _Progress,
 ) -> ControlNetModel:
     if directory.is_dir():
         return ControlNetModel.from_pretrained(directory)
@@ -232,8 +284,10 @@ def _controlnet(
         sources = torch.from_numpy(training_set.sources[rows.numpy()])
         return training_set.latents[rows], context, sources.permute(0, 3, 1, 2).float() / 255  # [B, 3, H, W]
 
-    train_controlnet(controlnet, unet, architecture.build_scheduler(), next_batch, recipe.controlnet, log)
+    scheduler, checkpointing = architecture.build_scheduler(), progress.checkpointing("controlnet", pick)
+    train_controlnet(controlnet, unet, scheduler, next_batch, recipe.controlnet, progress.log, checkpointing)
     _save(controlnet, directory)
+    progress.finish("controlnet")
     return controlnet
 
 

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from mlc_controlnet.train.circles.loop import LoopConfig, train
+from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, train
 from mlc_controlnet.train.diffusion import denoising_loss
 
 
@@ -17,6 +17,7 @@ def train_text_to_image(
     next_batch: Callable[[], tuple[torch.Tensor, torch.Tensor]],
     config: LoopConfig,
     log: Callable[[str], None] = print,
+    checkpointing: Checkpointing | None = None,
 ) -> None:
     """Train both.
 
@@ -31,6 +32,6 @@ def train_text_to_image(
 
     unet.train()
     text_encoder.train()
-    train("text to image", [*unet.parameters(), *text_encoder.parameters()], loss_of_step, config, log)
+    train("text to image", [*unet.parameters(), *text_encoder.parameters()], loss_of_step, config, log, checkpointing)
     unet.eval()
     text_encoder.eval()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from mlc_controlnet.train.circles.loop import LoopConfig, train
+from mlc_controlnet.train.circles.loop import Checkpointing, LoopConfig, train
 
 KL_WEIGHT = 1e-6  # latent diffusion's own value, arXiv 2112.10752, appendix G
 
@@ -16,6 +16,7 @@ def train_vae(
     next_pictures: Callable[[], torch.Tensor],
     config: LoopConfig,
     log: Callable[[str], None] = print,
+    checkpointing: Checkpointing | None = None,
 ) -> None:
     """Train `vae` on the pictures that `next_pictures` returns. The loss is L1 and a small KL term.
 
@@ -30,7 +31,7 @@ def train_vae(
         return F.l1_loss(decoded, pictures) + KL_WEIGHT * posterior.kl().mean()
 
     vae.train()
-    train("vae", vae.parameters(), loss_of_step, config, log)
+    train("vae", vae.parameters(), loss_of_step, config, log, checkpointing)
     vae.eval()
 
 

@@ -161,12 +161,17 @@ class Run:
         return pipeline
 
     def judge(self, pipeline: StableDiffusionControlNetPipeline) -> dict[str, Any]:
-        """Judge a model on what it was not trained on. Return the figures, and write quality.json and sheet.png."""
+        """Judge a model on what it was not trained on. Return the figures, and write quality.json and sheet.png.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         judge = self._judge()
         figures: dict[str, Any] = {}
         shown: list[Any] = []
         for name, cases in (("unknown things", self.judged.things), ("unknown pictures", self.judged.pictures)):
             for scale in (1.0, 0.0):
+                self._check_stop()
                 drawn = draw_cases(pipeline, cases, STEPS, GUIDANCE_SCALE, scale)
                 quality = measure(drawn, cases, judge)
                 self.log(f"{len(cases)} {name}, conditioning scale {scale:g}: {quality}")
