@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from mlc_controlnet.checkpoint.adapter_file import check_is_not_an_adapter
 from mlc_controlnet.checkpoint.mapped_tensors import map_tensors
 from mlc_controlnet.checkpoint.quantized_file import check_is_not_gguf, check_is_not_quantized
 from mlc_controlnet.errors import UserError
@@ -43,12 +44,13 @@ def read_weights(path: Path) -> WeightFile:
     """Parse a file of weights.
 
     Raises:
-        UserError: the file is missing, of another kind, quantized already or damaged, its pickle would run code, or it
-            holds something that is not a tensor.
+        UserError: the file is missing, of another kind, quantized already, an adapter or damaged, its pickle would run
+            code, or it holds something that is not a tensor.
     """
     _check_suffix(path)
     file = _read_torch(path) if path.suffix in TORCH_SUFFIXES else _read_safetensors(path)
     check_is_not_quantized(path, file.tensors)
+    check_is_not_an_adapter(path, file.tensors)
     _check_are_weights(file)
     return WeightFile(file.path, without_wrappers(file.tensors), file.metadata)
 
