@@ -7,13 +7,16 @@ import argparse
 import importlib
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mlc_controlnet import __version__
 from mlc_controlnet.cli.interrupt import INTERRUPTED, noted_interrupt
 from mlc_controlnet.errors import UserError, explain
+from mlc_controlnet.runtime.option_text import FORMS
 
 COMMANDS = {
     "build": "compile a model into a bundle, for WebGPU or for this machine",
@@ -27,6 +30,9 @@ COMMANDS = {
     "tune": "search for faster schedules and write them as tuning records",
     "bench": "measure pictures, operations, components and training",
 }
+
+# How argparse tells a text that an option's parser does not take, which it names.
+_UNREAD = re.compile(r"argument (?P<option>.+?): invalid (?P<type>\w+) value: (?P<text>.+)", re.DOTALL)
 
 # Commands that must not import torch. TVM's ffi imports torch if it is installed, which costs three seconds and 200 MB;
 # drawing a picture needs none of it. An option or subcommand that does need it sets `needs_torch`.
@@ -72,9 +78,20 @@ def console() -> None:
     sys.exit(main(sys.argv[1:], owns_process=True))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake on one line; argparse puts the list of all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process."""
+        if unread := _UNREAD.fullmatch(message):
+            wanted = FORMS.get(unread["type"], unread["type"])
+            message = f"{unread['option']}: got {unread['text']}, wanted {wanted}"
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     prog = "python -m mlc_controlnet" if sys.argv[0].endswith("__main__.py") else "mlc-controlnet"
-    parser = argparse.ArgumentParser(prog=prog, description="Train, build and run a ControlNet.")
+    parser = _Parser(prog=prog, description="Train, build and run a ControlNet.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():

@@ -32,7 +32,17 @@ def _to_json(value: Any) -> str:
     return json_number(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-# Functions that parse the command line's text; argparse names them in its errors.
+# What text the functions take that parse it on the command line, by their names: argparse names them in its errors.
+FORMS = {
+    "int": "an integer",
+    "float": "a number",
+    "numbers": "numbers with commas between them",
+    "integers": "two integers with a comma between them",
+    "true_or_false": "true or false",
+    "_widths": "integers with commas between them",
+}
+
+
 def one_or_more(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Parse `0.5` or, with a value for each ControlNet, `0.5,1`."""
 

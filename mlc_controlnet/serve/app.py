@@ -21,7 +21,7 @@ from mlc_controlnet.images.annotators import ANNOTATORS
 from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.answers import error_answer
 from mlc_controlnet.serve.generate_api import generate_routes
-from mlc_controlnet.serve.generate_body import first_fault
+from mlc_controlnet.serve.generate_body import as_user_error, first_fault
 from mlc_controlnet.serve.guard import Guard
 from mlc_controlnet.serve.job_queue import JobQueue, QueueFull, Worker
 from mlc_controlnet.serve.limits import Limits
@@ -116,8 +116,4 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def wrong_body(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        got = repr(first.get("input"))[:80]
-        fault = UserError(where, got, first["msg"], "GET /docs lists all fields")
-        return answer(request, fault, HTTPStatus.UNPROCESSABLE_ENTITY)
+        return answer(request, as_user_error(error.errors()[0], "body"), HTTPStatus.UNPROCESSABLE_ENTITY)

@@ -1,5 +1,6 @@
 """The body of POST /v1/generate: every option of the pipeline, made from the one record that declares them."""
 
+import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.annotators import ANNOTATORS
 from mlc_controlnet.runtime.batch import one_request_each
-from mlc_controlnet.runtime.option_text import true_or_false
+from mlc_controlnet.runtime.option_text import FORMS, true_or_false
 from mlc_controlnet.runtime.request import OPTIONS, GenerateRequest, Settings
 from mlc_controlnet.serve.annotators.named import Annotator
 from mlc_controlnet.serve.limits import Limits
@@ -62,10 +63,26 @@ def parse_json(data: Any) -> BaseModel:
 
 def first_fault(error: ValidationError) -> UserError:
     """Return the first fault that pydantic found."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "body"
-    got = repr(first["input"])
-    return UserError(where, got if len(got) <= 80 else f"{got[:80]}...", first["msg"], "GET /docs lists all options")
+    return as_user_error(error.errors(include_url=False)[0], "body")
+
+
+def as_user_error(fault: Mapping[str, Any], body: str) -> UserError:
+    """Return a fault as pydantic describes it in the four parts of ours; `body` stands for the whole."""
+    where = ".".join(str(part) for part in fault["loc"]) or body
+    remedy = "GET /docs lists all options"
+    match fault["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), GenerateBody.model_fields, 1)
+            remedy = f"did you mean {near[0]}?" if near else remedy
+            return UserError(where, "an option that does not exist", "one that does", remedy)
+        case "missing":
+            return UserError(where, "nothing", "a value", remedy)
+        case "model_type" | "model_attributes_type" | "dict_type":
+            wanted = "a JSON object"
+        case _:
+            wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    got = repr(fault.get("input"))
+    return UserError(where, got if len(got) <= 80 else f"{got[:80]}...", wanted, remedy)
 
 
 async def parse_form(form: FormData) -> BaseModel:
@@ -86,11 +103,11 @@ async def parse_form(form: FormData) -> BaseModel:
 
 
 def _parse_option(name: str, text: str) -> Any:
-    option = OPTIONS[name]
+    parse = OPTIONS[name].parse if OPTIONS[name].metavar else true_or_false
     try:
-        return option.parse(text) if option.metavar else true_or_false(text)
+        return parse(text)
     except (ValueError, TypeError):
-        raise UserError(name, repr(text), option.metavar or "true or false", "GET /docs lists all options") from None
+        raise UserError(name, repr(text), FORMS[parse.__name__], "GET /docs lists all options") from None
 
 
 def to_requests(body: BaseModel, limits: Limits, annotators: Mapping[str, Annotator]) -> list[GenerateRequest]:

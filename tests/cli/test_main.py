@@ -18,7 +18,9 @@ from PIL import Image
 from mlc_controlnet.bundle.reader import read_bundle
 from mlc_controlnet.cli.main import INTERRUPTED, _parser, main
 from mlc_controlnet.runtime.metadata import read_settings
+from mlc_controlnet.runtime.option_text import FORMS
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
+from mlc_controlnet.runtime.request import OPTIONS
 from tests.fixtures.linear_bundle import HEIGHT, TOKENS, WIDTH, linear_model, write_linear_bundle
 
 
@@ -254,8 +256,18 @@ def test_generate_repaints_a_picture(generate, tmp_path, linear_inpainting_bundl
     ],
 )
 def test_a_mask_needs_its_picture_and_an_inpainting_model_both(
-    generate, tmp_path, capsys, linear_bundle, linear_inpainting_bundle, inpainting_files, inpaints, given, message
+    generate,
+    tmp_path,
+    capsys,
+    monkeypatch,
+    linear_bundle,
+    linear_inpainting_bundle,
+    inpainting_files,
+    inpaints,
+    given,
+    message,
 ):
+    monkeypatch.setattr(ControlNetPipeline, "from_bundle", lambda *_: pytest.fail("the weights were loaded"))
     bundle = linear_inpainting_bundle if inpaints else linear_bundle
     code = generate(bundle=bundle.path, **{name: inpainting_files[name] for name in given})
     assert_refused(code, tmp_path, capsys, message)
@@ -366,7 +378,7 @@ def test_an_unknown_command_exits_with_two(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["draw"])
     assert caught.value.code == 2
-    assert "invalid choice: 'draw'" in capsys.readouterr().err
+    assert "error: argument command: invalid choice: 'draw'" in capsys.readouterr().err
 
 
 def test_generate_imports_no_torch_where_it_is_installed(tmp_path, linear_bundle, ring):
@@ -445,3 +457,32 @@ def test_every_command_and_subcommand_has_something_to_run():
 
     without = [parser.prog for parser in leaves(_parser()) if parser.get_default("run") is None]
     assert without == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--seed", "1e9"], "--seed: got '1e9', wanted an integer; see "),
+        (["generate", "--sigmas", "1;2"], "--sigmas: got '1;2', wanted numbers with commas between them; see "),
+        (
+            ["generate", "--controlnet-conditioning-scale", "a"],
+            "--controlnet-conditioning-scale: got 'a', wanted a number;",
+        ),
+        (["generate", "--apply-overlay", "no"], "--apply-overlay: got 'no', wanted true or false; see "),
+        (["generate", "--colour", "red"], "unrecognized arguments: --colour red; see "),
+        (["train", "circles"], "the following arguments are required: --out; see "),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert (ended.value.code, told.count("\n")) == (2, 1)
+    assert told.startswith(f"error: {message}")
+    assert told.endswith(" --help\n")
+
+
+def test_every_parser_of_an_options_text_is_told_in_words():
+    for option in OPTIONS.values():
+        if option.metavar:
+            assert option.parse.__name__ in {*FORMS, "str", "names"}, "any text is one of the last two"

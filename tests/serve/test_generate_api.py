@@ -8,11 +8,13 @@ import threading
 import time
 
 import pytest
+from starlette.datastructures import FormData
 
 from mlc_controlnet.cli.main import main
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.request import OPTIONS
 from mlc_controlnet.serve.app import ServeOptions, create_app
+from mlc_controlnet.serve.generate_body import parse_form
 from mlc_controlnet.serve.models import read_models
 from tests.serve.conftest import open_picture, png, ring, serving
 
@@ -173,6 +175,43 @@ def test_what_cannot_be_used_is_answered_with_four_parts(service, change, subjec
     error = answer.json()["error"]
     assert error["subject"].startswith(subject)
     assert all(error[name] for name in ("got", "wanted", "remedy"))
+
+
+WORDS = [
+    ({"colour": "red"}, "colour: got an option that does not exist, wanted one that does; GET /docs lists all options"),
+    ({"gidance_scale": 2}, "gidance_scale: got an option that does not exist, wanted one that does; did you mean guid"),
+    ({"prompt": 3}, "prompt: got 3, wanted a valid string; GET /docs lists all options"),
+    ({"num_images_per_prompt": 0}, "num_images_per_prompt: got 0, wanted greater than or equal to 1; GET /docs"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WORDS)
+def test_what_is_wrong_with_a_field_is_a_sentence(service, change, message):
+    assert service.generate(**change).json()["error"]["message"].startswith(message)
+
+
+def test_a_missing_prompt_and_a_body_that_is_a_list_are_told(service):
+    for body, message in (
+        (b"{}", "prompt: got nothing, wanted a value; "),
+        (b"[]", "body: got [], wanted a JSON object;"),
+    ):
+        assert service.ask("POST", "/v1/generate", body).json()["error"]["message"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("eta", "much", "a number"),
+        ("seed", "7.5", "an integer"),
+        ("original_size", "x", "two integers with a comma between them"),
+        ("sigmas", "1;2", "numbers with commas between them"),
+        ("guess_mode", "perhaps", "true or false"),
+        ("apply_overlay", "perhaps", "true or false"),
+    ],
+)
+def test_a_text_of_a_form_that_is_no_value_is_told_what_it_should_be(name, text, wanted):
+    with pytest.raises(UserError, match=f"^{name}: got '{text}', wanted {wanted}; GET /docs lists all options$"):
+        asyncio.run(parse_form(FormData([("prompt", "red"), (name, text)])))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
