@@ -136,12 +136,14 @@ def _request_of(chosen: Mapping[str, Any], options: argparse.Namespace) -> "Gene
 def _check(requests: "Sequence[GenerateRequest]", bundle: "Bundle") -> None:
     """Raise UserError for an option that the bundle cannot draw with, before its weights are loaded."""
     from mlc_controlnet.bundle.sampler_description import read_samplers
+    from mlc_controlnet.runtime.inpainting import check_given
     from mlc_controlnet.runtime.resolve import resolve
 
     bundle.manifest.check_can_draw(str(bundle.path))
     samplers = read_samplers(bundle)
     for request in requests:
         resolve(request, bundle.manifest, samplers)
+        check_given(request.image, request.mask_image, bundle.manifest)
 
 
 class _Progress:

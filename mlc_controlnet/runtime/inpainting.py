@@ -84,7 +84,7 @@ def prepare_inpainting(
     no VAE encoder, or one of the two is not a picture; with `padding_mask_crop` also if the mask is black everywhere,
     or its aspect ratio is not the picture's.
     """
-    _check_given(image, mask_image, manifest)
+    check_given(image, mask_image, manifest)
     if mask_image is None:
         return None
     if isinstance(image, np.ndarray):
@@ -132,7 +132,11 @@ def paste(picture: Image.Image, inpainting: Inpainting) -> Image.Image:
     return result
 
 
-def _check_given(image: Image.Image | np.ndarray | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
+def check_given(image: Image.Image | np.ndarray | None, mask_image: Image.Image | None, manifest: Manifest) -> None:
+    """Raise UserError if one of the two is missing that the other or the model needs, or the bundle cannot read them.
+
+    `prepare_inpainting` asks, too; who loads a bundle for this request asks before that.
+    """
     both = "a picture and a mask that is white where the model repaints"
     given = ((IMAGE, image), (MASK_IMAGE, mask_image))
     for subject, picture in given:

@@ -8,6 +8,7 @@ from mlc_controlnet.bundle.manifest import Manifest
 from mlc_controlnet.bundle.reader import Bundle, read_bundle
 from mlc_controlnet.bundle.sampler_description import SamplerDescriptions, read_samplers
 from mlc_controlnet.errors import UserError, check_one_of
+from mlc_controlnet.runtime.inpainting import check_given
 from mlc_controlnet.runtime.request import GenerateRequest, Settings
 from mlc_controlnet.runtime.resolve import resolve
 from mlc_controlnet.serve.limits import Limits
@@ -32,6 +33,7 @@ class ServedModel:
         Raises UserError for the first value that cannot be used.
         """
         settings = resolve(request, self.manifest, self.samplers)
+        check_given(request.image, request.mask_image, self.manifest)
         own = (settings.timesteps or (), settings.sigmas or ())
         steps = max(settings.num_inference_steps, settings.hires_steps or 0, *map(len, own))
         if steps > limits.steps:
