@@ -25,6 +25,7 @@ NEEDS_CONTROLNET = (
     ("control_mode", BALANCED),
     ("guess_mode", False),
 )
+ETA_SAMPLERS = ("ddim", "tcd")
 LEAVE_OUT = "pass both, or leave it out"
 
 
@@ -37,9 +38,12 @@ def check_pairs(settings: "Settings", request: "GenerateRequest", manifest: Mani
 
 
 def notices_of(settings: "Settings", request: "GenerateRequest", manifest: Manifest) -> tuple[str, ...]:
-    """Return a notice for each option that diffusers accepts where it has no effect: those of guidance."""
+    """Return a notice for each option that diffusers accepts where it has no effect: eta, and those of guidance."""
+    of_sampler: tuple[str, ...] = ()
+    if settings.eta != 0 and settings.sampler not in ETA_SAMPLERS:
+        of_sampler = (_no_effect("eta", "only the samplers ddim and tcd read it", "sampler"),)
     if settings.guidance_scale > 1 and not manifest.embeds_guidance:
-        return ()
+        return of_sampler
     why = "a model that embeds its guidance reads none" if manifest.embeds_guidance else "guidance is off"
     given = {
         "guidance_rescale": settings.guidance_rescale != 0,
@@ -49,11 +53,11 @@ def notices_of(settings: "Settings", request: "GenerateRequest", manifest: Manif
         "negative_pooled_prompt_embeds": request.negative_pooled_prompt_embeds is not None,
     }
     code = "guidance-embedded" if manifest.embeds_guidance else "guidance-off"
-    return tuple(
-        Notice(f"{words(name)}: has no effect, {why}", "no-effect", {"subject": words(name), "why": code})
-        for name, is_given in given.items()
-        if is_given
-    )
+    return of_sampler + tuple(_no_effect(name, why, code) for name, is_given in given.items() if is_given)
+
+
+def _no_effect(name: str, why: str, code: str) -> Notice:
+    return Notice(f"{words(name)}: has no effect, {why}", "no-effect", {"subject": words(name), "why": code})
 
 
 def _check_pictures(settings: "Settings", request: "GenerateRequest") -> None:

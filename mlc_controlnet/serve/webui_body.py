@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.images.lines import invert
 from mlc_controlnet.runtime.batch import one_request_each
+from mlc_controlnet.runtime.option_pairs import ETA_SAMPLERS
 from mlc_controlnet.runtime.request import GenerateRequest
 from mlc_controlnet.runtime.variant_options import check_size
 from mlc_controlnet.serve import webui_names
@@ -29,7 +30,6 @@ from mlc_controlnet.serve.pictures import from_base64
 INVERT = ("invert", "invert (from white bg & black line)")
 CONTROLNET = "controlnet"  # of alwayson_scripts, in any case
 RESCALE = "cfg rescale extension"  # of Seshelle/CFG_Rescale_webui: the share, then whether DDIM's steps are trailing
-_ETA_SAMPLERS = ("ddim", "tcd")
 
 
 class _Open(BaseModel):
@@ -135,7 +135,7 @@ def to_requests(
         "schedule_type": schedule,
         "clip_skip": webui_names.clip_skip(overridden.get(webui_names.CLIP_STOP)),
     }
-    if body.eta is not None and (sampler or model.manifest.samplers.default) in _ETA_SAMPLERS:
+    if body.eta is not None and (sampler or model.manifest.samplers.default) in ETA_SAMPLERS:
         fields["eta"] = body.eta
     if rescale := _arguments(body, RESCALE):
         fields["guidance_rescale"] = rescale[0]

@@ -78,3 +78,10 @@ def test_what_only_guidance_reads_is_told_without_it(settings_of, linear_bundle,
     )
     assert rescaled == (("guidance rescale: has no effect, guidance is off",) if told else ())
     assert notices_of(settings_of(guidance_scale=scale), request_of({}), linear_bundle.manifest) == ()
+
+
+@pytest.mark.parametrize(("sampler", "told"), [("euler", True), ("ddim", False), ("tcd", False)])
+def test_an_eta_that_the_sampler_does_not_read_is_told(settings_of, linear_bundle, sampler, told):
+    notices = notices_of(settings_of(eta=0.5, sampler=sampler), request_of({}), linear_bundle.manifest)
+    assert notices == (("eta: has no effect, only the samplers ddim and tcd read it",) if told else ())
+    assert notices_of(settings_of(sampler=sampler), request_of({}), linear_bundle.manifest) == ()

@@ -20,8 +20,8 @@ export interface NoticeValues {
   readonly "drawn-again": { readonly spoilt: "one-colour" | "not-finite" };
   /** A prompt is longer than the model reads; `cutText` is its lost end. */
   readonly "prompt-cut": { readonly subject: string; readonly tokens: number; readonly cutText: string };
-  /** An option that nothing reads: guidance is off, or the model has it built in. */
-  readonly "no-effect": { readonly subject: string; readonly why: "guidance-off" | "guidance-embedded" };
+  /** An option that nothing reads: guidance is off, the model has it built in, or the sampler is another one. */
+  readonly "no-effect": { readonly subject: string; readonly why: "guidance-off" | "guidance-embedded" | "sampler" };
   /** A picture's transparent pixels were composited on black. */
   readonly transparency: { readonly subject: string };
   /**
@@ -91,8 +91,12 @@ const ENGLISH: NoticeTexts = {
   "prompt-cut": ({ subject, tokens, cutText }) =>
     `${subject}: longer than ${tokens} tokens, this end was cut: “${cutText}”`,
   "no-effect": ({ subject, why }) => {
-    const reason = why === "guidance-off" ? "guidance is off" : "a model that embeds its guidance reads none";
-    return `${subject}: has no effect, ${reason}`;
+    const reasons = {
+      "guidance-off": "guidance is off",
+      "guidance-embedded": "a model that embeds its guidance reads none",
+      sampler: "only the samplers ddim and tcd read it",
+    };
+    return `${subject}: has no effect, ${reasons[why]}`;
   },
   transparency: ({ subject }) => `${subject}: its transparency was composited on black`,
   scaled: ({ subject, from, to, how }) => `${subject}: ${from} was ${SCALED[how](to)}`,

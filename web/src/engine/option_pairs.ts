@@ -28,6 +28,7 @@ const NEEDS_CONTROLNET: Without = [
   ["controlMode", "balanced"],
   ["guessMode", false],
 ];
+const ETA_SAMPLERS: readonly string[] = ["ddim", "tcd"];
 const LEAVE_OUT = "pass both, or leave it out";
 
 /** Throws UserError for an option without the one that it needs, or beside one that takes its place. */
@@ -38,9 +39,11 @@ export function checkPairs(settings: Settings, request: GenerateRequest, manifes
   checkEmbeds(request, manifest);
 }
 
-/** A notice for each option that diffusers accepts where it has no effect: those of guidance. */
+/** A notice for each option that diffusers accepts where it has no effect: eta, and those of guidance. */
 export function noticesOf(settings: Settings, request: GenerateRequest, manifest: Manifest): Notice[] {
-  if (settings.guidanceScale > 1 && !embedsGuidance(manifest)) return [];
+  const isUnread = settings.eta !== 0 && !ETA_SAMPLERS.includes(settings.sampler);
+  const ofSampler = isUnread ? [noticeOf("no-effect", { subject: "eta", why: "sampler" })] : [];
+  if (settings.guidanceScale > 1 && !embedsGuidance(manifest)) return ofSampler;
   const why = embedsGuidance(manifest) ? "guidance-embedded" : "guidance-off";
   const given = [
     ["guidanceRescale", settings.guidanceRescale !== 0],
@@ -49,7 +52,8 @@ export function noticesOf(settings: Settings, request: GenerateRequest, manifest
     ["negativePromptEmbeds", request.negativePromptEmbeds != null],
     ["negativePooledPromptEmbeds", request.negativePooledPromptEmbeds != null],
   ] as const;
-  return given.filter(([, isGiven]) => isGiven).map(([name]) => noticeOf("no-effect", { subject: words(name), why }));
+  const ofGuidance = given.filter(([, isGiven]) => isGiven);
+  return [...ofSampler, ...ofGuidance.map(([name]) => noticeOf("no-effect", { subject: words(name), why }))];
 }
 
 function checkPictures(settings: Settings, { image, maskImage }: GenerateRequest): void {

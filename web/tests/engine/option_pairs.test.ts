@@ -51,3 +51,13 @@ test.each([
   expect(rescale?.text).toBe(told ? "guidance rescale: has no effect, guidance is off" : undefined);
   expect(noticesOf(settingsOf({ guidance_scale }), requestOf({}), makeManifest())).toEqual([]);
 });
+
+test.each([
+  ["ddpm", true],
+  ["ddim", false],
+])("an eta with the sampler %s is told: %s", (sampler, told) => {
+  const notices = noticesOf(settingsOf({ eta: 0.5, sampler }), requestOf({}), makeManifest());
+  expect(notices.map(({ text }) => text)).toEqual(
+    told ? ["eta: has no effect, only the samplers ddim and tcd read it"] : [],
+  );
+});

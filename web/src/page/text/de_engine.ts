@@ -42,8 +42,12 @@ export const engine: Pick<Texts, "errorSubjects" | "notices" | "deviceReasons" |
     "prompt-cut": ({ subject, tokens, cutText }) =>
       `${subject}: länger als ${tokens} Token, dieses Ende fiel weg: „${cutText}“`,
     "no-effect": ({ subject, why }) => {
-      const reason = why === "guidance-off" ? "das Prompt-Gewicht ist höchstens 1" : "dieses Modell liest nichts davon";
-      return `${subject}: ohne Wirkung, ${reason}`;
+      const reasons = {
+        "guidance-off": "das Prompt-Gewicht ist höchstens 1",
+        "guidance-embedded": "dieses Modell liest nichts davon",
+        sampler: "nur die Sampler DDIM und TCD lesen es",
+      };
+      return `${subject}: ohne Wirkung, ${reasons[why]}`;
     },
     transparency: ({ subject }) => `${subject}: Was durchsichtig war, wurde auf Schwarz gesetzt.`,
     scaled: ({ subject, from, to, how }) => {
