@@ -39,6 +39,18 @@ class Bundle:
             raise UserError(str(path), *fault, REMEDY)
         return path
 
+    def check_sizes(self) -> None:
+        """Look for every listed file, without reading any: quick for whoever reads them only later.
+
+        Raises UserError if one is missing or has another size.
+        """
+        for entry in self.manifest.files:
+            path = self.path / entry.path
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry.bytes:
+                got = "no such file" if size is None else f"{size} bytes"
+                raise UserError(str(path), got, f"{entry.bytes} bytes", REMEDY)
+
     def _entry(self, name: str) -> FileEntry:
         for entry in self.manifest.files:
             if entry.path == name:

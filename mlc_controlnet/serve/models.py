@@ -71,6 +71,7 @@ def read_models(folders: Sequence[Path], device: str | None = None) -> ServedMod
     for folder in folders:
         bundle = read_bundle(folder)
         bundle.manifest.check_can_draw(str(folder))
+        bundle.check_sizes()
         devices = {library.device for library in bundle.manifest.libraries}
         if devices <= {"webgpu", "wasm"}:
             remedy = "build one with python -m mlc_controlnet build --target llvm; the page serves this one by itself"

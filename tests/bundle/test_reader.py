@@ -63,3 +63,13 @@ def test_all_damaged_files_are_named_at_once(bundle_path):
 
 def test_a_sound_file_is_read_whole(bundle_path):
     assert read_bundle(bundle_path).read_file("params/00.bin") == FILES["params/00.bin"]
+
+
+@pytest.mark.parametrize("damage", ["no such file", "short", "long"])
+def test_a_file_that_is_missing_or_cut_is_found_without_reading_it(bundle_path, damage):
+    bundle = read_bundle(bundle_path)
+    bundle.check_sizes()
+    DAMAGES[damage](bundle_path / "params/00.bin")
+    got = damage if damage == "no such file" else rf"\d+ bytes, wanted {len(FILES['params/00.bin'])} bytes;"
+    with pytest.raises(UserError, match=rf"params/00.bin: got {got}"):
+        bundle.check_sizes()

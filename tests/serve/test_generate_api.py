@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -253,6 +254,13 @@ def test_a_device_that_a_bundle_has_no_library_for_is_told_before_the_first_requ
     assert read_models([linear_bundle.path], "llvm").names == ["linear"]
     with pytest.raises(UserError, match=r"libraries: got llvm only, wanted one for --device cuda; leave --device out"):
         read_models([linear_bundle.path], "cuda")
+
+
+def test_a_bundle_that_was_not_copied_whole_is_told_before_the_first_request(linear_bundle, tmp_path):
+    copy = shutil.copytree(linear_bundle.path, tmp_path / "copy")
+    (copy / "params" / "00.bin").unlink()
+    with pytest.raises(UserError, match=r"params/00.bin: got no such file, wanted \d+ bytes; build the bundle again"):
+        read_models([copy])
 
 
 def test_a_client_that_is_gone_before_its_first_event_leaves_no_job(linear_bundle):
