@@ -11,7 +11,9 @@ stride matters. At the end the tile is turned over into the picture's layout.
 A doubled picture's four phases (doubled_convolution.py) are four convolutions: the sums of its weights are made in the
 panel, and each phase writes every other pixel of every other row.
 
-A 1x1 convolution has few steps to repay that turn: where the rows are long, its vectors run along the pixels.
+A 1x1 convolution has few steps to repay that turn: where the rows are long, its vectors run along the pixels. A task
+copies several micro-tiles of pixels side by side, [tiles, C, pixels], and walks over the weights once for all of them;
+its sums leave the registers after as many input channels as stay in the first-level cache.
 """
 
 import math
@@ -19,6 +21,7 @@ from dataclasses import asdict, dataclass, replace
 
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import LoopRV
 from tvm.target import Target
 
 from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, inline_weights
@@ -35,8 +38,14 @@ VECTOR_LOAD = 3  # a vector of weights comes from the second-level cache, a sing
 PIXEL_LOAD = 2  # a vector of pixels: wide panels are copied faster, each of their rows lies on a page of its own
 PIXEL_VECTORS = 4  # of a panel at most
 ONE_SET = 1024  # numbers of a plane: planes whose distance is a multiple of it share a set of the first-level cache
-SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn
+SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn with AVX-512
+LONG_ROWS, LANES_OF_MEASURED_ROWS = 4096, 8  # pixels that repay it; with AVX-512 only ONE_SET and SHALLOW are measured
+LEAST_NUMBERS = 128  # of all registers: with WebAssembly's 64, vectors along the pixels take 1.4 to 1.7 of the time
 BLOCK = 6144  # numbers: a panel's weights of some input channels, half of a first-level cache
+LINE = (
+    16  # numbers of a line of the cache: what the weights of an input channel take there, of which a micro-tile has few
+)
+PANEL_PIXELS, LEAST_PANELS = 64, 16  # of a panel along pixels at most; of them at least, each a task
 PIXELS_OF_A_TASK = 512  # so many repay packing the weights
 WORTH_A_THREAD = 1 << 18  # multiply-adds: a few microseconds
 
@@ -81,8 +90,7 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
     _, channels, height, width, depth, *taps = shape
     steps = math.prod(taps)
     most = registers.accumulators + registers.count // 16
-    long_rows = steps == 1 and width % registers.lanes == 0 and (depth < SHALLOW or height * width >= ONE_SET)
-    along_pixels = long_rows and not reads_words(function)  # else each tile of pixels would decode all weights again
+    along_pixels = _gains_along_pixels(shape, registers) and not reads_words(function)  # each tile would decode all
     found = [
         tile
         for tile_channels in divisors(channels, 6 * registers.lanes)
@@ -103,6 +111,16 @@ def default_tile(function: tirx.PrimFunc, registers: Registers) -> ConvolutionTi
         ),
     )
     return best if along_pixels else replace(best, task_rows=_task_rows(shape, best), step=_step(shape, best))
+
+
+def _gains_along_pixels(shape: list[int], registers: Registers) -> bool:
+    """Return whether the vectors of a 1x1 convolution run along the pixels."""
+    _, _, height, width, depth, *taps = shape
+    if math.prod(taps) > 1 or width % registers.lanes != 0 or registers.count * registers.lanes < LEAST_NUMBERS:
+        return False
+    if registers.lanes > LANES_OF_MEASURED_ROWS:
+        return depth < SHALLOW or height * width >= ONE_SET
+    return height * width >= LONG_ROWS
 
 
 def _task_rows(shape: list[int], tile: ConvolutionTile) -> int:
@@ -263,32 +281,75 @@ def _picture_width(schedule: Schedule, found: Anchored) -> int:
 
 
 def _along_pixels(schedule: Schedule, found: Anchored, tile: ConvolutionTile, registers: Registers) -> None:
+    rows, columns = _tiles_of_panel(extents(schedule, schedule.get_loops(found.reduction)), tile)
     batch, channel, y, x = schedule.get_loops(found.epilogue)
     channel, tile_channel = schedule.split(channel, [None, tile.channels])
-    y, tile_y = schedule.split(y, [None, tile.height])
-    x, tile_x = schedule.split(x, [None, tile.width])
-    schedule.reorder(batch, y, x, channel, tile_channel, tile_y, tile_x)
+    y, row_of_panel, tile_y = schedule.split(y, [None, rows, tile.height])
+    x, column_of_panel, tile_x = schedule.split(x, [None, columns, tile.width])
+    schedule.reorder(batch, y, x, channel, row_of_panel, column_of_panel, tile_channel, tile_y, tile_x)
     panel = schedule.fuse(batch, y, x)
     schedule.parallel(panel)
     in_vectors(schedule, tile_x, registers)
 
     pixels = schedule.cache_read(found.reduction, 0, "global", [found.reduction])
+    if rows * columns > 1:
+        _in_steps(schedule, found, tile, panel, registers)
+    else:
+        _at_once(schedule, found, channel, registers)
+    schedule.compute_at(pixels, panel, preserve_unit_loops=True)
+    _, pixel = schedule.split(schedule.get_loops(pixels)[-1], [None, tile.width])
+    in_vectors(schedule, pixel, registers)
+    schedule.transform_layout(
+        pixels,
+        ("write", 0),
+        lambda b, c, y, x: (b, y // tile.height, x // tile.width, c, y % tile.height, x % tile.width),
+    )
+    for weights in found.weights:  # widened once for all pixels: a tile reads single numbers of them
+        _widen_all(schedule, weights, registers)
+
+
+def _tiles_of_panel(shape: list[int], tile: ConvolutionTile) -> tuple[int, int]:
+    """Return how many micro-tiles a panel of pixels has, one below and beside another."""
+    batch, _, height, width, *_ = shape
+    panels = batch * (height // tile.height) * (width // tile.width)
+    most = max(1, min(PANEL_PIXELS // (tile.height * tile.width), panels // LEAST_PANELS))
+    columns = divisors(width // tile.width, most)[-1]
+    rows = divisors(height // tile.height, most // columns)[-1] if columns * tile.width == width else 1
+    return rows, columns
+
+
+def _at_once(schedule: Schedule, found: Anchored, channel: LoopRV, registers: Registers) -> None:
+    """Keep a micro-tile in registers over the whole reduction."""
+
+    def in_registers(block: Block) -> None:
+        *_, out, row, column = schedule.get_loops(block)
+        schedule.unroll(out)
+        schedule.unroll(row)
+        in_vectors(schedule, column, registers)
+
     schedule.compute_at(found.reduction, channel, preserve_unit_loops=True)
     *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
     schedule.reorder(into, kernel_y, kernel_x, out, row, column)
-    for loop in (out, row):
-        schedule.unroll(loop)
-    in_vectors(schedule, column, registers)
-    start = schedule.decompose_reduction(found.reduction, into)
-    *_, out, row, column = schedule.get_loops(start)
-    for loop in (out, row):
-        schedule.unroll(loop)
-    in_vectors(schedule, column, registers)
+    in_registers(found.reduction)
+    in_registers(schedule.decompose_reduction(found.reduction, into))
 
-    schedule.compute_at(pixels, panel, preserve_unit_loops=True)
-    in_vectors(schedule, schedule.get_loops(pixels)[-1], registers)
-    for weights in found.weights:  # widened once for all pixels: a tile reads single numbers of them
-        _widen_all(schedule, weights, registers)
+
+def _in_steps(schedule: Schedule, found: Anchored, tile: ConvolutionTile, panel: LoopRV, registers: Registers) -> None:
+    """Add up a panel's sums in memory: a step's pixels and weights stay in the first-level cache."""
+    schedule.set_scope(found.reduction, 0, "global")
+    schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
+    *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
+    (depth,) = extents(schedule, [into])
+    step, into = schedule.split(into, [None, divisors(depth, BLOCK // (tile.height * tile.width + LINE))[-1]])
+    out, tile_out = schedule.split(out, [None, tile.channels])
+    row, tile_row = schedule.split(row, [None, tile.height])
+    column, tile_column = schedule.split(column, [None, tile.width])
+    schedule.reorder(step, out, row, column, into, kernel_y, kernel_x, tile_out, tile_row, tile_column)
+    schedule.unroll(tile_out)
+    schedule.unroll(tile_row)
+    in_vectors(schedule, tile_column, registers)
+    start = schedule.decompose_reduction(found.reduction, step)
+    in_vectors(schedule, schedule.get_loops(start)[-1], registers)
 
 
 def _widen_all(schedule: Schedule, weights: Block, registers: Registers) -> None:

@@ -16,7 +16,7 @@ from tvm.script import ir as I
 from tvm.script import tirx as T
 from tvm.target import Target
 
-from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets
+from mlc_controlnet.instruction_sets import ALL_INSTRUCTION_SETS, INSTRUCTION_SETS, host_instruction_sets
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
 from mlc_controlnet.passes.schedule.schedule_for_cpu import ScheduleForCPU
@@ -81,10 +81,14 @@ def test_convolution_with_bias_residual_and_silu(size, kernel, stride, padding) 
 
 
 @pytest.mark.parametrize("name", host_instruction_sets())
-@pytest.mark.parametrize("kernel,stride", [(3, 1), (3, 2), (1, 1)], ids=str)
-def test_convolution_in_several_blocks_of_channels_with_every_vector_of_this_machine(name, kernel, stride) -> None:
+@pytest.mark.parametrize(
+    "kernel,stride,size", [(3, 1, (16, 32)), (3, 2, (16, 32)), (1, 1, (16, 32)), (1, 1, (66, 64))], ids=str
+)
+def test_convolution_in_several_blocks_of_channels_with_every_vector_of_this_machine(
+    name, kernel, stride, size
+) -> None:
     target = Target(INSTRUCTION_SETS[name].tvm_target)
-    x, weight = random(1, 64, 16, 32), random(96, 64, kernel, kernel)
+    x, weight = random(1, 64, *size), random(96, 64, kernel, kernel)
     builder = relax.BlockBuilder()
     a = relax.Var("x", relax.TensorType(tuple(x.shape), "float32"))
     b = relax.Var("weight", relax.TensorType(tuple(weight.shape), "float32"))
@@ -234,14 +238,16 @@ def test_few_rows_are_padded_where_no_divisor_of_them_fills_the_registers(rows: 
     assert copies == ([] if padded is None else [(1, padded, 48)])
 
 
-def direct(depth: int, channels: int, kernel: int) -> tuple[tvm.IRModule, torch.Tensor, torch.Tensor]:
-    """A convolution of an 8x8 picture as a model has it, its weights [C, kh, kw, N]; also picture and weights."""
-    x, weight = random(1, depth, 8, 8), random(depth, kernel, kernel, channels)
+def direct(
+    depth: int, channels: int, kernel: int, size: int = 8, target: Target = LLVM
+) -> tuple[tvm.IRModule, torch.Tensor, torch.Tensor]:
+    """A convolution of a square picture as a model has it, its weights [C, kh, kw, N]; also picture and weights."""
+    x, weight = random(1, depth, size, size), random(depth, kernel, kernel, channels)
 
     def convolved(x: relax.Var, weight: relax.Var) -> relax.Expr:
         return relax.op.nn.conv2d(x, relax.op.permute_dims(weight, [3, 0, 1, 2]), padding=kernel // 2)
 
-    return lower_and_schedule(UseDirectConv2d()(of_two(convolved, x, weight))), x, weight
+    return lower_and_schedule(UseDirectConv2d()(of_two(convolved, x, weight)), target), x, weight
 
 
 @pytest.mark.parametrize("kernel,order", [(3, (1, 10, 512, 10)), (1, (1, 8, 2, 512, 4))], ids=str)
@@ -249,6 +255,29 @@ def test_micro_tiles_read_a_picture_whose_channels_follow_each_other(kernel: int
     mod, x, weight = direct(depth=512, channels=64, kernel=kernel)
     assert order in allocated(mod)
     assert close(run(mod, x, weight), functional.conv2d(x, weight.permute(3, 0, 1, 2), padding=kernel // 2))
+
+
+def test_several_micro_tiles_of_a_long_row_share_the_weights_and_add_up_in_steps_of_input_channels() -> None:
+    target = Target(INSTRUCTION_SETS["x86-64-v3"].tvm_target)
+    mod, x, weight = direct(depth=320, channels=40, kernel=1, size=64, target=target)
+    assert (1, 64, 4, 320, 1, 16) in allocated(mod), "pixels of a micro-tile, of all channels, side by side"
+    assert tasks(mod) == [64], "panels of 64 pixels"
+    script = prim_funcs(mod)[0].script().replace("T.int64", "")
+    assert "T.grid((2), (8), (1), (4), (160)" in script, (
+        "160 input channels at a time for panels of channels, and pixels"
+    )
+    want = functional.conv2d(x, weight.permute(3, 0, 1, 2))
+    assert close(run(mod, x, weight, target=target), want)
+
+
+@pytest.mark.parametrize("size,along", [(64, {"x86-64-v3", "x86-64-v4"}), (32, {"x86-64-v4"})], ids=str)
+def test_vectors_run_along_pixels_where_rows_are_long_and_registers_large(size: int, along: set[str]) -> None:
+    for name in ("x86-64-v3", "x86-64-v4", "wasm-simd128"):
+        mod, _, _ = direct(
+            depth=640, channels=64, kernel=1, size=size, target=Target(ALL_INSTRUCTION_SETS[name].tvm_target)
+        )
+        copies = {shape[2] for shape in allocated(mod) if len(shape) == 6}
+        assert bool(copies) == (name in along), f"{name}: {allocated(mod)}"
 
 
 def test_one_panel_of_channels_reads_a_picture_where_it_lies() -> None:
