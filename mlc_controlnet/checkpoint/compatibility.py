@@ -141,7 +141,8 @@ def _differences(
     config: Mapping[str, Any], unet: Mapping[str, Any], latent_channels: int, scale_factor: int
 ) -> Iterator[tuple[str, object, object]]:
     """Yield what differs between ControlNet and base model: a name, the ControlNet's value, the base model's."""
-    if config.get("cross_attention_dim") != unet.get("cross_attention_dim"):
+    reads_text = config.get("cross_attention_dim") is not None  # a ControlNet without transformers does not
+    if reads_text and config.get("cross_attention_dim") != unet.get("cross_attention_dim"):
         yield "text width", _width(config), _width(unet)
     for key, what in (("block_out_channels", "channels"), ("layers_per_block", "layers per block")):
         got, wanted = config.get(key), unet.get(key)

@@ -6,7 +6,7 @@ number of heads. These are the same for all models of a family, and `base_models
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,6 +78,8 @@ def unet_config(base: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
 
 def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_names: bool = False) -> dict[str, Any]:
     """Return the ControlNet's configuration. A ControlNet copies the UNet's encoder (arXiv 2302.05543, section 3.2)."""
+    if in_diffusers_names and shapes.has(_DIFFUSERS.added):
+        base = {**base, "unet": {**base["unet"], **_xl_blocks(base["unet"]["down_block_types"], shapes)}}
     names = _names(base, _DIFFUSERS if in_diffusers_names else _ORIGINAL)
     config = _encoder_config(base, shapes, names)
     del config["up_block_types"], config["sample_size"]
@@ -88,13 +90,24 @@ def controlnet_config(base: Mapping[str, Any], shapes: Shapes, in_diffusers_name
     }
 
 
+def _xl_blocks(types: Sequence[str], shapes: Shapes) -> dict[str, Any]:
+    """Return the kinds of blocks of a ControlNet for Stable Diffusion XL. The smaller ones that diffusers has published
+    (`-mid`, `-small`) lack the transformers of some levels, or of all.
+    """
+    attends = [shapes.count(f"down_blocks.{level}.attentions.") > 0 for level in range(len(types))]
+    return {
+        "down_block_types": ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attends],
+        "mid_block_type": "UNetMidBlock2DCrossAttn" if shapes.count("mid_block.attentions.") else "UNetMidBlock2D",
+    }
+
+
 @dataclass(frozen=True)
 class _EncoderNames:
     """The tensors that show the widths of the encoder, which UNet and ControlNet share."""
 
     conv_in: str
     levels: tuple[str, ...]  # a convolution of each level's first block
-    context: str  # the first layer that reads the text
+    context: str | None  # the first layer that reads the text; None if no level does
     transformers: tuple[str, ...]  # of Stable Diffusion XL: the transformer layers of each level
     added: str  # the first layer of the added embedding, which only Stable Diffusion XL has
     hints: tuple[str, ...]  # of the ControlNet: the layers that read the control image and change its channels
@@ -123,8 +136,8 @@ _DIFFUSERS = _EncoderNames(
 def _names(base: Mapping[str, Any], names: _EncoderNames) -> _EncoderNames:
     """Return the names for a base model's number of levels, and its first level with attention."""
     types = base["unet"]["down_block_types"]
-    first = types.index("CrossAttnDownBlock2D")
-    reader = names.transformers[first] + "0.attn2.to_k.weight"
+    readers = (names.transformers[level] for level, kind in enumerate(types) if kind == "CrossAttnDownBlock2D")
+    reader = next((f"{transformers}0.attn2.to_k.weight" for transformers in readers), None)
     return dataclasses.replace(names, levels=names.levels[: len(types)], context=reader)
 
 
@@ -141,7 +154,7 @@ def _encoder_config(base: Mapping[str, Any], shapes: Shapes, names: _EncoderName
         **added,
         "in_channels": shapes.size(names.conv_in, 1),
         "block_out_channels": channels,
-        "cross_attention_dim": shapes.size(names.context, 1),
+        "cross_attention_dim": None if names.context is None else shapes.size(names.context, 1),
         "attention_head_dim": [c // HEAD_SIZE for c in channels] if heads is None else heads,
     }
 

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModelWithProjection
 
 from mlc_controlnet.checkpoint import Checkpoint, load_checkpoint
+from mlc_controlnet.checkpoint.controlnet import read_controlnet
 from mlc_controlnet.checkpoint.defaults import scheduler_of_xl, usual_defaults
 from mlc_controlnet.checkpoint.ldm_config import base_model
 from mlc_controlnet.checkpoint.load import read_source
 from mlc_controlnet.checkpoint.lora_layers import layers_of
+from mlc_controlnet.checkpoint.modules import build_empty
 from mlc_controlnet.checkpoint.vae_range import narrow_activations
 from mlc_controlnet.config import EmbeddingOption, LoraOption
 from mlc_controlnet.errors import UserError
 from tests.checkpoint.conftest import Tiny
 from tests.checkpoint.original_layout import original_xl, original_xl_unet
-from tests.fixtures.xl_model import LAYERS, POOLED, TEXT_WIDTHS, TIME_WIDTH, build_published_modules
+from tests.fixtures.xl_model import LAYERS, POOLED, TEXT_WIDTHS, TIME_WIDTH, build_published_modules, encoder_config
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +132,28 @@ def test_a_single_file_says_by_empty_tensors_that_it_predicts_v_and_ends_in_nois
     save_file(tensors | {"v_pred": torch.empty(0)}, file)
     config = read_source(file).scheduler_config
     assert (config["prediction_type"], config.get("rescale_betas_zero_snr", False)) == ("v_prediction", False)
+
+
+@pytest.mark.parametrize("levels_with_attention", [(), (2,)])
+def test_the_smaller_controlnets_of_diffusers_are_loaded_from_a_file(
+    xl_folder: Path, tmp_path: Path, levels_with_attention: tuple[int, ...]
+) -> None:
+    """controlnet-canny-sdxl-1.0-small has no transformers, -mid those of the last level and of the middle."""
+    kinds = ["CrossAttnDownBlock2D" if level in levels_with_attention else "DownBlock2D" for level in range(3)]
+    middle = "UNetMidBlock2DCrossAttn" if levels_with_attention else "UNetMidBlock2D"
+    config = {key: value for key, value in encoder_config().items() if key not in ("sample_size", "up_block_types")}
+    config |= {"down_block_types": kinds, "mid_block_type": middle, "attention_head_dim": (1, 1, 1)}
+    config |= {"conditioning_embedding_out_channels": (8, 16, 24, 32), "block_out_channels": (64, 64, 64)}
+    config |= {"layers_per_block": 2, "norm_num_groups": 32, "addition_time_embed_dim": 256}
+    small = ControlNetModel(**{**config, "projection_class_embeddings_input_dim": POOLED + 6 * 256}).half()
+    file = tmp_path / "diffusers_xl_canny_small.safetensors"
+    save_file(small.state_dict(), file)
+    source = read_controlnet(file)
+    module = build_empty(source, "controlnet")
+    assert {key: tensor.shape for key, tensor in module.named_parameters()} == {
+        key: tensor.shape for key, tensor in small.named_parameters()
+    }
+    assert source.config["cross_attention_dim"] == (sum(TEXT_WIDTHS) if levels_with_attention else None)
 
 
 @pytest.mark.parametrize(
