@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+STARTING = "torch and diffusers are starting ..."
 HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 16, 24, 32)
 
 
@@ -81,7 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     from mlc_controlnet.errors import UserError
     from mlc_controlnet.train.config_file import load_config, preset_names
-    from mlc_controlnet.train.trainer import train
 
     if options.config is None:
         wanted = f"a preset ({', '.join(preset_names())}) or a YAML file"
@@ -89,7 +89,12 @@ def _train(options: argparse.Namespace) -> None:
     overrides = list(options.set)
     if options.output is not None:
         overrides.append(f"out={options.output}")
-    train(load_config(options.config, overrides), _log)
+    config = load_config(options.config, overrides)
+    _log(STARTING)
+
+    from mlc_controlnet.train.trainer import train  # imports torch, for seconds
+
+    train(config, _log)
 
 
 def _add_control(options: argparse.Namespace) -> None:
@@ -138,6 +143,8 @@ def _shown(value: object) -> str:
 
 
 def _circles(options: argparse.Namespace) -> None:
+    _log(STARTING)
+
     from mlc_controlnet.train.circles import recipe
     from mlc_controlnet.train.process import termination
 
@@ -160,15 +167,18 @@ def _circles(options: argparse.Namespace) -> None:
 
 def _doodle(options: argparse.Namespace) -> None:
     from mlc_controlnet.errors import UserError
-    from mlc_controlnet.train.circles.recipe import load_model
-    from mlc_controlnet.train.doodle import recipe
-    from mlc_controlnet.train.process import termination
 
     if not 0 < options.share <= 1:
         raise UserError("--share", str(options.share), "more than 0 and at most 1", "leave it out for the whole recipe")
     model = options.out / "doodle"
     if options.judge and not model.is_dir():
         raise UserError(str(model), "no model", "a finished run", "run the same command without --judge first")
+    _log(STARTING)
+
+    from mlc_controlnet.train.circles.recipe import load_model
+    from mlc_controlnet.train.doodle import recipe
+    from mlc_controlnet.train.process import termination
+
     plan = recipe.Recipe() if options.share == 1 else recipe.Recipe().shortened(options.share)
     recipe.echo(plan, _log)
     with termination() as asked_to_stop:

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 
 from mlc_controlnet.cli.interrupt import INTERRUPTED
 from mlc_controlnet.cli.main import main
+from mlc_controlnet.cli.train import STARTING
 from mlc_controlnet.train.circles import recipe as circles
 from mlc_controlnet.train.circles.loop import Stopped
 from tests.train.conftest import freed_memory_goes_back, tiny_base, tiny_set, tiny_tree, write_config
@@ -51,6 +54,25 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config", "circles", "--set", "trainer.max_steps=-3"],
+            "error: trainer.max_steps: got -3, wanted 1 or more",
+        ),
+        (["--config", "nowhere"], "error: --config: got 'nowhere'"),
+        (["doodle", "--out", "nowhere", "--judge"], "error: nowhere/doodle: got no model"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_starts_for_seconds(arguments: list[str], message: str) -> None:
+    program = "import sys; sys.modules['torch'] = None; from mlc_controlnet.cli.main import main; sys.exit(main({}))"
+    command = [sys.executable, "-c", program.format(["train", *arguments])]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(message)
+
+
 def test_presets_and_options_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "presets"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
@@ -82,6 +104,6 @@ def test_a_recipe_that_is_interrupted_saves_its_step_and_says_so(
     finally:
         signal.signal(signal.SIGINT, before)
     said, told = capfd.readouterr()
-    assert said == "stopped after step 2; the same command goes on from there\n"
+    assert said == f"{STARTING}\nstopped after step 2; the same command goes on from there\n"
     asked = "\nCtrl-C: what is being computed is finished and saved; Ctrl-C again ends at once\ninterrupted\n"
     assert told == (asked if code else "")
