@@ -19,5 +19,9 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.parity.compare import compare_model
 
     dtypes, components = options.dtype or ("float32", "float16"), options.component or COMPONENTS
-    for line in compare_model(options.model, dtypes, options.height, options.width, components):
-        print(line, flush=True)
+    for line in compare_model(options.model, dtypes, options.height, options.width, components, print_line):
+        print_line(line)
+
+
+def print_line(line: str) -> None:
+    print(line, flush=True)

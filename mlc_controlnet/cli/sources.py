@@ -23,4 +23,9 @@ def run(options: argparse.Namespace) -> None:
     from mlc_controlnet.compile.sources import write_source
     from mlc_controlnet.components import COMPONENTS
 
-    print(write_source(options.target, options.model, options.dtype, options.out, options.component or COMPONENTS))
+    components = options.component or COMPONENTS
+    print(write_source(options.target, options.model, options.dtype, options.out, components, print_line))
+
+
+def print_line(line: str) -> None:
+    print(line, flush=True)

@@ -4,7 +4,7 @@ All sources come from the same definitions. The target's compiler, driver and de
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +78,18 @@ def generate_source(scheduled: tvm.IRModule, target: Target) -> Source:
     return Source(text, bodies, kernels)
 
 
-def write_source(target_name: str, model: str, dtype: str, folder: Path, components: Sequence[str] = COMPONENTS) -> str:
+def write_source(
+    target_name: str,
+    model: str,
+    dtype: str,
+    folder: Path,
+    components: Sequence[str] = COMPONENTS,
+    log: Callable[[str], None] = lambda line: None,
+) -> str:
     """Write the kernels of `components` to `folder`/<model>-<dtype><suffix>.
+
+    Args:
+        log: takes a line when a part of the work begins.
 
     Returns:
         One line that summarises the file.
@@ -97,8 +107,12 @@ def write_source(target_name: str, model: str, dtype: str, folder: Path, compone
     target = tvm_target(TARGETS[target_name])
     checkpoint = load_checkpoint(find_model(model, components), components=components)
     folder.mkdir(parents=True, exist_ok=True)
+    log(f"capture {model} ...")
     captured = clean(capture(checkpoint, dtype))
-    source = generate_source(Pipeline(target).run(captured.module, until="schedule"), target)
+    log(f"schedule its kernels for {target_name} ...")
+    scheduled = Pipeline(target).run(captured.module, until="schedule")
+    log("generate their source ...")
+    source = generate_source(scheduled, target)
     faults = source.faults(target)
     if faults:
         raise RuntimeError("\n".join(faults))

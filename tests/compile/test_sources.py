@@ -44,7 +44,9 @@ def test_a_kernel_without_code_or_over_a_limit_is_named(generated: tuple[Source,
 
 
 def test_one_components_kernels_are_written(tmp_path: Path) -> None:
-    said = write_source("cuda", "circles", "float32", tmp_path, [CONTROL_EMBEDDING])
+    begun: list[str] = []
+    said = write_source("cuda", "circles", "float32", tmp_path, [CONTROL_EMBEDDING], begun.append)
+    assert begun == ["capture circles ...", "schedule its kernels for cuda ...", "generate their source ..."]
     file = tmp_path / "circles-float32.cu"
     assert said.startswith(f"{file}: ")
     kernels = int(said.removeprefix(f"{file}: ").split()[0])
