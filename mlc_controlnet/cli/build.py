@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mlc_controlnet.cli.build_options import add_options
 from mlc_controlnet.cli.defaults import SITE
 from mlc_controlnet.cli.environment import BUILD_PACKAGES, check_packages
+from mlc_controlnet.cli.starting import BUILDS, say_starting
 from mlc_controlnet.components import COMPONENTS
 from mlc_controlnet.config import (
     TARGETS,
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     check_packages(BUILD_PACKAGES)
+    say_starting(BUILDS)
     if options.add_controlnet:
         add(options)
         return

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mlc_controlnet.cli.starting import BUILDS, say_starting
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="circles", help="as in build; default: circles")
@@ -15,13 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    say_starting(BUILDS)
+
     from mlc_controlnet.components import COMPONENTS
     from mlc_controlnet.parity.compare import compare_model
 
     dtypes, components = options.dtype or ("float32", "float16"), options.component or COMPONENTS
-    for line in compare_model(options.model, dtypes, options.height, options.width, components, print_line):
-        print_line(line)
+    for line in compare_model(options.model, dtypes, options.height, options.width, components, _say):
+        _say(line)
 
 
-def print_line(line: str) -> None:
+def _say(line: str) -> None:
     print(line, flush=True)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mlc_controlnet.cli.starting import BUILDS, say_starting
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -20,12 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    say_starting(BUILDS)
+
     from mlc_controlnet.compile.sources import write_source
     from mlc_controlnet.components import COMPONENTS
 
     components = options.component or COMPONENTS
-    print(write_source(options.target, options.model, options.dtype, options.out, components, print_line))
+    print(write_source(options.target, options.model, options.dtype, options.out, components, _say))
 
 
-def print_line(line: str) -> None:
+def _say(line: str) -> None:
     print(line, flush=True)

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-STARTING = "torch and diffusers are starting ..."
+from mlc_controlnet.cli.starting import TRAINS, say_starting
+
 HINT_WIDTHS = (16, 32, 96, 256)  # ControlNet's own; the bundled model has (8, 16, 24, 32)
 
 
@@ -90,7 +91,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.output is not None:
         overrides.append(f"out={options.output}")
     config = load_config(options.config, overrides)
-    _log(STARTING)
+    say_starting(TRAINS)
 
     from mlc_controlnet.train.trainer import train  # imports torch, for seconds
 
@@ -143,7 +144,7 @@ def _shown(value: object) -> str:
 
 
 def _circles(options: argparse.Namespace) -> None:
-    _log(STARTING)
+    say_starting(TRAINS)
 
     from mlc_controlnet.train.circles import recipe
     from mlc_controlnet.train.process import termination
@@ -173,7 +174,7 @@ def _doodle(options: argparse.Namespace) -> None:
     model = options.out / "doodle"
     if options.judge and not model.is_dir():
         raise UserError(str(model), "no model", "a finished run", "run the same command without --judge first")
-    _log(STARTING)
+    say_starting(TRAINS)
 
     from mlc_controlnet.train.circles.recipe import load_model
     from mlc_controlnet.train.doodle import recipe

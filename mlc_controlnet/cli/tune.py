@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlc_controlnet.cli.starting import BUILDS, say_starting
 from mlc_controlnet.errors import UserError, check_one_of
 from mlc_controlnet.files import check_writable_folder
 from mlc_controlnet.instruction_sets import INSTRUCTION_SETS, host_instruction_sets, host_machine, without_any
@@ -110,6 +111,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         runner = check_options(options)
         check_writable_folder(options.out, "--out")
+        say_starting(BUILDS)
         _search(options, runner)
 
 

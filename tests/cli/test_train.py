@@ -11,7 +11,6 @@ import pytest
 
 from mlc_controlnet.cli.interrupt import INTERRUPTED
 from mlc_controlnet.cli.main import main
-from mlc_controlnet.cli.train import STARTING
 from mlc_controlnet.train.circles import recipe as circles
 from mlc_controlnet.train.circles.loop import Stopped
 from tests.train.conftest import freed_memory_goes_back, tiny_base, tiny_set, tiny_tree, write_config
@@ -104,6 +103,6 @@ def test_a_recipe_that_is_interrupted_saves_its_step_and_says_so(
     finally:
         signal.signal(signal.SIGINT, before)
     said, told = capfd.readouterr()
-    assert said == f"{STARTING}\nstopped after step 2; the same command goes on from there\n"
+    assert said == "starting torch and diffusers ...\nstopped after step 2; the same command goes on from there\n"
     asked = "\nCtrl-C: what is being computed is finished and saved; Ctrl-C again ends at once\ninterrupted\n"
     assert told == (asked if code else "")
