@@ -42,9 +42,7 @@ SHALLOW = 512  # input channels of a 1x1 convolution that do not repay the turn 
 LONG_ROWS, LANES_OF_MEASURED_ROWS = 4096, 8  # pixels that repay it; with AVX-512 only ONE_SET and SHALLOW are measured
 LEAST_NUMBERS = 128  # of all registers: with WebAssembly's 64, vectors along the pixels take 1.4 to 1.7 of the time
 BLOCK = 6144  # numbers: a panel's weights of some input channels, half of a first-level cache
-LINE = (
-    16  # numbers of a line of the cache: what the weights of an input channel take there, of which a micro-tile has few
-)
+PIXEL_STEP = 80  # input channels along pixels: a micro-tile's weights of each lie in a line of their own, on few sets
 PANEL_PIXELS, LEAST_PANELS = 64, 16  # of a panel along pixels at most; of them at least, each a task
 PIXELS_OF_A_TASK = 512  # so many repay packing the weights
 WORTH_A_THREAD = 1 << 18  # multiply-adds: a few microseconds
@@ -340,7 +338,7 @@ def _in_steps(schedule: Schedule, found: Anchored, tile: ConvolutionTile, panel:
     schedule.compute_at(found.reduction, panel, preserve_unit_loops=True)
     *_, out, row, column, into, kernel_y, kernel_x = schedule.get_loops(found.reduction)
     (depth,) = extents(schedule, [into])
-    step, into = schedule.split(into, [None, divisors(depth, BLOCK // (tile.height * tile.width + LINE))[-1]])
+    step, into = schedule.split(into, [None, divisors(depth, PIXEL_STEP)[-1]])
     out, tile_out = schedule.split(out, [None, tile.channels])
     row, tile_row = schedule.split(row, [None, tile.height])
     column, tile_column = schedule.split(column, [None, tile.width])
