@@ -1,12 +1,15 @@
-"""Schedule convolutions for GPUs: recognizes them, and puts the kernel of `direct_convolution_gpu` in their place.
+"""Schedule convolutions for GPUs: recognizes them, and puts a kernel in their place.
+
+It is that of `winograd_convolution_gpu` for 3x3 taps where that is predicted to take less time, else that of
+`direct_convolution_gpu`.
 
 dlight schedules a convolution as an implicit matrix product: every element that it loads is found with four divisions
 and four comparisons, again for each of the 3x3 taps. Here a workgroup keeps a tile of the padded input, with its halo,
 and of the weights in workgroup memory, and all taps read the same tile. What was fused with the convolution stays:
 padding, upsampling or a norm is computed as the input is brought in; bias, residual and silu on the sums.
 
-A tile is 64 channels x 8 x 8 pixels, or half or a quarter of it where those divide better among a GPU's SIMDs.
-Predicted, of the whole tile's time on a W7900, a W6800 and an RTX 4090, the same at any depth:
+A tile of the direct kernel is 64 channels x 8 x 8 pixels, or half or a quarter of it where those divide better among a
+GPU's SIMDs. Predicted, of the whole tile's time on a W7900, a W6800 and an RTX 4090, the same at any depth:
 
                                                                 float16               float32
     160 tiles, 640 channels at 32x32 or 1280 at 16x16    half   0.98 0.76 0.94        1.01 0.75 1.02
@@ -22,10 +25,19 @@ where it fills no better, a quarter 0.96 1.02 0.72 of 320 tiles' time. Other til
 those fill a GPU as well, in 128 threads: that takes 0.97 of the time on a W7900 with palette6 and 0.99 with int8, and
 0.92 of a doubled picture's, whose weights are sums of up to four packed numbers.
 
-Winograd's F(2x2, 3x3) (arXiv 1509.09308) was tried as one kernel: 16 positions x 32 channels x 32 tiles a workgroup,
-3x3 weights transformed as they load, 64 accumulators per thread. It multiplies 2.25 times less, but the loads here
-hide behind the arithmetic already, and transforms and barriers take much of the rest. In turns with this kernel's
-forerunner it was 1.4 to 1.6 times as fast on lavapipe, and 0.75 to 1.10 times on SwiftShader.
+Winograd's kernel multiplies 2.25 times less. Predicted, of the direct kernel's time in its best tiling on these GPUs:
+
+                                                                float16               float32
+    320 channels at 64x64                                  0.64 0.65 0.68        0.63 0.53 0.61
+    640 channels at 32x32                                  0.68 0.67 0.63        0.71 0.57 0.55
+    1280 channels at 16x16, two parts                      0.68 0.68 0.65        0.71 0.57 0.55
+    512 channels at 64x64                                  0.63 0.68 0.87        0.65 0.57 0.73
+    128 channels at 512x512                                0.67 0.70 0.83        0.75 0.58 0.77
+
+In float16 NVIDIA's units wait for its scheduler, in float32 RDNA 3's for workgroup memory. A thread that kept all 16
+numbers of a few channels and tiles would exchange none at the end, but read 80 numbers from workgroup memory for 64
+products, not 16. Tried for 320 channels: float16 tensors that are float32 from workgroup memory on, 0.61 0.97 0.56;
+pixels that are brought behind a condition, 0.72 0.72 0.71.
 """
 
 import math
@@ -43,12 +55,13 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import SBlockRV
 from tvm.target import Target
 
+from mlc_controlnet.kernels import winograd_convolution_gpu as winograd
 from mlc_controlnet.kernels.anchored import Anchored, anchor
 from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.doubled_convolution import PHASES
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
-from mlc_controlnet.kernels.tunable import Operation, Tunable, params_of
+from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
 from mlc_controlnet.kernels.vectors import LANES
 from mlc_controlnet.kernels.workgroups import (
     ENOUGH_WORKGROUPS,
@@ -74,6 +87,14 @@ QUARTER = 1.04  # of the time where both fill a GPU, as the GPUs' compilers take
 TOGETHER, PACKED_TOGETHER = 2, 4  # taps of a doubled picture; four of numbers would take 0.97 to 1.0 of the time
 DECODING = 4.5  # pixels that a thread multiplies by a weight in the time in which it decodes one
 
+# Winograd's kernel.
+WINOGRAD: Decisions = {"winograd": winograd.RESULTS}
+# A thread's work for an input channel, and before and after all of them, in the direct kernel's products of a thread.
+# In float32 they are 5.3, but a library of such kernels has 1.59 MB of WGSL, which is start-up time, and 1.50 without.
+WINOGRAD_PRODUCTS = {"float16": 6.3}
+WINOGRAD_DEPTH = 13  # as much work as so many input channels
+LEAST_DEPTH = 64
+
 
 def choose_tiling(shape: ConvolutionShape, packed: int = 0) -> Tiling:
     """Choose the tiling of `whole_tiling`, or another one whose workgroups keep GPUs busier or decode fewer weights.
@@ -90,6 +111,34 @@ def choose_tiling(shape: ConvolutionShape, packed: int = 0) -> Tiling:
         if mean < least:
             best, least = tiling, mean
     return best
+
+
+def is_winograd_possible(shape: ConvolutionShape, packed: int = 0) -> bool:
+    """Return whether Winograd's kernel can take a convolution's place.
+
+    packed: as choose_tiling has it. Threads would decode each weight four times, for 16 tiles.
+    """
+    is_shape = shape.kernel == (winograd.TAPS, winograd.TAPS) and shape.strides == (1, 1)
+    return is_shape and not packed and shape.depth % winograd.STEP == 0 and shape.channels % LANES == 0
+
+
+def is_winograd_quicker(shape: ConvolutionShape) -> bool:
+    """Return whether Winograd's kernel is predicted to take less time than the direct one in its best tiling.
+
+    It must do less work in all, too, which is what counts on a GPU of few units: it does more where much of its tiles
+    lies outside of the picture, or of the channels.
+    """
+    if shape.dtype not in WINOGRAD_PRODUCTS or shape.depth < LEAST_DEPTH:
+        return False
+    direct = choose_tiling(shape)
+    tiles = ceil_div(shape.height, winograd.SIDE) * ceil_div(shape.width, winograd.SIDE)
+    workgroups = shape.batch * tiles * ceil_div(shape.channels, winograd.CHANNELS)
+    threads = math.prod(winograd.THREADS)
+    work = WINOGRAD_PRODUCTS[shape.dtype] * (shape.depth + WINOGRAD_DEPTH)
+    in_all = _workgroups(direct, shape) * math.prod(direct.threads) * _work(direct, shape, 0)
+    times = [work * waves for waves in busiest_simd(workgroups, threads)]
+    is_less = work * workgroups * threads < in_all
+    return is_less and mean_share(times, _times(direct, shape, 0)) < WORTH_ANOTHER_TILE
 
 
 def whole_tiling(shape: ConvolutionShape) -> Tiling:
@@ -150,9 +199,14 @@ def _wider_tilings(whole: Tiling, shape: ConvolutionShape, packed: int) -> Itera
 
 def _times(tiling: Tiling, shape: ConvolutionShape, packed: int) -> list[float]:
     """Return how long the busiest SIMD of each of GPUS takes, in products of as many threads as it runs at once."""
-    products = tiling.channel_vectors * tiling.rows_a_thread * shape.depth * shape.taps
-    work = products * (1 + DECODING * packed / (tiling.rows * tiling.columns))
+    work = _work(tiling, shape, packed)
     return [work * waves for waves in busiest_simd(_workgroups(tiling, shape), math.prod(tiling.threads))]
+
+
+def _work(tiling: Tiling, shape: ConvolutionShape, packed: int) -> float:
+    """Return the products of a thread."""
+    products = tiling.channel_vectors * tiling.rows_a_thread * shape.depth * shape.taps
+    return products * (1 + DECODING * packed / (tiling.rows * tiling.columns))
 
 
 def _workgroups(tiling: Tiling, shape: ConvolutionShape) -> int:
@@ -186,8 +240,8 @@ class Convolution(GPUScheduleRule):
         found = _find(schedule)
         if found is None:
             return None
-        tiling = choose_tiling(_describe(schedule, found.reduction), _packed(schedule, found))
-        return Schedule(tvm.IRModule({"main": _build(func, schedule, found, tiling)}), enable_check=False)
+        decisions = _choose(_describe(schedule, found.reduction), _packed(schedule, found))
+        return Schedule(tvm.IRModule({"main": _build(func, schedule, found, decisions)}), enable_check=False)
 
 
 def list_tilings(shape: ConvolutionShape) -> list[Tiling]:
@@ -220,13 +274,15 @@ def tunable_convolution(function: tirx.PrimFunc, _target: Target) -> Tunable | N
     if found is None:
         return None
     shape = _describe(schedule, found.reduction)
+    packed = _packed(schedule, found)
+    others = [WINOGRAD] if is_winograd_possible(shape, packed) else []
     axes = _shape(schedule, found.reduction)
     form = (f"strides {shape.strides[0]} {shape.strides[1]}", shape.dtype)
     return Tunable(
         Operation("convolution_gpu", VERSION, axes, form, params_of(function)),
-        asdict(choose_tiling(shape, _packed(schedule, found))),
-        lambda: [asdict(tiling) for tiling in list_tilings(shape)],
-        lambda decisions: _build(function, schedule, found, Tiling(**decisions)),
+        _choose(shape, packed),
+        lambda: [*(asdict(tiling) for tiling in list_tilings(shape)), *others],
+        partial(_build, function, schedule, found),
         math.prod(axes),
     )
 
@@ -240,9 +296,17 @@ def _find(schedule: Schedule) -> Anchored | None:
     return found
 
 
-def _build(function: tirx.PrimFunc, schedule: Schedule, found: Anchored, tiling: Tiling) -> tirx.PrimFunc:
+def _choose(shape: ConvolutionShape, packed: int) -> Decisions:
+    """Return WINOGRAD, or the numbers of the direct kernel's tiling."""
+    if is_winograd_possible(shape, packed) and is_winograd_quicker(shape):
+        return WINOGRAD
+    return asdict(choose_tiling(shape, packed))
+
+
+def _build(function: tirx.PrimFunc, schedule: Schedule, found: Anchored, decisions: Decisions) -> tirx.PrimFunc:
     shape = _describe(schedule, found.reduction)
-    body = build(shape, tiling, _elementwise(schedule, found, shape))
+    around = _elementwise(schedule, found, shape)
+    body = winograd.build(shape, around) if decisions == WINOGRAD else build(shape, Tiling(**decisions), around)
     return tirx.PrimFunc(function.params, body, function.ret_type, function.attrs)
 
 

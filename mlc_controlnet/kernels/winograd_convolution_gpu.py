@@ -1,0 +1,302 @@
+# mypy: disable-error-code="no-untyped-def, valid-type"
+"""A 3x3 convolution for GPUs by Winograd's F(2x2, 3x3), as thread-level TIR in one kernel: arXiv 1509.09308.
+
+The picture is cut into tiles of 2x2 results, each of a patch of 4x4 pixels that overlaps its neighbours by two. In a
+transformed space a tile of results is the product of a patch and a filter, number by number, summed over the channels:
+16 products instead of 36. Tiles and channels together make each of the 16 a matrix product.
+
+    patch [4, 4] -> B' d B        filter [3, 3] -> G g G'        results: A' (U * V) A -> [2, 2]
+
+    tile of a workgroup        32 output channels x 8 x 8 pixels, which are 4 x 4 tiles of results. 128 threads
+    micro-tile of a thread     one of the 16 numbers of 8 channels x 8 tiles: 64 sums
+    per step                   4 input channels: threads bring 10 x 10 pixels to workgroup memory; each transforms a
+                               row of a filter of four channels and half a row of a patch; then the products
+    at the end                 sums go through workgroup memory, 8 channels at a time, to threads that transform them
+                               to rows of 8 pixels and compute what is fused with the convolution
+
+What a step costs a thread on AMD, in vector instructions. Without halves of rows and of tiles, that is with patches
+transformed by half of the threads, the others would wait for them:
+
+                                                       float16                 float32
+    products, 256 multiply-adds                        128, packed             256
+    added to float32 sums                              64                      -
+    filters, patches                                   26, 12                  52, 24
+    pixels, addresses, loads                           24                      25
+
+A step of the direct kernel takes 367 and 606 for as many results. Workgroup memory bounds RDNA 3 in float32: 29 vectors
+a step and thread. Runs in float16 are of four products: 61 dB from exact sums at any depth, of normal numbers; eight
+would be 59.8. Half of that distance is the rounding of transformed numbers. They cannot overflow while
+max|x| max|w| <= 7,278: patches are up to four times x, of which SCALE takes a quarter, filters up to 2.25 times w.
+
+Row 2 of B' and of G have the other sign here, which their product does not show: any row of a patch is then a pixel's
+row and plus or minus another one. Pitches in workgroup memory keep the numbers that threads of a wave read in different
+banks.
+"""
+
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import tirx
+from tvm.script import tirx as T
+
+from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, lane, pack
+from mlc_controlnet.kernels.float16_sums import SCALE
+from mlc_controlnet.kernels.integers import ceil_div
+from mlc_controlnet.kernels.vectors import LANES, spread, vector_of
+from mlc_controlnet.kernels.workgroups import in_registers, in_workgroup
+
+TAPS = 3  # along a side, as all of these
+RESULTS = 2  # of a tile
+POINTS = TAPS + RESULTS - 1  # of a tile's patch
+CHANNELS, SIDE = 32, 8  # output channels and pixels of a workgroup
+VECTORS, TILES = 2, 8  # a thread's: vectors of channels, tiles
+THREADS = (2, 4, POINTS * POINTS)  # along tiles, channels and numbers of a patch
+STEP = LANES  # input channels
+WINDOW = SIDE + TAPS - 1  # pixels that a workgroup reads
+
+_TX, _TY, _TZ = THREADS
+_THREADS = _TX * _TY * _TZ
+_ROWS = SIDE // RESULTS  # of tiles
+_FILTER_VECTORS = CHANNELS // LANES  # of an input channel
+# Distances of two of the 16 numbers in workgroup memory, in vectors.
+_PATCH_PITCH = _ROWS * _ROWS + _TX
+_FILTER_PITCH = STEP * _FILTER_VECTORS + _TY
+_ROUNDS = VECTORS * 2  # in which sums are transformed: half a vector of each thread's channels
+_SUM_PITCH = CHANNELS // _ROUNDS * _ROWS + 1
+
+
+def _pack_under_one_condition(numbers: list[Any]) -> Any:
+    """Return the vector of these numbers; a condition that all of them have is asked once. So it is less text, too."""
+    choice = tvm.ir.Op.get("prim.if_then_else")
+    calls = [number for number in numbers if isinstance(number, tvm.ir.Call) and choice.same_as(number.op)]
+    conditions = [call.args[0] for call in calls]
+    if len(calls) < LANES or not all(tvm_ffi.structural_equal(one, conditions[0]) for one in conditions):
+        return pack(numbers)
+    return T.if_then_else(conditions[0], pack([call.args[1] for call in calls]), pack([call.args[2] for call in calls]))
+
+
+def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
+    """Return the kernel's body: 3x3 taps, strides of one, `shape.depth` a multiple of STEP."""
+    B, N, H, W, C = shape.batch, shape.channels, shape.height, shape.width, shape.depth
+    tiles_y, tiles_x = ceil_div(H, SIDE), ceil_div(W, SIDE)
+    vector, sums = vector_of(shape.dtype, LANES), vector_of("float32", LANES)
+    vectors = getattr(T, vector)
+    in_runs = shape.dtype == "float16"  # of a step
+    count = TILES * VECTORS
+
+    def const(value: float) -> Any:
+        return tirx.const(value, shape.dtype)
+
+    def pixel(b: Any, c: Any, i: Any, j: Any) -> Any:
+        """Four channels of the padded input, 1 / SCALE of them if they are summed in float16."""
+        numbers = _pack_under_one_condition([around.value(b, c + n, i, j) for n in range(LANES)])
+        return numbers * spread(T.float16(1 / SCALE), LANES) if in_runs else numbers
+
+    def weight(b: Any, row: Any, n: Any, m: Any) -> Any:
+        """The weight of output channel n + m; past the last channel any one, whose results nobody writes."""
+        return around.weight(b, row, (T.min(n, N - LANES) if N % CHANNELS else n) + m)
+
+    def signed_half(row: Any, at: int) -> Any:
+        """What rows 1 and 2 of G have in the first and the last column; 1 in row `at`, 0 in the other."""
+        middle = T.Select(row == 1, const(0.5), T.Select(row == 2, const(-0.5), const(0)))
+        return T.Select(row == at, const(1), middle)
+
+    @T.macro
+    def clear(numbers):
+        numbers[0] = spread(T.float32(0), LANES)
+        for i in T.unroll(1, count):
+            numbers[i] = numbers[0]
+
+    @T.macro
+    def bring(window, b, c, first_y, first_x, thread):
+        """Bring a step's pixels; threads without one bring the last row once more, behind the window."""
+        window[thread] = pixel(b, c, first_y + T.min(thread // WINDOW, WINDOW - 1), first_x + thread % WINDOW)
+
+    @T.macro
+    def transform_filters(filters, b, c, n, row, first, middle, last, at, taps, columns):
+        """One row of four output channels' filters of an input channel: the vector `at` of the step's."""
+        for k in T.unroll(TAPS * TAPS):
+            for m in T.vectorized(LANES):
+                taps[k * LANES + m] = weight(b, (c + at // _FILTER_VECTORS) * (TAPS * TAPS) + k, n, m)
+        for k in T.unroll(TAPS):
+            columns[k] = (
+                taps[T.ramp(k * LANES, 1, LANES)] * spread(first, LANES)
+                + taps[T.ramp((TAPS + k) * LANES, 1, LANES)] * spread(middle, LANES)
+                + taps[T.ramp((2 * TAPS + k) * LANES, 1, LANES)] * spread(last, LANES)
+            )
+        even: T.let[vectors] = (columns[0] + columns[2]) * spread(const(0.5), LANES)
+        odd: T.let[vectors] = columns[1] * spread(const(0.5), LANES)
+        place: T.let[T.int32] = row * POINTS * _FILTER_PITCH + at
+        filters[T.ramp(place * LANES, 1, LANES)] = columns[0]
+        filters[T.ramp((place + _FILTER_PITCH) * LANES, 1, LANES)] = even + odd
+        filters[T.ramp((place + 2 * _FILTER_PITCH) * LANES, 1, LANES)] = even - odd
+        filters[T.ramp((place + 3 * _FILTER_PITCH) * LANES, 1, LANES)] = columns[2]
+
+    @T.macro
+    def transform_patches(window, patches, half, row, tile, place, sign, first, last, columns):
+        """Two of the numbers in a row of a tile's patch: the outer and the inner one of a half."""
+        for k in T.unroll(POINTS - 1):
+            columns[k] = (
+                window[place + T.min(row, 1) * WINDOW + k]
+                + spread(sign, LANES) * window[place + T.max(row, 2) * WINDOW + k]
+            )
+        patches[(row * POINTS + half * (POINTS - 1)) * _PATCH_PITCH + tile] = columns[0] - columns[2]
+        patches[(row * POINTS + half + 1) * _PATCH_PITCH + tile] = (
+            columns[1] + spread(first, LANES) * columns[0] + spread(last, LANES) * columns[2]
+        )
+
+    @T.macro
+    def multiply(total, filters, ty, point, c, begins, held, taken):
+        """Add the products of an input channel, or begin sums with them."""
+        for n in T.unroll(VECTORS):
+            taken[n] = filters[T.ramp((point * _FILTER_PITCH + c * _FILTER_VECTORS + n * _TY + ty) * LANES, 1, LANES)]
+        for t in T.unroll(TILES):
+            v: T.let[vectors] = spread(lane(held[t], c), LANES)
+            for n in T.unroll(VECTORS):
+                if begins:
+                    total[t * VECTORS + n] = v * taken[n]
+                else:
+                    total[t * VECTORS + n] = total[t * VECTORS + n] + v * taken[n]
+
+    @T.macro
+    def share(total, outgoing, r, tx, ty, point):
+        """Bring a round's sums to workgroup memory, in vectors of four neighbouring tiles."""
+        for i in T.unroll(_ROUNDS):
+            if r == i:
+                for k in T.unroll(2):
+                    for h in T.unroll(TILES // LANES):
+                        outgoing[
+                            T.ramp((point * _SUM_PITCH + (ty * 2 + k) * _ROWS + h * _TX + tx) * LANES, 1, LANES)
+                        ] = pack([lane(total[(h * LANES + t) * VECTORS + i // 2], i % 2 * 2 + k) for t in range(LANES)])
+
+    @T.macro
+    def store(total, b, n, y, x):
+        T.buffer_store(around.output, around.result(total, b, n, y, x), around.place(b, n, y, x))
+
+    @T.macro
+    def write(outgoing, columns, turned, lower, at, b, n, y, x):
+        """Write a row of eight pixels, the upper or the lower one of four tiles."""
+        sign: T.let[T.float32] = T.cast(1 - 2 * lower, "float32")
+        for k in T.unroll(POINTS):
+            columns[k] = outgoing[T.ramp(((lower * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)] + spread(
+                sign, LANES
+            ) * (
+                outgoing[T.ramp((((lower + 1) * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)]
+                + outgoing[T.ramp((((lower + 2) * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)]
+            )
+        columns[0] = columns[0] + columns[1] + columns[2]
+        columns[1] = columns[1] - columns[2] - columns[3]
+        if in_runs:
+            columns[0] = columns[0] * spread(T.float32(SCALE), LANES)
+            columns[1] = columns[1] * spread(T.float32(SCALE), LANES)
+        for v in T.unroll(SIDE // LANES):
+            turned[T.ramp(v * LANES, 1, LANES)] = pack(
+                [lane(columns[p % RESULTS], v * RESULTS + p // RESULTS) for p in range(LANES)]
+            )
+        if tirx.all(y < H, n < N):
+            for v in T.unroll(SIDE // LANES):
+                if x + v * LANES < W:
+                    if W % LANES == 0:
+                        for p in T.vectorized(LANES):
+                            store(turned[v * LANES + p], b, n, y, x + v * LANES + p)
+                    else:
+                        for p in T.unroll(LANES):
+                            if x + v * LANES + p < W:
+                                store(turned[v * LANES + p], b, n, y, x + v * LANES + p)
+
+    @T.prim_func(s_tir=True, private=True, check_well_formed=False)
+    def convolution():
+        for bx in T.thread_binding(B * tiles_y * tiles_x, thread="blockIdx.x"):
+            for by in T.thread_binding(ceil_div(N, CHANNELS), thread="blockIdx.y"):
+                for tz in T.thread_binding(_TZ, thread="threadIdx.z"):
+                    for ty in T.thread_binding(_TY, thread="threadIdx.y"):
+                        for tx in T.thread_binding(_TX, thread="threadIdx.x"):
+                            with T.sblock("convolution"):
+                                T.reads()
+                                T.writes()
+                                window = in_workgroup(_THREADS, dtype=vector)
+                                patches = in_workgroup(POINTS * POINTS * _PATCH_PITCH, dtype=vector)
+                                filters = in_workgroup(POINTS * POINTS * _FILTER_PITCH * LANES, dtype=shape.dtype)
+                                # In float32 sums take the place of filters.
+                                outgoing = in_workgroup(POINTS * POINTS * _SUM_PITCH * LANES if in_runs else LANES)
+                                total = in_registers(count, sums)
+                                run = in_registers(count, vector)
+                                held = in_registers(TILES, vector)
+                                taken = in_registers(VECTORS, vector)
+                                taps = in_registers(TAPS * TAPS * LANES, shape.dtype)
+                                columns = in_registers(TAPS, vector)
+                                lines = in_registers(POINTS, sums)
+                                turned = in_registers(SIDE)
+                                thread: T.let[T.int32] = (tz * _TY + ty) * _TX + tx
+                                b: T.let[T.int32] = bx // (tiles_y * tiles_x)
+                                y: T.let[T.int32] = bx // tiles_x % tiles_y * SIDE
+                                x: T.let[T.int32] = bx % tiles_x * SIDE
+                                n: T.let[T.int32] = by * CHANNELS
+                                # Tile tz lies in row h _TX + tx and column t of the tile's 4 x 4, where a thread of the
+                                # products has it as its own h LANES + t: tz = (h LANES + t) _TX + tx.
+                                tile_row: T.let[T.int32] = tz // (LANES * _TX) * _TX + tz % _TX
+                                tile_column: T.let[T.int32] = tz // _TX % LANES
+                                place: T.let[T.int32] = (tile_row * WINDOW + tile_column) * RESULTS + tx
+                                vector_at: T.let[T.int32] = tx * _TZ + tz
+
+                                clear(total)
+                                for s in T.serial(C // STEP):
+                                    bring(window, b, s * STEP, y, x, thread)
+                                    T.tvm_storage_sync("shared")
+                                    transform_filters(
+                                        filters,
+                                        b,
+                                        s * STEP,
+                                        n + vector_at % _FILTER_VECTORS * LANES,
+                                        ty,
+                                        signed_half(ty, 0),
+                                        T.Select(tirx.any(ty == 1, ty == 2), const(0.5), const(0)),
+                                        signed_half(ty, POINTS - 1),
+                                        vector_at,
+                                        taps,
+                                        columns,
+                                    )
+                                    transform_patches(
+                                        window,
+                                        patches,
+                                        tx,
+                                        ty,
+                                        tz,
+                                        place,
+                                        T.Select(ty == 1, const(1), const(-1)),
+                                        T.Select(tx == 0, const(0), const(-1)),
+                                        T.Select(tx == 0, const(1), const(0)),
+                                        columns,
+                                    )
+                                    T.tvm_storage_sync("shared")
+                                    for t in T.unroll(TILES):
+                                        held[t] = patches[tz * _PATCH_PITCH + t * _TX + tx]
+                                    if in_runs:
+                                        multiply(run, filters, ty, tz, 0, True, held, taken)
+                                        for c in T.unroll(1, STEP):
+                                            multiply(run, filters, ty, tz, c, False, held, taken)
+                                        for i in T.unroll(count):
+                                            total[i] = total[i] + T.cast(run[i], sums)
+                                    else:
+                                        for c in T.unroll(STEP):
+                                            multiply(total, filters, ty, tz, c, False, held, taken)
+                                for r in T.serial(_ROUNDS):  # not unrolled: an epilogue may be long
+                                    T.tvm_storage_sync("shared")
+                                    share(total, outgoing if in_runs else filters, r, tx, ty, tz)
+                                    T.tvm_storage_sync("shared")
+                                    # Thread (tx, ty, tz) has row tx of the tiles in row ty and channel tz of the round.
+                                    if tz < CHANNELS // _ROUNDS:
+                                        write(
+                                            outgoing if in_runs else filters,
+                                            lines,
+                                            turned,
+                                            tx,
+                                            tz * _ROWS + ty,
+                                            b,
+                                            n + (r // 2 * _TY + tz // 2) * LANES + r % 2 * 2 + tz % 2,
+                                            y + ty * RESULTS + tx,
+                                            x,
+                                        )
+
+    return convolution.body

@@ -1,0 +1,159 @@
+"""Winograd's convolution for GPUs against torch, as WGSL on a software WebGPU device, and where it must not fire."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from tvm import tirx
+
+from mlc_controlnet.kernels import schedule_convolution_gpu
+from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
+from mlc_controlnet.kernels.schedule_convolution_gpu import (
+    WINOGRAD,
+    is_winograd_possible,
+    is_winograd_quicker,
+    tunable_convolution,
+)
+from mlc_controlnet.parity.parity import signal_to_noise_db
+from mlc_controlnet.passes.check.check_webgpu_limits import measure_kernels
+from mlc_controlnet.passes.clean.lay_out_weights import LAID_OUT
+from tests.kernels.test_schedule_convolution_gpu import Case, fuse, schedule
+from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
+
+CASES = {
+    "landscape": Case((1, 64, 24, 40), (32, 64, 3, 3)),
+    "odd sizes and 36 channels": Case((1, 68, 9, 13), (36, 68, 3, 3)),
+    "batch 2, rows of four pixels more than a tile": Case((2, 64, 10, 12), (32, 64, 3, 3)),
+    "padded on two sides": Case((1, 64, 15, 18), (32, 64, 3, 3), 1, (0, 1, 1, 0)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _wherever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule_convolution_gpu, "is_winograd_quicker", is_winograd_possible)
+
+
+def winograd(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
+    """Return silu(conv(x, w) + b + r), or the convolution alone, in Winograd's kernel."""
+    function = fuse(case, dtype, epilogue)
+    tunable = tunable_convolution(function, WEBGPU)
+    assert tunable is not None and tunable.chosen == WINOGRAD
+    scheduled = schedule(function)
+    assert scheduled is not None
+    return scheduled
+
+
+def run(case: Case, x: np.ndarray, w: np.ndarray, folder: Path) -> np.ndarray:
+    """Compute the convolution alone."""
+    function = winograd(case, str(x.dtype), epilogue=False)
+    *inputs, output = (str(p.name) for p in function.params)
+    got = np.full(case.output, np.nan, x.dtype)
+    run_on_webgpu([function], dict(zip(inputs, (x, w.transpose(LAID_OUT)), strict=True)), {output: got}, folder)
+    return got
+
+
+def exact(case: Case, x: np.ndarray, w: np.ndarray) -> torch.Tensor:
+    top, left, bottom, right = case.padding
+    return F.conv2d(F.pad(torch.tensor(x).double(), (left, right, top, bottom)), torch.tensor(w).double())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_software_device_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    func = winograd(case)
+    rng = np.random.default_rng(0)
+    x, w, b, r = (
+        rng.standard_normal(shape, dtype=np.float32)
+        for shape in (case.data, case.weight, (1, case.weight[0], 1, 1), case.output)
+    )
+    wanted = F.silu(exact(case, x, w) + torch.tensor(b) + torch.tensor(r))
+    *inputs, output = (str(p.name) for p in func.params)
+    got = np.full(case.output, np.nan, np.float32)
+    run_on_webgpu([func], dict(zip(inputs, (x, w.transpose(LAID_OUT), b, r), strict=True)), {output: got}, tmp_path)
+    assert signal_to_noise_db(wanted.numpy(), got.astype(np.float64)) > 120
+
+
+def test_without_padding_no_neighbour_is_missed(tmp_path: Path) -> None:
+    case = Case((1, 64, 18, 10), (32, 64, 3, 3), 1, (0, 0, 0, 0))
+    rng = np.random.default_rng(0)
+    x, w = (rng.standard_normal(shape, dtype=np.float32) for shape in (case.data, case.weight))
+    got = run(case, x, w, tmp_path)
+    assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 120
+
+
+# Both need an adapter with shader-f16: VK_ICD_FILENAMES=.../lvp_icd.json.
+@pytest.mark.parametrize("name", ["landscape", "odd sizes and 36 channels"])
+def test_half_precision_keeps_60_decibels(name: str, tmp_path: Path) -> None:
+    """In lavapipe, which rounds a product before it adds it: a GPU's fused multiply-add is half a decibel better."""
+    case = CASES[name]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(case.data).astype(np.float16)
+    w = (rng.standard_normal(case.weight) / np.prod(case.weight[1:]) ** 0.5).astype(np.float16)
+    got = run(case, x, w, tmp_path)
+    assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 60
+
+
+def test_activations_of_some_thousands_do_not_overflow(tmp_path: Path) -> None:
+    """A step's sums are near the most that float16 holds; later channels take as much away again."""
+    case = CASES["landscape"]
+    x = np.random.default_rng(0).uniform(6000, 7000, case.data).astype(np.float16)
+    w = np.ones(case.weight, np.float16)
+    w[:, 32:] = -1
+    assert 36 * x.astype(np.float64).min() > np.finfo(np.float16).max
+    got = run(case, x, w, tmp_path)
+    # The results are a thousandth of the sums of either sign, in which a float16 number has 66 decibels.
+    assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 25
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_any_device_has_its_threads_and_its_workgroup_memory(dtype: str) -> None:
+    (facts,) = measure_kernels(tvm.IRModule({"main": winograd(CASES["landscape"], dtype)}), WEBGPU)
+    assert not list(facts.violations()) and facts.workgroup_bytes <= 16 * 1024 and facts.threads == 128
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_micro_tile_lives_in_registers_and_memory_is_read_in_vectors(dtype: str) -> None:
+    wgsl = build_wgsl(winograd(CASES["landscape"], dtype))
+    registers = re.findall(r"  var (\w+) : array<", wgsl)
+    assert {"total", "held", "taken", "taps", "columns", "turned"} <= set(registers)
+    for name in registers:
+        assert not re.search(rf"\b{name}\[(?!\d+i\])", wgsl)
+    vectors = set(re.findall(r"var<.*> (\w+) : array<vec4<", wgsl))
+    assert {"w_ptr", "r_ptr", "window", "patches", "filters"} <= vectors
+
+
+@pytest.mark.parametrize(
+    ("channels", "depth", "side"), [(320, 320, 64), (640, 640, 32), (1280, 2560, 16), (1280, 1280, 8), (128, 128, 512)]
+)
+def test_the_3x3_convolutions_of_stable_diffusion_are_quicker_so(channels: int, depth: int, side: int) -> None:
+    """In float16; in float32 their text would take longer to compile."""
+    shape = ConvolutionShape(1, channels, side, side, depth, (3, 3), (1, 1), "float16")
+    assert is_winograd_possible(shape) and is_winograd_quicker(shape)
+    assert not is_winograd_quicker(replace(shape, dtype="float32"))
+
+
+@pytest.mark.parametrize(
+    ("channels", "depth", "kernel", "stride", "packed"),
+    [(320, 320, 3, 2, 0), (320, 320, 1, 1, 0), (320, 320, 2, 1, 0), (320, 322, 3, 1, 0), (6, 320, 3, 1, 0)]
+    + [(320, 320, 3, 1, 1)],
+)
+def test_other_convolutions_are_left_to_the_direct_kernel(
+    channels: int, depth: int, kernel: int, stride: int, packed: int
+) -> None:
+    shape = ConvolutionShape(1, channels, 64, 64, depth, (kernel, kernel), (stride, stride), "float16")
+    assert not is_winograd_possible(shape, packed)
+
+
+@pytest.mark.parametrize(
+    ("channels", "depth", "height", "width"), [(320, 4, 64, 64), (4, 320, 64, 64), (16, 16, 64, 64), (96, 96, 4, 6)]
+)
+def test_tiles_that_are_mostly_empty_and_short_sums_are_not_worth_the_transforms(
+    channels: int, depth: int, height: int, width: int
+) -> None:
+    for dtype in ("float16", "float32"):
+        assert not is_winograd_quicker(ConvolutionShape(1, channels, height, width, depth, (3, 3), (1, 1), dtype))
