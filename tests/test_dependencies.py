@@ -24,7 +24,7 @@ SERVING = ("serve", "images", "cli/serve.py")
 # Used if they are installed; a message says so if they are not.
 OPTIONAL = {"bitsandbytes", "controlnet_aux"}
 OPTIONAL_FOR_SERVING = {"torch"}  # for TorchScript
-BENCHMARKS = {"onnx", "onnxscript", "wgpu"}  # of the extras dev and compilers
+BENCHMARKS = {"onnx", "onnx-ir", "onnxscript", "wgpu"}  # of the extras dev and compilers
 
 
 def declared(*extras: str) -> set[str]:

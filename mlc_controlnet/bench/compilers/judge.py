@@ -1,7 +1,9 @@
 """Judges operations and whole calls of a model by the makers' compilers, and the peer's shaders in the same way."""
 
+import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,12 +106,13 @@ def launched(kernels: Sequence[Kernel]) -> dict[str, Launched]:
     }
 
 
-def launched_by_peer(launches: Sequence[PeerLaunch]) -> dict[str, Launched]:
-    """Describe the peer's launches, in order: its shaders have no names."""
+def launched_by_peer(launches: Iterable[PeerLaunch]) -> dict[str, Launched]:
+    """Describe the peer's launches, in order; equal ones once. A name is the shader's, and the number of its first."""
     shaders = {}
-    for number, launch in enumerate(launches, 1):
+    for number, (launch, count) in enumerate(Counter(launches).items(), 1):
         x, y, z = launch.workgroups
-        shaders[f"launch_{number}"] = Launched(launch.wgsl, 1, x * y * z, launch.operand_bytes, launch.uniforms)
+        name = f"{re.sub(r'[^A-Za-z0-9]', '_', launch.program)}_{number}"
+        shaders[name] = Launched(launch.wgsl, count, x * y * z, launch.operand_bytes, launch.uniforms)
     return shaders
 
 

@@ -1,11 +1,9 @@
 """Runs `bench compilers`: chooses the computations, judges them, and describes the run."""
 
 import datetime
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from mlc_controlnet import __version__
 from mlc_controlnet.bench.compilers.amd import mesa_version
@@ -13,12 +11,12 @@ from mlc_controlnet.bench.compilers.chips import AMD, CHIPS, Chip
 from mlc_controlnet.bench.compilers.figures import MATRICES, OURS, PEER, CompilerFigures
 from mlc_controlnet.bench.compilers.full_size import NAME, judge_step, name_of_step
 from mlc_controlnet.bench.compilers.intel import DEVICES
-from mlc_controlnet.bench.compilers.judge import Subject, judge, judge_operations, launched_by_peer
+from mlc_controlnet.bench.compilers.judge import judge_operations
+from mlc_controlnet.bench.compilers.judge_peer import judge_peer_operations, judge_peer_step
 from mlc_controlnet.bench.compilers.judgement import Judgement
 from mlc_controlnet.bench.compilers.matrix_product import DTYPE, judge_matrix_products
 from mlc_controlnet.bench.compilers.nvidia import find_toolkit
-from mlc_controlnet.bench.compilers.peer import record_peer
-from mlc_controlnet.bench.operations.cases import DTYPES, operation_cases
+from mlc_controlnet.bench.operations.cases import DTYPES
 from mlc_controlnet.bench.operations.operations import OPERATIONS
 from mlc_controlnet.bench.operations.web_contest import peer_version
 from mlc_controlnet.bench.packed_weights import WEIGHTS
@@ -57,8 +55,8 @@ class JudgeSettings:
             check_one_of("--dtype", dtype, DTYPES)
         for name in self.weights:
             check_one_of("--weights", name, WEIGHTS)
-        if self.peer and self.step:
-            raise UserError("--peer", "--step", "single operations", "leave out one of them: the step is ours")
+        if self.peer and self.weights != (FLOAT16,):
+            raise UserError("--weights", ", ".join(self.weights), "float16 with --peer", "leave out one of them")
         if self.weights != (FLOAT16,) and not self.step:
             raise UserError("--weights", ", ".join(self.weights), "a step, whose weights they are", "add --step")
         if self.matrices and (self.peer or self.step or self.dtypes != (DTYPE,)):
@@ -117,14 +115,10 @@ def _judge(settings: JudgeSettings, dtype: str, chips: Sequence[Chip]) -> Iterat
         yield from judge_matrix_products(settings.only, chips)
         return
     only_step = settings.step and settings.only == (NAME,)
-    if settings.peer:
-        cases = operation_cases(settings.only, False, dtype).cases[1:]
-        with tempfile.TemporaryDirectory() as folder:
-            launches = record_peer(cases, Path(folder))
-        for case in cases:
-            if case.name in launches:
-                yield from judge(Subject.of(case), launched_by_peer(launches[case.name]), dtype, chips)
-    elif not only_step:
-        yield from judge_operations(settings.only, dtype, chips)
-    if settings.step:
+    if not only_step:
+        judge_them = judge_peer_operations if settings.peer else judge_operations
+        yield from judge_them(settings.only, dtype, chips)
+    if settings.step and settings.peer:
+        yield from judge_peer_step(dtype, chips)
+    elif settings.step:
         yield from judge_step(dtype, settings.weights, chips)

@@ -11,6 +11,7 @@ from mlc_controlnet.bench.compilers.full_size import NAME as STEP
 from mlc_controlnet.bench.compilers.intel import DEVICES
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
 from mlc_controlnet.bench.compilers.packed_steps import packed_tables
+from mlc_controlnet.bench.compilers.peer_step import peer_step_table
 from mlc_controlnet.bench.compilers.plot import plot
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.files import write_text
@@ -55,7 +56,8 @@ def write_report(
         before, rest = text.split(BEGIN)
         section = list(_summary(kept))
         if number > 0:
-            section += [*_picture(Path(os.path.relpath(folder, page.parent))), *_heaviest(kept), *packed_tables(kept)]
+            picture = _picture(Path(os.path.relpath(folder, page.parent)))
+            section += [*picture, *_heaviest(kept), *peer_step_table(kept), *packed_tables(kept)]
         content[page] = f"{before}{BEGIN}\n" + "\n".join(section) + f"\n{END}{rest.split(END)[1]}"
     folder.mkdir(parents=True, exist_ok=True)
     for path, new in content.items():
@@ -83,17 +85,19 @@ def _summary(kept: Sequence[CompilerFigures]) -> Iterator[str]:
             "predicted",
             "a step of Stable Diffusion 1.5, 512x512: UNet + ControlNet",
             "of the chip's limit",
+            "that step against onnxruntime-web",
             "single operations against onnxruntime-web: geometric mean",
             "least",
             "most",
             "faster in",
         ]
     )
-    yield _line(["---"] + ["---:"] * 6)
+    yield _line(["---"] + ["---:"] * 7)
     for chip, ours, ratios in pairs(kept):
         step = ours.row(STEP)
         cells = [f"{step.microseconds / 1000:.1f} ms", f"{step.share_of_limit:.0%}"] if step else ["", ""]
-        values = [ratio for _, ratio in ratios]
+        cells.append(next((f"**{ratio:.2f}x**" for row, ratio in ratios if row.name == STEP), ""))
+        values = [ratio for row, ratio in ratios if row.name != STEP]
         if step is None and not values:
             continue  # its rows are in the folder's page
         if values:

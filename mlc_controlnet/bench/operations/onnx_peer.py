@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,14 +27,21 @@ def export_onnx(module: nn.Module, inputs: tuple[torch.Tensor, ...], file: Path,
 
     external_data: write the weights to a second file beside it; one file holds at most 2 GB.
     """
+    with quiet_exporter():
+        torch.onnx.export(
+            module, inputs, file, dynamo=True, opset_version=OPSET, external_data=external_data, verbose=False
+        )
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keep torch's exporter from printing, and from gradients."""
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                module, inputs, file, dynamo=True, opset_version=OPSET, external_data=external_data, verbose=False
-            )
+            yield
     finally:
         quiet.setLevel(level)

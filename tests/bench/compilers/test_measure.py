@@ -102,7 +102,7 @@ def test_the_command_ends_with_a_line_for_each_and_exit_code_2(capsys: pytest.Ca
         (["--weights", "palette6"], "--weights: got palette6, wanted a step, whose weights they are; add --step"),
         (["--step", "--weights", "mixed"], "--weights: got 'mixed', wanted one of float16, int8, palette6, "),
         (["--step", "--weights", "unet=int8"], "--weights: got 'unet=int8', wanted one of float16, "),
-        (["--step", "--peer", "--weights", "int8"], "--peer: got --step, wanted single operations; "),
+        (["--step", "--peer", "--weights", "int8"], "--weights: got int8, wanted float16 with --peer; "),
         (["--step", "--weights", "int8", "--chip", "acm-g10"], "--weights: got --chip acm-g10, wanted chips that "),
     ],
 )

@@ -32,7 +32,7 @@ def pages(tmp_path: Path) -> list[Path]:
 
 def test_a_summary_has_the_step_and_the_ratios_to_the_peer(tmp_path: Path, pages: list[Path]) -> None:
     write_report(made_up_judgements(), [], pages, tmp_path / "figures")
-    row = "| Radeon Pro W7900, float16 | 30.0 ms | 0% | **1.00x** | 0.50x | 2.00x | 1 of 2 |"
+    row = "| Radeon Pro W7900, float16 | 30.0 ms | 0% |  | **1.00x** | 0.50x | 2.00x | 1 of 2 |"
     for page in pages:
         text = page.read_text()
         assert row in text and "old" not in text
@@ -43,6 +43,46 @@ def test_only_the_second_page_lists_the_heaviest_kernels(tmp_path: Path, pages: 
     write_report(made_up_judgements(), [], pages, tmp_path / "figures")
     row = "| `heavy` | 10 | 30.00 | 100% | vector | 1.50 |"
     assert [row in page.read_text() for page in pages] == [False, True]
+
+
+def test_a_step_stands_beside_the_peers_by_what_kernels_compute_and_is_no_single_operation(
+    tmp_path: Path, pages: list[Path]
+) -> None:
+    ours, theirs = made_up_judgements()
+    step = judgement(
+        NAME,
+        kernel("fused_upsampled_conv2d1_kernel", 2000.0, 2),
+        kernel("flash_attention_64x64_8x40_kernel", 1000.0),
+        kernel("gated_matmul_kernel", 500.0, 2),
+        kernel("group_norm_silu_kernel", 100.0),
+        kernel("cast_kernel", 10.0),
+    )
+    peers = judgement(
+        NAME,
+        kernel("Conv2dMM_1", 4000.0, 2),
+        kernel("FlashAttention_2", 1000.0),
+        kernel("AttentionMatMul_3", 500.0, 2),
+        kernel("MatMul_4", 500.0, 4),
+        kernel("SkipLayerNorm_5", 100.0, 3),
+        kernel("Transpose_6", 10.0, 9),
+    )
+    kept = [
+        dataclasses.replace(ours, rows=(step, *ours.rows[1:])),
+        dataclasses.replace(theirs, rows=(peers, *theirs.rows)),
+    ]
+    write_report(kept, [], pages, tmp_path / "figures")
+    summary = "| 6.1 ms | 0% | **2.03x** | **1.00x** | 0.50x | 2.00x | 1 of 2 |"
+    assert all(summary in page.read_text() for page in pages)
+    rows = [
+        "| convolutions 3x3 | 4.00 (2) | 8.00 (2) | 2.00x |",
+        "| attention | 1.00 (1) | 2.00 (3) | 2.00x |",
+        "| matrix products, convolutions 1x1, GEGLU | 1.00 (2) | 2.00 (4) | 2.00x |",
+        "| norms | 0.10 (1) | 0.30 (3) | 3.00x |",
+        "| sums, activations, changes of layout and the rest | 0.01 (1) | 0.09 (9) | 9.00x |",
+        "| all | 6.11 (7) | 12.39 (21) | 2.03x |",
+    ]
+    assert "\n".join(rows) in pages[1].read_text()
+    assert "\n".join(rows) not in pages[0].read_text()
 
 
 def test_every_row_is_listed_and_so_are_rejected_shaders(tmp_path: Path, pages: list[Path]) -> None:

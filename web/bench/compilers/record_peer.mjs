@@ -1,14 +1,17 @@
 // Records which shaders onnxruntime-web launches for a model on a given GPU, without that GPU and without computing.
 // usage: node record_peer.mjs <folder with job.json>
-// job: {"adapter": {vendor, architecture, ...}, "models": [{"name", "onnx": file, "inputs": [{"dtype", "shape"}]}]}
-// Writes launches.json: {name: [{"wgsl", "workgroups": [x, y, z], "uniforms": [u32, ...], "operand_bytes"}]}: a call
-// after the first, which packs weights.
+// job: {"adapter": {vendor, architecture, ...}, "models": [{"name", "onnx": file, "weights": [file, ...],
+// "inputs": [{"dtype", "shape"}]}]}; weights: files that the model's external data are in.
+// Writes launches.json: {name: [{"program", "wgsl", "workgroups": [x, y, z], "uniforms": [u32, ...],
+// "operand_bytes"}]}: a call after the first, which packs weights.
 import { readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-/** @typedef {{ name: string, onnx: string, inputs: { dtype: "float16" | "float32", shape: number[] }[] }} Model */
-/** @typedef {{ wgsl: string, workgroups: number[], uniforms: number[], operand_bytes: number }} Launch */
+/** @typedef {{ dtype: "float16" | "float32", shape: number[] }} Input */
+/** @typedef {{ name: string, onnx: string, weights: string[], inputs: Input[] }} Model */
+/** @typedef {{ program: string, wgsl: string }} Shader */
+/** @typedef {Shader & { workgroups: number[], uniforms: number[], operand_bytes: number }} Launch */
 
 const folder = process.argv[2];
 /** @type {{ adapter: object, models: Model[] }} */
@@ -29,14 +32,14 @@ function wrap(object, methods) {
   return object;
 }
 
-/** @type {Map<any, string>} */
+/** @type {Map<any, Shader>} */
 const codes = new Map();
-/** @type {Map<any, string>} */
+/** @type {Map<any, Shader | undefined>} */
 const pipelines = new Map();
-/** @type {Map<any, any[]>} */
-const groups = new Map();
-/** @type {Map<any, Uint8Array>} */
-const contents = new Map();
+/** @type {WeakMap<any, any[]>} */
+const groups = new WeakMap();
+/** @type {WeakMap<any, Uint8Array>} */
+const contents = new WeakMap();
 
 /** @param {any} buffer @param {number} offset @param {Uint8Array} bytes */
 function keep(buffer, offset, bytes) {
@@ -57,13 +60,13 @@ function bytesOf(data, from = 0, size = undefined) {
 
 /** @param {any} pass */
 function watchPass(pass) {
-  /** @type {string | undefined} */
-  let wgsl;
+  /** @type {Shader | undefined} */
+  let shader;
   /** @type {any} */
   let group;
   return wrap(pass, {
     setPipeline(original, chosen) {
-      wgsl = pipelines.get(chosen);
+      shader = pipelines.get(chosen);
       original(chosen);
     },
     setBindGroup(original, index, chosen, ...rest) {
@@ -71,19 +74,22 @@ function watchPass(pass) {
       original(index, chosen, ...rest);
     },
     dispatchWorkgroups(_original, x, y = 1, z = 1) {
-      if (wgsl === undefined) throw new Error("a launch without a pipeline");
-      const uniform = Number(wgsl.match(/@binding\((\d+)\)\s*var<uniform>/)?.[1]);
+      if (shader === undefined) throw new Error("a launch without a pipeline");
+      const uniform = Number(shader.wgsl.match(/@binding\((\d+)\)\s*var<uniform>/)?.[1]);
       /** @type {{ binding: number, resource: any }[]} */
       const entries = groups.get(group) ?? [];
       const buffers = new Map(entries.map(({ binding, resource }) => [binding, resource.buffer ?? resource]));
       const content = contents.get(buffers.get(uniform));
       const tensors = new Set(entries.filter(({ binding }) => binding !== uniform).map(({ resource }) => resource));
       launches.push({
-        wgsl,
+        ...shader,
         workgroups: [x, y, z],
         uniforms: content ? [...new Uint32Array(content.buffer, 0, content.byteLength >> 2)] : [],
         operand_bytes: [...tensors].reduce((sum, one) => sum + (one.size ?? one.buffer.size), 0),
       });
+    },
+    dispatchWorkgroupsIndirect() {
+      throw new Error("a launch whose workgroups only the GPU knows");
     },
   });
 }
@@ -92,7 +98,7 @@ function watchPass(pass) {
 function watchDevice(device) {
   /** @param {any} pipeline @param {{ compute: { module: any } }} descriptor */
   const made = (pipeline, { compute }) => {
-    pipelines.set(pipeline, codes.get(compute.module) ?? "");
+    pipelines.set(pipeline, codes.get(compute.module));
     return pipeline;
   };
   const queue = wrap(device.queue, {
@@ -106,7 +112,7 @@ function watchDevice(device) {
   return wrap(device, {
     createShaderModule(original, descriptor) {
       const module = original(descriptor);
-      codes.set(module, descriptor.code);
+      codes.set(module, { program: descriptor.label ?? "", wgsl: descriptor.code });
       return module;
     },
     createComputePipeline: (original, descriptor) => made(original(descriptor), descriptor),
@@ -153,9 +159,11 @@ function infoOf(info) {
 }
 
 /** @param {Model} model */
-async function record({ name, onnx, inputs }) {
+async function record({ name, onnx, weights, inputs }) {
   const session = await ort.InferenceSession.create(new Uint8Array(readFileSync(join(folder, onnx))), {
-    executionProviders: ["webgpu"],
+    // "simple": a buffer has its tensor's size. The default, "bucket", makes it up to twice as large.
+    executionProviders: [{ name: "webgpu", storageBufferCacheMode: "simple" }],
+    externalData: weights.map((path) => ({ path, data: new Uint8Array(readFileSync(join(folder, path))) })),
     preferredOutputLocation: "gpu-buffer",
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
