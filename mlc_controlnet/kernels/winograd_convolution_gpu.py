@@ -102,6 +102,10 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
         middle = T.Select(row == 1, const(0.5), T.Select(row == 2, const(-0.5), const(0)))
         return T.Select(row == at, const(1), middle)
 
+    def patch(held: Any, t: Any, c: Any) -> Any:
+        """A transformed number of tile t and channel c. Float32 products loop over channels: a quarter of the text."""
+        return lane(held[t], c) if in_runs else held[t]
+
     @T.macro
     def clear(numbers):
         numbers[0] = spread(T.float32(0), LANES)
@@ -134,6 +138,18 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
         filters[T.ramp((place + 3 * _FILTER_PITCH) * LANES, 1, LANES)] = columns[2]
 
     @T.macro
+    def put_patch(patches, point, tile, value):
+        """Four channels of a transformed number: a vector; in float32 each beside the thread's other tiles."""
+        if in_runs:
+            patches[point * _PATCH_PITCH + tile] = value
+        else:
+            numbers: T.let[vectors] = value
+            for c in T.unroll(STEP):
+                patches[point * (_PATCH_PITCH * LANES) + (c * _TX + tile % _TX) * TILES + tile // _TX] = lane(
+                    numbers, c
+                )
+
+    @T.macro
     def transform_patches(window, patches, half, row, tile, place, sign, first, last, columns):
         """Two of the numbers in a row of a tile's patch: the outer and the inner one of a half."""
         for k in T.unroll(POINTS - 1):
@@ -141,9 +157,12 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                 window[place + T.min(row, 1) * WINDOW + k]
                 + spread(sign, LANES) * window[place + T.max(row, 2) * WINDOW + k]
             )
-        patches[(row * POINTS + half * (POINTS - 1)) * _PATCH_PITCH + tile] = columns[0] - columns[2]
-        patches[(row * POINTS + half + 1) * _PATCH_PITCH + tile] = (
-            columns[1] + spread(first, LANES) * columns[0] + spread(last, LANES) * columns[2]
+        put_patch(patches, row * POINTS + half * (POINTS - 1), tile, columns[0] - columns[2])
+        put_patch(
+            patches,
+            row * POINTS + half + 1,
+            tile,
+            columns[1] + spread(first, LANES) * columns[0] + spread(last, LANES) * columns[2],
         )
 
     @T.macro
@@ -152,7 +171,7 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
         for n in T.unroll(VECTORS):
             taken[n] = filters[T.ramp((point * _FILTER_PITCH + c * _FILTER_VECTORS + n * _TY + ty) * LANES, 1, LANES)]
         for t in T.unroll(TILES):
-            v: T.let[vectors] = spread(lane(held[t], c), LANES)
+            v: T.let[vectors] = spread(patch(held, t, c), LANES)
             for n in T.unroll(VECTORS):
                 if begins:
                     total[t * VECTORS + n] = v * taken[n]
@@ -216,13 +235,17 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                 T.reads()
                                 T.writes()
                                 window = in_workgroup(_THREADS, dtype=vector)
-                                patches = in_workgroup(POINTS * POINTS * _PATCH_PITCH, dtype=vector)
+                                patches = (
+                                    in_workgroup(POINTS * POINTS * _PATCH_PITCH, dtype=vector)
+                                    if in_runs
+                                    else in_workgroup(POINTS * POINTS * _PATCH_PITCH * LANES)
+                                )
                                 filters = in_workgroup(POINTS * POINTS * _FILTER_PITCH * LANES, dtype=shape.dtype)
                                 # In float32 sums take the place of filters.
                                 outgoing = in_workgroup(POINTS * POINTS * _SUM_PITCH * LANES if in_runs else LANES)
                                 total = in_registers(count, sums)
                                 run = in_registers(count, vector)
-                                held = in_registers(TILES, vector)
+                                held = in_registers(TILES, vector if in_runs else shape.dtype)
                                 taken = in_registers(VECTORS, vector)
                                 taps = in_registers(TAPS * TAPS * LANES, shape.dtype)
                                 columns = in_registers(TAPS, vector)
@@ -241,6 +264,8 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                 vector_at: T.let[T.int32] = tx * _TZ + tz
 
                                 clear(total)
+                                if not in_runs:  # or TVM makes one array of this and the window, of two dtypes
+                                    patches[thread] = T.float32(0)
                                 for s in T.serial(C // STEP):
                                     bring(window, b, s * STEP, y, x, thread)
                                     T.tvm_storage_sync("shared")
@@ -270,16 +295,20 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                         columns,
                                     )
                                     T.tvm_storage_sync("shared")
-                                    for t in T.unroll(TILES):
-                                        held[t] = patches[tz * _PATCH_PITCH + t * _TX + tx]
                                     if in_runs:
+                                        for t in T.unroll(TILES):
+                                            held[t] = patches[tz * _PATCH_PITCH + t * _TX + tx]
                                         multiply(run, filters, ty, tz, 0, True, held, taken)
                                         for c in T.unroll(1, STEP):
                                             multiply(run, filters, ty, tz, c, False, held, taken)
                                         for i in T.unroll(count):
                                             total[i] = total[i] + T.cast(run[i], sums)
                                     else:
-                                        for c in T.unroll(STEP):
+                                        for c in T.serial(STEP):
+                                            for t in T.unroll(TILES):
+                                                held[t] = patches[
+                                                    tz * (_PATCH_PITCH * LANES) + (c * _TX + tx) * TILES + t
+                                                ]
                                             multiply(total, filters, ty, tz, c, False, held, taken)
                                 for r in T.serial(_ROUNDS):  # not unrolled: an epilogue may be long
                                     T.tvm_storage_sync("shared")
