@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mlc_controlnet.tuning import processor
-from mlc_controlnet.tuning.processor import ProcessorRunner
+from mlc_controlnet.tuning.processor import ProcessorRunner, load_kernel
 from mlc_controlnet.tuning.reference import make_reference
 from mlc_controlnet.tuning.runner import Job
 from tests.tuning.operations import LLVM, make_linear, make_task, make_tunable
@@ -17,6 +17,12 @@ def test_a_hundred_times_the_work_takes_longer() -> None:
         return measured.rounds[0][0]
 
     assert 0 < seconds(16) < seconds(1600) < 1
+
+
+def test_a_candidate_is_timed_as_the_code_that_a_build_loads() -> None:
+    """What TVM compiles in memory is other code."""
+    tunable = make_tunable(make_linear(16)["NT_matmul"])
+    assert load_kernel(tunable.schedule(tunable.chosen), LLVM).kind == "library"
 
 
 def test_kernels_of_a_job_take_turns_and_all_outputs_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
