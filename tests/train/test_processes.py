@@ -26,14 +26,14 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  #
 
 
 # A process that exits while it is connected is aborted now and then, and the launcher reports that the run failed.
-# Python calls first what was registered last.
+# Python calls first what was registered last. One write a line: the processes share a pipe.
 BOTH_RUNS = """\
 import atexit, sys
 from torch.distributed import is_initialized
 from mlc_controlnet.train.config_file import load_config
 from mlc_controlnet.train.trainer import train
 
-atexit.register(lambda: print("connected at the exit:", is_initialized(), flush=True))
+atexit.register(lambda: sys.stdout.write(f"connected at the exit: {is_initialized()}\\n"))
 for config in sys.argv[1:]:
     assert train(load_config(config)) is not None
 """
