@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mlc_controlnet import __version__
-from mlc_controlnet.cli.interrupt import INTERRUPTED, noted_interrupt
+from mlc_controlnet.cli.interrupt import noted_interrupt
 from mlc_controlnet.errors import UserError, explain
 from mlc_controlnet.runtime.option_text import FORMS
 
@@ -38,8 +38,8 @@ _UNREAD = re.compile(r"argument (?P<option>.+?): invalid (?P<type>\w+) value: (?
 # drawing a picture needs none of it. An option or subcommand that does need it sets `needs_torch`.
 WITHOUT_TORCH = frozenset({"generate", "verify", "bench", "serve", "engine"})
 
-# Commands that Ctrl-C ends although a call into TVM or torch still runs. They start no processes that outlive them, and
-# nothing that they write is there before it is whole.
+# Commands that Ctrl-C and SIGTERM end although a call into TVM or torch still runs. They start no processes that
+# outlive them, and nothing that they write is there before it is whole.
 ENDED_AT_ONCE = frozenset({"build", "generate", "parity", "sources"})
 
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str], owns_process: bool = False) -> int:
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, KeyboardInterrupt) or interrupt.is_noted:
                 interrupt.tell()
-                return INTERRUPTED
+                return interrupt.exit_code
             told = error if isinstance(error, UserError) else explain(error)
             if told is None:
                 raise

@@ -1,4 +1,4 @@
-"""Ctrl-C in a process of its own: it ends soon, with one line, and leaves nothing half-written."""
+"""Ctrl-C and SIGTERM in a process of its own: it ends soon, with one line, and leaves nothing half-written."""
 
 import os
 import signal
@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from mlc_controlnet.cli.interrupt import INTERRUPTED, PATIENCE_SECONDS
+import pytest
+
+from mlc_controlnet.cli.interrupt import INTERRUPTED, PATIENCE_SECONDS, TERMINATED
 
 # A build within a call that no signal ends, as generating code is: a mutex is locked a second time.
 BUILD = """
@@ -30,7 +32,13 @@ sys.exit(main(["build", "--out", sys.argv[1]], owns_process=True))
 """
 
 
-def test_a_build_in_a_call_that_does_not_return_ends_soon_and_leaves_the_older_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGINT, INTERRUPTED, "interrupted\n"), (signal.SIGTERM, TERMINATED, "terminated\n")],
+)
+def test_a_build_in_a_call_that_does_not_return_ends_soon_and_leaves_the_older_bundle(
+    tmp_path: Path, number: int, code: int, line: str
+) -> None:
     out, temporary = tmp_path / "bundles" / "tiny", tmp_path / "temporary"
     temporary.mkdir()
     out.mkdir(parents=True)
@@ -42,12 +50,12 @@ def test_a_build_in_a_call_that_does_not_return_ends_soon_and_leaves_the_older_b
         assert process.stdout is not None and process.stdout.readline() == "locked\n"
         assert len(list(out.parent.iterdir())) == 2 and len(list(temporary.iterdir())) == 1
         pressed = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         try:
             _, told = process.communicate(timeout=60)
         finally:
             process.kill()
         seconds = time.monotonic() - pressed
-    assert (process.returncode, told) == (INTERRUPTED, "interrupted\n")
+    assert (process.returncode, told) == (code, line)
     assert PATIENCE_SECONDS <= seconds < 10  # on a busy machine
     assert list(out.parent.iterdir()) == [out] and list(temporary.iterdir()) == []

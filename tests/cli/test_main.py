@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from mlc_controlnet.bundle.reader import read_bundle
-from mlc_controlnet.cli.main import INTERRUPTED, _parser, main
+from mlc_controlnet.cli.interrupt import INTERRUPTED
+from mlc_controlnet.cli.main import _parser, main
 from mlc_controlnet.runtime.metadata import read_settings
 from mlc_controlnet.runtime.option_text import FORMS
 from mlc_controlnet.runtime.pipeline import ControlNetPipeline
