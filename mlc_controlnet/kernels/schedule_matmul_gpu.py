@@ -49,6 +49,7 @@ from tvm.target import Target
 from mlc_controlnet.kernels.anchored import Anchored, Block, anchor, extents, try_inline
 from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.float16_sums import sum_in_runs
+from mlc_controlnet.kernels.matmul_operands_gpu import bring_operands, share_among_threads, unroll_in_vectors
 from mlc_controlnet.kernels.matmul_tile import (
     MatmulTile,
     Product,
@@ -167,21 +168,21 @@ def _schedule(found: _Found, tile: MatmulTile) -> Schedule:
     # A vector of the left operand is four of k if k is its last axis.
     schedule.compute_at(registers[0], k1 if k_is_last[0] else k2, preserve_unit_loops=True)
     schedule.compute_at(registers[1], k2, preserve_unit_loops=True)
-    _bring(schedule, operands, registers, k0, tile, k_is_last, gates)
+    bring_operands(schedule, operands, registers, k0, tile, k_is_last, gates)
     if k_is_last[0]:
         schedule.unroll(k2)
 
     sums_from = [(sums, k0)] if tile.run is None else [(sums, k0), (product, k1)]
     for block, _ in sums_from:
-        _write_out(schedule, *schedule.get_loops(block)[-2 - gates :])
+        unroll_in_vectors(schedule, *schedule.get_loops(block)[-2 - gates :])
     for block, first in sums_from:
         start = schedule.decompose_reduction(block, first)
-        _write_out(schedule, *schedule.get_loops(start)[-2 - gates :])
+        unroll_in_vectors(schedule, *schedule.get_loops(start)[-2 - gates :])
     if tile.slices == 1:
-        _write_out(schedule, *schedule.get_loops(epilogue)[-2:])
-    _write_out(schedule, *schedule.get_loops(registers[0])[-2:])
+        unroll_in_vectors(schedule, *schedule.get_loops(epilogue)[-2:])
+    unroll_in_vectors(schedule, *schedule.get_loops(registers[0])[-2:])
     *outer, n, k = schedule.get_loops(registers[1])[-2 - gates :]
-    _write_out(schedule, *((*outer, k, n) if k_is_last[1] else (*outer, n, k)))
+    unroll_in_vectors(schedule, *((*outer, k, n) if k_is_last[1] else (*outer, n, k)))
     return _unrounded(schedule, registers)
 
 
@@ -218,7 +219,7 @@ def _place_slices(schedule: Schedule, sums: Block, epilogue: Block, tile: Matmul
     schedule.reorder(*batch, m0, n0, m, vectors, vector)
     schedule.bind(n0, "blockIdx.x")
     schedule.bind(schedule.fuse(*batch, m0), "blockIdx.y")
-    thread = _share_among_threads(schedule, schedule.fuse(m, vectors), tile)
+    thread = share_among_threads(schedule, schedule.fuse(m, vectors), tile)
     schedule.vectorize(vector)
     schedule.compute_at(sums, thread, preserve_unit_loops=True)
     part, *_, vector = schedule.get_loops(sums)[-len(batch) - 3 :]
@@ -234,7 +235,7 @@ def _place_slices(schedule: Schedule, sums: Block, epilogue: Block, tile: Matmul
     for loop, thread in ((part, "z"), (m1, "y"), (n1, "x")):
         schedule.bind(loop, f"threadIdx.{thread}")
     schedule.compute_at(partial, n1, preserve_unit_loops=True)
-    _write_out(schedule, m2, n2)
+    unroll_in_vectors(schedule, m2, n2)
     return partial
 
 
@@ -262,33 +263,6 @@ def _walk_over_k(
     return k0, k1, k2
 
 
-def _bring(
-    schedule: Schedule,
-    operands: list[Block],
-    registers: list[Block],
-    step: Block,
-    tile: MatmulTile,
-    k_is_last: tuple[bool, bool],
-    gates: int,
-) -> None:
-    """Copy both operands to workgroup memory, once a step, and lay them out for those that read them."""
-    left, right = operands
-    _load(schedule, left, step, tile, axes=2)
-    if k_is_last[0]:
-        _spread_rows(schedule, left, tile.rows)
-    elif tile.run is None:
-        _spread_vectors(schedule, left, tile.rows)
-    if k_is_last[1]:
-        _load_transposed(schedule, right, step, tile, axes=2 + gates)
-        schedule.transform_layout(registers[1], ("write", 0), _transposed)
-    else:
-        _load(schedule, right, step, tile, axes=2 + gates)
-    if tile.run is None:
-        _spread_vectors(schedule, right, tile.columns)
-    elif gates and not k_is_last[1]:
-        _join_gates(schedule, right)
-
-
 def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
     """Remove the roundings that `unsafe_set_dtype` put at reads of registers, whose values are rounded already."""
     registers = [schedule.get(block).writes[0].source for block in blocks]
@@ -302,79 +276,6 @@ def _unrounded(schedule: Schedule, blocks: list[Block]) -> Schedule:
 
     function = tvm_ffi.structural_map(schedule.mod["main"], (tirx.Cast, read))
     return Schedule(tvm.IRModule({"main": function}), enable_check=False)
-
-
-def _load(schedule: Schedule, block: Block, place: Block, tile: MatmulTile, axes: int) -> None:
-    """Bring an operand to workgroup memory in vectors: neighbouring threads copy neighbouring vectors."""
-    schedule.compute_at(block, place, preserve_unit_loops=True)
-    *outer, inner = schedule.get_loops(block)[-axes:]
-    vectors, vector = schedule.split(inner, [None, LANES])
-    _share_among_threads(schedule, schedule.fuse(*outer, vectors), tile)
-    schedule.vectorize(vector)
-
-
-def _load_transposed(schedule: Schedule, block: Block, place: Block, tile: MatmulTile, axes: int) -> None:
-    """[.., n, k] -> [.., k, n]: a thread takes four vectors of four of k, and stores four of four of n."""
-    taken = schedule.cache_read(block, 0, "local")
-    schedule.compute_at(block, place, preserve_unit_loops=True)
-    *outer, n, k = schedule.get_loops(block)[-axes:]
-    n0, n1 = schedule.split(n, [None, LANES])
-    k0, k1 = schedule.split(k, [None, LANES])
-    schedule.reorder(*outer, k0, n0, k1, n1)
-    thread = _share_among_threads(schedule, schedule.fuse(*outer, k0, n0), tile)
-    schedule.compute_at(taken, thread, preserve_unit_loops=True)
-    _write_out(schedule, *schedule.get_loops(taken)[-2:])
-    _write_out(schedule, k1, n1)
-    schedule.transform_layout(block, ("write", 0), _transposed)
-
-
-def _transposed(*index: tirx.Var) -> tuple[tirx.Var, ...]:
-    return (*index[:-2], index[-1], index[-2])
-
-
-def _share_among_threads(schedule: Schedule, loop: Block, tile: MatmulTile) -> Block:
-    """Share a row among threads. Returns the loop over the threads."""
-    _, tz, ty, tx = schedule.split(loop, [None, tile.slices, tile.threads_y, tile.threads_x])
-    if tile.slices > 1:
-        schedule.bind(tz, "threadIdx.z")
-    schedule.bind(ty, "threadIdx.y")
-    schedule.bind(tx, "threadIdx.x")
-    return tx
-
-
-def _spread_rows(schedule: Schedule, block: Block, own: int) -> None:
-    """[m, k] -> [m % own, m // own, k], one vector between: threads' rows lie an odd number of vectors apart."""
-    schedule.transform_layout(
-        block, ("write", 0), lambda *index: (*index[:-2], index[-2] % own, index[-2] // own, index[-1])
-    )
-    for axis in (-2, -3):
-        schedule.storage_align(block, 0, axis=axis, factor=2 * LANES, offset=LANES)
-
-
-def _spread_vectors(schedule: Schedule, block: Block, own: int) -> None:
-    """[k, n] -> [k, n % own // 4, n // own, n % 4]: what threads read at once lies side by side."""
-    if own > LANES:
-        schedule.transform_layout(
-            block,
-            ("write", 0),
-            lambda *index: (*index[:-1], index[-1] % own // LANES, index[-1] // own, index[-1] % LANES),
-        )
-
-
-def _join_gates(schedule: Schedule, block: Block) -> None:
-    """[k, gate, n] -> [k, n // 4, gate, n % 4]: a thread's columns of both lie side by side."""
-    schedule.transform_layout(
-        block, ("write", 0), lambda *index: (*index[:-2], index[-1] // LANES, index[-2], index[-1] % LANES)
-    )
-
-
-def _write_out(schedule: Schedule, *loops: Block) -> None:
-    """Unroll loops over registers, the last one into vectors: a register has no address to compute."""
-    *outer, last = loops
-    groups, vector = schedule.split(last, [None, LANES])
-    for loop in (*outer, groups):
-        schedule.unroll(loop)
-    schedule.vectorize(vector)
 
 
 def _pad_rows(schedule: Schedule, product: Block, tile: MatmulTile, gates: int) -> None:
