@@ -1,5 +1,6 @@
 """TIR kernels of our own: the operators whose default schedules are slow or hide memory from the plan."""
 
-from mlc_controlnet.kernels.script_frames import use_in_parser
+from mlc_controlnet.kernels import script_expressions, script_frames
 
-use_in_parser()
+script_frames.use_in_parser()
+script_expressions.use_in_parser()
