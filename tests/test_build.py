@@ -1,18 +1,28 @@
 """build.py with components alone: a bundle that says what it holds, and a pipeline that says what it lacks."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import mlc_controlnet.build
-from mlc_controlnet.build import build, compare_with_torch, for_browsers_that_hold, load_model, packs_control_loras
+from mlc_controlnet.build import (
+    SAME_DB,
+    build,
+    compare_with_torch,
+    for_browsers_that_hold,
+    load_model,
+    packs_control_loras,
+)
 from mlc_controlnet.bundle.reader import Bundle, verify_bundle
+from mlc_controlnet.compile.library import compile_library
 from mlc_controlnet.config import BuildConfig, WeightsOption
 from mlc_controlnet.errors import UserError
 from mlc_controlnet.runtime.engine import Engine
@@ -48,6 +58,24 @@ def test_an_engine_runs_the_component(text_encoder_alone: Bundle) -> None:
 def test_a_pipeline_names_the_components_that_are_missing(text_encoder_alone: Bundle) -> None:
     with pytest.raises(UserError, match=r"got no control_embedding, controlnet, unet, vae_decoder, wanted"):
         ControlNetPipeline.from_bundle(text_encoder_alone)
+
+
+def test_a_bundle_for_browsers_is_compared_on_this_machines_processor(
+    random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[tuple[str, bool]] = []
+
+    def compile_in_its_place(*arguments: Any, shipped: bool) -> Any:
+        compiled.append((arguments[3].target, shipped))
+        return compile_library(*arguments, shipped=shipped)
+
+    monkeypatch.setattr(mlc_controlnet.build, "compile_library", compile_in_its_place)
+    config = BuildConfig(str(random_model), "webgpu", ("float32",), tmp_path / "bundle", ROOT / "tuning_db")
+    bundle = build(dataclasses.replace(config, components=("text_encoder",)))
+    assert [library.device for library in bundle.manifest.libraries] == ["webgpu"]
+    assert compiled == [("llvm", False)]
+    assert list(bundle.manifest.parity_db) == ["text_encoder"]
+    assert 60 <= bundle.manifest.parity_db["text_encoder"]["float32"] < SAME_DB
 
 
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -114,12 +114,15 @@ def linear_inpainting_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def circles_webgpu_bundle(tmp_path_factory: pytest.TempPathFactory, circles_model: Path) -> Bundle:
+def circles_webgpu_bundle(
+    tmp_path_factory: pytest.TempPathFactory, circles_model: Path, circles_bundle: Bundle
+) -> Bundle:
     """The bundled model, built for WebGPU in float32 alone: software adapters have no float16."""
-    from mlc_controlnet.build import build
+    from tests.fixtures.build_for_browsers import build_for_browsers
 
     out = tmp_path_factory.mktemp("circles") / "circles-webgpu"
-    return build(BuildConfig(str(circles_model), "webgpu", ("float32",), out, ROOT / "tuning_db"))
+    config = BuildConfig(str(circles_model), "webgpu", ("float32",), out, ROOT / "tuning_db")
+    return build_for_browsers(config, circles_bundle)
 
 
 @pytest.fixture(scope="session")
