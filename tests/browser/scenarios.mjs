@@ -735,10 +735,13 @@ export async function drawSeveral({ visitor, host, options }) {
   }, options);
 }
 
-/** A script without worker makes a picture in each mode, while every buffer that is made or destroyed is counted. @param {Stage} stage */
+/**
+ * A script without worker makes a picture in each mode, while every buffer that is made or destroyed is counted. Its first
+ * engine also draws `requests`: another one would compile every kernel anew. @param {Stage} stage
+ */
 export async function countGpuMemory({ visitor, host, options }) {
   await visitor.page.goto(host.url);
-  return visitor.page.evaluate(async ({ modes, ...request }) => {
+  return visitor.page.evaluate(async ({ modes, requests = [], ...request }) => {
     let live = 0;
     let peak = 0;
     const { createBuffer } = GPUDevice.prototype;
@@ -758,6 +761,8 @@ export async function countGpuMemory({ visitor, host, options }) {
     const { createEngine } = await import(/** @type {any} */ (new URL("./engine/engine.js", location.href).href));
     /** @type {Record<string, any>} */
     const facts = {};
+    /** @type {number[][]} */
+    const pictures = [];
     for (const memory of modes) {
       const engine = await createEngine({ bundleUrl: "./bundle/", memory });
       const { width, height } = engine.info.manifest.model;
@@ -766,10 +771,16 @@ export async function countGpuMemory({ visitor, host, options }) {
       peak = live;
       const image = await engine.generate({ ...request, controlImage });
       const drawn = { loaded, peak, planned: engine.info.memory.peak_bytes, after: live, image: [...image.data] };
+      for (const more of requests.splice(0)) {
+        const controlImage = more.controlImage.map(
+          (/** @type {any} */ { data, width }) => new ImageData(Uint8ClampedArray.from(data), width),
+        );
+        pictures.push([...(await engine.generate({ ...more, controlImage })).data]);
+      }
       await engine.unload();
       facts[memory] = { ...drawn, unloaded: live };
     }
-    return facts;
+    return { ...facts, pictures };
   }, options);
 }
 

@@ -28,10 +28,9 @@ def bundles(control_loras: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     return {"llvm": native, "webgpu": build_for_browsers(config, native)}
 
 
-def test_the_browser_draws_what_the_native_library_draws(
-    visit: Visit, engine_site: Path, bundles: dict[str, Bundle]
-) -> None:
-    calls: list[dict[str, Any]] = [
+@pytest.fixture(scope="module")
+def calls() -> list[dict[str, Any]]:
+    return [
         {
             "prompt": PROMPT,
             "control_image": [random_picture(i + 1) for i in range(len(names))],
@@ -43,18 +42,28 @@ def test_the_browser_draws_what_the_native_library_draws(
         }
         for names in (["canny"], ["depth"], ["canny", "depth"])
     ]
+
+
+@pytest.fixture(scope="module")
+def facts(visit: Visit, engine_site: Path, bundles: dict[str, Bundle], calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a picture takes of the GPU's memory in each mode, and the pictures of `calls`."""
+    request = {"prompt": PROMPT, "seed": 7, "numInferenceSteps": 1, "guidanceScale": 3, "controlnets": ["canny"]}
+    options = {"modes": MODES, "requests": list(map(as_request, calls))}
+    return visit("countGpuMemory", bundles["webgpu"], site=engine_site, **options, **request)
+
+
+def test_the_browser_draws_what_the_native_library_draws(
+    facts: dict[str, Any], bundles: dict[str, Bundle], calls: list[dict[str, Any]]
+) -> None:
     pipeline = ControlNetPipeline.from_bundle(bundles["llvm"])
     wanted = [np.asarray(pipeline(**call).images[0]) for call in calls]
-    facts = visit("drawWithTheEngine", bundles["webgpu"], site=engine_site, requests=list(map(as_request, calls)))
     drawn = [np.array(pixels).reshape(HEIGHT, WIDTH, 4)[..., :3] for pixels in facts["pictures"]]
     decibels = [psnr_db(d, w) for d, w in zip(drawn, wanted, strict=True)]
     assert min(decibels) >= MIN_PSNR_DB, decibels
     assert psnr_db(wanted[0], wanted[1]) < MIN_PSNR_DB
 
 
-def test_its_memory_is_the_planned_one(visit: Visit, engine_site: Path, bundles: dict[str, Bundle]) -> None:
-    request = {"prompt": PROMPT, "seed": 7, "numInferenceSteps": 1, "guidanceScale": 3, "controlnets": ["canny"]}
-    facts = visit("countGpuMemory", bundles["webgpu"], site=engine_site, modes=MODES, **request)
+def test_its_memory_is_the_planned_one(facts: dict[str, Any]) -> None:
     assert facts["reduced"]["image"] == facts["resident"]["image"]
     for mode in MODES:
         assert facts[mode]["peak"] == pytest.approx(facts[mode]["planned"], rel=0.01)
