@@ -1,10 +1,10 @@
 """The real Chromium and what it needs: the built page, and bundles for WebGPU."""
 
 import dataclasses
-import json
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pytest
 
 from mlc_controlnet.bundle.reader import Bundle
 from mlc_controlnet.config import BuildConfig
+from tests.browser.player import Player, ScenarioFailed
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "web"
-TIMEOUT_S = 1800  # one scenario, on a software adapter that shares its cores
 
 Visit = Callable[..., dict[str, Any]]
 
@@ -136,7 +136,13 @@ def engine_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
+def player() -> Iterator[Player]:
+    with tempfile.TemporaryFile("w+") as log, Player(log) as player:
+        yield player
+
+
+@pytest.fixture(scope="session")
+def visit(site: Path, player: Player, tmp_path_factory: pytest.TempPathFactory) -> Visit:
     """Play a scenario of scenarios.mjs in Chromium.
 
     (scenario, bundle, webgpu="software", flags=(), site=the demo page, **options) -> the scenario's facts.
@@ -161,12 +167,9 @@ def visit(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
             "flags": flags,
             "options": options,
         }
-        command = ["node", str(Path(__file__).parent / "run_scenario.mjs")]
-        done = subprocess.run(
-            command, input=json.dumps(call), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-        assert done.returncode == 0, f"{scenario} (screenshot in {folder}):\n{done.stderr}"
-        facts: dict[str, Any] = json.loads(done.stdout)
-        return facts
+        try:
+            return player.play(call)
+        except ScenarioFailed as failure:
+            pytest.fail(f"{scenario} (screenshot in {folder}):\n{failure}")
 
     return play
