@@ -13,6 +13,7 @@ from mlc_controlnet.config import BuildConfig
 from mlc_controlnet.parity.parity import THRESHOLD_DB, measure_parity, run_references
 from mlc_controlnet.passes.pipeline import clean
 from tests.conftest import ROOT
+from tests.fixtures.quick_build import unoptimised
 from tests.fixtures.random_model import save_random_model
 
 pytestmark = pytest.mark.integration
@@ -34,7 +35,8 @@ def config_for(target: str, folder: Path) -> BuildConfig:
 
 def test_every_controlnet_is_torchs_with_its_own_weights(four: Checkpoint, tmp_path: Path) -> None:
     captured = clean(capture(four))
-    library, _ = compile_library(captured.module, "four", "float32", config_for("llvm", tmp_path), tmp_path, False)
+    with unoptimised():
+        library, _ = compile_library(captured.module, "four", "float32", config_for("llvm", tmp_path), tmp_path)
     references = run_references(four)
     measured = measure_parity(four, captured, library, references)
     assert set(four.components) <= measured.keys()

@@ -20,10 +20,10 @@ STEPS = 8
 
 @pytest.fixture(scope="module")
 def pipeline(build_once):
-    from mlc_controlnet.build import build
+    from tests.fixtures.quick_build import build_quickly
 
     def build_doodle(folder: Path) -> None:
-        build(BuildConfig(str(find_model("doodle")), "llvm", ("float32",), folder / "doodle-llvm", TUNING_DB))
+        build_quickly(BuildConfig(str(find_model("doodle")), "llvm", ("float32",), folder / "doodle-llvm", TUNING_DB))
 
     return ControlNetPipeline.from_bundle(read_bundle(build_once("doodle-llvm", build_doodle) / "doodle-llvm"))
 
