@@ -34,6 +34,12 @@ Winograd's kernel multiplies 2.25 times less. Predicted, of the direct kernel's 
     512 channels at 64x64                                  0.63 0.68 0.87        0.65 0.57 0.73
     128 channels at 512x512                                0.67 0.70 0.83        0.75 0.58 0.77
 
+                                                palette6, float16
+    320 channels at 64x64                                  0.63 0.65 0.80
+    640 channels at 32x32                                  0.71 0.56 0.68
+    1280 channels at 16x16, two parts                      0.71 0.56 0.70
+    1280 channels at 8x8, eight parts                      0.76 0.61 0.71
+
 In float16 NVIDIA's units wait for its scheduler, in float32 RDNA 3's for workgroup memory. A thread that kept all 16
 numbers of a few channels and tiles would exchange none at the end, but read 80 numbers from workgroup memory for 64
 products, not 16. Tried for 320 channels: float16 tensors that are float32 from workgroup memory on, 0.61 0.97 0.56;
@@ -89,9 +95,10 @@ DECODING = 4.5  # pixels that a thread multiplies by a weight in the time in whi
 
 # Winograd's kernel.
 WINOGRAD: Decisions = {"winograd": winograd.RESULTS}
-# A thread's work for an input channel, and before and after all of them, in the direct kernel's products of a thread.
-WINOGRAD_PRODUCTS = {"float16": 6.3, "float32": 5.3}
-WINOGRAD_DEPTH = 13  # as much work as so many input channels
+# A thread's work for an input channel, in the direct kernel's products of a thread; before and after all channels it is
+# that of so many more. With packed weights it is float16 only.
+WINOGRAD_PRODUCTS, WINOGRAD_DEPTH = {"float16": 6.3, "float32": 5.3}, 13
+PACKED_PRODUCTS, PACKED_DEPTH = 6.7, 32
 LEAST_DEPTH = 64
 
 
@@ -115,13 +122,16 @@ def choose_tiling(shape: ConvolutionShape, packed: int = 0) -> Tiling:
 def is_winograd_possible(shape: ConvolutionShape, packed: int = 0) -> bool:
     """Return whether Winograd's kernel can take a convolution's place.
 
-    packed: as choose_tiling has it. Threads would decode each weight four times, for 16 tiles.
+    packed: as choose_tiling has it. In float32 decoded filters would not fit workgroup memory.
     """
-    is_shape = shape.kernel == (winograd.TAPS, winograd.TAPS) and shape.strides == (1, 1)
-    return is_shape and not packed and shape.depth % winograd.STEP == 0 and shape.channels % LANES == 0
+    if shape.kernel != (winograd.TAPS, winograd.TAPS) or shape.strides != (1, 1) or shape.channels % LANES:
+        return False
+    if packed:
+        return shape.dtype == "float16" and shape.depth % winograd.PACKED_STEP == 0
+    return shape.depth % winograd.STEP == 0
 
 
-def is_winograd_quicker(shape: ConvolutionShape) -> bool:
+def is_winograd_quicker(shape: ConvolutionShape, packed: int = 0) -> bool:
     """Return whether Winograd's kernel is predicted to take less time than the direct one in its best tiling.
 
     It must do less work in all, too, which is what counts on a GPU of few units: it does more where much of its tiles
@@ -129,15 +139,18 @@ def is_winograd_quicker(shape: ConvolutionShape) -> bool:
     """
     if shape.dtype not in WINOGRAD_PRODUCTS or shape.depth < LEAST_DEPTH:
         return False
-    direct = choose_tiling(shape)
+    direct = choose_tiling(shape, packed)
     tiles = ceil_div(shape.height, winograd.SIDE) * ceil_div(shape.width, winograd.SIDE)
     workgroups = shape.batch * tiles * ceil_div(shape.channels, winograd.CHANNELS)
     threads = math.prod(winograd.THREADS)
-    work = WINOGRAD_PRODUCTS[shape.dtype] * (shape.depth + WINOGRAD_DEPTH)
-    in_all = _workgroups(direct, shape) * math.prod(direct.threads) * _work(direct, shape, 0)
+    products, before_and_after = WINOGRAD_PRODUCTS[shape.dtype], WINOGRAD_DEPTH
+    if packed:
+        products, before_and_after = PACKED_PRODUCTS, PACKED_DEPTH
+    work = products * (shape.depth + before_and_after)
+    in_all = _workgroups(direct, shape) * math.prod(direct.threads) * _work(direct, shape, packed)
     times = [work * waves for waves in busiest_simd(workgroups, threads)]
     is_less = work * workgroups * threads < in_all
-    return is_less and mean_share(times, _times(direct, shape, 0)) < WORTH_ANOTHER_TILE
+    return is_less and mean_share(times, _times(direct, shape, packed)) < WORTH_ANOTHER_TILE
 
 
 def whole_tiling(shape: ConvolutionShape) -> Tiling:
@@ -297,7 +310,7 @@ def _find(schedule: Schedule) -> Anchored | None:
 
 def _choose(shape: ConvolutionShape, packed: int) -> Decisions:
     """Return WINOGRAD, or the numbers of the direct kernel's tiling."""
-    if is_winograd_possible(shape, packed) and is_winograd_quicker(shape):
+    if is_winograd_possible(shape, packed) and is_winograd_quicker(shape, packed):
         return WINOGRAD
     return asdict(choose_tiling(shape, packed))
 
@@ -305,7 +318,10 @@ def _choose(shape: ConvolutionShape, packed: int) -> Decisions:
 def _build(function: tirx.PrimFunc, schedule: Schedule, found: Anchored, decisions: Decisions) -> tirx.PrimFunc:
     shape = _describe(schedule, found.reduction)
     around = _elementwise(schedule, found, shape)
-    body = winograd.build(shape, around) if decisions == WINOGRAD else build(shape, Tiling(**decisions), around)
+    if decisions == WINOGRAD:
+        body = winograd.build(shape, around, bool(_packed(schedule, found)))
+    else:
+        body = build(shape, Tiling(**decisions), around)
     return tirx.PrimFunc(function.params, body, function.ret_type, function.attrs)
 
 

@@ -31,6 +31,20 @@ max|x| max|w| <= 7,278: patches are up to four times x, of which SCALE takes a q
 Row 2 of B' and of G have the other sign here, which their product does not show: any row of a patch is then a pixel's
 row and plus or minus another one. Pitches in workgroup memory keep the numbers that threads of a wave read in different
 banks.
+
+Packed weights, in float16, would be decoded four times each that way. Instead a step is 16 input channels: a thread
+decodes the whole filters of four output channels and one input channel, a row of taps at a time, and transforms them in
+registers. They go to workgroup memory in two turns, those of eight input channels in each, whose pixels and products
+follow as above, four channels at a time. Sums are exchanged in eight rounds instead of four: so all fits 16 KB.
+
+The channels of a step lie four apart, as many as a word of codes has rows at most: then all threads find their codes
+at the same place of a word, which scalar instructions compute. Of some 1,060 vector instructions for 16 channels, 216
+with palette6 and 228 with int8 decode and transform filters; 1,000 in all with float16 weights. A thread holds
+transformed filters during products: 192 registers on RDNA 3, where eight waves fit a SIMD as without, 216 on RDNA 2
+(four waves, not six), 168 with int8 and up to 194 with palette6 on an RTX 4090 (three and two, not three). Tried with
+palette6, 640 input and 1280 output channels at 16x16 on a W7900, where the direct kernel takes 200 us and this one
+141: weights decoded to workgroup memory, a step of four channels, 169; filters of two output channels a thread, a step
+of eight, 153; as here, but neighbouring channels in a step, 154.
 """
 
 from typing import Any
@@ -53,17 +67,14 @@ CHANNELS, SIDE = 32, 8  # output channels and pixels of a workgroup
 VECTORS, TILES = 2, 8  # a thread's: vectors of channels, tiles
 THREADS = (2, 4, POINTS * POINTS)  # along tiles, channels and numbers of a patch
 STEP = LANES  # input channels
+PACKED_STEP = 4 * STEP  # whose packed filters are decoded at once: by each thread four output channels' of one
 WINDOW = SIDE + TAPS - 1  # pixels that a workgroup reads
 
 _TX, _TY, _TZ = THREADS
 _THREADS = _TX * _TY * _TZ
 _ROWS = SIDE // RESULTS  # of tiles
 _FILTER_VECTORS = CHANNELS // LANES  # of an input channel
-# Distances of two of the 16 numbers in workgroup memory, in vectors.
-_PATCH_PITCH = _ROWS * _ROWS + _TX
-_FILTER_PITCH = STEP * _FILTER_VECTORS + _TY
-_ROUNDS = VECTORS * 2  # in which sums are transformed: half a vector of each thread's channels
-_SUM_PITCH = CHANNELS // _ROUNDS * _ROWS + 1
+_PATCH_PITCH = _ROWS * _ROWS + _TX  # the distance of two of the 16 numbers in workgroup memory, in vectors
 
 
 def _pack_under_one_condition(numbers: list[Any]) -> Any:
@@ -76,26 +87,44 @@ def _pack_under_one_condition(numbers: list[Any]) -> Any:
     return T.if_then_else(conditions[0], pack([call.args[1] for call in calls]), pack([call.args[2] for call in calls]))
 
 
-def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
-    """Return the kernel's body: 3x3 taps, strides of one, `shape.depth` a multiple of STEP."""
+def _channels_apart(depth: int) -> int:
+    """Return how far two channels of a step are apart, where weights are packed: four, or less if the depth wants it.
+
+    The taps of four channels are whole words of codes, so that all threads find their own at the same place of a word.
+    """
+    return next(apart for apart in (4, 2, 1) if depth % (PACKED_STEP * apart) == 0)
+
+
+def build(shape: ConvolutionShape, around: Elementwise, packed: bool = False) -> tirx.Stmt:
+    """Return the kernel's body: 3x3 taps, strides of one, `shape.depth` a multiple of STEP.
+
+    packed: whether weights are decoded; float16, and the depth a multiple of PACKED_STEP.
+    """
     B, N, H, W, C = shape.batch, shape.channels, shape.height, shape.width, shape.depth
     tiles_y, tiles_x = ceil_div(H, SIDE), ceil_div(W, SIDE)
     vector, sums = vector_of(shape.dtype, LANES), vector_of("float32", LANES)
     vectors = getattr(T, vector)
     in_runs = shape.dtype == "float16"  # of a step
     count = TILES * VECTORS
+    depth, halves, apart = (PACKED_STEP, 2, _channels_apart(C)) if packed else (STEP, 1, 1)
+    at_once = 1 if packed else 2  # channels of a thread whose sums are transformed in a round: memory bounds them
+    rounds, shares = VECTORS * LANES // at_once, LANES // at_once  # in all, and of a vector
+    # Distances of two of the 16 numbers in workgroup memory, in vectors.
+    filter_pitch = depth // halves * _FILTER_VECTORS + _TY
+    sum_pitch = CHANNELS // rounds * _ROWS + 1
 
     def const(value: float) -> Any:
         return tirx.const(value, shape.dtype)
 
     def pixel(b: Any, c: Any, i: Any, j: Any) -> Any:
-        """Four channels of the padded input, 1 / SCALE of them if they are summed in float16."""
-        numbers = _pack_under_one_condition([around.value(b, c + n, i, j) for n in range(LANES)])
+        """Four channels of the padded input, the first of them c, 1 / SCALE of them if they are summed in float16."""
+        numbers = _pack_under_one_condition([around.value(b, c + n * apart, i, j) for n in range(LANES)])
         return numbers * spread(T.float16(1 / SCALE), LANES) if in_runs else numbers
 
     def weight(b: Any, row: Any, n: Any, m: Any) -> Any:
         """The weight of output channel n + m; past the last channel any one, whose results nobody writes."""
-        return around.weight(b, row, (T.min(n, N - LANES) if N % CHANNELS else n) + m)
+        vector = T.min(n // LANES, N // LANES - 1) * LANES if N % CHANNELS else n  # seen to be a multiple of LANES
+        return around.weight(b, row, vector + m)
 
     def signed_half(row: Any, at: int) -> Any:
         """What rows 1 and 2 of G have in the first and the last column; 1 in row `at`, 0 in the other."""
@@ -131,11 +160,45 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
             )
         even: T.let[vectors] = (columns[0] + columns[2]) * spread(const(0.5), LANES)
         odd: T.let[vectors] = columns[1] * spread(const(0.5), LANES)
-        place: T.let[T.int32] = row * POINTS * _FILTER_PITCH + at
+        place: T.let[T.int32] = row * POINTS * filter_pitch + at
         filters[T.ramp(place * LANES, 1, LANES)] = columns[0]
-        filters[T.ramp((place + _FILTER_PITCH) * LANES, 1, LANES)] = even + odd
-        filters[T.ramp((place + 2 * _FILTER_PITCH) * LANES, 1, LANES)] = even - odd
-        filters[T.ramp((place + 3 * _FILTER_PITCH) * LANES, 1, LANES)] = columns[2]
+        filters[T.ramp((place + filter_pitch) * LANES, 1, LANES)] = even + odd
+        filters[T.ramp((place + 2 * filter_pitch) * LANES, 1, LANES)] = even - odd
+        filters[T.ramp((place + 3 * filter_pitch) * LANES, 1, LANES)] = columns[2]
+
+    @T.macro
+    def decode_row(b, c, n, ky, row, upper, middle, lower):
+        """Decode a row of four output channels' filters, and transform it along itself; two rows before stay."""
+        for kx in T.serial(TAPS):
+            row[T.ramp(0, 1, LANES)] = row[T.ramp(LANES, 1, LANES)]
+            row[T.ramp(LANES, 1, LANES)] = row[T.ramp(2 * LANES, 1, LANES)]
+            for m in T.vectorized(LANES):
+                row[2 * LANES + m] = weight(b, c * (TAPS * TAPS) + ky * TAPS + kx, n, m)
+        even: T.let[vectors] = (row[T.ramp(0, 1, LANES)] + row[T.ramp(2 * LANES, 1, LANES)]) * spread(const(0.5), LANES)
+        odd: T.let[vectors] = row[T.ramp(LANES, 1, LANES)] * spread(const(0.5), LANES)
+        for k in T.unroll(POINTS):
+            upper[k] = middle[k]
+            middle[k] = lower[k]
+        lower[0] = row[T.ramp(0, 1, LANES)]
+        lower[1] = even + odd
+        lower[2] = even - odd
+        lower[3] = row[T.ramp(2 * LANES, 1, LANES)]
+
+    @T.macro
+    def transform_rows(ready, upper, middle, lower):
+        """The 16 numbers of four filters, of three rows."""
+        for k in T.unroll(POINTS):
+            even: T.let[vectors] = (upper[k] + lower[k]) * spread(const(0.5), LANES)
+            odd: T.let[vectors] = middle[k] * spread(const(0.5), LANES)
+            ready[k] = upper[k]
+            ready[POINTS + k] = even + odd
+            ready[2 * POINTS + k] = odd - even
+            ready[3 * POINTS + k] = lower[k]
+
+    @T.macro
+    def put_filter(filters, ready, at):
+        for k in T.unroll(POINTS * POINTS):
+            filters[T.ramp((k * filter_pitch + at) * LANES, 1, LANES)] = ready[k]
 
     @T.macro
     def put_patch(patches, point, tile, value):
@@ -166,10 +229,11 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
         )
 
     @T.macro
-    def multiply(total, filters, ty, point, c, begins, held, taken):
+    def multiply(total, filters, ty, point, first, c, begins, held, taken):
         """Add the products of an input channel, or begin sums with them."""
         for n in T.unroll(VECTORS):
-            taken[n] = filters[T.ramp((point * _FILTER_PITCH + c * _FILTER_VECTORS + n * _TY + ty) * LANES, 1, LANES)]
+            place: T.let[T.int32] = point * filter_pitch + (first + c) * _FILTER_VECTORS + n * _TY + ty
+            taken[n] = filters[T.ramp(place * LANES, 1, LANES)]
         for t in T.unroll(TILES):
             v: T.let[vectors] = spread(patch(held, t, c), LANES)
             for n in T.unroll(VECTORS):
@@ -179,15 +243,49 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                     total[t * VECTORS + n] = total[t * VECTORS + n] + v * taken[n]
 
     @T.macro
+    def multiply_step(total, run, filters, patches, first, tx, ty, tz, held, taken):
+        """Add the products of four input channels, whose filters begin at the step's channel `first`."""
+        if in_runs:
+            for t in T.unroll(TILES):
+                held[t] = patches[tz * _PATCH_PITCH + t * _TX + tx]
+            if packed:  # a loop, as in float32: decoding is text enough
+                run[0] = spread(const(0), LANES)
+                for i in T.unroll(1, count):
+                    run[i] = run[0]
+                for c in T.serial(STEP):
+                    multiply(run, filters, ty, tz, first + c, 0, False, held, taken)
+                    for t in T.unroll(TILES):
+                        held[t] = pack([lane(held[t], (k + 1) % LANES) for k in range(LANES)])
+            else:
+                multiply(run, filters, ty, tz, first, 0, True, held, taken)
+                for c in T.unroll(1, STEP):
+                    multiply(run, filters, ty, tz, first, c, False, held, taken)
+            for i in T.unroll(count):
+                total[i] = total[i] + T.cast(run[i], sums)
+        else:
+            for c in T.serial(STEP):
+                for t in T.unroll(TILES):
+                    held[t] = patches[tz * (_PATCH_PITCH * LANES) + (c * _TX + tx) * TILES + t]
+                multiply(total, filters, ty, tz, first, c, False, held, taken)
+
+    @T.macro
     def share(total, outgoing, r, tx, ty, point):
         """Bring a round's sums to workgroup memory, in vectors of four neighbouring tiles."""
-        for i in T.unroll(_ROUNDS):
+        for i in T.unroll(rounds):
             if r == i:
-                for k in T.unroll(2):
+                for k in T.unroll(at_once):
                     for h in T.unroll(TILES // LANES):
                         outgoing[
-                            T.ramp((point * _SUM_PITCH + (ty * 2 + k) * _ROWS + h * _TX + tx) * LANES, 1, LANES)
-                        ] = pack([lane(total[(h * LANES + t) * VECTORS + i // 2], i % 2 * 2 + k) for t in range(LANES)])
+                            T.ramp((point * sum_pitch + (ty * at_once + k) * _ROWS + h * _TX + tx) * LANES, 1, LANES)
+                        ] = pack(
+                            [
+                                lane(
+                                    total[(h * LANES + t) * VECTORS + i // shares],
+                                    i % shares * at_once + k,
+                                )
+                                for t in range(LANES)
+                            ]
+                        )
 
     @T.macro
     def store(total, b, n, y, x):
@@ -198,11 +296,11 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
         """Write a row of eight pixels, the upper or the lower one of four tiles."""
         sign: T.let[T.float32] = T.cast(1 - 2 * lower, "float32")
         for k in T.unroll(POINTS):
-            columns[k] = outgoing[T.ramp(((lower * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)] + spread(
+            columns[k] = outgoing[T.ramp(((lower * POINTS + k) * sum_pitch + at) * LANES, 1, LANES)] + spread(
                 sign, LANES
             ) * (
-                outgoing[T.ramp((((lower + 1) * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)]
-                + outgoing[T.ramp((((lower + 2) * POINTS + k) * _SUM_PITCH + at) * LANES, 1, LANES)]
+                outgoing[T.ramp((((lower + 1) * POINTS + k) * sum_pitch + at) * LANES, 1, LANES)]
+                + outgoing[T.ramp((((lower + 2) * POINTS + k) * sum_pitch + at) * LANES, 1, LANES)]
             )
         columns[0] = columns[0] + columns[1] + columns[2]
         columns[1] = columns[1] - columns[2] - columns[3]
@@ -240,9 +338,9 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                     if in_runs
                                     else in_workgroup(POINTS * POINTS * _PATCH_PITCH * LANES)
                                 )
-                                filters = in_workgroup(POINTS * POINTS * _FILTER_PITCH * LANES, dtype=shape.dtype)
+                                filters = in_workgroup(POINTS * POINTS * filter_pitch * LANES, dtype=shape.dtype)
                                 # In float32 sums take the place of filters.
-                                outgoing = in_workgroup(POINTS * POINTS * _SUM_PITCH * LANES if in_runs else LANES)
+                                outgoing = in_workgroup(POINTS * POINTS * sum_pitch * LANES if in_runs else LANES)
                                 total = in_registers(count, sums)
                                 run = in_registers(count, vector)
                                 held = in_registers(TILES, vector if in_runs else shape.dtype)
@@ -251,6 +349,11 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                 columns = in_registers(TAPS, vector)
                                 lines = in_registers(POINTS, sums)
                                 turned = in_registers(SIDE)
+                                row = in_registers(TAPS * LANES, shape.dtype)
+                                upper = in_registers(POINTS, vector)
+                                middle = in_registers(POINTS, vector)
+                                lower = in_registers(POINTS, vector)
+                                ready = in_registers(POINTS * POINTS, vector)
                                 thread: T.let[T.int32] = (tz * _TY + ty) * _TX + tx
                                 b: T.let[T.int32] = bx // (tiles_y * tiles_x)
                                 y: T.let[T.int32] = bx // tiles_x % tiles_y * SIDE
@@ -266,56 +369,66 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                 clear(total)
                                 if not in_runs:  # or TVM makes one array of this and the window, of two dtypes
                                     patches[thread] = T.float32(0)
-                                for s in T.serial(C // STEP):
-                                    bring(window, b, s * STEP, y, x, thread)
-                                    T.tvm_storage_sync("shared")
-                                    transform_filters(
-                                        filters,
-                                        b,
-                                        s * STEP,
-                                        n + vector_at % _FILTER_VECTORS * LANES,
-                                        ty,
-                                        signed_half(ty, 0),
-                                        T.Select(tirx.any(ty == 1, ty == 2), const(0.5), const(0)),
-                                        signed_half(ty, POINTS - 1),
-                                        vector_at,
-                                        taps,
-                                        columns,
-                                    )
-                                    transform_patches(
-                                        window,
-                                        patches,
-                                        tx,
-                                        ty,
-                                        tz,
-                                        place,
-                                        T.Select(ty == 1, const(1), const(-1)),
-                                        T.Select(tx == 0, const(0), const(-1)),
-                                        T.Select(tx == 0, const(1), const(0)),
-                                        columns,
-                                    )
-                                    T.tvm_storage_sync("shared")
-                                    if in_runs:
-                                        for t in T.unroll(TILES):
-                                            held[t] = patches[tz * _PATCH_PITCH + t * _TX + tx]
-                                        multiply(run, filters, ty, tz, 0, True, held, taken)
-                                        for c in T.unroll(1, STEP):
-                                            multiply(run, filters, ty, tz, c, False, held, taken)
-                                        for i in T.unroll(count):
-                                            total[i] = total[i] + T.cast(run[i], sums)
-                                    else:
-                                        for c in T.serial(STEP):
-                                            for t in T.unroll(TILES):
-                                                held[t] = patches[
-                                                    tz * (_PATCH_PITCH * LANES) + (c * _TX + tx) * TILES + t
-                                                ]
-                                            multiply(total, filters, ty, tz, c, False, held, taken)
-                                for r in T.serial(_ROUNDS):  # not unrolled: an epilogue may be long
+                                for s in T.serial(C // depth):
+                                    first: T.let[T.int32] = s // apart * (depth * apart) + s % apart
+                                    if packed:
+                                        for ky in T.serial(TAPS):
+                                            decode_row(
+                                                b,
+                                                first + (tx * (depth // 2) + tz // 2) * apart,
+                                                n + (tz % 2 * _TY + ty) * LANES,
+                                                ky,
+                                                row,
+                                                upper,
+                                                middle,
+                                                lower,
+                                            )
+                                        transform_rows(ready, upper, middle, lower)
+                                    for turn in T.serial(halves):
+                                        if packed:
+                                            T.tvm_storage_sync("shared")
+                                            if tx == turn:
+                                                put_filter(filters, ready, tz * _TY + ty)
+                                        for h in T.serial(depth // halves // STEP):
+                                            c: T.let[T.int32] = first + (turn * (depth // halves) + h * STEP) * apart
+                                            bring(window, b, c, y, x, thread)
+                                            T.tvm_storage_sync("shared")
+                                            if not packed:
+                                                transform_filters(
+                                                    filters,
+                                                    b,
+                                                    c,
+                                                    n + vector_at % _FILTER_VECTORS * LANES,
+                                                    ty,
+                                                    signed_half(ty, 0),
+                                                    T.Select(tirx.any(ty == 1, ty == 2), const(0.5), const(0)),
+                                                    signed_half(ty, POINTS - 1),
+                                                    vector_at,
+                                                    taps,
+                                                    columns,
+                                                )
+                                            transform_patches(
+                                                window,
+                                                patches,
+                                                tx,
+                                                ty,
+                                                tz,
+                                                place,
+                                                T.Select(ty == 1, const(1), const(-1)),
+                                                T.Select(tx == 0, const(0), const(-1)),
+                                                T.Select(tx == 0, const(1), const(0)),
+                                                columns,
+                                            )
+                                            T.tvm_storage_sync("shared")
+                                            multiply_step(
+                                                total, run, filters, patches, h * STEP, tx, ty, tz, held, taken
+                                            )
+                                for r in T.serial(rounds):  # not unrolled: an epilogue may be long
                                     T.tvm_storage_sync("shared")
                                     share(total, outgoing if in_runs else filters, r, tx, ty, tz)
                                     T.tvm_storage_sync("shared")
                                     # Thread (tx, ty, tz) has row tx of the tiles in row ty and channel tz of the round.
-                                    if tz < CHANNELS // _ROUNDS:
+                                    if tz < CHANNELS // rounds:
                                         write(
                                             outgoing if in_runs else filters,
                                             lines,
@@ -323,7 +436,10 @@ def build(shape: ConvolutionShape, around: Elementwise) -> tirx.Stmt:
                                             tx,
                                             tz * _ROWS + ty,
                                             b,
-                                            n + (r // 2 * _TY + tz // 2) * LANES + r % 2 * 2 + tz % 2,
+                                            n
+                                            + (r // shares * _TY + tz // at_once) * LANES
+                                            + r % shares * at_once
+                                            + tz % at_once,
                                             y + ty * RESULTS + tx,
                                             x,
                                         )

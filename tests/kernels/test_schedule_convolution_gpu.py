@@ -18,8 +18,11 @@ from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_
 from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
+from mlc_controlnet.passes.lower.fuse_decoding import FuseDecoding
+from mlc_controlnet.passes.quantize.decoding_calls import emit_decoding
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.use_direct_conv2d import UseDirectConv2d
+from mlc_controlnet.quantize.scheme import Scheme
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
 
@@ -59,13 +62,22 @@ CASES = {
 }
 
 
-def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
-    """silu(conv(x, w) + b + r) as the pass pipeline fuses it, or the convolution alone."""
+def fuse(case: Case, dtype: str = "float32", epilogue: bool = True, scheme: Scheme | None = None) -> tirx.PrimFunc:
+    """silu(conv(x, w) + b + r) as the pass pipeline fuses it, or the convolution alone.
+
+    scheme: of a packed weight, whose words and table are params in its place.
+    """
     builder = relax.BlockBuilder()
     shapes = {"x": case.data, "w": case.laid_out, "b": (1, case.weight[0], 1, 1), "r": case.output}
     x, w, b, r = (relax.Var(name, relax.TensorType(shape, dtype)) for name, shape in shapes.items())
-    with builder.function("main", [x, w, b, r]):
+    weights = [w]
+    if scheme is not None:
+        types = relax.TensorType((scheme.words,), "uint32"), relax.TensorType(scheme.table_shape, dtype)
+        weights = [relax.Var(name, ty) for name, ty in zip(("words", "table"), types, strict=True)]
+    with builder.function("main", [x, *weights, b, r]):
         with builder.dataflow():
+            if scheme is not None:
+                w = builder.emit(emit_decoding(builder, *weights, scheme, case.laid_out))
             w = builder.emit(relax.op.permute_dims(w, AS_TORCH))
             conv = relax.op.nn.conv2d(x, w, strides=case.stride, padding=list(case.padding), out_dtype="float32")
             y = builder.emit(conv)
@@ -80,6 +92,7 @@ def fuse(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.Prim
         UseDirectConv2d(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
+        FuseDecoding(),
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),

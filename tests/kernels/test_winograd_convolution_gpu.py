@@ -20,7 +20,9 @@ from mlc_controlnet.kernels.schedule_convolution_gpu import (
 )
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_kernels
-from mlc_controlnet.passes.clean.lay_out_weights import LAID_OUT
+from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
+from mlc_controlnet.quantize.scheme import LINEAR, PALETTE, Scheme, choose_scheme
+from mlc_controlnet.quantize.weight import dequantize, quantize
 from tests.kernels.test_schedule_convolution_gpu import Case, fuse, schedule
 from tests.kernels.webgpu_device import WEBGPU, build_wgsl, run_on_webgpu
 
@@ -32,14 +34,22 @@ CASES = {
 }
 
 
+# Depths whose steps take every fourth channel, every other one, and each.
+PACKED_CASES = {
+    "landscape": CASES["landscape"],
+    "batch 2, 96 input channels": Case((2, 96, 10, 12), (32, 96, 3, 3)),
+    "odd sizes, 80 input channels": Case((1, 80, 9, 13), (36, 80, 3, 3)),
+}
+
+
 @pytest.fixture(autouse=True)
 def _wherever_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule_convolution_gpu, "is_winograd_quicker", is_winograd_possible)
 
 
-def winograd(case: Case, dtype: str = "float32", epilogue: bool = True) -> tirx.PrimFunc:
-    """Return silu(conv(x, w) + b + r), or the convolution alone, in Winograd's kernel."""
-    function = fuse(case, dtype, epilogue)
+def winograd(case: Case, dtype: str = "float32", epilogue: bool = True, scheme: Scheme | None = None) -> tirx.PrimFunc:
+    """Return silu(conv(x, w) + b + r), or the convolution alone, in Winograd's kernel; a scheme: of packed weights."""
+    function = fuse(case, dtype, epilogue, scheme)
     tunable = tunable_convolution(function, WEBGPU)
     assert tunable is not None and tunable.chosen == WINOGRAD
     scheduled = schedule(function)
@@ -54,6 +64,11 @@ def run(case: Case, x: np.ndarray, w: np.ndarray, folder: Path) -> np.ndarray:
     got = np.full(case.output, np.nan, x.dtype)
     run_on_webgpu([function], dict(zip(inputs, (x, w.transpose(LAID_OUT)), strict=True)), {output: got}, folder)
     return got
+
+
+def scheme_of(case: Case, method: str, bits: int) -> Scheme:
+    channels, depth, height, width = case.weight
+    return choose_scheme(method, bits, depth * height * width, channels)
 
 
 def exact(case: Case, x: np.ndarray, w: np.ndarray) -> torch.Tensor:
@@ -97,6 +112,23 @@ def test_half_precision_keeps_60_decibels(name: str, tmp_path: Path) -> None:
     assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 60
 
 
+@pytest.mark.parametrize(("method", "bits"), [(LINEAR, 8), (PALETTE, 6), (PALETTE, 4)])
+@pytest.mark.parametrize("name", PACKED_CASES)
+def test_packed_weights_keep_60_decibels(name: str, method: str, bits: int, tmp_path: Path) -> None:
+    case = PACKED_CASES[name]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(case.data).astype(np.float16)
+    w = (rng.standard_normal(case.weight) / np.prod(case.weight[1:]) ** 0.5).astype(np.float16)
+    packed = quantize(torch.tensor(w.transpose(LAID_OUT)), scheme_of(case, method, bits))
+    function = winograd(case, "float16", epilogue=False, scheme=packed.scheme)
+    *inputs, output = (str(p.name) for p in function.params)
+    got = np.full(case.output, np.nan, np.float16)
+    run_on_webgpu([function], dict(zip(inputs, (x, packed.words, packed.table), strict=True)), {output: got}, tmp_path)
+    # A decoded weight is a float16 number.
+    w = dequantize(packed).astype(np.float16).reshape(case.laid_out).transpose(AS_TORCH)
+    assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 60
+
+
 def test_activations_of_some_thousands_do_not_overflow(tmp_path: Path) -> None:
     """A step's sums are near the most that float16 holds; later channels take as much away again."""
     case = CASES["landscape"]
@@ -109,9 +141,11 @@ def test_activations_of_some_thousands_do_not_overflow(tmp_path: Path) -> None:
     assert signal_to_noise_db(exact(case, x, w).numpy(), got.astype(np.float64)) > 25
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_any_device_has_its_threads_and_its_workgroup_memory(dtype: str) -> None:
-    (facts,) = measure_kernels(tvm.IRModule({"main": winograd(CASES["landscape"], dtype)}), WEBGPU)
+@pytest.mark.parametrize(("dtype", "packed"), [("float16", False), ("float32", False), ("float16", True)])
+def test_any_device_has_its_threads_and_its_workgroup_memory(dtype: str, packed: bool) -> None:
+    case = CASES["landscape"]
+    function = winograd(case, dtype, scheme=scheme_of(case, PALETTE, 6) if packed else None)
+    (facts,) = measure_kernels(tvm.IRModule({"main": function}), WEBGPU)
     assert not list(facts.violations()) and facts.workgroup_bytes <= 16 * 1024 and facts.threads == 128
 
 
@@ -127,19 +161,30 @@ def test_a_micro_tile_lives_in_registers_and_memory_is_read_in_vectors(dtype: st
     assert ("patches" in vectors) == (dtype == "float16"), "in float32 a thread's tiles follow each other"
 
 
+def test_packed_filters_live_in_registers_and_are_decoded_in_vectors() -> None:
+    case = CASES["landscape"]
+    wgsl = build_wgsl(winograd(case, "float16", scheme=scheme_of(case, LINEAR, 8)))
+    registers = re.findall(r"  var (\w+) : array<", wgsl)
+    assert {"total", "held", "taken", "row", "upper", "middle", "lower", "ready"} <= set(registers)
+    for name in registers:
+        assert not re.search(rf"\b{name}\[(?!\d+i\])", wgsl)
+    assert {"window", "filters", "patches", "outgoing"} <= set(re.findall(r"var<workgroup> (\w+) : array<vec4<", wgsl))
+    assert wgsl.count("words_ptr[") == 1, "a loop over taps, each of four output channels at once"
+
+
 @pytest.mark.parametrize(
     ("channels", "depth", "side"), [(320, 320, 64), (640, 640, 32), (1280, 2560, 16), (1280, 1280, 8), (128, 128, 512)]
 )
 def test_the_3x3_convolutions_of_stable_diffusion_are_quicker_so(channels: int, depth: int, side: int) -> None:
-    for dtype in ("float16", "float32"):
+    for dtype, packed in (("float16", 0), ("float32", 0), ("float16", 1)):
         shape = ConvolutionShape(1, channels, side, side, depth, (3, 3), (1, 1), dtype)
-        assert is_winograd_possible(shape) and is_winograd_quicker(shape)
+        assert is_winograd_possible(shape, packed) and is_winograd_quicker(shape, packed)
 
 
 @pytest.mark.parametrize(
     ("channels", "depth", "kernel", "stride", "packed"),
     [(320, 320, 3, 2, 0), (320, 320, 1, 1, 0), (320, 320, 2, 1, 0), (320, 322, 3, 1, 0), (6, 320, 3, 1, 0)]
-    + [(320, 320, 3, 1, 1)],
+    + [(320, 324, 3, 1, 1)],
 )
 def test_other_convolutions_are_left_to_the_direct_kernel(
     channels: int, depth: int, kernel: int, stride: int, packed: int
@@ -148,11 +193,17 @@ def test_other_convolutions_are_left_to_the_direct_kernel(
     assert not is_winograd_possible(shape, packed)
 
 
+def test_packed_weights_in_float32_are_left_to_the_direct_kernel() -> None:
+    shape = ConvolutionShape(1, 320, 64, 64, 320, (3, 3), (1, 1), "float32")
+    assert is_winograd_possible(shape) and not is_winograd_possible(shape, packed=1)
+
+
 @pytest.mark.parametrize(
     ("channels", "depth", "height", "width"), [(320, 4, 64, 64), (4, 320, 64, 64), (16, 16, 64, 64), (96, 96, 4, 6)]
 )
 def test_tiles_that_are_mostly_empty_and_short_sums_are_not_worth_the_transforms(
     channels: int, depth: int, height: int, width: int
 ) -> None:
-    for dtype in ("float16", "float32"):
-        assert not is_winograd_quicker(ConvolutionShape(1, channels, height, width, depth, (3, 3), (1, 1), dtype))
+    for dtype, packed in (("float16", 0), ("float32", 0), ("float16", 1)):
+        shape = ConvolutionShape(1, channels, height, width, depth, (3, 3), (1, 1), dtype)
+        assert not is_winograd_quicker(shape, packed)
