@@ -12,10 +12,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import transform
 
-from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Tiling
 from mlc_controlnet.kernels.float16_sums import run_length
-from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_tiling, whole_tiling
-from mlc_controlnet.kernels.workgroups import WORKGROUP_BYTES
+from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
 from mlc_controlnet.passes.lower.fuse_decoding import FuseDecoding
@@ -298,64 +296,3 @@ def test_a_matrix_product_is_left_to_other_rules() -> None:
         mod = transform.LegalizeOps()(builder.get())
     (func,) = (f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc))
     assert schedule(func) is None
-
-
-@pytest.mark.parametrize("channels", [3, 16, 32, 320, 1280])
-@pytest.mark.parametrize("kernel", [1, 3, 7])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("dtype,item_bytes", [("float16", 2), ("float32", 4)])
-def test_every_tiling_fits_any_device(channels: int, kernel: int, stride: int, dtype: str, item_bytes: int) -> None:
-    for size in (1, 4, 8, 64, 512):
-        shape = ConvolutionShape(1, channels, size, size, channels, (kernel, kernel), (stride, stride), dtype)
-        tiling = choose_tiling(shape)
-        assert sum(tiling.vectors(shape)) * 4 * item_bytes <= WORKGROUP_BYTES
-        assert 1 <= np.prod(tiling.threads) <= 256
-
-
-def test_few_channels_have_as_many_threads() -> None:
-    for channels in (4, 16, 32, 64, 320):
-        shape = ConvolutionShape(1, channels, 64, 64, 320, (3, 3), (1, 1), "float16")
-        assert np.prod(whole_tiling(shape).threads) == 64
-        assert np.prod(choose_tiling(shape).threads) == (32 if channels == 320 else 64)
-
-
-@pytest.mark.parametrize(
-    ("batch", "channels", "side", "single", "half"),
-    [
-        (1, 640, 32, 2, 2),  # 160 tiles are 3 for the busiest of 60 units, 6 of half the size
-        (2, 1280, 16, 2, 2),
-        (1, 320, 64, 2, 4),  # 320 are 4 for the busiest of 96, 1280 of a quarter 14
-        (1, 128, 512, 1, 1),  # 8192 fill any GPU
-    ],
-)
-def test_tiles_shrink_where_smaller_ones_fill_gpus_better(
-    batch: int, channels: int, side: int, single: int, half: int
-) -> None:
-    """In float32 and float16."""
-    for dtype, share in (("float32", single), ("float16", half)):
-        shape = ConvolutionShape(batch, channels, side, side, 320, (3, 3), (1, 1), dtype)
-        assert size(whole_tiling(shape)) == share * size(choose_tiling(shape))
-
-
-@pytest.mark.parametrize(
-    ("batch", "channels", "side", "taps", "share"),
-    [
-        (1, 640, 32, 3, 2),
-        (2, 1280, 16, 3, 2),
-        (8, 1280, 8, 3, 1),  # no picture has more pixels
-        (1, 320, 64, 3, 1 / 4),  # as with numbers
-        (4, 640, 32, 2, 2),  # a doubled picture: four packed numbers to a weight
-        (4, 1280, 16, 2, 2),
-    ],
-)
-def test_tiles_of_packed_weights_grow_where_larger_ones_fill_gpus_as_well(
-    batch: int, channels: int, side: int, taps: int, share: float
-) -> None:
-    """A tile decodes its weights for as many pixels as it has."""
-    shape = ConvolutionShape(batch, channels, side, side, 320, (taps, taps), (1, 1), "float16")
-    assert size(choose_tiling(shape, packed=4 if taps == 2 else 1)) == share * size(whole_tiling(shape))
-
-
-def size(tiling: Tiling) -> int:
-    """Return the results of a workgroup."""
-    return tiling.channels * tiling.rows * tiling.columns

@@ -11,13 +11,8 @@ import tvm
 from tvm import tirx
 
 from mlc_controlnet.kernels import schedule_convolution_gpu
-from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
-from mlc_controlnet.kernels.schedule_convolution_gpu import (
-    WINOGRAD,
-    is_winograd_possible,
-    is_winograd_quicker,
-    tunable_convolution,
-)
+from mlc_controlnet.kernels.convolution_tiling_gpu import is_winograd_possible
+from mlc_controlnet.kernels.schedule_convolution_gpu import WINOGRAD, tunable_convolution
 from mlc_controlnet.parity.parity import signal_to_noise_db
 from mlc_controlnet.passes.check.check_webgpu_limits import measure_kernels
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH, LAID_OUT
@@ -170,40 +165,3 @@ def test_packed_filters_live_in_registers_and_are_decoded_in_vectors() -> None:
         assert not re.search(rf"\b{name}\[(?!\d+i\])", wgsl)
     assert {"window", "filters", "patches", "outgoing"} <= set(re.findall(r"var<workgroup> (\w+) : array<vec4<", wgsl))
     assert wgsl.count("words_ptr[") == 1, "a loop over taps, each of four output channels at once"
-
-
-@pytest.mark.parametrize(
-    ("channels", "depth", "side"), [(320, 320, 64), (640, 640, 32), (1280, 2560, 16), (1280, 1280, 8), (128, 128, 512)]
-)
-def test_the_3x3_convolutions_of_stable_diffusion_are_quicker_so(channels: int, depth: int, side: int) -> None:
-    for dtype, packed in (("float16", 0), ("float32", 0), ("float16", 1)):
-        shape = ConvolutionShape(1, channels, side, side, depth, (3, 3), (1, 1), dtype)
-        assert is_winograd_possible(shape, packed) and is_winograd_quicker(shape, packed)
-
-
-@pytest.mark.parametrize(
-    ("channels", "depth", "kernel", "stride", "packed"),
-    [(320, 320, 3, 2, 0), (320, 320, 1, 1, 0), (320, 320, 2, 1, 0), (320, 322, 3, 1, 0), (6, 320, 3, 1, 0)]
-    + [(320, 324, 3, 1, 1)],
-)
-def test_other_convolutions_are_left_to_the_direct_kernel(
-    channels: int, depth: int, kernel: int, stride: int, packed: int
-) -> None:
-    shape = ConvolutionShape(1, channels, 64, 64, depth, (kernel, kernel), (stride, stride), "float16")
-    assert not is_winograd_possible(shape, packed)
-
-
-def test_packed_weights_in_float32_are_left_to_the_direct_kernel() -> None:
-    shape = ConvolutionShape(1, 320, 64, 64, 320, (3, 3), (1, 1), "float32")
-    assert is_winograd_possible(shape) and not is_winograd_possible(shape, packed=1)
-
-
-@pytest.mark.parametrize(
-    ("channels", "depth", "height", "width"), [(320, 4, 64, 64), (4, 320, 64, 64), (16, 16, 64, 64), (96, 96, 4, 6)]
-)
-def test_tiles_that_are_mostly_empty_and_short_sums_are_not_worth_the_transforms(
-    channels: int, depth: int, height: int, width: int
-) -> None:
-    for dtype, packed in (("float16", 0), ("float32", 0), ("float16", 1)):
-        shape = ConvolutionShape(1, channels, height, width, depth, (3, 3), (1, 1), dtype)
-        assert not is_winograd_quicker(shape, packed)

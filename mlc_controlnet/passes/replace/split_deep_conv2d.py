@@ -14,8 +14,8 @@ import tvm
 from tvm import relax, te
 
 from mlc_controlnet.kernels.convolution import Value, convolve
+from mlc_controlnet.kernels.convolution_tiling_gpu import choose_parts
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
-from mlc_controlnet.kernels.schedule_convolution_gpu import choose_parts
 from mlc_controlnet.passes.clean.lay_out_weights import is_direct, laid_out
 from mlc_controlnet.passes.matching import is_call, shape_of
 from mlc_controlnet.passes.rewriting import Site, rewrite_calls

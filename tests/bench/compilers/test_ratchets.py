@@ -14,7 +14,7 @@ from mlc_controlnet.bench.compilers.chips import W7900
 from mlc_controlnet.bench.compilers.judge import judge_operations
 from mlc_controlnet.bench.compilers.judgement import Judgement, KernelJudgement
 from mlc_controlnet.errors import UserError
-from mlc_controlnet.kernels import matmul_tile, schedule_convolution_gpu
+from mlc_controlnet.kernels import convolution_tiling_gpu, matmul_tile
 
 pytestmark = pytest.mark.integration
 
@@ -102,7 +102,7 @@ def test_winograds_convolution_keeps_what_it_reached(dtype: str) -> None:
 @pytest.mark.parametrize("name", RATCHETS)
 def test_the_heaviest_kernel_of_an_operation_keeps_what_it_reached(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In whole tiles, not Winograd's: those trade these figures for SIMDs that are busy, and for fewer products."""
-    for module in (matmul_tile, schedule_convolution_gpu):
+    for module in (matmul_tile, convolution_tiling_gpu):
         monkeypatch.setattr(module, "WORTH_ANOTHER_TILE", 0.0)
     judgement, ratchet = judge(name), RATCHETS[name]
     assert not judgement.errors

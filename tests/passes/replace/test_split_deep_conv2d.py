@@ -8,8 +8,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import transform
 
+from mlc_controlnet.kernels.convolution_tiling_gpu import choose_parts
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape
-from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution, choose_parts
+from mlc_controlnet.kernels.schedule_convolution_gpu import Convolution
 from mlc_controlnet.passes.clean.lay_out_weights import AS_TORCH
 from mlc_controlnet.passes.replace.fold_resize_into_conv2d import FoldResizeIntoConv2d
 from mlc_controlnet.passes.replace.split_deep_conv2d import SplitDeepConv2d
