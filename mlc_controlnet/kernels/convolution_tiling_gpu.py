@@ -44,7 +44,7 @@ from dataclasses import replace
 
 from tvm.runtime import DataType
 
-from mlc_controlnet.kernels import winograd_convolution_gpu as winograd
+from mlc_controlnet.kernels import winograd_plan_gpu as winograd
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Tiling
 from mlc_controlnet.kernels.integers import ceil_div, next_power_of_two
 from mlc_controlnet.kernels.vectors import LANES

@@ -23,7 +23,7 @@ from tvm.s_tir.dlight.gpu.base import GPUScheduleRule
 from tvm.s_tir.schedule import SBlockRV
 from tvm.target import Target
 
-from mlc_controlnet.kernels import winograd_convolution_gpu as winograd
+from mlc_controlnet.kernels import winograd_convolution_gpu
 from mlc_controlnet.kernels.anchored import Anchored, anchor
 from mlc_controlnet.kernels.convolution_tiling_gpu import (
     choose_tiling,
@@ -35,9 +35,10 @@ from mlc_controlnet.kernels.decoding import is_decoding
 from mlc_controlnet.kernels.direct_convolution_gpu import ConvolutionShape, Elementwise, Tiling, build
 from mlc_controlnet.kernels.doubled_convolution import PHASES
 from mlc_controlnet.kernels.tunable import Decisions, Operation, Tunable, params_of
+from mlc_controlnet.kernels.winograd_plan_gpu import RESULTS
 
 VERSION = 1  # of what a search's decisions mean
-WINOGRAD: Decisions = {"winograd": winograd.RESULTS}
+WINOGRAD: Decisions = {"winograd": RESULTS}
 TOGETHER, PACKED_TOGETHER = 2, 4  # taps of a doubled picture; four of numbers would take 0.97 to 1.0 of the time
 
 
@@ -95,7 +96,7 @@ def _build(function: tirx.PrimFunc, schedule: Schedule, found: Anchored, decisio
     shape = _describe(schedule, found.reduction)
     around = _elementwise(schedule, found, shape)
     if decisions == WINOGRAD:
-        body = winograd.build(shape, around, bool(_packed(schedule, found)))
+        body = winograd_convolution_gpu.build(shape, around, bool(_packed(schedule, found)))
     else:
         body = build(shape, Tiling(**decisions), around)
     return tirx.PrimFunc(function.params, body, function.ret_type, function.attrs)
