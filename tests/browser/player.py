@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO, Any
 
 TIMEOUT_S = 1800  # one scenario, on a software adapter that shares its cores
+CLOSING_S = 60  # Chromium
 
 
 class ScenarioFailed(AssertionError):
@@ -30,8 +31,12 @@ class Player:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._node is not None:
-            self._node.communicate()  # the end of its input is the end of its work
+        if self._node is None:
+            return
+        try:
+            self._node.communicate(timeout=CLOSING_S)  # the end of its input is the end of its work
+        except subprocess.TimeoutExpired:
+            self._node.kill()
 
     def play(self, call: dict[str, Any]) -> dict[str, Any]:
         """Return the facts of one call, as play_scenarios.mjs takes it. Raises ScenarioFailed."""
