@@ -13,7 +13,7 @@ from mlc_controlnet.cli.interrupt import INTERRUPTED, PATIENCE_SECONDS, TERMINAT
 
 # A build within a call that no signal ends, as generating code is: a mutex is locked a second time.
 BUILD = """
-import ctypes, pathlib, signal, sys, tempfile
+import ctypes, pathlib, signal, sys, tempfile, threading
 from mlc_controlnet.bundle.writer import BundleWriter
 from mlc_controlnet.cli import build
 from mlc_controlnet.cli.main import main
@@ -22,7 +22,7 @@ def run(options):
     with BundleWriter(options.out) as writer, tempfile.TemporaryDirectory():
         writer.add_bytes("params/00.bin", b"weights")
         mutex, library = ctypes.create_string_buffer(128), ctypes.CDLL(None)
-        print("locked", flush=True)
+        threading.Timer(1, print, ["locked"], {"flush": True}).start()  # by then it waits
         for _ in range(2):
             library.pthread_mutex_lock(mutex)
 
