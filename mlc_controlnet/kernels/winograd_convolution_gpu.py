@@ -154,7 +154,7 @@ def build(shape: ConvolutionShape, around: Elementwise, packed: bool = False) ->
                                             decode_row(
                                                 plan,
                                                 b,
-                                                first + (tx * (plan.depth // 2) + tz // 2) * plan.apart,
+                                                first + (tx * (plan.depth // plan.halves) + tz // 2) * plan.apart,
                                                 n + (tz % 2 * THREADS_Y + ty) * LANES,
                                                 ky,
                                                 row,

@@ -28,7 +28,7 @@ await kept?.close();
 async function playOne({ scenario, site, bundle, folder, webgpu, flags, options }) {
   const host = await serveSite({ site, bundle, isolated: options.isolated });
   const isPlain = webgpu === "software" && flags.length === 0;
-  const browser = (isPlain && kept) || (await launchChromium({ webgpu, flags }));
+  const browser = isPlain && kept?.isConnected() ? kept : await launchChromium({ webgpu, flags });
   if (isPlain) kept = undefined;
   try {
     const facts = await playIn(browser, host, scenario, folder, options);
